@@ -1,0 +1,55 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint types protos sync format image image-test clean help
+.DEFAULT_GOAL := help
+
+help:  ## Say what each target does.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Leadline needs Python 3.11 or newer; say which with PYTHON=..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo "Python's venv module is missing; on Debian: apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## Start a server, train with live progress, predict, show wrong images.
+	$(BIN)/leadline demo
+
+test: lint types  ## Check style and types, then run every test.
+	$(BIN)/python -m pytest --quiet
+
+lint: $(STAMP)  ## Check the style of the code and of the contract.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/buf lint
+
+types: $(STAMP)  ## Check the types.
+	$(BIN)/mypy
+
+format: $(STAMP)  ## Put the code into the project's style.
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/buf format --write
+
+protos: $(STAMP)  ## Generate the stubs of the contract.
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python protos/generate.py
+
+sync: $(STAMP)  ## Generate the synchronous client from the asynchronous one.
+	$(BIN)/python client/generate_sync.py
+
+image:  ## Build the container image with buildah.
+	deploy/build-image.sh
+
+image-test:  ## Build the image on a stand-in base, start it, train an epoch in it.
+	deploy/image-test.sh
+
+clean:  ## Remove the environment and every cache.
+	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build

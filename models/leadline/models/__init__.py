@@ -1,1 +1,29 @@
-"""Placeholder."""
+"""Training, evaluating and keeping image classifiers of a chosen depth, in plain PyTorch.
+
+Useful without any server:
+
+    from pathlib import Path
+
+    import torch
+    from leadline.models.datasets import open_dataset
+    from leadline.models.spec import TrainingSpec
+    from leadline.models.training import Trainer
+
+    dataset = open_dataset("synthetic", Path("cache"))
+    trainer = Trainer(TrainingSpec(blocks=4), dataset, device=torch.device("cpu"))
+    for epoch in range(1, 6):
+        print(trainer.train_epoch(epoch).metrics)
+
+Each module is a subject with a few public names; the package imports none of
+them, so that `leadline.models.spec`, which needs no torch, stays light.
+
+- `spec`: what to train, and what is wrong with a wish to train.
+- `network`: the network of a chosen depth, with or without batch norm.
+- `images`: image files to pixels, and pixels to what networks take.
+- `datasets`: images with labels, decoded once and shared by all processes.
+- `evaluation`: how right a network is, image by image.
+- `training`: the loop, epoch by epoch.
+- `checkpoints`: an epoch's weights, predictions and optimizer state as files.
+"""
+
+__all__ = ["checkpoints", "datasets", "evaluation", "images", "network", "spec", "training"]

@@ -1,0 +1,155 @@
+"""What to train: the variant of the network, the data, and how to optimise.
+
+This module imports nothing heavy: a process that only checks and passes on
+specs needs no torch.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Self
+
+MAX_BLOCKS = 64
+MAX_EPOCHS = 10_000
+MAX_BATCH_SIZE = 65_536
+MAX_LEARNING_RATE = 1_000.0
+MAX_WEIGHT_DECAY = 1.0
+MAX_SEED = 2**31 - 1
+
+_DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+class Optimizer(StrEnum):
+    """A rule that turns gradients into steps."""
+
+    SGD = "sgd"
+    """Stochastic gradient descent, with momentum where asked."""
+
+    ADAM = "adam"
+    """Adam (Kingma and Ba, 2015) with its published betas of 0.9 and 0.999."""
+
+    ADAMW = "adamw"
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A field of a spec that has a value it may not have."""
+
+    field: str
+    """The field's name."""
+
+    description: str
+    """What is allowed, and what was given instead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSpec:
+    """What to train. The defaults are the protocol that Leadline grew from."""
+
+    dataset: str = "cifar10"
+    """The name under which the dataset is known, 1 to 64 of a-z, 0-9, '.', '_', '-'."""
+
+    blocks: int = 2
+    """The depth: blocks of two 3x3 convolutions. 0 to 64."""
+
+    batch_norm: bool = False
+    """Whether a batch norm follows each convolution inside the blocks."""
+
+    epochs: int = 51
+    """Passes over the training set. 1 to 10,000."""
+
+    batch_size: int = 128
+    """Images a step; the last, partial batch is kept. 1 to 65,536."""
+
+    learning_rate: float = 0.01
+    """The optimiser's step size. Above 0, at most 1,000."""
+
+    optimizer: Optimizer = Optimizer.SGD
+    """The rule that turns gradients into steps."""
+
+    momentum: float = 0.0
+    """SGD's momentum. 0 up to, but excluding, 1; 0 with another optimizer."""
+
+    weight_decay: float = 0.0
+    """An L2 penalty for SGD and Adam, decoupled for AdamW. 0 to 1."""
+
+    seed: int = 0
+    """The seed of the initial weights and of the order of the images. 0 to 2^31 - 1."""
+
+    def violations(self) -> list[Violation]:
+        """Returns what is wrong with the values, in the fields' order; empty where nothing is."""
+        found = [
+            Violation(field, f"must be {allowed}, but is {getattr(self, field)!r}")
+            for field, allowed, holds in _RULES
+            if not holds(getattr(self, field))
+        ]
+        if self.optimizer is not Optimizer.SGD and self.momentum != 0:
+            found.append(
+                Violation(
+                    "momentum",
+                    f"must be 0 with the optimizer {self.optimizer}, which keeps moments of its "
+                    f"own, but is {self.momentum!r}",
+                )
+            )
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns every field as JSON takes it."""
+        return dataclasses.asdict(self) | {"optimizer": self.optimizer.value}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Returns the spec that `to_dict` gave; a field left out takes its default.
+
+        Raises:
+            ValueError: a key is no field, or a value is not of its field's type.
+        """
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - set(fields))
+        if unknown:
+            raise ValueError(f"no such fields in a training spec: {', '.join(unknown)}")
+        return cls(
+            **{name: _typed(name, value, fields[name].type) for name, value in values.items()}
+        )
+
+
+def _typed(name: str, value: Any, wanted: Any) -> Any:
+    if wanted is Optimizer and isinstance(value, str):
+        return Optimizer(value)
+    # A float may be written without its point; a bool is an int to Python, but not to us.
+    fits = isinstance(value, (int, float) if wanted is float else wanted)
+    if not fits or isinstance(value, bool) is not (wanted is bool):
+        raise ValueError(f"{name} must be of type {wanted.__name__}, but is {value!r}")
+    return float(value) if wanted is float else value
+
+
+def _between(least: float, most: float) -> Callable[[float], bool]:
+    # Comparisons with NaN are false, so this refuses it, as it does infinities.
+    return lambda value: least <= value <= most
+
+
+_RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
+    (
+        "dataset",
+        "1 to 64 characters of a-z, 0-9, '.', '_' and '-', the first a letter or a digit",
+        lambda name: _DATASET_NAME.fullmatch(name) is not None,
+    ),
+    ("blocks", f"0 to {MAX_BLOCKS}", _between(0, MAX_BLOCKS)),
+    ("epochs", f"1 to {MAX_EPOCHS:,}", _between(1, MAX_EPOCHS)),
+    ("batch_size", f"1 to {MAX_BATCH_SIZE:,}", _between(1, MAX_BATCH_SIZE)),
+    (
+        "learning_rate",
+        f"a finite number above 0 and at most {MAX_LEARNING_RATE:,.0f}",
+        lambda rate: 0 < rate <= MAX_LEARNING_RATE,
+    ),
+    ("momentum", "at least 0 and below 1", lambda momentum: 0 <= momentum < 1),
+    (
+        "weight_decay",
+        f"a finite number from 0 to {MAX_WEIGHT_DECAY:.0f}",
+        _between(0, MAX_WEIGHT_DECAY),
+    ),
+    ("seed", f"0 to {MAX_SEED:,}", _between(0, MAX_SEED)),
+)

@@ -1,0 +1,80 @@
+"""The network, for any depth, with or without batch norm."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+CHANNELS = 8
+"""Channels of every convolution but the last."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """Everything that determines a network's shape."""
+
+    blocks: int
+    """The depth: blocks between the head and the tail. 0 or more."""
+
+    batch_norm: bool
+    """Whether a batch norm follows each convolution inside the blocks."""
+
+    classes: int = 10
+    """Classes that it tells apart."""
+
+
+class BlockNetwork(nn.Module):
+    """A small convolutional classifier of 32x32 RGB images.
+
+    Two convolutions widen the image and halve it, the blocks leave its shape
+    alone, and a convolution and two linear layers turn it into logits. Layers
+    have PyTorch's default initialisation, and are made in the order in which
+    an image passes them, so that a seed determines the weights.
+
+    Source: the protocol of the notebook that Leadline grew from, which applies
+    no activation after the head's convolutions and the tail's.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.head = nn.Sequential(
+            nn.Conv2d(3, CHANNELS, kernel_size=5),
+            nn.Conv2d(CHANNELS, CHANNELS, kernel_size=5, stride=2),
+        )
+        self.blocks = nn.Sequential(
+            *(Block(batch_norm=architecture.batch_norm) for _ in range(architecture.blocks))
+        )
+        self.tail = nn.Conv2d(CHANNELS, 4, kernel_size=3, stride=2)
+        self.classifier = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(100, 100),
+            nn.ReLU(inplace=True),
+            nn.Linear(100, architecture.classes, bias=False),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns the logits, float32 [N, classes].
+
+        Args:
+            images: float32 [N, 3, 32, 32] in [-1, 1], as `normalize` gives them.
+        """
+        features = self.blocks(self.head(images))
+        logits: Tensor = self.classifier(self.tail(features))
+        return logits
+
+
+class Block(nn.Sequential):
+    """Twice: a 3x3 convolution, a batch norm where asked, a ReLU. Keeps [N, 8, H, W]."""
+
+    def __init__(self, *, batch_norm: bool) -> None:
+        super().__init__()
+        for step in ("first", "second"):
+            self.add_module(f"{step}_conv", nn.Conv2d(CHANNELS, CHANNELS, kernel_size=3, padding=1))
+            if batch_norm:
+                self.add_module(f"{step}_norm", nn.BatchNorm2d(CHANNELS))
+            self.add_module(f"{step}_relu", nn.ReLU(inplace=True))
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Returns how many trainable numbers a module has."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

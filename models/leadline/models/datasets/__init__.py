@@ -1,0 +1,11 @@
+"""Labelled 32x32 images from wherever they are, decoded once and shared.
+
+A source is named by a string: "synthetic" (drawn here, needs nothing),
+"torchvision:cifar10" (downloaded on first use), or the path of a folder or a
+tar with `train/CLASS/*.{png,jpg,jpeg}` and `test/CLASS/*` in it.
+"""
+
+from leadline.models.datasets.contents import Dataset, DatasetError, Split
+from leadline.models.datasets.sources import check_source, find_dataset, open_dataset
+
+__all__ = ["Dataset", "DatasetError", "Split", "check_source", "find_dataset", "open_dataset"]

@@ -1,0 +1,173 @@
+"""Datasets decoded once, on disk, memory-mapped by whoever needs them.
+
+    CACHE/<fingerprint>/dataset.json        what the folder holds
+    CACHE/<fingerprint>/train-images.npy    uint8 [N, 32, 32, 3]
+    CACHE/<fingerprint>/train-labels.npy    int64 [N]
+    CACHE/<fingerprint>/test-...            likewise
+    CACHE/sources/<key>.json                which fingerprint a source has
+    CACHE/sources/<key>.lock                held while a source is decoded
+
+A folder gets its name when everything in it is on disk, so a crash leaves
+nothing that could be taken for a dataset.
+"""
+
+import fcntl
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from leadline.models._files import sync_folder, write_atomically
+from leadline.models.datasets.arrays import (
+    ImageFile,
+    array_path,
+    fingerprint_of,
+    load_split,
+    write_labels,
+)
+from leadline.models.datasets.contents import SPLITS, Contents, Dataset, DatasetError
+
+FORMAT = 1
+
+Progress = Callable[[int, int], None]
+
+_DESCRIPTION = "dataset.json"
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+
+
+class StaleCacheError(Exception):
+    """What the cache holds under a name is missing or damaged."""
+
+
+def load(cache_dir: Path, fingerprint: str) -> Dataset:
+    """Opens a decoded dataset without reading its images.
+
+    Raises:
+        StaleCacheError: it is not there, or not whole.
+    """
+    # A fingerprint may come from a file or a caller, and becomes a path here.
+    if not _FINGERPRINT.fullmatch(fingerprint):
+        raise StaleCacheError(f"{fingerprint!r} is no fingerprint")
+    folder = cache_dir / fingerprint
+    try:
+        description = json.loads((folder / _DESCRIPTION).read_bytes())
+        _check(folder, description)
+        class_names = tuple(description["class_names"])
+        train, test = (load_split(folder, split, len(class_names)) for split in SPLITS)
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        raise StaleCacheError(f"{folder}: {error}") from error
+    return Dataset(fingerprint=fingerprint, class_names=class_names, train=train, test=test)
+
+
+def load_source(cache_dir: Path, key: str) -> Dataset:
+    """Opens the decoded dataset of a source that was decoded before.
+
+    Raises:
+        StaleCacheError: the source is not known, or its dataset not whole.
+    """
+    path = _source_path(cache_dir, key)
+    try:
+        fingerprint = json.loads(path.read_bytes())["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StaleCacheError(f"{path}: {error}") from error
+    return load(cache_dir, str(fingerprint))
+
+
+@contextmanager
+def locked(cache_dir: Path, name: str) -> Iterator[None]:
+    """Keeps other processes and threads out of the same work; waits while one is in it."""
+    path = _source_path(cache_dir, name).with_suffix(".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The file stays: were it unlinked, a third process could lock a new one of its name.
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def store(cache_dir: Path, key: str, contents: Contents, progress: Progress | None) -> Dataset:
+    """Decodes a source into the cache. The caller holds the source's lock.
+
+    Raises:
+        DatasetError: an image cannot be decoded.
+        OSError: the cache cannot be written.
+    """
+    building = cache_dir / f".building-{key}"
+    shutil.rmtree(building, ignore_errors=True)  # a process that crashed may have left it
+    building.mkdir(parents=True)
+    try:
+        _write_arrays(building, contents, progress)
+        fingerprint = fingerprint_of(building, contents.class_names)
+        _write_description(building, fingerprint, contents)
+        dataset = _publish(building, cache_dir, fingerprint)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    record = {"format": FORMAT, "fingerprint": fingerprint}
+    write_atomically(_source_path(cache_dir, key), _to_json(record))
+    return dataset
+
+
+def _write_arrays(folder: Path, contents: Contents, progress: Progress | None) -> None:
+    total = sum(len(labels) for labels in contents.labels.values())
+    step = max(1, total // 100)
+    done = 0
+    with ExitStack() as stack:
+        files = {
+            split: stack.enter_context(ImageFile(folder, split, len(contents.labels[split])))
+            for split in SPLITS
+        }
+        for done, item in enumerate(contents.images, start=1):
+            files[item.split].write(item.index, item.pixels)
+            if progress is not None and (done % step == 0 or done == total):
+                progress(done, total)
+    if done != total:
+        raise DatasetError(
+            f"the dataset changed while it was read: {done:,} images instead of {total:,}"
+        )
+    for split in SPLITS:
+        write_labels(folder, split, contents.labels[split])
+
+
+def _write_description(folder: Path, fingerprint: str, contents: Contents) -> None:
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    description = {
+        "format": FORMAT,
+        "fingerprint": fingerprint,
+        "class_names": list(contents.class_names),
+        "images": {split: len(contents.labels[split]) for split in SPLITS},
+        "file_sizes": sizes,
+    }
+    write_atomically(folder / _DESCRIPTION, _to_json(description))
+
+
+def _publish(building: Path, cache_dir: Path, fingerprint: str) -> Dataset:
+    """Gives what was built its name, unless another source of the same contents has it."""
+    with locked(cache_dir, "publish"):
+        try:
+            return load(cache_dir, fingerprint)
+        except StaleCacheError:
+            final = cache_dir / fingerprint
+            shutil.rmtree(final, ignore_errors=True)
+            building.rename(final)
+            sync_folder(cache_dir)
+            return load(cache_dir, fingerprint)
+
+
+def _check(folder: Path, description: dict[str, Any]) -> None:
+    if description["format"] != FORMAT or description["fingerprint"] != folder.name:
+        raise ValueError("the description is of another format or dataset")
+    for split in SPLITS:
+        for kind in ("images", "labels"):
+            path = array_path(folder, split, kind)
+            if path.stat().st_size != description["file_sizes"][path.name]:
+                raise ValueError(f"{path.name} is not of the size that it was written with")
+
+
+def _source_path(cache_dir: Path, key: str) -> Path:
+    return cache_dir / "sources" / f"{key}.json"
+
+
+def _to_json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, indent=2).encode() + b"\n"

@@ -1,0 +1,66 @@
+"""CIFAR-10 (Krizhevsky, 2009) as torchvision downloads it."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leadline.models.datasets.contents import SPLITS, Contents, DatasetError, Item, SplitName
+
+CLASS_NAMES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+
+
+class Cifar10:
+    """The 60,000 images in the order of the original files.
+
+    torchvision checks the download against a known MD5 before it reads it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def key(self) -> str:
+        """Returns the same always: the original does not change."""
+        return "torchvision-cifar10"
+
+    def read(self) -> Contents:
+        """Downloads the images where they are not there yet.
+
+        Raises:
+            DatasetError: torchvision is missing, or the download failed.
+        """
+        splits = {split: self._load(split) for split in SPLITS}
+        labels = {split: np.array(splits[split].targets, dtype=np.int64) for split in SPLITS}
+        images = itertools.chain.from_iterable(_items(split, splits[split]) for split in SPLITS)
+        return Contents(CLASS_NAMES, labels, images)
+
+    def _load(self, split: SplitName) -> Any:
+        try:
+            # Only those who ask for this dataset need torchvision.
+            from torchvision.datasets import CIFAR10  # noqa: PLC0415
+
+            return CIFAR10(self._folder, train=split == "train", download=True)
+        except (ImportError, OSError, RuntimeError) as error:
+            raise DatasetError(
+                f"CIFAR-10 could not be had through torchvision: {error}. Where there is no "
+                "network, give an archive of train/CLASS/* and test/CLASS/* images instead, "
+                "such as --dataset cifar10=PATH"
+            ) from error
+
+
+def _items(split: SplitName, images: Any) -> Iterator[Item]:
+    for index, pixels in enumerate(images.data):
+        yield Item(split, index, pixels)

@@ -1,0 +1,119 @@
+"""Which files of a folder or tar are images, of which class and at which index."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from leadline.models.datasets.contents import SPLITS, Contents, DatasetError, Item, SplitName
+
+LAYOUT = "train/CLASS/*.png or *.jpg, and test/CLASS/* likewise"
+
+_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
+_NAMED_AT_MOST = 5
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a dataset an image belongs."""
+
+    split: SplitName
+    index: int
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """An image file by the parts of its path; sorts by class, then by file name."""
+
+    class_name: str
+    file_name: str
+    split: SplitName
+    prefix: str
+    path: str
+
+    def __lt__(self, other: "_Entry") -> bool:
+        return (self.class_name, self.file_name) < (other.class_name, other.file_name)
+
+
+class Listing:
+    """The images among the files of a folder or tar, in whatever order these come.
+
+    Files that are no images, hidden ones, and those outside the layout are
+    left out. An index is an image's place when all are sorted by class, then
+    by file name, so it does not depend on how they were packed.
+
+    Raises:
+        DatasetError: the images make no dataset.
+    """
+
+    def __init__(self, source: str, paths: Iterable[str]) -> None:
+        self._source = source
+        entries = [entry for path in paths if (entry := _parse(path)) is not None]
+        if not entries:
+            raise DatasetError(f"{source} has no images in it; expected {LAYOUT}")
+        if len({entry.prefix for entry in entries}) > 1:
+            raise DatasetError(f"{source} has more than one folder with train or test in it")
+        self._splits = {
+            split: sorted(entry for entry in entries if entry.split == split) for split in SPLITS
+        }
+        self.class_names = self._check_classes()
+        self.places = {
+            entry.path: Place(split, index)
+            for split, sorted_entries in self._splits.items()
+            for index, entry in enumerate(sorted_entries)
+        }
+        if len(self.places) < len(entries):
+            raise DatasetError(f"{source} has a file twice")
+
+    def contents(self, images: Iterator[Item]) -> Contents:
+        """Returns what is listed as a dataset's contents, with these images."""
+        labels = {name: label for label, name in enumerate(self.class_names)}
+        return Contents(
+            class_names=self.class_names,
+            labels={
+                split: np.array([labels[entry.class_name] for entry in entries], dtype=np.int64)
+                for split, entries in self._splits.items()
+            },
+            images=images,
+        )
+
+    def _check_classes(self) -> tuple[str, ...]:
+        classes = {
+            split: {entry.class_name for entry in entries}
+            for split, entries in self._splits.items()
+        }
+        for split in SPLITS:
+            if not classes[split]:
+                raise DatasetError(f"{self._source} has no {split} images; expected {LAYOUT}")
+        one_sided = sorted(classes["train"] ^ classes["test"])
+        if one_sided:
+            raise DatasetError(
+                f"{self._source} has classes in only one of train and test: {_some(one_sided)}"
+            )
+        unprintable = [ascii(name) for name in classes["train"] if not name.isprintable()]
+        if unprintable:
+            raise DatasetError(f"{self._source} has class names that are no text: {unprintable[0]}")
+        return tuple(sorted(classes["train"]))
+
+
+def _parse(path: str) -> _Entry | None:
+    """Returns the entry of a path [PREFIX/]SPLIT/CLASS/FILE, None for any other path."""
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts or pure.name.startswith("."):
+        return None
+    match pure.parts:
+        case (("train" | "test") as split, class_name, file_name):
+            prefix = ""
+        case (prefix, ("train" | "test") as split, class_name, file_name):
+            pass
+        case _:
+            return None
+    if pure.suffix.lower() not in _SUFFIXES:
+        return None
+    return _Entry(class_name, file_name, split, prefix, path)
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _NAMED_AT_MOST
+    return ", ".join(names[:_NAMED_AT_MOST]) + (f" and {more:,} more" if more > 0 else "")

@@ -1,0 +1,98 @@
+"""From a source's name to the dataset that it stands for."""
+
+from pathlib import Path
+from typing import Protocol
+
+from leadline.models.datasets import cache
+from leadline.models.datasets.archives import Folder, Tar
+from leadline.models.datasets.cache import Progress, StaleCacheError
+from leadline.models.datasets.cifar10 import Cifar10
+from leadline.models.datasets.contents import Contents, Dataset, DatasetError
+from leadline.models.datasets.synthetic import Synthetic
+from leadline.models.images import DEFAULT_MAX_PIXELS
+
+SYNTHETIC = "synthetic"
+TORCHVISION_CIFAR10 = "torchvision:cifar10"
+
+
+class Source(Protocol):
+    """Where a dataset comes from.
+
+    One that does not exist cannot be made: the constructor raises a DatasetError.
+    """
+
+    def key(self) -> str:
+        """Returns a name, safe in a path, that changes when the contents do."""
+
+    def read(self) -> Contents:
+        """Returns the contents; images are decoded as they are iterated over."""
+
+
+def check_source(source: str) -> None:
+    """Checks, without decoding anything, that a source can be a dataset.
+
+    Raises:
+        DatasetError: no such file or folder, not readable, or neither a folder nor a tar.
+    """
+    _find_source(source, cache_dir=Path(), max_pixels=DEFAULT_MAX_PIXELS)
+
+
+def open_dataset(
+    source: str,
+    cache_dir: Path,
+    *,
+    progress: Progress | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> Dataset:
+    """Opens a dataset, and decodes it first where no process has done so yet.
+
+    Safe to call from several processes at once: one decodes, the others wait.
+
+    Args:
+        source: "synthetic", "torchvision:cifar10", or the path of a folder or tar.
+        cache_dir: where decoded datasets are kept; made where it does not exist.
+        progress: called with the images done and the images in all, about a
+            hundred times, while the dataset is decoded.
+        max_pixels: width times height above which an image is refused.
+
+    Raises:
+        DatasetError: the source cannot be read, or is not as a dataset should be.
+    """
+    try:
+        found = _find_source(source, cache_dir=cache_dir, max_pixels=max_pixels)
+        key = found.key()
+        try:
+            return cache.load_source(cache_dir, key)
+        except StaleCacheError:
+            return _decode(found, cache_dir, key, progress)
+    except OSError as error:
+        raise DatasetError(f"the dataset {source!r} cannot be opened: {error}") from error
+
+
+def find_dataset(fingerprint: str, cache_dir: Path) -> Dataset:
+    """Opens a dataset that was decoded before.
+
+    Raises:
+        DatasetError: the cache has none of this fingerprint, or a damaged one.
+    """
+    try:
+        return cache.load(cache_dir, fingerprint)
+    except StaleCacheError as error:
+        raise DatasetError(f"no dataset {fingerprint} is in the cache: {error}") from error
+
+
+def _find_source(source: str, *, cache_dir: Path, max_pixels: int) -> Source:
+    if source == SYNTHETIC:
+        return Synthetic()
+    if source == TORCHVISION_CIFAR10:
+        return Cifar10(cache_dir / "torchvision")
+    path = Path(source).expanduser()
+    return Folder(path, max_pixels) if path.is_dir() else Tar(path, max_pixels)
+
+
+def _decode(source: Source, cache_dir: Path, key: str, progress: Progress | None) -> Dataset:
+    with cache.locked(cache_dir, key):
+        try:
+            return cache.load_source(cache_dir, key)  # another process has just done it
+        except StaleCacheError:
+            return cache.store(cache_dir, key, source.read(), progress)

@@ -1,0 +1,98 @@
+"""What the JSON beside an epoch's weights says, and how it is read back."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from leadline.models.images import IMAGE_SIZE
+from leadline.models.network import Architecture
+from leadline.models.spec import TrainingSpec
+from leadline.models.training import EpochMetrics
+
+FORMAT = 1
+
+# What an image goes through before the network sees it. Recorded so that whoever
+# finds the files needs no code of ours, and checked so that it never changes unseen.
+PREPROCESSING: dict[str, Any] = {
+    "image_size": IMAGE_SIZE,
+    "channels": "RGB",
+    "layout": "NCHW",
+    "normalization": "value / 127.5 - 1",
+}
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file as it was written."""
+
+    name: str
+    sha256: str
+    """In hexadecimal."""
+    size: int
+    """In bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointInfo:
+    """All that is known of a checkpoint but the numbers themselves."""
+
+    epoch: int
+    architecture: Architecture
+    class_names: tuple[str, ...]
+    spec: TrainingSpec
+    metrics: EpochMetrics
+    dataset_fingerprint: str
+    files: dict[str, FileRecord]
+    """By kind: "weights", "predictions" and, where there is state, "optimizer"."""
+    environment: dict[str, Any]
+    """What it was trained with: versions, device, threads. For people."""
+
+    @property
+    def weights_sha256(self) -> str:
+        """The SHA-256 of the weights file, in hexadecimal."""
+        return self.files["weights"].sha256
+
+
+def to_json(info: CheckpointInfo) -> bytes:
+    """Describes a checkpoint."""
+    description = {
+        "format": FORMAT,
+        "epoch": info.epoch,
+        "architecture": dataclasses.asdict(info.architecture),
+        "preprocessing": PREPROCESSING,
+        "class_names": list(info.class_names),
+        "spec": info.spec.to_dict(),
+        "metrics": dataclasses.asdict(info.metrics),
+        "dataset_fingerprint": info.dataset_fingerprint,
+        "files": {kind: dataclasses.asdict(record) for kind, record in info.files.items()},
+        "environment": info.environment,
+    }
+    return json.dumps(description, indent=2, allow_nan=False).encode() + b"\n"
+
+
+def from_json(data: bytes) -> CheckpointInfo:
+    """Reads back what `to_json` gave.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it is damaged or of another format.
+    """
+    description = json.loads(data)
+    if description["format"] != FORMAT:
+        raise ValueError(f"it is of format {description['format']!r}, and {FORMAT} is known here")
+    if description["preprocessing"] != PREPROCESSING:
+        raise ValueError("its images were prepared otherwise than they are here")
+    files = {kind: FileRecord(**record) for kind, record in description["files"].items()}
+    missing = {"weights", "predictions"} - set(files)
+    if missing:
+        raise ValueError(f"it names no file of {' and '.join(sorted(missing))}")
+    return CheckpointInfo(
+        epoch=description["epoch"],
+        architecture=Architecture(**description["architecture"]),
+        class_names=tuple(description["class_names"]),
+        spec=TrainingSpec.from_dict(description["spec"]),
+        metrics=EpochMetrics(**description["metrics"]),
+        dataset_fingerprint=description["dataset_fingerprint"],
+        files=files,
+        environment=description["environment"],
+    )

@@ -1,0 +1,113 @@
+"""How right a network is about a split, image by image."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from leadline.models.batches import DeviceSplit
+from leadline.models.datasets import Split
+
+BATCH_SIZE = 1_000
+"""Images a batch of an evaluation: enough to keep a device busy, 100 MB on the way."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a network makes of every image of a split."""
+
+    loss: float
+    """The mean cross-entropy in nats."""
+
+    accuracy: float
+    """The fraction that is classified rightly, in [0, 1]: an exact count over N."""
+
+    predicted: npt.NDArray[np.int64]
+    """int64 [N]: the class that each image is taken for."""
+
+    probability: npt.NDArray[np.float32]
+    """float32 [N]: the softmax probability of that class."""
+
+
+def classify(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the most probable class of each image, and its softmax probability.
+
+    Args:
+        logits: float32 [N, classes].
+
+    Returns:
+        int64 [N] and float32 [N].
+    """
+    # The largest logit, not the largest probability: rounding makes ties of the latter.
+    predicted = logits.argmax(dim=1)
+    probability = logits.softmax(dim=1).gather(1, predicted.unsqueeze(1)).squeeze(1)
+    return predicted, probability
+
+
+@torch.inference_mode()
+def evaluate(
+    network: nn.Module,
+    split: Split | DeviceSplit,
+    *,
+    device: torch.device,
+    batch_size: int = BATCH_SIZE,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Evaluates a network in evaluation mode over a whole split, in its order.
+
+    The network's mode is afterwards what it was before. The device is waited
+    for once, at the end.
+
+    Args:
+        network: on the device; gives logits, [N, classes].
+        split: what to evaluate on; a `DeviceSplit` saves bringing it there.
+        device: where to compute.
+        batch_size: images at a time; it does not change the result, but for
+            rounding.
+        on_batch: called after each batch with the images done and those in all.
+    """
+    batches = DeviceSplit.of(split, device)
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    answers = []
+    with _evaluation_mode(network):
+        for start in range(0, len(batches), batch_size):
+            images, labels = batches.slice(start, start + batch_size)
+            logits = network(images)
+            loss += functional.cross_entropy(logits, labels, reduction="sum")
+            answers.append(torch.stack([answer.double() for answer in classify(logits)]))
+            if on_batch is not None:
+                on_batch(min(start + batch_size, len(batches)), len(batches))
+    # One copy brings all of it over; float64 holds classes and probabilities exactly.
+    result = torch.cat([*answers, loss.expand(2, 1)], dim=1).cpu().numpy()
+    return _evaluation(result[0, :-1], result[1, :-1], float(result[0, -1]), batches.labels)
+
+
+def _evaluation(
+    predicted: npt.NDArray[np.float64],
+    probability: npt.NDArray[np.float64],
+    total_loss: float,
+    labels: npt.NDArray[np.int64],
+) -> Evaluation:
+    classes = predicted.astype(np.int64)
+    return Evaluation(
+        loss=total_loss / len(labels),
+        accuracy=int(np.count_nonzero(classes == labels)) / len(labels),
+        predicted=classes,
+        probability=probability.astype(np.float32),
+    )
+
+
+@contextmanager
+def _evaluation_mode(network: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,222 @@
+"""The training loop, epoch by epoch."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from leadline.models.batches import DeviceSplit
+from leadline.models.datasets import Dataset
+from leadline.models.evaluation import Evaluation, evaluate
+from leadline.models.network import Architecture, BlockNetwork
+from leadline.models.spec import Optimizer, TrainingSpec
+
+
+class Phase(StrEnum):
+    """What a trainer is doing within an epoch."""
+
+    TRAINING = "training"
+    """The optimisation steps."""
+
+    EVALUATING = "evaluating"
+    """The evaluations over the whole training set and the whole test set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochMetrics:
+    """What an epoch came to. Accuracies are measured after its last step, in evaluation mode."""
+
+    epoch: int
+    """The epoch's number, 1 for the first."""
+
+    train_loss: float
+    """The mean cross-entropy, in nats, over the training images, each as it was trained on."""
+
+    train_accuracy: float
+    """The fraction of the training set that is classified rightly, in [0, 1]."""
+
+    test_loss: float
+    """The mean cross-entropy over the test set, in nats."""
+
+    test_accuracy: float
+    """The fraction of the test set that is classified rightly, in [0, 1]."""
+
+    learning_rate: float
+    """The optimiser's step size in this epoch."""
+
+    seconds: float
+    """Wall-clock seconds of the steps and the evaluations."""
+
+    images_per_second: float
+    """Training images per second of optimisation, evaluations excluded."""
+
+
+@dataclass(frozen=True)
+class EpochOutcome:
+    """What an epoch came to, and what the network then made of each test image."""
+
+    metrics: EpochMetrics
+    test: Evaluation
+
+
+class DivergedError(ArithmeticError):
+    """The loss is no longer a finite number: further epochs would not mend it."""
+
+    def __init__(self, epoch: int, loss: float) -> None:
+        super().__init__(
+            f"training diverged in epoch {epoch}: the loss is {loss}; "
+            "a lower learning rate may help"
+        )
+        self.epoch = epoch
+        self.loss = loss
+
+
+class Trainer:
+    """Trains one network on one dataset, an epoch at a call.
+
+    The initial weights are drawn from the spec's seed, and the order of the
+    images in an epoch from the seed and the epoch's number alone: the same
+    spec on the same machine gives the same weights, bit for bit, and training
+    that was interrupted between epochs goes on as if it had not been.
+
+    On a GPU this switches TensorFloat-32 off, and cuDNN to deterministic
+    algorithms, for the whole process.
+
+    Args:
+        spec: what to train; its violations are the caller's to check.
+        dataset: what on.
+        device: where.
+        on_progress: called after each batch with the phase, the images done in
+            it and those in all. On a GPU the work may lag behind. What it
+            raises ends the epoch, and comes out of `train_epoch`.
+    """
+
+    def __init__(
+        self,
+        spec: TrainingSpec,
+        dataset: Dataset,
+        *,
+        device: torch.device,
+        on_progress: Callable[[Phase, int, int], None] | None = None,
+    ) -> None:
+        _make_repeatable(device)
+        self.spec = spec
+        self.dataset = dataset
+        self.device = device
+        self.architecture = Architecture(
+            blocks=spec.blocks, batch_norm=spec.batch_norm, classes=len(dataset.class_names)
+        )
+        self.network = _initial_network(self.architecture, spec.seed).to(device)
+        self.optimizer = _optimizer(spec, self.network)
+        self._train = DeviceSplit(dataset.train, device)
+        self._test = DeviceSplit(dataset.test, device)
+        self._on_progress = on_progress
+
+    def train_epoch(self, epoch: int) -> EpochOutcome:
+        """Trains for an epoch, 1 for the first, and evaluates what has come of it.
+
+        Raises:
+            DivergedError: a loss is not finite. The network is of no use any more.
+        """
+        started = time.perf_counter()
+        train_loss = self._optimize(epoch)
+        optimized = time.perf_counter()
+        _require_finite(epoch, train_loss)
+        train, test = self._evaluate()
+        _require_finite(epoch, train.loss)
+        _require_finite(epoch, test.loss)
+        metrics = EpochMetrics(
+            epoch=epoch,
+            train_loss=train_loss,
+            train_accuracy=train.accuracy,
+            test_loss=test.loss,
+            test_accuracy=test.accuracy,
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            seconds=time.perf_counter() - started,
+            images_per_second=len(self._train) / (optimized - started),
+        )
+        return EpochOutcome(metrics, test)
+
+    def _optimize(self, epoch: int) -> float:
+        """Steps through the training set once, and returns the mean loss."""
+        self.network.train()
+        total_loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        done = 0
+        for indices in torch.split(self._order(epoch), self.spec.batch_size):
+            images, labels = self._train.take(indices)
+            loss = functional.cross_entropy(self.network(images), labels)
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call,unused-ignore]
+            self.optimizer.step()
+            total_loss += loss.detach() * len(indices)
+            done += len(indices)
+            self._report(Phase.TRAINING, done, len(self._train))
+        # The device is waited for here only: a wait in each step would idle it.
+        return total_loss.item() / len(self._train)
+
+    def _evaluate(self) -> tuple[Evaluation, Evaluation]:
+        """Evaluates on the whole training set and the whole test set."""
+        trained, total = len(self._train), len(self._train) + len(self._test)
+        train = evaluate(
+            self.network,
+            self._train,
+            device=self.device,
+            on_batch=lambda done, _: self._report(Phase.EVALUATING, done, total),
+        )
+        test = evaluate(
+            self.network,
+            self._test,
+            device=self.device,
+            on_batch=lambda done, _: self._report(Phase.EVALUATING, trained + done, total),
+        )
+        return train, test
+
+    def _order(self, epoch: int) -> Tensor:
+        """Returns a permutation of the training set, int64 [N] on the device."""
+        # NumPy promises the raw bits of a generator for ever, but not its permutations.
+        seeds = np.random.SeedSequence((self.spec.seed, epoch))
+        keys = np.random.PCG64(seeds).random_raw(len(self._train))
+        return torch.from_numpy(np.argsort(keys, kind="stable")).to(self.device)
+
+    def _report(self, phase: Phase, done: int, total: int) -> None:
+        if self._on_progress is not None:
+            self._on_progress(phase, done, total)
+
+
+def _initial_network(architecture: Architecture, seed: int) -> BlockNetwork:
+    # Drawn on the CPU, so that a seed means the same weights on every device, and
+    # without a trace in the state of the caller's random numbers.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return BlockNetwork(architecture)
+
+
+def _optimizer(spec: TrainingSpec, network: BlockNetwork) -> torch.optim.Optimizer:
+    parameters, rate, decay = network.parameters(), spec.learning_rate, spec.weight_decay
+    match spec.optimizer:
+        case Optimizer.SGD:
+            momentum = spec.momentum
+            return torch.optim.SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay)
+        case Optimizer.ADAM:
+            return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
+        case Optimizer.ADAMW:
+            return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+
+
+def _make_repeatable(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+
+
+def _require_finite(epoch: int, loss: float) -> None:
+    if not math.isfinite(loss):
+        raise DivergedError(epoch, loss)

@@ -1,0 +1,264 @@
+"""Every error that the SDK raises.
+
+The tree::
+
+    LeadlineError
+    ├── RpcError                      the server answered with an error status
+    │   ├── InvalidArgumentError      a field is wrong: see `violations`
+    │   ├── OutOfRangeError           a value is beyond what there is
+    │   ├── NotFoundError             no such job, model, epoch or dataset
+    │   ├── AlreadyExistsError        `request_id` was used with another spec
+    │   ├── FailedPreconditionError   not in this state: a job already ended
+    │   ├── AbortedError              a conflict with another call
+    │   ├── ResourceExhaustedError    too much in flight: see `retry_delay`
+    │   ├── UnauthenticatedError      no valid credentials
+    │   ├── PermissionDeniedError     not allowed for these credentials
+    │   ├── UnimplementedError        the server does not know this call
+    │   ├── UnavailableError          the server cannot be reached, or shuts down
+    │   ├── DeadlineExceededError     no answer within `timeout`
+    │   ├── CancelledError            the call was cut off on its way
+    │   ├── DataLossError             stored data is damaged
+    │   ├── InternalError             a fault of the server
+    │   └── UnknownError              a status that says nothing more
+    ├── JobError                      `result()` of a job that did not succeed
+    │   ├── JobFailedError            see `job.failure`
+    │   └── JobCancelledError
+    ├── EventGapError                 a job's events came with a number missing
+    └── ClientClosedError             a call on a client that is closed
+
+An `RpcError` may also be raised by the SDK itself where it can tell without
+asking: an image that no server takes is an `InvalidArgumentError` at once.
+grpc's own exceptions never leave the SDK. Files that cannot be read are the
+ordinary `OSError`.
+"""
+
+from typing import ClassVar
+
+from grpc import StatusCode
+
+from leadline.client._error_details import NO_DETAILS, ErrorDetails, Violation
+from leadline.v1.job_pb2 import Job
+
+
+class LeadlineError(Exception):
+    """The root of every error of this package."""
+
+
+class RpcError(LeadlineError):
+    """The server, or the way to it, answered with an error status.
+
+    Attributes:
+        code: the gRPC status.
+        message: what is wrong, for people.
+        details: what the status carried for programs.
+    """
+
+    code: ClassVar[StatusCode] = StatusCode.UNKNOWN
+
+    def __init__(self, message: str, details: ErrorDetails = NO_DETAILS) -> None:
+        super().__init__(message, details)
+        self.message = message
+        self.details = details
+
+    def __str__(self) -> str:
+        return self.message or self.code.name
+
+    @property
+    def reason(self) -> str:
+        """The kind of error in UPPER_SNAKE_CASE, for programs; empty where none was sent."""
+        return self.details.reason
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the reason is about, such as the name of a dataset."""
+        return dict(self.details.metadata)
+
+    @property
+    def retry_delay(self) -> float | None:
+        """Seconds after which the server suggests to try again; None where it does not."""
+        return self.details.retry_delay
+
+
+class InvalidArgumentError(RpcError):
+    """A field of the request is wrong; `violations` says which and why."""
+
+    code = StatusCode.INVALID_ARGUMENT
+
+    @property
+    def violations(self) -> tuple[Violation, ...]:
+        """Each wrong field's path, such as "spec.learning_rate", and what is wrong with it."""
+        return self.details.violations
+
+
+class OutOfRangeError(RpcError):
+    """A value is beyond what there is."""
+
+    code = StatusCode.OUT_OF_RANGE
+
+
+class NotFoundError(RpcError):
+    """There is no such job, model, epoch, variant or dataset."""
+
+    code = StatusCode.NOT_FOUND
+
+
+class AlreadyExistsError(RpcError):
+    """The `request_id` was used with another spec."""
+
+    code = StatusCode.ALREADY_EXISTS
+
+
+class FailedPreconditionError(RpcError):
+    """The call does not fit the state, such as cancelling a job that has succeeded."""
+
+    code = StatusCode.FAILED_PRECONDITION
+
+
+class AbortedError(RpcError):
+    """The call met a conflict with another one."""
+
+    code = StatusCode.ABORTED
+
+
+class ResourceExhaustedError(RpcError):
+    """Too much is queued or in flight; `retry_delay` says when to try again."""
+
+    code = StatusCode.RESOURCE_EXHAUSTED
+
+
+class UnauthenticatedError(RpcError):
+    """The call carries no valid credentials."""
+
+    code = StatusCode.UNAUTHENTICATED
+
+
+class PermissionDeniedError(RpcError):
+    """The credentials do not allow the call."""
+
+    code = StatusCode.PERMISSION_DENIED
+
+
+class UnimplementedError(RpcError):
+    """The server does not know the call: it is older, or another service."""
+
+    code = StatusCode.UNIMPLEMENTED
+
+
+class UnavailableError(RpcError):
+    """The server cannot be reached, or is shutting down."""
+
+    code = StatusCode.UNAVAILABLE
+
+
+class DeadlineExceededError(RpcError):
+    """There was no answer within the call's `timeout`."""
+
+    code = StatusCode.DEADLINE_EXCEEDED
+
+
+class CancelledError(RpcError):
+    """The call was cut off on its way, by a proxy for instance.
+
+    Not `asyncio.CancelledError`, which is left alone.
+    """
+
+    code = StatusCode.CANCELLED
+
+
+class DataLossError(RpcError):
+    """What the server has stored is damaged."""
+
+    code = StatusCode.DATA_LOSS
+
+
+class InternalError(RpcError):
+    """A fault of the server; its log says more."""
+
+    code = StatusCode.INTERNAL
+
+
+class UnknownError(RpcError):
+    """A status that says nothing more."""
+
+    code = StatusCode.UNKNOWN
+
+
+class JobError(LeadlineError):
+    """A job ended without success.
+
+    Attributes:
+        job: the job in its final state. Its completed epochs stay usable.
+    """
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self.job = job
+
+
+class JobFailedError(JobError):
+    """A job failed; `reason` is for programs, the text for people."""
+
+    def __str__(self) -> str:
+        return f"{self.job.name} failed: {self.job.failure.message or self.reason}"
+
+    @property
+    def reason(self) -> str:
+        """The kind of failure in UPPER_SNAKE_CASE, such as "DIVERGED"."""
+        return self.job.failure.reason or "UNKNOWN"
+
+
+class JobCancelledError(JobError):
+    """A job was cancelled."""
+
+    def __str__(self) -> str:
+        return f"{self.job.name} was cancelled after {self.job.completed_epochs} epochs"
+
+
+class EventGapError(LeadlineError):
+    """A job's events came with a number missing: the server broke its promise."""
+
+    def __init__(self, job: str, expected: int, received: int) -> None:
+        super().__init__(job, expected, received)
+        self.job = job
+        self.expected = expected
+        self.received = received
+
+    def __str__(self) -> str:
+        return f"{self.job}: expected event {self.expected}, received {self.received}"
+
+
+class ClientClosedError(LeadlineError):
+    """The client is closed: make a new one."""
+
+    def __str__(self) -> str:
+        return "the client is closed: make a new one"
+
+
+STATUS_ERRORS: dict[StatusCode, type[RpcError]] = {
+    error.code: error
+    for error in (
+        InvalidArgumentError,
+        OutOfRangeError,
+        NotFoundError,
+        AlreadyExistsError,
+        FailedPreconditionError,
+        AbortedError,
+        ResourceExhaustedError,
+        UnauthenticatedError,
+        PermissionDeniedError,
+        UnimplementedError,
+        UnavailableError,
+        DeadlineExceededError,
+        CancelledError,
+        DataLossError,
+        InternalError,
+        UnknownError,
+    )
+}
+"""The exception of every gRPC status but OK."""
+
+
+def invalid(field: str, description: str) -> InvalidArgumentError:
+    """The error for a field that is wrong whatever server is asked."""
+    violation = Violation(field, description)
+    return InvalidArgumentError(f"{field}: {description}", ErrorDetails(violations=(violation,)))

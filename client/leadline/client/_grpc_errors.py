@@ -1,0 +1,47 @@
+"""From grpc's exceptions to those of `leadline.client`."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import grpc
+
+from leadline.client._error_details import decode_details
+from leadline.client._errors import STATUS_ERRORS, RpcError, UnknownError
+
+
+class Closeable(Protocol):
+    """What a call is made on."""
+
+    def check_open(self) -> None:
+        """Raises `ClientClosedError` where it was closed."""
+
+
+@contextmanager
+def sdk_errors(connection: Closeable) -> Iterator[None]:
+    """Turns what grpc raises inside the block into the SDK's own exceptions.
+
+    Raises:
+        RpcError: the server answered with an error.
+        ClientClosedError: the connection was closed meanwhile. grpc.aio tells
+            this by cancelling the reader, which would look as if its own task
+            had been cancelled.
+    """
+    try:
+        yield
+    except grpc.RpcError as error:
+        connection.check_open()
+        # From None: all that grpc knows is carried over, and grpc's exception
+        # of a synchronous stream is the call itself, which a traceback would
+        # keep alive with its channel.
+        raise from_grpc(error) from None
+    except asyncio.CancelledError:
+        connection.check_open()
+        raise
+
+
+def from_grpc(error: grpc.RpcError) -> RpcError:
+    """The SDK's exception for one of grpc's."""
+    kind = STATUS_ERRORS.get(error.code(), UnknownError)
+    return kind(error.details() or "", decode_details(error.trailing_metadata()))

@@ -1,0 +1,34 @@
+"""Where a watcher stands in the events of a job."""
+
+from leadline.client._errors import EventGapError
+from leadline.v1.job_pb2 import JobEvent
+
+
+class EventCursor:
+    """Lets each durable event pass exactly once, in order.
+
+    Attributes:
+        sequence: of the last durable event that passed.
+        finished: whether that was the job's last.
+    """
+
+    def __init__(self, job: str, after_sequence: int) -> None:
+        self.sequence = after_sequence
+        self.finished = False
+        self._job = job
+
+    def accept(self, event: JobEvent) -> bool:
+        """Whether the event is new to the watcher.
+
+        Raises:
+            EventGapError: an event before this one never came.
+        """
+        if event.sequence == 0:  # transient
+            return not self.finished
+        if event.sequence <= self.sequence:
+            return False
+        if event.sequence != self.sequence + 1:
+            raise EventGapError(self._job, self.sequence + 1, event.sequence)
+        self.sequence = event.sequence
+        self.finished = event.WhichOneof("event") == "finished"
+        return True

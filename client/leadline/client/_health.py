@@ -1,0 +1,18 @@
+"""What the server says about itself."""
+
+import enum
+
+
+class HealthStatus(enum.Enum):
+    """The answer of a `grpc.health.v1` check."""
+
+    UNKNOWN = 0
+
+    SERVING = 1
+    """The server takes calls."""
+
+    NOT_SERVING = 2
+    """The server shuts down, or cannot work."""
+
+    SERVICE_UNKNOWN = 3
+    """The server knows no service of this name."""

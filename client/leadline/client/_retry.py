@@ -1,0 +1,129 @@
+"""When to try a broken stream again, and when to give up."""
+
+import random
+import time
+from collections.abc import Callable
+
+from grpc import StatusCode
+
+from leadline.client._channel import CALL_ATTEMPTS
+from leadline.client._errors import RpcError
+
+OnReconnect = Callable[[RpcError, float], None]
+"""Called before each new attempt with what broke the stream and the seconds until the attempt."""
+
+FIRST_DELAY = 0.1
+LAST_DELAY = 5.0
+
+# A server's advice to wait longer than this is shortened to it.
+_LONGEST_ADVICE = 60.0
+
+# A stream that lasted longer than this was attached, even if the job had
+# nothing to say: connecting alone fails within 20 s.
+_ATTACHED_SECONDS = 60.0
+
+_TRANSPORT_CODES = frozenset(
+    {
+        StatusCode.UNAVAILABLE,
+        StatusCode.CANCELLED,  # by a proxy: our own cancelling never comes here
+        StatusCode.DEADLINE_EXCEEDED,  # of a proxy: our streams have no deadline
+        StatusCode.RESOURCE_EXHAUSTED,  # a server with too many streams at this moment
+        StatusCode.ABORTED,
+    }
+)
+
+# A cut in the middle of a message shows as one of these, but so does a fault
+# of the server, which asking again for minutes would only hide.
+_DOUBTFUL_CODES = frozenset({StatusCode.INTERNAL, StatusCode.UNKNOWN})
+_DOUBTFUL_ATTEMPTS = 3
+
+
+class Reconnection:
+    """Decides about the next attempt at a stream that broke.
+
+    Delays grow from 0.1 s to 5 s, each shortened at random by up to a half so
+    that many watchers of a restarted server do not come back all at once.
+    """
+
+    def __init__(
+        self,
+        timeout: float | None,
+        *,
+        on_reconnect: OnReconnect | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        """Allows an outage of `timeout` seconds; None: of any length."""
+        self._timeout = timeout
+        self._on_reconnect = on_reconnect
+        self._clock = clock
+        self._jitter = jitter
+        self._failures = 0
+        self._broken_since: float | None = None
+        self._attempt_began = clock()
+
+    def began(self) -> None:
+        """Notes that an attempt begins."""
+        self._attempt_began = self._clock()
+
+    def heard(self) -> None:
+        """Notes that the stream delivered something: the outage, if any, is over."""
+        self._failures = 0
+        self._broken_since = None
+
+    def delay(self, error: RpcError) -> float:
+        """The seconds to wait before the next attempt.
+
+        Raises:
+            RpcError: `error`, where another attempt would not help or the
+                outage has lasted too long.
+        """
+        now = self._clock()
+        if now - self._attempt_began > _ATTACHED_SECONDS:
+            self.heard()
+        self._failures += 1
+        if self._broken_since is None:
+            self._broken_since = now
+        if not self._worth_trying(error) or self._given_up(now):
+            raise error from None
+        delay = self._next_delay(error)
+        if self._on_reconnect is not None:
+            self._on_reconnect(error, delay)
+        return delay
+
+    def _worth_trying(self, error: RpcError) -> bool:
+        if error.code in _DOUBTFUL_CODES:
+            return self._failures <= _DOUBTFUL_ATTEMPTS
+        return error.code in _TRANSPORT_CODES
+
+    def _given_up(self, now: float) -> bool:
+        if self._timeout is None or self._broken_since is None:
+            return False
+        return now - self._broken_since >= self._timeout
+
+    def _next_delay(self, error: RpcError) -> float:
+        # The exponent is bounded: a float overflows after a thousand failures.
+        longest = min(LAST_DELAY, FIRST_DELAY * 2 ** min(self._failures - 1, 10))
+        return max(
+            longest * (1 - self._jitter() / 2), min(error.retry_delay or 0.0, _LONGEST_ADVICE)
+        )
+
+
+class Submission:
+    """Decides about the next attempt at submitting a job: as often as grpc repeats a unary call."""
+
+    def __init__(self, *, jitter: Callable[[], float] = random.random) -> None:
+        self._jitter = jitter
+        self._failures = 0
+
+    def delay(self, error: RpcError) -> float:
+        """The seconds to wait before the next attempt.
+
+        Raises:
+            RpcError: `error`, where it was the last attempt or another would
+                not help.
+        """
+        self._failures += 1
+        if error.code is not StatusCode.UNAVAILABLE or self._failures >= CALL_ATTEMPTS:
+            raise error from None
+        return float(0.2 * 2 ** (self._failures - 1) * (1 - self._jitter() / 2))

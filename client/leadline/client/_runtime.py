@@ -1,0 +1,132 @@
+"""The few things that the asynchronous and the synchronous client do differently.
+
+Each comes as a pair; `client/generate_sync.py` puts the second of a pair
+where the asynchronous code has the first.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+import grpc
+
+from leadline.client._errors import DeadlineExceededError
+from leadline.v1.job_pb2 import JobEvent
+
+T = TypeVar("T")
+Request_contra = TypeVar("Request_contra", contravariant=True)
+Response_co = TypeVar("Response_co", covariant=True)
+
+
+class Cancellable(Protocol):
+    """A call that can be cut short."""
+
+    def cancel(self) -> object: ...
+
+
+class UnaryCall(Protocol[Request_contra, Response_co]):
+    """A unary call of the synchronous client."""
+
+    def __call__(self, request: Request_contra, /, *, timeout: float | None) -> Response_co: ...
+
+
+class AsyncUnaryCall(Protocol[Request_contra, Response_co]):
+    """A unary call of the asynchronous client."""
+
+    def __call__(
+        self, request: Request_contra, /, *, timeout: float | None
+    ) -> Awaitable[Response_co]: ...
+
+
+class EventCall(Cancellable, Protocol):
+    """A stream of events of the synchronous client."""
+
+    def __iter__(self) -> Iterator[JobEvent]: ...
+
+
+class AsyncEventCall(Cancellable, Protocol):
+    """A stream of events of the asynchronous client."""
+
+    def __aiter__(self) -> AsyncIterator[JobEvent]: ...
+
+
+class _Timer:
+    """Cuts a call short, and remembers that it did."""
+
+    expired = False
+
+    def __init__(self, call: Cancellable, seconds: float) -> None:
+        self._call = call
+        self._seconds = seconds
+
+    def expire(self) -> None:
+        self.expired = True
+        self._call.cancel()
+
+    def error(self) -> DeadlineExceededError:
+        return DeadlineExceededError(f"no answer within {self._seconds:g} s")
+
+
+@contextmanager
+def async_cancel_after(call: Cancellable, seconds: float) -> Iterator[None]:
+    """Cancels the call, unless the block is left within `seconds`.
+
+    A stream has no deadline of its own, but its first message has one.
+
+    Raises:
+        DeadlineExceededError: it was not.
+    """
+    timer = _Timer(call, seconds)
+    handle = asyncio.get_running_loop().call_later(seconds, timer.expire)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if timer.expired:
+            raise timer.error() from None
+        raise
+    finally:
+        handle.cancel()
+
+
+@contextmanager
+def cancel_after(call: Cancellable, seconds: float) -> Iterator[None]:
+    """Cancels the call, unless the block is left within `seconds`.
+
+    Raises:
+        DeadlineExceededError: it was not.
+    """
+    timer = _Timer(call, seconds)
+    thread = threading.Timer(seconds, timer.expire)
+    thread.daemon = True
+    thread.start()
+    try:
+        yield
+    except grpc.RpcError:
+        if timer.expired:
+            raise timer.error() from None
+        raise
+    finally:
+        thread.cancel()
+
+
+async def async_sleep(seconds: float) -> None:
+    """Waits."""
+    await asyncio.sleep(seconds)
+
+
+def sleep(seconds: float) -> None:
+    """Waits."""
+    time.sleep(seconds)
+
+
+async def async_run(function: Callable[[], T]) -> T:
+    """The result of a function that reads files, off the event loop."""
+    return await asyncio.to_thread(function)
+
+
+def run(function: Callable[[], T]) -> T:
+    """The result of a function that reads files."""
+    return function()

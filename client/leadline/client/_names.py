@@ -1,0 +1,11 @@
+"""Resource names, and the bare IDs that people type instead."""
+
+
+def job_name(name: str) -> str:
+    """The resource name of a job: "jobs/{id}", from itself or the bare ID."""
+    return name if name.startswith("jobs/") else f"jobs/{name}"
+
+
+def model_name(name: str) -> str:
+    """The resource name of a model or an epoch: "models/{id}[/epochs/{n}]"."""
+    return name if name.startswith("models/") else f"models/{name}"

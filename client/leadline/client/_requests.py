@@ -1,0 +1,148 @@
+"""Requests, from the keyword arguments of the client's methods."""
+
+from collections.abc import Iterable
+from typing import TypeAlias, TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+
+from leadline.client._errors import invalid
+from leadline.client._names import model_name
+from leadline.v1.inference_service_pb2 import PredictRequest
+from leadline.v1.inspection_service_pb2 import Grouping, ListMisclassifiedRequest
+from leadline.v1.job_pb2 import JobState
+from leadline.v1.model_pb2 import Variant
+from leadline.v1.training_spec_pb2 import Optimizer, TrainingSpec
+
+OptimizerLike: TypeAlias = Optimizer.ValueType | str
+"""A value of `Optimizer`, or its name in any case, with or without the prefix: "adamw"."""
+
+JobStateLike: TypeAlias = JobState.ValueType | str
+"""A value of `JobState`, or its name in any case, with or without the prefix: "running"."""
+
+GroupingLike: TypeAlias = Grouping.ValueType | str
+"""A value of `Grouping`, or its name in any case, with or without the prefix: "true_class"."""
+
+AnyMessage = TypeVar("AnyMessage", bound=Message)
+Selecting = TypeVar("Selecting", PredictRequest, ListMisclassifiedRequest)
+
+
+def build(message: AnyMessage, **fields: object) -> AnyMessage:
+    """The message with the fields set that are not None.
+
+    Raises:
+        InvalidArgumentError: a value does not fit its field's type.
+    """
+    for field, value in fields.items():
+        if value is not None:
+            _set(message, field, value, path=field)
+    return message
+
+
+def training_spec(
+    spec: TrainingSpec | None, *, optimizer: OptimizerLike | None, **fields: object
+) -> TrainingSpec:
+    """A copy of the spec, with the fields that are not None put over it.
+
+    Raises:
+        InvalidArgumentError: a value does not fit its field's type.
+    """
+    result = TrainingSpec()
+    if spec is not None:
+        result.CopyFrom(spec)
+    for field, value in fields.items():
+        if value is not None:
+            _set(result, field, value, path=f"spec.{field}")
+    if optimizer is not None:
+        result.optimizer = optimizer_value(optimizer)
+    return result
+
+
+def _set(message: Message, field: str, value: object, *, path: str) -> None:
+    try:
+        if isinstance(value, list):
+            getattr(message, field).extend(value)
+        else:
+            setattr(message, field, value)
+    except (TypeError, ValueError) as error:
+        # Such as an integer of more than 32 bits.
+        raise invalid(path, str(error)) from None
+
+
+def select(
+    request: Selecting,
+    *,
+    model: str | None,
+    variant: Variant | None,
+    dataset: str | None,
+    blocks: int | None,
+    batch_norm: bool | None,
+) -> Selecting:
+    """The request, with what answers it: a model or a variant.
+
+    Raises:
+        InvalidArgumentError: not exactly one of them is given.
+    """
+    variant = _variant(variant, dataset, blocks, batch_norm)
+    if (model is None) == (variant is None):
+        raise invalid("selector", "name either a model or a variant (dataset, blocks, batch_norm)")
+    if model is not None:
+        request.model = model_name(model)
+    if variant is not None:
+        request.variant.CopyFrom(variant)
+    return request
+
+
+def _variant(
+    variant: Variant | None, dataset: str | None, blocks: int | None, batch_norm: bool | None
+) -> Variant | None:
+    if dataset is None and blocks is None and batch_norm is None:
+        return variant
+    if variant is not None:
+        raise invalid("variant", "given twice: once whole and once in its parts")
+    if dataset is None or blocks is None:
+        raise invalid("variant", "a variant needs its dataset and its number of blocks")
+    return build(Variant(), dataset=dataset, blocks=blocks, batch_norm=bool(batch_norm))
+
+
+def duration(seconds: float | None) -> Duration | None:
+    """Seconds as a message; None stays None."""
+    if seconds is None:
+        return None
+    result = Duration()
+    try:
+        result.FromNanoseconds(round(seconds * 1e9))
+    except (OverflowError, ValueError) as error:
+        raise invalid("progress_interval", str(error)) from None
+    return result
+
+
+def optimizer_value(optimizer: OptimizerLike) -> Optimizer.ValueType:
+    """The optimizer of this name."""
+    return Optimizer.ValueType(_enum("spec.optimizer", "OPTIMIZER_", Optimizer.items(), optimizer))
+
+
+def grouping_value(grouping: GroupingLike) -> Grouping.ValueType:
+    """The grouping of this name."""
+    return Grouping.ValueType(_enum("grouping", "GROUPING_", Grouping.items(), grouping))
+
+
+def job_states(states: Iterable[JobStateLike]) -> list[JobState.ValueType]:
+    """The states of these names."""
+    if isinstance(states, str):  # an easy slip, and a string is an iterable too
+        states = [states]
+    return [
+        JobState.ValueType(_enum("states", "JOB_STATE_", JobState.items(), state))
+        for state in states
+    ]
+
+
+def _enum(field: str, prefix: str, items: Iterable[tuple[str, int]], value: int | str) -> int:
+    if isinstance(value, int):
+        return value
+    values = {name.removeprefix(prefix).lower(): number for name, number in items}
+    name = value.upper().removeprefix(prefix).lower()
+    if name not in values or values[name] == 0:
+        known = ", ".join(name for name, number in values.items() if number)
+        raise invalid(field, f"{value!r} is none of {known}")
+    return values[name]

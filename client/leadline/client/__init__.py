@@ -1,1 +1,124 @@
-"""Placeholder."""
+"""The client of Leadline: train image classifiers, follow them, predict, see what is wrong.
+
+Example::
+
+    from leadline.client import Client
+
+    with Client("127.0.0.1:50051") as client:
+        job = client.train(dataset="synthetic", blocks=2, batch_norm=True, epochs=5)
+        for epoch in job.epochs():
+            print(f"{epoch.epoch}: {epoch.test_accuracy:.1%}")
+        print(client.predict(["a.png", "b.png"], model=job.model).class_names)
+        for example in client.misclassified(model=job.model):
+            print(example.index, example.true_class_name, example.predicted_class_name)
+
+`AsyncClient` has the same methods as coroutines. Data are the messages of
+`leadline.v1`, the usual ones of which are here too; what lives on, a job, is a
+handle. Errors are drawn as a tree in `LeadlineError`'s module.
+"""
+
+from leadline.client._async.client import AsyncClient
+from leadline.client._async.job import AsyncTrainingJob
+from leadline.client._error_details import ErrorDetails, Violation
+from leadline.client._errors import (
+    AbortedError,
+    AlreadyExistsError,
+    CancelledError,
+    ClientClosedError,
+    DataLossError,
+    DeadlineExceededError,
+    EventGapError,
+    FailedPreconditionError,
+    InternalError,
+    InvalidArgumentError,
+    JobCancelledError,
+    JobError,
+    JobFailedError,
+    LeadlineError,
+    NotFoundError,
+    OutOfRangeError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+    RpcError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnimplementedError,
+    UnknownError,
+)
+from leadline.client._health import HealthStatus
+from leadline.client._images import Image, Images
+from leadline.client._predictions import Predictions
+from leadline.client._sync.client import Client
+from leadline.client._sync.job import TrainingJob
+from leadline.v1.inference_service_pb2 import ClassScore, Prediction
+from leadline.v1.inspection_service_pb2 import (
+    ClassCount,
+    Example,
+    Grouping,
+    ListMisclassifiedResponse,
+)
+from leadline.v1.job_pb2 import (
+    EpochResult,
+    Job,
+    JobEvent,
+    JobFailure,
+    JobPhase,
+    JobProgress,
+    JobState,
+)
+from leadline.v1.model_pb2 import Model, ModelEpoch, Variant
+from leadline.v1.training_spec_pb2 import Optimizer, TrainingSpec
+
+__all__ = [
+    "AbortedError",
+    "AlreadyExistsError",
+    "AsyncClient",
+    "AsyncTrainingJob",
+    "CancelledError",
+    "ClassCount",
+    "ClassScore",
+    "Client",
+    "ClientClosedError",
+    "DataLossError",
+    "DeadlineExceededError",
+    "EpochResult",
+    "ErrorDetails",
+    "EventGapError",
+    "Example",
+    "FailedPreconditionError",
+    "Grouping",
+    "HealthStatus",
+    "Image",
+    "Images",
+    "InternalError",
+    "InvalidArgumentError",
+    "Job",
+    "JobCancelledError",
+    "JobError",
+    "JobEvent",
+    "JobFailedError",
+    "JobFailure",
+    "JobPhase",
+    "JobProgress",
+    "JobState",
+    "LeadlineError",
+    "ListMisclassifiedResponse",
+    "Model",
+    "ModelEpoch",
+    "NotFoundError",
+    "Optimizer",
+    "OutOfRangeError",
+    "PermissionDeniedError",
+    "Prediction",
+    "Predictions",
+    "ResourceExhaustedError",
+    "RpcError",
+    "TrainingJob",
+    "TrainingSpec",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "UnimplementedError",
+    "UnknownError",
+    "Variant",
+    "Violation",
+]

@@ -1,0 +1,94 @@
+"""The client: one method a call of the service, and handles for what lives on."""
+
+from types import TracebackType
+from typing import Self
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from leadline.client._async.connection import AsyncConnection
+from leadline.client._async.inference import AsyncInferenceCalls
+from leadline.client._async.inspection import AsyncInspectionCalls
+from leadline.client._async.training import AsyncTrainingCalls
+from leadline.client._channel import ChannelOptions
+from leadline.client._health import HealthStatus
+
+
+class AsyncClient(AsyncTrainingCalls, AsyncInferenceCalls, AsyncInspectionCalls):
+    """A client of one Leadline server.
+
+    Example::
+
+        async with AsyncClient("127.0.0.1:50051") as client:
+            job = await client.train(dataset="synthetic", blocks=2, epochs=5)
+            async for epoch in job.epochs():
+                print(epoch.epoch, epoch.test_accuracy)
+            await job.result()
+            print((await client.predict("cat.png", model=job.model)).class_names)
+
+    Every method raises an `RpcError` where the server answers with an error:
+    `NotFoundError`, `InvalidArgumentError` and so on, whose tree is drawn in
+    `LeadlineError`'s module; and `ClientClosedError` once the client is closed.
+    """
+
+    def __init__(
+        self,
+        target: str = "127.0.0.1:50051",
+        *,
+        timeout: float = 30.0,
+        reconnect_timeout: float | None = 300.0,
+        credentials: grpc.ChannelCredentials | None = None,
+        options: ChannelOptions = (),
+    ) -> None:
+        """Makes a client, which connects with its first call.
+
+        Args:
+            target: the server's address as gRPC writes it: "host:port",
+                "dns:///host:port" or "unix:/path".
+            timeout: seconds for each unary call, its retries included, and
+                for a submitted job to be accepted.
+            reconnect_timeout: seconds for which the server may be away while a
+                job is followed; None: any time.
+            credentials: for TLS; None: an unencrypted connection.
+            options: options of gRPC's channel, over those of the SDK.
+        """
+        self._connection = AsyncConnection(
+            target,
+            timeout=timeout,
+            reconnect_timeout=reconnect_timeout,
+            credentials=credentials,
+            options=options,
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._connection.target!r})"
+
+    async def __aenter__(self) -> Self:
+        """The client itself."""
+        self._connection.check_open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Closes the client."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends every call and the connection; jobs go on. May be called again."""
+        await self._connection.close()
+
+    async def health(self, service: str = "") -> HealthStatus:
+        """Whether the server, or one of its services, takes calls; asked once, without retries.
+
+        Raises:
+            NotFoundError: the server knows no service of this name.
+            UnavailableError: the server cannot be reached.
+        """
+        stub = health_pb2_grpc.HealthStub(self._connection.channel)
+        request = health_pb2.HealthCheckRequest(service=service)
+        response = await self._connection.call(stub.Check, request)
+        return HealthStatus(response.status)

@@ -1,0 +1,113 @@
+"""One client's connection: its channel, its stubs, and calls whose errors are the SDK's own."""
+
+import warnings
+from typing import TypeVar
+
+import grpc.aio
+
+from leadline.client._channel import ChannelOptions, open_async_channel
+from leadline.client._errors import ClientClosedError
+from leadline.client._grpc_errors import sdk_errors
+from leadline.client._runtime import AsyncUnaryCall
+from leadline.v1.inference_service_pb2_grpc import InferenceServiceStub
+from leadline.v1.inspection_service_pb2_grpc import InspectionServiceStub
+from leadline.v1.training_service_pb2_grpc import TrainingServiceStub
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+class AsyncStubs:
+    """The calls of every service over one channel."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.training = TrainingServiceStub(channel)
+        self.inference = InferenceServiceStub(channel)
+        self.inspection = InspectionServiceStub(channel)
+
+
+class AsyncConnection:
+    """A channel that opens with its first use.
+
+    Attributes:
+        target: the server's address.
+        timeout: seconds for each unary call.
+        reconnect_timeout: seconds of outage that a stream outlasts; None: any.
+        closed: whether `close` was called.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout: float,
+        reconnect_timeout: float | None,
+        credentials: grpc.ChannelCredentials | None,
+        options: ChannelOptions,
+    ) -> None:
+        self.target = target
+        self.timeout = timeout
+        self.reconnect_timeout = reconnect_timeout
+        self.closed = False
+        self._credentials = credentials
+        self._options = options
+        self._channel: grpc.aio.Channel | None = None
+        self._stubs: AsyncStubs | None = None
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """The open channel.
+
+        Raises:
+            ClientClosedError: it was closed.
+        """
+        if self.closed:
+            raise ClientClosedError
+        if self._channel is None:
+            # Not before: grpc.aio's channels belong to the loop that they are made in.
+            self._channel = open_async_channel(self.target, self._credentials, self._options)
+        return self._channel
+
+    @property
+    def stubs(self) -> AsyncStubs:
+        """The calls of every service.
+
+        Raises:
+            ClientClosedError: the connection was closed.
+        """
+        channel = self.channel
+        if self._stubs is None:
+            self._stubs = AsyncStubs(channel)
+        return self._stubs
+
+    async def call(self, method: AsyncUnaryCall[Request, Response], request: Request) -> Response:
+        """The response to a unary call.
+
+        Raises:
+            RpcError: the server answered with an error.
+            ClientClosedError: the connection was closed.
+        """
+        self.check_open()
+        with sdk_errors(self):
+            return await method(request, timeout=self.timeout)
+
+    def check_open(self) -> None:
+        """Raises `ClientClosedError` where the connection was closed."""
+        if self.closed:
+            raise ClientClosedError
+
+    async def close(self) -> None:
+        """Ends every call and lets the server go; may be called again."""
+        self.closed = True
+        channel, self._channel, self._stubs = self._channel, None, None
+        if channel is not None:
+            await channel.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_channel", None) is not None:
+            warnings.warn(
+                f"a client of {self.target} was left open: use `async with`, or close it",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )

@@ -1,0 +1,165 @@
+"""The handle of a training job."""
+
+from collections.abc import AsyncIterator
+
+from leadline.client._async.connection import AsyncConnection
+from leadline.client._async.stream import AsyncEventStream
+from leadline.client._errors import JobCancelledError, JobFailedError
+from leadline.client._retry import OnReconnect
+from leadline.client._runtime import AsyncEventCall
+from leadline.client._states import is_final
+from leadline.v1.job_pb2 import JOB_STATE_CANCELLED, JOB_STATE_FAILED, EpochResult, Job, JobEvent
+from leadline.v1.training_service_pb2 import CancelJobRequest, GetJobRequest
+
+
+class AsyncTrainingJob:
+    """A job on the server, to be followed, waited for or cancelled.
+
+    The job goes on whatever becomes of the handle: it ends when it has
+    finished, or when somebody cancels it.
+
+    Attributes:
+        name: the resource name, "jobs/{id}".
+    """
+
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        name: str,
+        *,
+        call: AsyncEventCall | None = None,
+        progress_interval: float | None = None,
+    ) -> None:
+        """Use `AsyncClient.train` or `AsyncClient.job` instead."""
+        self.name = name
+        self._connection = connection
+        self._call = call
+        self._progress_interval = progress_interval
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
+    @property
+    def id(self) -> str:
+        """The bare ID of the job."""
+        return self.name.removeprefix("jobs/")
+
+    @property
+    def model(self) -> str:
+        """The resource name of its model, which exists from the first completed epoch on."""
+        return f"models/{self.id}"
+
+    async def events(
+        self,
+        after_sequence: int = 0,
+        progress_interval: float | None = None,
+        *,
+        on_reconnect: OnReconnect | None = None,
+    ) -> AsyncIterator[JobEvent]:
+        """Every event after a sequence, in order and exactly once, up to `finished`.
+
+        Where the stream breaks, for a restart of the server too, it is taken
+        up again where it broke, for as long as the client's
+        `reconnect_timeout` allows.
+
+        Args:
+            after_sequence: the sequence of the last event that is not wanted
+                again; 0: from the first.
+            progress_interval: where set, transient progress events (sequence
+                0) as well, at most one in so many seconds, 0.05 to 3,600.
+                None: as was given to `train`.
+            on_reconnect: called before each attempt to reconnect with the
+                error and the seconds until the attempt.
+
+        Raises:
+            NotFoundError: there is no such job.
+            UnavailableError: the server was away for too long.
+            EventGapError: an event is missing.
+        """
+        if progress_interval is None:
+            progress_interval = self._progress_interval
+        call = self._take_call(after_sequence, progress_interval)
+        stream = AsyncEventStream(
+            self._connection,
+            self.name,
+            after_sequence=after_sequence,
+            progress_interval=progress_interval,
+            on_reconnect=on_reconnect,
+        )
+        async for event in stream.events(call):
+            yield event
+
+    async def epochs(
+        self, *, on_reconnect: OnReconnect | None = None
+    ) -> AsyncIterator[EpochResult]:
+        """The result of every epoch from the first on, as they are completed.
+
+        Ends when the job has ended, however it did: `result()` tells.
+
+        Raises:
+            NotFoundError: there is no such job.
+            UnavailableError: the server was away for too long.
+            EventGapError: an event is missing.
+        """
+        async for event in self.events(on_reconnect=on_reconnect):
+            if event.HasField("epoch"):
+                yield event.epoch
+
+    async def result(self, *, on_reconnect: OnReconnect | None = None) -> Job:
+        """The job once it has succeeded.
+
+        Raises:
+            JobFailedError: it failed.
+            JobCancelledError: it was cancelled.
+            NotFoundError: there is no such job.
+            UnavailableError: the server was away for too long.
+        """
+        job = await self.refresh()
+        if not is_final(job):
+            async for _event in self.events(job.latest_sequence, on_reconnect=on_reconnect):
+                pass
+            job = await self.refresh()
+        if job.state == JOB_STATE_FAILED:
+            raise JobFailedError(job)
+        if job.state == JOB_STATE_CANCELLED:
+            raise JobCancelledError(job)
+        return job
+
+    async def refresh(self) -> Job:
+        """The job as it stands now.
+
+        Raises:
+            NotFoundError: there is no such job.
+        """
+        return await self._connection.call(
+            self._connection.stubs.training.GetJob, GetJobRequest(name=self.name)
+        )
+
+    async def cancel(self) -> Job:
+        """Cancels the job, mid-epoch too, and returns it; its completed epochs stay usable.
+
+        Raises:
+            NotFoundError: there is no such job.
+            FailedPreconditionError: it has already succeeded or failed.
+        """
+        return await self._connection.call(
+            self._connection.stubs.training.CancelJob, CancelJobRequest(name=self.name)
+        )
+
+    def detach(self) -> None:
+        """Lets go of the stream that `train` opened; the job goes on.
+
+        Worth calling by those who submit many jobs and follow none.
+        """
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+
+    def _take_call(
+        self, after_sequence: int, progress_interval: float | None
+    ) -> AsyncEventCall | None:
+        """The stream that `train` opened, once, where it says what is asked for."""
+        if after_sequence == 0 and progress_interval == self._progress_interval:
+            call, self._call = self._call, None
+            return call
+        return None

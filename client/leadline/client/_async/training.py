@@ -1,0 +1,137 @@
+"""The training calls: submit, follow, list, cancel."""
+
+import uuid
+from collections.abc import AsyncIterator, Iterable
+
+from leadline.client._async.connection import AsyncConnection
+from leadline.client._async.job import AsyncTrainingJob
+from leadline.client._async.submit import submit
+from leadline.client._names import job_name
+from leadline.client._requests import (
+    JobStateLike,
+    OptimizerLike,
+    build,
+    duration,
+    job_states,
+    training_spec,
+)
+from leadline.v1.job_pb2 import Job
+from leadline.v1.training_service_pb2 import (
+    CancelJobRequest,
+    GetJobRequest,
+    ListJobsRequest,
+    TrainJobRequest,
+)
+from leadline.v1.training_spec_pb2 import TrainingSpec
+
+
+class AsyncTrainingCalls:
+    """The part of the client that trains."""
+
+    _connection: AsyncConnection
+
+    async def train(
+        self,
+        spec: TrainingSpec | None = None,
+        *,
+        dataset: str | None = None,
+        blocks: int | None = None,
+        batch_norm: bool | None = None,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        optimizer: OptimizerLike | None = None,
+        momentum: float | None = None,
+        weight_decay: float | None = None,
+        seed: int | None = None,
+        request_id: str | None = None,
+        progress_interval: float | None = None,
+    ) -> AsyncTrainingJob:
+        """Submits a job and returns its handle as soon as it is accepted.
+
+        Safe to repeat: a request id is always sent, so that trying again
+        after a broken connection never makes a second job.
+
+        Args:
+            spec: what to train; what is unset takes the server's defaults.
+            dataset: this and the following, where given, over the spec's.
+            blocks: the depth, 0 to 64.
+            batch_norm: whether a batch norm follows each convolution in a block.
+            epochs: passes over the training set.
+            batch_size: images per step.
+            learning_rate: the optimiser's step size.
+            optimizer: "sgd", "adam" or "adamw".
+            momentum: of SGD.
+            weight_decay: the coefficient of weight decay.
+            seed: of the weights and of the images' order.
+            request_id: a UUID that stands for this very job, also for a call
+                of another process; None: one is made.
+            progress_interval: where set, the handle's events include
+                transient progress, at most one in so many seconds.
+
+        Raises:
+            InvalidArgumentError: a field is wrong; see its `violations`.
+            AlreadyExistsError: `request_id` was used with another spec.
+            ResourceExhaustedError: the server's queue is full.
+            UnavailableError: the server cannot be reached.
+        """
+        request = TrainJobRequest(
+            spec=training_spec(
+                spec,
+                dataset=dataset,
+                blocks=blocks,
+                batch_norm=batch_norm,
+                epochs=epochs,
+                batch_size=batch_size,
+                learning_rate=learning_rate,
+                optimizer=optimizer,
+                momentum=momentum,
+                weight_decay=weight_decay,
+                seed=seed,
+            ),
+            request_id=str(uuid.uuid4()) if request_id is None else request_id,
+            progress_interval=duration(progress_interval),
+        )
+        call = await submit(self._connection, request)
+        return AsyncTrainingJob(
+            self._connection,
+            call.queued.job,
+            call=call,
+            progress_interval=progress_interval,
+        )
+
+    def job(self, name: str) -> AsyncTrainingJob:
+        """The handle of a job by its name or bare ID; asks the server nothing."""
+        return AsyncTrainingJob(self._connection, job_name(name))
+
+    async def jobs(
+        self, *, states: Iterable[JobStateLike] = (), page_size: int = 0
+    ) -> AsyncIterator[Job]:
+        """Every job, the newest first, or those in some states only: "running", "failed"."""
+        request = build(ListJobsRequest(), states=job_states(states), page_size=page_size)
+        while True:
+            page = await self._connection.call(self._connection.stubs.training.ListJobs, request)
+            for job in page.jobs:
+                yield job
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return
+
+    async def get_job(self, name: str) -> Job:
+        """A job as it stands, by its name or bare ID.
+
+        Raises:
+            NotFoundError: there is no such job.
+        """
+        request = GetJobRequest(name=job_name(name))
+        return await self._connection.call(self._connection.stubs.training.GetJob, request)
+
+    async def cancel_job(self, name: str) -> Job:
+        """Cancels a job and returns it; its completed epochs stay usable.
+
+        Raises:
+            NotFoundError: there is no such job.
+            FailedPreconditionError: it has already succeeded or failed.
+        """
+        request = CancelJobRequest(name=job_name(name))
+        return await self._connection.call(self._connection.stubs.training.CancelJob, request)

@@ -1,0 +1,234 @@
+"""Between the contract's messages and the domain's values."""
+
+from datetime import datetime
+from typing import Any, Literal, get_args
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from leadline.models.spec import Optimizer, TrainingSpec
+from leadline.server.errors import InvalidArgumentError
+from leadline.server.jobs.job import (
+    EpochCompleted,
+    Event,
+    Failure,
+    Finished,
+    Model,
+    Queued,
+    Started,
+)
+from leadline.server.jobs.service import JobView, ProgressView
+from leadline.server.jobs.states import JobState
+from leadline.v1 import job_pb2, model_pb2, training_spec_pb2
+
+_OPTIMIZERS: dict[Optimizer, training_spec_pb2.Optimizer.ValueType] = {
+    Optimizer.SGD: training_spec_pb2.OPTIMIZER_SGD,
+    Optimizer.ADAM: training_spec_pb2.OPTIMIZER_ADAM,
+    Optimizer.ADAMW: training_spec_pb2.OPTIMIZER_ADAMW,
+}
+_OPTIMIZER_OF = {number: optimizer for optimizer, number in _OPTIMIZERS.items()}
+
+STATES: dict[JobState, job_pb2.JobState.ValueType] = {
+    JobState.QUEUED: job_pb2.JOB_STATE_QUEUED,
+    JobState.RUNNING: job_pb2.JOB_STATE_RUNNING,
+    JobState.SUCCEEDED: job_pb2.JOB_STATE_SUCCEEDED,
+    JobState.FAILED: job_pb2.JOB_STATE_FAILED,
+    JobState.CANCELLED: job_pb2.JOB_STATE_CANCELLED,
+}
+STATE_OF = {number: state for state, number in STATES.items()}
+
+_PHASES: dict[str, job_pb2.JobPhase.ValueType] = {
+    "queued": job_pb2.JOB_PHASE_QUEUED,
+    "preparing_dataset": job_pb2.JOB_PHASE_PREPARING_DATASET,
+    "training": job_pb2.JOB_PHASE_TRAINING,
+    "evaluating": job_pb2.JOB_PHASE_EVALUATING,
+}
+
+# The fields of a spec that have presence, so that zero is not "unset".
+_OptionalField = Literal[
+    "blocks",
+    "batch_norm",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "momentum",
+    "weight_decay",
+    "seed",
+]
+_OPTIONAL_FIELDS: tuple[_OptionalField, ...] = get_args(_OptionalField)
+
+
+def to_spec(message: training_spec_pb2.TrainingSpec) -> TrainingSpec:
+    """The spec, its unset fields filled with the defaults.
+
+    Raises:
+        InvalidArgumentError: the optimizer is not known.
+    """
+    values: dict[str, Any] = {
+        name: getattr(message, name) for name in _OPTIONAL_FIELDS if message.HasField(name)
+    }
+    if message.dataset:
+        values["dataset"] = message.dataset
+    if message.optimizer != training_spec_pb2.OPTIMIZER_UNSPECIFIED:
+        if message.optimizer not in _OPTIMIZER_OF:
+            raise InvalidArgumentError.of(
+                "spec.optimizer", f"is {message.optimizer}, which this server does not know"
+            )
+        values["optimizer"] = _OPTIMIZER_OF[message.optimizer]
+    return TrainingSpec(**values)
+
+
+def from_spec(spec: TrainingSpec) -> training_spec_pb2.TrainingSpec:
+    """The spec with every field set."""
+    return training_spec_pb2.TrainingSpec(
+        dataset=spec.dataset,
+        optimizer=_OPTIMIZERS[spec.optimizer],
+        **{name: getattr(spec, name) for name in _OPTIONAL_FIELDS},
+    )
+
+
+def from_job(view: JobView) -> job_pb2.Job:
+    """The job as it stands."""
+    job = view.job
+    return job_pb2.Job(
+        name=f"jobs/{job.job_id}",
+        spec=from_spec(job.spec),
+        state=STATES[job.state],
+        create_time=_timestamp(job.create_time),
+        start_time=_timestamp(job.start_time),
+        end_time=_timestamp(job.end_time),
+        completed_epochs=job.completed_epochs,
+        best_epoch=job.best_epoch,
+        best_test_accuracy=job.best_test_accuracy,
+        latest_epoch=from_epoch(job.job_id, job.latest_epoch) if job.latest_epoch else None,
+        model=_model_name(job.job_id, job.completed_epochs),
+        failure=_failure(job.failure),
+        device=job.device,
+        attempts=job.attempts,
+        latest_sequence=job.latest_sequence,
+        queue_position=view.queue_position,
+    )
+
+
+def from_event(event: Event) -> job_pb2.JobEvent:
+    """A durable event."""
+    message = job_pb2.JobEvent(
+        sequence=event.sequence,
+        job=f"jobs/{event.job_id}",
+        create_time=_timestamp(event.create_time),
+    )
+    match event.body:
+        case Queued() as body:
+            message.queued.MergeFrom(
+                job_pb2.JobQueued(spec=from_spec(body.spec), queue_position=body.queue_position)
+            )
+        case Started() as body:
+            message.started.MergeFrom(_from_started(body))
+        case EpochCompleted() as body:
+            message.epoch.MergeFrom(from_epoch(event.job_id, body))
+        case Finished() as body:
+            message.finished.MergeFrom(_from_finished(event.job_id, body))
+    return message
+
+
+def from_progress(view: ProgressView) -> job_pb2.JobEvent:
+    """A transient event, which has no sequence."""
+    progress = view.progress
+    message = job_pb2.JobEvent(
+        job=f"jobs/{view.job.job_id}",
+        progress=job_pb2.JobProgress(
+            phase=_PHASES.get(progress.phase, job_pb2.JOB_PHASE_UNSPECIFIED),
+            epoch=progress.epoch,
+            completed_images=progress.completed_images,
+            total_images=progress.total_images,
+            queue_position=view.queue_position,
+            attempts=view.job.attempts,
+        ),
+    )
+    message.create_time.GetCurrentTime()
+    return message
+
+
+def from_epoch(job_id: str, epoch: EpochCompleted) -> job_pb2.EpochResult:
+    """What an epoch came to."""
+    return job_pb2.EpochResult(
+        epoch=epoch.epoch,
+        train_loss=epoch.train_loss,
+        train_accuracy=epoch.train_accuracy,
+        test_accuracy=epoch.test_accuracy,
+        learning_rate=epoch.learning_rate,
+        seconds=epoch.seconds,
+        images_per_second=epoch.images_per_second,
+        test_loss=epoch.test_loss,
+        model=f"models/{job_id}/epochs/{epoch.epoch}",
+        weights_sha256=epoch.weights_sha256,
+    )
+
+
+def from_model(model: Model) -> model_pb2.Model:
+    """What a job has trained."""
+    job = model.job
+    return model_pb2.Model(
+        name=f"models/{job.job_id}",
+        job=f"jobs/{job.job_id}",
+        variant=model_pb2.Variant(
+            dataset=job.spec.dataset, blocks=job.spec.blocks, batch_norm=job.spec.batch_norm
+        ),
+        spec=from_spec(job.spec),
+        class_names=model.started.class_names,
+        epochs=[
+            model_pb2.ModelEpoch(
+                name=f"models/{job.job_id}/epochs/{epoch.epoch}",
+                epoch=epoch.epoch,
+                train_accuracy=epoch.train_accuracy,
+                test_accuracy=epoch.test_accuracy,
+                weights_sha256=epoch.weights_sha256,
+            )
+            for epoch in model.epochs
+        ],
+        best_epoch=job.best_epoch,
+        best_test_accuracy=job.best_test_accuracy,
+        parameters=model.started.parameters,
+        create_time=_timestamp(model.create_time),
+        dataset_fingerprint=model.started.dataset_fingerprint,
+    )
+
+
+def _from_started(started: Started) -> job_pb2.JobStarted:
+    return job_pb2.JobStarted(
+        device=started.device,
+        device_name=started.device_name,
+        train_images=started.train_images,
+        test_images=started.test_images,
+        class_names=started.class_names,
+        parameters=started.parameters,
+        dataset_fingerprint=started.dataset_fingerprint,
+    )
+
+
+def _from_finished(job_id: str, finished: Finished) -> job_pb2.JobFinished:
+    return job_pb2.JobFinished(
+        state=STATES[finished.state],
+        best_epoch=finished.best_epoch,
+        best_test_accuracy=finished.best_test_accuracy,
+        model=_model_name(job_id, finished.completed_epochs),
+        failure=_failure(finished.failure),
+        completed_epochs=finished.completed_epochs,
+    )
+
+
+def _failure(failure: Failure | None) -> job_pb2.JobFailure | None:
+    if failure is None:
+        return None
+    return job_pb2.JobFailure(reason=failure.reason, message=failure.message)
+
+
+def _model_name(job_id: str, completed_epochs: int) -> str:
+    return f"models/{job_id}" if completed_epochs else ""
+
+
+def _timestamp(moment: datetime | None) -> Timestamp | None:
+    if moment is None:
+        return None
+    timestamp = Timestamp()
+    timestamp.FromDatetime(moment)
+    return timestamp

@@ -1,0 +1,93 @@
+"""The one table of domain errors and gRPC status, and how a status is sent.
+
+Every status that a caller causes carries `google.rpc` details, as AIP-193 asks:
+an ErrorInfo whose reason programs can act on, and, by kind, the fields that
+are wrong, the resource that is missing, or when to try again.
+"""
+
+from collections.abc import Callable, Iterable
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from leadline.server.errors import (
+    AlreadyExistsError,
+    DataLossError,
+    DeadlineExceededError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    ResourceExhaustedError,
+    ServiceError,
+    UnavailableError,
+)
+
+ERROR_DOMAIN = "leadline"
+DETAILS_KEY = "grpc-status-details-bin"
+
+
+def _field_violations(error: InvalidArgumentError) -> Iterable[Message]:
+    yield error_details_pb2.BadRequest(
+        field_violations=[
+            error_details_pb2.BadRequest.FieldViolation(
+                field=one.field, description=one.description
+            )
+            for one in error.violations
+        ]
+    )
+
+
+def _missing_resource(error: NotFoundError) -> Iterable[Message]:
+    yield error_details_pb2.ResourceInfo(
+        resource_type=error.resource_type, resource_name=error.resource_name
+    )
+
+
+def _existing_resource(error: AlreadyExistsError) -> Iterable[Message]:
+    yield error_details_pb2.ResourceInfo(resource_type="job", resource_name=error.resource_name)
+
+
+def _precondition(error: FailedPreconditionError) -> Iterable[Message]:
+    violation = error_details_pb2.PreconditionFailure.Violation(
+        type=error.reason, subject=error.metadata.get("job", ""), description=str(error)
+    )
+    yield error_details_pb2.PreconditionFailure(violations=[violation])
+
+
+def _retry(error: ResourceExhaustedError) -> Iterable[Message]:
+    delay = Duration()
+    delay.FromNanoseconds(int(error.retry_after * 1e9))
+    yield error_details_pb2.RetryInfo(retry_delay=delay)
+
+
+def _nothing_more(_error: ServiceError) -> Iterable[Message]:
+    return ()
+
+
+_STATUS_OF: dict[type[ServiceError], tuple[grpc.StatusCode, Callable[..., Iterable[Message]]]] = {
+    InvalidArgumentError: (grpc.StatusCode.INVALID_ARGUMENT, _field_violations),
+    NotFoundError: (grpc.StatusCode.NOT_FOUND, _missing_resource),
+    AlreadyExistsError: (grpc.StatusCode.ALREADY_EXISTS, _existing_resource),
+    FailedPreconditionError: (grpc.StatusCode.FAILED_PRECONDITION, _precondition),
+    ResourceExhaustedError: (grpc.StatusCode.RESOURCE_EXHAUSTED, _retry),
+    DataLossError: (grpc.StatusCode.DATA_LOSS, _nothing_more),
+    DeadlineExceededError: (grpc.StatusCode.DEADLINE_EXCEEDED, _nothing_more),
+    UnavailableError: (grpc.StatusCode.UNAVAILABLE, _nothing_more),
+}
+
+
+def to_status(error: ServiceError) -> tuple[grpc.StatusCode, status_pb2.Status]:
+    """The status that tells a caller of an error."""
+    code, more = _STATUS_OF[type(error)]
+    info = error_details_pb2.ErrorInfo(
+        reason=error.reason, domain=ERROR_DOMAIN, metadata=error.metadata
+    )
+    status = status_pb2.Status(code=code.value[0], message=str(error))
+    for detail in (info, *more(error)):
+        packed = AnyMessage()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return code, status

@@ -1,0 +1,50 @@
+"""Resource names (AIP-122): what they look like, and what is wrong with those that do not."""
+
+import re
+
+from leadline.server.errors import InvalidArgumentError
+from leadline.server.serving.catalog import ByName
+
+_ID = r"[a-z0-9]{1,32}"
+_JOB = re.compile(rf"jobs/({_ID})")
+_MODEL = re.compile(rf"models/({_ID})")
+_CHECKPOINT = re.compile(rf"models/({_ID})(?:/epochs/([1-9][0-9]{{0,8}}))?")
+
+# As much of a wrong name as an error repeats.
+_SHOWN = 80
+
+
+def parse_job(name: str, *, field: str = "name") -> str:
+    """The job's id in "jobs/{job_id}".
+
+    Raises:
+        InvalidArgumentError: `name` is no such name.
+    """
+    return _match(_JOB, name, field, "jobs/{job_id}")[1]
+
+
+def parse_model(name: str, *, field: str = "name") -> str:
+    """The job's id in "models/{job_id}".
+
+    Raises:
+        InvalidArgumentError: `name` is no such name.
+    """
+    return _match(_MODEL, name, field, "models/{job_id}")[1]
+
+
+def parse_checkpoint(name: str, *, field: str = "model") -> ByName:
+    """The model, and the epoch where one is given, in a checkpoint's name.
+
+    Raises:
+        InvalidArgumentError: `name` is no such name.
+    """
+    match = _match(_CHECKPOINT, name, field, "models/{job_id} or models/{job_id}/epochs/{epoch}")
+    return ByName(job_id=match[1], epoch=int(match[2]) if match[2] else None)
+
+
+def _match(pattern: re.Pattern[str], name: str, field: str, form: str) -> re.Match[str]:
+    match = pattern.fullmatch(name)
+    if match is None:
+        shown = name if len(name) <= _SHOWN else name[:_SHOWN] + "..."
+        raise InvalidArgumentError.of(field, f"must have the form {form}, not {shown!r}")
+    return match

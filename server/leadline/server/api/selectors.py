@@ -1,0 +1,44 @@
+"""The one way in which requests say which checkpoint they mean."""
+
+from typing import Protocol
+
+from leadline.server.api.names import parse_checkpoint
+from leadline.server.errors import InvalidArgumentError
+from leadline.server.jobs.store import VariantFilter
+from leadline.server.serving.catalog import Selector
+from leadline.v1 import model_pb2
+
+
+class _HasSelector(Protocol):
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def variant(self) -> model_pb2.Variant: ...
+
+
+def to_selector(request: _HasSelector, chosen: str | None) -> Selector:
+    """What a request selects.
+
+    Args:
+        request: one with the oneof `selector`.
+        chosen: the name of the field that is set in it, None for none.
+
+    Raises:
+        InvalidArgumentError: none is set, or it is malformed.
+    """
+    match chosen:
+        case "model":
+            return parse_checkpoint(request.model)
+        case "variant":
+            return _to_filter(request.variant)
+        case _:
+            raise InvalidArgumentError.of("selector", "is unset: set model or variant")
+
+
+def _to_filter(variant: model_pb2.Variant) -> VariantFilter:
+    if not variant.dataset:
+        raise InvalidArgumentError.of("variant.dataset", "is empty: name the dataset")
+    return VariantFilter(
+        dataset=variant.dataset, blocks=variant.blocks, batch_norm=variant.batch_norm
+    )

@@ -1,0 +1,137 @@
+"""`leadline.v1.TrainingService`."""
+
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from grpc import aio
+
+from leadline.server.api.convert import (
+    STATE_OF,
+    STATES,
+    from_event,
+    from_job,
+    from_progress,
+    to_spec,
+)
+from leadline.server.api.names import parse_job
+from leadline.server.api.pages import PageTokens, page_size
+from leadline.server.errors import InvalidArgumentError
+from leadline.server.jobs.job import Event
+from leadline.server.jobs.service import JobService
+from leadline.server.jobs.states import JobState
+from leadline.v1 import job_pb2, training_service_pb2, training_service_pb2_grpc
+
+Context = aio.ServicerContext[Any, Any]
+
+_DEFAULT_PAGE_SIZE = 50
+_PROGRESS_SECONDS = (0.05, 3_600.0)
+
+
+class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
+    """Submits, follows, lists and cancels jobs."""
+
+    def __init__(self, jobs: JobService, tokens: PageTokens) -> None:
+        self._jobs = jobs
+        self._tokens = tokens
+
+    async def TrainJob(  # noqa: N802
+        self, request: training_service_pb2.TrainJobRequest, context: Context
+    ) -> AsyncIterator[job_pb2.JobEvent]:
+        """Submits a job and follows it."""
+        del context
+        after_sequence = _sequence(request.after_sequence)
+        interval = _interval(request.progress_interval, request.HasField("progress_interval"))
+        job = await self._jobs.submit(
+            to_spec(request.spec), request_id=_request_id(request.request_id)
+        )
+        async for message in self._follow(job.job_id, after_sequence, interval):
+            yield message
+
+    async def WatchJob(  # noqa: N802
+        self, request: training_service_pb2.WatchJobRequest, context: Context
+    ) -> AsyncIterator[job_pb2.JobEvent]:
+        """Follows a job."""
+        del context
+        after_sequence = _sequence(request.after_sequence)
+        interval = _interval(request.progress_interval, request.HasField("progress_interval"))
+        async for message in self._follow(parse_job(request.name), after_sequence, interval):
+            yield message
+
+    async def GetJob(  # noqa: N802
+        self, request: training_service_pb2.GetJobRequest, context: Context
+    ) -> job_pb2.Job:
+        """Returns a job."""
+        del context
+        return from_job(await self._jobs.get(parse_job(request.name)))
+
+    async def ListJobs(  # noqa: N802
+        self, request: training_service_pb2.ListJobsRequest, context: Context
+    ) -> training_service_pb2.ListJobsResponse:
+        """Lists jobs."""
+        del context
+        size = page_size(request.page_size, default=_DEFAULT_PAGE_SIZE)
+        states = [_state(number, index) for index, number in enumerate(request.states)]
+        query = ["jobs", sorted(states)]
+        before = self._tokens.read(query, request.page_token)
+        views = await self._jobs.list_jobs(states=states, before=before, limit=size + 1)
+        page = views[:size]
+        more = len(views) > size
+        return training_service_pb2.ListJobsResponse(
+            jobs=[from_job(view) for view in page],
+            next_page_token=self._tokens.make(query, page[-1].job.number) if more else "",
+        )
+
+    async def CancelJob(  # noqa: N802
+        self, request: training_service_pb2.CancelJobRequest, context: Context
+    ) -> job_pb2.Job:
+        """Cancels a job."""
+        del context
+        return from_job(await self._jobs.cancel(parse_job(request.name)))
+
+    async def _follow(
+        self, job_id: str, after_sequence: int, interval: float | None
+    ) -> AsyncIterator[job_pb2.JobEvent]:
+        news = self._jobs.watch(job_id, after_sequence=after_sequence, progress_interval=interval)
+        async for one in news:
+            yield from_event(one) if isinstance(one, Event) else from_progress(one)
+
+
+def _request_id(text: str) -> str | None:
+    if not text:
+        return None
+    try:
+        return str(uuid.UUID(text))
+    except ValueError as error:
+        raise InvalidArgumentError.of("request_id", f"must be a UUID, not {text[:80]!r}") from error
+
+
+def _sequence(after_sequence: int) -> int:
+    if after_sequence < 0:
+        raise InvalidArgumentError.of(
+            "after_sequence", f"must not be negative, is {after_sequence}"
+        )
+    return after_sequence
+
+
+def _interval(duration: Duration, is_set: bool) -> float | None:
+    if not is_set:
+        return None
+    seconds = duration.seconds + duration.nanos / 1e9
+    least, most = _PROGRESS_SECONDS
+    if not least <= seconds <= most:
+        raise InvalidArgumentError.of(
+            "progress_interval", f"must be from {least} to {most:.0f} seconds, is {seconds}"
+        )
+    return seconds
+
+
+def _state(number: int, index: int) -> JobState:
+    state = STATE_OF.get(job_pb2.JobState.ValueType(number))
+    if state is None:
+        known = ", ".join(job_pb2.JobState.Name(value) for value in STATES.values())
+        raise InvalidArgumentError.of(
+            f"states[{index}]", f"is {number}, but must be one of {known}"
+        )
+    return state

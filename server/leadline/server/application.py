@@ -1,0 +1,332 @@
+"""Builds the service from its settings, runs it, and takes it down in order."""
+
+import asyncio
+import fcntl
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import structlog
+import torch
+from sqlalchemy.exc import SQLAlchemyError
+
+from leadline.models.datasets import DatasetError
+from leadline.server.api.inference import InferenceServicer
+from leadline.server.api.inspection import InspectionServicer
+from leadline.server.api.interceptors import CallInterceptor
+from leadline.server.api.pages import PageTokens
+from leadline.server.api.server import GrpcServer, Servicers
+from leadline.server.api.training import TrainingServicer
+from leadline.server.datasets import prepare_datasets
+from leadline.server.devices import inference_device, training_devices
+from leadline.server.inspection.misclassified import Inspector
+from leadline.server.jobs.database import open_database
+from leadline.server.jobs.feed import JobFeed
+from leadline.server.jobs.job import Job
+from leadline.server.jobs.scheduler import Scheduler
+from leadline.server.jobs.service import JobService
+from leadline.server.jobs.store import JobStore
+from leadline.server.serving.catalog import Catalog
+from leadline.server.serving.inputs import InputLimits
+from leadline.server.serving.predictor import Predictor
+from leadline.server.settings import Settings
+from leadline.server.telemetry.metrics import Metrics, MetricsServer
+from leadline.server.threads import Threads
+from leadline.server.workers.local import WorkerPool
+from leadline.server.workers.messages import Assignment
+
+_LOG = structlog.get_logger(__name__)
+
+# Threads for the store's and the inspector's blocking calls.
+_STORE_THREADS = 4
+_INSPECTION_THREADS = 2
+
+
+class StartupError(Exception):
+    """The server cannot start; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class DataDir:
+    """Where everything is that the server keeps."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        """Jobs and events."""
+        return self.root / "leadline.db"
+
+    @property
+    def models(self) -> Path:
+        """Checkpoints, a folder a job."""
+        return self.root / "models"
+
+    @property
+    def datasets(self) -> Path:
+        """Decoded datasets, a folder a fingerprint."""
+        return self.root / "datasets"
+
+    @property
+    def page_key(self) -> Path:
+        """The key that page tokens are signed with."""
+        return self.root / "page-token.key"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Makes the folder and holds it against other servers.
+
+        Raises:
+            StartupError: another server holds it, or it cannot be written.
+        """
+        try:
+            for folder in (self.root, self.models, self.datasets):
+                folder.mkdir(parents=True, exist_ok=True)
+            lock: TextIO = (self.root / "lock").open("a+")
+        except OSError as error:
+            raise StartupError(
+                f"the data directory {self.root} cannot be written: {error.strerror}; "
+                "name another with --data-dir"
+            ) from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StartupError(
+                    f"another server uses the data directory {self.root}: "
+                    "stop it, or name another with --data-dir"
+                ) from error
+            yield
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningServer:
+    """Where a running server can be reached."""
+
+    target: str
+    metrics_url: str
+
+
+async def serve(settings: Settings) -> None:
+    """Runs the service until SIGTERM or SIGINT.
+
+    Raises:
+        StartupError: it cannot start.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with run_server(settings) as server:
+        _LOG.info("serving", target=server.target, metrics=server.metrics_url)
+        await stop.wait()
+        _LOG.info("stopping", grace_seconds=settings.shutdown_grace_seconds)
+    _LOG.info("stopped")
+
+
+@asynccontextmanager
+async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
+    """The service, running within the context.
+
+    It goes down in the order in which callers lose least: health says so,
+    streams end with where to go on, calls in work are answered, workers end
+    and their jobs are handed back, and the store closes last.
+
+    Raises:
+        StartupError: it cannot start.
+    """
+    data = DataDir(settings.data_dir)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(data.locked())
+        await _prepare(settings, data)
+        core = _Core(settings=settings, data=data, store=_open_store(data))
+        stack.callback(core.threads.close)
+        scheduler = _scheduler(core)
+        servicers = _servicers(core, scheduler, stack)
+        await stack.enter_async_context(_scheduling(core, scheduler))
+        metrics_server = _metrics_server(core)
+        stack.callback(metrics_server.close)
+        grpc_server = GrpcServer(settings, servicers, CallInterceptor(core.metrics.grpc))
+        try:
+            port = await grpc_server.start()
+        except OSError as error:
+            raise StartupError(str(error)) from error
+        running = RunningServer(
+            target=f"{settings.host}:{port}",
+            metrics_url=f"http://{settings.metrics_host}:{metrics_server.port}/metrics",
+        )
+        with _ready_file(settings.ready_file, running):
+            try:
+                yield running
+            finally:
+                await grpc_server.announce_stop()
+                core.feed.close()
+                await grpc_server.stop(settings.shutdown_grace_seconds)
+
+
+class _Core:
+    """What most parts of the service share."""
+
+    def __init__(self, *, settings: Settings, data: DataDir, store: JobStore) -> None:
+        self.settings = settings
+        self.data = data
+        self.store = store
+        self.threads = Threads("store", _STORE_THREADS)
+        self.feed = JobFeed()
+        self.metrics = Metrics()
+        self.metrics.watch_jobs(store.count_by_state)
+
+
+async def _prepare(settings: Settings, data: DataDir) -> None:
+    try:
+        await asyncio.to_thread(
+            prepare_datasets,
+            settings.datasets,
+            data.datasets,
+            max_pixels=settings.max_image_pixels,
+        )
+    except DatasetError as error:
+        raise StartupError(str(error)) from error
+
+
+def _open_store(data: DataDir) -> JobStore:
+    try:
+        return JobStore(open_database(data.database))
+    except SQLAlchemyError as error:
+        raise StartupError(
+            f"the job database {data.database} cannot be opened: {error}; "
+            "restore it from a copy, or name another folder with --data-dir"
+        ) from error
+
+
+def _scheduler(core: _Core) -> Scheduler:
+    settings, data = core.settings, core.data
+
+    def assign(job: Job, device: str) -> Assignment:
+        source = settings.dataset_sources.get(job.spec.dataset)
+        if source is None:
+            raise DatasetError(
+                f"this server no longer knows the dataset {job.spec.dataset!r}: "
+                "start it with --dataset for it, and submit the job again"
+            )
+        return Assignment(
+            job_id=job.job_id,
+            attempt=job.attempts,
+            spec=job.spec,
+            completed_epochs=job.completed_epochs,
+            device=device,
+            threads=settings.worker_threads or os.cpu_count() or 1,
+            dataset_source=source,
+            dataset_cache=str(data.datasets),
+            checkpoint_folder=str(data.models / job.job_id),
+            max_image_pixels=settings.max_image_pixels,
+        )
+
+    return Scheduler(
+        store=core.store,
+        threads=core.threads,
+        feed=core.feed,
+        pool=WorkerPool(spares=settings.spare_workers, niceness=settings.worker_niceness),
+        assign=assign,
+        observer=core.metrics,
+        devices=training_devices(settings.devices) * settings.jobs_per_device,
+        max_attempts=settings.max_attempts,
+    )
+
+
+def _servicers(core: _Core, scheduler: Scheduler, stack: AsyncExitStack) -> Servicers:
+    settings, data = core.settings, core.data
+    tokens = PageTokens.load(data.page_key)
+    catalog = Catalog(store=core.store, threads=core.threads, models_folder=data.models)
+    predictor = Predictor(
+        device=torch.device(inference_device(settings.inference_device)),
+        threads=settings.inference_threads,
+        max_pending=settings.max_pending_predictions,
+        max_loaded=settings.max_loaded_models,
+        observer=core.metrics,
+    )
+    stack.callback(predictor.close)
+    inspection_threads = Threads("inspection", _INSPECTION_THREADS)
+    stack.callback(inspection_threads.close)
+    jobs = JobService(
+        store=core.store,
+        threads=core.threads,
+        feed=core.feed,
+        scheduler=scheduler,
+        datasets=settings.dataset_sources,
+        max_queued_jobs=settings.max_queued_jobs,
+    )
+    limits = InputLimits(
+        images=settings.max_images_per_request,
+        image_bytes=settings.max_image_bytes,
+        image_pixels=settings.max_image_pixels,
+    )
+    return Servicers(
+        training=TrainingServicer(jobs, tokens),
+        inference=InferenceServicer(
+            catalog=catalog,
+            predictor=predictor,
+            store=core.store,
+            threads=core.threads,
+            tokens=tokens,
+            limits=limits,
+        ),
+        inspection=InspectionServicer(
+            catalog=catalog,
+            inspector=Inspector(dataset_cache=data.datasets),
+            threads=inspection_threads,
+            tokens=tokens,
+        ),
+    )
+
+
+@asynccontextmanager
+async def _scheduling(core: _Core, scheduler: Scheduler) -> AsyncIterator[None]:
+    recovered = await core.threads.run(core.store.recover)
+    if recovered:
+        _LOG.info("jobs go on after their last complete epoch", jobs=list(recovered))
+    task = asyncio.create_task(scheduler.run(), name="scheduler")
+    try:
+        yield
+    finally:
+        await scheduler.stop()
+        await task
+
+
+def _metrics_server(core: _Core) -> MetricsServer:
+    settings = core.settings
+    try:
+        return MetricsServer(core.metrics.registry, settings.metrics_host, settings.metrics_port)
+    except OSError as error:
+        raise StartupError(
+            f"metrics cannot be served on {settings.metrics_host}:{settings.metrics_port}: "
+            f"{error.strerror}; name another port with --metrics-port, 0 for a free one"
+        ) from error
+
+
+@contextmanager
+def _ready_file(path: Path | None, running: RunningServer) -> Iterator[None]:
+    if path is None:
+        yield
+        return
+    values = {
+        "target": running.target,
+        "metrics_url": running.metrics_url,
+        "pid": os.getpid(),
+    }
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(values))
+    partial.replace(path)
+    try:
+        yield
+    finally:
+        with suppress(FileNotFoundError):
+            path.unlink()
+
+
+__all__ = ["RunningServer", "StartupError", "run_server", "serve"]

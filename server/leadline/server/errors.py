@@ -1,0 +1,115 @@
+"""The errors of the service's domain, which know nothing of gRPC.
+
+    ServiceError
+    ├── InvalidArgumentError      the request itself is wrong; says which fields
+    ├── NotFoundError             no such job, model, epoch or variant
+    ├── AlreadyExistsError        the request id stands for another job
+    ├── FailedPreconditionError   not in the present state of things
+    ├── ResourceExhaustedError    a bounded queue is full; says when to try again
+    ├── DataLossError             a file of the server's is missing or damaged
+    ├── DeadlineExceededError     the caller's deadline passed while it waited
+    └── UnavailableError          the server shuts down
+
+`leadline.server.api.errors` has the one table that maps them to gRPC status.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from leadline.models.spec import Violation
+
+
+class ServiceError(Exception):
+    """An error that callers are told of.
+
+    Attributes:
+        reason: what went wrong, in UPPER_SNAKE_CASE, for programs.
+        metadata: particulars for programs.
+    """
+
+    def __init__(
+        self, message: str, *, reason: str, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.metadata = dict(metadata or {})
+
+
+class InvalidArgumentError(ServiceError):
+    """The request is wrong, whatever the state of the server.
+
+    Attributes:
+        violations: what is wrong with which field, at least one.
+    """
+
+    def __init__(self, violations: Sequence[Violation], *, reason: str = "INVALID_FIELD") -> None:
+        summary = "; ".join(f"{one.field}: {one.description}" for one in violations)
+        super().__init__(summary, reason=reason)
+        self.violations = tuple(violations)
+
+    @classmethod
+    def of(cls, field: str, description: str) -> "InvalidArgumentError":
+        """The error of a single field."""
+        return cls([Violation(field=field, description=description)])
+
+
+class NotFoundError(ServiceError):
+    """There is no such resource.
+
+    Attributes:
+        resource_type: "job", "model", "epoch" or "variant".
+        resource_name: what was asked for.
+    """
+
+    def __init__(self, resource_type: str, resource_name: str, advice: str) -> None:
+        super().__init__(
+            f"there is no {resource_type} {resource_name}: {advice}",
+            reason=f"{resource_type.upper()}_NOT_FOUND",
+        )
+        self.resource_type = resource_type
+        self.resource_name = resource_name
+
+
+class AlreadyExistsError(ServiceError):
+    """What was to be made exists, and is not the same.
+
+    Attributes:
+        resource_name: what exists.
+    """
+
+    def __init__(self, message: str, *, reason: str, resource_name: str) -> None:
+        super().__init__(message, reason=reason)
+        self.resource_name = resource_name
+
+
+class FailedPreconditionError(ServiceError):
+    """The request is sound but not in the present state of things."""
+
+
+class ResourceExhaustedError(ServiceError):
+    """A bound on work is reached.
+
+    Attributes:
+        retry_after: after how many seconds it is worth trying again.
+    """
+
+    def __init__(self, message: str, *, reason: str, retry_after: float) -> None:
+        super().__init__(message, reason=reason)
+        self.retry_after = retry_after
+
+
+class DataLossError(ServiceError):
+    """A file that the server wrote is missing or damaged."""
+
+
+class DeadlineExceededError(ServiceError):
+    """The caller's deadline passed before its work began."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, reason="DEADLINE_EXCEEDED")
+
+
+class UnavailableError(ServiceError):
+    """The server shuts down; the same call works after its restart."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, reason="SHUTTING_DOWN")

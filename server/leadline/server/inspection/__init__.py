@@ -1,0 +1,1 @@
+"""What trained checkpoints get wrong."""

@@ -1,0 +1,1 @@
+"""Training jobs: their states, their storage, their scheduling."""

@@ -1,0 +1,183 @@
+"""A job and its events, as values."""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Self
+
+from leadline.models.spec import TrainingSpec
+from leadline.server.jobs.states import JobState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a job failed: a reason for programs, a message for people."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queued:
+    """The job was accepted."""
+
+    spec: TrainingSpec
+    queue_position: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The event as JSON values."""
+        return {"spec": self.spec.to_dict(), "queue_position": self.queue_position}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The event that `to_dict` wrote."""
+        return cls(
+            spec=TrainingSpec.from_dict(values["spec"]), queue_position=values["queue_position"]
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """The first worker has opened the dataset and built the network."""
+
+    device: str
+    device_name: str
+    train_images: int
+    test_images: int
+    class_names: tuple[str, ...]
+    parameters: int
+    dataset_fingerprint: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The event as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The event that `to_dict` wrote."""
+        return cls(**{**values, "class_names": tuple(values["class_names"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochCompleted:
+    """An epoch is complete and its checkpoint durable.
+
+    Losses are in nats, accuracies fractions in [0, 1]; `EpochResult` in the
+    contract defines each field.
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    learning_rate: float
+    seconds: float
+    images_per_second: float
+    weights_sha256: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The event as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The event that `to_dict` wrote."""
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """The job reached its final state."""
+
+    state: JobState
+    completed_epochs: int
+    best_epoch: int
+    best_test_accuracy: float
+    failure: Failure | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The event as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The event that `to_dict` wrote."""
+        failure = values["failure"]
+        return cls(
+            **{
+                **values,
+                "state": JobState(values["state"]),
+                "failure": None if failure is None else Failure(**failure),
+            }
+        )
+
+
+EventBody = Queued | Started | EpochCompleted | Finished
+
+EVENT_KINDS: dict[str, type[EventBody]] = {
+    "queued": Queued,
+    "started": Started,
+    "epoch": EpochCompleted,
+    "finished": Finished,
+}
+KIND_OF_EVENT: dict[type[EventBody], str] = {body: kind for kind, body in EVENT_KINDS.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """A durable step in a job's life, numbered from 1 without gaps."""
+
+    job_id: str
+    sequence: int
+    create_time: datetime
+    body: EventBody
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a job is within its present epoch; transient.
+
+    `phase` is "queued", "preparing_dataset", "training" or "evaluating".
+    """
+
+    phase: str
+    epoch: int = 0
+    completed_images: int = 0
+    total_images: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A job as it stands.
+
+    Attributes:
+        number: its place in the order of submission.
+        attempts: workers started on it; each fences off the ones before.
+        latest_sequence: the sequence of its newest event.
+    """
+
+    number: int
+    job_id: str
+    spec: TrainingSpec
+    state: JobState
+    create_time: datetime
+    start_time: datetime | None
+    end_time: datetime | None
+    completed_epochs: int
+    best_epoch: int
+    best_test_accuracy: float
+    latest_epoch: EpochCompleted | None
+    failure: Failure | None
+    device: str
+    attempts: int
+    latest_sequence: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """What a job has trained: at least one epoch, in the order of `epochs`."""
+
+    job: Job
+    started: Started
+    create_time: datetime
+    epochs: tuple[EpochCompleted, ...]

@@ -1,0 +1,269 @@
+"""Gives queued jobs to workers, device by device, and keeps what they report."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from leadline.models.datasets import DatasetError
+from leadline.server.errors import FailedPreconditionError
+from leadline.server.jobs.feed import JobFeed
+from leadline.server.jobs.job import EpochCompleted, Failure, Job, Progress, Started
+from leadline.server.jobs.states import JobState
+from leadline.server.jobs.store import JobStore
+from leadline.server.threads import Threads
+from leadline.server.workers.local import LocalWorker, WorkerError, WorkerPool
+from leadline.server.workers.messages import Assignment, Done, Message, Ready, Usage
+
+_LOG = structlog.get_logger(__name__)
+
+# How long to wait before the store, or a job whose worker was lost, is tried again.
+_RETRY_SECONDS = 1.0
+
+
+class JobObserver(Protocol):
+    """Hears what happens to jobs; the metrics are one."""
+
+    def on_worker(self, job: Job, pid: int) -> None:
+        """A worker has the job."""
+
+    def on_epoch(self, job: Job, epoch: EpochCompleted, train_images: int) -> None:
+        """An epoch of the job is durable."""
+
+    def on_usage(self, job: Job, usage: Usage) -> None:
+        """The job's worker reports what it takes up."""
+
+    def on_worker_end(self, job: Job) -> None:
+        """The job's worker is gone."""
+
+
+@dataclass
+class _Run:
+    """A job in the hands of a worker."""
+
+    job: Job
+    device: str
+    task: asyncio.Task[None] | None = None
+    worker: LocalWorker | None = None
+    train_images: int = 0
+
+
+@dataclass
+class _Losses:
+    """Workers lost on a job since its last completed epoch."""
+
+    completed_epochs: int = -1
+    count: int = 0
+    ends: list[str] = field(default_factory=list)
+
+
+class Scheduler:
+    """Runs the oldest queued jobs on the free devices."""
+
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        threads: Threads,
+        feed: JobFeed,
+        pool: WorkerPool,
+        assign: Callable[[Job, str], Assignment],
+        observer: JobObserver,
+        devices: Sequence[str],
+        max_attempts: int,
+    ) -> None:
+        """Makes a scheduler that `run` sets to work.
+
+        Args:
+            store: where jobs are kept.
+            threads: where the store's calls block.
+            feed: who is told of news.
+            pool: where workers come from.
+            assign: makes a claimed job into a worker's assignment; raises
+                DatasetError where the server no longer knows its dataset.
+            observer: hears what happens.
+            devices: one entry a job at a time: a device that takes two jobs
+                at once stands here twice.
+            max_attempts: workers that may be lost on one epoch of a job.
+        """
+        self._store = store
+        self._threads = threads
+        self._feed = feed
+        self._pool = pool
+        self._assign = assign
+        self._observer = observer
+        self._free_devices = list(devices)
+        self._max_attempts = max_attempts
+        self._runs: dict[str, _Run] = {}
+        self._losses: dict[str, _Losses] = {}
+        self._news = asyncio.Event()
+        self._stopping = False
+
+    def wake(self) -> None:
+        """Says that a job may be waiting."""
+        self._news.set()
+
+    async def run(self) -> None:
+        """Starts jobs as devices become free, until it is stopped."""
+        self._pool.fill()
+        while not self._stopping:
+            self._news.clear()
+            try:
+                await self._start_waiting_jobs()
+            except SQLAlchemyError:
+                _LOG.exception("the job store failed: trying again")
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            await self._news.wait()
+
+    async def stop(self) -> None:
+        """Ends all workers and hands their jobs back, to go on after a restart."""
+        self._stopping = True
+        self.wake()
+        tasks = [run.task for run in self._runs.values() if run.task]
+        await asyncio.gather(*(self.end_worker(job_id) for job_id in list(self._runs)))
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._pool.close()
+
+    async def end_worker(self, job_id: str) -> None:
+        """Ends the job's worker at once, if it has one."""
+        run = self._runs.get(job_id)
+        if run and run.worker:
+            await run.worker.kill()
+
+    async def _start_waiting_jobs(self) -> None:
+        while self._free_devices and not self._stopping:
+            job = await self._threads.run(self._store.next_queued)
+            if job is None:
+                return
+            device = self._free_devices[0]
+            try:
+                job = await self._threads.run(self._store.claim, job.job_id, device=device)
+            except FailedPreconditionError:  # cancelled in between
+                continue
+            self._free_devices.remove(device)
+            run = self._runs[job.job_id] = _Run(job=job, device=device)
+            run.task = asyncio.create_task(self._work_on(run), name=f"job-{job.job_id}")
+
+    async def _work_on(self, run: _Run) -> None:
+        job_id = run.job.job_id
+        log = _LOG.bind(job=job_id, attempt=run.job.attempts)
+        try:
+            end = await self._follow_worker(run)
+            if end is not None:
+                await self._after_loss(run.job, end)
+        except FailedPreconditionError as error:
+            # The job was cancelled: what its worker still says no longer counts.
+            log.info("the worker is fenced off", why=str(error))
+        except SQLAlchemyError:
+            log.exception("the job store failed")
+            await self._hand_back(run.job)
+        finally:
+            await self._release(run)
+
+    async def _follow_worker(self, run: _Run) -> str | None:
+        """Keeps what a worker reports; returns how it was lost, None if it was not."""
+        try:
+            run.worker = await self._pool.take()
+            if self._stopping or await self._is_final(run.job):
+                return "was not needed"
+            self._observer.on_worker(run.job, run.worker.pid)
+            async for message in run.worker.run(self._assign(run.job, run.device)):
+                if await self._keep(run, message):
+                    self._losses.pop(run.job.job_id, None)
+                    return None
+            return await run.worker.describe_end()
+        except DatasetError as error:
+            failure = Failure(reason="DATASET_UNAVAILABLE", message=str(error))
+            await self._finish(run.job.job_id, run.job.attempts, failure)
+            return None
+        except (WorkerError, OSError) as error:
+            return str(error)
+
+    async def _keep(self, run: _Run, message: Message) -> bool:
+        """Keeps one message; returns whether it was the last."""
+        job_id, attempt = run.job.job_id, run.job.attempts
+        match message:
+            case Progress():
+                self._feed.set_progress(job_id, message)
+            case Usage():
+                self._observer.on_usage(run.job, message)
+            case Started():
+                self._pool.fill()
+                run.train_images = message.train_images
+                await self._threads.run(self._store.record_started, job_id, attempt, message)
+                self._feed.notify(job_id)
+            case EpochCompleted():
+                await self._threads.run(self._store.record_epoch, job_id, attempt, message)
+                self._observer.on_epoch(run.job, message, run.train_images)
+                self._feed.notify(job_id)
+            case Done() | Failure():
+                await self._finish(job_id, attempt, message)
+            case Ready():
+                pass
+        return isinstance(message, Done | Failure)
+
+    async def _finish(self, job_id: str, attempt: int, message: Done | Failure) -> None:
+        failure = message if isinstance(message, Failure) else None
+        state = JobState.SUCCEEDED if failure is None else JobState.FAILED
+        await self._threads.run(self._store.finish, job_id, state, failure=failure, attempt=attempt)
+        _LOG.info("job finished", job=job_id, state=state, failure=failure and failure.message)
+        self._feed.notify(job_id)
+
+    async def _after_loss(self, job: Job, end: str) -> None:
+        """Tries a job again whose worker was lost, unless it was lost too often."""
+        if await self._is_final(job):  # cancelled: the worker was ended for it
+            return
+        if self._stopping:
+            await self._hand_back(job)
+            return
+        _LOG.warning("a worker is lost", job=job.job_id, attempt=job.attempts, end=end)
+        now = await self._threads.run(self._store.get, job.job_id)
+        losses = self._losses.setdefault(job.job_id, _Losses())
+        if now.completed_epochs > losses.completed_epochs:
+            losses.completed_epochs, losses.count = now.completed_epochs, 0
+        losses.count += 1
+        if losses.count < self._max_attempts:
+            await asyncio.sleep(_RETRY_SECONDS if losses.count > 1 else 0)
+            await self._hand_back(job)
+            return
+        failure = Failure(
+            reason="WORKER_LOST",
+            message=f"{losses.count} workers in a row were lost in epoch "
+            f"{now.completed_epochs + 1}; the last {end}",
+        )
+        await self._finish(job.job_id, job.attempts, failure)
+
+    async def _is_final(self, job: Job) -> bool:
+        return (await self._threads.run(self._store.get, job.job_id)).state.is_final
+
+    async def _hand_back(self, job: Job) -> None:
+        """Queues the job again, however long the store takes to accept it."""
+        while True:
+            try:
+                await self._threads.run(self._store.hand_back, job.job_id)
+            except FailedPreconditionError:  # cancelled meanwhile
+                return
+            except SQLAlchemyError:
+                _LOG.exception("the job store failed", job=job.job_id)
+                if self._stopping:
+                    return  # it is handed back by `JobStore.recover` at the next start
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            return
+
+    async def _release(self, run: _Run) -> None:
+        job_id = run.job.job_id
+        if run.worker:
+            await run.worker.kill()
+        self._observer.on_worker_end(run.job)
+        self._feed.set_progress(job_id, None)
+        self._feed.notify(job_id)
+        with contextlib.suppress(KeyError):
+            del self._runs[job_id]
+        self._free_devices.append(run.device)
+        self.wake()

@@ -1,0 +1,64 @@
+"""The tables that jobs and their events are kept in.
+
+Times are whole microseconds since 1970 UTC, so that every database keeps them
+exactly. JSON columns are text that `json` writes and reads.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+metadata = MetaData()
+
+# SQLite numbers rows by itself only in a column of type INTEGER.
+_Number = BigInteger().with_variant(Integer, "sqlite")
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("number", _Number, primary_key=True, autoincrement=True),
+    Column("job_id", String(32), nullable=False, unique=True),
+    Column("request_id", String(36), unique=True),
+    Column("spec", Text, nullable=False),
+    # Columns of their own, beside the spec, for the questions asked of them.
+    Column("dataset", String(64), nullable=False),
+    Column("blocks", Integer, nullable=False),
+    Column("batch_norm", Boolean, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("create_time", BigInteger, nullable=False),
+    Column("start_time", BigInteger),
+    Column("end_time", BigInteger),
+    Column("completed_epochs", Integer, nullable=False, default=0),
+    Column("best_epoch", Integer, nullable=False, default=0),
+    Column("best_test_accuracy", Float, nullable=False, default=0.0),
+    Column("failure_reason", String(64)),
+    Column("failure_message", Text),
+    Column("device", String(64), nullable=False, default=""),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("latest_sequence", Integer, nullable=False, default=0),
+    Index("jobs_by_state", "state", "number"),
+    Index("jobs_by_variant", "dataset", "blocks", "batch_norm", "best_test_accuracy"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("job_number", ForeignKey("jobs.number"), primary_key=True),
+    Column("sequence", Integer, primary_key=True),
+    Column("create_time", BigInteger, nullable=False),
+    Column("kind", String(16), nullable=False),
+    # The epoch's number, on events of kind "epoch".
+    Column("epoch", Integer),
+    Column("body", Text, nullable=False),
+    Index("events_by_kind", "job_number", "kind", "epoch"),
+)

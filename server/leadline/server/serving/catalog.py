@@ -1,0 +1,98 @@
+"""Which checkpoint answers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from leadline.models.checkpoints import CheckpointError
+from leadline.server.errors import DataLossError, NotFoundError
+from leadline.server.jobs.job import EpochCompleted, Model
+from leadline.server.jobs.store import JobStore, VariantFilter
+from leadline.server.threads import Threads
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByName:
+    """Selects a model's epoch; None for its best."""
+
+    job_id: str
+    epoch: int | None = None
+
+
+Selector = ByName | VariantFilter
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointRef:
+    """One epoch of a model, and where its files are."""
+
+    model: Model
+    epoch: EpochCompleted
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The resource name, "models/{job_id}/epochs/{epoch}"."""
+        return f"models/{self.model.job.job_id}/epochs/{self.epoch.epoch}"
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Around the reading of its files.
+
+        Raises:
+            DataLossError: a file is missing or damaged.
+        """
+        try:
+            yield
+        except CheckpointError as error:
+            raise DataLossError(
+                f"{self.name} cannot be read: {error}; ask for another epoch, or train again",
+                reason="CHECKPOINT_DAMAGED",
+                metadata={"model": self.name},
+            ) from error
+
+
+class Catalog:
+    """Finds checkpoints by name or by variant."""
+
+    def __init__(self, *, store: JobStore, threads: Threads, models_folder: Path) -> None:
+        self._store = store
+        self._threads = threads
+        self._models_folder = models_folder
+
+    def folder(self, job_id: str) -> Path:
+        """Where the checkpoints of a job are."""
+        return self._models_folder / job_id
+
+    async def resolve(self, selector: Selector) -> CheckpointRef:
+        """The checkpoint that a selector means at this moment.
+
+        Raises:
+            NotFoundError: no such model, epoch or variant is trained.
+        """
+        model = await self._model(selector)
+        wanted = selector.epoch if isinstance(selector, ByName) else None
+        number = model.job.best_epoch if wanted is None else wanted
+        if not 1 <= number <= len(model.epochs):
+            raise NotFoundError(
+                "epoch",
+                f"models/{model.job.job_id}/epochs/{number}",
+                f"the model has the epochs 1 to {len(model.epochs)}",
+            )
+        return CheckpointRef(
+            model=model, epoch=model.epochs[number - 1], folder=self.folder(model.job.job_id)
+        )
+
+    async def _model(self, selector: Selector) -> Model:
+        if isinstance(selector, ByName):
+            return await self._threads.run(self._store.get_model, selector.job_id)
+        best = await self._threads.run(self._store.best_of_variant, selector)
+        if best is None:
+            norm = "with" if selector.batch_norm else "without"
+            raise NotFoundError(
+                "variant",
+                f"of {selector.blocks} blocks {norm} batch norm on {selector.dataset}",
+                "train one with TrainJob, or see ListModels for those there are",
+            )
+        return best

@@ -1,0 +1,130 @@
+"""Turns what callers send into arrays of pixels, and refuses what it cannot."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leadline.models.images import IMAGE_SIZE, ImageError, decode_image
+from leadline.models.spec import Violation
+from leadline.server.errors import InvalidArgumentError
+
+# The indices of wrong images that one error names, at most.
+_MOST_VIOLATIONS = 20
+
+Pixels = NDArray[np.uint8] | NDArray[np.float32]
+
+
+class PixelType(StrEnum):
+    """How an array of pixels is laid out."""
+
+    UINT8 = "uint8"  # [images, 32, 32, 3], 0 to 255
+    FLOAT32 = "float32"  # [images, 3, 32, 32], normalised to [-1, 1]
+
+
+_IMAGE_SHAPES = {
+    PixelType.UINT8: (IMAGE_SIZE, IMAGE_SIZE, 3),
+    PixelType.FLOAT32: (3, IMAGE_SIZE, IMAGE_SIZE),
+}
+_DTYPES: dict[PixelType, np.dtype[Any]] = {
+    PixelType.UINT8: np.dtype(np.uint8),
+    PixelType.FLOAT32: np.dtype("<f4"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputLimits:
+    """The most that one request may carry."""
+
+    images: int
+    image_bytes: int
+    image_pixels: int
+
+
+def check_files(files: Sequence[bytes], limits: InputLimits) -> None:
+    """Passes image files that are worth decoding, by their number and sizes.
+
+    Raises:
+        InvalidArgumentError: there are none or too many, or some are too large.
+    """
+    _check_count("encoded.images", len(files), limits)
+    _raise_for(
+        Violation(
+            field=f"encoded.images[{index}]",
+            description=f"has {len(data)} bytes, but the limit is {limits.image_bytes}",
+        )
+        for index, data in enumerate(files)
+        if len(data) > limits.image_bytes
+    )
+
+
+def decode_files(files: Sequence[bytes], limits: InputLimits) -> NDArray[np.uint8]:
+    """Decodes PNG and JPEG files. Blocks.
+
+    Returns:
+        uint8 pixels, [images, 32, 32, 3].
+
+    Raises:
+        InvalidArgumentError: some cannot be decoded; it names them by index.
+    """
+    pixels = np.empty((len(files), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
+    violations = []
+    for index, data in enumerate(files):
+        try:
+            pixels[index] = decode_image(data, max_pixels=limits.image_pixels)
+        except ImageError as error:
+            violations.append(Violation(field=f"encoded.images[{index}]", description=str(error)))
+            if len(violations) == _MOST_VIOLATIONS:
+                break
+    _raise_for(violations)
+    return pixels
+
+
+def read_tensor(
+    pixel_type: PixelType, shape: Sequence[int], data: bytes, limits: InputLimits
+) -> Pixels:
+    """Reads raw pixels without copying them.
+
+    Returns:
+        The pixels in the layout of their type.
+
+    Raises:
+        InvalidArgumentError: the shape or the number of bytes is wrong, or a
+            float is not finite.
+    """
+    wanted = _IMAGE_SHAPES[pixel_type]
+    if len(shape) != len(wanted) + 1 or tuple(shape[1:]) != wanted:
+        raise InvalidArgumentError.of(
+            "tensor.shape",
+            f"is {list(shape)}, but {pixel_type} pixels have the shape "
+            f"[images, {', '.join(map(str, wanted))}]",
+        )
+    _check_count("tensor.shape", shape[0], limits)
+    dtype = _DTYPES[pixel_type]
+    expected = shape[0] * int(np.prod(wanted)) * dtype.itemsize
+    if len(data) != expected:
+        raise InvalidArgumentError.of(
+            "tensor.data", f"has {len(data)} bytes, but the shape {list(shape)} takes {expected}"
+        )
+    pixels: Pixels = np.frombuffer(data, dtype=dtype).reshape(shape)
+    if pixel_type is PixelType.FLOAT32 and not np.isfinite(pixels).all():
+        raise InvalidArgumentError.of("tensor.data", "has values that are not finite numbers")
+    return pixels
+
+
+def _check_count(field: str, count: int, limits: InputLimits) -> None:
+    if count < 1:
+        raise InvalidArgumentError.of(field, "has no image: send at least one")
+    if count > limits.images:
+        raise InvalidArgumentError.of(
+            field, f"has {count} images, but a request may have {limits.images}: send several"
+        )
+
+
+def _raise_for(violations: Any) -> None:
+    found = list(violations)[:_MOST_VIOLATIONS]
+    if found:
+        raise InvalidArgumentError(found, reason="INVALID_IMAGE")

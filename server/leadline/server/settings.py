@@ -1,0 +1,184 @@
+"""Every option of the server: flag, environment variable and line of a settings file.
+
+The option `max_queued_jobs`, say, is the flag `--max-queued-jobs`, the
+variable `LEADLINE_MAX_QUEUED_JOBS` and the key `max_queued_jobs` of the TOML
+file that `--config` or `LEADLINE_CONFIG` names. A flag wins over a variable, a
+variable over the file, the file over the default.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+ENVIRONMENT_PREFIX = "LEADLINE_"
+
+# The datasets that every server knows, as `leadline.models.datasets` opens them.
+BUILT_IN_DATASETS = {"synthetic": "synthetic", "cifar10": "torchvision:cifar10"}
+
+_MEBIBYTE = 1 << 20
+
+
+def _check_dataset_names(datasets: dict[str, str]) -> dict[str, str]:
+    for name in datasets:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
+            raise ValueError(
+                f"{name!r} is no name for a dataset: use up to 64 lower-case letters, digits, "
+                "dots, dashes and underscores, the first a letter or digit"
+            )
+    return datasets
+
+
+def _check_devices(devices: str) -> str:
+    for device in devices.split(","):
+        if not re.fullmatch(r"auto|cpu|cuda:\d+", device.strip()):
+            raise ValueError(f"{device!r} is no device: use auto, cpu, or cuda:0,cuda:1,...")
+    return devices
+
+
+Port = Annotated[int, Field(ge=0, le=65_535)]
+
+
+class Settings(BaseSettings):
+    """The server's options."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX, extra="forbid", frozen=True, env_nested_delimiter=None
+    )
+
+    data_dir: Path = Field(
+        default=Path("leadline-data"),
+        description="The folder of jobs, checkpoints and decoded datasets.",
+    )
+    host: str = Field(
+        default="127.0.0.1",
+        description="The address to serve gRPC on; 0.0.0.0 for every interface.",
+    )
+    port: Port = Field(default=50_051, description="The port to serve gRPC on; 0 for a free one.")
+    metrics_host: str = Field(
+        default="127.0.0.1", description="The address to serve Prometheus metrics on."
+    )
+    metrics_port: Port = Field(
+        default=9_464, description="The port to serve Prometheus metrics on; 0 for a free one."
+    )
+    datasets: Annotated[dict[str, str], AfterValidator(_check_dataset_names)] = Field(
+        default={},
+        description="Datasets by name, beside the built-in ones: a folder or a tar of "
+        "train/CLASS/* and test/CLASS/* images.",
+    )
+    devices: Annotated[str, AfterValidator(_check_devices)] = Field(
+        default="auto",
+        description="Devices to train on, such as cuda:0,cuda:1; auto: every GPU, else the CPU.",
+    )
+    jobs_per_device: int = Field(
+        default=1, ge=1, le=64, description="Jobs that train on one device at a time."
+    )
+    max_queued_jobs: int = Field(
+        default=1_000, ge=1, description="Jobs that may wait; more are refused."
+    )
+    max_attempts: int = Field(
+        default=3,
+        ge=1,
+        description="Workers that may be lost in one epoch of a job before it fails.",
+    )
+    spare_workers: int = Field(
+        default=1,
+        ge=0,
+        le=16,
+        description="Workers kept ready, with torch loaded, so that jobs start at once.",
+    )
+    worker_threads: int = Field(
+        default=0, ge=0, description="Computing threads of a worker on the CPU; 0: one a core."
+    )
+    worker_niceness: int = Field(
+        default=5,
+        ge=0,
+        le=19,
+        description="How far workers give way to the server's own work on the CPU.",
+    )
+    inference_device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|cuda:\d+)$",
+        description="The device that predicts; auto: the first GPU, else the CPU.",
+    )
+    inference_threads: int = Field(
+        default=1, ge=1, le=256, description="Computing threads of a prediction on the CPU."
+    )
+    max_pending_predictions: int = Field(
+        default=256, ge=1, description="Predict calls in work at a time; more are refused."
+    )
+    max_loaded_models: int = Field(
+        default=64, ge=1, description="Checkpoints kept in memory for predictions."
+    )
+    max_message_bytes: int = Field(
+        default=64 * _MEBIBYTE, ge=_MEBIBYTE, description="The largest request, in bytes."
+    )
+    max_image_bytes: int = Field(
+        default=16 * _MEBIBYTE, ge=1, description="The largest encoded image, in bytes."
+    )
+    max_image_pixels: int = Field(
+        default=1 << 24, ge=1024, description="The largest image to decode, in pixels."
+    )
+    max_images_per_request: int = Field(
+        default=4_096, ge=1, description="The most images in one Predict call."
+    )
+    shutdown_grace_seconds: float = Field(
+        default=10.0, ge=0, description="How long calls may take to end after SIGTERM."
+    )
+    reflection: bool = Field(
+        default=True, description="Whether gRPC reflection tells of the services."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least severe log lines to write."
+    )
+    log_format: Literal["auto", "console", "json"] = Field(
+        default="auto",
+        description="How to log; auto: for people on a terminal, JSON lines elsewhere.",
+    )
+    ready_file: Path | None = Field(
+        default=None,
+        description="A file to write the addresses to, as JSON, once the server serves.",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then environment, then file."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def dataset_sources(self) -> dict[str, str]:
+        """Every dataset's source by its name, the built-in ones included."""
+        return {**BUILT_IN_DATASETS, **self.datasets}
+
+
+def load_settings(flags: dict[str, Any], config: Path | None) -> Settings:
+    """The settings from flags, environment and, where given, the file `config`.
+
+    Raises:
+        pydantic.ValidationError: an option has a wrong value or is not known.
+        OSError: the file cannot be read.
+        tomllib.TOMLDecodeError: the file is no TOML.
+    """
+    if config is None:
+        return Settings(**flags)
+    config.open("rb").close()  # pydantic-settings passes over a missing file in silence
+
+    class SettingsWithFile(Settings):
+        model_config = SettingsConfigDict(toml_file=config)
+
+    return SettingsWithFile(**flags)

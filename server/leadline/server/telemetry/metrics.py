@@ -1,0 +1,198 @@
+"""Prometheus metrics, on a port of their own.
+
+No label takes a value that a caller chooses. Those named by job are of running
+jobs only and go when the job's worker goes, so their number is bounded.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+
+import psutil
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+    start_http_server,
+)
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from leadline.server.jobs.job import EpochCompleted, Job
+from leadline.server.jobs.states import JobState
+from leadline.server.workers.messages import Usage
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+_GRPC_LABELS = ("grpc_type", "grpc_service", "grpc_method")
+
+
+class GrpcMetrics:
+    """What dashboards for gRPC servers expect, under the usual names."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.started = Counter(
+            "grpc_server_started_total", "RPCs begun.", _GRPC_LABELS, registry=registry
+        )
+        self.handled = Counter(
+            "grpc_server_handled_total",
+            "RPCs ended, by status code.",
+            (*_GRPC_LABELS, "grpc_code"),
+            registry=registry,
+        )
+        self.received = Counter(
+            "grpc_server_msg_received_total", "Messages received.", _GRPC_LABELS, registry=registry
+        )
+        self.sent = Counter(
+            "grpc_server_msg_sent_total", "Messages sent.", _GRPC_LABELS, registry=registry
+        )
+        self.seconds = Histogram(
+            "grpc_server_handling_seconds",
+            "Seconds from an RPC's begin to its end.",
+            _GRPC_LABELS,
+            buckets=_SECONDS,
+            registry=registry,
+        )
+
+
+class Metrics:
+    """Every metric of one server; hears of jobs and predictions."""
+
+    def __init__(self) -> None:
+        # The time at which each series began would double their number.
+        disable_created_metrics()
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self.grpc = GrpcMetrics(self.registry)
+        self._epochs = self._counter("leadline_epochs", "Epochs completed.")
+        self._images = self._counter(
+            "leadline_images_trained", "Training images that went through an optimisation step."
+        )
+        self._train_accuracy = self._job_gauge(
+            "leadline_job_train_accuracy", "The last epoch's, a fraction."
+        )
+        self._test_accuracy = self._job_gauge(
+            "leadline_job_test_accuracy", "The last epoch's, a fraction."
+        )
+        self._epoch = self._job_gauge("leadline_job_epoch", "The last completed epoch.")
+        self._gpu_memory = self._job_gauge(
+            "leadline_worker_gpu_memory_bytes", "GPU memory that the worker's torch has reserved."
+        )
+        self._prediction_seconds = Histogram(
+            "leadline_prediction_seconds",
+            "Seconds from a prediction's arrival to its answer.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._prediction_images = Histogram(
+            "leadline_prediction_batch_size",
+            "Images in a prediction.",
+            buckets=_IMAGES,
+            registry=self.registry,
+        )
+        self._workers: dict[str, int] = {}
+        self.registry.register(_WorkerMemory(self._workers))
+
+    def watch_jobs(self, count_by_state: Callable[[], Mapping[JobState, int]]) -> None:
+        """Reports jobs by state, asking for their numbers at each scrape."""
+        self.registry.register(_JobCounts(count_by_state))
+
+    def on_worker(self, job: Job, pid: int) -> None:
+        """A worker has the job."""
+        self._workers[job.job_id] = pid
+
+    def on_epoch(self, job: Job, epoch: EpochCompleted, train_images: int) -> None:
+        """An epoch of the job is durable."""
+        self._epochs.inc()
+        self._images.inc(train_images)
+        self._train_accuracy.labels(job.job_id).set(epoch.train_accuracy)
+        self._test_accuracy.labels(job.job_id).set(epoch.test_accuracy)
+        self._epoch.labels(job.job_id).set(epoch.epoch)
+
+    def on_usage(self, job: Job, usage: Usage) -> None:
+        """The job's worker reports what it takes up."""
+        self._gpu_memory.labels(job.job_id).set(usage.gpu_memory)
+
+    def on_worker_end(self, job: Job) -> None:
+        """The job's worker is gone."""
+        self._workers.pop(job.job_id, None)
+        gauges = (self._train_accuracy, self._test_accuracy, self._epoch, self._gpu_memory)
+        for gauge in gauges:
+            with contextlib.suppress(KeyError):
+                gauge.remove(job.job_id)
+
+    def on_prediction(self, *, images: int, seconds: float) -> None:
+        """A prediction of so many images was answered."""
+        self._prediction_images.observe(images)
+        self._prediction_seconds.observe(seconds)
+
+    def _counter(self, name: str, text: str) -> Counter:
+        return Counter(name, text, registry=self.registry)
+
+    def _job_gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(name, text, ("job",), registry=self.registry)
+
+
+class _JobCounts(Collector):
+    def __init__(self, count_by_state: Callable[[], Mapping[JobState, int]]) -> None:
+        self._count_by_state = count_by_state
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        """Names the metrics without asking the store, which may not be open yet."""
+        yield GaugeMetricFamily("leadline_jobs", "Jobs by state.", labels=["state"])
+        yield GaugeMetricFamily("leadline_queue_depth", "Jobs that wait for a device.")
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Asks the store."""
+        counts = self._count_by_state()
+        by_state = GaugeMetricFamily("leadline_jobs", "Jobs by state.", labels=["state"])
+        for state, count in counts.items():
+            by_state.add_metric([state.value], count)
+        yield by_state
+        yield GaugeMetricFamily(
+            "leadline_queue_depth", "Jobs that wait for a device.", counts[JobState.QUEUED]
+        )
+
+
+class _WorkerMemory(Collector):
+    def __init__(self, workers: Mapping[str, int]) -> None:
+        self._workers = workers
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Asks the operating system."""
+        family = GaugeMetricFamily(
+            "leadline_worker_memory_bytes", "Resident memory of the job's worker.", labels=["job"]
+        )
+        for job_id, pid in list(self._workers.items()):
+            with contextlib.suppress(psutil.Error):
+                family.add_metric([job_id], psutil.Process(pid).memory_info().rss)
+        yield family
+
+
+class MetricsServer:
+    """Serves a registry over HTTP, in a thread."""
+
+    def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
+        """Begins to serve.
+
+        Raises:
+            OSError: the address or the port cannot be had.
+        """
+        self._server, self._thread = start_http_server(port, addr=host, registry=registry)
+
+    @property
+    def port(self) -> int:
+        """The port that it serves on."""
+        return int(self._server.server_address[1])
+
+    def close(self) -> None:
+        """Ends."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

@@ -1,0 +1,177 @@
+"""Training processes on this machine."""
+
+import asyncio
+import contextlib
+import sys
+from collections import deque
+from collections.abc import AsyncIterator
+
+import structlog
+
+from leadline.server.workers.messages import Assignment, Message, Ready, decode
+
+_LOG = structlog.get_logger(__name__)
+
+# The longest line that a worker sends: a thousand classes' names.
+_LINE_LIMIT = 1 << 20
+
+# How much of a worker's log is kept for the failure of its job.
+_LOG_TAIL_LINES = 20
+
+
+class WorkerError(Exception):
+    """The worker's process could not be started or spoken to."""
+
+
+class LocalWorker:
+    """One training process, from its start to its end."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._log_tail: deque[str] = deque(maxlen=_LOG_TAIL_LINES)
+        self._log_task = asyncio.create_task(self._forward_log())
+
+    @classmethod
+    async def spawn(cls, *, niceness: int) -> "LocalWorker":
+        """Starts a process, which loads torch and then waits for its assignment."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "leadline.server.workers.process",
+            f"--niceness={niceness}",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=_LINE_LIMIT,
+            # A Ctrl-C at the terminal is for the server to act on.
+            start_new_session=True,
+        )
+        return cls(process)
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.returncode is None
+
+    @property
+    def log_tail(self) -> str:
+        """The last lines that the process logged."""
+        return "\n".join(self._log_tail)
+
+    async def wait_ready(self) -> None:
+        """Waits until the process can take an assignment.
+
+        Raises:
+            WorkerError: the process ended first.
+        """
+        message = await self._read()
+        if not isinstance(message, Ready):
+            raise WorkerError(f"the worker did not become ready: {await self._describe_end()}")
+
+    async def run(self, assignment: Assignment) -> AsyncIterator[Message]:
+        """Hands the assignment over and yields what the worker tells, to its end.
+
+        Raises:
+            WorkerError: the process is gone before it could take it.
+        """
+        if self._process.stdin is None:
+            raise WorkerError("the worker has no standard input")
+        try:
+            self._process.stdin.write(assignment.to_line())
+            await self._process.stdin.drain()
+        except ConnectionError as error:
+            raise WorkerError(f"the worker is gone: {await self._describe_end()}") from error
+        while (message := await self._read()) is not None:
+            yield message
+
+    async def kill(self) -> None:
+        """Ends the process at once, and returns when it is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+        await self._log_task
+
+    async def describe_end(self) -> str:
+        """How the process ended, with the tail of its log."""
+        return await self._describe_end()
+
+    async def _read(self) -> Message | None:
+        if self._process.stdout is None:
+            return None
+        line = await self._process.stdout.readline()
+        # A line without its end is what a killed process left of a message.
+        return decode(line) if line.endswith(b"\n") else None
+
+    async def _describe_end(self) -> str:
+        status = await self._process.wait()
+        await self._log_task
+        ended = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        return f"{ended}; its log ends: {self.log_tail or '(empty)'}"
+
+    async def _forward_log(self) -> None:
+        if self._process.stderr is None:
+            return
+        while True:
+            try:
+                line = await self._process.stderr.readline()
+            except ValueError:  # longer than the limit: asyncio has dropped it
+                continue
+            if not line:
+                return
+            text = line.decode(errors="replace").rstrip()
+            self._log_tail.append(text)
+            _LOG.info("worker log", pid=self.pid, line=text)
+
+
+class WorkerPool:
+    """Starts workers, and keeps some ready so that a job need not wait for torch."""
+
+    def __init__(self, *, spares: int, niceness: int) -> None:
+        self._spares_wanted = spares
+        self._niceness = niceness
+        self._spares: deque[asyncio.Task[LocalWorker]] = deque()
+        self._closed = False
+
+    def fill(self) -> None:
+        """Starts as many spare workers as are missing."""
+        while len(self._spares) < self._spares_wanted and not self._closed:
+            self._spares.append(asyncio.create_task(self._spawn()))
+
+    async def take(self) -> LocalWorker:
+        """A worker that is ready for an assignment.
+
+        Raises:
+            WorkerError: none could be started.
+            OSError: likewise.
+        """
+        while self._spares:
+            spare = self._spares.popleft()
+            with contextlib.suppress(WorkerError, OSError):
+                worker = await spare
+                if worker.is_alive:
+                    return worker
+                await worker.kill()
+        return await self._spawn()
+
+    async def close(self) -> None:
+        """Ends the spare workers."""
+        self._closed = True
+        while self._spares:
+            spare = self._spares.popleft()
+            spare.cancel()
+            with contextlib.suppress(asyncio.CancelledError, WorkerError, OSError):
+                await (await spare).kill()
+
+    async def _spawn(self) -> LocalWorker:
+        worker = await LocalWorker.spawn(niceness=self._niceness)
+        try:
+            await worker.wait_ready()
+        except BaseException:
+            await asyncio.shield(worker.kill())
+            raise
+        return worker

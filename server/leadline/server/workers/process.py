@@ -1,0 +1,200 @@
+"""The training process: `python -m leadline.server.workers.process`.
+
+It loads torch, says that it is ready, waits for one assignment, trains, and
+ends: all its memory, the GPU's included, is gone with it. It keeps no state
+but checkpoints, which appear atomically, so it can be killed at any moment.
+"""
+
+import argparse
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+
+from leadline.models.checkpoints import (
+    CheckpointError,
+    restore,
+    save_checkpoint,
+)
+from leadline.models.datasets import Dataset, DatasetError, open_dataset
+from leadline.models.network import parameter_count
+from leadline.models.training import DivergedError, EpochOutcome, Phase, Trainer
+from leadline.server.jobs.job import EpochCompleted, Failure, Progress, Started
+from leadline.server.workers.messages import Assignment, Done, Message, Ready, Usage, encode
+
+_LOG = logging.getLogger(__name__)
+
+# Often enough for a smooth bar, seldom enough to cost nothing.
+_PROGRESS_SECONDS = 0.1
+
+
+class Channel:
+    """The worker's way to the server: its former standard output."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._last_progress = 0.0
+
+    @classmethod
+    def claim_stdout(cls) -> "Channel":
+        """Takes standard output, and sends what libraries print to standard error."""
+        stream = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        return cls(stream)
+
+    def send(self, message: Message) -> None:
+        """Sends a message at once."""
+        self._stream.write(encode(message))
+        self._stream.flush()
+
+    def send_progress(self, progress: Progress) -> None:
+        """Sends progress, unless some was sent a moment ago."""
+        now = time.monotonic()
+        if now - self._last_progress >= _PROGRESS_SECONDS:
+            self._last_progress = now
+            self.send(progress)
+
+
+def work(assignment: Assignment, channel: Channel) -> Iterator[Message]:
+    """Trains the assigned epochs and yields what the server must keep.
+
+    Raises:
+        DatasetError: the dataset cannot be opened.
+        CheckpointError: the checkpoint to go on from cannot be read.
+        DivergedError: the loss is no longer a finite number.
+        OSError: a checkpoint cannot be written.
+        torch.OutOfMemoryError: the device's memory is too small.
+    """
+    torch.set_num_threads(assignment.threads)
+    dataset = open_dataset(
+        assignment.dataset_source,
+        Path(assignment.dataset_cache),
+        progress=lambda done, total: channel.send_progress(
+            Progress(phase="preparing_dataset", completed_images=done, total_images=total)
+        ),
+        max_pixels=assignment.max_image_pixels,
+    )
+    device = torch.device(assignment.device)
+    epoch = assignment.completed_epochs
+
+    def report(phase: Phase, done: int, total: int) -> None:
+        channel.send_progress(
+            Progress(phase=phase, epoch=epoch, completed_images=done, total_images=total)
+        )
+
+    trainer = Trainer(assignment.spec, dataset, device=device, on_progress=report)
+    folder = Path(assignment.checkpoint_folder)
+    if epoch:
+        restore(trainer, folder, epoch)
+    yield _started(device, dataset, trainer)
+    while epoch < assignment.spec.epochs:
+        epoch += 1
+        outcome = trainer.train_epoch(epoch)
+        info = save_checkpoint(folder, trainer, outcome)
+        yield _usage(device)
+        yield _completed(outcome, info.weights_sha256)
+    yield Done()
+
+
+def _started(device: torch.device, dataset: Dataset, trainer: Trainer) -> Started:
+    return Started(
+        device=str(device),
+        device_name=_device_name(device),
+        train_images=len(dataset.train.labels),
+        test_images=len(dataset.test.labels),
+        class_names=dataset.class_names,
+        parameters=parameter_count(trainer.network),
+        dataset_fingerprint=dataset.fingerprint,
+    )
+
+
+def _completed(outcome: EpochOutcome, weights_sha256: str) -> EpochCompleted:
+    metrics = outcome.metrics
+    return EpochCompleted(
+        epoch=metrics.epoch,
+        train_loss=metrics.train_loss,
+        train_accuracy=metrics.train_accuracy,
+        test_loss=metrics.test_loss,
+        test_accuracy=metrics.test_accuracy,
+        learning_rate=metrics.learning_rate,
+        seconds=metrics.seconds,
+        images_per_second=metrics.images_per_second,
+        weights_sha256=weights_sha256,
+    )
+
+
+def _usage(device: torch.device) -> Usage:
+    return Usage(gpu_memory=torch.cuda.memory_reserved(device) if device.type == "cuda" else 0)
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return device.type
+
+
+def _failure(error: Exception) -> Failure:
+    match error:
+        case DivergedError():
+            advice = "try a lower learning rate, or batch norm"
+            return Failure(reason="DIVERGED", message=f"{error}: {advice}")
+        case DatasetError():
+            return Failure(reason="DATASET_UNAVAILABLE", message=str(error))
+        case torch.OutOfMemoryError() | MemoryError():
+            advice = "try a smaller batch_size, or fewer jobs a device"
+            return Failure(reason="OUT_OF_MEMORY", message=f"{error}: {advice}")
+        case CheckpointError() | OSError():
+            return Failure(reason="STORAGE", message=f"a checkpoint failed: {error}")
+        case _:
+            _LOG.exception("the worker failed")
+            kind = type(error).__name__
+            return Failure(
+                reason="INTERNAL", message=f"{kind}: {error}: see the server's log for where"
+            )
+
+
+def _leave_with_server() -> None:
+    """Ends the process when the server's end of standard input closes."""
+    sys.stdin.buffer.read()
+    _LOG.warning("the server is gone: leaving")
+    os._exit(1)
+
+
+def main() -> int:
+    """Serves one assignment."""
+    parser = argparse.ArgumentParser(description="A training process of a Leadline server.")
+    parser.add_argument("--niceness", type=int, default=0)
+    arguments = parser.parse_args()
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+    )
+    channel = Channel.claim_stdout()
+    os.nice(arguments.niceness)
+    channel.send(Ready())
+    line = sys.stdin.buffer.readline()
+    if not line:
+        return 0
+    threading.Thread(target=_leave_with_server, daemon=True).start()
+    try:
+        for message in work(Assignment.from_line(line), channel):
+            channel.send(message)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the server must hear of it
+        channel.send(_failure(error))
+    return 0
+
+
+if __name__ == "__main__":
+    # Not sys.exit: a daemon thread still reads standard input, and the
+    # interpreter cannot take its lock from it on the way out.
+    status = main()
+    sys.stderr.flush()
+    os._exit(status)

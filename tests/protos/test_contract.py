@@ -1,0 +1,39 @@
+from google.protobuf.descriptor import FieldDescriptor
+from leadline.v1 import (
+    inference_service_pb2,
+    inspection_service_pb2,
+    job_pb2,
+    training_service_pb2,
+    training_spec_pb2,
+)
+
+
+def test_the_services_have_the_promised_methods() -> None:
+    services = {
+        service.full_name: [method.name for method in service.methods]
+        for file in (training_service_pb2, inference_service_pb2, inspection_service_pb2)
+        for service in file.DESCRIPTOR.services_by_name.values()
+    }
+
+    assert services == {
+        "leadline.v1.TrainingService": ["TrainJob", "WatchJob", "GetJob", "ListJobs", "CancelJob"],
+        "leadline.v1.InferenceService": ["Predict", "ListModels", "GetModel"],
+        "leadline.v1.InspectionService": ["ListMisclassified"],
+    }
+
+
+def test_a_spec_tells_zero_from_unset() -> None:
+    spec = training_spec_pb2.TrainingSpec(blocks=0, momentum=0.0)
+
+    assert spec.HasField("blocks")
+    assert spec.HasField("momentum")
+    assert not spec.HasField("epochs")
+
+
+def test_events_are_a_oneof_with_room_for_more_kinds() -> None:
+    oneof = job_pb2.JobEvent.DESCRIPTOR.oneofs_by_name["event"]
+
+    assert [field.name for field in oneof.fields] == [
+        *("queued", "started", "epoch", "finished", "progress")
+    ]
+    assert all(field.type == FieldDescriptor.TYPE_MESSAGE for field in oneof.fields)

@@ -1,0 +1,122 @@
+"""Messages of the service in words."""
+
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from leadline.client import EpochResult, Job, JobState, Optimizer, TrainingSpec, Variant
+from leadline.v1.job_pb2 import JobFinished, JobQueued, JobStarted
+
+
+def percent(fraction: float) -> str:
+    """A fraction as people read it."""
+    return f"{100 * fraction:.2f} %"
+
+
+def state(value: JobState.ValueType) -> str:
+    """A job's state, also one that this version does not know."""
+    if value not in JobState.values():
+        return f"state {value}"
+    return JobState.Name(value).removeprefix("JOB_STATE_").lower()
+
+
+def local_time(time: Timestamp) -> str:
+    """A time on the clock of this machine."""
+    moment = datetime.fromtimestamp(time.seconds).astimezone()
+    return moment.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def network(subject: TrainingSpec | Variant) -> str:
+    """What a network is: "2 blocks with batch norm"."""
+    blocks = "1 block" if subject.blocks == 1 else f"{subject.blocks} blocks"
+    return f"{blocks} {'with' if subject.batch_norm else 'without'} batch norm"
+
+
+def spec(value: TrainingSpec) -> str:
+    """What a job trains, and how."""
+    optimizer = Optimizer.Name(value.optimizer).removeprefix("OPTIMIZER_").lower()
+    parts = [
+        f"{network(value)} on {value.dataset}",
+        f"{value.epochs} epochs in batches of {value.batch_size}",
+        f"{optimizer} at {value.learning_rate:g}",
+    ]
+    if value.momentum:
+        parts.append(f"momentum {value.momentum:g}")
+    if value.weight_decay:
+        parts.append(f"weight decay {value.weight_decay:g}")
+    parts.append(f"seed {value.seed}")
+    return ", ".join(parts)
+
+
+def queued(job: str, event: JobQueued) -> str:
+    """That a job was accepted."""
+    line = f"{job}: {spec(event.spec)}"
+    return line if not event.queue_position else f"{line}; {place(event.queue_position)}"
+
+
+def place(queue_position: int) -> str:
+    """A place in the queue."""
+    if queue_position == 0:
+        return "next in the queue"
+    return f"{queue_position} {'job starts' if queue_position == 1 else 'jobs start'} before it"
+
+
+def started(event: JobStarted) -> str:
+    """That a job was started."""
+    device = f"{event.device} ({event.device_name})" if event.device_name else event.device
+    return (
+        f"started on {device}: {event.parameters:,} parameters, {event.train_images:,} training "
+        f"and {event.test_images:,} test images"
+    )
+
+
+def epoch(result: EpochResult, epochs: int) -> str:
+    """What an epoch came to; all lines of a job are aligned."""
+    width = len(str(epochs)) if epochs else 1
+    number = f"{result.epoch:>{width}}/{epochs}" if epochs else f"{result.epoch}"
+    return (
+        f"epoch {number}   train {100 * result.train_accuracy:6.2f} %   "
+        f"test {100 * result.test_accuracy:6.2f} %   loss {result.train_loss:.4f}   "
+        f"{result.seconds:.1f} s   {result.images_per_second:,.0f} images/s"
+    )
+
+
+def finished(event: JobFinished) -> str:
+    """How a job ended."""
+    line = state(event.state)
+    if event.HasField("failure"):
+        line += f": {event.failure.message} ({event.failure.reason})"
+    if event.best_epoch:
+        line += (
+            f": best epoch {event.best_epoch}, {percent(event.best_test_accuracy)} of the test "
+            f"images right; {event.model}"
+        )
+    return line
+
+
+def job_row(job: Job) -> list[str]:
+    """A job as a row under `JOB_HEADINGS`."""
+    return [
+        job.name,
+        state(job.state),
+        job.spec.dataset,
+        str(job.spec.blocks),
+        "yes" if job.spec.batch_norm else "no",
+        f"{job.completed_epochs}/{job.spec.epochs}",
+        percent(job.best_test_accuracy) if job.best_epoch else "-",
+        job.device or "-",
+        local_time(job.create_time),
+    ]
+
+
+JOB_HEADINGS = (
+    "job",
+    "state",
+    "dataset",
+    "#blocks",
+    "batch norm",
+    "#epochs",
+    "#best test",
+    "device",
+    "submitted",
+)

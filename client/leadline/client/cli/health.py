@@ -1,0 +1,34 @@
+"""`leadline health`."""
+
+import click
+from grpc_health.v1 import health_pb2
+
+from leadline.client import HealthStatus
+from leadline.client.cli.commands import Command
+from leadline.client.cli.exit_codes import ExitCode
+from leadline.client.cli.options import Session, session_options
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "leadline health",
+        "until leadline health --timeout 1 2>/dev/null; do sleep 1; done",
+    ),
+)
+@click.option(
+    "--service", default="", help="Only this service, such as leadline.v1.TrainingService."
+)
+@session_options
+def health(session: Session, *, service: str) -> ExitCode:
+    """Check that a server serves: ends with 0 only if it does.
+
+    Made for a container's health check and for scripts that wait for a server.
+    """
+    with session.client() as client:
+        status = client.health(service)
+    if session.output.as_json:
+        session.output.message(health_pb2.HealthCheckResponse(status=status.value))
+    else:
+        session.output.text(status.name)
+    return ExitCode.SUCCESS if status is HealthStatus.SERVING else ExitCode.UNAVAILABLE

@@ -1,0 +1,42 @@
+"""`leadline jobs`."""
+
+import click
+
+from leadline.client import Client, Job
+from leadline.client.cli import describe
+from leadline.client.cli.commands import Command
+from leadline.client.cli.options import Session, session_options
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "leadline jobs",
+        "leadline jobs --state running --state queued",
+        "leadline jobs --json | jq -r .name",
+    ),
+)
+@click.argument("job", required=False)
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice(["queued", "running", "succeeded", "failed", "cancelled"]),
+    help="Only jobs in this state; may be given several times.",
+)
+@session_options
+def jobs(session: Session, *, job: str | None, states: tuple[str, ...]) -> None:
+    """List training jobs, the newest first, or one JOB."""
+    with session.client() as client:
+        found = _found(client, job, states)
+        if session.output.as_json:
+            for one in found:
+                session.output.message(one)
+        else:
+            session.output.table(describe.JOB_HEADINGS, map(describe.job_row, found))
+
+
+def _found(client: Client, job: str | None, states: tuple[str, ...]) -> list[Job]:
+    if job is not None:
+        return [client.get_job(job)]
+    return list(client.jobs(states=states))

@@ -1,0 +1,90 @@
+"""`leadline models`."""
+
+import click
+
+from leadline.client import Model
+from leadline.client.cli import describe
+from leadline.client.cli.commands import Command
+from leadline.client.cli.options import Session, session_options
+
+_HEADINGS = (
+    "model",
+    "dataset",
+    "#blocks",
+    "batch norm",
+    "#parameters",
+    "#epochs",
+    "#best epoch",
+    "#best test",
+    "trained",
+)
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "leadline models --dataset synthetic --batch-norm",
+        "leadline models models/0192f3c1",
+    ),
+)
+@click.argument("model", required=False)
+@click.option("--dataset", help="Only models trained on this dataset.")
+@click.option("--blocks", type=int, help="Only models of this depth.")
+@click.option(
+    "--batch-norm/--no-batch-norm", default=None, help="Only models with, or without, batch norm."
+)
+@session_options
+def models(
+    session: Session,
+    *,
+    model: str | None,
+    dataset: str | None,
+    blocks: int | None,
+    batch_norm: bool | None,
+) -> None:
+    """List trained models, the newest first, or the epochs of one MODEL."""
+    with session.client() as client:
+        if model is not None:
+            _show_epochs(session, client.get_model(model))
+        else:
+            found = client.models(dataset=dataset or "", blocks=blocks, batch_norm=batch_norm)
+            _show_models(session, list(found))
+
+
+def _show_models(session: Session, found: list[Model]) -> None:
+    if session.output.as_json:
+        for model in found:
+            session.output.message(model)
+    else:
+        session.output.table(_HEADINGS, map(_row, found))
+
+
+def _row(model: Model) -> list[str]:
+    return [
+        model.name,
+        model.variant.dataset,
+        str(model.variant.blocks),
+        "yes" if model.variant.batch_norm else "no",
+        f"{model.parameters:,}",
+        f"{len(model.epochs)}/{model.spec.epochs}",
+        str(model.best_epoch),
+        describe.percent(model.best_test_accuracy),
+        describe.local_time(model.create_time),
+    ]
+
+
+def _show_epochs(session: Session, model: Model) -> None:
+    if session.output.as_json:
+        session.output.message(model)
+        return
+    session.output.text(f"{model.name}: {describe.spec(model.spec)}")
+    rows = [
+        [
+            epoch.name,
+            describe.percent(epoch.train_accuracy),
+            describe.percent(epoch.test_accuracy),
+            "best" if epoch.epoch == model.best_epoch else "",
+        ]
+        for epoch in model.epochs
+    ]
+    session.output.table(("epoch", "#train", "#test", ""), rows)

@@ -1,0 +1,133 @@
+"""The options that several commands share."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import click
+
+from leadline.client import Client, TrainingSpec
+from leadline.client.cli.output import Output
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """Where a command connects, and how it prints.
+
+    Attributes:
+        target: the server's address.
+        timeout: seconds for each call.
+        output: where the command prints.
+    """
+
+    target: str
+    timeout: float
+    output: Output
+
+    def client(self) -> Client:
+        """A client of the server, to be closed."""
+        return Client(self.target, timeout=self.timeout)
+
+
+def session_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --target, --timeout and --json; the command receives them as `session`."""
+
+    @click.option(
+        "--target",
+        envvar="LEADLINE_TARGET",
+        show_envvar=True,
+        default="127.0.0.1:50051",
+        show_default=True,
+        metavar="HOST:PORT",
+        help="The server's address.",
+    )
+    @click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        default=30.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long each call may take.",
+    )
+    @click.option("--json", "as_json", is_flag=True, help="Print each message as one JSON line.")
+    @functools.wraps(function)
+    def with_session(*, target: str, timeout: float, as_json: bool, **others: Any) -> Any:
+        output = Output(as_json=as_json)
+        return function(session=Session(target=target, timeout=timeout, output=output), **others)
+
+    return with_session
+
+
+class Selector(TypedDict):
+    """What answers: a model, or the best one of a variant; arguments of the client's methods."""
+
+    model: str | None
+    dataset: str | None
+    blocks: int | None
+    batch_norm: bool | None
+
+
+def selector_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --model and the variant's options; the command receives them as `selector`."""
+
+    @click.option("--model", help="A model, models/ID, or one of its epochs, models/ID/epochs/N.")
+    @click.option("--dataset", help="Instead: the best model trained on this dataset, with")
+    @click.option("--blocks", type=int, help="this depth in blocks, and")
+    @click.option("--batch-norm/--no-batch-norm", default=None, help="with or without batch norm.")
+    @functools.wraps(function)
+    def with_selector(
+        *,
+        model: str | None,
+        dataset: str | None,
+        blocks: int | None,
+        batch_norm: bool | None,
+        **others: Any,
+    ) -> Any:
+        if model is None and (dataset is None or blocks is None):
+            raise click.UsageError("name what answers: --model, or --dataset and --blocks")
+        if model is not None and not (dataset is blocks is batch_norm is None):
+            raise click.UsageError("--model already says it all: leave out the variant's options")
+        selector = Selector(model=model, dataset=dataset, blocks=blocks, batch_norm=batch_norm)
+        return function(selector=selector, **others)
+
+    return with_selector
+
+
+_SPEC_OPTIONS = (
+    click.option("--dataset", help="A dataset that the server knows.  [server's: cifar10]"),
+    click.option("--blocks", type=int, help="The depth in blocks, 0 to 64.  [server's: 2]"),
+    click.option(
+        "--batch-norm/--no-batch-norm",
+        default=None,
+        help="Whether a batch norm follows each convolution in a block.  [server's: no]",
+    ),
+    click.option("--epochs", type=int, help="Passes over the training set.  [server's: 51]"),
+    click.option("--batch-size", type=int, help="Images per step.  [server's: 128]"),
+    click.option("--learning-rate", type=float, help="The step size.  [server's: 0.01]"),
+    click.option(
+        "--optimizer",
+        type=click.Choice(["sgd", "adam", "adamw"], case_sensitive=False),
+        help="The rule that turns gradients into steps.  [server's: sgd]",
+    ),
+    click.option("--momentum", type=float, help="Of SGD, 0 up to 1.  [server's: 0]"),
+    click.option("--weight-decay", type=float, help="Its coefficient.  [server's: 0]"),
+    click.option("--seed", type=int, help="Of weights and order.  [server's: 0]"),
+)
+
+
+def spec_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds an option for each field of a `TrainingSpec`; the command receives them as `fields`.
+
+    The server knows what is allowed: only what was given is sent, as it is.
+    """
+    names = [field.name for field in TrainingSpec.DESCRIPTOR.fields]
+
+    @functools.wraps(function)
+    def with_fields(**given: Any) -> Any:
+        fields = {name: given.pop(name) for name in names}
+        return function(fields=fields, **given)
+
+    for option in reversed(_SPEC_OPTIONS):
+        with_fields = option(with_fields)
+    return with_fields

@@ -1,0 +1,69 @@
+"""`leadline plot`."""
+
+from pathlib import Path
+
+import click
+
+from leadline.client import Model
+from leadline.client.cli import describe
+from leadline.client.cli.commands import Group
+from leadline.client.cli.figures.files import figure_path, require_plot
+from leadline.client.cli.options import Session, session_options
+
+
+@click.group(cls=Group)
+def plot() -> None:
+    """Draw the accuracy curves of jobs."""
+
+
+@plot.command(
+    examples=(
+        "leadline plot curves 0192f3c1 --out curves.png",
+        "leadline plot curves $(leadline jobs --json | jq -r .name) --out curves.svg",
+    )
+)
+@click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=figure_path,
+    help="The file to write: png, pdf or svg.",
+)
+@session_options
+def curves(session: Session, *, jobs: tuple[str, ...], out: Path) -> None:
+    """Draw train and test accuracy per epoch of one JOB or several.
+
+    A job that still trains is drawn as far as it is. Needs 'leadline[plot]'. With --json the
+    models that were drawn are printed.
+    """
+    require_plot()
+    with session.client() as client:
+        models = [client.get_model(job.removeprefix("jobs/")) for job in jobs]
+    write_curves(models, out)
+    if session.output.as_json:
+        for model in models:
+            session.output.message(model)
+    session.output.text(f"wrote {out}")
+
+
+def write_curves(models: list[Model], out: Path) -> None:
+    """Writes the curves of models."""
+    from leadline.client.cli.figures.curves import Curve, draw_curves  # noqa: PLC0415
+
+    labels = [describe.network(model.variant) for model in models]
+    titles = sorted({model.variant.dataset for model in models})
+    draw_curves(
+        [
+            Curve(
+                # Runs of one variant differ only in their names.
+                label if labels.count(label) == 1 else f"{label}, {model.job}",
+                [epoch.epoch for epoch in model.epochs],
+                [100 * epoch.train_accuracy for epoch in model.epochs],
+                [100 * epoch.test_accuracy for epoch in model.epochs],
+            )
+            for label, model in zip(labels, models, strict=True)
+        ],
+        out,
+        title=f"Accuracy on {', '.join(titles)}",
+    )

@@ -1,0 +1,50 @@
+"""`leadline train`."""
+
+from typing import Any
+
+import click
+
+from leadline.client.cli.commands import Command
+from leadline.client.cli.exit_codes import ExitCode
+from leadline.client.cli.following import detached, follow
+from leadline.client.cli.options import Session, session_options, spec_options
+from leadline.client.cli.views import make_view
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "leadline train --dataset synthetic --blocks 2 --batch-norm --epochs 5",
+        "leadline train --dataset cifar10 --blocks 10 --batch-norm --learning-rate 0.05",
+        "job=$(leadline train --dataset synthetic --detach)",
+    ),
+)
+@spec_options
+@click.option("--detach", is_flag=True, help="Print the job's name and return at once.")
+@click.option(
+    "--request-id",
+    metavar="UUID",
+    help="Makes the command safe to repeat: the same id is the same job.",
+)
+@session_options
+def train(
+    session: Session, *, fields: dict[str, Any], detach: bool, request_id: str | None
+) -> ExitCode:
+    """Train a model and watch it learn.
+
+    What is not given takes the server's default. Ctrl-C leaves the job alone: it goes on, and
+    `leadline watch` comes back to it. Ends with 1 if the job fails and with 5 if it is cancelled.
+    """
+    view = make_view(session.output)
+    with session.client() as client:
+        job = client.train(
+            **fields, request_id=request_id, progress_interval=view.progress_interval
+        )
+        if not detach:
+            return follow(session, job, view)
+        if session.output.as_json:
+            session.output.message(job.refresh())
+        else:
+            click.echo(job.name)
+            session.output.note(detached(job.name))
+        return ExitCode.SUCCESS

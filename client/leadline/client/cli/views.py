@@ -1,0 +1,206 @@
+"""How the events of a job are shown: as JSON, as lines, or live."""
+
+import os
+from types import TracebackType
+from typing import Protocol, Self
+
+from leadline.client import JobEvent, JobPhase, JobProgress, RpcError
+from leadline.client.cli import describe
+from leadline.client.cli.output import Output
+
+
+class View(Protocol):
+    """Shows a job.
+
+    Attributes:
+        progress_interval: how often it wants progress, in seconds; None: never.
+    """
+
+    progress_interval: float | None
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    def show(self, event: JobEvent) -> None:
+        """Shows an event."""
+
+    def reconnecting(self, error: RpcError, delay: float) -> None:
+        """Shows that the stream broke and will be taken up again after `delay` seconds."""
+
+
+class _Plain:
+    """What views have in common that keep nothing on the screen."""
+
+    progress_interval: float | None = None
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        pass
+
+    def reconnecting(self, error: RpcError, delay: float) -> None:
+        """Says so on stderr, since it is no result."""
+        self._output.note(reconnecting_line(error, delay))
+
+
+class JsonView(_Plain):
+    """Each event as a JSON line."""
+
+    def show(self, event: JobEvent) -> None:
+        """Prints the event."""
+        self._output.message(event)
+
+
+class LineView(_Plain):
+    """A line for each durable event."""
+
+    def __init__(self, output: Output, epochs: int) -> None:
+        """Shows a job of so many epochs; 0: the `queued` event will tell."""
+        super().__init__(output)
+        self._epochs = epochs
+
+    def show(self, event: JobEvent) -> None:
+        """Prints the event."""
+        if event.HasField("queued"):
+            self._epochs = event.queued.spec.epochs
+        line = event_line(event, self._epochs)
+        if line is not None:
+            self._output.text(line)
+
+
+class LiveView:
+    """A line for each durable event, above a bar that moves within the epoch."""
+
+    progress_interval: float | None = 0.2
+
+    def __init__(self, output: Output, epochs: int) -> None:
+        """Shows a job of so many epochs; 0: the `queued` event will tell."""
+        from rich.progress import (  # noqa: PLC0415 - only a terminal needs it
+            BarColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+        )
+
+        self._epochs = epochs
+        self._accuracies = ""
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[detail]}", markup=False),
+            TimeElapsedColumn(),
+            console=output.console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("waiting", total=None, detail="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, event: JobEvent) -> None:
+        """Prints the event, or moves the bar."""
+        match event.WhichOneof("event"):
+            case "progress":
+                self._move(event.progress)
+            case "queued":
+                self._epochs = event.queued.spec.epochs
+            case "epoch":
+                result = event.epoch
+                self._accuracies = (
+                    f"train {describe.percent(result.train_accuracy)}, "
+                    f"test {describe.percent(result.test_accuracy)}, loss {result.train_loss:.4f}"
+                )
+        line = event_line(event, self._epochs)
+        if line is not None:
+            self._progress.console.print(line, soft_wrap=True)
+
+    def reconnecting(self, error: RpcError, delay: float) -> None:
+        """Says so, and in the bar's place too."""
+        self._progress.console.print(reconnecting_line(error, delay), soft_wrap=True)
+        self._progress.update(self._task, description="reconnecting", total=None, detail="")
+
+    def _move(self, progress: JobProgress) -> None:
+        self._progress.update(
+            self._task,
+            description=self._description(progress),
+            completed=progress.completed_images,
+            total=progress.total_images or None,
+            detail=self._detail(progress),
+        )
+
+    def _description(self, progress: JobProgress) -> str:
+        match progress.phase:
+            case JobPhase.JOB_PHASE_QUEUED:
+                return "queued"
+            case JobPhase.JOB_PHASE_PREPARING_DATASET:
+                return "preparing the dataset"
+            case JobPhase.JOB_PHASE_TRAINING:
+                return f"epoch {progress.epoch}/{self._epochs}"
+            case JobPhase.JOB_PHASE_EVALUATING:
+                return f"epoch {progress.epoch}/{self._epochs}, evaluating"
+            case _:
+                return "starting"
+
+    def _detail(self, progress: JobProgress) -> str:
+        if progress.phase == JobPhase.JOB_PHASE_QUEUED:
+            return describe.place(progress.queue_position)
+        parts = []
+        if progress.total_images:
+            parts.append(f"{progress.completed_images:,}/{progress.total_images:,} images")
+        if self._accuracies:
+            parts.append(self._accuracies)
+        return "; ".join(parts)
+
+
+def make_view(output: Output, *, epochs: int = 0) -> View:
+    """The view for where the output goes, of a job of so many epochs; 0: not known yet."""
+    if output.as_json:
+        return JsonView(output)
+    # A dumb terminal cannot redraw a line.
+    if output.console.is_terminal and os.environ.get("TERM") != "dumb":
+        return LiveView(output, epochs)
+    return LineView(output, epochs)
+
+
+def event_line(event: JobEvent, epochs: int) -> str | None:
+    """The line for an event; None for one that has none, such as a kind not known yet."""
+    match event.WhichOneof("event"):
+        case "queued":
+            return describe.queued(event.job, event.queued)
+        case "started":
+            return describe.started(event.started)
+        case "epoch":
+            return describe.epoch(event.epoch, epochs)
+        case "finished":
+            return describe.finished(event.finished)
+        case _:
+            return None
+
+
+def reconnecting_line(error: RpcError, delay: float) -> str:
+    """What is said when a stream broke."""
+    return f"the stream broke ({error}): reconnecting in {delay:.1f} s"

@@ -1,0 +1,39 @@
+"""`leadline watch`."""
+
+import click
+
+from leadline.client.cli.commands import Command
+from leadline.client.cli.exit_codes import ExitCode
+from leadline.client.cli.following import follow
+from leadline.client.cli.options import Session, session_options
+from leadline.client.cli.views import make_view
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "leadline watch jobs/0192f3c1",
+        "leadline watch 0192f3c1 --after-sequence 12 --json",
+    ),
+)
+@click.argument("job")
+@click.option(
+    "--after-sequence",
+    type=int,
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Begin after this event.",
+)
+@session_options
+def watch(session: Session, *, job: str, after_sequence: int) -> ExitCode:
+    """Follow a JOB, from its first epoch or any other.
+
+    JOB is jobs/ID or the bare ID. Its events are replayed and go on as they happen, also across a
+    restart of the server. Ends as the job does: 1 if it fails, 5 if it is cancelled.
+    """
+    with session.client() as client:
+        handle = client.job(job)
+        # First, so that a server that is not there is told at once, not waited for.
+        view = make_view(session.output, epochs=handle.refresh().spec.epochs)
+        return follow(session, handle, view, after_sequence=after_sequence)

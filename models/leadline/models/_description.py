@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,10 @@ PREPROCESSING: dict[str, Any] = {
     "layout": "NCHW",
     "normalization": "value / 127.5 - 1",
 }
+
+
+# No separators: a description that came from elsewhere must not lead elsewhere.
+_FILE_NAME = re.compile(r"epoch-\d{5}(\.[a-z]+)?\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,9 @@ def from_json(data: bytes) -> CheckpointInfo:
     if description["preprocessing"] != PREPROCESSING:
         raise ValueError("its images were prepared otherwise than they are here")
     files = {kind: FileRecord(**record) for kind, record in description["files"].items()}
+    outside = [record.name for record in files.values() if not _FILE_NAME.fullmatch(record.name)]
+    if outside:
+        raise ValueError(f"it names a file that is none of its own: {outside[0]!r}")
     missing = {"weights", "predictions"} - set(files)
     if missing:
         raise ValueError(f"it names no file of {' and '.join(sorted(missing))}")

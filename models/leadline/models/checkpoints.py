@@ -233,7 +233,7 @@ def _environment(device: torch.device) -> dict[str, Any]:
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> FileRecord:
     # No metadata: safetensors does not promise its order, and equal weights make equal files.
-    data = safetensors.torch.save({key: value.cpu() for key, value in tensors.items()})
+    data = safetensors.torch.save({key: value.cpu().contiguous() for key, value in tensors.items()})
     write_atomically(path, data)
     return FileRecord(path.name, sha256_of(data), len(data))
 

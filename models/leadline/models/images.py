@@ -64,7 +64,7 @@ def decode_image(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> npt.ND
     try:
         with _READERS[container.format](io.BytesIO(container.data)) as image:
             _check_size(image, max_pixels)
-            return _to_array(_upright(_to_rgb(image), container.orientation))
+            return _upright(_opaque(_resized(_plain(image))), container.orientation)
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001 - what Pillow raises on bad bytes is not documented
@@ -111,23 +111,31 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
         )
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _plain(image: Image.Image) -> Image.Image:
+    """Returns the image as RGBA where it has transparent pixels, and as RGB elsewhere."""
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip
         high_bytes = np.asarray(image).astype(np.uint32) >> 8
         return Image.fromarray(high_bytes.astype(np.uint8)).convert("RGB")
     if image.mode in ("LA", "RGBA", "PA") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        page = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(page, layer).convert("RGB")
+        return image.convert("RGBA")
     return image.convert("RGB")
 
 
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    return image if orientation == UPRIGHT else image.transpose(_UPRIGHT_BY[orientation])
-
-
-def _to_array(image: Image.Image) -> npt.NDArray[np.uint8]:
+def _resized(image: Image.Image) -> Image.Image:
+    # First of all, so that what follows has few pixels to do. Pillow weighs colours
+    # by their opacity here, so that what is invisible does not show at the edges.
     size = (IMAGE_SIZE, IMAGE_SIZE)
-    if image.size != size:
-        image = image.resize(size, Image.Resampling.LANCZOS)
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    page = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(page, image).convert("RGB")
+
+
+def _upright(image: Image.Image, orientation: int) -> npt.NDArray[np.uint8]:
+    if orientation != UPRIGHT:
+        image = image.transpose(_UPRIGHT_BY[orientation])
     return np.array(image, dtype=np.uint8)

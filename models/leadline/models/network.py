@@ -1,5 +1,6 @@
 """The network, for any depth, with or without batch norm."""
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -38,18 +39,22 @@ class BlockNetwork(nn.Module):
         super().__init__()
         self.architecture = architecture
         self.head = nn.Sequential(
-            nn.Conv2d(3, CHANNELS, kernel_size=5),
-            nn.Conv2d(CHANNELS, CHANNELS, kernel_size=5, stride=2),
+            OrderedDict(
+                widen=nn.Conv2d(3, CHANNELS, kernel_size=5),
+                halve=nn.Conv2d(CHANNELS, CHANNELS, kernel_size=5, stride=2),
+            )
         )
         self.blocks = nn.Sequential(
             *(Block(batch_norm=architecture.batch_norm) for _ in range(architecture.blocks))
         )
         self.tail = nn.Conv2d(CHANNELS, 4, kernel_size=3, stride=2)
         self.classifier = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(100, 100),
-            nn.ReLU(inplace=True),
-            nn.Linear(100, architecture.classes, bias=False),
+            OrderedDict(
+                flatten=nn.Flatten(),
+                hidden=nn.Linear(100, 100),
+                relu=nn.ReLU(inplace=True),
+                output=nn.Linear(100, architecture.classes, bias=False),
+            )
         )
 
     def forward(self, images: Tensor) -> Tensor:

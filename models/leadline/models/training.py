@@ -69,12 +69,15 @@ class DivergedError(ArithmeticError):
     """The loss is no longer a finite number: further epochs would not mend it."""
 
     def __init__(self, epoch: int, loss: float) -> None:
-        super().__init__(
-            f"training diverged in epoch {epoch}: the loss is {loss}; "
-            "a lower learning rate may help"
-        )
+        super().__init__(epoch, loss)  # what it is made of, so that it can be pickled
         self.epoch = epoch
         self.loss = loss
+
+    def __str__(self) -> str:
+        return (
+            f"training diverged in epoch {self.epoch}: the loss is {self.loss}; "
+            "a lower learning rate may help"
+        )
 
 
 class Trainer:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
-from leadline.models.datasets.contents import Contents, DatasetError, Item
+from leadline.models.datasets.contents import SPLITS, Contents, DatasetError, Item
 from leadline.models.datasets.listing import LAYOUT, Listing, Place
 from leadline.models.images import ImageError, decode_image
 
@@ -31,7 +31,7 @@ class Folder:
     """A folder with `train` and `test` in it."""
 
     def __init__(self, path: Path, max_pixels: int) -> None:
-        missing = [name for name in ("train", "test") if not (path / name).is_dir()]
+        missing = [name for name in SPLITS if not (path / name).is_dir()]
         if missing:
             raise DatasetError(
                 f"{path} is no dataset: it has no folder {' and no folder '.join(missing)}; "
@@ -55,8 +55,8 @@ class Folder:
         return listing.contents(self._items(listing))
 
     def _files(self) -> list[str]:
-        paths = (path for path in self._path.glob("t*/*/*") if path.is_file())
-        return sorted(path.relative_to(self._path).as_posix() for path in paths)
+        paths = (path for split in SPLITS for path in (self._path / split).glob("*/*"))
+        return sorted(path.relative_to(self._path).as_posix() for path in paths if path.is_file())
 
     def _items(self, listing: Listing) -> Iterator[Item]:
         for name, place in listing.places.items():

@@ -86,8 +86,11 @@ def _find_source(source: str, *, cache_dir: Path, max_pixels: int) -> Source:
         return Synthetic()
     if source == TORCHVISION_CIFAR10:
         return Cifar10(cache_dir / "torchvision")
-    path = Path(source).expanduser()
-    return Folder(path, max_pixels) if path.is_dir() else Tar(path, max_pixels)
+    try:
+        path = Path(source).expanduser()
+        return Folder(path, max_pixels) if path.is_dir() else Tar(path, max_pixels)
+    except (OSError, RuntimeError) as error:
+        raise DatasetError(f"{source!r} cannot be looked for: {error}") from error
 
 
 def _decode(source: Source, cache_dir: Path, key: str, progress: Progress | None) -> Dataset:

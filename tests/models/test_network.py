@@ -1,0 +1,103 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from leadline.models.network import Architecture, BlockNetwork, parameter_count
+
+
+class ProtocolNetwork(nn.Module):
+    """The training protocol's network, written down a second time, line by line."""
+
+    def __init__(self, blocks: int, *, batch_norm: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 5, stride=1, padding=0)
+        self.conv2 = nn.Conv2d(8, 8, 5, stride=2, padding=0)
+        layers: list[nn.Module] = []
+        for _ in range(2 * blocks):
+            layers.append(nn.Conv2d(8, 8, 3, padding=1))
+            if batch_norm:
+                layers.append(nn.BatchNorm2d(8))
+            layers.append(nn.ReLU())
+        self.layers = nn.Sequential(*layers)
+        self.conv3 = nn.Conv2d(8, 4, 3, stride=2, padding=0)
+        self.fc1 = nn.Linear(100, 100)
+        self.fc2 = nn.Linear(100, 10, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv3(self.layers(self.conv2(self.conv1(x))))
+        logits: Tensor = self.fc2(torch.relu(self.fc1(x.reshape(-1, 100))))
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("blocks", "batch_norm", "parameters"),
+    [(2, False, 15_944), (10, False, 25_288), (10, True, 25_608)],
+)
+def test_parameter_counts_are_the_protocols(blocks: int, batch_norm: bool, parameters: int) -> None:
+    network = BlockNetwork(Architecture(blocks=blocks, batch_norm=batch_norm))
+    assert parameter_count(network) == parameters
+
+
+def test_frozen_parameters_do_not_count() -> None:
+    layer = nn.Linear(3, 4)
+    layer.bias.requires_grad_(False)
+    assert parameter_count(layer) == 12
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 64])
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_every_depth_gives_logits(blocks: int, batch_norm: bool) -> None:
+    network = BlockNetwork(Architecture(blocks=blocks, batch_norm=batch_norm, classes=7))
+    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
+
+
+def test_activations_have_the_protocols_shapes() -> None:
+    network = BlockNetwork(Architecture(blocks=2, batch_norm=True))
+    wide = network.head.get_submodule("widen")(torch.zeros(1, 3, 32, 32))
+    halved = network.head.get_submodule("halve")(wide)
+    features = network.blocks(halved)
+    tail = network.tail(features)
+    assert [list(value.shape[1:]) for value in (wide, halved, features, tail)] == [
+        [8, 28, 28],
+        [8, 12, 12],
+        [8, 12, 12],
+        [4, 5, 5],
+    ]
+
+
+@pytest.mark.parametrize(("blocks", "batch_norm"), [(0, False), (2, False), (3, True)])
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_the_same_seed_gives_the_protocols_weights_and_logits(
+    blocks: int, batch_norm: bool, mode: str
+) -> None:
+    torch.manual_seed(5)
+    expected = ProtocolNetwork(blocks, batch_norm=batch_norm)
+    torch.manual_seed(5)
+    network = BlockNetwork(Architecture(blocks=blocks, batch_norm=batch_norm))
+    images = torch.rand(4, 3, 32, 32) * 2 - 1
+    for module in (expected, network):
+        module.train(mode == "train")
+    assert torch.equal(network(images), expected(images))
+
+
+def test_layers_have_names_that_say_what_they_are() -> None:
+    network = BlockNetwork(Architecture(blocks=1, batch_norm=True))
+    assert [name for name, _ in network.named_parameters()] == [
+        "head.widen.weight",
+        "head.widen.bias",
+        "head.halve.weight",
+        "head.halve.bias",
+        "blocks.0.first_conv.weight",
+        "blocks.0.first_conv.bias",
+        "blocks.0.first_norm.weight",
+        "blocks.0.first_norm.bias",
+        "blocks.0.second_conv.weight",
+        "blocks.0.second_conv.bias",
+        "blocks.0.second_norm.weight",
+        "blocks.0.second_norm.bias",
+        "tail.weight",
+        "tail.bias",
+        "classifier.hidden.weight",
+        "classifier.hidden.bias",
+        "classifier.output.weight",
+    ]

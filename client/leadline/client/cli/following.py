@@ -1,6 +1,6 @@
 """Following a job until it ends, or until the user has seen enough."""
 
-from leadline.client import Job, JobState, TrainingJob
+from leadline.client import JobState, TrainingJob
 from leadline.client.cli.exit_codes import ExitCode
 from leadline.client.cli.options import Session
 from leadline.client.cli.views import View
@@ -17,24 +17,24 @@ def follow(session: Session, job: TrainingJob, view: View, *, after_sequence: in
 
     Ctrl-C leaves the job alone and says how to come back to it.
     """
-    state: JobState.ValueType | None = None
     try:
-        with view:
-            for event in job.events(
-                after_sequence, view.progress_interval, on_reconnect=view.reconnecting
-            ):
-                view.show(event)
-                if event.HasField("finished"):
-                    state = event.finished.state
+        return show_events(job, view, after_sequence=after_sequence)
     except KeyboardInterrupt:
         session.output.note(detached(job.name))
         return ExitCode.INTERRUPTED
-    return outcome(job.refresh()) if state is None else _EXIT_CODES[state]
 
 
-def outcome(job: Job) -> ExitCode:
-    """What a job that has ended came to."""
-    return _EXIT_CODES.get(job.state, ExitCode.SERVER_ERROR)
+def show_events(job: TrainingJob, view: View, *, after_sequence: int = 0) -> ExitCode:
+    """Shows the job's events to its end and returns what it came to."""
+    with view:
+        for event in job.events(
+            after_sequence, view.progress_interval, on_reconnect=view.reconnecting
+        ):
+            view.show(event)
+            if event.HasField("finished"):
+                return _EXIT_CODES[event.finished.state]
+    # Nothing came after `after_sequence`: the job had ended with it.
+    return _EXIT_CODES.get(job.refresh().state, ExitCode.SERVER_ERROR)
 
 
 def detached(job: str) -> str:

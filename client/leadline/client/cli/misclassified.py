@@ -1,6 +1,6 @@
 """`leadline misclassified`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -78,7 +78,8 @@ def misclassified(
         write_grid(shown, out, grouping=grouping, per_class=per_class or _GRID_PER_CLASS)
         session.output.text(f"{summary(shown[0])}\nwrote {out}")
     elif not session.output.as_json:
-        show_table(session, shown)
+        examples = [example for page in shown for example in page.examples]
+        show_table(session, examples, shown[0])
 
 
 def list_pages(
@@ -105,11 +106,12 @@ def list_pages(
             return
 
 
-def show_table(session: Session, pages: list[ListMisclassifiedResponse]) -> None:
-    """Prints the examples, and what they are a part of."""
-    examples = [example for page in pages for example in page.examples]
+def show_table(
+    session: Session, examples: Sequence[Example], page: ListMisclassifiedResponse
+) -> None:
+    """Prints examples, and what they are a part of, which any page says."""
     session.output.table(("#image", "is", "taken for", "#probability"), map(_row, examples))
-    session.output.text(summary(pages[0]))
+    session.output.text(summary(page))
 
 
 def write_grid(

@@ -22,13 +22,18 @@ def figure_path(
     return value
 
 
+def can_plot() -> bool:
+    """Whether pictures can be drawn."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
 def require_plot() -> None:
     """Checks that pictures can be drawn.
 
     Raises:
         click.ClickException: they cannot.
     """
-    if importlib.util.find_spec("matplotlib") is None:
+    if not can_plot():
         raise click.ClickException("pictures need matplotlib: pip install 'leadline[plot]'")
 
 

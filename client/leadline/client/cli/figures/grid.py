@@ -13,7 +13,13 @@ from leadline.client.cli.figures.files import appearing
 
 _WRONG = "#D55E00"
 _RIGHT = "#0072B2"
-_CELL_INCHES = 1.35
+
+# Inches. Every row is as high as any other, whether its captions need two lines or none.
+_IMAGE = 1.0
+_CAPTION = 0.38
+_GAP = 0.35
+_NAMES = 1.1
+_TITLE = 0.6
 
 
 def draw_grid(
@@ -37,11 +43,7 @@ def draw_grid(
             empty where there are fewer.
         title: what stands above.
     """
-    figure = Figure(
-        figsize=(1.2 + 2 * per_class * _CELL_INCHES, 0.9 + len(classes) * _CELL_INCHES),
-        dpi=130,
-        layout="constrained",
-    )
+    figure = _figure(rows=len(classes), columns=2 * per_class)
     figure.suptitle(title.replace(": ", "\n", 1), fontsize=11)
     axes = figure.subplots(len(classes), 2 * per_class, squeeze=False)
     for row, name in enumerate(classes):
@@ -52,6 +54,21 @@ def draw_grid(
         axes[row, 0].set_ylabel(name, fontsize=11, rotation=0, ha="right", va="center")
     with appearing(path) as temporary:
         figure.savefig(temporary)
+
+
+def _figure(*, rows: int, columns: int) -> Figure:
+    width = _NAMES + columns * (_IMAGE + _GAP)
+    height = _TITLE + rows * (_CAPTION + _IMAGE) + _GAP / 2
+    figure = Figure(figsize=(width, height), dpi=130)
+    figure.subplots_adjust(
+        left=_NAMES / width,
+        right=1 - _GAP / width,
+        top=1 - (_TITLE + _CAPTION) / height,
+        bottom=_GAP / 2 / height,
+        wspace=_GAP / _IMAGE,
+        hspace=_CAPTION / _IMAGE,
+    )
+    return figure
 
 
 def _of_class(
@@ -77,7 +94,6 @@ def _draw_cell(axes: Axes, examples: Sequence[Example], column: int, missing: st
     axes.spines[:].set_visible(False)
     if column >= len(examples):
         axes.text(0.5, 0.5, missing, ha="center", va="center", fontsize=8, color="#777777")
-        axes.set_box_aspect(1)
         return
     example = examples[column]
     axes.imshow(image.imread(io.BytesIO(example.png), format="png"))

@@ -1,0 +1,171 @@
+"""`leadline demo`: what the service does, shown by doing it."""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from leadline.client import Client, ListMisclassifiedResponse, TrainingJob
+from leadline.client.cli.commands import Command
+from leadline.client.cli.demo_server import running_server
+from leadline.client.cli.exit_codes import ExitCode
+from leadline.client.cli.figures.files import can_plot
+from leadline.client.cli.following import show_events
+from leadline.client.cli.misclassified import list_pages, show_table, write_grid
+from leadline.client.cli.options import Selector, Session
+from leadline.client.cli.output import Output
+from leadline.client.cli.plot import write_curves
+from leadline.client.cli.predict import show_predictions
+from leadline.client.cli.views import make_view
+from leadline.v1.inference_service_pb2 import PredictResponse
+
+_PREDICTED_IMAGES = 6
+_PER_CLASS = 2
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "leadline demo",
+        "leadline demo --out /tmp/demo --data-dir /tmp/demo-data",
+    ),
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("demo"),
+    show_default=True,
+    help="The folder to write curves.png and grid.png to.",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep the server's data in this folder.  [default: a temporary one]",
+)
+@click.option("--epochs", type=int, default=5, show_default=True, help="Epochs to train.")
+@click.option("--json", "as_json", is_flag=True, help="Print each message as one JSON line.")
+def demo(*, out: Path, data_dir: Path | None, epochs: int, as_json: bool) -> ExitCode:
+    """Start a server, train, predict and look, all in a minute.
+
+    Needs no network: the images are drawn by the server. Trains on the dataset `synthetic` with
+    live progress, predicts test images, lists wrong ones, writes two pictures and stops the
+    server. Needs 'leadline[server,plot]'.
+    """
+    output = Output(as_json=as_json)
+    began = time.monotonic()
+    with _data_folder(data_dir) as folder:
+        output.text("1. A server of its own, on a free port.")
+        with running_server(folder) as target:
+            output.text(f"   It serves at {target}.\n")
+            session = Session(target=target, timeout=30.0, output=output)
+            with session.client() as client:
+                code = _show(session, client, out, epochs)
+    if code is ExitCode.SUCCESS:
+        _sum_up(output, data_dir, time.monotonic() - began)
+    return code
+
+
+@contextmanager
+def _data_folder(data_dir: Path | None) -> Iterator[Path]:
+    if data_dir is not None:
+        yield data_dir
+        return
+    with tempfile.TemporaryDirectory(prefix="leadline-demo-") as folder:
+        yield Path(folder)
+
+
+def _show(session: Session, client: Client, out: Path, epochs: int) -> ExitCode:
+    session.output.text("2. A training job, followed live.")
+    view = make_view(session.output)
+    job = client.train(
+        dataset="synthetic",
+        blocks=2,
+        batch_norm=True,
+        epochs=epochs,
+        learning_rate=0.05,
+        momentum=0.9,
+        progress_interval=view.progress_interval,
+    )
+    code = show_events(job, view)
+    if code is ExitCode.SUCCESS:
+        pages = _listed(client, job)
+        _predict(session, client, job, pages)
+        _show_wrong(session, pages)
+        _draw(session, client, job, pages, out)
+    return code
+
+
+def _listed(client: Client, job: TrainingJob) -> list[ListMisclassifiedResponse]:
+    selector = Selector(model=job.model, dataset=None, blocks=None, batch_norm=None)
+    return list(
+        list_pages(
+            client,
+            selector,
+            per_class=_PER_CLASS,
+            grouping="predicted_class",
+            include_correct=True,
+        )
+    )
+
+
+def _predict(
+    session: Session, client: Client, job: TrainingJob, pages: list[ListMisclassifiedResponse]
+) -> None:
+    session.output.text("\n3. Predictions of test images, by the model that was just trained.")
+    examples = [example for page in pages for example in page.examples]
+    examples = examples[:: max(1, len(examples) // _PREDICTED_IMAGES)][:_PREDICTED_IMAGES]
+    predictions = client.predict([example.png for example in examples], model=job.model, top_k=3)
+    if session.output.as_json:
+        session.output.message(
+            PredictResponse(
+                predictions=predictions,
+                model=predictions.model,
+                weights_sha256=predictions.weights_sha256,
+            )
+        )
+        return
+    names = [f"test image {one.index}, of a {one.true_class_name}" for one in examples]
+    show_predictions(session, names, predictions)
+
+
+def _show_wrong(session: Session, pages: list[ListMisclassifiedResponse]) -> None:
+    session.output.text("\n4. Test images that it gets wrong, two for each class it took them for.")
+    if session.output.as_json:
+        for page in pages:
+            session.output.message(page)
+        return
+    wrong = [
+        example
+        for page in pages
+        for example in page.examples
+        if example.true_class_index != example.predicted_class_index
+    ]
+    show_table(session, wrong, pages[0])
+
+
+def _draw(
+    session: Session,
+    client: Client,
+    job: TrainingJob,
+    pages: list[ListMisclassifiedResponse],
+    out: Path,
+) -> None:
+    if not can_plot():
+        session.output.text("\n5. No pictures: they need matplotlib, pip install 'leadline[plot]'.")
+        return
+    write_curves([client.get_model(job.model)], out / "curves.png")
+    write_grid(pages, out / "grid.png", grouping="predicted_class", per_class=_PER_CLASS)
+    session.output.text(f"\n5. Pictures: {out / 'curves.png'} and {out / 'grid.png'}.")
+
+
+def _sum_up(output: Output, data_dir: Path | None, seconds: float) -> None:
+    serve = "leadline serve" if data_dir is None else f"leadline serve --data-dir {data_dir}"
+    output.text(
+        f"\nAll in {seconds:.0f} s; the server is stopped again. Next, in two terminals:\n"
+        f"  {serve}\n"
+        "  leadline train --dataset synthetic --blocks 4 --batch-norm --epochs 10\n"
+        "and, while that trains, leadline predict, misclassified and plot: each has --help."
+    )

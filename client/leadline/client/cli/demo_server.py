@@ -1,0 +1,109 @@
+"""A server of the demonstration's own, as a child process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from leadline.client import Client, HealthStatus, LeadlineError, UnavailableError
+
+_START_SECONDS = 120.0
+_STOP_SECONDS = 30.0
+_LOG_LINES = 20
+
+
+class ServerFailedError(LeadlineError):
+    """The server of the demonstration did not start, or did not stop."""
+
+
+@contextmanager
+def running_server(data_dir: Path) -> Iterator[str]:
+    """A server that keeps its data in a folder; gives its address and stops it at the end.
+
+    Whatever goes wrong, the end of the server's log goes to stderr with it.
+
+    Raises:
+        ServerFailedError: it did not start, or did not end well.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True)
+    log = data_dir / "demo-server.log"
+    ready = data_dir / "demo-ready.json"
+    ready.unlink(missing_ok=True)
+    process = _start(data_dir, ready, log)
+    try:
+        yield _wait_until_serving(process, ready)
+        _stop(process)
+    except Exception:
+        sys.stderr.write(f"The end of the server's log, {log}:\n{_tail(log)}\n")
+        raise
+    finally:
+        _end(process)
+        ready.unlink(missing_ok=True)
+
+
+def _start(data_dir: Path, ready: Path, log: Path) -> subprocess.Popen[bytes]:
+    command = [
+        *(sys.executable, "-m", "leadline.client.cli", "serve"),
+        *("--host", "127.0.0.1", "--port", "0"),
+        *("--metrics-port", "0"),
+        *("--data-dir", str(data_dir)),
+        *("--ready-file", str(ready)),
+    ]
+    # Settings for another server that happen to be in the environment are not meant for this one.
+    environment = {key: os.environ[key] for key in os.environ if not key.startswith("LEADLINE_")}
+    with log.open("wb") as stream:
+        # In a session of its own, so that Ctrl-C ends it by way of us.
+        return subprocess.Popen(  # noqa: S603 - this very program
+            command, stdout=stream, stderr=stream, env=environment, start_new_session=True
+        )
+
+
+def _wait_until_serving(process: subprocess.Popen[bytes], ready: Path) -> str:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise ServerFailedError(f"the server ended with status {process.returncode}")
+        if ready.exists():
+            target = str(json.loads(ready.read_text())["target"])
+            if _serves(target):
+                return target
+        time.sleep(0.05)
+    raise ServerFailedError(f"the server did not serve within {_START_SECONDS:g} s")
+
+
+def _serves(target: str) -> bool:
+    with Client(target, timeout=5) as client:
+        try:
+            return client.health() is HealthStatus.SERVING
+        except UnavailableError:
+            return False
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        status = process.wait(timeout=_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise ServerFailedError(f"the server did not stop within {_STOP_SECONDS:g} s") from None
+    if status != 0:
+        raise ServerFailedError(f"the server stopped with status {status}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(timeout=_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])

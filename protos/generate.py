@@ -7,7 +7,6 @@ runtime older than itself.
 """
 
 import argparse
-import sys
 from importlib import resources
 from pathlib import Path
 
@@ -54,4 +53,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

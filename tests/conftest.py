@@ -1,90 +1,12 @@
-"""What every test may use: a small dataset and real servers on real sockets."""
+"""What every test may use."""
 
 import contextlib
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from leadline.models.images import encode_png
-
-CLASSES = ("ant", "bee", "cow", "dog", "elk", "fox", "gnu", "hen", "ibis", "jay")
-TRAIN_PER_CLASS = 40
-TEST_PER_CLASS = 20
-
-_START_SECONDS = 60
-
-
-def make_dataset(root: Path) -> Path:
-    """A folder of images whose classes differ in colour and stripes, beneath noise."""
-    random = np.random.default_rng(7)
-    for split, count in (("train", TRAIN_PER_CLASS), ("test", TEST_PER_CLASS)):
-        for index, name in enumerate(CLASSES):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for number in range(count):
-                (folder / f"{number:04d}.png").write_bytes(_draw(index, random))
-    return root
-
-
-def _draw(index: int, random: np.random.Generator) -> bytes:
-    rows = np.arange(32)[:, None, None]
-    columns = np.arange(32)[None, :, None]
-    along = rows if index % 2 else columns
-    stripes = ((along + random.integers(8)) // (1 + index // 2)) % 2
-    colour = np.array([index * 25, 255 - index * 25, (index * 70) % 255])
-    noise = random.normal(0, 60, (32, 32, 3))
-    return encode_png(np.clip(colour * (0.4 + 0.6 * stripes) + noise, 0, 255).astype(np.uint8))
-
-
-@dataclass
-class LiveServer:
-    """A `leadline serve` process."""
-
-    process: subprocess.Popen[bytes]
-    target: str
-    metrics_url: str
-    data_dir: Path
-    log: Path
-
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Sends a signal; returns the exit status."""
-        self.process.send_signal(number)
-        return self.process.wait(timeout=30)
-
-
-ServerFactory = Callable[..., LiveServer]
-
-
-def start_server(folder: Path, *flags: str, environment: dict[str, str] | None = None) -> LiveServer:
-    """Starts a server that keeps its data in `folder`, and waits until it serves."""
-    folder.mkdir(parents=True, exist_ok=True)
-    ready, log = folder / "ready.json", folder / "server.log"
-    ready.unlink(missing_ok=True)
-    command = [
-        *(sys.executable, "-W", "error", "-m", "leadline.server.main"),
-        *("--port", "0", "--metrics-port", "0"),
-        *("--data-dir", str(folder / "data"), "--ready-file", str(ready)),
-        *flags,
-    ]
-    with log.open("ab") as stderr:
-        process = subprocess.Popen(command, stderr=stderr, env={**os.environ, **(environment or {})})
-    deadline = time.monotonic() + _START_SECONDS
-    while not ready.exists():
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            pytest.fail(f"the server did not start:\n{log.read_text()}")
-        time.sleep(0.02)
-    reached = json.loads(ready.read_text())
-    return LiveServer(process, reached["target"], reached["metrics_url"], folder / "data", log)
+from support.servers import LiveServer, ServerFactory, make_dataset, start_server
 
 
 @pytest.fixture(scope="session")

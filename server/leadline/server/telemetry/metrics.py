@@ -64,7 +64,7 @@ class Metrics:
 
     def __init__(self) -> None:
         # The time at which each series began would double their number.
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)

@@ -7,11 +7,14 @@ its own description.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from google.protobuf.message import DecodeError, Message
 
 STATUS_KEY = "grpc-status-details-bin"
+
+
+Metadatum: TypeAlias = tuple[str, str | bytes]
 
 
 class Violation(NamedTuple):
@@ -43,7 +46,7 @@ class ErrorDetails:
 NO_DETAILS = ErrorDetails()
 
 
-def decode_details(trailing_metadata: Iterable[tuple[str, str | bytes]] | None) -> ErrorDetails:
+def decode_details(trailing_metadata: Iterable[Metadatum] | None) -> ErrorDetails:
     """The details in a call's trailing metadata."""
     for key, value in trailing_metadata or ():
         if key == STATUS_KEY and isinstance(value, bytes):

@@ -1,13 +1,13 @@
 """From grpc's exceptions to those of `leadline.client`."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, cast
 
 import grpc
 
-from leadline.client._error_details import decode_details
+from leadline.client._error_details import Metadatum, decode_details
 from leadline.client._errors import STATUS_ERRORS, RpcError, UnknownError
 
 
@@ -44,4 +44,9 @@ def sdk_errors(connection: Closeable) -> Iterator[None]:
 def from_grpc(error: grpc.RpcError) -> RpcError:
     """The SDK's exception for one of grpc's."""
     kind = STATUS_ERRORS.get(error.code(), UnknownError)
-    return kind(error.details() or "", decode_details(error.trailing_metadata()))
+    return kind(error.details() or "", decode_details(_trailing_metadata(error)))
+
+
+def _trailing_metadata(error: grpc.RpcError) -> Iterable[Metadatum] | None:
+    # Each of grpc's two APIs has a type of its own for it; both are pairs.
+    return cast("Iterable[Metadatum] | None", error.trailing_metadata())

@@ -103,7 +103,7 @@ class Reconnection:
 
     def _next_delay(self, error: RpcError) -> float:
         # The exponent is bounded: a float overflows after a thousand failures.
-        longest = min(LAST_DELAY, FIRST_DELAY * 2 ** min(self._failures - 1, 10))
+        longest = min(LAST_DELAY, FIRST_DELAY * 2.0 ** min(self._failures - 1, 10))
         return max(
             longest * (1 - self._jitter() / 2), min(error.retry_delay or 0.0, _LONGEST_ADVICE)
         )
@@ -126,4 +126,4 @@ class Submission:
         self._failures += 1
         if error.code is not StatusCode.UNAVAILABLE or self._failures >= CALL_ATTEMPTS:
             raise error from None
-        return float(0.2 * 2 ** (self._failures - 1) * (1 - self._jitter() / 2))
+        return 0.2 * 2.0 ** (self._failures - 1) * (1 - self._jitter() / 2)

@@ -86,7 +86,7 @@ def selector_options(function: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         if model is None and (dataset is None or blocks is None):
             raise click.UsageError("name what answers: --model, or --dataset and --blocks")
-        if model is not None and not (dataset is blocks is batch_norm is None):
+        if model is not None and (dataset, blocks, batch_norm) != (None, None, None):
             raise click.UsageError("--model already says it all: leave out the variant's options")
         selector = Selector(model=model, dataset=dataset, blocks=blocks, batch_norm=batch_norm)
         return function(selector=selector, **others)

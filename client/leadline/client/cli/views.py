@@ -131,8 +131,8 @@ class LiveView:
             case "epoch":
                 result = event.epoch
                 self._accuracies = (
-                    f"train {describe.percent(result.train_accuracy)}, "
-                    f"test {describe.percent(result.test_accuracy)}, loss {result.train_loss:.4f}"
+                    f"train {result.train_accuracy:.1%}, test {result.test_accuracy:.1%}, "
+                    f"loss {result.train_loss:.3f}"
                 )
         line = event_line(event, self._epochs)
         if line is not None:

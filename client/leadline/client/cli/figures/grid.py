@@ -44,7 +44,7 @@ def draw_grid(
         title: what stands above.
     """
     figure = _figure(rows=len(classes), columns=2 * per_class)
-    figure.suptitle(title.replace(": ", "\n", 1), fontsize=11)
+    figure.suptitle(title.replace(": ", "\n", 1), y=_title_place(figure), va="top", fontsize=11)
     axes = figure.subplots(len(classes), 2 * per_class, squeeze=False)
     for row, name in enumerate(classes):
         wrong, right = _of_class(examples, row, by_true_class=by_true_class)
@@ -69,6 +69,10 @@ def _figure(*, rows: int, columns: int) -> Figure:
         hspace=_CAPTION / _IMAGE,
     )
     return figure
+
+
+def _title_place(figure: Figure) -> float:
+    return 1 - 0.1 / float(figure.get_figheight())
 
 
 def _of_class(

@@ -1,0 +1,105 @@
+"""Both clients, a trained model, and servers that misbehave on purpose."""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from leadline.client import AsyncClient, AsyncTrainingJob, Client, Model
+from support.servers import LiveServer
+
+
+class Blocking:
+    """The asynchronous client, used as if it were the synchronous one.
+
+    So that one suite of tests covers both.
+    """
+
+    def __init__(self, subject: object, runner: asyncio.Runner) -> None:
+        self._subject = subject
+        self._runner = runner
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._subject, name)
+        if not callable(value):
+            return value
+        return lambda *arguments, **options: self._resolved(value(*arguments, **options))
+
+    def _resolved(self, result: Any) -> Any:
+        if inspect.iscoroutine(result):
+            result = self._runner.run(result)
+        if isinstance(result, AsyncIterator):
+            return self._iterated(result)
+        if isinstance(result, AsyncTrainingJob):
+            return Blocking(result, self._runner)
+        return result
+
+    def _iterated(self, iterator: Any) -> Iterator[Any]:
+        async def following() -> Any:
+            return await anext(iterator, None)
+
+        try:
+            while (item := self._runner.run(following())) is not None:
+                yield item
+        finally:
+            self._runner.run(iterator.aclose())
+
+
+class ClientFactory:
+    """Makes clients of one kind, and closes them."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._runner = asyncio.Runner()
+        self._clients: list[Client] = []
+
+    def __call__(self, target: str, **options: Any) -> Client:
+        if self._kind == "sync":
+            client = Client(target, **options)
+        else:
+            client = cast("Client", Blocking(AsyncClient(target, **options), self._runner))
+        self._clients.append(client)
+        return client
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+        self._runner.close()
+
+
+@pytest.fixture(params=["sync", "async"])
+def make_client(request: pytest.FixtureRequest) -> Iterator[ClientFactory]:
+    factory = ClientFactory(request.param)
+    yield factory
+    factory.close()
+
+
+@pytest.fixture
+def client(make_client: ClientFactory, live_server: LiveServer) -> Client:
+    return make_client(live_server.target)
+
+
+@pytest.fixture(scope="session")
+def model(live_server: LiveServer) -> Model:
+    """A trained model of 3 epochs on `tiny`: 1 block with batch norm."""
+    with Client(live_server.target) as client:
+        job = client.train(
+            dataset="tiny",
+            blocks=1,
+            batch_norm=True,
+            epochs=3,
+            batch_size=16,
+            learning_rate=0.05,
+            momentum=0.9,
+        )
+        job.result()
+        return client.get_model(job.model)
+
+
+@pytest.fixture(scope="session")
+def test_images(tiny_dataset: Path) -> list[Path]:
+    """The test images in the order of their indices."""
+    return sorted((tiny_dataset / "test").rglob("*.png"))

@@ -1,0 +1,159 @@
+"""What the package shows, and what importing it costs."""
+
+import inspect
+import json
+import re
+import subprocess
+import sys
+
+import leadline.client
+from leadline.client import (
+    AsyncClient,
+    AsyncTrainingJob,
+    Client,
+    LeadlineError,
+    TrainingJob,
+    _errors,
+)
+
+# Importing any of these takes long, or needs an extra.
+HEAVY = {
+    "PIL",
+    "click",
+    "leadline.models",
+    "leadline.server",
+    "matplotlib",
+    "numpy",
+    "prometheus_client",
+    "pydantic",
+    "rich",
+    "torch",
+    "torchvision",
+}
+
+
+def modules_after(statement: str) -> set[str]:
+    code = f"{statement}; import json, sys; print(json.dumps(list(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    return set(json.loads(done.stdout))
+
+
+def test_the_exported_names_are_these_and_no_others() -> None:
+    assert sorted(leadline.client.__all__) == [
+        "AbortedError",
+        "AlreadyExistsError",
+        "AsyncClient",
+        "AsyncTrainingJob",
+        "CancelledError",
+        "ClassCount",
+        "ClassScore",
+        "Client",
+        "ClientClosedError",
+        "DataLossError",
+        "DeadlineExceededError",
+        "EpochResult",
+        "ErrorDetails",
+        "EventGapError",
+        "Example",
+        "FailedPreconditionError",
+        "Grouping",
+        "HealthStatus",
+        "Image",
+        "Images",
+        "InternalError",
+        "InvalidArgumentError",
+        "Job",
+        "JobCancelledError",
+        "JobError",
+        "JobEvent",
+        "JobFailedError",
+        "JobFailure",
+        "JobPhase",
+        "JobProgress",
+        "JobState",
+        "LeadlineError",
+        "ListMisclassifiedResponse",
+        "Model",
+        "ModelEpoch",
+        "NotFoundError",
+        "Optimizer",
+        "OutOfRangeError",
+        "PermissionDeniedError",
+        "Prediction",
+        "Predictions",
+        "ResourceExhaustedError",
+        "RpcError",
+        "TrainingJob",
+        "TrainingSpec",
+        "UnauthenticatedError",
+        "UnavailableError",
+        "UnimplementedError",
+        "UnknownError",
+        "Variant",
+        "Violation",
+    ]
+    assert leadline.client.__all__ == sorted(leadline.client.__all__)
+    assert all(hasattr(leadline.client, name) for name in leadline.client.__all__)
+
+
+def test_the_sdk_loads_nothing_heavy() -> None:
+    assert not modules_after("import leadline.client") & HEAVY
+
+
+def test_the_help_loads_no_command_and_nothing_heavy() -> None:
+    loaded = modules_after(
+        "import contextlib, io; from leadline.client.cli import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()): main(['--help'])\n"
+        "pass"
+    )
+    assert not loaded & (HEAVY - {"click"})
+    assert "leadline.client.cli.train" not in loaded
+
+
+def test_both_clients_have_the_same_methods_with_the_same_arguments() -> None:
+    for asynchronous, synchronous in ((AsyncClient, Client), (AsyncTrainingJob, TrainingJob)):
+        assert public_methods(asynchronous) == public_methods(synchronous)
+
+
+def public_methods(kind: type) -> dict[str, list[str]]:
+    return {
+        name: list(inspect.signature(member).parameters)
+        for name, member in inspect.getmembers(kind, callable)
+        if not name.startswith("_")
+    }
+
+
+def test_every_public_method_says_what_it_does() -> None:
+    for kind in (AsyncClient, AsyncTrainingJob, Client, TrainingJob):
+        for name, member in inspect.getmembers(kind):
+            assert name.startswith("_") or inspect.getdoc(member), f"{kind.__name__}.{name}"
+
+
+def test_the_docstrings_of_the_synchronous_client_are_synchronous() -> None:
+    text = (inspect.getdoc(Client) or "") + (inspect.getdoc(TrainingJob.__init__) or "")
+    assert "with Client(" in text
+    assert not re.search(r"\b(await|async|AsyncClient)\b", text)
+
+
+def test_the_tree_of_errors_is_drawn_whole_and_true() -> None:
+    drawn: dict[str, str] = {}
+    lines = [
+        (len(match.group(1)) // 4, match.group(2))
+        for match in re.finditer(
+            r"^    ([ │├└─]*)(\w+Error)\b", _errors.__doc__ or "", re.MULTILINE
+        )
+    ]
+    parents: list[str] = []
+    for depth, name in lines:
+        parents[depth:] = [name]
+        drawn[name] = parents[depth - 1] if depth else "Exception"
+    errors = [LeadlineError, *below(LeadlineError)]
+    assert drawn == {
+        error.__name__: error.__bases__[0].__name__
+        for error in errors
+        if error.__module__ == _errors.__name__
+    }
+
+
+def below(error: type[LeadlineError]) -> list[type[LeadlineError]]:
+    return [found for direct in error.__subclasses__() for found in (direct, *below(direct))]

@@ -1,0 +1,123 @@
+"""Keyword arguments become requests."""
+
+import pytest
+
+from leadline.client import (
+    Grouping,
+    InvalidArgumentError,
+    JobState,
+    Optimizer,
+    TrainingSpec,
+    Variant,
+)
+from leadline.client._names import job_name, model_name
+from leadline.client._requests import (
+    build,
+    duration,
+    grouping_value,
+    job_states,
+    optimizer_value,
+    select,
+    training_spec,
+)
+from leadline.v1.inference_service_pb2 import PredictRequest
+from leadline.v1.training_service_pb2 import ListJobsRequest
+
+
+def test_only_what_is_given_is_set() -> None:
+    spec = training_spec(None, optimizer=None, dataset="tiny", blocks=0, batch_norm=None)
+    assert spec == TrainingSpec(dataset="tiny", blocks=0)
+    assert spec.HasField("blocks")
+    assert not spec.HasField("batch_norm")
+
+
+def test_keywords_go_over_a_copy_of_the_spec() -> None:
+    given = TrainingSpec(dataset="tiny", blocks=3)
+    spec = training_spec(given, optimizer="adamw", blocks=5)
+    assert spec == TrainingSpec(dataset="tiny", blocks=5, optimizer=Optimizer.OPTIMIZER_ADAMW)
+    assert given == TrainingSpec(dataset="tiny", blocks=3)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("blocks", 2**40), ("epochs", "three"), ("dataset", 7)]
+)
+def test_a_value_that_fits_no_field_is_named(field: str, value: object) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        training_spec(None, optimizer=None, **{field: value})
+    assert [violation.field for violation in caught.value.violations] == [f"spec.{field}"]
+
+
+@pytest.mark.parametrize("name", ["adam", "ADAM", "OPTIMIZER_ADAM", Optimizer.OPTIMIZER_ADAM])
+def test_an_enum_is_taken_by_value_or_name(name: Optimizer.ValueType | str) -> None:
+    assert optimizer_value(name) == Optimizer.OPTIMIZER_ADAM
+
+
+def test_an_enum_by_a_name_that_is_none_lists_those_there_are() -> None:
+    with pytest.raises(InvalidArgumentError, match="none of sgd, adam, adamw"):
+        optimizer_value("lion")
+    with pytest.raises(InvalidArgumentError):
+        optimizer_value("unspecified")
+
+
+def test_states_and_groupings_by_name() -> None:
+    assert job_states(["running", "JOB_STATE_FAILED"]) == [
+        JobState.JOB_STATE_RUNNING,
+        JobState.JOB_STATE_FAILED,
+    ]
+    assert job_states("queued") == [JobState.JOB_STATE_QUEUED]
+    assert grouping_value("true_class") == Grouping.GROUPING_TRUE_CLASS
+
+
+def test_a_model_is_selected_by_its_name_or_bare_id() -> None:
+    assert selected(model="abc").model == "models/abc"
+    assert selected(model="models/abc/epochs/3").model == "models/abc/epochs/3"
+
+
+def test_a_variant_is_selected_whole_or_by_its_parts() -> None:
+    variant = Variant(dataset="tiny", blocks=2, batch_norm=False)
+    assert selected(variant=variant).variant == variant
+    assert selected(dataset="tiny", blocks=2).variant == variant
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"model": "abc", "variant": Variant(dataset="tiny")},
+        {"model": "abc", "dataset": "tiny", "blocks": 2},
+        {"variant": Variant(dataset="tiny"), "blocks": 2},
+        {"dataset": "tiny"},
+        {"blocks": 2},
+        {"batch_norm": True},
+    ],
+)
+def test_anything_but_one_model_or_variant_is_refused(arguments: dict[str, object]) -> None:
+    with pytest.raises(InvalidArgumentError):
+        selected(**arguments)
+
+
+def selected(**arguments: object) -> PredictRequest:
+    whole = {"model": None, "variant": None, "dataset": None, "blocks": None, "batch_norm": None}
+    return select(PredictRequest(), **{**whole, **arguments})  # type: ignore[arg-type]
+
+
+def test_a_list_fills_a_repeated_field() -> None:
+    request = build(ListJobsRequest(), states=[JobState.JOB_STATE_QUEUED], page_size=3)
+    assert list(request.states) == [JobState.JOB_STATE_QUEUED]
+    assert request.page_size == 3
+
+
+def test_seconds_become_a_duration() -> None:
+    assert duration(None) is None
+    half = duration(1.5)
+    assert half is not None
+    assert (half.seconds, half.nanos) == (1, 500_000_000)
+    with pytest.raises(InvalidArgumentError):
+        duration(float("nan"))
+    with pytest.raises(InvalidArgumentError):
+        duration(float("inf"))
+
+
+def test_bare_ids_become_names() -> None:
+    assert job_name("abc") == job_name("jobs/abc") == "jobs/abc"
+    assert model_name("abc/epochs/2") == "models/abc/epochs/2"

@@ -1,0 +1,338 @@
+#!/usr/bin/env bash
+# Builds the image and uses it, without a container engine: what `make image-test`
+# does. As root, in about ten minutes, with 25 GB of free disk:
+#
+#   1. builds the image with buildah, on debian:bookworm-slim or, where that
+#      cannot be pulled, on a stand-in that debootstrap makes;
+#   2. checks what the image says of itself, and that nothing is in it that
+#      should not be;
+#   3. starts the server in the image's root as a container engine would, waits
+#      for its health check, trains an epoch, predicts, lists wrong images,
+#      scrapes metrics;
+#   4. stops it by the image's stop signal, starts it again on the same volume,
+#      and finds the model there.
+#
+# Environment:
+#   BASE_IMAGE      what to build on, instead of the choice above
+#   STORAGE_DRIVER  of buildah: vfs works everywhere, overlay is faster
+#   KEEP_IMAGE      set it to keep the image, in .cache/
+#   REUSE_IMAGE     set it to test a kept image again instead of building one
+#
+# Everything lies under .cache/image-test, of which only the base image stays.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+cache=$(dirname "$here")/.cache/image-test
+readonly here cache
+readonly image=localhost/leadline:image-test
+readonly debian=docker.io/library/debian:bookworm-slim
+readonly stand_in=localhost/debian-stand-in:bookworm
+readonly driver=${STORAGE_DRIVER:-vfs}
+readonly build_limit=2400 # seconds
+readonly serving_limit=120
+readonly command_limit=600
+readonly stop_limit=30 # compose.yaml's stop_grace_period
+readonly free_disk_needed=25 # GB
+
+export CONTAINERS_STORAGE_CONF=$cache/storage.conf
+export BUILDAH_ISOLATION=chroot
+export TMPDIR=$cache/tmp
+unset STORAGE_DRIVER
+
+work=       # a folder of this run's own
+container=  # buildah's name for the image's root
+root=       # where that root is mounted
+launcher=   # unshare, our child
+server=     # the server, its child: process 1 in its own namespace
+environment=() # the image's, as NAME=VALUE
+entrypoint=()
+user=
+volume_path=
+
+main() {
+    trap clean_up EXIT
+    trap 'exit 130' INT TERM
+    need_root_and_tools
+    open_cache
+    local started=$SECONDS
+    if [[ -z ${REUSE_IMAGE:-} ]]; then
+        choose_base
+        build
+    fi
+    unpack
+    check_configuration
+    check_contents
+
+    start_server
+    train_an_epoch
+    use_the_model
+    scrape_metrics
+    stop_server
+    check_volume
+
+    say "starting again on the same volume"
+    start_server
+    in_image leadline models --json >"$work/models-again.json"
+    cmp "$work/models.json" "$work/models-again.json" || fail "the models differ after a restart"
+    stop_server
+
+    say "passed in $((SECONDS - started)) s; the image has $(image_size)"
+}
+
+say() {
+    printf '\n== %s\n' "$*"
+}
+
+fail() {
+    printf 'image-test: %s\n' "$*" >&2
+    if [[ -n $work && -s $work/server.log ]]; then
+        printf -- '--- the end of the log of the server\n' >&2
+        tail -n 40 "$work/server.log" >&2
+    fi
+    exit 1
+}
+
+# ---------------------------------------------------------------- preparation
+
+need_root_and_tools() {
+    local missing=() tool package
+    while read -r tool package; do
+        command -v "$tool" >/dev/null || missing+=("$package")
+    done <<-'TOOLS'
+		buildah buildah
+		debootstrap debootstrap
+		ip iproute2
+		unshare util-linux
+		nsenter util-linux
+		setpriv util-linux
+	TOOLS
+    if ((${#missing[@]})); then
+        fail "packages are missing; on Debian: apt-get install ${missing[*]}"
+    fi
+    if ((EUID != 0)); then
+        fail "chroot and namespaces need root: sudo make image-test"
+    fi
+}
+
+# The storage of images is this project's own, so that the host's is untouched,
+# and one run at a time uses it.
+open_cache() {
+    mkdir -p "$cache/tmp"
+    exec 9>"$cache/lock"
+    flock --nonblock 9 || fail "another run is at work in $cache"
+    cat >"$CONTAINERS_STORAGE_CONF" <<-CONF
+		[storage]
+		driver = "$driver"
+		graphroot = "$cache/$driver"
+		runroot = "$cache/$driver-run"
+	CONF
+    work=$(mktemp --directory)
+    buildah rm --all >/dev/null # of a run that was killed
+    local free
+    free=$(df --output=avail --block-size=GB "$cache" | tail -n 1 | tr -dc 0-9)
+    ((free >= free_disk_needed)) || fail "$cache has $free GB free, and this needs $free_disk_needed"
+}
+
+clean_up() {
+    local status=$?
+    trap - EXIT INT TERM
+    if [[ -n $launcher ]]; then
+        kill -KILL "$launcher" 2>/dev/null || true # unshare takes its child along
+        wait "$launcher" 2>/dev/null || true
+    fi
+    if [[ -n $work ]]; then
+        buildah rm --all >/dev/null || true
+        if [[ -z ${KEEP_IMAGE:-} ]]; then
+            buildah rmi "$image" >/dev/null 2>&1 || true
+        fi
+        buildah rmi --prune >/dev/null 2>&1 || true
+        rm -rf "$work"
+    fi
+    exit "$status"
+}
+
+# --------------------------------------------------------------------- build
+
+choose_base() {
+    if [[ -n ${BASE_IMAGE:-} ]]; then
+        return
+    fi
+    if buildah inspect --type image "$stand_in" >/dev/null 2>&1; then
+        BASE_IMAGE=$stand_in
+        say "building on the stand-in of an earlier run, $stand_in"
+    elif timeout 120 buildah pull --quiet "$debian" >/dev/null 2>"$work/pull.log"; then
+        BASE_IMAGE=$debian
+        say "building on $debian"
+    else
+        BASE_IMAGE=$stand_in
+        say "$debian cannot be pulled: building on a stand-in made by debootstrap"
+        make_stand_in
+    fi
+}
+
+make_stand_in() {
+    timeout "$command_limit" debootstrap --variant=minbase bookworm "$work/base" \
+        >"$work/debootstrap.log" 2>&1 || fail "debootstrap failed: $(tail -n 5 "$work/debootstrap.log")"
+    rm -rf "$work/base/var/cache/apt/archives/"*.deb "$work/base/var/lib/apt/lists/"*
+    local scratch
+    scratch=$(buildah from scratch)
+    buildah add --quiet "$scratch" "$work/base" / >/dev/null
+    buildah commit --quiet --rm "$scratch" "$stand_in" >/dev/null
+    rm -rf "$work/base"
+}
+
+# Without a cache of layers: with vfs each layer is a full copy, gigabytes here.
+build() {
+    local started=$SECONDS
+    say "building with buildah ($driver); the log is shown when it fails"
+    IMAGE=$image BASE_IMAGE=$BASE_IMAGE timeout "$build_limit" \
+        "$here/build-image.sh" --layers=false >"$work/build.log" 2>&1 ||
+        fail "the build failed or took over $build_limit s: $(tail -n 40 "$work/build.log")"
+    echo "built in $((SECONDS - started)) s, $(image_size)"
+}
+
+image_size() {
+    buildah images --format '{{.Size}}' "$image"
+}
+
+unpack() {
+    container=$(buildah from "$image")
+    root=$(buildah mount "$container")
+}
+
+# --------------------------------------------------------------------- checks
+
+# Asks buildah about the image, by a template of Go's.
+of_image() {
+    buildah inspect --type image --format "$1" "$image"
+}
+
+same() {
+    [[ $2 == "$3" ]] || fail "$1 is '$2', not '$3'"
+}
+
+check_configuration() {
+    say "checking what the image says of itself"
+    mapfile -t environment < <(of_image '{{range .Docker.Config.Env}}{{println .}}{{end}}' | sed '/^$/d')
+    mapfile -t entrypoint < <(of_image '{{range .Docker.Config.Entrypoint}}{{println .}}{{end}}' | sed '/^$/d')
+    user=$(of_image '{{.Docker.Config.User}}')
+    # shellcheck disable=SC2016 # $path is the template's
+    volume_path=$(of_image '{{range $path, $_ := .Docker.Config.Volumes}}{{$path}}{{end}}')
+    environment+=("HOME=$(grep ":${user}:" "$root/etc/passwd" | cut -d: -f6)")
+
+    same "the entry point" "${entrypoint[*]}" "leadline serve"
+    same "the user" "$user" 10001:10001
+    same "the volume" "$volume_path" /var/lib/leadline
+    same "the volume's owner" "$(stat --format=%u:%g "$root$volume_path")" "$user"
+    same "the health check" "$(of_image '{{.Docker.Config.Healthcheck.Test}}')" "[CMD leadline health --timeout 5]"
+    same "the ports" "$(of_image '{{.Docker.Config.ExposedPorts}}')" "map[50051/tcp:{} 9464/tcp:{}]"
+    same "the stop signal" "$(of_image '{{.Docker.Config.StopSignal}}')" SIGTERM
+    printf '%s\n' "${environment[@]}"
+}
+
+check_contents() {
+    say "checking what is in the image"
+    local packages
+    packages=$(echo "$root"/opt/leadline/lib/python3.*/site-packages)
+    [[ -d $packages/leadline/server && -d $packages/torch ]] || fail "Leadline or torch is missing"
+    compgen -G "$packages/torch/__pycache__/__init__.*.pyc" >/dev/null || fail "torch is not compiled"
+    compgen -G "$packages/leadline/server/__pycache__/main.*.pyc" >/dev/null || fail "Leadline is not compiled"
+
+    local unwanted
+    unwanted=$(
+        cd "$root"
+        find . -xdev \( -name pip.conf -o -path './root/.cache' -o -path './var/cache/apt/archives/*.deb' \
+            -o -path './opt/pip' -o -path './source' -o -path './run/secrets' -o -name .git \
+            -o -path '*/site-packages/pip' -o -path '*/site-packages/leadline/*/tests' \) -print
+        find usr/local/share/ca-certificates -type f 2>/dev/null || true
+        find root var/lib/leadline -type f ! -name .bashrc ! -name .profile
+        find opt -xdev \( -user 10001 -o -perm /o+w \) ! -type l
+    )
+    [[ -z $unwanted ]] || fail "the image holds what it should not: $unwanted"
+
+    # The certificates are the distribution's, each of them, and no others.
+    same "the number of certificates" \
+        "$(grep --count 'BEGIN CERTIFICATE' "$root/etc/ssl/certs/ca-certificates.crt")" \
+        "$(find "$root/usr/share/ca-certificates" -name '*.crt' | wc -l)"
+
+    du --summarize --human-readable "$root" | sed "s#$root#/#"
+    du --human-readable --max-depth=1 --threshold=20M "$packages" | sort --human-numeric-sort --reverse | sed "s#$root##"
+}
+
+# -------------------------------------------------------------------- service
+
+start_server() {
+    local started=$SECONDS
+    mkdir -p "$work/volume"
+    chown "$user" "$work/volume" # as an engine does with a new volume
+    unshare --mount --net --pid --fork --kill-child=KILL -- \
+        "$here/run-in-root.sh" "$root" "$work/volume" "$volume_path" "$user" \
+        env --ignore-environment --chdir="$volume_path" "${environment[@]}" "${entrypoint[@]}" \
+        >"$work/server.log" 2>&1 9>&- &
+    launcher=$!
+    until server=$(cat "/proc/$launcher/task/$launcher/children") && [[ -n ${server// /} ]]; do
+        kill -0 "$launcher" || fail "the namespaces could not be made"
+        sleep 0.1
+    done
+    server=${server// /}
+    until in_image leadline health >"$work/health.log" 2>&1; do
+        kill -0 "$launcher" 2>/dev/null || fail "the server ended before it served"
+        ((SECONDS - started < serving_limit)) || fail "not serving after $serving_limit s: $(cat "$work/health.log")"
+        sleep 1
+    done
+    say "serving after $((SECONDS - started)) s"
+}
+
+# Runs a command where the server runs: its root, its network, its user.
+in_image() {
+    timeout "$command_limit" nsenter --target "$server" --mount --net --pid --root --wd \
+        --setuid "${user%:*}" --setgid "${user#*:}" -- \
+        env --ignore-environment "${environment[@]}" "$@"
+}
+
+train_an_epoch() {
+    local started=$SECONDS
+    say "training one epoch"
+    in_image leadline train --dataset synthetic --epochs 1 --json >"$work/train.jsonl" ||
+        fail "leadline train ended with $?: $(tail -n 3 "$work/train.jsonl")"
+    cat "$work/train.jsonl"
+    echo "trained in $((SECONDS - started)) s"
+}
+
+use_the_model() {
+    say "predicting, and listing wrong images"
+    in_image leadline models --json >"$work/models.json"
+    in_image python3 - <"$here/check_model.py" || fail "the model contradicts itself"
+}
+
+scrape_metrics() {
+    say "scraping metrics"
+    in_image python3 -c 'import urllib.request as r; print(r.urlopen("http://127.0.0.1:9464/metrics", timeout=10).read().decode())' \
+        >"$work/metrics"
+    grep -E '^(grpc_server|leadline)' "$work/metrics" | grep -v _bucket
+}
+
+stop_server() {
+    local started=$SECONDS status=0
+    kill -s TERM "$server"
+    (sleep "$stop_limit" && kill -KILL "$launcher") 2>/dev/null 9>&- &
+    local watchdog=$!
+    wait "$launcher" || status=$?
+    kill "$watchdog" 2>/dev/null || true
+    launcher=
+    grep -E '"level": ?"(warning|error|critical)"' "$work/server.log" || true
+    ((status == 0)) || fail "the server ended with $status after SIGTERM, in $((SECONDS - started)) s"
+    say "stopped by SIGTERM in $((SECONDS - started)) s"
+}
+
+check_volume() {
+    local files
+    files=$(cd "$work/volume" && find . -type f -printf '%P %s\n' | sort)
+    grep --quiet '\.safetensors ' <<<"$files" || fail "no checkpoint is in the volume: $files"
+    same "the owner of what is in the volume" \
+        "$(find "$work/volume" -printf '%U:%G\n' | sort --unique)" "$user"
+    echo "in the volume:"
+    head -n 20 <<<"$files"
+}
+
+main "$@"

@@ -19,6 +19,12 @@ def _png_of(colour: tuple[int, int, int], size: tuple[int, int] = (32, 32)) -> b
     return file.getvalue()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Keeps torch to one thread: on images this few, threads cost more than they save."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def cpu() -> torch.device:
     return torch.device("cpu")
@@ -86,3 +92,28 @@ def write_folder(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return write
+
+
+@pytest.fixture
+def cache_dir(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def assert_is_fixture() -> Callable[[Dataset], None]:
+    """Returns a check that a dataset is that of `image_files`, in the right order."""
+
+    def check(dataset: Dataset) -> None:
+        splits = (dataset.train, dataset.test)
+        reds = [split.images[:, 0, 0, 0].tolist() for split in splits]
+        assert dataset.class_names == ("cat", "dog")
+        assert reds == [[10, 20, 30], [40, 50, 60]]
+        assert [split.labels.tolist() for split in splits] == [[0, 0, 1], [0, 1, 1]]
+        for split in splits:
+            assert split.images.shape == (3, 32, 32, 3)
+            assert split.images.dtype == np.dtype(np.uint8)
+            assert split.labels.dtype == np.dtype(np.int64)
+            assert isinstance(split.images, np.memmap)
+            assert not split.images.flags.writeable
+
+    return check

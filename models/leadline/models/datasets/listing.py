@@ -54,6 +54,9 @@ class Listing:
             raise DatasetError(f"{source} has no images in it; expected {LAYOUT}")
         if len({entry.prefix for entry in entries}) > 1:
             raise DatasetError(f"{source} has more than one folder with train or test in it")
+        names = {(entry.split, entry.class_name, entry.file_name) for entry in entries}
+        if len(names) < len(entries):
+            raise DatasetError(f"{source} has a file twice")
         self._splits = {
             split: sorted(entry for entry in entries if entry.split == split) for split in SPLITS
         }
@@ -63,8 +66,6 @@ class Listing:
             for split, sorted_entries in self._splits.items()
             for index, entry in enumerate(sorted_entries)
         }
-        if len(self.places) < len(entries):
-            raise DatasetError(f"{source} has a file twice")
 
     def contents(self, images: Iterator[Item]) -> Contents:
         """Returns what is listed as a dataset's contents, with these images."""

@@ -30,6 +30,19 @@ from leadline.models.evaluation import Evaluation
 from leadline.models.network import BlockNetwork
 from leadline.models.training import EpochOutcome, Trainer
 
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "CheckpointInfo",
+    "FileRecord",
+    "list_epochs",
+    "load_checkpoint",
+    "load_info",
+    "load_predictions",
+    "restore",
+    "save_checkpoint",
+]
+
 _DESCRIPTION = re.compile(r"epoch-(\d{5})\.json")
 
 

@@ -13,6 +13,8 @@ from torch.nn import functional
 from leadline.models.batches import DeviceSplit
 from leadline.models.datasets import Split
 
+__all__ = ["Evaluation", "classify", "evaluate"]
+
 BATCH_SIZE = 500
 """Images a batch of an evaluation: enough to keep a device busy, few enough for a CPU's caches."""
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+__all__ = ["Architecture", "BlockNetwork", "parameter_count"]
+
 CHANNELS = 8
 """Channels of every convolution but the last."""
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 
+__all__ = ["Optimizer", "TrainingSpec", "Violation"]
+
 MAX_BLOCKS = 64
 MAX_EPOCHS = 10_000
 MAX_BATCH_SIZE = 65_536

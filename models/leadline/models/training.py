@@ -17,6 +17,8 @@ from leadline.models.evaluation import Evaluation, evaluate
 from leadline.models.network import Architecture, BlockNetwork
 from leadline.models.spec import Optimizer, TrainingSpec
 
+__all__ = ["DivergedError", "EpochMetrics", "EpochOutcome", "Phase", "Trainer"]
+
 
 class Phase(StrEnum):
     """What a trainer is doing within an epoch."""

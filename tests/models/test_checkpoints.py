@@ -1,0 +1,288 @@
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from leadline.models.checkpoints import (
+    CheckpointError,
+    list_epochs,
+    load_checkpoint,
+    load_info,
+    load_predictions,
+    restore,
+    save_checkpoint,
+)
+from leadline.models.datasets import Dataset
+from leadline.models.evaluation import evaluate
+from leadline.models.spec import Optimizer, TrainingSpec
+from leadline.models.training import Trainer
+
+SPEC = TrainingSpec(dataset="test", blocks=1, batch_norm=True, batch_size=64, momentum=0.9)
+
+OPTIMIZERS: list[dict[str, Any]] = [
+    {"optimizer": Optimizer.SGD, "momentum": 0.0},
+    {"optimizer": Optimizer.SGD, "momentum": 0.9, "weight_decay": 0.01},
+    {"optimizer": Optimizer.ADAM, "momentum": 0.0, "weight_decay": 0.01},
+    {"optimizer": Optimizer.ADAMW, "momentum": 0.0, "weight_decay": 0.01},
+]
+
+
+@pytest.fixture
+def trainer(dataset: Dataset, cpu: torch.device) -> Trainer:
+    return Trainer(SPEC, dataset, device=cpu)
+
+
+@pytest.fixture
+def saved(trainer: Trainer, tmp_path: Path) -> Path:
+    """A directory with the checkpoint of epoch 1."""
+    save_checkpoint(tmp_path, trainer, trainer.train_epoch(1))
+    return tmp_path
+
+
+def train_and_save(trainer: Trainer, directory: Path, epochs: range) -> None:
+    for epoch in epochs:
+        save_checkpoint(directory, trainer, trainer.train_epoch(epoch))
+
+
+def test_a_checkpoint_gives_the_network_back(
+    trainer: Trainer, dataset: Dataset, cpu: torch.device, tmp_path: Path
+) -> None:
+    outcome = trainer.train_epoch(1)
+    save_checkpoint(tmp_path, trainer, outcome)
+    network = load_checkpoint(tmp_path, 1).network()
+    assert not network.training
+    found = evaluate(network, dataset.test, device=cpu)
+    assert found.accuracy == outcome.metrics.test_accuracy
+    assert found.loss == outcome.metrics.test_loss
+    assert np.array_equal(found.probability, outcome.test.probability)
+
+
+def test_the_network_can_be_trained_on(saved: Path) -> None:
+    network = load_checkpoint(saved, 1).network()
+    network(torch.zeros(1, 3, 32, 32)).sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_predictions_come_back_as_they_were(trainer: Trainer, tmp_path: Path) -> None:
+    outcome = trainer.train_epoch(1)
+    save_checkpoint(tmp_path, trainer, outcome)
+    predicted, probability = load_predictions(tmp_path, 1)
+    assert np.array_equal(predicted, outcome.test.predicted)
+    assert np.array_equal(probability, outcome.test.probability)
+    assert (predicted.dtype.name, probability.dtype.name) == ("int64", "float32")
+
+
+def test_the_description_says_all_there_is_to_know(trainer: Trainer, tmp_path: Path) -> None:
+    outcome = trainer.train_epoch(1)
+    info = save_checkpoint(tmp_path, trainer, outcome)
+    assert load_info(tmp_path, 1) == info
+    description = json.loads((tmp_path / "epoch-00001.json").read_text())
+    assert description["architecture"] == {"blocks": 1, "batch_norm": True, "classes": 3}
+    assert description["class_names"] == ["dark", "grey", "bright"]
+    assert description["spec"] == SPEC.to_dict()
+    assert description["metrics"]["test_accuracy"] == outcome.metrics.test_accuracy
+    assert description["dataset_fingerprint"] == "f" * 64
+    assert description["preprocessing"] == {
+        "image_size": 32,
+        "channels": "RGB",
+        "layout": "NCHW",
+        "normalization": "value / 127.5 - 1",
+    }
+    assert description["environment"]["torch"] == torch.__version__
+    assert description["environment"]["threads"] == torch.get_num_threads()
+    for record in description["files"].values():
+        data = (tmp_path / record["name"]).read_bytes()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (record["size"], record["sha256"])
+    assert info.weights_sha256 == description["files"]["weights"]["sha256"]
+
+
+def test_only_what_there_is_becomes_a_file(
+    dataset: Dataset, cpu: torch.device, tmp_path: Path
+) -> None:
+    for momentum in (0.0, 0.9):
+        trainer = Trainer(replace(SPEC, momentum=momentum), dataset, device=cpu)
+        save_checkpoint(tmp_path / str(momentum), trainer, trainer.train_epoch(1))
+    names = sorted(path.name for path in (tmp_path / "0.0").iterdir())
+    assert names == [
+        "epoch-00001.json",
+        "epoch-00001.predictions.safetensors",
+        "epoch-00001.safetensors",
+    ]
+    more = {path.name for path in (tmp_path / "0.9").iterdir()} - set(names)
+    assert more == {"epoch-00001.optimizer.safetensors"}
+
+
+@pytest.mark.parametrize("options", OPTIMIZERS)
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_interrupted_training_goes_on_bit_for_bit(
+    dataset: Dataset,
+    cpu: torch.device,
+    tmp_path: Path,
+    options: dict[str, Any],
+    batch_norm: bool,
+) -> None:
+    spec = replace(SPEC, batch_norm=batch_norm, **options)
+    straight, first, second = (Trainer(spec, dataset, device=cpu) for _ in range(3))
+    train_and_save(straight, tmp_path / "straight", range(1, 5))
+    train_and_save(first, tmp_path / "resumed", range(1, 3))
+    restore(second, tmp_path / "resumed", 2)
+    train_and_save(second, tmp_path / "resumed", range(3, 5))
+    for path in (tmp_path / "straight").glob("*.safetensors"):
+        assert path.read_bytes() == (tmp_path / "resumed" / path.name).read_bytes(), path.name
+
+
+def test_a_trainer_can_go_back(trainer: Trainer, tmp_path: Path) -> None:
+    train_and_save(trainer, tmp_path / "a", range(1, 4))
+    restore(trainer, tmp_path / "a", 1)
+    train_and_save(trainer, tmp_path / "b", range(2, 4))
+    for name in ("epoch-00003.safetensors", "epoch-00003.optimizer.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_training_longer_is_the_same_training(
+    dataset: Dataset, cpu: torch.device, saved: Path
+) -> None:
+    assert restore(Trainer(replace(SPEC, epochs=99), dataset, device=cpu), saved, 1).epoch == 1
+
+
+def test_another_training_is_not_restored(dataset: Dataset, cpu: torch.device, saved: Path) -> None:
+    with pytest.raises(CheckpointError, match="another training spec"):
+        restore(Trainer(replace(SPEC, seed=1), dataset, device=cpu), saved, 1)
+    with pytest.raises(CheckpointError, match="another dataset"):
+        restore(Trainer(SPEC, replace(dataset, fingerprint="0" * 64), device=cpu), saved, 1)
+
+
+def test_epochs_are_listed_once_they_are_committed(trainer: Trainer, tmp_path: Path) -> None:
+    directory = tmp_path / "deep" / "er"
+    assert list_epochs(directory) == []
+    train_and_save(trainer, directory, range(1, 4))
+    (directory / "epoch-00002.json").unlink()
+    (directory / "epoch-7.json").touch()
+    assert list_epochs(directory) == [1, 3]
+
+
+def test_a_checkpoint_is_replaced(trainer: Trainer, saved: Path) -> None:
+    before = load_info(saved, 1).weights_sha256
+    outcome = trainer.train_epoch(2)
+    again = replace(outcome, metrics=replace(outcome.metrics, epoch=1))
+    save_checkpoint(saved, trainer, again)
+    assert load_checkpoint(saved, 1).info.weights_sha256 != before
+
+
+def test_a_failed_write_leaves_no_checkpoint(
+    trainer: Trainer, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    outcome = trainer.train_epoch(2)
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(saved, trainer, outcome)
+    assert list_epochs(saved) == [1]
+    assert not [path for path in saved.iterdir() if path.name.startswith(".")]
+
+
+def edit(directory: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = directory / "epoch-00001.json"
+    description = json.loads(path.read_text())
+    change(description)
+    path.write_text(json.dumps(description))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda it: it.update(format=2),
+        lambda it: it.update(epoch=2),
+        lambda it: it.pop("spec"),
+        lambda it: it["spec"].update(colour="red"),
+        lambda it: it["architecture"].update(width=9),
+        lambda it: it["metrics"].pop("seconds"),
+        lambda it: it.update(metrics=None),
+        lambda it: it.update(files=[]),
+        lambda it: it["files"].pop("weights"),
+        lambda it: it["files"]["weights"].update(name="../../etc/passwd"),
+        lambda it: it["files"]["weights"].update(name=None),
+        lambda it: it["preprocessing"].update(normalization="value / 255"),
+    ],
+)
+def test_a_description_that_is_not_ours_is_refused(
+    saved: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    edit(saved, change)
+    with pytest.raises(CheckpointError, match=r"epoch-00001\.json"):
+        load_checkpoint(saved, 1)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"{}"])
+def test_a_description_that_is_damaged_is_refused(saved: Path, content: bytes) -> None:
+    (saved / "epoch-00001.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"epoch-00001\.json"):
+        load_info(saved, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("weights", "epoch-00001.safetensors"),
+        ("predictions", "epoch-00001.predictions.safetensors"),
+        ("optimizer", "epoch-00001.optimizer.safetensors"),
+    ],
+)
+@pytest.mark.parametrize("damage", ["missing", "truncated", "flipped", "empty", "longer"])
+def test_a_damaged_file_is_named(
+    trainer: Trainer, saved: Path, kind: str, name: str, damage: str
+) -> None:
+    path = saved / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.unlink()
+    if damage != "missing":
+        whole = bytes(data)
+        path.write_bytes(
+            {"flipped": whole, "longer": whole + b"x", "empty": b""}.get(damage, whole[:-1])
+        )
+    load: dict[str, Callable[[], object]] = {
+        "weights": lambda: load_checkpoint(saved, 1),
+        "predictions": lambda: load_predictions(saved, 1),
+        "optimizer": lambda: restore(trainer, saved, 1),
+    }
+    with pytest.raises(CheckpointError, match=name):
+        load[kind]()
+
+
+def test_a_missing_epoch_is_named(saved: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"epoch-00002\.json cannot be read"):
+        load_checkpoint(saved, 2)
+
+
+def test_weights_of_another_architecture_are_refused(saved: Path) -> None:
+    edit(saved, lambda it: it["architecture"].update(blocks=2))
+    with pytest.raises(CheckpointError, match=r"epoch-00001\.safetensors is of another arch"):
+        load_checkpoint(saved, 1).network()
+
+
+def test_without_verification_only_the_size_counts(saved: Path) -> None:
+    path = saved / "epoch-00001.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    load_checkpoint(saved, 1, verify=False)
+    path.write_bytes(b"x" * len(data))
+    with pytest.raises(CheckpointError, match="holds no tensors"):
+        load_checkpoint(saved, 1, verify=False)
+
+
+def test_weights_are_plain_safetensors(trainer: Trainer, saved: Path) -> None:
+    tensors = safetensors.torch.load_file(saved / "epoch-00001.safetensors")
+    expected = trainer.network.state_dict()
+    assert set(tensors) == set(expected)
+    assert all(torch.equal(tensors[name], value) for name, value in expected.items())

@@ -1,0 +1,63 @@
+import importlib
+from types import ModuleType
+
+import pytest
+
+import leadline.models
+
+PUBLIC = {
+    "checkpoints": {
+        "Checkpoint",
+        "CheckpointError",
+        "CheckpointInfo",
+        "FileRecord",
+        "list_epochs",
+        "load_checkpoint",
+        "load_info",
+        "load_predictions",
+        "restore",
+        "save_checkpoint",
+    },
+    "datasets": {
+        "Dataset",
+        "DatasetError",
+        "Split",
+        "check_source",
+        "find_dataset",
+        "open_dataset",
+    },
+    "evaluation": {"Evaluation", "classify", "evaluate"},
+    "images": {
+        "DEFAULT_MAX_PIXELS",
+        "IMAGE_SIZE",
+        "ImageError",
+        "decode_image",
+        "encode_png",
+        "normalize",
+    },
+    "network": {"Architecture", "BlockNetwork", "parameter_count"},
+    "spec": {"Optimizer", "TrainingSpec", "Violation"},
+    "training": {"DivergedError", "EpochMetrics", "EpochOutcome", "Phase", "Trainer"},
+}
+
+
+def module_of(name: str) -> ModuleType:
+    return importlib.import_module(f"leadline.models.{name}")
+
+
+def test_the_package_names_its_modules() -> None:
+    assert leadline.models.__all__ == sorted(PUBLIC)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_each_module_has_its_public_names_and_no_others(name: str) -> None:
+    assert set(module_of(name).__all__) == PUBLIC[name]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_what_is_public_is_documented(name: str) -> None:
+    module = module_of(name)
+    assert module.__doc__
+    for public in module.__all__:
+        value = getattr(module, public)
+        assert isinstance(value, int) or value.__doc__, public

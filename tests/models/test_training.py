@@ -1,0 +1,201 @@
+import math
+import pickle
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from leadline.models.datasets import Dataset
+from leadline.models.network import BlockNetwork
+from leadline.models.spec import Optimizer, TrainingSpec
+from leadline.models.training import DivergedError, Phase, Trainer
+
+SPEC = TrainingSpec(dataset="test", blocks=1, batch_norm=True, batch_size=64, seed=3)
+
+OPTIMIZERS: list[dict[str, Any]] = [
+    {"optimizer": Optimizer.SGD},
+    {"optimizer": Optimizer.SGD, "momentum": 0.9, "weight_decay": 0.01},
+    {"optimizer": Optimizer.ADAM, "learning_rate": 0.001, "weight_decay": 0.01},
+    {"optimizer": Optimizer.ADAMW, "learning_rate": 0.001, "weight_decay": 0.5},
+]
+
+
+def images_of(dataset: Dataset, indices: Any) -> torch.Tensor:
+    pixels = torch.from_numpy(np.array(dataset.train.images[indices]))
+    # Contiguous, because another layout is summed in another order, and Adam makes whole steps
+    # of rounding where batch norm leaves a bias without a gradient.
+    return pixels.permute(0, 3, 1, 2).float().contiguous() / 127.5 - 1
+
+
+def order_of(trainer: Trainer, epoch: int) -> list[int]:
+    return [int(index) for index in trainer._order(epoch)]
+
+
+def train_plainly(trainer: Trainer, epochs: int) -> tuple[nn.Module, float]:
+    """The training protocol in plain torch, from a trainer's initial weights and orders."""
+    network = BlockNetwork(trainer.architecture)
+    network.load_state_dict(trainer.network.state_dict())
+    spec, dataset = trainer.spec, trainer.dataset
+    options: dict[str, Any] = {"lr": spec.learning_rate, "weight_decay": spec.weight_decay}
+    kinds: dict[Optimizer, Any] = {
+        Optimizer.SGD: partial(torch.optim.SGD, momentum=spec.momentum),
+        Optimizer.ADAM: torch.optim.Adam,
+        Optimizer.ADAMW: torch.optim.AdamW,
+    }
+    optimizer = kinds[spec.optimizer](network.parameters(), **options)
+    for epoch in range(1, epochs + 1):
+        order, losses = order_of(trainer, epoch), []
+        for start in range(0, len(order), spec.batch_size):
+            indices = order[start : start + spec.batch_size]
+            labels = torch.from_numpy(np.array(dataset.train.labels[indices]))
+            logits = network(images_of(dataset, indices))
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(logits, labels)
+            loss.backward()  # type: ignore[no-untyped-call,unused-ignore]
+            optimizer.step()
+            losses += nn.functional.cross_entropy(logits, labels, reduction="none").tolist()
+    return network, float(np.mean(losses))
+
+
+@pytest.mark.parametrize("options", OPTIMIZERS)
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_training_agrees_with_plain_torch(
+    dataset: Dataset, cpu: torch.device, options: dict[str, Any], batch_norm: bool
+) -> None:
+    trainer = Trainer(replace(SPEC, batch_norm=batch_norm, **options), dataset, device=cpu)
+    expected, expected_loss = train_plainly(trainer, epochs=2)
+    trainer.train_epoch(1)
+    outcome = trainer.train_epoch(2)
+    for name, value in expected.state_dict().items():
+        assert torch.allclose(trainer.network.state_dict()[name], value, atol=1e-6), name
+    assert outcome.metrics.train_loss == pytest.approx(expected_loss, rel=1e-5)
+
+
+def test_metrics_are_measured_after_the_epoch_in_evaluation_mode(
+    dataset: Dataset, cpu: torch.device
+) -> None:
+    trainer = Trainer(SPEC, dataset, device=cpu)
+    outcome = trainer.train_epoch(1)
+    network = trainer.network.eval()
+    with torch.no_grad():
+        predicted = network(images_of(dataset, slice(None))).argmax(1).numpy()
+    metrics = outcome.metrics
+    assert metrics.train_accuracy == np.count_nonzero(predicted == dataset.train.labels) / 200
+    assert metrics.test_accuracy == outcome.test.accuracy
+    assert metrics.test_loss == outcome.test.loss
+    assert metrics.test_accuracy == np.mean(outcome.test.predicted == dataset.test.labels)
+    assert (metrics.epoch, metrics.learning_rate) == (1, 0.01)
+    assert metrics.seconds > 0
+    assert metrics.images_per_second * metrics.seconds >= 200
+
+
+def test_a_network_learns(dataset: Dataset, cpu: torch.device) -> None:
+    spec = replace(SPEC, batch_size=16, learning_rate=0.05, momentum=0.9)
+    trainer = Trainer(spec, dataset, device=cpu)
+    accuracies = [trainer.train_epoch(epoch).metrics.test_accuracy for epoch in range(1, 7)]
+    assert max(accuracies) > 0.9
+
+
+def test_an_order_is_a_permutation_that_depends_on_seed_and_epoch_alone(
+    dataset: Dataset, cpu: torch.device
+) -> None:
+    trainer = Trainer(SPEC, dataset, device=cpu)
+    first, second = order_of(trainer, 1), order_of(trainer, 2)
+    assert sorted(first) == sorted(second) == list(range(200))
+    assert first != second
+    trainer.train_epoch(1)
+    assert order_of(trainer, 2) == second
+    assert order_of(Trainer(replace(SPEC, blocks=0), dataset, device=cpu), 1) == first
+    assert order_of(Trainer(replace(SPEC, seed=4), dataset, device=cpu), 1) != first
+
+
+def test_an_order_is_the_same_on_every_machine(dataset: Dataset, cpu: torch.device) -> None:
+    assert order_of(Trainer(SPEC, dataset, device=cpu), 1)[:8] == [
+        122,
+        123,
+        133,
+        34,
+        14,
+        125,
+        54,
+        117,
+    ]
+
+
+def test_the_same_spec_gives_the_same_weights_and_disturbs_no_random_numbers(
+    dataset: Dataset, cpu: torch.device
+) -> None:
+    torch.manual_seed(9)
+    expected = torch.rand(1)
+    torch.manual_seed(9)
+    first, second = (Trainer(SPEC, dataset, device=cpu) for _ in range(2))
+    assert torch.equal(torch.rand(1), expected)
+    for trainer in (first, second):
+        trainer.train_epoch(1)
+    for name, value in first.network.state_dict().items():
+        assert torch.equal(second.network.state_dict()[name], value)
+    other = Trainer(replace(SPEC, seed=4), dataset, device=cpu)
+    assert not torch.equal(other.network.tail.weight, first.network.tail.weight)
+
+
+def test_the_last_partial_batch_is_kept(dataset: Dataset, cpu: torch.device) -> None:
+    trainer = Trainer(SPEC, dataset, device=cpu)
+    trainer.train_epoch(1)
+    batches = trainer.network.state_dict()["blocks.0.first_norm.num_batches_tracked"]
+    assert int(batches) == 4  # of 64, 64, 64 and 8
+
+
+def test_a_batch_may_be_larger_than_the_dataset(dataset: Dataset, cpu: torch.device) -> None:
+    trainer = Trainer(replace(SPEC, batch_size=65_536), dataset, device=cpu)
+    assert math.isfinite(trainer.train_epoch(1).metrics.train_loss)
+
+
+def test_progress_goes_through_both_phases(dataset: Dataset, cpu: torch.device) -> None:
+    seen: list[tuple[Phase, int, int]] = []
+    trainer = Trainer(SPEC, dataset, device=cpu, on_progress=lambda *step: seen.append(step))
+    trainer.train_epoch(1)
+    assert seen == [
+        (Phase.TRAINING, 64, 200),
+        (Phase.TRAINING, 128, 200),
+        (Phase.TRAINING, 192, 200),
+        (Phase.TRAINING, 200, 200),
+        (Phase.EVALUATING, 200, 260),
+        (Phase.EVALUATING, 260, 260),
+    ]
+
+
+def test_what_progress_raises_ends_the_epoch(dataset: Dataset, cpu: torch.device) -> None:
+    def cancel(*_: object) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        Trainer(SPEC, dataset, device=cpu, on_progress=cancel).train_epoch(1)
+
+
+def test_a_loss_that_is_not_finite_is_divergence(dataset: Dataset, cpu: torch.device) -> None:
+    spec = replace(SPEC, batch_norm=False, learning_rate=1_000.0, batch_size=16)
+    trainer = Trainer(spec, dataset, device=cpu)
+    with pytest.raises(DivergedError, match="diverged in epoch 1: the loss is nan") as raised:
+        trainer.train_epoch(1)
+    assert raised.value.epoch == 1
+    assert not math.isfinite(raised.value.loss)
+
+
+def test_divergence_in_the_last_step_is_noticed_too(dataset: Dataset, cpu: torch.device) -> None:
+    # One step: its loss is that of the initial weights, which is finite.
+    spec = replace(SPEC, batch_norm=False, learning_rate=1_000.0, batch_size=200)
+    trainer = Trainer(spec, dataset, device=cpu)
+    with torch.no_grad():
+        trainer.network.tail.weight.mul_(1e12)
+    with pytest.raises(DivergedError):
+        trainer.train_epoch(1)
+
+
+def test_divergence_can_be_sent_to_another_process() -> None:
+    error = pickle.loads(pickle.dumps(DivergedError(3, math.inf)))  # noqa: S301 - our own bytes
+    assert (error.epoch, error.loss) == (3, math.inf)
+    assert "epoch 3" in str(error)

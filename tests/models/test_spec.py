@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leadline.models.spec import Optimizer, TrainingSpec, Violation
@@ -67,6 +67,7 @@ def test_momentum_is_sgds_alone(optimizer: Optimizer) -> None:
     assert str(optimizer) in found.description
 
 
+@settings(deadline=None, derandomize=True)
 @given(
     spec=st.builds(
         TrainingSpec,

@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from leadline.models._description import CheckpointInfo, FileRecord, from_json, to_json
-from leadline.models._files import sha256_of, sync_folder, write_atomically
+from leadline.models._files import make_folder, sha256_of, sync_folder, write_atomically
 from leadline.models.evaluation import Evaluation
 from leadline.models.network import BlockNetwork
 from leadline.models.training import EpochOutcome, Trainer
@@ -88,7 +88,7 @@ def save_checkpoint(directory: Path, trainer: Trainer, outcome: EpochOutcome) ->
     Raises:
         OSError: a file cannot be written.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     stem = _stem(outcome.metrics.epoch)
     # A description must never stand beside files that are not its own.
     (directory / f"{stem}.json").unlink(missing_ok=True)

@@ -23,6 +23,10 @@ class WorkerError(Exception):
     """The worker's process could not be started or spoken to."""
 
 
+class WorkerSilentError(WorkerError):
+    """The worker's process is there but has not been heard of for too long."""
+
+
 class LocalWorker:
     """One training process, from its start to its end."""
 
@@ -73,11 +77,12 @@ class LocalWorker:
         if not isinstance(message, Ready):
             raise WorkerError(f"the worker did not become ready: {await self._describe_end()}")
 
-    async def run(self, assignment: Assignment) -> AsyncIterator[Message]:
+    async def run(self, assignment: Assignment, *, silence_limit: float) -> AsyncIterator[Message]:
         """Hands the assignment over and yields what the worker tells, to its end.
 
         Raises:
             WorkerError: the process is gone before it could take it.
+            WorkerSilentError: it was not heard of for `silence_limit` seconds.
         """
         if self._process.stdin is None:
             raise WorkerError("the worker has no standard input")
@@ -86,7 +91,7 @@ class LocalWorker:
             await self._process.stdin.drain()
         except ConnectionError as error:
             raise WorkerError(f"the worker is gone: {await self._describe_end()}") from error
-        while (message := await self._read()) is not None:
+        while (message := await self._read_within(silence_limit)) is not None:
             yield message
 
     async def kill(self) -> None:
@@ -99,6 +104,13 @@ class LocalWorker:
     async def describe_end(self) -> str:
         """How the process ended, with the tail of its log."""
         return await self._describe_end()
+
+    async def _read_within(self, seconds: float) -> Message | None:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._read()
+        except TimeoutError:
+            raise WorkerSilentError(f"was silent for {seconds:.0f} s and was ended") from None
 
     async def _read(self) -> Message | None:
         if self._process.stdout is None:

@@ -24,7 +24,7 @@ from leadline.server.api.server import GrpcServer, Servicers
 from leadline.server.api.training import TrainingServicer
 from leadline.server.artifacts import Artifacts
 from leadline.server.datasets import prepare_datasets
-from leadline.server.devices import inference_device, training_devices
+from leadline.server.devices import available_cores, inference_device, training_devices
 from leadline.server.errors import StorageError
 from leadline.server.inspection.misclassified import Inspector
 from leadline.server.jobs.database import open_database
@@ -222,7 +222,7 @@ def _scheduler(core: _Core) -> Scheduler:
                 f"this server no longer knows the dataset {dataset!r}: "
                 "start it with --dataset for it, and submit the job again"
             )
-        threads = settings.worker_threads or os.cpu_count() or 1
+        threads = settings.worker_threads or available_cores()
         return Assignment(
             job_id=job.job_id,
             attempt=job.attempts,

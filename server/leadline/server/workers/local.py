@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import sys
 from collections import deque
 from collections.abc import AsyncIterator
@@ -14,6 +15,11 @@ _LOG = structlog.get_logger(__name__)
 
 # The longest line that a worker sends: a thousand classes' names.
 _LINE_LIMIT = 1 << 20
+
+# OpenMP's threads by default spin while they wait for one another. On a busy
+# machine that takes the core from the very thread they wait for, and training
+# slows down many times over.
+_WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
 
 # How much of a worker's log is kept for the failure of its job.
 _LOG_TAIL_LINES = 20
@@ -47,6 +53,7 @@ class LocalWorker:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             limit=_LINE_LIMIT,
+            env={**_WORKER_ENVIRONMENT, **os.environ},
             # A Ctrl-C at the terminal is for the server to act on.
             start_new_session=True,
         )

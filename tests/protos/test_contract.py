@@ -16,7 +16,10 @@ def test_the_services_have_the_promised_methods() -> None:
     }
 
     assert services == {
-        "leadline.v1.TrainingService": ["TrainJob", "WatchJob", "GetJob", "ListJobs", "CancelJob"],
+        "leadline.v1.TrainingService": [
+            *("TrainJob", "WatchJob", "GetJob", "ListJobs"),
+            *("CancelJob", "PauseJob", "ResumeJob", "DeleteJob"),
+        ],
         "leadline.v1.InferenceService": ["Predict", "ListModels", "GetModel"],
         "leadline.v1.InspectionService": ["ListMisclassified"],
     }
@@ -34,6 +37,6 @@ def test_events_are_a_oneof_with_room_for_more_kinds() -> None:
     oneof = job_pb2.JobEvent.DESCRIPTOR.oneofs_by_name["event"]
 
     assert [field.name for field in oneof.fields] == [
-        *("queued", "started", "epoch", "finished", "progress")
+        *("queued", "started", "epoch", "finished", "paused", "resumed", "progress")
     ]
     assert all(field.type == FieldDescriptor.TYPE_MESSAGE for field in oneof.fields)

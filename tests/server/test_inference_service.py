@@ -70,7 +70,9 @@ def test_the_predictions_are_those_of_the_checkpoint_in_plain_torch(
 ) -> None:
     epoch = trained[-2].epoch
     job_id = trained[0].job.removeprefix("jobs/")
-    network = load_checkpoint(live_server.data_dir / "models" / job_id, epoch.epoch).network()
+    network = load_checkpoint(
+        live_server.data_dir / "models" / job_id / "attempt-001", epoch.epoch
+    ).network()
     inputs = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() - 127.5) / 127.5
     with torch.no_grad():
         expected = network(inputs).softmax(1).numpy()

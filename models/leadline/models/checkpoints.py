@@ -174,6 +174,19 @@ def load_predictions(
     return predicted.numpy().astype(np.int64), probability.numpy()
 
 
+def remove_checkpoint(directory: Path, epoch: int) -> None:
+    """Removes an epoch's files; what is not there is no error.
+
+    The description goes first: what a crash leaves is no checkpoint.
+
+    Raises:
+        OSError: a file cannot be removed.
+    """
+    stem = directory / _stem(epoch)
+    for suffix in (".json", ".safetensors", ".predictions.safetensors", ".optimizer.safetensors"):
+        stem.with_name(stem.name + suffix).unlink(missing_ok=True)
+
+
 def restore(trainer: Trainer, directory: Path, epoch: int) -> CheckpointInfo:
     """Puts a trainer into the state that it was in after an epoch, bit for bit.
 

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -20,6 +21,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _RetentionPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RetentionPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RetentionPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RETENTION_POLICY_UNSPECIFIED: _RetentionPolicy.ValueType  # 0
+    """Take the server's default."""
+    RETENTION_POLICY_ALL: _RetentionPolicy.ValueType  # 1
+    """Every one."""
+    RETENTION_POLICY_BEST_AND_LAST: _RetentionPolicy.ValueType  # 2
+    """No other."""
+    RETENTION_POLICY_EVERY_NTH: _RetentionPolicy.ValueType  # 3
+    """Those whose epoch is a multiple of n."""
+
+class RetentionPolicy(_RetentionPolicy, metaclass=_RetentionPolicyEnumTypeWrapper):
+    """Which checkpoints are kept beside the best and the newest."""
+
+RETENTION_POLICY_UNSPECIFIED: RetentionPolicy.ValueType  # 0
+"""Take the server's default."""
+RETENTION_POLICY_ALL: RetentionPolicy.ValueType  # 1
+"""Every one."""
+RETENTION_POLICY_BEST_AND_LAST: RetentionPolicy.ValueType  # 2
+"""No other."""
+RETENTION_POLICY_EVERY_NTH: RetentionPolicy.ValueType  # 3
+"""Those whose epoch is a multiple of n."""
+Global___RetentionPolicy: _TypeAlias = RetentionPolicy  # noqa: Y015
 
 class _JobState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -41,11 +70,11 @@ class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.Val
     """
     JOB_STATE_CANCELLED: _JobState.ValueType  # 5
     """Final: it was cancelled. Its completed epochs stay usable."""
+    JOB_STATE_PAUSED: _JobState.ValueType  # 6
+    """Set aside: it keeps what is complete, and goes on when it is resumed."""
 
 class JobState(_JobState, metaclass=_JobStateEnumTypeWrapper):
-    """Where a job stands. Values may be added, such as for a paused job: treat an
-    unknown one as not final.
-    """
+    """Where a job stands. Values may be added: treat an unknown one as not final."""
 
 JOB_STATE_UNSPECIFIED: JobState.ValueType  # 0
 """Never sent."""
@@ -61,6 +90,8 @@ epochs stay usable.
 """
 JOB_STATE_CANCELLED: JobState.ValueType  # 5
 """Final: it was cancelled. Its completed epochs stay usable."""
+JOB_STATE_PAUSED: JobState.ValueType  # 6
+"""Set aside: it keeps what is complete, and goes on when it is resumed."""
 Global___JobState: _TypeAlias = JobState  # noqa: Y015
 
 class _JobPhase:
@@ -79,6 +110,10 @@ class _JobPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobPhase.Val
     """The epoch's optimisation steps."""
     JOB_PHASE_EVALUATING: _JobPhase.ValueType  # 4
     """The evaluations after the epoch's last step."""
+    JOB_PHASE_PAUSED: _JobPhase.ValueType  # 5
+    """The job is set aside."""
+    JOB_PHASE_STARTING: _JobPhase.ValueType  # 6
+    """A worker gets ready for the job."""
 
 class JobPhase(_JobPhase, metaclass=_JobPhaseEnumTypeWrapper):
     """What a job's worker is doing."""
@@ -93,6 +128,10 @@ JOB_PHASE_TRAINING: JobPhase.ValueType  # 3
 """The epoch's optimisation steps."""
 JOB_PHASE_EVALUATING: JobPhase.ValueType  # 4
 """The evaluations after the epoch's last step."""
+JOB_PHASE_PAUSED: JobPhase.ValueType  # 5
+"""The job is set aside."""
+JOB_PHASE_STARTING: JobPhase.ValueType  # 6
+"""A worker gets ready for the job."""
 Global___JobPhase: _TypeAlias = JobPhase  # noqa: Y015
 
 @_typing.final
@@ -119,6 +158,10 @@ class Job(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     LATEST_SEQUENCE_FIELD_NUMBER: _builtins.int
     QUEUE_POSITION_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The resource name, "jobs/{job_id}"."""
     state: Global___JobState.ValueType
@@ -171,6 +214,22 @@ class Job(_message.Message):
     def failure(self) -> Global___JobFailure:
         """Why the job failed; unset unless `state` is JOB_STATE_FAILED."""
 
+    @_builtins.property
+    def options(self) -> Global___JobOptions:
+        """How it is scheduled and kept, with every field set."""
+
+    @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """When it fails if it is not complete; unset without a time limit."""
+
+    @_builtins.property
+    def pause(self) -> Global___JobPaused:
+        """Why it is paused; unset unless `state` is JOB_STATE_PAUSED."""
+
+    @_builtins.property
+    def environment(self) -> Global___JobEnvironment:
+        """What it is trained with; unset before the first start."""
+
     def __init__(
         self,
         *,
@@ -190,14 +249,125 @@ class Job(_message.Message):
         attempts: _builtins.int = ...,
         latest_sequence: _builtins.int = ...,
         queue_position: _builtins.int = ...,
+        options: Global___JobOptions | None = ...,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
+        pause: Global___JobPaused | None = ...,
+        environment: Global___JobEnvironment | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "latest_epoch", b"latest_epoch", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "environment", b"environment", "failure", b"failure", "latest_epoch", b"latest_epoch", "options", b"options", "pause", b"pause", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "best_epoch", b"best_epoch", "best_test_accuracy", b"best_test_accuracy", "completed_epochs", b"completed_epochs", "create_time", b"create_time", "device", b"device", "end_time", b"end_time", "failure", b"failure", "latest_epoch", b"latest_epoch", "latest_sequence", b"latest_sequence", "model", b"model", "name", b"name", "queue_position", b"queue_position", "spec", b"spec", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "best_epoch", b"best_epoch", "best_test_accuracy", b"best_test_accuracy", "completed_epochs", b"completed_epochs", "create_time", b"create_time", "deadline", b"deadline", "device", b"device", "end_time", b"end_time", "environment", b"environment", "failure", b"failure", "latest_epoch", b"latest_epoch", "latest_sequence", b"latest_sequence", "model", b"model", "name", b"name", "options", b"options", "pause", b"pause", "queue_position", b"queue_position", "spec", b"spec", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class JobOptions(_message.Message):
+    """How a job is scheduled and kept, which changes nothing of what it trains."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    TIME_LIMIT_FIELD_NUMBER: _builtins.int
+    RETENTION_FIELD_NUMBER: _builtins.int
+    priority: _builtins.int
+    """Of waiting jobs the one of the highest priority starts first; of equals
+    the oldest. -100 to 100. Unset: 0.
+    """
+    @_builtins.property
+    def time_limit(self) -> _duration_pb2.Duration:
+        """How long after its acceptance, waiting included, the job may take: it
+        fails with the reason "DEADLINE_EXCEEDED" when that has passed. 1 second
+        to 366 days. Unset: without limit.
+        """
+
+    @_builtins.property
+    def retention(self) -> Global___Retention:
+        """Which of its checkpoints are kept. Unset: the server's default, which is
+        RETENTION_POLICY_ALL where the operator has not changed it.
+        """
+
+    def __init__(
+        self,
+        *,
+        priority: _builtins.int | None = ...,
+        time_limit: _duration_pb2.Duration | None = ...,
+        retention: Global___Retention | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "priority", b"priority", "retention", b"retention", "time_limit", b"time_limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "priority", b"priority", "retention", b"retention", "time_limit", b"time_limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
+    _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
+
+Global___JobOptions: _TypeAlias = JobOptions  # noqa: Y015
+
+@_typing.final
+class Retention(_message.Message):
+    """Which of a job's checkpoints are kept. The best and the newest always are,
+    and, while the job is not finished, the one before the newest.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    EVERY_NTH_FIELD_NUMBER: _builtins.int
+    policy: Global___RetentionPolicy.ValueType
+    """Which others are."""
+    every_nth: _builtins.int
+    """The n of RETENTION_POLICY_EVERY_NTH: 1 to 10,000. Otherwise 0."""
+    def __init__(
+        self,
+        *,
+        policy: Global___RetentionPolicy.ValueType = ...,
+        every_nth: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["every_nth", b"every_nth", "policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Retention: _TypeAlias = Retention  # noqa: Y015
+
+@_typing.final
+class JobEnvironment(_message.Message):
+    """What a job is trained with. The same spec on the same environment gives the
+    same weights, bit for bit, with and without interruptions.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    THREADS_FIELD_NUMBER: _builtins.int
+    LEADLINE_VERSION_FIELD_NUMBER: _builtins.int
+    TORCH_VERSION_FIELD_NUMBER: _builtins.int
+    PYTHON_VERSION_FIELD_NUMBER: _builtins.int
+    threads: _builtins.int
+    """Computing threads on the CPU."""
+    leadline_version: _builtins.str
+    """The version of Leadline."""
+    torch_version: _builtins.str
+    """The version of torch, its build included."""
+    python_version: _builtins.str
+    """The version of Python."""
+    def __init__(
+        self,
+        *,
+        threads: _builtins.int = ...,
+        leadline_version: _builtins.str = ...,
+        torch_version: _builtins.str = ...,
+        python_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leadline_version", b"leadline_version", "python_version", b"python_version", "threads", b"threads", "torch_version", b"torch_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobEnvironment: _TypeAlias = JobEnvironment  # noqa: Y015
 
 @_typing.final
 class JobFailure(_message.Message):
@@ -210,8 +380,9 @@ class JobFailure(_message.Message):
     reason: _builtins.str
     """The kind of failure, in UPPER_SNAKE_CASE, for programs: "DIVERGED" (the
     loss is no longer a finite number), "DATASET_UNAVAILABLE",
-    "OUT_OF_MEMORY", "STORAGE" (a checkpoint could not be written or read),
-    "WORKER_LOST" (the worker died, too often to try again) or "INTERNAL".
+    "DEADLINE_EXCEEDED" (its time limit has passed), "OUT_OF_MEMORY",
+    "STORAGE" (a checkpoint could not be written or read), "WORKER_LOST" (the
+    worker died, too often to try again) or "INTERNAL".
     """
     message: _builtins.str
     """What happened and what to do about it, for people."""
@@ -247,6 +418,8 @@ class JobEvent(_message.Message):
     STARTED_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    RESUMED_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """The event's number within its job: 1 for the first, no gaps. 0 only for
@@ -277,9 +450,19 @@ class JobEvent(_message.Message):
         """The job reached its final state. Always the last event."""
 
     @_builtins.property
+    def paused(self) -> Global___JobPaused:
+        """The job was set aside."""
+
+    @_builtins.property
+    def resumed(self) -> Global___JobResumed:
+        """The job waits for a device again after a pause."""
+
+    @_builtins.property
     def progress(self) -> Global___JobProgress:
-        """Transient: how far the job is within its present epoch. Sent only to
-        those who set `progress_interval`; has sequence 0 and is never replayed.
+        """Transient: how far the job is within its present epoch. Sent as often as
+        `progress_interval` asks, and otherwise each 15 seconds while nothing
+        else happens, so that no proxy takes the stream for dead. Has sequence 0
+        and is never replayed.
         """
 
     def __init__(
@@ -292,13 +475,15 @@ class JobEvent(_message.Message):
         started: Global___JobStarted | None = ...,
         epoch: Global___EpochResult | None = ...,
         finished: Global___JobFinished | None = ...,
+        paused: Global___JobPaused | None = ...,
+        resumed: Global___JobResumed | None = ...,
         progress: Global___JobProgress | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "epoch", b"epoch", "event", b"event", "finished", b"finished", "progress", b"progress", "queued", b"queued", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "epoch", b"epoch", "event", b"event", "finished", b"finished", "paused", b"paused", "progress", b"progress", "queued", b"queued", "resumed", b"resumed", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "epoch", b"epoch", "event", b"event", "finished", b"finished", "job", b"job", "progress", b"progress", "queued", b"queued", "sequence", b"sequence", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "epoch", b"epoch", "event", b"event", "finished", b"finished", "job", b"job", "paused", b"paused", "progress", b"progress", "queued", b"queued", "resumed", b"resumed", "sequence", b"sequence", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["queued", "started", "epoch", "finished", "progress"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["queued", "started", "epoch", "finished", "paused", "resumed", "progress"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -345,6 +530,7 @@ class JobStarted(_message.Message):
     CLASS_NAMES_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
     DATASET_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
     device: _builtins.str
     """The worker's device, such as "cuda:0" or "cpu"."""
     device_name: _builtins.str
@@ -361,6 +547,10 @@ class JobStarted(_message.Message):
     def class_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The classes' names, in the order of their indices."""
 
+    @_builtins.property
+    def environment(self) -> Global___JobEnvironment:
+        """What it is trained with."""
+
     def __init__(
         self,
         *,
@@ -371,10 +561,11 @@ class JobStarted(_message.Message):
         class_names: _abc.Iterable[_builtins.str] | None = ...,
         parameters: _builtins.int = ...,
         dataset_fingerprint: _builtins.str = ...,
+        environment: Global___JobEnvironment | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_names", b"class_names", "dataset_fingerprint", b"dataset_fingerprint", "device", b"device", "device_name", b"device_name", "parameters", b"parameters", "test_images", b"test_images", "train_images", b"train_images"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_names", b"class_names", "dataset_fingerprint", b"dataset_fingerprint", "device", b"device", "device_name", b"device_name", "environment", b"environment", "parameters", b"parameters", "test_images", b"test_images", "train_images", b"train_images"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -445,6 +636,61 @@ class EpochResult(_message.Message):
 Global___EpochResult: _TypeAlias = EpochResult  # noqa: Y015
 
 @_typing.final
+class JobPaused(_message.Message):
+    """The job was set aside."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why, in UPPER_SNAKE_CASE, for programs: "REQUESTED" by a caller, or
+    "STORAGE" (a checkpoint could not be written: nothing is lost, and the job
+    goes on when it is resumed).
+    """
+    message: _builtins.str
+    """What happened and what to do about it, for people."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobPaused: _TypeAlias = JobPaused  # noqa: Y015
+
+@_typing.final
+class JobResumed(_message.Message):
+    """The job waits for a device again after a pause."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPLETED_EPOCHS_FIELD_NUMBER: _builtins.int
+    QUEUE_POSITION_FIELD_NUMBER: _builtins.int
+    completed_epochs: _builtins.int
+    """The epoch after which it goes on; 0 where none is complete."""
+    queue_position: _builtins.int
+    """How many jobs will start before it."""
+    def __init__(
+        self,
+        *,
+        completed_epochs: _builtins.int = ...,
+        queue_position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_epochs", b"completed_epochs", "queue_position", b"queue_position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobResumed: _TypeAlias = JobResumed  # noqa: Y015
+
+@_typing.final
 class JobFinished(_message.Message):
     """The job reached its final state."""
 
@@ -500,6 +746,7 @@ class JobProgress(_message.Message):
     TOTAL_IMAGES_FIELD_NUMBER: _builtins.int
     QUEUE_POSITION_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
+    TIME_LEFT_FIELD_NUMBER: _builtins.int
     phase: Global___JobPhase.ValueType
     """What the worker is doing."""
     epoch: _builtins.int
@@ -512,6 +759,12 @@ class JobProgress(_message.Message):
     """How many jobs will start before it, while it is queued."""
     attempts: _builtins.int
     """How many workers have been started on the job."""
+    @_builtins.property
+    def time_left(self) -> _duration_pb2.Duration:
+        """How long the job will still take once it runs, by its epochs so far; unset
+        before the first is complete.
+        """
+
     def __init__(
         self,
         *,
@@ -521,10 +774,11 @@ class JobProgress(_message.Message):
         total_images: _builtins.int = ...,
         queue_position: _builtins.int = ...,
         attempts: _builtins.int = ...,
+        time_left: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time_left", b"time_left"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "completed_images", b"completed_images", "epoch", b"epoch", "phase", b"phase", "queue_position", b"queue_position", "total_images", b"total_images"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "completed_images", b"completed_images", "epoch", b"epoch", "phase", b"phase", "queue_position", b"queue_position", "time_left", b"time_left", "total_images", b"total_images"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -110,6 +110,7 @@ class ModelEpoch(_message.Message):
     TRAIN_ACCURACY_FIELD_NUMBER: _builtins.int
     TEST_ACCURACY_FIELD_NUMBER: _builtins.int
     WEIGHTS_SHA256_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The resource name, "models/{job_id}/epochs/{epoch}"."""
     epoch: _builtins.int
@@ -120,6 +121,10 @@ class ModelEpoch(_message.Message):
     """The fraction of the test set that is classified rightly, in [0, 1]."""
     weights_sha256: _builtins.str
     """The SHA-256 of the weights file, in hexadecimal."""
+    kept: _builtins.bool
+    """Whether its checkpoint is kept: the job's retention may have dropped it,
+    and then it answers no calls.
+    """
     def __init__(
         self,
         *,
@@ -128,10 +133,11 @@ class ModelEpoch(_message.Message):
         train_accuracy: _builtins.float = ...,
         test_accuracy: _builtins.float = ...,
         weights_sha256: _builtins.str = ...,
+        kept: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "name", b"name", "test_accuracy", b"test_accuracy", "train_accuracy", b"train_accuracy", "weights_sha256", b"weights_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "kept", b"kept", "name", b"name", "test_accuracy", b"test_accuracy", "train_accuracy", b"train_accuracy", "weights_sha256", b"weights_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -23,29 +23,36 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from leadline.v1 import job_pb2 as leadline_dot_v1_dot_job__pb2
 from leadline.v1 import training_spec_pb2 as leadline_dot_v1_dot_training__spec__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"leadline/v1/training_service.proto\x12\x0bleadline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x15leadline/v1/job.proto\x1a\x1fleadline/v1/training_spec.proto\"\x9c\x01\n\x0fTrainJobRequest\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.leadline.v1.TrainingSpec\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x34\n\x11progress_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x61\x66ter_sequence\x18\x04 \x01(\x05\"m\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x05\x12\x34\n\x11progress_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"_\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12%\n\x06states\x18\x03 \x03(\x0e\x32\x15.leadline.v1.JobState\"K\n\x10ListJobsResponse\x12\x1e\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.leadline.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10\x43\x61ncelJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\xd6\x02\n\x0fTrainingService\x12\x41\n\x08TrainJob\x12\x1c.leadline.v1.TrainJobRequest\x1a\x15.leadline.v1.JobEvent0\x01\x12\x41\n\x08WatchJob\x12\x1c.leadline.v1.WatchJobRequest\x1a\x15.leadline.v1.JobEvent0\x01\x12\x36\n\x06GetJob\x12\x1a.leadline.v1.GetJobRequest\x1a\x10.leadline.v1.Job\x12G\n\x08ListJobs\x12\x1c.leadline.v1.ListJobsRequest\x1a\x1d.leadline.v1.ListJobsResponse\x12<\n\tCancelJob\x12\x1d.leadline.v1.CancelJobRequest\x1a\x10.leadline.v1.Jobb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"leadline/v1/training_service.proto\x12\x0bleadline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x15leadline/v1/job.proto\x1a\x1fleadline/v1/training_spec.proto\"\xc6\x01\n\x0fTrainJobRequest\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.leadline.v1.TrainingSpec\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x34\n\x11progress_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x61\x66ter_sequence\x18\x04 \x01(\x05\x12(\n\x07options\x18\x05 \x01(\x0b\x32\x17.leadline.v1.JobOptions\"m\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x05\x12\x34\n\x11progress_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"_\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12%\n\x06states\x18\x03 \x03(\x0e\x32\x15.leadline.v1.JobState\"K\n\x10ListJobsResponse\x12\x1e\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.leadline.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10\x43\x61ncelJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1f\n\x0fPauseJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\" \n\x10ResumeJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\" \n\x10\x44\x65leteJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\x94\x04\n\x0fTrainingService\x12\x41\n\x08TrainJob\x12\x1c.leadline.v1.TrainJobRequest\x1a\x15.leadline.v1.JobEvent0\x01\x12\x41\n\x08WatchJob\x12\x1c.leadline.v1.WatchJobRequest\x1a\x15.leadline.v1.JobEvent0\x01\x12\x36\n\x06GetJob\x12\x1a.leadline.v1.GetJobRequest\x1a\x10.leadline.v1.Job\x12G\n\x08ListJobs\x12\x1c.leadline.v1.ListJobsRequest\x1a\x1d.leadline.v1.ListJobsResponse\x12<\n\tCancelJob\x12\x1d.leadline.v1.CancelJobRequest\x1a\x10.leadline.v1.Job\x12:\n\x08PauseJob\x12\x1c.leadline.v1.PauseJobRequest\x1a\x10.leadline.v1.Job\x12<\n\tResumeJob\x12\x1d.leadline.v1.ResumeJobRequest\x1a\x10.leadline.v1.Job\x12\x42\n\tDeleteJob\x12\x1d.leadline.v1.DeleteJobRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'leadline.v1.training_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TRAINJOBREQUEST']._serialized_start=140
-  _globals['_TRAINJOBREQUEST']._serialized_end=296
-  _globals['_WATCHJOBREQUEST']._serialized_start=298
-  _globals['_WATCHJOBREQUEST']._serialized_end=407
-  _globals['_GETJOBREQUEST']._serialized_start=409
-  _globals['_GETJOBREQUEST']._serialized_end=438
-  _globals['_LISTJOBSREQUEST']._serialized_start=440
-  _globals['_LISTJOBSREQUEST']._serialized_end=535
-  _globals['_LISTJOBSRESPONSE']._serialized_start=537
-  _globals['_LISTJOBSRESPONSE']._serialized_end=612
-  _globals['_CANCELJOBREQUEST']._serialized_start=614
-  _globals['_CANCELJOBREQUEST']._serialized_end=646
-  _globals['_TRAININGSERVICE']._serialized_start=649
-  _globals['_TRAININGSERVICE']._serialized_end=991
+  _globals['_TRAINJOBREQUEST']._serialized_start=169
+  _globals['_TRAINJOBREQUEST']._serialized_end=367
+  _globals['_WATCHJOBREQUEST']._serialized_start=369
+  _globals['_WATCHJOBREQUEST']._serialized_end=478
+  _globals['_GETJOBREQUEST']._serialized_start=480
+  _globals['_GETJOBREQUEST']._serialized_end=509
+  _globals['_LISTJOBSREQUEST']._serialized_start=511
+  _globals['_LISTJOBSREQUEST']._serialized_end=606
+  _globals['_LISTJOBSRESPONSE']._serialized_start=608
+  _globals['_LISTJOBSRESPONSE']._serialized_end=683
+  _globals['_CANCELJOBREQUEST']._serialized_start=685
+  _globals['_CANCELJOBREQUEST']._serialized_end=717
+  _globals['_PAUSEJOBREQUEST']._serialized_start=719
+  _globals['_PAUSEJOBREQUEST']._serialized_end=750
+  _globals['_RESUMEJOBREQUEST']._serialized_start=752
+  _globals['_RESUMEJOBREQUEST']._serialized_end=784
+  _globals['_DELETEJOBREQUEST']._serialized_start=786
+  _globals['_DELETEJOBREQUEST']._serialized_end=818
+  _globals['_TRAININGSERVICE']._serialized_start=821
+  _globals['_TRAININGSERVICE']._serialized_end=1353
 # @@protoc_insertion_point(module_scope)

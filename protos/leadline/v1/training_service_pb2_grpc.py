@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from leadline.v1 import job_pb2 as leadline_dot_v1_dot_job__pb2
 from leadline.v1 import training_service_pb2 as leadline_dot_v1_dot_training__service__pb2
 
@@ -27,7 +28,7 @@ if _version_not_supported:
 
 
 class TrainingServiceStub(object):
-    """Training jobs: submit, follow, list, cancel.
+    """Training jobs: submit, follow, list, pause, resume, cancel, delete.
     """
 
     def __init__(self, channel):
@@ -61,10 +62,25 @@ class TrainingServiceStub(object):
                 request_serializer=leadline_dot_v1_dot_training__service__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=leadline_dot_v1_dot_job__pb2.Job.FromString,
                 _registered_method=True)
+        self.PauseJob = channel.unary_unary(
+                '/leadline.v1.TrainingService/PauseJob',
+                request_serializer=leadline_dot_v1_dot_training__service__pb2.PauseJobRequest.SerializeToString,
+                response_deserializer=leadline_dot_v1_dot_job__pb2.Job.FromString,
+                _registered_method=True)
+        self.ResumeJob = channel.unary_unary(
+                '/leadline.v1.TrainingService/ResumeJob',
+                request_serializer=leadline_dot_v1_dot_training__service__pb2.ResumeJobRequest.SerializeToString,
+                response_deserializer=leadline_dot_v1_dot_job__pb2.Job.FromString,
+                _registered_method=True)
+        self.DeleteJob = channel.unary_unary(
+                '/leadline.v1.TrainingService/DeleteJob',
+                request_serializer=leadline_dot_v1_dot_training__service__pb2.DeleteJobRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
 
 
 class TrainingServiceServicer(object):
-    """Training jobs: submit, follow, list, cancel.
+    """Training jobs: submit, follow, list, pause, resume, cancel, delete.
     """
 
     def TrainJob(self, request, context):
@@ -73,9 +89,10 @@ class TrainingServiceServicer(object):
         the stream does not cancel the job.
 
         Errors: INVALID_ARGUMENT with a violation a field; ALREADY_EXISTS where
-        `request_id` was used with another spec; RESOURCE_EXHAUSTED where the
-        queue is full; UNAVAILABLE while the server shuts down: the job goes on
-        after a restart, so follow it with `WatchJob`.
+        `request_id` was used with another spec or other options;
+        RESOURCE_EXHAUSTED where the queue is full; UNAVAILABLE while the server
+        shuts down, or its disk takes no writes: repeat the call with its
+        `request_id`, or follow the job with `WatchJob`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,12 +125,46 @@ class TrainingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CancelJob(self, request, context):
-        """Cancels a job that is queued or running, mid-epoch too, and returns it in
-        its final state; its completed epochs stay usable. Cancelling a cancelled
+        """Cancels a job that is queued, running or paused, mid-epoch too, and returns
+        it in its final state; its completed epochs stay usable. Cancelling a cancelled
         job changes nothing and succeeds.
 
         Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job has
         already succeeded or failed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseJob(self, request, context):
+        """Sets a queued or running job aside, mid-epoch too, and returns it; what the
+        present epoch has done is lost, complete epochs are not. Pausing a paused
+        job changes nothing and succeeds.
+
+        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
+        in a final state.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeJob(self, request, context):
+        """Queues a paused job again, to go on after its last complete epoch, and
+        returns it. Resuming a job that waits or runs changes nothing and succeeds.
+
+        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
+        in a final state.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteJob(self, request, context):
+        """Deletes a job in its final state for good: its events, its model, its
+        checkpoints.
+
+        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
+        not in a final state: cancel it first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -147,6 +198,21 @@ def add_TrainingServiceServicer_to_server(servicer, server):
                     request_deserializer=leadline_dot_v1_dot_training__service__pb2.CancelJobRequest.FromString,
                     response_serializer=leadline_dot_v1_dot_job__pb2.Job.SerializeToString,
             ),
+            'PauseJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseJob,
+                    request_deserializer=leadline_dot_v1_dot_training__service__pb2.PauseJobRequest.FromString,
+                    response_serializer=leadline_dot_v1_dot_job__pb2.Job.SerializeToString,
+            ),
+            'ResumeJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeJob,
+                    request_deserializer=leadline_dot_v1_dot_training__service__pb2.ResumeJobRequest.FromString,
+                    response_serializer=leadline_dot_v1_dot_job__pb2.Job.SerializeToString,
+            ),
+            'DeleteJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteJob,
+                    request_deserializer=leadline_dot_v1_dot_training__service__pb2.DeleteJobRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'leadline.v1.TrainingService', rpc_method_handlers)
@@ -156,7 +222,7 @@ def add_TrainingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TrainingService(object):
-    """Training jobs: submit, follow, list, cancel.
+    """Training jobs: submit, follow, list, pause, resume, cancel, delete.
     """
 
     @staticmethod
@@ -284,6 +350,87 @@ class TrainingService(object):
             '/leadline.v1.TrainingService/CancelJob',
             leadline_dot_v1_dot_training__service__pb2.CancelJobRequest.SerializeToString,
             leadline_dot_v1_dot_job__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/leadline.v1.TrainingService/PauseJob',
+            leadline_dot_v1_dot_training__service__pb2.PauseJobRequest.SerializeToString,
+            leadline_dot_v1_dot_job__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/leadline.v1.TrainingService/ResumeJob',
+            leadline_dot_v1_dot_training__service__pb2.ResumeJobRequest.SerializeToString,
+            leadline_dot_v1_dot_job__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/leadline.v1.TrainingService/DeleteJob',
+            leadline_dot_v1_dot_training__service__pb2.DeleteJobRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from google.protobuf import empty_pb2 as _empty_pb2
 from grpc import aio as _aio
 from leadline.v1 import job_pb2 as _job_pb2
 from leadline.v1 import training_service_pb2 as _training_service_pb2
@@ -28,7 +29,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TrainingServiceStub:
-    """Training jobs: submit, follow, list, cancel."""
+    """Training jobs: submit, follow, list, pause, resume, cancel, delete."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -40,9 +41,10 @@ class TrainingServiceStub:
     the stream does not cancel the job.
 
     Errors: INVALID_ARGUMENT with a violation a field; ALREADY_EXISTS where
-    `request_id` was used with another spec; RESOURCE_EXHAUSTED where the
-    queue is full; UNAVAILABLE while the server shuts down: the job goes on
-    after a restart, so follow it with `WatchJob`.
+    `request_id` was used with another spec or other options;
+    RESOURCE_EXHAUSTED where the queue is full; UNAVAILABLE while the server
+    shuts down, or its disk takes no writes: repeat the call with its
+    `request_id`, or follow the job with `WatchJob`.
     """
     WatchJob: _grpc.UnaryStreamMultiCallable[_training_service_pb2.WatchJobRequest, _job_pb2.JobEvent]
     """Follows a job from any point: replays the events after `after_sequence`,
@@ -57,17 +59,39 @@ class TrainingServiceStub:
     ListJobs: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ListJobsRequest, _training_service_pb2.ListJobsResponse]
     """Lists jobs, the newest first. Errors: INVALID_ARGUMENT."""
     CancelJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.CancelJobRequest, _job_pb2.Job]
-    """Cancels a job that is queued or running, mid-epoch too, and returns it in
-    its final state; its completed epochs stay usable. Cancelling a cancelled
+    """Cancels a job that is queued, running or paused, mid-epoch too, and returns
+    it in its final state; its completed epochs stay usable. Cancelling a cancelled
     job changes nothing and succeeds.
 
     Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job has
     already succeeded or failed.
     """
+    PauseJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.PauseJobRequest, _job_pb2.Job]
+    """Sets a queued or running job aside, mid-epoch too, and returns it; what the
+    present epoch has done is lost, complete epochs are not. Pausing a paused
+    job changes nothing and succeeds.
+
+    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
+    in a final state.
+    """
+    ResumeJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ResumeJobRequest, _job_pb2.Job]
+    """Queues a paused job again, to go on after its last complete epoch, and
+    returns it. Resuming a job that waits or runs changes nothing and succeeds.
+
+    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
+    in a final state.
+    """
+    DeleteJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.DeleteJobRequest, _empty_pb2.Empty]
+    """Deletes a job in its final state for good: its events, its model, its
+    checkpoints.
+
+    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
+    not in a final state: cancel it first.
+    """
 
 @_typing.type_check_only
 class TrainingServiceAsyncStub(TrainingServiceStub):
-    """Training jobs: submit, follow, list, cancel."""
+    """Training jobs: submit, follow, list, pause, resume, cancel, delete."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     TrainJob: _aio.UnaryStreamMultiCallable[_training_service_pb2.TrainJobRequest, _job_pb2.JobEvent]  # type: ignore[assignment]
@@ -76,9 +100,10 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     the stream does not cancel the job.
 
     Errors: INVALID_ARGUMENT with a violation a field; ALREADY_EXISTS where
-    `request_id` was used with another spec; RESOURCE_EXHAUSTED where the
-    queue is full; UNAVAILABLE while the server shuts down: the job goes on
-    after a restart, so follow it with `WatchJob`.
+    `request_id` was used with another spec or other options;
+    RESOURCE_EXHAUSTED where the queue is full; UNAVAILABLE while the server
+    shuts down, or its disk takes no writes: repeat the call with its
+    `request_id`, or follow the job with `WatchJob`.
     """
     WatchJob: _aio.UnaryStreamMultiCallable[_training_service_pb2.WatchJobRequest, _job_pb2.JobEvent]  # type: ignore[assignment]
     """Follows a job from any point: replays the events after `after_sequence`,
@@ -93,16 +118,38 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     ListJobs: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ListJobsRequest, _training_service_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Lists jobs, the newest first. Errors: INVALID_ARGUMENT."""
     CancelJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.CancelJobRequest, _job_pb2.Job]  # type: ignore[assignment]
-    """Cancels a job that is queued or running, mid-epoch too, and returns it in
-    its final state; its completed epochs stay usable. Cancelling a cancelled
+    """Cancels a job that is queued, running or paused, mid-epoch too, and returns
+    it in its final state; its completed epochs stay usable. Cancelling a cancelled
     job changes nothing and succeeds.
 
     Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job has
     already succeeded or failed.
     """
+    PauseJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.PauseJobRequest, _job_pb2.Job]  # type: ignore[assignment]
+    """Sets a queued or running job aside, mid-epoch too, and returns it; what the
+    present epoch has done is lost, complete epochs are not. Pausing a paused
+    job changes nothing and succeeds.
+
+    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
+    in a final state.
+    """
+    ResumeJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ResumeJobRequest, _job_pb2.Job]  # type: ignore[assignment]
+    """Queues a paused job again, to go on after its last complete epoch, and
+    returns it. Resuming a job that waits or runs changes nothing and succeeds.
+
+    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
+    in a final state.
+    """
+    DeleteJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.DeleteJobRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """Deletes a job in its final state for good: its events, its model, its
+    checkpoints.
+
+    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
+    not in a final state: cancel it first.
+    """
 
 class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Training jobs: submit, follow, list, cancel."""
+    """Training jobs: submit, follow, list, pause, resume, cancel, delete."""
 
     @_abc_1.abstractmethod
     def TrainJob(
@@ -115,9 +162,10 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         the stream does not cancel the job.
 
         Errors: INVALID_ARGUMENT with a violation a field; ALREADY_EXISTS where
-        `request_id` was used with another spec; RESOURCE_EXHAUSTED where the
-        queue is full; UNAVAILABLE while the server shuts down: the job goes on
-        after a restart, so follow it with `WatchJob`.
+        `request_id` was used with another spec or other options;
+        RESOURCE_EXHAUSTED where the queue is full; UNAVAILABLE while the server
+        shuts down, or its disk takes no writes: repeat the call with its
+        `request_id`, or follow the job with `WatchJob`.
         """
 
     @_abc_1.abstractmethod
@@ -156,12 +204,52 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.CancelJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
-        """Cancels a job that is queued or running, mid-epoch too, and returns it in
-        its final state; its completed epochs stay usable. Cancelling a cancelled
+        """Cancels a job that is queued, running or paused, mid-epoch too, and returns
+        it in its final state; its completed epochs stay usable. Cancelling a cancelled
         job changes nothing and succeeds.
 
         Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job has
         already succeeded or failed.
+        """
+
+    @_abc_1.abstractmethod
+    def PauseJob(
+        self,
+        request: _training_service_pb2.PauseJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
+        """Sets a queued or running job aside, mid-epoch too, and returns it; what the
+        present epoch has done is lost, complete epochs are not. Pausing a paused
+        job changes nothing and succeeds.
+
+        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
+        in a final state.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeJob(
+        self,
+        request: _training_service_pb2.ResumeJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
+        """Queues a paused job again, to go on after its last complete epoch, and
+        returns it. Resuming a job that waits or runs changes nothing and succeeds.
+
+        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
+        in a final state.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteJob(
+        self,
+        request: _training_service_pb2.DeleteJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """Deletes a job in its final state for good: its events, its model, its
+        checkpoints.
+
+        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
+        not in a final state: cancel it first.
         """
 
 def add_TrainingServiceServicer_to_server(servicer: TrainingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

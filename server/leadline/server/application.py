@@ -5,7 +5,7 @@ import fcntl
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +22,15 @@ from leadline.server.api.interceptors import CallInterceptor
 from leadline.server.api.pages import PageTokens
 from leadline.server.api.server import GrpcServer, Servicers
 from leadline.server.api.training import TrainingServicer
+from leadline.server.artifacts import Artifacts
 from leadline.server.datasets import prepare_datasets
-from leadline.server.devices import inference_device, training_devices
+from leadline.server.devices import available_cores, inference_device, training_devices
+from leadline.server.errors import StorageError
 from leadline.server.inspection.misclassified import Inspector
 from leadline.server.jobs.database import open_database
 from leadline.server.jobs.feed import JobFeed
-from leadline.server.jobs.job import Job
+from leadline.server.jobs.job import Job, Model
+from leadline.server.jobs.options import Retention, RetentionPolicy
 from leadline.server.jobs.scheduler import Scheduler
 from leadline.server.jobs.service import JobService
 from leadline.server.jobs.store import JobStore
@@ -143,8 +146,8 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
     data = DataDir(settings.data_dir)
     async with AsyncExitStack() as stack:
         stack.enter_context(data.locked())
-        await _prepare(settings, data)
-        core = _Core(settings=settings, data=data, store=_open_store(data))
+        fingerprints = await _prepare(settings, data)
+        core = _Core(settings, data, _open_store(data), fingerprints)
         stack.callback(core.threads.close)
         scheduler = _scheduler(core)
         servicers = _servicers(core, scheduler, stack)
@@ -172,19 +175,23 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
 class _Core:
     """What most parts of the service share."""
 
-    def __init__(self, *, settings: Settings, data: DataDir, store: JobStore) -> None:
+    def __init__(
+        self, settings: Settings, data: DataDir, store: JobStore, fingerprints: Mapping[str, str]
+    ) -> None:
         self.settings = settings
         self.data = data
         self.store = store
+        self.fingerprints = fingerprints
+        self.artifacts = Artifacts(data.models)
         self.threads = Threads("store", _STORE_THREADS)
         self.feed = JobFeed()
         self.metrics = Metrics()
         self.metrics.watch_jobs(store.count_by_state)
 
 
-async def _prepare(settings: Settings, data: DataDir) -> None:
+async def _prepare(settings: Settings, data: DataDir) -> dict[str, str]:
     try:
-        await asyncio.to_thread(
+        return await asyncio.to_thread(
             prepare_datasets,
             settings.datasets,
             data.datasets,
@@ -207,23 +214,31 @@ def _open_store(data: DataDir) -> JobStore:
 def _scheduler(core: _Core) -> Scheduler:
     settings, data = core.settings, core.data
 
-    def assign(job: Job, device: str) -> Assignment:
-        source = settings.dataset_sources.get(job.spec.dataset)
+    def assign(job: Job, model: Model | None, device: str) -> Assignment:
+        dataset = job.spec.dataset
+        source = settings.dataset_sources.get(dataset)
         if source is None:
             raise DatasetError(
-                f"this server no longer knows the dataset {job.spec.dataset!r}: "
+                f"this server no longer knows the dataset {dataset!r}: "
                 "start it with --dataset for it, and submit the job again"
             )
+        threads = settings.worker_threads or available_cores()
         return Assignment(
             job_id=job.job_id,
             attempt=job.attempts,
             spec=job.spec,
             completed_epochs=job.completed_epochs,
+            resume_from=_resume_points(core.artifacts, model),
             device=device,
-            threads=settings.worker_threads or os.cpu_count() or 1,
+            # As it began, whatever the server's setting is now: another number
+            # would sum in another order, and end at other weights.
+            threads=job.environment.threads if job.environment else threads,
             dataset_source=source,
             dataset_cache=str(data.datasets),
-            checkpoint_folder=str(data.models / job.job_id),
+            dataset_fingerprint=model.started.dataset_fingerprint
+            if model
+            else core.fingerprints.get(dataset, ""),
+            checkpoint_folder=str(core.artifacts.folder(job.job_id, job.attempts)),
             max_image_pixels=settings.max_image_pixels,
         )
 
@@ -232,17 +247,30 @@ def _scheduler(core: _Core) -> Scheduler:
         threads=core.threads,
         feed=core.feed,
         pool=WorkerPool(spares=settings.spare_workers, niceness=settings.worker_niceness),
+        artifacts=core.artifacts,
         assign=assign,
         observer=core.metrics,
         devices=training_devices(settings.devices) * settings.jobs_per_device,
         max_attempts=settings.max_attempts,
+        silence_limit=settings.worker_silence_seconds,
+    )
+
+
+def _resume_points(artifacts: Artifacts, model: Model | None) -> tuple[tuple[int, str], ...]:
+    """A model's checkpoints, the newest first."""
+    if model is None:
+        return ()
+    kept = [epoch for epoch in reversed(model.epochs) if epoch.is_kept]
+    return tuple(
+        (epoch.result.epoch, str(artifacts.folder(model.job.job_id, epoch.attempt)))
+        for epoch in kept
     )
 
 
 def _servicers(core: _Core, scheduler: Scheduler, stack: AsyncExitStack) -> Servicers:
     settings, data = core.settings, core.data
     tokens = PageTokens.load(data.page_key)
-    catalog = Catalog(store=core.store, threads=core.threads, models_folder=data.models)
+    catalog = Catalog(store=core.store, threads=core.threads, artifacts=core.artifacts)
     predictor = Predictor(
         device=torch.device(inference_device(settings.inference_device)),
         threads=settings.inference_threads,
@@ -258,8 +286,11 @@ def _servicers(core: _Core, scheduler: Scheduler, stack: AsyncExitStack) -> Serv
         threads=core.threads,
         feed=core.feed,
         scheduler=scheduler,
+        artifacts=core.artifacts,
         datasets=settings.dataset_sources,
         max_queued_jobs=settings.max_queued_jobs,
+        default_retention=Retention(policy=RetentionPolicy(settings.retention)),
+        keepalive_seconds=settings.stream_keepalive_seconds,
     )
     limits = InputLimits(
         images=settings.max_images_per_request,
@@ -287,7 +318,11 @@ def _servicers(core: _Core, scheduler: Scheduler, stack: AsyncExitStack) -> Serv
 
 @asynccontextmanager
 async def _scheduling(core: _Core, scheduler: Scheduler) -> AsyncIterator[None]:
-    recovered = await core.threads.run(core.store.recover)
+    try:
+        recovered = await core.threads.run(core.store.recover)
+        await core.threads.run(core.artifacts.sweep, core.store.job_ids())
+    except (StorageError, OSError) as error:
+        raise StartupError(f"the data directory {core.data.root} is unusable: {error}") from error
     if recovered:
         _LOG.info("jobs go on after their last complete epoch", jobs=list(recovered))
     task = asyncio.create_task(scheduler.run(), name="scheduler")

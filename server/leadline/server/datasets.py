@@ -12,11 +12,14 @@ from leadline.models.datasets import DatasetError, check_source, open_dataset
 _LOG = structlog.get_logger(__name__)
 
 
-def prepare_datasets(sources: Mapping[str, str], cache: Path, *, max_pixels: int) -> None:
+def prepare_datasets(sources: Mapping[str, str], cache: Path, *, max_pixels: int) -> dict[str, str]:
     """Opens each source, which decodes it where that was not done before. Blocks.
 
     A wrong archive so stops the server at its start, not a job at its first
     epoch. The built-in datasets need no such check.
+
+    Returns:
+        The fingerprint of each source, by its name.
 
     Raises:
         DatasetError: a source cannot be used; the message names the dataset.
@@ -26,11 +29,10 @@ def prepare_datasets(sources: Mapping[str, str], cache: Path, *, max_pixels: int
             check_source(source)
         except DatasetError as error:
             raise DatasetError(f"dataset {name}: {error}") from error
-    for name, source in sources.items():
-        _prepare(name, source, cache, max_pixels)
+    return {name: _prepare(name, source, cache, max_pixels) for name, source in sources.items()}
 
 
-def _prepare(name: str, source: str, cache: Path, max_pixels: int) -> None:
+def _prepare(name: str, source: str, cache: Path, max_pixels: int) -> str:
     columns = (
         TextColumn("decoding {task.description}"),
         BarColumn(),
@@ -58,3 +60,4 @@ def _prepare(name: str, source: str, cache: Path, max_pixels: int) -> None:
         test_images=len(dataset.test.labels),
         fingerprint=dataset.fingerprint,
     )
+    return dataset.fingerprint

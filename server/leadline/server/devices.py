@@ -1,6 +1,12 @@
 """Which devices there are."""
 
+import os
+from pathlib import Path
+
 import torch
+
+# What a container may use, in microseconds of each period, or "max".
+_CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def training_devices(setting: str) -> list[str]:
@@ -13,3 +19,15 @@ def training_devices(setting: str) -> list[str]:
 def inference_device(setting: str) -> str:
     """The device that `setting` names; "auto" is the first GPU, else the CPU."""
     return training_devices(setting)[0]
+
+
+def available_cores() -> int:
+    """The cores that this process may use, by its affinity and its container's quota."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = _CGROUP_QUOTA.read_text().split()
+    except (OSError, ValueError):
+        return cores
+    if quota == "max":
+        return cores
+    return max(1, min(cores, int(quota) // int(period)))

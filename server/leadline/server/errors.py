@@ -7,6 +7,7 @@
     ├── FailedPreconditionError   not in the present state of things
     ├── ResourceExhaustedError    a bounded queue is full; says when to try again
     ├── DataLossError             a file of the server's is missing or damaged
+    ├── StorageError              the disk or the database takes no writes
     ├── DeadlineExceededError     the caller's deadline passed while it waited
     └── UnavailableError          the server shuts down
 
@@ -99,6 +100,10 @@ class ResourceExhaustedError(ServiceError):
 
 class DataLossError(ServiceError):
     """A file that the server wrote is missing or damaged."""
+
+
+class StorageError(ServiceError):
+    """The disk or the database failed: what was asked for did not happen."""
 
 
 class DeadlineExceededError(ServiceError):

@@ -88,6 +88,20 @@ class Settings(BaseSettings):
         ge=1,
         description="Workers that may be lost in one epoch of a job before it fails.",
     )
+    worker_silence_seconds: float = Field(
+        default=30.0,
+        ge=3,
+        description="How long a worker may not be heard of before it is given up for lost.",
+    )
+    retention: Literal["all", "best_and_last"] = Field(
+        default="all",
+        description="Which checkpoints are kept of jobs that do not say it themselves.",
+    )
+    stream_keepalive_seconds: float = Field(
+        default=15.0,
+        ge=0.1,
+        description="How long a stream of events may be quiet before progress is sent in it.",
+    )
     spare_workers: int = Field(
         default=1,
         ge=0,

@@ -3,19 +3,24 @@
 from datetime import datetime
 from typing import Any, Literal, get_args
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from leadline.models.spec import Optimizer, TrainingSpec
 from leadline.server.errors import InvalidArgumentError
 from leadline.server.jobs.job import (
+    Environment,
     EpochCompleted,
     Event,
     Failure,
     Finished,
     Model,
+    Paused,
     Queued,
+    Resumed,
     Started,
 )
+from leadline.server.jobs.options import JobOptions, Retention, RetentionPolicy
 from leadline.server.jobs.service import JobView, ProgressView
 from leadline.server.jobs.states import JobState
 from leadline.v1 import job_pb2, model_pb2, training_spec_pb2
@@ -33,11 +38,21 @@ STATES: dict[JobState, job_pb2.JobState.ValueType] = {
     JobState.SUCCEEDED: job_pb2.JOB_STATE_SUCCEEDED,
     JobState.FAILED: job_pb2.JOB_STATE_FAILED,
     JobState.CANCELLED: job_pb2.JOB_STATE_CANCELLED,
+    JobState.PAUSED: job_pb2.JOB_STATE_PAUSED,
 }
 STATE_OF = {number: state for state, number in STATES.items()}
 
+_POLICIES: dict[RetentionPolicy, job_pb2.RetentionPolicy.ValueType] = {
+    RetentionPolicy.ALL: job_pb2.RETENTION_POLICY_ALL,
+    RetentionPolicy.BEST_AND_LAST: job_pb2.RETENTION_POLICY_BEST_AND_LAST,
+    RetentionPolicy.EVERY_NTH: job_pb2.RETENTION_POLICY_EVERY_NTH,
+}
+_POLICY_OF = {number: policy for policy, number in _POLICIES.items()}
+
 _PHASES: dict[str, job_pb2.JobPhase.ValueType] = {
     "queued": job_pb2.JOB_PHASE_QUEUED,
+    "starting": job_pb2.JOB_PHASE_STARTING,
+    "paused": job_pb2.JOB_PHASE_PAUSED,
     "preparing_dataset": job_pb2.JOB_PHASE_PREPARING_DATASET,
     "training": job_pb2.JOB_PHASE_TRAINING,
     "evaluating": job_pb2.JOB_PHASE_EVALUATING,
@@ -86,6 +101,44 @@ def from_spec(spec: TrainingSpec) -> training_spec_pb2.TrainingSpec:
     )
 
 
+def to_options(message: job_pb2.JobOptions, default: Retention) -> JobOptions:
+    """The options, their unset fields filled with the defaults.
+
+    Raises:
+        InvalidArgumentError: the retention policy is not known.
+    """
+    return JobOptions(
+        priority=message.priority,
+        time_limit=to_seconds(message.time_limit) if message.HasField("time_limit") else None,
+        retention=_to_retention(message.retention, default),
+    )
+
+
+def to_seconds(duration: Duration) -> float:
+    """The duration in seconds."""
+    return duration.seconds + duration.nanos / 1e9
+
+
+def _to_retention(message: job_pb2.Retention, default: Retention) -> Retention:
+    if message.policy == job_pb2.RETENTION_POLICY_UNSPECIFIED and not message.every_nth:
+        return default
+    if message.policy not in _POLICY_OF:
+        raise InvalidArgumentError.of(
+            "options.retention.policy", f"is {message.policy}, which this server does not know"
+        )
+    return Retention(policy=_POLICY_OF[message.policy], every_nth=message.every_nth)
+
+
+def _from_options(options: JobOptions) -> job_pb2.JobOptions:
+    return job_pb2.JobOptions(
+        priority=options.priority,
+        time_limit=_duration(options.time_limit),
+        retention=job_pb2.Retention(
+            policy=_POLICIES[options.retention.policy], every_nth=options.retention.every_nth
+        ),
+    )
+
+
 def from_job(view: JobView) -> job_pb2.Job:
     """The job as it stands."""
     job = view.job
@@ -106,6 +159,10 @@ def from_job(view: JobView) -> job_pb2.Job:
         attempts=job.attempts,
         latest_sequence=job.latest_sequence,
         queue_position=view.queue_position,
+        options=_from_options(job.options),
+        deadline=_timestamp(job.deadline),
+        pause=_paused(job.pause) if job.pause else None,
+        environment=_environment(job.environment) if job.environment else None,
     )
 
 
@@ -125,6 +182,15 @@ def from_event(event: Event) -> job_pb2.JobEvent:
             message.started.MergeFrom(_from_started(body))
         case EpochCompleted() as body:
             message.epoch.MergeFrom(from_epoch(event.job_id, body))
+        case Paused() as body:
+            message.paused.MergeFrom(_paused(body))
+        case Resumed() as body:
+            message.resumed.SetInParent()
+            message.resumed.MergeFrom(
+                job_pb2.JobResumed(
+                    completed_epochs=body.completed_epochs, queue_position=body.queue_position
+                )
+            )
         case Finished() as body:
             message.finished.MergeFrom(_from_finished(event.job_id, body))
     return message
@@ -142,6 +208,7 @@ def from_progress(view: ProgressView) -> job_pb2.JobEvent:
             total_images=progress.total_images,
             queue_position=view.queue_position,
             attempts=view.job.attempts,
+            time_left=_duration(view.seconds_left),
         ),
     )
     message.create_time.GetCurrentTime()
@@ -177,11 +244,12 @@ def from_model(model: Model) -> model_pb2.Model:
         class_names=model.started.class_names,
         epochs=[
             model_pb2.ModelEpoch(
-                name=f"models/{job.job_id}/epochs/{epoch.epoch}",
-                epoch=epoch.epoch,
-                train_accuracy=epoch.train_accuracy,
-                test_accuracy=epoch.test_accuracy,
-                weights_sha256=epoch.weights_sha256,
+                name=f"models/{job.job_id}/epochs/{epoch.result.epoch}",
+                epoch=epoch.result.epoch,
+                train_accuracy=epoch.result.train_accuracy,
+                test_accuracy=epoch.result.test_accuracy,
+                weights_sha256=epoch.result.weights_sha256,
+                kept=epoch.is_kept,
             )
             for epoch in model.epochs
         ],
@@ -202,7 +270,21 @@ def _from_started(started: Started) -> job_pb2.JobStarted:
         class_names=started.class_names,
         parameters=started.parameters,
         dataset_fingerprint=started.dataset_fingerprint,
+        environment=_environment(started.environment),
     )
+
+
+def _environment(environment: Environment) -> job_pb2.JobEnvironment:
+    return job_pb2.JobEnvironment(
+        threads=environment.threads,
+        leadline_version=environment.leadline_version,
+        torch_version=environment.torch_version,
+        python_version=environment.python_version,
+    )
+
+
+def _paused(pause: Paused) -> job_pb2.JobPaused:
+    return job_pb2.JobPaused(reason=pause.reason, message=pause.message)
 
 
 def _from_finished(job_id: str, finished: Finished) -> job_pb2.JobFinished:
@@ -224,6 +306,14 @@ def _failure(failure: Failure | None) -> job_pb2.JobFailure | None:
 
 def _model_name(job_id: str, completed_epochs: int) -> str:
     return f"models/{job_id}" if completed_epochs else ""
+
+
+def _duration(seconds: float | None) -> Duration | None:
+    if seconds is None:
+        return None
+    duration = Duration()
+    duration.FromNanoseconds(int(seconds * 1e9))
+    return duration
 
 
 def _timestamp(moment: datetime | None) -> Timestamp | None:

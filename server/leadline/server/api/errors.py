@@ -22,6 +22,7 @@ from leadline.server.errors import (
     NotFoundError,
     ResourceExhaustedError,
     ServiceError,
+    StorageError,
     UnavailableError,
 )
 
@@ -75,6 +76,7 @@ _STATUS_OF: dict[type[ServiceError], tuple[grpc.StatusCode, Callable[..., Iterab
     ResourceExhaustedError: (grpc.StatusCode.RESOURCE_EXHAUSTED, _retry),
     DataLossError: (grpc.StatusCode.DATA_LOSS, _nothing_more),
     DeadlineExceededError: (grpc.StatusCode.DEADLINE_EXCEEDED, _nothing_more),
+    StorageError: (grpc.StatusCode.UNAVAILABLE, _nothing_more),
     UnavailableError: (grpc.StatusCode.UNAVAILABLE, _nothing_more),
 }
 

@@ -12,7 +12,7 @@ from leadline.server.api.names import parse_model
 from leadline.server.api.pages import PageTokens, page_size
 from leadline.server.api.selectors import to_selector
 from leadline.server.errors import InvalidArgumentError
-from leadline.server.jobs.store import JobStore, VariantFilter
+from leadline.server.jobs.queries import JobQueries, VariantFilter
 from leadline.server.serving.catalog import Catalog
 from leadline.server.serving.inputs import (
     InputLimits,
@@ -45,7 +45,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         *,
         catalog: Catalog,
         predictor: Predictor,
-        store: JobStore,
+        store: JobQueries,
         threads: Threads,
         tokens: PageTokens,
         limits: InputLimits,

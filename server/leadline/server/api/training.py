@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.empty_pb2 import Empty
 from grpc import aio
 
 from leadline.server.api.convert import (
@@ -13,6 +14,8 @@ from leadline.server.api.convert import (
     from_event,
     from_job,
     from_progress,
+    to_options,
+    to_seconds,
     to_spec,
 )
 from leadline.server.api.names import parse_job
@@ -30,7 +33,7 @@ _PROGRESS_SECONDS = (0.05, 3_600.0)
 
 
 class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
-    """Submits, follows, lists and cancels jobs."""
+    """Submits, follows, lists and steers jobs."""
 
     def __init__(self, jobs: JobService, tokens: PageTokens) -> None:
         self._jobs = jobs
@@ -44,7 +47,9 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         after_sequence = _sequence(request.after_sequence)
         interval = _interval(request.progress_interval, request.HasField("progress_interval"))
         job = await self._jobs.submit(
-            to_spec(request.spec), request_id=_request_id(request.request_id)
+            to_spec(request.spec),
+            to_options(request.options, self._jobs.default_retention),
+            request_id=_request_id(request.request_id),
         )
         async for message in self._follow(job.job_id, after_sequence, interval):
             yield message
@@ -90,6 +95,28 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         del context
         return from_job(await self._jobs.cancel(parse_job(request.name)))
 
+    async def PauseJob(  # noqa: N802
+        self, request: training_service_pb2.PauseJobRequest, context: Context
+    ) -> job_pb2.Job:
+        """Sets a job aside."""
+        del context
+        return from_job(await self._jobs.pause(parse_job(request.name)))
+
+    async def ResumeJob(  # noqa: N802
+        self, request: training_service_pb2.ResumeJobRequest, context: Context
+    ) -> job_pb2.Job:
+        """Queues a paused job again."""
+        del context
+        return from_job(await self._jobs.resume(parse_job(request.name)))
+
+    async def DeleteJob(  # noqa: N802
+        self, request: training_service_pb2.DeleteJobRequest, context: Context
+    ) -> Empty:
+        """Deletes a job and its model."""
+        del context
+        await self._jobs.delete(parse_job(request.name))
+        return Empty()
+
     async def _follow(
         self, job_id: str, after_sequence: int, interval: float | None
     ) -> AsyncIterator[job_pb2.JobEvent]:
@@ -118,7 +145,7 @@ def _sequence(after_sequence: int) -> int:
 def _interval(duration: Duration, is_set: bool) -> float | None:
     if not is_set:
         return None
-    seconds = duration.seconds + duration.nanos / 1e9
+    seconds = to_seconds(duration)
     least, most = _PROGRESS_SECONDS
     if not least <= seconds <= most:
         raise InvalidArgumentError.of(

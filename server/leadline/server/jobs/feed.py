@@ -1,21 +1,28 @@
 """How watchers of a job learn that it has news.
 
-Watchers pull: a notice only wakes them, and each reads from the store what it
-has not seen. So a slow watcher holds nothing but its own place, and nothing is
-queued for anyone.
+Watchers pull: a notice only wakes them, and each takes what it has not seen,
+from the latest events that are kept here or, further back, from the store. So
+a slow watcher holds nothing but its own place, and nothing is queued for
+anyone.
 """
 
 import asyncio
+from collections import deque
 
-from leadline.server.jobs.job import Progress
+from leadline.server.jobs.job import Event, Progress
+
+# Events of a running job that are kept at hand: watchers who keep up, however
+# many, then cost the store nothing.
+_EVENTS_AT_HAND = 32
 
 
 class JobFeed:
-    """Notices of changes, and the latest transient progress, by job id."""
+    """Notices of changes, latest events and transient progress, by job id."""
 
     def __init__(self) -> None:
         self._changes: dict[str, asyncio.Event] = {}
         self._progress: dict[str, Progress] = {}
+        self._latest: dict[str, deque[Event]] = {}
         self._closed = False
 
     @property
@@ -26,7 +33,7 @@ class JobFeed:
     def change(self, job_id: str) -> asyncio.Event:
         """The event that the job's next news will set.
 
-        Ask before reading the store: news in between then sets it.
+        Ask before reading: news in between then sets it.
         """
         if self._closed:
             closed = asyncio.Event()
@@ -39,16 +46,34 @@ class JobFeed:
         if change := self._changes.pop(job_id, None):
             change.set()
 
+    def publish(self, event: Event) -> None:
+        """Hands out an event, which must be durable already."""
+        latest = self._latest.setdefault(event.job_id, deque(maxlen=_EVENTS_AT_HAND))
+        if latest and event.sequence != latest[-1].sequence + 1:
+            latest.clear()  # some were told by other ways: what is at hand has no gaps
+        latest.append(event)
+        self.notify(event.job_id)
+
+    def latest(self, job_id: str, *, after: int) -> list[Event] | None:
+        """The events after the sequence `after`; None where only the store knows."""
+        latest = self._latest.get(job_id)
+        if not latest or not latest[0].sequence - 1 <= after < latest[-1].sequence:
+            return None
+        return [event for event in latest if event.sequence > after]
+
     def progress(self, job_id: str) -> Progress | None:
         """The latest progress of the job's present worker."""
         return self._progress.get(job_id)
 
-    def set_progress(self, job_id: str, progress: Progress | None) -> None:
-        """Replaces the latest progress; None where no worker has the job."""
-        if progress is None:
-            self._progress.pop(job_id, None)
-        else:
-            self._progress[job_id] = progress
+    def set_progress(self, job_id: str, progress: Progress) -> None:
+        """Replaces the latest progress."""
+        self._progress[job_id] = progress
+
+    def forget(self, job_id: str) -> None:
+        """Lets go of a job that no worker has any more, and wakes its watchers."""
+        self._progress.pop(job_id, None)
+        self._latest.pop(job_id, None)
+        self.notify(job_id)
 
     def close(self) -> None:
         """Wakes everyone for good."""

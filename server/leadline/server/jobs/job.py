@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Self
 
 from leadline.models.spec import TrainingSpec
+from leadline.server.jobs.options import JobOptions
 from leadline.server.jobs.states import JobState
 
 
@@ -14,6 +15,16 @@ class Failure:
 
     reason: str
     message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """What a job is trained with; `threads` are those on the CPU."""
+
+    threads: int
+    leadline_version: str
+    torch_version: str
+    python_version: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +57,7 @@ class Started:
     class_names: tuple[str, ...]
     parameters: int
     dataset_fingerprint: str
+    environment: Environment
 
     def to_dict(self) -> dict[str, Any]:
         """The event as JSON values."""
@@ -54,7 +66,13 @@ class Started:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The event that `to_dict` wrote."""
-        return cls(**{**values, "class_names": tuple(values["class_names"])})
+        return cls(
+            **{
+                **values,
+                "class_names": tuple(values["class_names"]),
+                "environment": Environment(**values["environment"]),
+            }
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +92,40 @@ class EpochCompleted:
     seconds: float
     images_per_second: float
     weights_sha256: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The event as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The event that `to_dict` wrote."""
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paused:
+    """The job was set aside: a reason for programs, a message for people."""
+
+    reason: str
+    message: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The event as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The event that `to_dict` wrote."""
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resumed:
+    """The job waits for a device again after a pause."""
+
+    completed_epochs: int
+    queue_position: int
 
     def to_dict(self) -> dict[str, Any]:
         """The event as JSON values."""
@@ -112,12 +164,14 @@ class Finished:
         )
 
 
-EventBody = Queued | Started | EpochCompleted | Finished
+EventBody = Queued | Started | EpochCompleted | Paused | Resumed | Finished
 
 EVENT_KINDS: dict[str, type[EventBody]] = {
     "queued": Queued,
     "started": Started,
     "epoch": EpochCompleted,
+    "paused": Paused,
+    "resumed": Resumed,
     "finished": Finished,
 }
 KIND_OF_EVENT: dict[type[EventBody], str] = {body: kind for kind, body in EVENT_KINDS.items()}
@@ -137,7 +191,8 @@ class Event:
 class Progress:
     """How far a job is within its present epoch; transient.
 
-    `phase` is "queued", "preparing_dataset", "training" or "evaluating".
+    `phase` is "queued", "starting", "preparing_dataset", "training",
+    "evaluating" or "paused".
     """
 
     phase: str
@@ -153,6 +208,7 @@ class Job:
     Attributes:
         number: its place in the order of submission.
         attempts: workers started on it; each fences off the ones before.
+        deadline: when it fails if it is not complete.
         latest_sequence: the sequence of its newest event.
     """
 
@@ -171,6 +227,25 @@ class Job:
     device: str
     attempts: int
     latest_sequence: int
+    options: JobOptions
+    deadline: datetime | None
+    pause: Paused | None
+    environment: Environment | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelEpoch:
+    """A completed epoch and its checkpoint.
+
+    Attributes:
+        result: what the epoch came to.
+        attempt: the worker whose folder has the checkpoint.
+        is_kept: whether the checkpoint is there, or retention has dropped it.
+    """
+
+    result: EpochCompleted
+    attempt: int
+    is_kept: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,4 +255,4 @@ class Model:
     job: Job
     started: Started
     create_time: datetime
-    epochs: tuple[EpochCompleted, ...]
+    epochs: tuple[ModelEpoch, ...]

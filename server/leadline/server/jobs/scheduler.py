@@ -4,25 +4,39 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Protocol
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from leadline.models.datasets import DatasetError
-from leadline.server.errors import FailedPreconditionError
+from leadline.server.artifacts import Artifacts
+from leadline.server.errors import FailedPreconditionError, StorageError
 from leadline.server.jobs.feed import JobFeed
-from leadline.server.jobs.job import EpochCompleted, Failure, Job, Progress, Started
+from leadline.server.jobs.job import EpochCompleted, Failure, Job, Model, Paused, Progress, Started
+from leadline.server.jobs.options import Retention
 from leadline.server.jobs.states import JobState
 from leadline.server.jobs.store import JobStore
 from leadline.server.threads import Threads
 from leadline.server.workers.local import LocalWorker, WorkerError, WorkerPool
-from leadline.server.workers.messages import Assignment, Done, Message, Ready, Usage
+from leadline.server.workers.messages import (
+    Assignment,
+    DiskFault,
+    Done,
+    Heartbeat,
+    Message,
+    Ready,
+    Usage,
+)
 
 _LOG = structlog.get_logger(__name__)
 
 # How long to wait before the store, or a job whose worker was lost, is tried again.
 _RETRY_SECONDS = 1.0
+
+
+# Makes a claimed job, and what it has trained so far, into a worker's assignment.
+Assign = Callable[[Job, Model | None, str], Assignment]
 
 
 class JobObserver(Protocol):
@@ -71,10 +85,12 @@ class Scheduler:
         threads: Threads,
         feed: JobFeed,
         pool: WorkerPool,
-        assign: Callable[[Job, str], Assignment],
+        artifacts: Artifacts,
+        assign: Assign,
         observer: JobObserver,
         devices: Sequence[str],
         max_attempts: int,
+        silence_limit: float,
     ) -> None:
         """Makes a scheduler that `run` sets to work.
 
@@ -83,21 +99,26 @@ class Scheduler:
             threads: where the store's calls block.
             feed: who is told of news.
             pool: where workers come from.
+            artifacts: where checkpoints are.
             assign: makes a claimed job into a worker's assignment; raises
                 DatasetError where the server no longer knows its dataset.
             observer: hears what happens.
             devices: one entry a job at a time: a device that takes two jobs
                 at once stands here twice.
             max_attempts: workers that may be lost on one epoch of a job.
+            silence_limit: seconds after which a worker that is not heard of is
+                given up for lost.
         """
         self._store = store
         self._threads = threads
         self._feed = feed
         self._pool = pool
+        self._artifacts = artifacts
         self._assign = assign
         self._observer = observer
         self._free_devices = list(devices)
         self._max_attempts = max_attempts
+        self._silence_limit = silence_limit
         self._runs: dict[str, _Run] = {}
         self._losses: dict[str, _Losses] = {}
         self._news = asyncio.Event()
@@ -108,17 +129,20 @@ class Scheduler:
         self._news.set()
 
     async def run(self) -> None:
-        """Starts jobs as devices become free, until it is stopped."""
+        """Starts jobs as devices become free, and ends overdue ones, until it is stopped."""
         self._pool.fill()
         while not self._stopping:
             self._news.clear()
             try:
+                await self._end_overdue_jobs()
                 await self._start_waiting_jobs()
-            except SQLAlchemyError:
-                _LOG.exception("the job store failed: trying again")
-                await asyncio.sleep(_RETRY_SECONDS)
-                continue
-            await self._news.wait()
+                patience = await self._seconds_to_deadline()
+            except StorageError as error:
+                _LOG.error("the job store failed: trying again", why=str(error))
+                patience = _RETRY_SECONDS
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await self._news.wait()
 
     async def stop(self) -> None:
         """Ends all workers and hands their jobs back, to go on after a restart."""
@@ -135,6 +159,26 @@ class Scheduler:
         if run and run.worker:
             await run.worker.kill()
 
+    async def _end_overdue_jobs(self) -> None:
+        for job in await self._threads.run(self._store.overdue, datetime.now(UTC)):
+            failure = Failure(
+                reason="DEADLINE_EXCEEDED",
+                message=f"the time limit of {job.options.time_limit:g} s passed after "
+                f"{job.completed_epochs} of {job.spec.epochs} epochs, which stay usable",
+            )
+            with contextlib.suppress(FailedPreconditionError):  # finished in between
+                await self._threads.run(
+                    self._store.finish, job.job_id, JobState.FAILED, failure=failure
+                )
+            self._feed.notify(job.job_id)
+            await self.end_worker(job.job_id)
+
+    async def _seconds_to_deadline(self) -> float | None:
+        deadline = await self._threads.run(self._store.next_deadline)
+        return (
+            None if deadline is None else max(0.0, (deadline - datetime.now(UTC)).total_seconds())
+        )
+
     async def _start_waiting_jobs(self) -> None:
         while self._free_devices and not self._stopping:
             job = await self._threads.run(self._store.next_queued)
@@ -143,7 +187,7 @@ class Scheduler:
             device = self._free_devices[0]
             try:
                 job = await self._threads.run(self._store.claim, job.job_id, device=device)
-            except FailedPreconditionError:  # cancelled in between
+            except FailedPreconditionError:  # cancelled or paused in between
                 continue
             self._free_devices.remove(device)
             run = self._runs[job.job_id] = _Run(job=job, device=device)
@@ -157,9 +201,9 @@ class Scheduler:
             if end is not None:
                 await self._after_loss(run.job, end)
         except FailedPreconditionError as error:
-            # The job was cancelled: what its worker still says no longer counts.
+            # Cancelled or paused: what its worker still says no longer counts.
             log.info("the worker is fenced off", why=str(error))
-        except SQLAlchemyError:
+        except StorageError:
             log.exception("the job store failed")
             await self._hand_back(run.job)
         finally:
@@ -169,10 +213,11 @@ class Scheduler:
         """Keeps what a worker reports; returns how it was lost, None if it was not."""
         try:
             run.worker = await self._pool.take()
-            if self._stopping or await self._is_final(run.job):
+            if self._stopping or not await self._is_running(run.job):
                 return "was not needed"
             self._observer.on_worker(run.job, run.worker.pid)
-            async for message in run.worker.run(self._assign(run.job, run.device)):
+            assignment = await self._make_assignment(run)
+            async for message in run.worker.run(assignment, silence_limit=self._silence_limit):
                 if await self._keep(run, message):
                     self._losses.pop(run.job.job_id, None)
                     return None
@@ -183,6 +228,12 @@ class Scheduler:
             return None
         except (WorkerError, OSError) as error:
             return str(error)
+
+    async def _make_assignment(self, run: _Run) -> Assignment:
+        model = None
+        if run.job.completed_epochs:
+            model = await self._threads.run(self._store.get_model, run.job.job_id)
+        return self._assign(run.job, model, run.device)
 
     async def _keep(self, run: _Run, message: Message) -> bool:
         """Keeps one message; returns whether it was the last."""
@@ -195,28 +246,62 @@ class Scheduler:
             case Started():
                 self._pool.fill()
                 run.train_images = message.train_images
-                await self._threads.run(self._store.record_started, job_id, attempt, message)
-                self._feed.notify(job_id)
+                event = await self._threads.run(
+                    self._store.record_started, job_id, attempt, message
+                )
+                if event:
+                    self._feed.publish(event)
             case EpochCompleted():
-                await self._threads.run(self._store.record_epoch, job_id, attempt, message)
-                self._observer.on_epoch(run.job, message, run.train_images)
-                self._feed.notify(job_id)
+                await self._keep_epoch(run, message)
+            case DiskFault():
+                pause = Paused(reason="STORAGE", message=message.message)
+                await self._threads.run(self._store.pause, job_id, pause, attempt=attempt)
+                _LOG.error("job paused", job=job_id, why=message.message)
             case Done() | Failure():
                 await self._finish(job_id, attempt, message)
-            case Ready():
+            case Ready() | Heartbeat():
                 pass
-        return isinstance(message, Done | Failure)
+        return isinstance(message, Done | Failure | DiskFault)
+
+    async def _keep_epoch(self, run: _Run, epoch: EpochCompleted) -> None:
+        job_id = run.job.job_id
+        event = await self._threads.run(self._store.record_epoch, job_id, run.job.attempts, epoch)
+        self._observer.on_epoch(run.job, epoch, run.train_images)
+        if event:
+            self._feed.publish(event)
+        await self._drop_checkpoints(run.job)
+
+    async def _drop_checkpoints(self, job: Job) -> None:
+        """Removes the checkpoints that the job's retention no longer asks for."""
+        if job.options.retention == Retention():
+            return
+        model = await self._threads.run(self._store.get_model, job.job_id)
+        kept = {epoch.result.epoch: epoch for epoch in model.epochs if epoch.is_kept}
+        dropped = job.options.retention.dropped(
+            kept, best=model.job.best_epoch, is_final=model.job.state.is_final
+        )
+        if not dropped:
+            return
+        # First the note, then the files: a crash in between leaves only waste.
+        await self._threads.run(self._store.drop_epochs, job.job_id, dropped)
+        await self._threads.run(
+            self._artifacts.drop, job.job_id, [kept[epoch] for epoch in dropped]
+        )
 
     async def _finish(self, job_id: str, attempt: int, message: Done | Failure) -> None:
         failure = message if isinstance(message, Failure) else None
         state = JobState.SUCCEEDED if failure is None else JobState.FAILED
-        await self._threads.run(self._store.finish, job_id, state, failure=failure, attempt=attempt)
+        job = await self._threads.run(
+            self._store.finish, job_id, state, failure=failure, attempt=attempt
+        )
         _LOG.info("job finished", job=job_id, state=state, failure=failure and failure.message)
         self._feed.notify(job_id)
+        if job.completed_epochs:
+            await self._drop_checkpoints(job)
 
     async def _after_loss(self, job: Job, end: str) -> None:
         """Tries a job again whose worker was lost, unless it was lost too often."""
-        if await self._is_final(job):  # cancelled: the worker was ended for it
+        if not await self._is_running(job):  # the worker was ended for that
             return
         if self._stopping:
             await self._hand_back(job)
@@ -238,17 +323,18 @@ class Scheduler:
         )
         await self._finish(job.job_id, job.attempts, failure)
 
-    async def _is_final(self, job: Job) -> bool:
-        return (await self._threads.run(self._store.get, job.job_id)).state.is_final
+    async def _is_running(self, job: Job) -> bool:
+        now = await self._threads.run(self._store.get, job.job_id)
+        return now.state is JobState.RUNNING
 
     async def _hand_back(self, job: Job) -> None:
         """Queues the job again, however long the store takes to accept it."""
         while True:
             try:
                 await self._threads.run(self._store.hand_back, job.job_id)
-            except FailedPreconditionError:  # cancelled meanwhile
+            except FailedPreconditionError:  # cancelled or paused meanwhile
                 return
-            except SQLAlchemyError:
+            except StorageError:
                 _LOG.exception("the job store failed", job=job.job_id)
                 if self._stopping:
                     return  # it is handed back by `JobStore.recover` at the next start
@@ -261,8 +347,7 @@ class Scheduler:
         if run.worker:
             await run.worker.kill()
         self._observer.on_worker_end(run.job)
-        self._feed.set_progress(job_id, None)
-        self._feed.notify(job_id)
+        self._feed.forget(job_id)
         with contextlib.suppress(KeyError):
             del self._runs[job_id]
         self._free_devices.append(run.device)

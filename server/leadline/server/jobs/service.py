@@ -1,14 +1,17 @@
-"""What callers can ask of jobs: submit, get, list, watch, cancel."""
+"""What callers can ask of jobs: submit, follow, list, pause, resume, cancel, delete."""
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 
 from leadline.models.spec import TrainingSpec, Violation
+from leadline.server.artifacts import Artifacts
 from leadline.server.errors import InvalidArgumentError, UnavailableError
 from leadline.server.jobs.feed import JobFeed
-from leadline.server.jobs.job import Event, Finished, Job, Progress
+from leadline.server.jobs.job import Event, Finished, Job, Paused, Progress
+from leadline.server.jobs.options import JobOptions, Retention
 from leadline.server.jobs.scheduler import Scheduler
 from leadline.server.jobs.states import JobState
 from leadline.server.jobs.store import JobStore
@@ -32,11 +35,16 @@ class JobView:
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressView:
-    """A job's transient progress at this moment."""
+    """A job's transient progress at this moment.
+
+    `seconds_left` is how long it still takes once it runs, by its last epoch;
+    None before its first is complete.
+    """
 
     job: Job
     progress: Progress
     queue_position: int = 0
+    seconds_left: float | None = None
 
 
 class JobService:
@@ -49,8 +57,11 @@ class JobService:
         threads: Threads,
         feed: JobFeed,
         scheduler: Scheduler,
+        artifacts: Artifacts,
         datasets: Collection[str],
         max_queued_jobs: int,
+        default_retention: Retention,
+        keepalive_seconds: float,
     ) -> None:
         self._store = store
         self._threads = threads
@@ -58,22 +69,30 @@ class JobService:
         self._scheduler = scheduler
         self._datasets = datasets
         self._max_queued_jobs = max_queued_jobs
+        self.default_retention = default_retention
+        self._keepalive_seconds = keepalive_seconds
+        self._artifacts = artifacts
 
-    async def submit(self, spec: TrainingSpec, *, request_id: str | None) -> Job:
+    async def submit(
+        self, spec: TrainingSpec, options: JobOptions, *, request_id: str | None
+    ) -> Job:
         """Accepts a job, or returns the one that `request_id` stands for.
 
         Raises:
-            InvalidArgumentError: the spec is wrong, field by field.
-            AlreadyExistsError: `request_id` stands for a job of another spec.
+            InvalidArgumentError: the spec or the options are wrong, field by field.
+            AlreadyExistsError: `request_id` stands for a job of another spec or
+                other options.
             ResourceExhaustedError: the queue is full.
+            UnavailableError: the server shuts down.
         """
-        if violations := self._violations(spec):
+        if violations := self._violations(spec, options):
             raise InvalidArgumentError(violations, reason="INVALID_TRAINING_SPEC")
         if self._feed.is_closed:
             raise UnavailableError("the server shuts down: submit again after its restart")
         job, is_new = await self._threads.run(
             self._store.create,
             spec,
+            options,
             job_id=_new_job_id(),
             request_id=request_id,
             max_queued=self._max_queued_jobs,
@@ -102,18 +121,58 @@ class JobService:
     async def cancel(self, job_id: str) -> JobView:
         """Cancels a job, mid-epoch too, and returns it in its final state.
 
-        The decision is durable before the worker is ended, and fences off
-        whatever the worker still reports.
-
         Raises:
             NotFoundError: there is no such job.
             FailedPreconditionError: the job has succeeded or failed.
         """
-        job = await self._threads.run(self._store.get, job_id)
-        if job.state is not JobState.CANCELLED:
-            job = await self._threads.run(self._store.finish, job_id, JobState.CANCELLED)
-            self._feed.notify(job_id)
-            await self._scheduler.end_worker(job_id)
+        return await self._end_worker_after(
+            job_id, await self._threads.run(self._store.cancel, job_id)
+        )
+
+    async def pause(self, job_id: str) -> JobView:
+        """Sets a job aside, mid-epoch too, and returns it.
+
+        Raises:
+            NotFoundError: there is no such job.
+            FailedPreconditionError: the job is in a final state.
+        """
+        pause = Paused(reason="REQUESTED", message="a caller paused it: resume it to go on")
+        return await self._end_worker_after(
+            job_id, await self._threads.run(self._store.pause, job_id, pause)
+        )
+
+    async def resume(self, job_id: str) -> JobView:
+        """Queues a paused job again and returns it.
+
+        Raises:
+            NotFoundError: there is no such job.
+            FailedPreconditionError: the job is in a final state.
+        """
+        job = await self._threads.run(self._store.resume, job_id)
+        self._feed.notify(job_id)
+        self._scheduler.wake()
+        return await self._view(job)
+
+    async def delete(self, job_id: str) -> None:
+        """Deletes a job in its final state, and all files of its model.
+
+        Raises:
+            NotFoundError: there is no such job.
+            FailedPreconditionError: the job is not in a final state.
+        """
+        await self._threads.run(self._store.delete, job_id)
+        # A crash before this leaves files that the next start sweeps away.
+        await self._threads.run(self._artifacts.remove, job_id)
+        self._feed.forget(job_id)
+
+    async def _end_worker_after(self, job_id: str, job: Job) -> JobView:
+        """Ends the worker of a job that it no longer holds.
+
+        The decision was durable before, and fences off whatever the worker
+        still reports.
+        """
+        self._feed.notify(job_id)
+        await self._scheduler.end_worker(job_id)
         return JobView(job=job)
 
     async def watch(
@@ -121,8 +180,9 @@ class JobService:
     ) -> AsyncIterator[Event | ProgressView]:
         """Yields the events after `after_sequence`, each once, until the last.
 
-        With `progress_interval` (seconds), it also yields the job's progress at
-        most that often while there is no event.
+        While there is none it yields the job's progress: each
+        `progress_interval` seconds if it has changed, and in any case often
+        enough for no proxy to take the stream for dead.
 
         Raises:
             NotFoundError: there is no such job.
@@ -138,34 +198,51 @@ class JobService:
         if job.state.is_final and after_sequence == job.latest_sequence:
             return
         shown: Progress | None = None
+        last_yield = time.monotonic()
         while True:
             change = self._feed.change(job_id)
-            events = await self._threads.run(
-                self._store.events, job_id, after=after_sequence, limit=_EVENTS_A_READ
-            )
-            for event in events:
+            for event in await self._events(job_id, after_sequence):
                 yield event
                 after_sequence = event.sequence
+                last_yield = time.monotonic()
                 if isinstance(event.body, Finished):
                     return
-            if events:
+            if change.is_set() and not self._feed.is_closed:
                 continue
             if self._feed.is_closed:
                 raise UnavailableError(
                     f"the server shuts down: watch jobs/{job_id} again after its restart, "
                     f"from after_sequence {after_sequence}"
                 )
-            if await _is_set_within(change, progress_interval):
+            patience = last_yield + self._keepalive_seconds - time.monotonic()
+            if await _is_set_within(change, min(patience, progress_interval or patience)):
                 continue
             view = await self._progress(job_id)
-            if view.progress != shown:
+            is_quiet = time.monotonic() - last_yield >= self._keepalive_seconds
+            if is_quiet or (progress_interval and view.progress != shown):
                 yield view
                 shown = view.progress
+                last_yield = time.monotonic()
+
+    async def _events(self, job_id: str, after_sequence: int) -> list[Event]:
+        at_hand = self._feed.latest(job_id, after=after_sequence)
+        if at_hand is not None:
+            return at_hand
+        return await self._threads.run(
+            self._store.events, job_id, after=after_sequence, limit=_EVENTS_A_READ
+        )
 
     async def _progress(self, job_id: str) -> ProgressView:
         view = await self.get(job_id)
-        progress = self._feed.progress(job_id) or Progress(phase=view.job.state.value)
-        return ProgressView(job=view.job, progress=progress, queue_position=view.queue_position)
+        job = view.job
+        phase = "starting" if job.state is JobState.RUNNING else job.state.value
+        progress = self._feed.progress(job_id) or Progress(phase=phase)
+        return ProgressView(
+            job=job,
+            progress=progress,
+            queue_position=view.queue_position,
+            seconds_left=_seconds_left(job, progress),
+        )
 
     async def _view(self, job: Job) -> JobView:
         if job.state is not JobState.QUEUED:
@@ -173,7 +250,7 @@ class JobService:
         position = await self._threads.run(self._store.queue_position, job)
         return JobView(job=job, queue_position=position)
 
-    def _violations(self, spec: TrainingSpec) -> list[Violation]:
+    def _violations(self, spec: TrainingSpec, options: JobOptions) -> list[Violation]:
         found = spec.violations()
         known = not any(violation.field == "dataset" for violation in found)
         if known and spec.dataset not in self._datasets:
@@ -184,10 +261,25 @@ class JobService:
                     description=f"{spec.dataset!r} is not known to this server, which has {names}",
                 )
             )
-        return [Violation(field=f"spec.{one.field}", description=one.description) for one in found]
+        return [*_within("spec", found), *_within("options", options.violations())]
 
 
-async def _is_set_within(change: asyncio.Event, seconds: float | None) -> bool:
+def _within(message: str, violations: list[Violation]) -> list[Violation]:
+    return [
+        Violation(field=f"{message}.{one.field}", description=one.description) for one in violations
+    ]
+
+
+def _seconds_left(job: Job, progress: Progress) -> float | None:
+    if job.latest_epoch is None:
+        return None
+    epochs = float(job.spec.epochs - job.completed_epochs)
+    if progress.phase == "training" and progress.total_images:
+        epochs -= progress.completed_images / progress.total_images
+    return max(0.0, epochs * job.latest_epoch.seconds)
+
+
+async def _is_set_within(change: asyncio.Event, seconds: float) -> bool:
     try:
         async with asyncio.timeout(seconds):
             await change.wait()

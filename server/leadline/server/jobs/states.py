@@ -11,6 +11,7 @@ class JobState(StrEnum):
 
     QUEUED = "queued"  # accepted, or handed back: waits for a free device
     RUNNING = "running"  # a worker has it
+    PAUSED = "paused"  # set aside, by a caller or for want of disk
     SUCCEEDED = "succeeded"  # final: every epoch is complete
     FAILED = "failed"  # final: could not be completed, and says why
     CANCELLED = "cancelled"  # final: someone asked
@@ -24,10 +25,19 @@ class JobState(StrEnum):
 # What may follow what. A running job is queued again when the server stops or
 # its worker is lost: it goes on after its last complete epoch.
 MOVES: Mapping[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
-    JobState.RUNNING: frozenset(
-        {JobState.QUEUED, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
+    JobState.QUEUED: frozenset(
+        {JobState.RUNNING, JobState.PAUSED, JobState.FAILED, JobState.CANCELLED}
     ),
+    JobState.RUNNING: frozenset(
+        {
+            JobState.QUEUED,
+            JobState.PAUSED,
+            JobState.SUCCEEDED,
+            JobState.FAILED,
+            JobState.CANCELLED,
+        }
+    ),
+    JobState.PAUSED: frozenset({JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}),
     JobState.SUCCEEDED: frozenset(),
     JobState.FAILED: frozenset(),
     JobState.CANCELLED: frozenset(),

@@ -1,29 +1,29 @@
 """Where jobs and their events are kept.
 
-Every method is one transaction, and blocks: call it off the event loop (see
-`leadline.server.jobs.threads`). A change of a job and the event that tells of it are
-committed together, so that neither is ever seen without the other.
+Every method is one transaction, and blocks: call it off the event loop, by way
+of `leadline.server.threads`. A change of a job and the event that tells of it
+are committed together, so that neither is ever seen without the other. Where
+the disk or the database fails, StorageError comes out and nothing has changed.
 """
 
 import json
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, Select, func, insert, select, update
+from sqlalchemy import Connection, Engine, delete, func, insert, update
 
 from leadline.models.spec import TrainingSpec
 from leadline.server.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
-    NotFoundError,
     ResourceExhaustedError,
 )
+from leadline.server.jobs.faults import storage_faults
 from leadline.server.jobs.job import (
-    EVENT_KINDS,
     KIND_OF_EVENT,
     EpochCompleted,
     Event,
@@ -31,39 +31,45 @@ from leadline.server.jobs.job import (
     Failure,
     Finished,
     Job,
-    Model,
+    Paused,
     Queued,
+    Resumed,
     Started,
 )
+from leadline.server.jobs.options import JobOptions
+from leadline.server.jobs.queries import (
+    IS_QUEUED,
+    JobQueries,
+    count_before,
+    count_jobs,
+    find_job,
+    get_job,
+)
+from leadline.server.jobs.records import read_model, to_timestamp
 from leadline.server.jobs.states import JobState, check_move
 from leadline.server.jobs.tables import events, jobs
 
-_MICROSECONDS = 1_000_000
 
-
-@dataclass(frozen=True, kw_only=True)
-class VariantFilter:
-    """Which models to find; None stands for any."""
-
-    dataset: str | None = None
-    blocks: int | None = None
-    batch_norm: bool | None = None
-
-
-class JobStore:
+class JobStore(JobQueries):
     """Jobs and events in a database that SQLAlchemy reaches."""
 
     def __init__(self, engine: Engine, *, now: Callable[[], datetime] | None = None) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._now = now or (lambda: datetime.now(UTC))
         # One writer at a time: SQLite knows no more, and would make the second
         # wait in a thread of its own anyway.
         self._writer = threading.Lock()
 
-    # Submission
+    # What callers ask for
 
     def create(
-        self, spec: TrainingSpec, *, job_id: str, request_id: str | None, max_queued: int
+        self,
+        spec: TrainingSpec,
+        options: JobOptions,
+        *,
+        job_id: str,
+        request_id: str | None,
+        max_queued: int,
     ) -> tuple[Job, bool]:
         """Accepts a job, or finds the one that `request_id` stands for.
 
@@ -71,21 +77,22 @@ class JobStore:
             The job, and whether it is new.
 
         Raises:
-            AlreadyExistsError: `request_id` stands for a job of another spec.
+            AlreadyExistsError: `request_id` stands for a job of another spec or
+                other options.
             ResourceExhaustedError: `max_queued` jobs wait already.
         """
         with self._writing() as connection:
-            known = request_id and self._find(connection, jobs.c.request_id == request_id)
+            known = find_job(connection, jobs.c.request_id == request_id) if request_id else None
             if known:
-                return _same_spec(known, spec, request_id), False
-            waiting = _count_queued(connection)
-            if waiting >= max_queued:
+                return _same_request(known, spec, options, request_id), False
+            if count_jobs(connection, IS_QUEUED) >= max_queued:
                 raise ResourceExhaustedError(
-                    f"{waiting} jobs are queued, which is the limit: try again later",
+                    f"{max_queued} jobs are queued, which is the limit: try again later",
                     reason="JOB_QUEUE_FULL",
                     retry_after=30.0,
                 )
-            inserted = connection.execute(
+            now = self._now()
+            connection.execute(
                 insert(jobs).values(
                     job_id=job_id,
                     request_id=request_id or None,
@@ -93,13 +100,89 @@ class JobStore:
                     dataset=spec.dataset,
                     blocks=spec.blocks,
                     batch_norm=spec.batch_norm,
+                    options=json.dumps(options.to_dict()),
+                    priority=options.priority,
+                    deadline=_deadline(now, options.time_limit),
                     state=JobState.QUEUED.value,
-                    create_time=self._timestamp(),
+                    create_time=to_timestamp(now),
                 )
-            ).inserted_primary_key
-            number = inserted[0] if inserted else 0
-            self._append(connection, number, 0, Queued(spec=spec, queue_position=waiting))
-            return self._get(connection, job_id), True
+            )
+            job = get_job(connection, job_id)
+            position = count_before(connection, job)
+            self._append(connection, job, Queued(spec=spec, queue_position=position))
+            return get_job(connection, job_id), True
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancels a job; one that is cancelled stays so.
+
+        Raises:
+            NotFoundError: there is no such job.
+            FailedPreconditionError: the job has succeeded or failed.
+        """
+        with self._writing() as connection:
+            job = get_job(connection, job_id)
+            if job.state is JobState.CANCELLED:
+                return job
+            return self._finish(connection, job, JobState.CANCELLED, None)
+
+    def pause(self, job_id: str, pause: Paused, *, attempt: int | None = None) -> Job:
+        """Sets a job aside; one that is paused stays so.
+
+        Args:
+            job_id: the job.
+            pause: why.
+            attempt: the worker that says so; None where no worker does.
+
+        Raises:
+            NotFoundError: there is no such job.
+            FailedPreconditionError: the job is in a final state, or that
+                worker no longer has it.
+        """
+        with self._writing() as connection:
+            job = get_job(connection, job_id)
+            if attempt is not None:
+                _check_held(job, attempt)
+            if job.state is JobState.PAUSED:
+                return job
+            job = self._move(connection, job, JobState.PAUSED)
+            self._append(connection, job, pause)
+            return get_job(connection, job_id)
+
+    def resume(self, job_id: str) -> Job:
+        """Queues a paused job again; one that waits or runs is left alone.
+
+        Raises:
+            NotFoundError: there is no such job.
+            FailedPreconditionError: the job is in a final state.
+        """
+        with self._writing() as connection:
+            job = get_job(connection, job_id)
+            if job.state in {JobState.QUEUED, JobState.RUNNING}:
+                return job
+            job = self._move(connection, job, JobState.QUEUED)
+            resumed = Resumed(
+                completed_epochs=job.completed_epochs, queue_position=count_before(connection, job)
+            )
+            self._append(connection, job, resumed)
+            return get_job(connection, job_id)
+
+    def delete(self, job_id: str) -> None:
+        """Deletes a job in its final state, and its events.
+
+        Raises:
+            NotFoundError: there is no such job.
+            FailedPreconditionError: the job is not in a final state.
+        """
+        with self._writing() as connection:
+            job = get_job(connection, job_id)
+            if not job.state.is_final:
+                raise FailedPreconditionError(
+                    f"job jobs/{job_id} is {job.state}: cancel it before you delete it",
+                    reason="JOB_NOT_FINISHED",
+                    metadata={"job": f"jobs/{job_id}", "state": job.state.value},
+                )
+            connection.execute(delete(events).where(events.c.job_number == job.number))
+            connection.execute(delete(jobs).where(jobs.c.number == job.number))
 
     # A worker's life
 
@@ -112,34 +195,47 @@ class JobStore:
         with self._writing() as connection:
             job = self._move(
                 connection,
-                job_id,
+                get_job(connection, job_id),
                 JobState.RUNNING,
                 device=device,
                 attempts=jobs.c.attempts + 1,
-                start_time=func.coalesce(jobs.c.start_time, self._timestamp()),
+                start_time=func.coalesce(jobs.c.start_time, to_timestamp(self._now())),
             )
-            return self._get(connection, job.job_id)
+            return get_job(connection, job.job_id)
 
-    def record_started(self, job_id: str, attempt: int, started: Started) -> None:
+    def record_started(self, job_id: str, attempt: int, started: Started) -> Event | None:
         """Keeps what the first worker found; a later worker's is the same.
+
+        Returns:
+            The event, None where it was told before.
 
         Raises:
             FailedPreconditionError: the worker no longer has the job.
         """
         with self._writing() as connection:
-            job = self._held(connection, job_id, attempt)
-            if self._event_of_kind(connection, job.number, "started") is None:
-                self._append(connection, job.number, job.latest_sequence, started)
+            job = get_job(connection, job_id)
+            _check_held(job, attempt)
+            return None if job.environment else self._append(connection, job, started)
 
-    def record_epoch(self, job_id: str, attempt: int, epoch: EpochCompleted) -> None:
+    def record_epoch(self, job_id: str, attempt: int, epoch: EpochCompleted) -> Event | None:
         """Keeps a completed epoch, whose checkpoint must be durable already.
+
+        An epoch that was told before is one whose checkpoint was found damaged
+        and is made again: the same weights, in the worker's own folder.
+
+        Returns:
+            The event, None where it was told before.
 
         Raises:
             FailedPreconditionError: the worker no longer has the job, or the
-                epoch is not the next.
+                epoch is not the next, or is not what it was.
         """
         with self._writing() as connection:
-            job = self._held(connection, job_id, attempt)
+            job = get_job(connection, job_id)
+            _check_held(job, attempt)
+            if epoch.epoch <= job.completed_epochs:
+                self._replace_epoch(connection, job, attempt, epoch)
+                return None
             if epoch.epoch != job.completed_epochs + 1:
                 raise FailedPreconditionError(
                     f"job jobs/{job_id} has {job.completed_epochs} epochs: {epoch.epoch} "
@@ -154,7 +250,7 @@ class JobStore:
                 best_epoch=epoch.epoch if best else job.best_epoch,
                 best_test_accuracy=epoch.test_accuracy if best else job.best_test_accuracy,
             )
-            self._append(connection, job.number, job.latest_sequence, epoch)
+            return self._append(connection, job, epoch, attempt=attempt)
 
     def finish(
         self,
@@ -178,307 +274,139 @@ class JobStore:
                 that worker no longer has it.
         """
         with self._writing() as connection:
+            job = get_job(connection, job_id)
             if attempt is not None:
-                self._held(connection, job_id, attempt)
-            job = self._move(
-                connection,
-                job_id,
-                state,
-                end_time=self._timestamp(),
-                failure_reason=failure and failure.reason,
-                failure_message=failure and failure.message,
-            )
-            finished = Finished(
-                state=state,
-                completed_epochs=job.completed_epochs,
-                best_epoch=job.best_epoch,
-                best_test_accuracy=job.best_test_accuracy,
-                failure=failure,
-            )
-            self._append(connection, job.number, job.latest_sequence, finished)
-            return self._get(connection, job_id)
+                _check_held(job, attempt)
+            return self._finish(connection, job, state, failure)
 
     def hand_back(self, job_id: str) -> None:
-        """Queues a running job again, in its old place.
+        """Queues a running job again, in its old place, without telling anyone.
+
+        What watchers see must not depend on where a worker or a server was lost.
 
         Raises:
             FailedPreconditionError: the job is not running.
         """
         with self._writing() as connection:
-            self._move(connection, job_id, JobState.QUEUED)
+            self._move(connection, get_job(connection, job_id), JobState.QUEUED)
 
-    def recover(self) -> Sequence[str]:
+    def recover(self) -> list[str]:
         """Queues all running jobs again: their workers went with a former server."""
         running = self.list_jobs(states=[JobState.RUNNING])
         for job in running:
             self.hand_back(job.job_id)
         return [job.job_id for job in running]
 
-    # Questions
-
-    def get(self, job_id: str) -> Job:
-        """The job as it stands.
-
-        Raises:
-            NotFoundError: there is no such job.
-        """
-        with self._engine.connect() as connection:
-            return self._get(connection, job_id)
-
-    def list_jobs(
-        self,
-        *,
-        states: Collection[JobState] = (),
-        before: int | None = None,
-        limit: int | None = None,
-    ) -> list[Job]:
-        """Jobs in `states` (empty: any) numbered below `before`, newest first."""
-        query = select(jobs).order_by(jobs.c.number.desc()).limit(limit)
-        if states:
-            query = query.where(jobs.c.state.in_([state.value for state in states]))
-        if before is not None:
-            query = query.where(jobs.c.number < before)
-        with self._engine.connect() as connection:
-            return self._read_jobs(connection, query)
-
-    def next_queued(self) -> Job | None:
-        """The job that has waited longest."""
-        query = (
-            select(jobs)
-            .where(jobs.c.state == JobState.QUEUED.value)
-            .order_by(jobs.c.number)
-            .limit(1)
-        )
-        with self._engine.connect() as connection:
-            return next(iter(self._read_jobs(connection, query)), None)
-
-    def queue_position(self, job: Job) -> int:
-        """How many jobs will start before a queued one."""
-        query = (
-            select(func.count())
-            .select_from(jobs)
-            .where(jobs.c.state == JobState.QUEUED.value, jobs.c.number < job.number)
-        )
-        with self._engine.connect() as connection:
-            return connection.execute(query).scalar_one()
-
-    def count_by_state(self) -> dict[JobState, int]:
-        """How many jobs there are in each state, zeros included."""
-        query = select(jobs.c.state, func.count()).group_by(jobs.c.state)
-        with self._engine.connect() as connection:
-            found = {JobState(state): count for state, count in connection.execute(query)}
-        return {state: found.get(state, 0) for state in JobState}
-
-    def events(self, job_id: str, *, after: int, limit: int) -> list[Event]:
-        """At most `limit` events after the sequence `after`, in order."""
-        query = (
-            select(events)
-            .join(jobs, jobs.c.number == events.c.job_number)
-            .where(jobs.c.job_id == job_id, events.c.sequence > after)
-            .order_by(events.c.sequence)
-            .limit(limit)
-        )
-        with self._engine.connect() as connection:
-            return [_event(job_id, row) for row in connection.execute(query)]
-
-    # Models
-
-    def get_model(self, job_id: str) -> Model:
-        """What the job has trained.
-
-        Raises:
-            NotFoundError: there is no such job, or it has no epoch yet.
-        """
-        with self._engine.connect() as connection:
-            job = self._find(connection, (jobs.c.job_id == job_id) & (jobs.c.completed_epochs > 0))
-            if job is None:
-                raise NotFoundError(
-                    "model",
-                    f"models/{job_id}",
-                    "a model exists from its job's first completed epoch on",
-                )
-            return self._model(connection, job)
-
-    def list_models(
-        self, wanted: VariantFilter, *, before: int | None = None, limit: int | None = None
-    ) -> list[Model]:
-        """Models that match, whose jobs are numbered below `before`, newest first."""
-        query = _matching(wanted).order_by(jobs.c.number.desc()).limit(limit)
-        if before is not None:
-            query = query.where(jobs.c.number < before)
-        with self._engine.connect() as connection:
-            return [self._model(connection, job) for job in self._read_jobs(connection, query)]
-
-    def best_of_variant(self, wanted: VariantFilter) -> Model | None:
-        """The matching model with the highest test accuracy, the newest of equals."""
-        query = (
-            _matching(wanted)
-            .order_by(jobs.c.best_test_accuracy.desc(), jobs.c.number.desc())
-            .limit(1)
-        )
-        with self._engine.connect() as connection:
-            best = next(iter(self._read_jobs(connection, query)), None)
-            return None if best is None else self._model(connection, best)
-
-    def _model(self, connection: Connection, job: Job) -> Model:
-        rows = connection.execute(
-            select(events)
-            .where(events.c.job_number == job.number, events.c.kind.in_(["started", "epoch"]))
-            .order_by(events.c.sequence)
-        )
-        started, *epochs = (_event(job.job_id, row) for row in rows)
-        bodies = tuple(event.body for event in epochs if isinstance(event.body, EpochCompleted))
-        if not isinstance(started.body, Started):
-            raise TypeError(f"the events of job {job.job_id} do not begin with its start")
-        return Model(
-            job=job, started=started.body, create_time=epochs[0].create_time, epochs=bodies
-        )
+    def drop_epochs(self, job_id: str, epochs: Collection[int]) -> None:
+        """Notes that the checkpoints of these epochs are no longer kept."""
+        with self._writing() as connection:
+            job = get_job(connection, job_id)
+            connection.execute(
+                update(events)
+                .where(events.c.job_number == job.number, events.c.epoch.in_(epochs))
+                .values(is_kept=False)
+            )
 
     # Within a transaction
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
-        with self._writer, self._engine.begin() as connection:
+        with self._writer, storage_faults(), self._engine.begin() as connection:
             yield connection
 
-    def _timestamp(self) -> int:
-        return _to_timestamp(self._now())
-
-    def _find(self, connection: Connection, condition: Any) -> Job | None:
-        found = self._read_jobs(connection, select(jobs).where(condition))
-        return found[0] if found else None
-
-    def _get(self, connection: Connection, job_id: str) -> Job:
-        job = self._find(connection, jobs.c.job_id == job_id)
-        if job is None:
-            raise NotFoundError("job", f"jobs/{job_id}", "ListJobs names those there are")
-        return job
-
-    def _held(self, connection: Connection, job_id: str, attempt: int) -> Job:
-        job = self._get(connection, job_id)
-        if job.state is JobState.RUNNING and job.attempts == attempt:
-            return job
-        raise FailedPreconditionError(
-            f"attempt {attempt} no longer has job jobs/{job_id}: it is {job.state}, "
-            f"at attempt {job.attempts}",
-            reason="WORKER_FENCED_OFF",
-        )
-
-    def _move(self, connection: Connection, job_id: str, state: JobState, **values: Any) -> Job:
-        job = self._get(connection, job_id)
-        check_move(job_id, job.state, state)
+    def _move(self, connection: Connection, job: Job, state: JobState, **values: Any) -> Job:
+        check_move(job.job_id, job.state, state)
         self._update(connection, job, state=state.value, **values)
         return replace(job, state=state)
+
+    def _finish(
+        self, connection: Connection, job: Job, state: JobState, failure: Failure | None
+    ) -> Job:
+        job = self._move(
+            connection,
+            job,
+            state,
+            end_time=to_timestamp(self._now()),
+            failure_reason=failure and failure.reason,
+            failure_message=failure and failure.message,
+        )
+        finished = Finished(
+            state=state,
+            completed_epochs=job.completed_epochs,
+            best_epoch=job.best_epoch,
+            best_test_accuracy=job.best_test_accuracy,
+            failure=failure,
+        )
+        self._append(connection, job, finished)
+        return get_job(connection, job.job_id)
 
     def _update(self, connection: Connection, job: Job, **values: Any) -> None:
         connection.execute(update(jobs).where(jobs.c.number == job.number).values(**values))
 
-    def _append(self, connection: Connection, number: int, latest: int, body: EventBody) -> None:
-        sequence = latest + 1
+    def _append(
+        self, connection: Connection, job: Job, body: EventBody, *, attempt: int | None = None
+    ) -> Event:
+        event = Event(
+            job_id=job.job_id,
+            sequence=job.latest_sequence + 1,
+            create_time=self._now(),
+            body=body,
+        )
+        is_epoch = isinstance(body, EpochCompleted)
         connection.execute(
             insert(events).values(
-                job_number=number,
-                sequence=sequence,
-                create_time=self._timestamp(),
+                job_number=job.number,
+                sequence=event.sequence,
+                create_time=to_timestamp(event.create_time),
                 kind=KIND_OF_EVENT[type(body)],
                 epoch=body.epoch if isinstance(body, EpochCompleted) else None,
+                attempt=attempt,
+                is_kept=True if is_epoch else None,
                 body=json.dumps(body.to_dict()),
             )
         )
+        self._update(connection, job, latest_sequence=event.sequence)
+        return event
+
+    def _replace_epoch(
+        self, connection: Connection, job: Job, attempt: int, epoch: EpochCompleted
+    ) -> None:
+        known = read_model(connection, job).epochs[epoch.epoch - 1].result
+        if known.weights_sha256 != epoch.weights_sha256:
+            raise FailedPreconditionError(
+                f"epoch {epoch.epoch} of job jobs/{job.job_id} was made again, but its weights "
+                "are not what they were: the machine computes otherwise than before",
+                reason="EPOCH_NOT_REPEATABLE",
+            )
         connection.execute(
-            update(jobs).where(jobs.c.number == number).values(latest_sequence=sequence)
+            update(events)
+            .where(events.c.job_number == job.number, events.c.epoch == epoch.epoch)
+            .values(attempt=attempt, is_kept=True)
         )
 
-    def _event_of_kind(self, connection: Connection, number: int, kind: str) -> Row[Any] | None:
-        return connection.execute(
-            select(events).where(events.c.job_number == number, events.c.kind == kind).limit(1)
-        ).one_or_none()
 
-    def _read_jobs(self, connection: Connection, query: Select[Any]) -> list[Job]:
-        rows = connection.execute(query).all()
-        latest = _latest_epochs(connection, [row.number for row in rows])
-        return [_job(row, latest.get(row.number)) for row in rows]
-
-
-def _same_spec(known: Job, spec: TrainingSpec, request_id: str | None) -> Job:
-    if known.spec == spec:
+def _same_request(
+    known: Job, spec: TrainingSpec, options: JobOptions, request_id: str | None
+) -> Job:
+    if (known.spec, known.options) == (spec, options):
         return known
     raise AlreadyExistsError(
-        f"request id {request_id} stands for jobs/{known.job_id}, which has another spec: "
-        "use a new id for a new job",
+        f"request id {request_id} stands for jobs/{known.job_id}, which has another spec or "
+        "other options: use a new id for a new job",
         reason="REQUEST_ID_REUSED",
         resource_name=f"jobs/{known.job_id}",
     )
 
 
-def _count_queued(connection: Connection) -> int:
-    return connection.execute(
-        select(func.count()).select_from(jobs).where(jobs.c.state == JobState.QUEUED.value)
-    ).scalar_one()
-
-
-def _matching(wanted: VariantFilter) -> Select[Any]:
-    query = select(jobs).where(jobs.c.completed_epochs > 0)
-    if wanted.dataset is not None:
-        query = query.where(jobs.c.dataset == wanted.dataset)
-    if wanted.blocks is not None:
-        query = query.where(jobs.c.blocks == wanted.blocks)
-    if wanted.batch_norm is not None:
-        query = query.where(jobs.c.batch_norm == wanted.batch_norm)
-    return query
-
-
-def _latest_epochs(connection: Connection, numbers: Collection[int]) -> dict[int, EpochCompleted]:
-    query = (
-        select(events.c.job_number, events.c.body)
-        .join(jobs, jobs.c.number == events.c.job_number)
-        .where(
-            events.c.job_number.in_(numbers),
-            events.c.kind == "epoch",
-            events.c.epoch == jobs.c.completed_epochs,
-        )
-    )
-    return {
-        number: EpochCompleted.from_dict(json.loads(body))
-        for number, body in connection.execute(query)
-    }
-
-
-def _job(row: Row[Any], latest_epoch: EpochCompleted | None) -> Job:
-    failure = row.failure_reason and Failure(reason=row.failure_reason, message=row.failure_message)
-    return Job(
-        number=row.number,
-        job_id=row.job_id,
-        spec=TrainingSpec.from_dict(json.loads(row.spec)),
-        state=JobState(row.state),
-        create_time=_from_timestamp(row.create_time),
-        start_time=row.start_time and _from_timestamp(row.start_time),
-        end_time=row.end_time and _from_timestamp(row.end_time),
-        completed_epochs=row.completed_epochs,
-        best_epoch=row.best_epoch,
-        best_test_accuracy=row.best_test_accuracy,
-        latest_epoch=latest_epoch,
-        failure=failure or None,
-        device=row.device,
-        attempts=row.attempts,
-        latest_sequence=row.latest_sequence,
+def _check_held(job: Job, attempt: int) -> None:
+    if job.state is JobState.RUNNING and job.attempts == attempt:
+        return
+    raise FailedPreconditionError(
+        f"attempt {attempt} no longer has job jobs/{job.job_id}: it is {job.state}, "
+        f"at attempt {job.attempts}",
+        reason="WORKER_FENCED_OFF",
     )
 
 
-def _event(job_id: str, row: Row[Any]) -> Event:
-    return Event(
-        job_id=job_id,
-        sequence=row.sequence,
-        create_time=_from_timestamp(row.create_time),
-        body=EVENT_KINDS[row.kind].from_dict(json.loads(row.body)),
-    )
-
-
-def _to_timestamp(moment: datetime) -> int:
-    seconds, microseconds = int(moment.replace(microsecond=0).timestamp()), moment.microsecond
-    return seconds * _MICROSECONDS + microseconds
-
-
-def _from_timestamp(timestamp: int) -> datetime:
-    seconds, microseconds = divmod(timestamp, _MICROSECONDS)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds)
+def _deadline(now: datetime, time_limit: float | None) -> int | None:
+    return None if time_limit is None else to_timestamp(now + timedelta(seconds=time_limit))

@@ -34,6 +34,9 @@ jobs = Table(
     Column("dataset", String(64), nullable=False),
     Column("blocks", Integer, nullable=False),
     Column("batch_norm", Boolean, nullable=False),
+    Column("options", Text, nullable=False),
+    Column("priority", Integer, nullable=False, default=0),
+    Column("deadline", BigInteger),
     Column("state", String(16), nullable=False),
     Column("create_time", BigInteger, nullable=False),
     Column("start_time", BigInteger),
@@ -46,7 +49,7 @@ jobs = Table(
     Column("device", String(64), nullable=False, default=""),
     Column("attempts", Integer, nullable=False, default=0),
     Column("latest_sequence", Integer, nullable=False, default=0),
-    Index("jobs_by_state", "state", "number"),
+    Index("jobs_by_state", "state", "priority", "number"),
     Index("jobs_by_variant", "dataset", "blocks", "batch_norm", "best_test_accuracy"),
 )
 
@@ -57,8 +60,11 @@ events = Table(
     Column("sequence", Integer, primary_key=True),
     Column("create_time", BigInteger, nullable=False),
     Column("kind", String(16), nullable=False),
-    # The epoch's number, on events of kind "epoch".
+    # On events of kind "epoch": its number, the worker whose folder has its
+    # checkpoint, and whether retention has left it there.
     Column("epoch", Integer),
+    Column("attempt", Integer),
+    Column("is_kept", Boolean),
     Column("body", Text, nullable=False),
     Index("events_by_kind", "job_number", "kind", "epoch"),
 )

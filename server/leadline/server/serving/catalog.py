@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leadline.models.checkpoints import CheckpointError
+from leadline.server.artifacts import Artifacts
 from leadline.server.errors import DataLossError, NotFoundError
 from leadline.server.jobs.job import EpochCompleted, Model
-from leadline.server.jobs.store import JobStore, VariantFilter
+from leadline.server.jobs.queries import JobQueries, VariantFilter
 from leadline.server.threads import Threads
 
 
@@ -56,14 +57,10 @@ class CheckpointRef:
 class Catalog:
     """Finds checkpoints by name or by variant."""
 
-    def __init__(self, *, store: JobStore, threads: Threads, models_folder: Path) -> None:
+    def __init__(self, *, store: JobQueries, threads: Threads, artifacts: Artifacts) -> None:
         self._store = store
         self._threads = threads
-        self._models_folder = models_folder
-
-    def folder(self, job_id: str) -> Path:
-        """Where the checkpoints of a job are."""
-        return self._models_folder / job_id
+        self._artifacts = artifacts
 
     async def resolve(self, selector: Selector) -> CheckpointRef:
         """The checkpoint that a selector means at this moment.
@@ -80,9 +77,16 @@ class Catalog:
                 f"models/{model.job.job_id}/epochs/{number}",
                 f"the model has the epochs 1 to {len(model.epochs)}",
             )
-        return CheckpointRef(
-            model=model, epoch=model.epochs[number - 1], folder=self.folder(model.job.job_id)
-        )
+        epoch = model.epochs[number - 1]
+        if not epoch.is_kept:
+            kept = ", ".join(str(one.result.epoch) for one in model.epochs if one.is_kept)
+            raise NotFoundError(
+                "epoch",
+                f"models/{model.job.job_id}/epochs/{number}",
+                f"the job's retention has dropped its checkpoint, and kept those of {kept}",
+            )
+        folder = self._artifacts.folder(model.job.job_id, epoch.attempt)
+        return CheckpointRef(model=model, epoch=epoch.result, folder=folder)
 
     async def _model(self, selector: Selector) -> Model:
         if isinstance(selector, ByName):

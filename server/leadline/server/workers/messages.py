@@ -20,12 +20,17 @@ class Assignment:
         job_id: the job.
         attempt: which worker on the job this one is, 1 for the first.
         spec: what to train.
-        completed_epochs: the epoch to go on after; 0 begins anew.
+        completed_epochs: epochs that were told of; the first to train is the
+            one after the checkpoint that it goes on from.
+        resume_from: checkpoints to go on from, the first that can be read:
+            epoch and folder. None of them: it begins anew.
         device: such as "cuda:0" or "cpu".
         threads: computing threads on the CPU.
         dataset_source: what `leadline.models.datasets.open_dataset` takes.
         dataset_cache: the folder of decoded datasets.
-        checkpoint_folder: where the job's checkpoints are.
+        dataset_fingerprint: of a dataset that is in the cache; "" where that is
+            not known.
+        checkpoint_folder: where this worker's checkpoints go, and no other's.
         max_image_pixels: the largest image that is decoded.
     """
 
@@ -33,10 +38,12 @@ class Assignment:
     attempt: int
     spec: TrainingSpec
     completed_epochs: int
+    resume_from: tuple[tuple[int, str], ...]
     device: str
     threads: int
     dataset_source: str
     dataset_cache: str
+    dataset_fingerprint: str
     checkpoint_folder: str
     max_image_pixels: int
 
@@ -49,12 +56,30 @@ class Assignment:
     def from_line(cls, line: bytes) -> Self:
         """The assignment that `to_line` wrote."""
         values = json.loads(line)
-        return cls(**{**values, "spec": TrainingSpec.from_dict(values["spec"])})
+        return cls(
+            **{
+                **values,
+                "spec": TrainingSpec.from_dict(values["spec"]),
+                "resume_from": tuple((epoch, folder) for epoch, folder in values["resume_from"]),
+            }
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:
     """The worker has loaded what it needs and waits for an assignment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heartbeat:
+    """The worker lives, whatever it is busy with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskFault:
+    """A checkpoint could not be written; what is complete is not harmed."""
+
+    message: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,14 +94,18 @@ class Done:
     """Every epoch is complete."""
 
 
-Message = Ready | Started | Progress | EpochCompleted | Usage | Failure | Done
+Message = (
+    Ready | Heartbeat | Started | Progress | EpochCompleted | Usage | DiskFault | Failure | Done
+)
 
 _KINDS: dict[str, type[Message]] = {
     "ready": Ready,
+    "heartbeat": Heartbeat,
     "started": Started,
     "progress": Progress,
     "epoch": EpochCompleted,
     "usage": Usage,
+    "disk_fault": DiskFault,
     "failed": Failure,
     "done": Done,
 }

@@ -6,12 +6,17 @@ but checkpoints, which appear atomically, so it can be killed at any moment.
 """
 
 import argparse
+import contextlib
+import ctypes
+import importlib.metadata
 import logging
 import os
+import platform
+import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,16 +27,30 @@ from leadline.models.checkpoints import (
     restore,
     save_checkpoint,
 )
-from leadline.models.datasets import Dataset, DatasetError, open_dataset
+from leadline.models.datasets import Dataset, DatasetError, find_dataset, open_dataset
 from leadline.models.network import parameter_count
 from leadline.models.training import DivergedError, EpochOutcome, Phase, Trainer
-from leadline.server.jobs.job import EpochCompleted, Failure, Progress, Started
-from leadline.server.workers.messages import Assignment, Done, Message, Ready, Usage, encode
+from leadline.server.jobs.job import Environment, EpochCompleted, Failure, Progress, Started
+from leadline.server.workers.messages import (
+    Assignment,
+    DiskFault,
+    Done,
+    Heartbeat,
+    Message,
+    Ready,
+    Usage,
+    encode,
+)
 
 _LOG = logging.getLogger(__name__)
 
 # Often enough for a smooth bar, seldom enough to cost nothing.
 _PROGRESS_SECONDS = 0.1
+
+_HEARTBEAT_SECONDS = 1.0
+
+# From <linux/prctl.h>: the signal to get when the parent ends.
+_PR_SET_PDEATHSIG = 1
 
 
 class Channel:
@@ -39,6 +58,7 @@ class Channel:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
+        self._lock = threading.Lock()
         self._last_progress = 0.0
 
     @classmethod
@@ -50,8 +70,9 @@ class Channel:
 
     def send(self, message: Message) -> None:
         """Sends a message at once."""
-        self._stream.write(encode(message))
-        self._stream.flush()
+        with self._lock:
+            self._stream.write(encode(message))
+            self._stream.flush()
 
     def send_progress(self, progress: Progress) -> None:
         """Sends progress, unless some was sent a moment ago."""
@@ -60,39 +81,38 @@ class Channel:
             self._last_progress = now
             self.send(progress)
 
+    def beat(self) -> None:
+        """Says every while, for good, that the worker lives."""
+        while True:
+            time.sleep(_HEARTBEAT_SECONDS)
+            self.send(Heartbeat())
+
 
 def work(assignment: Assignment, channel: Channel) -> Iterator[Message]:
     """Trains the assigned epochs and yields what the server must keep.
 
     Raises:
         DatasetError: the dataset cannot be opened.
-        CheckpointError: the checkpoint to go on from cannot be read.
         DivergedError: the loss is no longer a finite number.
         OSError: a checkpoint cannot be written.
         torch.OutOfMemoryError: the device's memory is too small.
     """
     torch.set_num_threads(assignment.threads)
-    dataset = open_dataset(
-        assignment.dataset_source,
-        Path(assignment.dataset_cache),
-        progress=lambda done, total: channel.send_progress(
-            Progress(phase="preparing_dataset", completed_images=done, total_images=total)
-        ),
-        max_pixels=assignment.max_image_pixels,
-    )
+    dataset = _open_dataset(assignment, channel)
     device = torch.device(assignment.device)
-    epoch = assignment.completed_epochs
+    epoch = 0
 
     def report(phase: Phase, done: int, total: int) -> None:
         channel.send_progress(
             Progress(phase=phase, epoch=epoch, completed_images=done, total_images=total)
         )
 
-    trainer = Trainer(assignment.spec, dataset, device=device, on_progress=report)
-    folder = Path(assignment.checkpoint_folder)
-    if epoch:
-        restore(trainer, folder, epoch)
+    def make_trainer() -> Trainer:
+        return Trainer(assignment.spec, dataset, device=device, on_progress=report)
+
+    trainer, epoch = _resume(assignment, make_trainer)
     yield _started(device, dataset, trainer)
+    folder = Path(assignment.checkpoint_folder)
     while epoch < assignment.spec.epochs:
         epoch += 1
         outcome = trainer.train_epoch(epoch)
@@ -100,6 +120,39 @@ def work(assignment: Assignment, channel: Channel) -> Iterator[Message]:
         yield _usage(device)
         yield _completed(outcome, info.weights_sha256)
     yield Done()
+
+
+def _open_dataset(assignment: Assignment, channel: Channel) -> Dataset:
+    cache = Path(assignment.dataset_cache)
+    if assignment.dataset_fingerprint:
+        # Known to be there: no need to read its source to find that out.
+        with contextlib.suppress(DatasetError):
+            return find_dataset(assignment.dataset_fingerprint, cache)
+    return open_dataset(
+        assignment.dataset_source,
+        cache,
+        progress=lambda done, total: channel.send_progress(
+            Progress(phase="preparing_dataset", completed_images=done, total_images=total)
+        ),
+        max_pixels=assignment.max_image_pixels,
+    )
+
+
+def _resume(assignment: Assignment, make_trainer: Callable[[], Trainer]) -> tuple[Trainer, int]:
+    """The trainer as the newest readable checkpoint left it, and that epoch.
+
+    What was told of later epochs stays true: they are trained again, to the
+    same weights, because all that decides them derives from the spec.
+    """
+    for epoch, folder in assignment.resume_from:
+        trainer = make_trainer()
+        try:
+            restore(trainer, Path(folder), epoch)
+        except CheckpointError as error:
+            _LOG.warning("a checkpoint is damaged, going back to the one before: %s", error)
+            continue
+        return trainer, epoch
+    return make_trainer(), 0
 
 
 def _started(device: torch.device, dataset: Dataset, trainer: Trainer) -> Started:
@@ -111,6 +164,12 @@ def _started(device: torch.device, dataset: Dataset, trainer: Trainer) -> Starte
         class_names=dataset.class_names,
         parameters=parameter_count(trainer.network),
         dataset_fingerprint=dataset.fingerprint,
+        environment=Environment(
+            threads=torch.get_num_threads(),
+            leadline_version=importlib.metadata.version("leadline"),
+            torch_version=torch.__version__,
+            python_version=platform.python_version(),
+        ),
     )
 
 
@@ -142,8 +201,11 @@ def _device_name(device: torch.device) -> str:
     return device.type
 
 
-def _failure(error: Exception) -> Failure:
+def _fault(error: Exception) -> Failure | DiskFault:
     match error:
+        case OSError():
+            advice = "free or mend the disk, then resume the job"
+            return DiskFault(message=f"a checkpoint could not be written: {error}: {advice}")
         case DivergedError():
             advice = "try a lower learning rate, or batch norm"
             return Failure(reason="DIVERGED", message=f"{error}: {advice}")
@@ -152,14 +214,17 @@ def _failure(error: Exception) -> Failure:
         case torch.OutOfMemoryError() | MemoryError():
             advice = "try a smaller batch_size, or fewer jobs a device"
             return Failure(reason="OUT_OF_MEMORY", message=f"{error}: {advice}")
-        case CheckpointError() | OSError():
-            return Failure(reason="STORAGE", message=f"a checkpoint failed: {error}")
         case _:
             _LOG.exception("the worker failed")
             kind = type(error).__name__
             return Failure(
                 reason="INTERNAL", message=f"{kind}: {error}: see the server's log for where"
             )
+
+
+def _die_with_server() -> None:
+    """Has the kernel end this process with the server's, even while it is stopped."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _leave_with_server() -> None:
@@ -178,17 +243,19 @@ def main() -> int:
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
     channel = Channel.claim_stdout()
+    _die_with_server()
     os.nice(arguments.niceness)
     channel.send(Ready())
     line = sys.stdin.buffer.readline()
     if not line:
         return 0
-    threading.Thread(target=_leave_with_server, daemon=True).start()
+    for task in (_leave_with_server, channel.beat):
+        threading.Thread(target=task, daemon=True).start()
     try:
         for message in work(Assignment.from_line(line), channel):
             channel.send(message)
     except Exception as error:  # noqa: BLE001 - whatever it is, the server must hear of it
-        channel.send(_failure(error))
+        channel.send(_fault(error))
     return 0
 
 

@@ -1,0 +1,207 @@
+"""What can be asked of the job store: read-only, one snapshot a question."""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Select, func, select
+
+from leadline.server.errors import NotFoundError
+from leadline.server.jobs.faults import storage_faults
+from leadline.server.jobs.job import Event, Job, Model
+from leadline.server.jobs.records import (
+    from_timestamp,
+    read_event,
+    read_jobs,
+    read_model,
+    to_timestamp,
+)
+from leadline.server.jobs.states import JobState
+from leadline.server.jobs.tables import events, jobs
+
+IS_QUEUED = jobs.c.state == JobState.QUEUED.value
+_FINAL = [state.value for state in JobState if state.is_final]
+
+# In which order waiting jobs start.
+_TURN = (jobs.c.priority.desc(), jobs.c.number)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantFilter:
+    """Which models to find; None stands for any."""
+
+    dataset: str | None = None
+    blocks: int | None = None
+    batch_norm: bool | None = None
+
+
+class JobQueries:
+    """Questions to a database of jobs and events. They block."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def get(self, job_id: str) -> Job:
+        """The job as it stands.
+
+        Raises:
+            NotFoundError: there is no such job.
+        """
+        with self._reading() as connection:
+            return get_job(connection, job_id)
+
+    def list_jobs(
+        self,
+        *,
+        states: Collection[JobState] = (),
+        before: int | None = None,
+        limit: int | None = None,
+    ) -> list[Job]:
+        """Jobs in `states` (empty: any) numbered below `before`, newest first."""
+        query = select(jobs).order_by(jobs.c.number.desc()).limit(limit)
+        if states:
+            query = query.where(jobs.c.state.in_([state.value for state in states]))
+        if before is not None:
+            query = query.where(jobs.c.number < before)
+        with self._reading() as connection:
+            return read_jobs(connection, query)
+
+    def job_ids(self) -> set[str]:
+        """The ids of all jobs."""
+        with self._reading() as connection:
+            return set(connection.execute(select(jobs.c.job_id)).scalars())
+
+    def next_queued(self) -> Job | None:
+        """The job whose turn it is: the oldest of the highest priority."""
+        query = select(jobs).where(IS_QUEUED).order_by(*_TURN).limit(1)
+        with self._reading() as connection:
+            return next(iter(read_jobs(connection, query)), None)
+
+    def queue_position(self, job: Job) -> int:
+        """How many jobs will start before a queued one."""
+        with self._reading() as connection:
+            return count_before(connection, job)
+
+    def overdue(self, now: datetime) -> list[Job]:
+        """The jobs that are not finished although their deadline has passed."""
+        query = select(jobs).where(
+            jobs.c.deadline <= to_timestamp(now), jobs.c.state.not_in(_FINAL)
+        )
+        with self._reading() as connection:
+            return read_jobs(connection, query)
+
+    def next_deadline(self) -> datetime | None:
+        """The earliest deadline of a job that is not finished."""
+        query = select(func.min(jobs.c.deadline)).where(jobs.c.state.not_in(_FINAL))
+        with self._reading() as connection:
+            earliest: int | None = connection.execute(query).scalar_one()
+        return None if earliest is None else from_timestamp(earliest)
+
+    def count_by_state(self) -> dict[JobState, int]:
+        """How many jobs there are in each state, zeros included."""
+        query = select(jobs.c.state, func.count()).group_by(jobs.c.state)
+        with self._reading() as connection:
+            found = {JobState(state): count for state, count in connection.execute(query)}
+        return {state: found.get(state, 0) for state in JobState}
+
+    def events(self, job_id: str, *, after: int, limit: int) -> list[Event]:
+        """At most `limit` events after the sequence `after`, in order."""
+        query = (
+            select(events)
+            .join(jobs, jobs.c.number == events.c.job_number)
+            .where(jobs.c.job_id == job_id, events.c.sequence > after)
+            .order_by(events.c.sequence)
+            .limit(limit)
+        )
+        with self._reading() as connection:
+            return [read_event(job_id, row) for row in connection.execute(query)]
+
+    # Models
+
+    def get_model(self, job_id: str) -> Model:
+        """What the job has trained.
+
+        Raises:
+            NotFoundError: there is no such job, or it has no epoch yet.
+        """
+        with self._reading() as connection:
+            job = find_job(connection, (jobs.c.job_id == job_id) & (jobs.c.completed_epochs > 0))
+            if job is None:
+                raise NotFoundError(
+                    "model",
+                    f"models/{job_id}",
+                    "a model exists from its job's first completed epoch on",
+                )
+            return read_model(connection, job)
+
+    def list_models(
+        self, wanted: VariantFilter, *, before: int | None = None, limit: int | None = None
+    ) -> list[Model]:
+        """Models that match, whose jobs are numbered below `before`, newest first."""
+        query = _matching(wanted).order_by(jobs.c.number.desc()).limit(limit)
+        if before is not None:
+            query = query.where(jobs.c.number < before)
+        with self._reading() as connection:
+            return [read_model(connection, job) for job in read_jobs(connection, query)]
+
+    def best_of_variant(self, wanted: VariantFilter) -> Model | None:
+        """The matching model with the highest test accuracy, the newest of equals."""
+        query = (
+            _matching(wanted)
+            .order_by(jobs.c.best_test_accuracy.desc(), jobs.c.number.desc())
+            .limit(1)
+        )
+        with self._reading() as connection:
+            best = next(iter(read_jobs(connection, query)), None)
+            return None if best is None else read_model(connection, best)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with storage_faults(), self._engine.connect() as connection:
+            yield connection
+
+
+def find_job(connection: Connection, condition: Any) -> Job | None:
+    """The job that a condition on the table of jobs finds."""
+    found = read_jobs(connection, select(jobs).where(condition))
+    return found[0] if found else None
+
+
+def get_job(connection: Connection, job_id: str) -> Job:
+    """The job as it stands.
+
+    Raises:
+        NotFoundError: there is no such job.
+    """
+    job = find_job(connection, jobs.c.job_id == job_id)
+    if job is None:
+        raise NotFoundError("job", f"jobs/{job_id}", "ListJobs names those there are")
+    return job
+
+
+def count_jobs(connection: Connection, condition: Any) -> int:
+    """How many jobs meet a condition on the table of jobs."""
+    query = select(func.count()).select_from(jobs).where(condition)
+    return connection.execute(query).scalar_one()
+
+
+def count_before(connection: Connection, job: Job) -> int:
+    """How many queued jobs will start before this one."""
+    priority = job.options.priority
+    is_before = (jobs.c.priority > priority) | (
+        (jobs.c.priority == priority) & (jobs.c.number < job.number)
+    )
+    return count_jobs(connection, IS_QUEUED & is_before)
+
+
+def _matching(wanted: VariantFilter) -> Select[Any]:
+    query = select(jobs).where(jobs.c.completed_epochs > 0)
+    if wanted.dataset is not None:
+        query = query.where(jobs.c.dataset == wanted.dataset)
+    if wanted.blocks is not None:
+        query = query.where(jobs.c.blocks == wanted.blocks)
+    if wanted.batch_norm is not None:
+        query = query.where(jobs.c.batch_norm == wanted.batch_norm)
+    return query

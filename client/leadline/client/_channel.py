@@ -4,9 +4,9 @@
   surprise; the server states limits of its own.
 - Pings every 30 s, so that a dead peer is noticed while a job is between two
   events; the server allows one every 10 s.
-- Unary calls, all of which are safe to repeat, are tried up to four times by
-  grpc itself where the server is UNAVAILABLE, within the call's timeout.
-  Streams are not: the SDK re-attaches them, and says so, in `_retry`.
+- No retry policy of gRPC's: that gives up as soon as an answer has begun,
+  so a connection cut in the middle of one is an error to the caller, and it
+  knows nothing of streams. The SDK repeats calls itself: see `_retry`.
 - The first reconnection is tried after 0.2 s and later ones at least every
   5 s, since a server that restarts is back within seconds.
 - A connection of one's own for each client, rather than grpc's sharing of
@@ -15,7 +15,6 @@
   127.0.0.1 too, where no proxy can help.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,34 +24,8 @@ import grpc.aio
 ChannelOptions = Sequence[tuple[str, Any]]
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-CALL_ATTEMPTS = 4
 
 _LOOPBACK_HOSTS = ("127.", "localhost", "[::1]", "ipv4:127.", "ipv6:[::1]", "unix:")
-
-_RETRIED_CALLS = (
-    ("leadline.v1.TrainingService", "GetJob"),
-    ("leadline.v1.TrainingService", "ListJobs"),
-    ("leadline.v1.TrainingService", "CancelJob"),
-    ("leadline.v1.InferenceService", "Predict"),
-    ("leadline.v1.InferenceService", "ListModels"),
-    ("leadline.v1.InferenceService", "GetModel"),
-    ("leadline.v1.InspectionService", "ListMisclassified"),
-)
-
-_SERVICE_CONFIG = {
-    "methodConfig": [
-        {
-            "name": [{"service": service, "method": method} for service, method in _RETRIED_CALLS],
-            "retryPolicy": {
-                "maxAttempts": CALL_ATTEMPTS,
-                "initialBackoff": "0.2s",
-                "maxBackoff": "2s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        }
-    ]
-}
 
 
 def open_channel(
@@ -84,10 +57,6 @@ def channel_options(target: str, overrides: ChannelOptions = ()) -> list[tuple[s
         "grpc.keepalive_timeout_ms": 10_000,
         "grpc.keepalive_permit_without_calls": 1,
         "grpc.http2.max_pings_without_data": 0,
-        "grpc.enable_retries": 1,
-        # A larger request than this would be sent only once.
-        "grpc.per_rpc_retry_buffer_size": MAX_MESSAGE_BYTES,
-        "grpc.service_config": json.dumps(_SERVICE_CONFIG),
         "grpc.initial_reconnect_backoff_ms": 200,
         "grpc.max_reconnect_backoff_ms": 5_000,
         "grpc.use_local_subchannel_pool": 1,

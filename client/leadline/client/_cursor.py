@@ -12,19 +12,25 @@ class EventCursor:
         finished: whether that was the job's last.
     """
 
-    def __init__(self, job: str, after_sequence: int) -> None:
+    def __init__(self, job: str, after_sequence: int, *, with_progress: bool = True) -> None:
+        """Starts after a sequence.
+
+        Without progress, transient events do not pass: a server sends some
+        unasked, so that no proxy takes a quiet stream for dead.
+        """
         self.sequence = after_sequence
         self.finished = False
         self._job = job
+        self._with_progress = with_progress
 
     def accept(self, event: JobEvent) -> bool:
-        """Whether the event is new to the watcher.
+        """Whether the event is new to the watcher, and wanted.
 
         Raises:
             EventGapError: an event before this one never came.
         """
         if event.sequence == 0:  # transient
-            return not self.finished
+            return self._with_progress and not self.finished
         if event.sequence <= self.sequence:
             return False
         if event.sequence != self.sequence + 1:

@@ -1,4 +1,4 @@
-"""When to try a broken stream again, and when to give up."""
+"""When to try a call or a broken stream again, and when to give up."""
 
 import random
 import time
@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from grpc import StatusCode
 
-from leadline.client._channel import CALL_ATTEMPTS
 from leadline.client._errors import RpcError
 
 OnReconnect = Callable[[RpcError, float], None]
 """Called before each new attempt with what broke the stream and the seconds until the attempt."""
+
+CALL_ATTEMPTS = 4
 
 FIRST_DELAY = 0.1
 LAST_DELAY = 5.0
@@ -109,12 +110,28 @@ class Reconnection:
         )
 
 
-class Submission:
-    """Decides about the next attempt at submitting a job: as often as grpc repeats a unary call."""
+class Attempts:
+    """Decides about the next attempt at a call that is safe to repeat, within its timeout.
 
-    def __init__(self, *, jitter: Callable[[], float] = random.random) -> None:
+    All unary calls are, and a submission is by its request id.
+    """
+
+    def __init__(
+        self,
+        timeout: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        """Allows four attempts in `timeout` seconds."""
+        self._clock = clock
         self._jitter = jitter
+        self._deadline = clock() + timeout
         self._failures = 0
+
+    def remaining(self) -> float:
+        """The seconds left for the next attempt."""
+        return max(0.0, self._deadline - self._clock())
 
     def delay(self, error: RpcError) -> float:
         """The seconds to wait before the next attempt.
@@ -124,6 +141,9 @@ class Submission:
                 not help.
         """
         self._failures += 1
+        delay = 0.2 * 2.0 ** (self._failures - 1) * (1 - self._jitter() / 2)
         if error.code is not StatusCode.UNAVAILABLE or self._failures >= CALL_ATTEMPTS:
             raise error from None
-        return 0.2 * 2.0 ** (self._failures - 1) * (1 - self._jitter() / 2)
+        if delay >= self.remaining():
+            raise error from None
+        return delay

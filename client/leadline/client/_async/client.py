@@ -90,5 +90,5 @@ class AsyncClient(AsyncTrainingCalls, AsyncInferenceCalls, AsyncInspectionCalls)
         """
         stub = health_pb2_grpc.HealthStub(self._connection.channel)
         request = health_pb2.HealthCheckRequest(service=service)
-        response = await self._connection.call(stub.Check, request)
+        response = await self._connection.call_once(stub.Check, request, self._connection.timeout)
         return HealthStatus(response.status)

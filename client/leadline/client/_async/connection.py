@@ -6,9 +6,10 @@ from typing import TypeVar
 import grpc.aio
 
 from leadline.client._channel import ChannelOptions, open_async_channel
-from leadline.client._errors import ClientClosedError
+from leadline.client._errors import ClientClosedError, RpcError
 from leadline.client._grpc_errors import sdk_errors
-from leadline.client._runtime import AsyncUnaryCall
+from leadline.client._retry import Attempts
+from leadline.client._runtime import AsyncUnaryCall, async_sleep
 from leadline.v1.inference_service_pb2_grpc import InferenceServiceStub
 from leadline.v1.inspection_service_pb2_grpc import InspectionServiceStub
 from leadline.v1.training_service_pb2_grpc import TrainingServiceStub
@@ -81,7 +82,23 @@ class AsyncConnection:
         return self._stubs
 
     async def call(self, method: AsyncUnaryCall[Request, Response], request: Request) -> Response:
-        """The response to a unary call.
+        """The response to a unary call, which is repeated where the server is unavailable.
+
+        Raises:
+            RpcError: the server answered with an error.
+            ClientClosedError: the connection was closed.
+        """
+        attempts = Attempts(self.timeout)
+        while True:
+            try:
+                return await self.call_once(method, request, attempts.remaining())
+            except RpcError as error:
+                await async_sleep(attempts.delay(error))
+
+    async def call_once(
+        self, method: AsyncUnaryCall[Request, Response], request: Request, seconds: float
+    ) -> Response:
+        """The response to a unary call that is made once and may take so many seconds.
 
         Raises:
             RpcError: the server answered with an error.
@@ -89,7 +106,7 @@ class AsyncConnection:
         """
         self.check_open()
         with sdk_errors(self):
-            return await method(request, timeout=self.timeout)
+            return await method(request, timeout=seconds)
 
     def check_open(self) -> None:
         """Raises `ClientClosedError` where the connection was closed."""

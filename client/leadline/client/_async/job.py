@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 from leadline.client._async.connection import AsyncConnection
 from leadline.client._async.stream import AsyncEventStream
-from leadline.client._errors import JobCancelledError, JobFailedError
-from leadline.client._retry import OnReconnect
-from leadline.client._runtime import AsyncEventCall
+from leadline.client._errors import JobCancelledError, JobFailedError, RpcError
+from leadline.client._retry import OnReconnect, Reconnection
+from leadline.client._runtime import AsyncEventCall, async_sleep
 from leadline.client._states import is_final
 from leadline.v1.job_pb2 import JOB_STATE_CANCELLED, JOB_STATE_FAILED, EpochResult, Job, JobEvent
 from leadline.v1.training_service_pb2 import CancelJobRequest, GetJobRequest
@@ -114,11 +114,11 @@ class AsyncTrainingJob:
             NotFoundError: there is no such job.
             UnavailableError: the server was away for too long.
         """
-        job = await self.refresh()
+        job = await self._refresh_patiently(on_reconnect)
         if not is_final(job):
             async for _event in self.events(job.latest_sequence, on_reconnect=on_reconnect):
                 pass
-            job = await self.refresh()
+            job = await self._refresh_patiently(on_reconnect)
         if job.state == JOB_STATE_FAILED:
             raise JobFailedError(job)
         if job.state == JOB_STATE_CANCELLED:
@@ -134,6 +134,16 @@ class AsyncTrainingJob:
         return await self._connection.call(
             self._connection.stubs.training.GetJob, GetJobRequest(name=self.name)
         )
+
+    async def _refresh_patiently(self, on_reconnect: OnReconnect | None) -> Job:
+        # Who waits for a result waits for the server too, as with events.
+        reconnection = Reconnection(self._connection.reconnect_timeout, on_reconnect=on_reconnect)
+        while True:
+            reconnection.began()
+            try:
+                return await self.refresh()
+            except RpcError as error:
+                await async_sleep(reconnection.delay(error))
 
     async def cancel(self) -> Job:
         """Cancels the job, mid-epoch too, and returns it; its completed epochs stay usable.

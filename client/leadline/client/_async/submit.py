@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from leadline.client._async.connection import AsyncConnection
 from leadline.client._errors import RpcError, UnavailableError
 from leadline.client._grpc_errors import sdk_errors
-from leadline.client._retry import Submission
+from leadline.client._retry import Attempts
 from leadline.client._runtime import AsyncEventCall, async_cancel_after, async_sleep
 from leadline.v1.job_pb2 import JobEvent
 from leadline.v1.training_service_pb2 import TrainJobRequest
@@ -39,19 +39,23 @@ async def submit(connection: AsyncConnection, request: TrainJobRequest) -> Async
     Raises:
         RpcError: the server refused the request, or could not be reached.
     """
-    submission = Submission()
+    attempts = Attempts(connection.timeout)
     while True:
         connection.check_open()
         call = connection.stubs.training.TrainJob(request)
         try:
-            return AsyncSubmittedCall(await _first_event(connection, call), call)
+            return AsyncSubmittedCall(
+                await _first_event(connection, call, attempts.remaining()), call
+            )
         except RpcError as error:
-            await async_sleep(submission.delay(error))
+            await async_sleep(attempts.delay(error))
 
 
-async def _first_event(connection: AsyncConnection, call: AsyncEventCall) -> JobEvent:
+async def _first_event(
+    connection: AsyncConnection, call: AsyncEventCall, seconds: float
+) -> JobEvent:
     try:
-        with sdk_errors(connection), async_cancel_after(call, connection.timeout):
+        with sdk_errors(connection), async_cancel_after(call, seconds):
             return await anext(aiter(call))
     except StopAsyncIteration:
         raise UnavailableError("the stream ended before the job was accepted") from None

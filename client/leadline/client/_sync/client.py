@@ -91,5 +91,5 @@ class Client(TrainingCalls, InferenceCalls, InspectionCalls):
         """
         stub = health_pb2_grpc.HealthStub(self._connection.channel)
         request = health_pb2.HealthCheckRequest(service=service)
-        response = self._connection.call(stub.Check, request)
+        response = self._connection.call_once(stub.Check, request, self._connection.timeout)
         return HealthStatus(response.status)

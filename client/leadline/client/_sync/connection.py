@@ -7,9 +7,10 @@ from typing import TypeVar
 import grpc
 
 from leadline.client._channel import ChannelOptions, open_channel
-from leadline.client._errors import ClientClosedError
+from leadline.client._errors import ClientClosedError, RpcError
 from leadline.client._grpc_errors import sdk_errors
-from leadline.client._runtime import UnaryCall
+from leadline.client._retry import Attempts
+from leadline.client._runtime import UnaryCall, sleep
 from leadline.v1.inference_service_pb2_grpc import InferenceServiceStub
 from leadline.v1.inspection_service_pb2_grpc import InspectionServiceStub
 from leadline.v1.training_service_pb2_grpc import TrainingServiceStub
@@ -82,7 +83,23 @@ class Connection:
         return self._stubs
 
     def call(self, method: UnaryCall[Request, Response], request: Request) -> Response:
-        """The response to a unary call.
+        """The response to a unary call, which is repeated where the server is unavailable.
+
+        Raises:
+            RpcError: the server answered with an error.
+            ClientClosedError: the connection was closed.
+        """
+        attempts = Attempts(self.timeout)
+        while True:
+            try:
+                return self.call_once(method, request, attempts.remaining())
+            except RpcError as error:
+                sleep(attempts.delay(error))
+
+    def call_once(
+        self, method: UnaryCall[Request, Response], request: Request, seconds: float
+    ) -> Response:
+        """The response to a unary call that is made once and may take so many seconds.
 
         Raises:
             RpcError: the server answered with an error.
@@ -90,7 +107,7 @@ class Connection:
         """
         self.check_open()
         with sdk_errors(self):
-            return method(request, timeout=self.timeout)
+            return method(request, timeout=seconds)
 
     def check_open(self) -> None:
         """Raises `ClientClosedError` where the connection was closed."""

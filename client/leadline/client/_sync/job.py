@@ -3,9 +3,9 @@
 
 from collections.abc import Iterator
 
-from leadline.client._errors import JobCancelledError, JobFailedError
-from leadline.client._retry import OnReconnect
-from leadline.client._runtime import EventCall
+from leadline.client._errors import JobCancelledError, JobFailedError, RpcError
+from leadline.client._retry import OnReconnect, Reconnection
+from leadline.client._runtime import EventCall, sleep
 from leadline.client._states import is_final
 from leadline.client._sync.connection import Connection
 from leadline.client._sync.stream import EventStream
@@ -112,11 +112,11 @@ class TrainingJob:
             NotFoundError: there is no such job.
             UnavailableError: the server was away for too long.
         """
-        job = self.refresh()
+        job = self._refresh_patiently(on_reconnect)
         if not is_final(job):
             for _event in self.events(job.latest_sequence, on_reconnect=on_reconnect):
                 pass
-            job = self.refresh()
+            job = self._refresh_patiently(on_reconnect)
         if job.state == JOB_STATE_FAILED:
             raise JobFailedError(job)
         if job.state == JOB_STATE_CANCELLED:
@@ -132,6 +132,16 @@ class TrainingJob:
         return self._connection.call(
             self._connection.stubs.training.GetJob, GetJobRequest(name=self.name)
         )
+
+    def _refresh_patiently(self, on_reconnect: OnReconnect | None) -> Job:
+        # Who waits for a result waits for the server too, as with events.
+        reconnection = Reconnection(self._connection.reconnect_timeout, on_reconnect=on_reconnect)
+        while True:
+            reconnection.began()
+            try:
+                return self.refresh()
+            except RpcError as error:
+                sleep(reconnection.delay(error))
 
     def cancel(self) -> Job:
         """Cancels the job, mid-epoch too, and returns it; its completed epochs stay usable.

@@ -30,7 +30,7 @@ class EventStream:
         self._connection = connection
         self._job = job
         self._progress_interval = duration(progress_interval)
-        self._cursor = EventCursor(job, after_sequence)
+        self._cursor = EventCursor(job, after_sequence, with_progress=progress_interval is not None)
         self._reconnection = Reconnection(connection.reconnect_timeout, on_reconnect=on_reconnect)
 
     def events(self, call: EventCall | None = None) -> Iterator[JobEvent]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from leadline.client._errors import RpcError, UnavailableError
 from leadline.client._grpc_errors import sdk_errors
-from leadline.client._retry import Submission
+from leadline.client._retry import Attempts
 from leadline.client._runtime import EventCall, cancel_after, sleep
 from leadline.client._sync.connection import Connection
 from leadline.v1.job_pb2 import JobEvent
@@ -39,19 +39,19 @@ def submit(connection: Connection, request: TrainJobRequest) -> SubmittedCall:
     Raises:
         RpcError: the server refused the request, or could not be reached.
     """
-    submission = Submission()
+    attempts = Attempts(connection.timeout)
     while True:
         connection.check_open()
         call = connection.stubs.training.TrainJob(request)
         try:
-            return SubmittedCall(_first_event(connection, call), call)
+            return SubmittedCall(_first_event(connection, call, attempts.remaining()), call)
         except RpcError as error:
-            sleep(submission.delay(error))
+            sleep(attempts.delay(error))
 
 
-def _first_event(connection: Connection, call: EventCall) -> JobEvent:
+def _first_event(connection: Connection, call: EventCall, seconds: float) -> JobEvent:
     try:
-        with sdk_errors(connection), cancel_after(call, connection.timeout):
+        with sdk_errors(connection), cancel_after(call, seconds):
             return next(iter(call))
     except StopIteration:
         raise UnavailableError("the stream ended before the job was accepted") from None

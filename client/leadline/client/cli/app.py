@@ -94,6 +94,8 @@ def leadline() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
+    # gRPC's own remarks, as on a server that says goodbye, would land between our lines.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     as_json = "--json" in arguments
     try:

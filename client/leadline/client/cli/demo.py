@@ -26,11 +26,22 @@ _PREDICTED_IMAGES = 6
 _PER_CLASS = 2
 
 
+def _named_source(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> str | None:
+    """Checks that a dataset has a name and a source; the server checks the rest."""
+    del context, parameter
+    if value is not None and not all(value.partition("=")):
+        raise click.BadParameter(f"{value!r} is no NAME=SOURCE")
+    return value
+
+
 @click.command(
     cls=Command,
     examples=(
         "leadline demo",
-        "leadline demo --out /tmp/demo --data-dir /tmp/demo-data",
+        "leadline demo --out pictures --data-dir demo-data",
+        "leadline demo --dataset pets=pets.tar --epochs 20",
     ),
 )
 @click.option(
@@ -45,9 +56,18 @@ _PER_CLASS = 2
     type=click.Path(file_okay=False, path_type=Path),
     help="Keep the server's data in this folder.  [default: a temporary one]",
 )
+@click.option(
+    "--dataset",
+    metavar="NAME=SOURCE",
+    callback=_named_source,
+    help="Train on images of your own: a folder or a tar of train/CLASS/* and test/CLASS/*.  "
+    "[default: synthetic, which is built in]",
+)
 @click.option("--epochs", type=int, default=5, show_default=True, help="Epochs to train.")
 @click.option("--json", "as_json", is_flag=True, help="Print each message as one JSON line.")
-def demo(*, out: Path, data_dir: Path | None, epochs: int, as_json: bool) -> ExitCode:
+def demo(
+    *, out: Path, data_dir: Path | None, dataset: str | None, epochs: int, as_json: bool
+) -> ExitCode:
     """Start a server, train, predict and look, all in a minute.
 
     Needs no network: the images are drawn by the server. Trains on the dataset `synthetic` with
@@ -58,11 +78,13 @@ def demo(*, out: Path, data_dir: Path | None, epochs: int, as_json: bool) -> Exi
     began = time.monotonic()
     with _data_folder(data_dir) as folder:
         output.text("1. A server of its own, on a free port.")
-        with running_server(folder) as target:
+        flags = [] if dataset is None else ["--dataset", dataset]
+        with running_server(folder, flags) as target:
             output.text(f"   It serves at {target}.\n")
             session = Session(target=target, timeout=30.0, output=output)
             with session.client() as client:
-                code = _show(session, client, out, epochs)
+                name = "synthetic" if dataset is None else dataset.partition("=")[0]
+                code = _show(session, client, out, name, epochs)
     if code is ExitCode.SUCCESS:
         _sum_up(output, data_dir, time.monotonic() - began)
     return code
@@ -77,11 +99,11 @@ def _data_folder(data_dir: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _show(session: Session, client: Client, out: Path, epochs: int) -> ExitCode:
+def _show(session: Session, client: Client, out: Path, dataset: str, epochs: int) -> ExitCode:
     session.output.text("2. A training job, followed live.")
     view = make_view(session.output)
     job = client.train(
-        dataset="synthetic",
+        dataset=dataset,
         blocks=2,
         batch_norm=True,
         epochs=epochs,

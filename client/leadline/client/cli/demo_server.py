@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ class ServerFailedError(LeadlineError):
 
 
 @contextmanager
-def running_server(data_dir: Path) -> Iterator[str]:
+def running_server(data_dir: Path, flags: Sequence[str]) -> Iterator[str]:
     """A server that keeps its data in a folder; gives its address and stops it at the end.
 
     Whatever goes wrong, the end of the server's log goes to stderr with it.
@@ -34,7 +34,7 @@ def running_server(data_dir: Path) -> Iterator[str]:
     log = data_dir / "demo-server.log"
     ready = data_dir / "demo-ready.json"
     ready.unlink(missing_ok=True)
-    process = _start(data_dir, ready, log)
+    process = _start(data_dir, ready, log, flags)
     try:
         yield _wait_until_serving(process, ready)
         _stop(process)
@@ -46,13 +46,14 @@ def running_server(data_dir: Path) -> Iterator[str]:
         ready.unlink(missing_ok=True)
 
 
-def _start(data_dir: Path, ready: Path, log: Path) -> subprocess.Popen[bytes]:
+def _start(data_dir: Path, ready: Path, log: Path, flags: Sequence[str]) -> subprocess.Popen[bytes]:
     command = [
         *(sys.executable, "-m", "leadline.client.cli", "serve"),
         *("--host", "127.0.0.1", "--port", "0"),
         *("--metrics-port", "0"),
         *("--data-dir", str(data_dir)),
         *("--ready-file", str(ready)),
+        *flags,
     ]
     # Settings for another server that happen to be in the environment are not meant for this one.
     environment = {key: os.environ[key] for key in os.environ if not key.startswith("LEADLINE_")}

@@ -2,10 +2,11 @@
 
 from datetime import datetime
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from leadline.client import EpochResult, Job, JobState, Optimizer, TrainingSpec, Variant
-from leadline.v1.job_pb2 import JobFinished, JobQueued, JobStarted
+from leadline.v1.job_pb2 import JobFinished, JobPaused, JobQueued, JobResumed, JobStarted
 
 
 def percent(fraction: float) -> str:
@@ -68,6 +69,23 @@ def started(event: JobStarted) -> str:
         f"started on {device}: {event.parameters:,} parameters, {event.train_images:,} training "
         f"and {event.test_images:,} test images"
     )
+
+
+def paused(event: JobPaused) -> str:
+    """That a job was set aside."""
+    return f"paused: {event.message or event.reason}"
+
+
+def resumed(event: JobResumed) -> str:
+    """That a job waits for a device again."""
+    return f"resumed after epoch {event.completed_epochs}; {place(event.queue_position)}"
+
+
+def time_left(duration: Duration) -> str:
+    """How long something will still take."""
+    minutes, seconds = divmod(duration.seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02} left"
 
 
 def epoch(result: EpochResult, epochs: int) -> str:

@@ -2,10 +2,16 @@
 
 import click
 
-from leadline.client import Client, Job
+from leadline.client import Client, Job, JobState
 from leadline.client.cli import describe
 from leadline.client.cli.commands import Command
 from leadline.client.cli.options import Session, session_options
+
+_STATES = [
+    name.removeprefix("JOB_STATE_").lower()
+    for name in JobState.keys()  # noqa: SIM118 - protobuf's enum is no mapping
+    if name != "JOB_STATE_UNSPECIFIED"
+]
 
 
 @click.command(
@@ -21,7 +27,7 @@ from leadline.client.cli.options import Session, session_options
     "--state",
     "states",
     multiple=True,
-    type=click.Choice(["queued", "running", "succeeded", "failed", "cancelled"]),
+    type=click.Choice(_STATES),
     help="Only jobs in this state; may be given several times.",
 )
 @session_options

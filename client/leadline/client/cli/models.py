@@ -83,7 +83,7 @@ def _show_epochs(session: Session, model: Model) -> None:
             epoch.name,
             describe.percent(epoch.train_accuracy),
             describe.percent(epoch.test_accuracy),
-            "best" if epoch.epoch == model.best_epoch else "",
+            "best" if epoch.epoch == model.best_epoch else "" if epoch.kept else "not kept",
         ]
         for epoch in model.epochs
     ]

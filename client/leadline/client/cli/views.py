@@ -156,6 +156,8 @@ class LiveView:
         match progress.phase:
             case JobPhase.JOB_PHASE_QUEUED:
                 return "queued"
+            case JobPhase.JOB_PHASE_PAUSED:
+                return "paused"
             case JobPhase.JOB_PHASE_PREPARING_DATASET:
                 return "preparing the dataset"
             case JobPhase.JOB_PHASE_TRAINING:
@@ -173,6 +175,8 @@ class LiveView:
             parts.append(f"{progress.completed_images:,}/{progress.total_images:,} images")
         if self._accuracies:
             parts.append(self._accuracies)
+        if progress.HasField("time_left"):
+            parts.append(describe.time_left(progress.time_left))
         return "; ".join(parts)
 
 
@@ -188,17 +192,23 @@ def make_view(output: Output, *, epochs: int = 0) -> View:
 
 def event_line(event: JobEvent, epochs: int) -> str | None:
     """The line for an event; None for one that has none, such as a kind not known yet."""
+    line: str | None
     match event.WhichOneof("event"):
         case "queued":
-            return describe.queued(event.job, event.queued)
+            line = describe.queued(event.job, event.queued)
         case "started":
-            return describe.started(event.started)
+            line = describe.started(event.started)
         case "epoch":
-            return describe.epoch(event.epoch, epochs)
+            line = describe.epoch(event.epoch, epochs)
+        case "paused":
+            line = describe.paused(event.paused)
+        case "resumed":
+            line = describe.resumed(event.resumed)
         case "finished":
-            return describe.finished(event.finished)
+            line = describe.finished(event.finished)
         case _:
-            return None
+            line = None
+    return line
 
 
 def reconnecting_line(error: RpcError, delay: float) -> str:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from leadline.client import AsyncClient, AsyncTrainingJob, Client, Model
-from support.servers import LiveServer
+from support.servers import LiveServer, start_server
 
 
 class Blocking:
@@ -80,6 +80,29 @@ def make_client(request: pytest.FixtureRequest) -> Iterator[ClientFactory]:
 @pytest.fixture
 def client(make_client: ClientFactory, live_server: LiveServer) -> Client:
     return make_client(live_server.target)
+
+
+@pytest.fixture(scope="session")
+def busy_server(
+    tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path
+) -> Iterator[LiveServer]:
+    """A server whose only device is taken: what is submitted waits, and costs nothing."""
+    server = start_server(
+        tmp_path_factory.mktemp("busy"),
+        f"--dataset=tiny={tiny_dataset}",
+        *("--spare-workers", "0", "--worker-threads", "1", "--worker-niceness", "19"),
+    )
+    with Client(server.target) as client:
+        job = client.train(dataset="tiny", epochs=10_000)
+        next(job.epochs())
+        job.detach()
+    yield server
+    assert server.stop() == 0, server.log.read_text()
+
+
+@pytest.fixture
+def busy_client(make_client: ClientFactory, busy_server: LiveServer) -> Client:
+    return make_client(busy_server.target)
 
 
 @pytest.fixture(scope="session")

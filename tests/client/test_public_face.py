@@ -147,7 +147,7 @@ def test_the_tree_of_errors_is_drawn_whole_and_true() -> None:
     for depth, name in lines:
         parents[depth:] = [name]
         drawn[name] = parents[depth - 1] if depth else "Exception"
-    errors = [LeadlineError, *below(LeadlineError)]
+    errors: list[type[LeadlineError]] = [LeadlineError, *below(LeadlineError)]
     assert drawn == {
         error.__name__: error.__bases__[0].__name__
         for error in errors

@@ -13,7 +13,7 @@ from leadline.client import (
     UnavailableError,
 )
 from leadline.client._cursor import EventCursor
-from leadline.client._retry import FIRST_DELAY, LAST_DELAY, Reconnection, Submission
+from leadline.client._retry import FIRST_DELAY, LAST_DELAY, Attempts, Reconnection
 from leadline.v1.job_pb2 import JobFinished, JobProgress
 
 
@@ -107,16 +107,26 @@ def test_the_user_is_told_before_each_attempt() -> None:
     assert told == [(error, FIRST_DELAY)]
 
 
-def test_a_submission_is_tried_four_times() -> None:
-    submission = Submission(jitter=lambda: 0.0)
-    assert [submission.delay(UnavailableError("away")) for _ in range(3)] == [0.2, 0.4, 0.8]
+def test_a_call_is_tried_four_times() -> None:
+    attempts = Attempts(30.0, jitter=lambda: 0.0)
+    assert [attempts.delay(UnavailableError("away")) for _ in range(3)] == [0.2, 0.4, 0.8]
     with pytest.raises(UnavailableError):
-        submission.delay(UnavailableError("away"))
+        attempts.delay(UnavailableError("away"))
 
 
-def test_a_submission_that_was_refused_is_not_tried_again() -> None:
+def test_a_call_is_tried_only_within_its_timeout() -> None:
+    clock = Clock()
+    attempts = Attempts(1.0, clock=clock, jitter=lambda: 0.0)
+    clock.now += 0.7
+    assert attempts.remaining() == pytest.approx(0.3)
+    assert attempts.delay(UnavailableError("away")) == 0.2
+    with pytest.raises(UnavailableError):
+        attempts.delay(UnavailableError("away"))
+
+
+def test_a_call_that_was_refused_is_not_tried_again() -> None:
     with pytest.raises(ResourceExhaustedError):
-        Submission().delay(ResourceExhaustedError("the queue is full"))
+        Attempts(30.0).delay(ResourceExhaustedError("the queue is full"))
 
 
 def test_each_event_passes_once_and_in_order() -> None:

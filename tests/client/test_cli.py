@@ -1,0 +1,460 @@
+"""Every command over a real server: what it prints, and how it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image as Pillow
+
+from leadline.client import Client, Model
+from leadline.client.cli import main
+from leadline.client.cli.exit_codes import ExitCode
+from support.servers import LiveServer
+
+QUICK = ("--dataset", "tiny", "--blocks", "0", "--epochs", "2", "--batch-size", "200")
+SCRIPT = (sys.executable, "-m", "leadline.client.cli")
+
+
+@dataclass
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """stdout, which must be JSON lines and nothing else."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The error, which must be a JSON line of stderr."""
+        return dict(json.loads(self.err.splitlines()[-1])["error"])
+
+
+Leadline = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Leadline:
+    """Runs a command against a target."""
+    monkeypatch.delenv("LEADLINE_TARGET", raising=False)
+
+    def invoke(target: str, command: str, *arguments: str) -> Outcome:
+        code = main([command, *arguments, "--target", target])
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return invoke
+
+
+@pytest.fixture
+def leadline(run: Leadline, live_server: LiveServer, model: Model) -> Leadline:
+    """Runs a command against the server, which has a trained model."""
+    del model
+    return lambda *arguments: run(live_server.target, *arguments)
+
+
+@pytest.fixture
+def busy_leadline(run: Leadline, busy_server: LiveServer) -> Leadline:
+    """Runs a command against the server that starts no job."""
+    return lambda *arguments: run(busy_server.target, *arguments)
+
+
+# train and watch
+
+
+def test_train_prints_a_line_for_each_epoch(leadline: Leadline) -> None:
+    outcome = leadline("train", *QUICK)
+    lines = outcome.out.splitlines()
+    assert outcome.code == ExitCode.SUCCESS
+    assert "0 blocks without batch norm on tiny, 2 epochs in batches of 200" in lines[0]
+    assert lines[1].startswith("started on ")
+    assert lines[2].startswith("epoch 1/2   train ")
+    assert lines[3].startswith("epoch 2/2   train ")
+    assert lines[4].startswith("succeeded: best epoch ")
+    assert len(lines) == 5
+
+
+def test_train_as_json_prints_the_events(leadline: Leadline) -> None:
+    outcome = leadline("train", *QUICK, "--seed", "3", "--json")
+    assert outcome.code == ExitCode.SUCCESS
+    assert [event["sequence"] for event in outcome.messages] == [1, 2, 3, 4, 5]
+    assert outcome.messages[0]["queued"]["queue_position"] == 0
+    assert outcome.messages[0]["queued"]["spec"]["seed"] == 3
+    assert outcome.messages[2]["epoch"]["test_accuracy"] >= 0
+    assert outcome.messages[4]["finished"]["state"] == "JOB_STATE_SUCCEEDED"
+    assert outcome.err == ""
+
+
+def test_train_sends_what_is_given_and_nothing_else(busy_leadline: Leadline) -> None:
+    outcome = busy_leadline(
+        *("train", "--dataset", "tiny", "--blocks", "3", "--batch-norm", "--epochs", "4"),
+        *("--batch-size", "5", "--learning-rate", "0.5", "--optimizer", "adamw"),
+        *("--weight-decay", "0.25", "--seed", "6", "--detach", "--json"),
+    )
+    (job,) = outcome.messages
+    assert job["spec"] == {
+        "dataset": "tiny",
+        "blocks": 3,
+        "batch_norm": True,
+        "epochs": 4,
+        "batch_size": 5,
+        "learning_rate": 0.5,
+        "optimizer": "OPTIMIZER_ADAMW",
+        "momentum": 0.0,
+        "weight_decay": 0.25,
+        "seed": 6,
+    }
+    assert job["state"] == "JOB_STATE_QUEUED"
+
+
+def test_a_detached_train_prints_the_name_and_nothing_else(busy_leadline: Leadline) -> None:
+    outcome = busy_leadline("train", *QUICK, "--detach")
+    assert outcome.code == ExitCode.SUCCESS
+    assert outcome.out.startswith("jobs/")
+    assert len(outcome.out.splitlines()) == 1
+    assert f"leadline watch {outcome.out.strip()}" in outcome.err
+
+
+def test_train_is_safe_to_repeat_with_a_request_id(busy_leadline: Leadline) -> None:
+    request_id = str(uuid.uuid4())
+    names = {
+        busy_leadline("train", *QUICK, "--request-id", request_id, "--detach").out for _ in range(2)
+    }
+    assert len(names) == 1
+
+
+def test_what_is_wrong_with_a_spec_is_told_by_flag(leadline: Leadline) -> None:
+    outcome = leadline(
+        *("train", "--dataset", "tiny", "--blocks", "-1"),
+        *("--learning-rate", "nan", "--batch-size", "0", "--epochs", "1000000000"),
+    )
+    assert outcome.code == ExitCode.USAGE
+    assert outcome.out == ""
+    for flag in ("--blocks", "--learning-rate", "--batch-size", "--epochs"):
+        assert f"\n  {flag}: " in outcome.err
+
+
+def test_what_is_wrong_with_a_spec_is_told_as_json(leadline: Leadline) -> None:
+    outcome = leadline("train", "--dataset", "nowhere", "--json")
+    assert (outcome.code, outcome.out) == (ExitCode.USAGE, "")
+    assert outcome.error["code"] == "INVALID_ARGUMENT"
+    assert outcome.error["exit_code"] == ExitCode.USAGE
+    assert [violation["field"] for violation in outcome.error["violations"]] == ["spec.dataset"]
+
+
+def test_watch_replays_a_job(leadline: Leadline, model: Model) -> None:
+    bare = model.job.removeprefix("jobs/")
+    outcome = leadline("watch", bare)
+    assert outcome.code == ExitCode.SUCCESS
+    assert sum(line.startswith("epoch ") for line in outcome.out.splitlines()) == 3
+
+
+def test_watch_begins_where_it_is_told(leadline: Leadline, model: Model) -> None:
+    outcome = leadline("watch", model.job, "--after-sequence", "3", "--json")
+    assert [event["sequence"] for event in outcome.messages] == [4, 5, 6]
+    assert leadline("watch", model.job, "--after-sequence", "6").code == ExitCode.SUCCESS
+    assert leadline("watch", model.job, "--after-sequence", "7").code == ExitCode.USAGE
+    assert leadline("watch", model.job, "--after-sequence", "-1").code == ExitCode.USAGE
+
+
+def test_watching_a_cancelled_job_ends_as_it_did(busy_leadline: Leadline) -> None:
+    job = busy_leadline("train", *QUICK, "--detach").out.strip()
+    assert busy_leadline("cancel", job).code == ExitCode.SUCCESS
+    outcome = busy_leadline("watch", job)
+    assert outcome.code == ExitCode.JOB_CANCELLED
+    assert outcome.out.splitlines()[-1] == "cancelled"
+    assert busy_leadline("watch", job, "--after-sequence", "2").code == ExitCode.JOB_CANCELLED
+
+
+def test_ctrl_c_leaves_the_job_alone(busy_server: LiveServer) -> None:
+    process = start("train", *QUICK, "--target", busy_server.target)
+    assert process.stdout is not None
+    job = process.stdout.readline().split(":")[0]
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == ExitCode.INTERRUPTED
+    assert f"{job} goes on. Watch it with `leadline watch {job}`" in err
+    with Client(busy_server.target) as client:
+        assert client.cancel_job(job).name == job
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*SCRIPT, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+# jobs, cancel, models
+
+
+def test_jobs_are_listed(leadline: Leadline, model: Model) -> None:
+    outcome = leadline("jobs")
+    (line,) = [line for line in outcome.out.splitlines() if f" {model.job} " in line]
+    assert outcome.code == ExitCode.SUCCESS
+    assert line.split()[1:6] == ["succeeded", "tiny", "1", "yes", "3/3"]
+
+
+def test_jobs_are_listed_as_json_by_state(leadline: Leadline, model: Model) -> None:
+    names = [job["name"] for job in leadline("jobs", "--state", "succeeded", "--json").messages]
+    assert model.job in names
+    assert leadline("jobs", "--state", "cancelled", "--json").messages == []
+
+
+def test_one_job_is_shown(leadline: Leadline, model: Model) -> None:
+    (job,) = leadline("jobs", model.job, "--json").messages
+    assert (job["name"], job["completed_epochs"]) == (model.job, 3)
+
+
+def test_defaults_are_printed_too(busy_leadline: Leadline) -> None:
+    job = busy_leadline("train", *QUICK, "--detach").out.strip()
+    (message,) = busy_leadline("jobs", job, "--json").messages
+    assert message["completed_epochs"] == 0
+    assert message["model"] == ""
+
+
+def test_a_job_is_cancelled(busy_leadline: Leadline) -> None:
+    job = busy_leadline("train", *QUICK, "--detach").out.strip()
+    outcome = busy_leadline("cancel", job)
+    assert outcome.out == f"{job} is cancelled, 0 of 2 epochs complete\n"
+    (message,) = busy_leadline("cancel", job, "--json").messages
+    assert message["state"] == "JOB_STATE_CANCELLED"
+
+
+def test_models_are_listed(leadline: Leadline, model: Model) -> None:
+    outcome = leadline("models", "--dataset", "tiny", "--blocks", "1", "--batch-norm")
+    assert f" {model.name} " in outcome.out
+    assert model.name in [
+        one["name"] for one in leadline("models", "--batch-norm", "--json").messages
+    ]
+    assert leadline("models", "--dataset", "nowhere", "--json").messages == []
+
+
+def test_one_model_is_shown_with_its_epochs(leadline: Leadline, model: Model) -> None:
+    outcome = leadline("models", model.name)
+    assert all(epoch.name in outcome.out for epoch in model.epochs)
+    (message,) = leadline("models", model.name, "--json").messages
+    assert len(message["epochs"]) == 3
+
+
+# predict
+
+
+def test_images_are_predicted(leadline: Leadline, model: Model, test_images: list[Path]) -> None:
+    outcome = leadline("predict", *map(str, test_images[:3]), "--model", model.name)
+    assert outcome.code == ExitCode.SUCCESS
+    assert [line.split()[0] for line in outcome.out.splitlines() if ".png" in line] == [
+        str(path) for path in test_images[:3]
+    ]
+    assert outcome.out.splitlines()[-1] == f"by {model.name}/epochs/{model.best_epoch}"
+
+
+def test_a_folder_of_images_is_predicted(
+    leadline: Leadline, model: Model, tiny_dataset: Path, test_images: list[Path]
+) -> None:
+    folder = str(tiny_dataset / "test")
+    (response,) = leadline(
+        *("predict", folder, "--model", model.name, "--top-k", "2", "--json")
+    ).messages
+    right = sum(
+        prediction["class_name"] == path.parent.name
+        for prediction, path in zip(response["predictions"], test_images, strict=True)
+    )
+    assert right == round(model.best_test_accuracy * len(test_images))
+    assert {len(one["top_k"]) for one in response["predictions"]} == {2}
+    assert response["weights_sha256"]
+
+
+def test_the_best_of_a_variant_predicts(leadline: Leadline, test_images: list[Path]) -> None:
+    variant = ("--dataset", "tiny", "--blocks", "1", "--batch-norm")
+    assert leadline("predict", str(test_images[0]), *variant).code == ExitCode.SUCCESS
+    other = ("--dataset", "tiny", "--blocks", "63")
+    assert leadline("predict", str(test_images[0]), *other).code == ExitCode.NOT_FOUND
+
+
+def test_a_corrupt_image_is_told_by_its_name(
+    leadline: Leadline, model: Model, test_images: list[Path], tmp_path: Path
+) -> None:
+    corrupt = tmp_path / "corrupt.png"
+    corrupt.write_bytes(b"no image")
+    images = (str(test_images[0]), str(corrupt))
+    outcome = leadline("predict", *images, "--model", model.name)
+    assert outcome.code == ExitCode.USAGE
+    assert f"\n  {corrupt}: " in outcome.err
+    outcome = leadline("predict", *images, "--model", model.name, "--json")
+    assert [violation["field"] for violation in outcome.error["violations"]] == [str(corrupt)]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--dataset", "tiny"),
+        ("--model", "a", "--dataset", "tiny", "--blocks", "2"),
+        ("--model", "a", "--no-batch-norm"),
+    ],
+)
+def test_what_answers_must_be_named_once(
+    leadline: Leadline, test_images: list[Path], arguments: tuple[str, ...]
+) -> None:
+    assert leadline("predict", str(test_images[0]), *arguments).code == ExitCode.USAGE
+
+
+def test_a_folder_without_images_and_a_missing_file_are_told(
+    leadline: Leadline, tmp_path: Path
+) -> None:
+    for path in (tmp_path, tmp_path / "missing.png"):
+        outcome = leadline("predict", str(path), "--model", "a", "--json")
+        assert (outcome.code, outcome.error["code"]) == (ExitCode.USAGE, "USAGE")
+
+
+# misclassified, plot
+
+
+def test_wrong_images_are_listed(leadline: Leadline, model: Model) -> None:
+    outcome = leadline("misclassified", "--model", model.name)
+    (*_, last) = outcome.out.splitlines()
+    wrong = 200 - round(model.best_test_accuracy * 200)
+    assert f"{wrong} of 200 test images wrong" in last
+    assert sum(line.strip()[:1].isdigit() for line in outcome.out.splitlines()) == wrong
+
+
+def test_wrong_images_are_listed_as_json_page_by_page(leadline: Leadline, model: Model) -> None:
+    pages = leadline("misclassified", "--model", model.name, "--json").messages
+    examples = [example for page in pages for example in page["examples"]]
+    assert len(examples) == pages[0]["total_size"]
+    assert pages[-1]["next_page_token"] == ""
+
+
+def test_the_grid_is_written(leadline: Leadline, model: Model, tmp_path: Path) -> None:
+    out = tmp_path / "grids" / "grid.png"
+    outcome = leadline("misclassified", "--model", model.name, "--out", str(out))
+    assert outcome.code == ExitCode.SUCCESS
+    assert outcome.out.endswith(f"wrote {out}\n")
+    with Pillow.open(out) as picture:
+        assert picture.height > picture.width > 500
+    assert [path.name for path in out.parent.iterdir()] == ["grid.png"]
+
+
+@pytest.mark.parametrize("arguments", [("--per-class", "0"), ("--per-class", "1000000")])
+def test_what_is_wrong_with_a_listing_is_told_by_flag(
+    leadline: Leadline, model: Model, arguments: tuple[str, ...]
+) -> None:
+    outcome = leadline("misclassified", "--model", model.name, *arguments)
+    assert outcome.code == ExitCode.USAGE
+    assert "\n  --per-class: " in outcome.err
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_curves_are_drawn(leadline: Leadline, model: Model, tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"curves.{suffix}"
+    outcome = leadline("plot", "curves", model.job, "--out", str(out), "--json")
+    assert outcome.code == ExitCode.SUCCESS
+    assert [message["name"] for message in outcome.messages] == [model.name]
+    assert out.stat().st_size > 1000
+
+
+def test_a_picture_of_a_kind_that_is_not_known_is_refused_first(
+    leadline: Leadline, tmp_path: Path
+) -> None:
+    out = tmp_path / "curves.bmp"
+    assert leadline("plot", "curves", "nobody", "--out", str(out)).code == ExitCode.USAGE
+    assert leadline("misclassified", "--model", "a", "--out", str(out)).code == ExitCode.USAGE
+
+
+# health, and how any command ends
+
+
+def test_a_server_that_serves_is_healthy(leadline: Leadline) -> None:
+    outcome = leadline("health")
+    assert (outcome.code, outcome.out) == (ExitCode.SUCCESS, "SERVING\n")
+    assert leadline("health", "--json").messages == [{"status": "SERVING"}]
+    assert leadline("health", "--service", "no.such.Service").code == ExitCode.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("cancel", ("nobody",)),
+        ("jobs", ("nobody",)),
+        ("models", ("nobody",)),
+        ("watch", ("nobody",)),
+        ("misclassified", ("--model", "nobody")),
+        ("plot", ("curves", "nobody", "--out", "never.png")),
+    ],
+)
+def test_what_is_not_there_ends_with_3(
+    leadline: Leadline, command: str, arguments: tuple[str, ...]
+) -> None:
+    outcome = leadline(command, *arguments, "--json")
+    assert outcome.code == ExitCode.NOT_FOUND
+    assert outcome.error["code"] == "NOT_FOUND"
+
+
+def test_a_job_that_cannot_be_cancelled_ends_with_7(leadline: Leadline, model: Model) -> None:
+    outcome = leadline("cancel", model.job, "--json")
+    assert outcome.code == ExitCode.SERVER_ERROR
+    assert outcome.error["code"] == "FAILED_PRECONDITION"
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("cancel", ("a",)),
+        ("health", ()),
+        ("jobs", ()),
+        ("misclassified", ("--model", "a")),
+        ("models", ()),
+        ("train", ()),
+        ("watch", ("a",)),
+    ],
+)
+def test_a_server_that_is_not_there_ends_with_4(
+    run: Leadline, tmp_path: Path, command: str, arguments: tuple[str, ...]
+) -> None:
+    outcome = run(f"unix:{tmp_path}/nobody.sock", command, *arguments)
+    assert outcome.code == ExitCode.UNAVAILABLE
+    assert "Start one with: leadline serve" in outcome.err
+
+
+def test_a_timeout_ends_with_6(leadline: Leadline) -> None:
+    outcome = leadline("jobs", "--timeout", "0.000001", "--json")
+    assert outcome.code == ExitCode.DEADLINE_EXCEEDED
+    assert outcome.error["code"] == "DEADLINE_EXCEEDED"
+
+
+def test_the_target_may_come_from_the_environment(
+    live_server: LiveServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LEADLINE_TARGET", live_server.target)
+    assert main(["health"]) == ExitCode.SUCCESS
+    assert capsys.readouterr().out == "SERVING\n"
+
+
+def test_a_reader_that_goes_away_is_no_error(live_server: LiveServer, model: Model) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    arguments = ("misclassified", "--model", model.name, "--json", "--target", live_server.target)
+    done = subprocess.run(
+        [*SCRIPT, *arguments], stdout=writer, stderr=subprocess.PIPE, check=False, timeout=60
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (ExitCode.BROKEN_PIPE, b"")
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["version"]) == ExitCode.SUCCESS
+    text = capsys.readouterr().out
+    assert main(["--version"]) == ExitCode.SUCCESS
+    assert capsys.readouterr().out.split()[-1] == text.split()[-1]
+    assert main(["version", "--json"]) == ExitCode.SUCCESS
+    assert json.loads(capsys.readouterr().out) == {"version": text.split()[-1]}

@@ -1,0 +1,124 @@
+"""A real server behind a proxy that cuts connections at random points, and one that restarts."""
+
+import random
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import pytest
+
+from leadline.client import Client, JobState, Model
+from support.servers import LiveServer, ServerFactory
+
+MakeClient = Callable[..., Client]
+
+CUTS = 20
+
+
+class CuttingProxy:
+    """Passes TCP on, and cuts each of its first connections after so many bytes of the server's."""
+
+    def __init__(self, target: str, limits: list[int]) -> None:
+        self._upstream = target.rsplit(":", 1)
+        self._limits = iter(limits)
+        self.cuts = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.target = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        # Closing alone does not wake a thread that accepts.
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection((self._upstream[0], int(self._upstream[1])))
+                limit = next(self._limits, None)
+                for arguments in ((client, server, None), (server, client, limit)):
+                    threading.Thread(target=self._pass_on, args=arguments, daemon=True).start()
+
+    def _pass_on(
+        self, source: socket.socket, destination: socket.socket, limit: int | None
+    ) -> None:
+        with suppress(OSError):
+            while limit is None or limit > 0:
+                data = source.recv(65_536 if limit is None else min(limit, 65_536))
+                if not data:
+                    break
+                destination.sendall(data)
+                if limit is not None:
+                    limit -= len(data)
+            if limit == 0:
+                self.cuts += 1
+        for end in (source, destination):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
+@pytest.fixture(params=[1, 2])
+def proxy(request: pytest.FixtureRequest, live_server: LiveServer) -> Iterator[CuttingProxy]:
+    # From before the first byte of an answer to some events in: the handshake takes about
+    # 60 bytes, an event about 250.
+    numbers = random.Random(request.param)  # noqa: S311 - repeatable on purpose
+    proxy = CuttingProxy(live_server.target, [numbers.randint(1, 900) for _ in range(CUTS)])
+    yield proxy
+    proxy.close()
+
+
+def test_every_event_comes_once_and_in_order_over_a_connection_that_is_cut(
+    make_client: MakeClient, live_server: LiveServer, proxy: CuttingProxy, model: Model
+) -> None:
+    expected = list(make_client(live_server.target).job(model.job).events())
+    client = make_client(proxy.target)
+    while proxy.cuts < CUTS:
+        assert list(client.job(model.job).events()) == expected
+
+
+def test_a_job_is_submitted_once_over_a_connection_that_is_cut(
+    busy_server: LiveServer, make_client: MakeClient
+) -> None:
+    direct = make_client(busy_server.target)
+    before = {job.name for job in direct.jobs()}
+    for limit in (1, 40, 80, 120, 160, 200, 240):
+        proxy = CuttingProxy(busy_server.target, [limit])
+        with Client(proxy.target) as client:
+            job = client.train(dataset="tiny", epochs=2)
+        proxy.close()
+        after = {job.name for job in direct.jobs()}
+        assert after - before == {job.name}
+        before = after
+
+
+def test_a_job_is_followed_live_over_a_connection_that_is_cut(
+    live_server: LiveServer,
+) -> None:
+    numbers = random.Random(4)  # noqa: S311 - repeatable on purpose
+    proxy = CuttingProxy(live_server.target, [numbers.randint(60, 900) for _ in range(CUTS)])
+    with Client(proxy.target) as client:
+        job = client.train(dataset="tiny", blocks=0, epochs=10, batch_size=200)
+        assert [epoch.epoch for epoch in job.epochs()] == list(range(1, 11))
+        assert job.result().state == JobState.JOB_STATE_SUCCEEDED
+    assert proxy.cuts
+    proxy.close()
+
+
+def test_a_job_is_followed_across_a_restart_of_the_server(server_factory: ServerFactory) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = server_factory("--port", str(port))
+    told: list[float] = []
+    with Client(server.target) as client:
+        job = client.train(dataset="tiny", blocks=0, epochs=8, batch_size=4)
+        epochs = job.epochs(on_reconnect=lambda _error, delay: told.append(delay))
+        seen = [next(epochs).epoch for _ in range(2)]
+        assert server.stop() == 0
+        server_factory("--port", str(port))
+        seen += [epoch.epoch for epoch in epochs]
+    assert seen == list(range(1, 9))
+    assert told

@@ -1,0 +1,36 @@
+"""The commands that there are, and their options."""
+
+from collections.abc import Iterator
+
+import click
+
+from leadline.client.cli.app import COMMANDS, leadline
+from leadline.server.settings import Settings
+
+
+def resolve(words: tuple[str, ...]) -> tuple[click.Command, tuple[str, ...]]:
+    """The command that the words begin with, and the others."""
+    command = leadline.get_command(click.Context(leadline), words[0])
+    if isinstance(command, click.Group):
+        return command.commands[words[1]], words[2:]
+    assert command is not None, f"there is no command {words[0]}"
+    return command, words[1:]
+
+
+def flags_of(command: click.Command) -> set[str]:
+    """Every flag of a command."""
+    if command.name == "serve":
+        names = {name.replace("_", "-") for name in Settings.model_fields}
+        return {f"--{name}" for name in names} | {"--dataset", "--config", "--no-reflection"}
+    options = [one for one in command.params if isinstance(one, click.Option)]
+    return {"--help"}.union(*([*option.opts, *option.secondary_opts] for option in options))
+
+
+def leaf_commands() -> Iterator[tuple[str, ...]]:
+    """Every command by the words that call it."""
+    for name in COMMANDS:
+        command = leadline.get_command(click.Context(leadline), name)
+        if isinstance(command, click.Group):
+            yield from ((name, inner) for inner in command.commands)
+        else:
+            yield (name,)

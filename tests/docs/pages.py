@@ -1,0 +1,65 @@
+"""The documentation as the tests read it."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_SECTION = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line that a page prints."""
+
+    page: str
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.page}: {' '.join(self.words)}"
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The contents of a page's fenced blocks in a language."""
+    return [text for name, text in _BLOCK.findall(page.read_text()) if name == language]
+
+
+def prose(page: Path) -> str:
+    """A page without its fenced blocks."""
+    return _BLOCK.sub("", page.read_text())
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of every row of the tables in a text."""
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|") and not set(line) <= set("|-: ")
+    ]
+
+
+def section(page: Path, heading: str) -> str:
+    """What stands under a heading, up to the next."""
+    parts = _SECTION.split(page.read_text())
+    return dict(zip(parts[1::2], parts[2::2], strict=True))[heading]
+
+
+def anchors(page: Path) -> set[str]:
+    """The fragments by which a page's headings can be linked to."""
+    headings = _SECTION.findall(prose(page))
+    return {re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings}
+
+
+def commands(page: Path) -> Iterator[Command]:
+    """Each `leadline ...` that a page's shell blocks run, one a line."""
+    for block in blocks(page, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if "leadline" in words and words[0] != "docker":
+                yield Command(page.name, tuple(words[words.index("leadline") + 1 :]))

@@ -114,7 +114,7 @@ def test_a_job_is_followed_across_a_restart_of_the_server(server_factory: Server
     server = server_factory("--port", str(port))
     told: list[float] = []
     with Client(server.target) as client:
-        job = client.train(dataset="tiny", blocks=0, epochs=8, batch_size=4)
+        job = client.train(dataset="tiny", blocks=0, epochs=8, batch_size=8)
         epochs = job.epochs(on_reconnect=lambda _error, delay: told.append(delay))
         seen = [next(epochs).epoch for _ in range(2)]
         assert server.stop() == 0

@@ -97,7 +97,8 @@ WORKDIR /var/lib/leadline
 VOLUME /var/lib/leadline
 EXPOSE 50051 9464
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=15s --timeout=10s --start-period=60s --retries=3 \
+# Datasets are decoded before the server serves, for which it has five minutes.
+HEALTHCHECK --interval=15s --timeout=10s --start-period=5m --retries=3 \
     CMD ["leadline", "health", "--timeout", "5"]
 ENTRYPOINT ["leadline", "serve"]
 

@@ -160,7 +160,7 @@ choose_base() {
     if buildah inspect --type image "$stand_in" >/dev/null 2>&1; then
         BASE_IMAGE=$stand_in
         say "building on the stand-in of an earlier run, $stand_in"
-    elif timeout 120 buildah pull --quiet "$debian" >/dev/null 2>"$work/pull.log"; then
+    elif timeout --foreground 120 buildah pull --quiet "$debian" >/dev/null 2>"$work/pull.log"; then
         BASE_IMAGE=$debian
         say "building on $debian"
     else
@@ -171,7 +171,7 @@ choose_base() {
 }
 
 make_stand_in() {
-    timeout "$command_limit" debootstrap --variant=minbase bookworm "$work/base" \
+    timeout --foreground "$command_limit" debootstrap --variant=minbase bookworm "$work/base" \
         >"$work/debootstrap.log" 2>&1 || fail "debootstrap failed: $(tail -n 5 "$work/debootstrap.log")"
     rm -rf "$work/base/var/cache/apt/archives/"*.deb "$work/base/var/lib/apt/lists/"*
     local scratch
@@ -185,7 +185,7 @@ make_stand_in() {
 build() {
     local started=$SECONDS
     say "building with buildah ($driver); the log is shown when it fails"
-    IMAGE=$image BASE_IMAGE=$BASE_IMAGE timeout "$build_limit" \
+    IMAGE=$image BASE_IMAGE=$BASE_IMAGE timeout --foreground "$build_limit" \
         "$here/build-image.sh" --layers=false >"$work/build.log" 2>&1 ||
         fail "the build failed or took over $build_limit s: $(tail -n 40 "$work/build.log")"
     echo "built in $((SECONDS - started)) s, $(image_size)"
@@ -285,7 +285,7 @@ start_server() {
 
 # Runs a command where the server runs: its root, its network, its user.
 in_image() {
-    timeout "$command_limit" nsenter --target "$server" --mount --net --pid --root --wd \
+    timeout --foreground "$command_limit" nsenter --target "$server" --mount --net --pid --root --wd \
         --setuid "${user%:*}" --setgid "${user#*:}" -- \
         env --ignore-environment "${environment[@]}" "$@"
 }

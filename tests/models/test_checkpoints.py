@@ -16,6 +16,7 @@ from leadline.models.checkpoints import (
     load_checkpoint,
     load_info,
     load_predictions,
+    remove_checkpoint,
     restore,
     save_checkpoint,
 )
@@ -166,6 +167,17 @@ def test_epochs_are_listed_once_they_are_committed(trainer: Trainer, tmp_path: P
     (directory / "epoch-00002.json").unlink()
     (directory / "epoch-7.json").touch()
     assert list_epochs(directory) == [1, 3]
+
+
+def test_a_removed_checkpoint_leaves_nothing_and_others_alone(
+    trainer: Trainer, tmp_path: Path
+) -> None:
+    train_and_save(trainer, tmp_path, range(1, 3))
+    for _ in range(2):  # what is gone already is no error
+        remove_checkpoint(tmp_path, 1)
+    assert list_epochs(tmp_path) == [2]
+    assert not list(tmp_path.glob("epoch-00001*"))
+    assert load_checkpoint(tmp_path, 2).info.epoch == 2
 
 
 def test_a_checkpoint_is_replaced(trainer: Trainer, saved: Path) -> None:

@@ -15,6 +15,7 @@ PUBLIC = {
         "load_checkpoint",
         "load_info",
         "load_predictions",
+        "remove_checkpoint",
         "restore",
         "save_checkpoint",
     },

@@ -39,6 +39,7 @@ __all__ = [
     "load_checkpoint",
     "load_info",
     "load_predictions",
+    "remove_checkpoint",
     "restore",
     "save_checkpoint",
 ]

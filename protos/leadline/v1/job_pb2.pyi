@@ -381,8 +381,9 @@ class JobFailure(_message.Message):
     """The kind of failure, in UPPER_SNAKE_CASE, for programs: "DIVERGED" (the
     loss is no longer a finite number), "DATASET_UNAVAILABLE",
     "DEADLINE_EXCEEDED" (its time limit has passed), "OUT_OF_MEMORY",
-    "STORAGE" (a checkpoint could not be written or read), "WORKER_LOST" (the
-    worker died, too often to try again) or "INTERNAL".
+    "NOT_REPEATABLE" (an epoch whose checkpoint was damaged was trained again,
+    on a machine that computes otherwise), "WORKER_LOST" (the worker died, too
+    often to try again) or "INTERNAL".
     """
     message: _builtins.str
     """What happened and what to do about it, for people."""

@@ -27,7 +27,7 @@ from leadline.server.datasets import prepare_datasets
 from leadline.server.devices import available_cores, inference_device, training_devices
 from leadline.server.errors import StorageError
 from leadline.server.inspection.misclassified import Inspector
-from leadline.server.jobs.database import open_database
+from leadline.server.jobs.database import SchemaError, open_database
 from leadline.server.jobs.feed import JobFeed
 from leadline.server.jobs.job import Job, Model
 from leadline.server.jobs.options import Retention, RetentionPolicy
@@ -204,7 +204,7 @@ async def _prepare(settings: Settings, data: DataDir) -> dict[str, str]:
 def _open_store(data: DataDir) -> JobStore:
     try:
         return JobStore(open_database(data.database))
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, SchemaError) as error:
         raise StartupError(
             f"the job database {data.database} cannot be opened: {error}; "
             "restore it from a copy, or name another folder with --data-dir"

@@ -16,8 +16,8 @@ from leadline.server.jobs.job import ModelEpoch
 
 _LOG = structlog.get_logger(__name__)
 
-# Marks a folder that is on its way out.
-_DOOMED = ".deleted"
+# A file in a job's folder: the job is being deleted.
+_DOOMED = "deleted"
 
 
 class Artifacts:
@@ -39,22 +39,47 @@ class Artifacts:
         for epoch in epochs:
             remove_checkpoint(self.folder(job_id, epoch.attempt), epoch.result.epoch)
 
-    def remove(self, job_id: str) -> None:
-        """Removes all that there is of a job: at once out of sight, then for good.
+    def doom(self, job_id: str) -> None:
+        """Notes that a job is about to be deleted, for `sweep` to finish after a crash.
 
         Raises:
-            OSError: it cannot be removed.
+            OSError: the note cannot be written.
         """
-        doomed = self._root / f"{job_id}{_DOOMED}"
-        try:
-            (self._root / job_id).rename(doomed)
-        except FileNotFoundError:
-            return
-        shutil.rmtree(doomed)
+        folder = self._root / job_id
+        if folder.is_dir():
+            (folder / _DOOMED).touch()
+
+    def spare(self, job_id: str) -> None:
+        """Takes the note back: the job is not deleted after all.
+
+        Raises:
+            OSError: the note cannot be removed.
+        """
+        (self._root / job_id / _DOOMED).unlink(missing_ok=True)
+
+    def remove(self, job_id: str) -> None:
+        """Removes all files of a job.
+
+        Raises:
+            OSError: one cannot be removed.
+        """
+        folder = self._root / job_id
+        if folder.is_dir():
+            shutil.rmtree(folder)
 
     def sweep(self, known: Collection[str]) -> None:
-        """Removes what a crash has left of jobs that are no longer known."""
+        """Finishes what a crash has interrupted: the files of deleted jobs go.
+
+        A folder without the note is left alone even where no job is known for
+        it: the database may have been lost, or be an older copy.
+
+        Raises:
+            OSError: a file cannot be removed.
+        """
         for folder in self._root.iterdir():
-            if folder.name not in known:
-                _LOG.info("removing what is left of a deleted job", folder=folder.name)
-                shutil.rmtree(folder, ignore_errors=True)
+            if (folder / _DOOMED).exists() and folder.name not in known:
+                self.remove(folder.name)
+            elif folder.name in known:
+                self.spare(folder.name)
+            else:
+                _LOG.warning("no job is known for a folder of checkpoints", folder=str(folder))

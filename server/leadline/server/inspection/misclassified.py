@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from leadline.models.checkpoints import load_predictions
@@ -16,6 +17,8 @@ from leadline.models.datasets import DatasetError, Split, find_dataset
 from leadline.models.images import encode_png
 from leadline.server.errors import FailedPreconditionError
 from leadline.server.serving.catalog import CheckpointRef
+
+_LOG = structlog.get_logger(__name__)
 
 Indices = NDArray[np.int64]
 
@@ -121,9 +124,10 @@ class Inspector:
         try:
             return find_dataset(started.dataset_fingerprint, self._dataset_cache).test
         except DatasetError as error:
+            _LOG.error("a dataset cannot be read", model=checkpoint.name, why=str(error))
             raise FailedPreconditionError(
                 f"the test images that {checkpoint.name} was measured on are not on this server: "
-                f"{error}; train on the dataset again to restore them",
+                "train on the dataset again to restore them",
                 reason="DATASET_NOT_CACHED",
                 metadata={"dataset_fingerprint": started.dataset_fingerprint},
             ) from error

@@ -9,11 +9,18 @@ from sqlalchemy import Connection, Engine
 
 from leadline.server.jobs.tables import metadata
 
-# How long a statement waits for another process that holds the file.
-_BUSY_TIMEOUT_MS = 5_000
+# How long a statement waits, in seconds, for another process that holds the file.
+_BUSY_TIMEOUT = 5.0
+
+# Counts up with every change of the tables.
+_SCHEMA = 1
 
 
-def open_database(path: Path) -> Engine:
+class SchemaError(Exception):
+    """The database was written by another version of Leadline."""
+
+
+def open_database(path: Path, *, busy_timeout: float = _BUSY_TIMEOUT) -> Engine:
     """Opens the SQLite file at `path`, made where it is missing.
 
     A transaction that has committed survives a loss of power: the journal is
@@ -22,12 +29,25 @@ def open_database(path: Path) -> Engine:
     Raises:
         sqlalchemy.exc.DatabaseError: the file is no database, is damaged, or
             cannot be written.
+        SchemaError: the file was written by another version of Leadline.
     """
-    engine = sqlalchemy.create_engine(f"sqlite:///{path}")
+    engine = sqlalchemy.create_engine(f"sqlite:///{path}", connect_args={"timeout": busy_timeout})
     sqlalchemy.event.listen(engine, "connect", _configure)
     sqlalchemy.event.listen(engine, "begin", _begin)
-    metadata.create_all(engine)
+    with engine.begin() as connection:
+        _check_schema(connection)
+        metadata.create_all(connection)
+        connection.exec_driver_sql(f"PRAGMA user_version={_SCHEMA}")
     return engine
+
+
+def _check_schema(connection: Connection) -> None:
+    found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+    is_new = not sqlalchemy.inspect(connection).get_table_names()
+    if not is_new and found != _SCHEMA:
+        raise SchemaError(
+            f"it has the schema {found}, and this version of Leadline needs {_SCHEMA}"
+        )
 
 
 def _configure(connection: sqlite3.Connection, _record: Any) -> None:
@@ -38,7 +58,6 @@ def _configure(connection: sqlite3.Connection, _record: Any) -> None:
         "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",
-        f"busy_timeout={_BUSY_TIMEOUT_MS}",
     ):
         connection.execute(f"PRAGMA {pragma}").close()
 

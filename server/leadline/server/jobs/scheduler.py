@@ -194,17 +194,14 @@ class Scheduler:
             run.task = asyncio.create_task(self._work_on(run), name=f"job-{job.job_id}")
 
     async def _work_on(self, run: _Run) -> None:
-        job_id = run.job.job_id
-        log = _LOG.bind(job=job_id, attempt=run.job.attempts)
         try:
             end = await self._follow_worker(run)
             if end is not None:
                 await self._after_loss(run.job, end)
         except FailedPreconditionError as error:
-            # Cancelled or paused: what its worker still says no longer counts.
-            log.info("the worker is fenced off", why=str(error))
+            await self._after_refusal(run.job, error)
         except StorageError:
-            log.exception("the job store failed")
+            _LOG.exception("the job store failed", job=run.job.job_id)
             await self._hand_back(run.job)
         finally:
             await self._release(run)
@@ -299,6 +296,16 @@ class Scheduler:
         if job.completed_epochs:
             await self._drop_checkpoints(job)
 
+    async def _after_refusal(self, job: Job, error: FailedPreconditionError) -> None:
+        """Deals with a report that the store refused."""
+        if not await self._is_running(job):
+            # Cancelled or paused: what its worker still says no longer counts.
+            _LOG.info("a worker is fenced off", job=job.job_id, why=str(error))
+            return
+        await self._finish(
+            job.job_id, job.attempts, Failure(reason="NOT_REPEATABLE", message=str(error))
+        )
+
     async def _after_loss(self, job: Job, end: str) -> None:
         """Tries a job again whose worker was lost, unless it was lost too often."""
         if not await self._is_running(job):  # the worker was ended for that
@@ -324,14 +331,15 @@ class Scheduler:
         await self._finish(job.job_id, job.attempts, failure)
 
     async def _is_running(self, job: Job) -> bool:
+        """Whether the job is still in the hands of the worker of this attempt."""
         now = await self._threads.run(self._store.get, job.job_id)
-        return now.state is JobState.RUNNING
+        return now.state is JobState.RUNNING and now.attempts == job.attempts
 
     async def _hand_back(self, job: Job) -> None:
         """Queues the job again, however long the store takes to accept it."""
         while True:
             try:
-                await self._threads.run(self._store.hand_back, job.job_id)
+                await self._threads.run(self._store.hand_back, job.job_id, job.attempts)
             except FailedPreconditionError:  # cancelled or paused meanwhile
                 return
             except StorageError:
@@ -346,9 +354,10 @@ class Scheduler:
         job_id = run.job.job_id
         if run.worker:
             await run.worker.kill()
-        self._observer.on_worker_end(run.job)
-        self._feed.forget(job_id)
-        with contextlib.suppress(KeyError):
+        # Handed back and given to another device, it has a new run by now.
+        if self._runs.get(job_id) is run:
             del self._runs[job_id]
+            self._observer.on_worker_end(run.job)
+            self._feed.forget(job_id)
         self._free_devices.append(run.device)
         self.wake()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from leadline.models.spec import TrainingSpec, Violation
 from leadline.server.artifacts import Artifacts
-from leadline.server.errors import InvalidArgumentError, UnavailableError
+from leadline.server.errors import InvalidArgumentError, ServiceError, UnavailableError
 from leadline.server.jobs.feed import JobFeed
 from leadline.server.jobs.job import Event, Finished, Job, Paused, Progress
 from leadline.server.jobs.options import JobOptions, Retention
@@ -160,10 +160,18 @@ class JobService:
             NotFoundError: there is no such job.
             FailedPreconditionError: the job is not in a final state.
         """
-        await self._threads.run(self._store.delete, job_id)
-        # A crash before this leaves files that the next start sweeps away.
-        await self._threads.run(self._artifacts.remove, job_id)
+        await self._threads.run(self._delete, job_id)
         self._feed.forget(job_id)
+
+    def _delete(self, job_id: str) -> None:
+        # In this order a crash in between is finished, or undone, by the next start.
+        self._artifacts.doom(job_id)
+        try:
+            self._store.delete(job_id)
+        except ServiceError:
+            self._artifacts.spare(job_id)
+            raise
+        self._artifacts.remove(job_id)
 
     async def _end_worker_after(self, job_id: str, job: Job) -> JobView:
         """Ends the worker of a job that it no longer holds.

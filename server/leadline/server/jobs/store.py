@@ -279,22 +279,24 @@ class JobStore(JobQueries):
                 _check_held(job, attempt)
             return self._finish(connection, job, state, failure)
 
-    def hand_back(self, job_id: str) -> None:
+    def hand_back(self, job_id: str, attempt: int) -> None:
         """Queues a running job again, in its old place, without telling anyone.
 
         What watchers see must not depend on where a worker or a server was lost.
 
         Raises:
-            FailedPreconditionError: the job is not running.
+            FailedPreconditionError: that worker no longer has the job.
         """
         with self._writing() as connection:
-            self._move(connection, get_job(connection, job_id), JobState.QUEUED)
+            job = get_job(connection, job_id)
+            _check_held(job, attempt)
+            self._move(connection, job, JobState.QUEUED)
 
     def recover(self) -> list[str]:
         """Queues all running jobs again: their workers went with a former server."""
         running = self.list_jobs(states=[JobState.RUNNING])
         for job in running:
-            self.hand_back(job.job_id)
+            self.hand_back(job.job_id, job.attempts)
         return [job.job_id for job in running]
 
     def drop_epochs(self, job_id: str, epochs: Collection[int]) -> None:

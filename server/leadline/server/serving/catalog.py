@@ -5,12 +5,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from leadline.models.checkpoints import CheckpointError
 from leadline.server.artifacts import Artifacts
 from leadline.server.errors import DataLossError, NotFoundError
 from leadline.server.jobs.job import EpochCompleted, Model
 from leadline.server.jobs.queries import JobQueries, VariantFilter
 from leadline.server.threads import Threads
+
+_LOG = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +51,11 @@ class CheckpointRef:
         try:
             yield
         except CheckpointError as error:
+            # Where files are is for the operator alone.
+            _LOG.error("a checkpoint cannot be read", model=self.name, why=str(error))
             raise DataLossError(
-                f"{self.name} cannot be read: {error}; ask for another epoch, or train again",
+                f"the files of {self.name} are missing or damaged: "
+                "ask for another epoch, or train again",
                 reason="CHECKPOINT_DAMAGED",
                 metadata={"model": self.name},
             ) from error

@@ -207,8 +207,7 @@ def _fault(error: Exception) -> Failure | DiskFault:
             advice = "free or mend the disk, then resume the job"
             return DiskFault(message=f"a checkpoint could not be written: {error}: {advice}")
         case DivergedError():
-            advice = "try a lower learning rate, or batch norm"
-            return Failure(reason="DIVERGED", message=f"{error}: {advice}")
+            return Failure(reason="DIVERGED", message=str(error))
         case DatasetError():
             return Failure(reason="DATASET_UNAVAILABLE", message=str(error))
         case torch.OutOfMemoryError() | MemoryError():

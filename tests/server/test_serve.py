@@ -1,8 +1,10 @@
 """The process as operators meet it: options, health, shutdown, restart, losses."""
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -17,7 +19,13 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 
 from leadline.v1.job_pb2 import JOB_STATE_FAILED, JOB_STATE_SUCCEEDED, JobEvent
-from leadline.v1.training_service_pb2 import GetJobRequest, TrainJobRequest, WatchJobRequest
+from leadline.v1.training_service_pb2 import (
+    GetJobRequest,
+    PauseJobRequest,
+    ResumeJobRequest,
+    TrainJobRequest,
+    WatchJobRequest,
+)
 from support.servers import LiveServer, ServerFactory
 from support.wire import Stubs, connect, kind_and_sequence, reason, tiny_spec
 
@@ -262,3 +270,56 @@ def test_logs_are_json_lines_where_no_one_watches(live_server: LiveServer) -> No
 
     assert {"event", "level", "timestamp", "logger"} <= set(lines[0])
     assert "serving" in [line["event"] for line in lines]
+
+
+def test_a_lost_database_costs_no_checkpoint(server_factory: ServerFactory) -> None:
+    server = server_factory()
+    stubs = connect(server.target)
+    list(stubs.training.TrainJob(TrainJobRequest(spec=tiny_spec(epochs=1)), timeout=60))
+    server.stop()
+    before = sorted(server.data_dir.joinpath("models").rglob("*"))
+    for path in server.data_dir.glob("leadline.db*"):
+        path.unlink()
+
+    server_factory().stop()
+
+    assert sorted(server.data_dir.joinpath("models").rglob("*")) == before
+    assert len(before) > 3
+
+
+def test_a_database_of_another_version_is_refused(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "leadline.db")) as database:
+        database.execute("CREATE TABLE jobs (number INTEGER)")
+        database.execute("PRAGMA user_version=99")
+        database.commit()
+
+    ended = serve(f"--data-dir={tmp_path}", "--port=0", "--metrics-port=0")
+
+    assert ended.returncode == 1
+    assert "schema 99" in ended.stderr
+
+
+def test_an_epoch_that_comes_out_otherwise_fails_the_job(server_factory: ServerFactory) -> None:
+    server = server_factory()
+    stubs = connect(server.target)
+    stream = stubs.training.TrainJob(TrainJobRequest(spec=tiny_spec(epochs=9_000)), timeout=60)
+    queued, *_ = [next(iter(stream)) for _ in range(3)]
+    name = queued.job
+    stubs.training.PauseJob(PauseJobRequest(name=name), timeout=10)
+    server.stop()
+    for path in server.data_dir.rglob("epoch-*.safetensors"):
+        path.write_bytes(b"damaged")
+    # As if the machine now computed otherwise: what was told is another hash.
+    with contextlib.closing(sqlite3.connect(server.data_dir / "leadline.db")) as database:
+        database.execute(
+            "UPDATE events SET body = json_set(body, '$.weights_sha256', 'other') "
+            "WHERE kind = 'epoch'"
+        )
+        database.commit()
+
+    stubs = connect(server_factory().target)
+    stubs.training.ResumeJob(ResumeJobRequest(name=name), timeout=10)
+    *_, last = stubs.training.WatchJob(WatchJobRequest(name=name), timeout=60)
+
+    assert last.finished.state == JOB_STATE_FAILED
+    assert last.finished.failure.reason == "NOT_REPEATABLE"

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from grpc import aio
-from numpy.typing import NDArray
 
 from leadline.server.api.convert import from_model
 from leadline.server.api.names import parse_model
@@ -14,6 +13,7 @@ from leadline.server.api.selectors import to_selector
 from leadline.server.errors import InvalidArgumentError
 from leadline.server.jobs.queries import JobQueries, VariantFilter
 from leadline.server.serving.catalog import Catalog
+from leadline.server.serving.engine import Scores
 from leadline.server.serving.inputs import (
     InputLimits,
     Pixels,
@@ -65,11 +65,11 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         selector = to_selector(request, request.WhichOneof("selector"))
         read = self._reader(request)
         checkpoint = await self._catalog.resolve(selector)
-        probabilities = await self._predictor.predict(
+        scores = await self._predictor.predict(
             checkpoint, read, seconds_left=context.time_remaining()
         )
         return inference_service_pb2.PredictResponse(
-            predictions=_predictions(probabilities, checkpoint.model.started.class_names, top_k),
+            predictions=_predictions(scores, checkpoint.model.started.class_names, top_k),
             model=checkpoint.name,
             weights_sha256=checkpoint.epoch.weights_sha256,
         )
@@ -138,14 +138,14 @@ def _top_k(requested: int) -> int:
 
 
 def _predictions(
-    probabilities: NDArray[np.float32], class_names: tuple[str, ...], top_k: int
+    scores: Scores, class_names: tuple[str, ...], top_k: int
 ) -> list[inference_service_pb2.Prediction]:
     # A stable sort of the negated values: of equals the lower index is first,
     # as argmax has it.
-    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
+    order = np.argsort(-scores.logits, axis=1, kind="stable")[:, :top_k]
     predictions = []
-    for row, classes in zip(probabilities, order, strict=True):
-        scores = [
+    for row, classes in zip(scores.probabilities, order, strict=True):
+        top = [
             inference_service_pb2.ClassScore(
                 class_index=int(index),
                 class_name=class_names[index],
@@ -153,13 +153,13 @@ def _predictions(
             )
             for index in classes
         ]
-        best = scores[0]
+        best = top[0]
         predictions.append(
             inference_service_pb2.Prediction(
                 class_index=best.class_index,
                 class_name=best.class_name,
                 probability=best.probability,
-                top_k=scores,
+                top_k=top,
             )
         )
     return predictions

@@ -16,6 +16,10 @@ _BUSY_TIMEOUT = 5.0
 _SCHEMA = 1
 
 
+# The execution option of an engine whose transactions write.
+WRITES = "leadline_writes"
+
+
 class SchemaError(Exception):
     """The database was written by another version of Leadline."""
 
@@ -34,17 +38,18 @@ def open_database(path: Path, *, busy_timeout: float = _BUSY_TIMEOUT) -> Engine:
     engine = sqlalchemy.create_engine(f"sqlite:///{path}", connect_args={"timeout": busy_timeout})
     sqlalchemy.event.listen(engine, "connect", _configure)
     sqlalchemy.event.listen(engine, "begin", _begin)
-    with engine.begin() as connection:
-        _check_schema(connection)
-        metadata.create_all(connection)
-        connection.exec_driver_sql(f"PRAGMA user_version={_SCHEMA}")
+    with engine.execution_options(**{WRITES: True}).begin() as connection:
+        if sqlalchemy.inspect(connection).get_table_names():
+            _check_schema(connection)
+        else:
+            metadata.create_all(connection)
+            connection.exec_driver_sql(f"PRAGMA user_version={_SCHEMA}")
     return engine
 
 
 def _check_schema(connection: Connection) -> None:
     found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-    is_new = not sqlalchemy.inspect(connection).get_table_names()
-    if not is_new and found != _SCHEMA:
+    if found != _SCHEMA:
         raise SchemaError(
             f"it has the schema {found}, and this version of Leadline needs {_SCHEMA}"
         )
@@ -63,4 +68,7 @@ def _configure(connection: sqlite3.Connection, _record: Any) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
+    # A transaction that reads and then writes must hold the file from its
+    # beginning: were another process to write in between, it would fail at once.
+    writes = connection.get_execution_options().get(WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

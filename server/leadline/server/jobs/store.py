@@ -22,6 +22,7 @@ from leadline.server.errors import (
     FailedPreconditionError,
     ResourceExhaustedError,
 )
+from leadline.server.jobs.database import WRITES
 from leadline.server.jobs.faults import storage_faults
 from leadline.server.jobs.job import (
     KIND_OF_EVENT,
@@ -55,6 +56,7 @@ class JobStore(JobQueries):
 
     def __init__(self, engine: Engine, *, now: Callable[[], datetime] | None = None) -> None:
         super().__init__(engine)
+        self._writing_engine = engine.execution_options(**{WRITES: True})
         self._now = now or (lambda: datetime.now(UTC))
         # One writer at a time: SQLite knows no more, and would make the second
         # wait in a thread of its own anyway.
@@ -313,7 +315,7 @@ class JobStore(JobQueries):
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
-        with self._writer, storage_faults(), self._engine.begin() as connection:
+        with self._writer, storage_faults(), self._writing_engine.begin() as connection:
             yield connection
 
     def _move(self, connection: Connection, job: Job, state: JobState, **values: Any) -> Job:

@@ -1,16 +1,26 @@
 """Runs one checkpoint's network on pixels."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from leadline.models.checkpoints import Checkpoint
+from leadline.models.evaluation import BATCH_SIZE
 from leadline.models.images import normalize
 from leadline.server.serving.inputs import Pixels
 
-# Images that go through the network at once: enough to fill a device, few
-# enough for their activations to stay small.
-_BATCH_SIZE = 1_000
+
+@dataclass(frozen=True)
+class Scores:
+    """What a network makes of images, float32 [images, classes] each.
+
+    Ranks are those of the logits: rounding makes ties of probabilities.
+    """
+
+    logits: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
 
 
 class Engine:
@@ -21,28 +31,28 @@ class Engine:
         self._device = device
 
     @torch.inference_mode()
-    def probabilities(self, pixels: Pixels) -> NDArray[np.float32]:
+    def score(self, pixels: Pixels) -> Scores:
         """Classifies images.
 
         Args:
             pixels: uint8 [images, 32, 32, 3], or normalised float32
                 [images, 3, 32, 32].
 
-        Returns:
-            Softmax probabilities, float32 [images, classes].
+        The batches are as large as those of the evaluation after an epoch, so
+        that both round alike.
         """
-        return np.concatenate(
+        logits = torch.cat(
             [
-                self._batch(pixels[start : start + _BATCH_SIZE])
-                for start in range(0, len(pixels), _BATCH_SIZE)
+                self._batch(pixels[start : start + BATCH_SIZE])
+                for start in range(0, len(pixels), BATCH_SIZE)
             ]
         )
+        return Scores(logits.cpu().numpy(), logits.softmax(dim=1).cpu().numpy())
 
-    def _batch(self, pixels: Pixels) -> NDArray[np.float32]:
+    def _batch(self, pixels: Pixels) -> torch.Tensor:
         # torch warns of arrays that it must not write to, as received ones are.
         batch = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
         batch = batch.to(self._device)
         inputs = normalize(batch) if batch.dtype == torch.uint8 else batch
         logits: torch.Tensor = self._network(inputs)
-        probabilities: NDArray[np.float32] = logits.softmax(dim=1).cpu().numpy()
-        return probabilities
+        return logits

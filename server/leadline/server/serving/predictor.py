@@ -5,14 +5,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from leadline.models.checkpoints import load_checkpoint
 from leadline.server.errors import DeadlineExceededError, ResourceExhaustedError
 from leadline.server.serving.catalog import CheckpointRef
-from leadline.server.serving.engine import Engine
+from leadline.server.serving.engine import Engine, Scores
 from leadline.server.serving.inputs import Pixels
 from leadline.server.threads import Threads
 
@@ -66,16 +64,13 @@ class Predictor:
         read: Callable[[], Pixels],
         *,
         seconds_left: float | None,
-    ) -> NDArray[np.float32]:
+    ) -> Scores:
         """Classifies images.
 
         Args:
             checkpoint: what answers.
             read: makes the pixels; called in a thread.
             seconds_left: until the caller's deadline; None without one.
-
-        Returns:
-            Softmax probabilities, float32 [images, classes].
 
         Raises:
             ResourceExhaustedError: too many requests are in work.
@@ -94,21 +89,21 @@ class Predictor:
         self._pending += 1
         try:
             pixels = await self._decoders.run(_unless_late, deadline, read)
-            probabilities = await self._computer.run(
+            scores = await self._computer.run(
                 _unless_late, deadline, lambda: self._compute(checkpoint, pixels)
             )
         finally:
             self._pending -= 1
         self._observer.on_prediction(images=len(pixels), seconds=time.monotonic() - started)
-        return probabilities
+        return scores
 
     def close(self) -> None:
         """Ends the threads after the work that has begun."""
         self._decoders.close()
         self._computer.close()
 
-    def _compute(self, checkpoint: CheckpointRef, pixels: Pixels) -> NDArray[np.float32]:
-        return self._engine(checkpoint).probabilities(pixels)
+    def _compute(self, checkpoint: CheckpointRef, pixels: Pixels) -> Scores:
+        return self._engine(checkpoint).score(pixels)
 
     def _engine(self, checkpoint: CheckpointRef) -> Engine:
         # By its hash too: a resumed job may write an epoch's checkpoint again.

@@ -26,9 +26,9 @@ OPTIMIZERS: list[dict[str, Any]] = [
 
 def images_of(dataset: Dataset, indices: Any) -> torch.Tensor:
     pixels = torch.from_numpy(np.array(dataset.train.images[indices]))
-    # Contiguous, because another layout is summed in another order, and Adam makes whole steps
-    # of rounding where batch norm leaves a bias without a gradient.
-    return pixels.permute(0, 3, 1, 2).float().contiguous() / 127.5 - 1
+    # Laid out in memory as `normalize` does it: another layout is summed in another order,
+    # and Adam makes whole steps of rounding where batch norm leaves a bias without a gradient.
+    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def order_of(trainer: Trainer, epoch: int) -> list[int]:

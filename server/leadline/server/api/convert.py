@@ -1,5 +1,6 @@
 """Between the contract's messages and the domain's values."""
 
+import functools
 from datetime import datetime
 from typing import Any, Literal, get_args
 
@@ -166,8 +167,9 @@ def from_job(view: JobView) -> job_pb2.Job:
     )
 
 
+@functools.lru_cache(maxsize=256)
 def from_event(event: Event) -> job_pb2.JobEvent:
-    """A durable event."""
+    """A durable event. Not to be changed: all watchers of the job get the same."""
     message = job_pb2.JobEvent(
         sequence=event.sequence,
         job=f"jobs/{event.job_id}",

@@ -8,6 +8,7 @@ anyone.
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 
 from leadline.server.jobs.job import Event, Progress
 
@@ -16,11 +17,64 @@ from leadline.server.jobs.job import Event, Progress
 _EVENTS_AT_HAND = 32
 
 
+# How many waiters are woken at a time, and how long the others then wait: a
+# thousand watchers of one job must not keep a health check waiting.
+_SLICE = 20
+_SLICE_SECONDS = 0.004
+
+
+class Change:
+    """The next news of a job, which those who wait for it learn a few at a time."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+        # In the order of their coming; a dict, so that leaving is cheap.
+        self._waiters: dict[asyncio.Future[bool], None] = {}
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there is news."""
+        return self._is_set
+
+    def set(self) -> None:
+        """Tells everyone, now and later."""
+        self._is_set = True
+        self._wake_some()
+
+    async def wait(self, seconds: float) -> bool:
+        """Waits so long for the news; returns whether it came."""
+        if self._is_set:
+            return True
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[bool] = loop.create_future()
+        self._waiters[waiter] = None
+        timer = loop.call_later(seconds, _settle, [waiter], False)
+        try:
+            return await waiter
+        finally:
+            timer.cancel()
+            self._waiters.pop(waiter, None)
+
+    def _wake_some(self) -> None:
+        woken = list(self._waiters)[:_SLICE]
+        for waiter in woken:
+            del self._waiters[waiter]
+        _settle(woken, True)
+        if self._waiters:
+            asyncio.get_running_loop().call_later(_SLICE_SECONDS, self._wake_some)
+
+
+def _settle(waiters: Iterable[asyncio.Future[bool]], has_come: bool) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(has_come)
+
+
 class JobFeed:
     """Notices of changes, latest events and transient progress, by job id."""
 
     def __init__(self) -> None:
-        self._changes: dict[str, asyncio.Event] = {}
+        self._changes: dict[str, Change] = {}
         self._progress: dict[str, Progress] = {}
         self._latest: dict[str, deque[Event]] = {}
         self._closed = False
@@ -30,16 +84,16 @@ class JobFeed:
         """Whether the server shuts down, and watchers must leave."""
         return self._closed
 
-    def change(self, job_id: str) -> asyncio.Event:
-        """The event that the job's next news will set.
+    def change(self, job_id: str) -> Change:
+        """What the job's next news will set.
 
         Ask before reading: news in between then sets it.
         """
         if self._closed:
-            closed = asyncio.Event()
+            closed = Change()
             closed.set()
             return closed
-        return self._changes.setdefault(job_id, asyncio.Event())
+        return self._changes.setdefault(job_id, Change())
 
     def notify(self, job_id: str) -> None:
         """Wakes all who wait for the job's next news."""

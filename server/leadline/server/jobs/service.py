@@ -1,6 +1,5 @@
 """What callers can ask of jobs: submit, follow, list, pause, resume, cancel, delete."""
 
-import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Collection
@@ -215,7 +214,7 @@ class JobService:
                 last_yield = time.monotonic()
                 if isinstance(event.body, Finished):
                     return
-            if change.is_set() and not self._feed.is_closed:
+            if change.is_set and not self._feed.is_closed:
                 continue
             if self._feed.is_closed:
                 raise UnavailableError(
@@ -223,7 +222,7 @@ class JobService:
                     f"from after_sequence {after_sequence}"
                 )
             patience = last_yield + self._keepalive_seconds - time.monotonic()
-            if await _is_set_within(change, min(patience, progress_interval or patience)):
+            if await change.wait(min(patience, progress_interval or patience)):
                 continue
             view = await self._progress(job_id)
             is_quiet = time.monotonic() - last_yield >= self._keepalive_seconds
@@ -285,15 +284,6 @@ def _seconds_left(job: Job, progress: Progress) -> float | None:
     if progress.phase == "training" and progress.total_images:
         epochs -= progress.completed_images / progress.total_images
     return max(0.0, epochs * job.latest_epoch.seconds)
-
-
-async def _is_set_within(change: asyncio.Event, seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            await change.wait()
-    except TimeoutError:
-        return False
-    return True
 
 
 def _new_job_id() -> str:

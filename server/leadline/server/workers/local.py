@@ -13,6 +13,9 @@ from leadline.server.workers.messages import Assignment, Message, Ready, decode
 
 _LOG = structlog.get_logger(__name__)
 
+# How long a process may take to load torch, on a slow disk too.
+_START_SECONDS = 120.0
+
 # The longest line that a worker sends: a thousand classes' names.
 _LINE_LIMIT = 1 << 20
 
@@ -78,9 +81,9 @@ class LocalWorker:
         """Waits until the process can take an assignment.
 
         Raises:
-            WorkerError: the process ended first.
+            WorkerError: the process ended first, or took too long.
         """
-        message = await self._read()
+        message = await self._read_within(_START_SECONDS)
         if not isinstance(message, Ready):
             raise WorkerError(f"the worker did not become ready: {await self._describe_end()}")
 

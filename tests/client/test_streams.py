@@ -9,6 +9,7 @@ import grpc
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.empty_pb2 import Empty
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
@@ -27,8 +28,20 @@ from leadline.client import (
     UnavailableError,
 )
 from leadline.client._error_details import STATUS_KEY
-from leadline.v1.job_pb2 import EpochResult, JobFinished, JobProgress, JobQueued
-from leadline.v1.training_service_pb2 import GetJobRequest, TrainJobRequest, WatchJobRequest
+from leadline.v1.job_pb2 import (
+    EpochResult,
+    JobFinished,
+    JobPaused,
+    JobProgress,
+    JobQueued,
+    JobResumed,
+)
+from leadline.v1.training_service_pb2 import (
+    DeleteJobRequest,
+    GetJobRequest,
+    TrainJobRequest,
+    WatchJobRequest,
+)
 from leadline.v1.training_service_pb2_grpc import (
     TrainingServiceServicer,
     add_TrainingServiceServicer_to_server,
@@ -61,6 +74,7 @@ class ScriptedServer(TrainingServiceServicer):
     def __init__(self, scripts: Sequence[Script]) -> None:
         self._scripts = list(scripts)
         self.asked: list[int] = []
+        self.deleted: list[str] = []
         self.request_ids: list[str] = []
         self.state = JobState.JOB_STATE_RUNNING
         self.get_job = self._job
@@ -79,6 +93,12 @@ class ScriptedServer(TrainingServiceServicer):
     def _job(self, request: GetJobRequest, context: Any) -> Job:
         del context
         return Job(name=request.name, state=self.state, latest_sequence=LAST)
+
+    def DeleteJob(self, request: DeleteJobRequest, context: Any) -> Empty:  # noqa: N802
+        self.deleted.append(request.name)
+        for _ in self._play(context):
+            pass
+        return Empty()
 
     def ListJobs(self, request: Any, context: Any) -> Any:  # noqa: N802
         raise NotImplementedError
@@ -278,6 +298,52 @@ def test_the_result_is_waited_for_across_a_broken_stream(
 
     server.get_job = get_job
     assert make_client(target).job("a").result().state == JobState.JOB_STATE_SUCCEEDED
+
+
+def test_a_pause_is_an_event_and_no_end(make_client: MakeClient, play: Play) -> None:
+    paused = JobEvent(job="jobs/a", sequence=2, paused=JobPaused(reason="REQUESTED"))
+    resumed = JobEvent(job="jobs/a", sequence=3, resumed=JobResumed())
+    scripts: tuple[Script, ...] = ([1, paused, grpc.StatusCode.UNAVAILABLE], [], [resumed, 4, 5])
+    server, target = play(*scripts, *scripts)
+    server.state = JobState.JOB_STATE_PAUSED
+    job = make_client(target).job("a")
+    assert [one.WhichOneof("event") for one in job.events()] == [
+        *("queued", "paused", "resumed", "epoch", "finished")
+    ]
+    assert [epoch.epoch for epoch in job.epochs()] == [3]
+    assert server.asked == [0, 2, 2] * 2
+
+
+def test_a_job_that_is_deleted_while_it_is_waited_for_is_not_found(
+    make_client: MakeClient, play: Play
+) -> None:
+    _, target = play([grpc.StatusCode.NOT_FOUND])
+    with pytest.raises(NotFoundError):
+        make_client(target).job("a").result()
+
+
+@pytest.mark.parametrize("script", ["quiet", "away", "over"])
+def test_a_result_is_waited_for_as_long_as_is_asked(
+    make_client: MakeClient, play: Play, script: str
+) -> None:
+    never = threading.Event()
+    step = {"quiet": never, "away": grpc.StatusCode.UNAVAILABLE, "over": LAST}[script]
+    _, target = play(*[[step]] * 30)
+    with pytest.raises(DeadlineExceededError, match=r"jobs/a has not ended within 0\.3 s"):
+        make_client(target).job("a").result(timeout=0.3)
+    never.set()
+
+
+def test_a_deletion_whose_answer_was_lost_is_no_error(make_client: MakeClient, play: Play) -> None:
+    server, target = play([grpc.StatusCode.UNAVAILABLE], [grpc.StatusCode.NOT_FOUND])
+    make_client(target).delete_job("a")
+    assert server.deleted == ["jobs/a", "jobs/a"]
+
+
+def test_a_deletion_of_what_is_not_there_is_an_error(make_client: MakeClient, play: Play) -> None:
+    _, target = play([grpc.StatusCode.NOT_FOUND])
+    with pytest.raises(NotFoundError):
+        make_client(target).delete_job("a")
 
 
 def test_the_advice_of_a_full_server_reaches_the_caller(

@@ -62,9 +62,13 @@ from leadline.v1.job_pb2 import (
     Job,
     JobEvent,
     JobFailure,
+    JobOptions,
+    JobPaused,
     JobPhase,
     JobProgress,
     JobState,
+    Retention,
+    RetentionPolicy,
 )
 from leadline.v1.model_pb2 import Model, ModelEpoch, Variant
 from leadline.v1.training_spec_pb2 import Optimizer, TrainingSpec
@@ -98,6 +102,8 @@ __all__ = [
     "JobEvent",
     "JobFailedError",
     "JobFailure",
+    "JobOptions",
+    "JobPaused",
     "JobPhase",
     "JobProgress",
     "JobState",
@@ -112,6 +118,8 @@ __all__ = [
     "Prediction",
     "Predictions",
     "ResourceExhaustedError",
+    "Retention",
+    "RetentionPolicy",
     "RpcError",
     "TrainingJob",
     "TrainingSpec",

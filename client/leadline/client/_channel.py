@@ -3,7 +3,8 @@
 - Messages of up to 64 MiB both ways, since grpc's 4 MiB meet pictures by
   surprise; the server states limits of its own.
 - Pings every 30 s, so that a dead peer is noticed while a job is between two
-  events; the server allows one every 10 s.
+  events; the server expects none sooner than 5 s after the last, and cuts
+  nobody off for more.
 - No retry policy of gRPC's: that gives up as soon as an answer has begun,
   so a connection cut in the middle of one is an error to the caller, and it
   knows nothing of streams. The SDK repeats calls itself: see `_retry`.

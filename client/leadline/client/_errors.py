@@ -7,7 +7,7 @@ The tree::
     │   ├── InvalidArgumentError      a field is wrong: see `violations`
     │   ├── OutOfRangeError           a value is beyond what there is
     │   ├── NotFoundError             no such job, model, epoch or dataset
-    │   ├── AlreadyExistsError        `request_id` was used with another spec
+    │   ├── AlreadyExistsError        `request_id` stands for another job
     │   ├── FailedPreconditionError   not in this state: a job already ended
     │   ├── AbortedError              a conflict with another call
     │   ├── ResourceExhaustedError    too much in flight: see `retry_delay`
@@ -37,6 +37,7 @@ from typing import ClassVar
 from grpc import StatusCode
 
 from leadline.client._error_details import NO_DETAILS, ErrorDetails, Violation
+from leadline.client._text import counted
 from leadline.v1.job_pb2 import Job
 
 
@@ -103,7 +104,7 @@ class NotFoundError(RpcError):
 
 
 class AlreadyExistsError(RpcError):
-    """The `request_id` was used with another spec."""
+    """The `request_id` was used with another spec, or with other options."""
 
     code = StatusCode.ALREADY_EXISTS
 
@@ -151,7 +152,7 @@ class UnavailableError(RpcError):
 
 
 class DeadlineExceededError(RpcError):
-    """There was no answer within the call's `timeout`."""
+    """There was no answer, or a job had not ended, within the call's `timeout`."""
 
     code = StatusCode.DEADLINE_EXCEEDED
 
@@ -211,7 +212,7 @@ class JobCancelledError(JobError):
     """A job was cancelled."""
 
     def __str__(self) -> str:
-        return f"{self.job.name} was cancelled after {self.job.completed_epochs} epochs"
+        return f"{self.job.name} was cancelled after {counted(self.job.completed_epochs, 'epoch')}"
 
 
 class EventGapError(LeadlineError):

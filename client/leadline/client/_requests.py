@@ -35,7 +35,7 @@ def build(message: AnyMessage, **fields: object) -> AnyMessage:
     """
     for field, value in fields.items():
         if value is not None:
-            _set(message, field, value, path=field)
+            set_field(message, field, value, path=field)
     return message
 
 
@@ -52,13 +52,18 @@ def training_spec(
         result.CopyFrom(spec)
     for field, value in fields.items():
         if value is not None:
-            _set(result, field, value, path=f"spec.{field}")
+            set_field(result, field, value, path=f"spec.{field}")
     if optimizer is not None:
         result.optimizer = optimizer_value(optimizer)
     return result
 
 
-def _set(message: Message, field: str, value: object, *, path: str) -> None:
+def set_field(message: Message, field: str, value: object, *, path: str) -> None:
+    """Sets a field, or extends it where the value is a list.
+
+    Raises:
+        InvalidArgumentError: the value does not fit its type; `path` names the field.
+    """
     try:
         if isinstance(value, list):
             getattr(message, field).extend(value)
@@ -105,15 +110,19 @@ def _variant(
     return build(Variant(), dataset=dataset, blocks=blocks, batch_norm=bool(batch_norm))
 
 
-def duration(seconds: float | None) -> Duration | None:
-    """Seconds as a message; None stays None."""
+def duration(seconds: float | None, field: str = "progress_interval") -> Duration | None:
+    """Seconds as a message; None stays None.
+
+    Raises:
+        InvalidArgumentError: no message holds them; `field` names whose they are.
+    """
     if seconds is None:
         return None
     result = Duration()
     try:
         result.FromNanoseconds(round(seconds * 1e9))
     except (OverflowError, ValueError) as error:
-        raise invalid("progress_interval", str(error)) from None
+        raise invalid(field, str(error)) from None
     return result
 
 

@@ -11,6 +11,7 @@ from leadline.client._async.inference import AsyncInferenceCalls
 from leadline.client._async.inspection import AsyncInspectionCalls
 from leadline.client._async.training import AsyncTrainingCalls
 from leadline.client._channel import ChannelOptions
+from leadline.client._errors import NotFoundError
 from leadline.client._health import HealthStatus
 
 
@@ -90,5 +91,11 @@ class AsyncClient(AsyncTrainingCalls, AsyncInferenceCalls, AsyncInspectionCalls)
         """
         stub = health_pb2_grpc.HealthStub(self._connection.channel)
         request = health_pb2.HealthCheckRequest(service=service)
-        response = await self._connection.call_once(stub.Check, request, self._connection.timeout)
+        try:
+            response = await self._connection.call_once(
+                stub.Check, request, self._connection.timeout
+            )
+        except NotFoundError as error:
+            # The server's own has no text.
+            raise NotFoundError(f"the server knows no service {service!r}", error.details) from None
         return HealthStatus(response.status)

@@ -6,6 +6,7 @@ from typing import TypeVar
 import grpc.aio
 
 from leadline.client._channel import ChannelOptions, open_async_channel
+from leadline.client._deadline import Deadline
 from leadline.client._errors import ClientClosedError, RpcError
 from leadline.client._grpc_errors import sdk_errors
 from leadline.client._retry import Attempts
@@ -81,14 +82,21 @@ class AsyncConnection:
             self._stubs = AsyncStubs(channel)
         return self._stubs
 
-    async def call(self, method: AsyncUnaryCall[Request, Response], request: Request) -> Response:
+    async def call(
+        self,
+        method: AsyncUnaryCall[Request, Response],
+        request: Request,
+        deadline: Deadline | None = None,
+    ) -> Response:
         """The response to a unary call, which is repeated where the server is unavailable.
+
+        It takes `timeout` at most, and less where the deadline is nearer.
 
         Raises:
             RpcError: the server answered with an error.
             ClientClosedError: the connection was closed.
         """
-        attempts = Attempts(self.timeout)
+        attempts = Attempts(self.timeout if deadline is None else deadline.at_most(self.timeout))
         while True:
             try:
                 return await self.call_once(method, request, attempts.remaining())

@@ -3,20 +3,28 @@
 from collections.abc import AsyncIterator
 
 from leadline.client._async.connection import AsyncConnection
+from leadline.client._async.deletion import delete
 from leadline.client._async.stream import AsyncEventStream
+from leadline.client._deadline import Deadline
 from leadline.client._errors import JobCancelledError, JobFailedError, RpcError
 from leadline.client._retry import OnReconnect, Reconnection
 from leadline.client._runtime import AsyncEventCall, async_sleep
 from leadline.client._states import is_final
 from leadline.v1.job_pb2 import JOB_STATE_CANCELLED, JOB_STATE_FAILED, EpochResult, Job, JobEvent
-from leadline.v1.training_service_pb2 import CancelJobRequest, GetJobRequest
+from leadline.v1.training_service_pb2 import (
+    CancelJobRequest,
+    GetJobRequest,
+    PauseJobRequest,
+    ResumeJobRequest,
+)
 
 
 class AsyncTrainingJob:
-    """A job on the server, to be followed, waited for or cancelled.
+    """A job on the server, to be followed, waited for, paused or cancelled.
 
     The job goes on whatever becomes of the handle: it ends when it has
-    finished, or when somebody cancels it.
+    finished, or when somebody cancels it. A pause is no end: those who follow
+    the job or wait for it go on to do so.
 
     Attributes:
         name: the resource name, "jobs/{id}".
@@ -72,7 +80,7 @@ class AsyncTrainingJob:
                 error and the seconds until the attempt.
 
         Raises:
-            NotFoundError: there is no such job.
+            NotFoundError: there is no such job, or it was deleted meanwhile.
             UnavailableError: the server was away for too long.
             EventGapError: an event is missing.
         """
@@ -85,6 +93,7 @@ class AsyncTrainingJob:
             after_sequence=after_sequence,
             progress_interval=progress_interval,
             on_reconnect=on_reconnect,
+            deadline=self._deadline(None),
         )
         async for event in stream.events(call):
             yield event
@@ -97,7 +106,7 @@ class AsyncTrainingJob:
         Ends when the job has ended, however it did: `result()` tells.
 
         Raises:
-            NotFoundError: there is no such job.
+            NotFoundError: there is no such job, or it was deleted meanwhile.
             UnavailableError: the server was away for too long.
             EventGapError: an event is missing.
         """
@@ -105,20 +114,31 @@ class AsyncTrainingJob:
             if event.HasField("epoch"):
                 yield event.epoch
 
-    async def result(self, *, on_reconnect: OnReconnect | None = None) -> Job:
+    async def result(
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109 - bounds what several calls take, not one await
+        *,
+        on_reconnect: OnReconnect | None = None,
+    ) -> Job:
         """The job once it has succeeded.
+
+        Args:
+            timeout: seconds to wait, the server's absences included; None: as
+                long as it takes. The job goes on whatever comes of it.
+            on_reconnect: as for `events`.
 
         Raises:
             JobFailedError: it failed.
             JobCancelledError: it was cancelled.
-            NotFoundError: there is no such job.
+            DeadlineExceededError: it has not ended within `timeout`.
+            NotFoundError: there is no such job, or it was deleted meanwhile.
             UnavailableError: the server was away for too long.
         """
-        job = await self._refresh_patiently(on_reconnect)
+        deadline = self._deadline(timeout)
+        job = await self._refresh_patiently(deadline, on_reconnect)
         if not is_final(job):
-            async for _event in self.events(job.latest_sequence, on_reconnect=on_reconnect):
-                pass
-            job = await self._refresh_patiently(on_reconnect)
+            await self._wait(job.latest_sequence, deadline, on_reconnect)
+            job = await self._refresh_patiently(deadline, on_reconnect)
         if job.state == JOB_STATE_FAILED:
             raise JobFailedError(job)
         if job.state == JOB_STATE_CANCELLED:
@@ -135,15 +155,69 @@ class AsyncTrainingJob:
             self._connection.stubs.training.GetJob, GetJobRequest(name=self.name)
         )
 
-    async def _refresh_patiently(self, on_reconnect: OnReconnect | None) -> Job:
+    def _deadline(self, timeout: float | None) -> Deadline:
+        return Deadline(timeout, f"{self.name} has not ended")
+
+    async def _wait(
+        self, after_sequence: int, deadline: Deadline, on_reconnect: OnReconnect | None
+    ) -> None:
+        stream = AsyncEventStream(
+            self._connection,
+            self.name,
+            after_sequence=after_sequence,
+            progress_interval=None,
+            on_reconnect=on_reconnect,
+            deadline=deadline,
+        )
+        async for _event in stream.events():
+            pass
+
+    async def _refresh_patiently(self, deadline: Deadline, on_reconnect: OnReconnect | None) -> Job:
         # Who waits for a result waits for the server too, as with events.
         reconnection = Reconnection(self._connection.reconnect_timeout, on_reconnect=on_reconnect)
+        method, request = self._connection.stubs.training.GetJob, GetJobRequest(name=self.name)
         while True:
             reconnection.began()
             try:
-                return await self.refresh()
+                return await self._connection.call(method, request, deadline)
             except RpcError as error:
-                await async_sleep(reconnection.delay(error))
+                deadline.check()
+                await async_sleep(deadline.at_most(reconnection.delay(error)))
+
+    async def pause(self) -> Job:
+        """Sets the job aside, mid-epoch too, and returns it; what is complete is kept.
+
+        Pausing a paused job changes nothing.
+
+        Raises:
+            NotFoundError: there is no such job.
+            FailedPreconditionError: it has already ended.
+        """
+        return await self._connection.call(
+            self._connection.stubs.training.PauseJob, PauseJobRequest(name=self.name)
+        )
+
+    async def resume(self) -> Job:
+        """Queues the paused job again, to go on after its last complete epoch, and returns it.
+
+        Resuming a job that waits or runs changes nothing.
+
+        Raises:
+            NotFoundError: there is no such job.
+            FailedPreconditionError: it has already ended.
+        """
+        return await self._connection.call(
+            self._connection.stubs.training.ResumeJob, ResumeJobRequest(name=self.name)
+        )
+
+    async def delete(self) -> None:
+        """Deletes the job, which must have ended, with its events, its model and its checkpoints.
+
+        Raises:
+            NotFoundError: there is no such job.
+            FailedPreconditionError: it has not ended: cancel it first.
+        """
+        await delete(self._connection, self.name)
 
     async def cancel(self) -> Job:
         """Cancels the job, mid-epoch too, and returns it; its completed epochs stay usable.

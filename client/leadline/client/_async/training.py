@@ -1,4 +1,4 @@
-"""The training calls: submit, follow, list, cancel."""
+"""The training calls: submit, follow, list, pause, resume, cancel, delete."""
 
 import uuid
 from collections.abc import AsyncIterator, Iterable
@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterable
 from leadline.client._async.connection import AsyncConnection
 from leadline.client._async.job import AsyncTrainingJob
 from leadline.client._async.submit import submit
+from leadline.client._job_options import RetentionLike, TimeLimit, job_options
 from leadline.client._names import job_name
 from leadline.client._requests import (
     JobStateLike,
@@ -16,12 +17,7 @@ from leadline.client._requests import (
     training_spec,
 )
 from leadline.v1.job_pb2 import Job
-from leadline.v1.training_service_pb2 import (
-    CancelJobRequest,
-    GetJobRequest,
-    ListJobsRequest,
-    TrainJobRequest,
-)
+from leadline.v1.training_service_pb2 import ListJobsRequest, TrainJobRequest
 from leadline.v1.training_spec_pb2 import TrainingSpec
 
 
@@ -44,6 +40,9 @@ class AsyncTrainingCalls:
         momentum: float | None = None,
         weight_decay: float | None = None,
         seed: int | None = None,
+        priority: int | None = None,
+        time_limit: TimeLimit | None = None,
+        retention: RetentionLike | None = None,
         request_id: str | None = None,
         progress_interval: float | None = None,
     ) -> AsyncTrainingJob:
@@ -64,6 +63,13 @@ class AsyncTrainingCalls:
             momentum: of SGD.
             weight_decay: the coefficient of weight decay.
             seed: of the weights and of the images' order.
+            priority: of waiting jobs the one of the highest starts first; -100
+                to 100.
+            time_limit: seconds, or a timedelta, after which the job fails
+                unless it is complete, counted from its acceptance.
+            retention: which checkpoints are kept beside the best and the last:
+                "all", "best_and_last" for no others, or a number n for those
+                of every nth epoch.
             request_id: a UUID that stands for this very job, also for a call
                 of another process; None: one is made.
             progress_interval: where set, the handle's events include
@@ -71,7 +77,8 @@ class AsyncTrainingCalls:
 
         Raises:
             InvalidArgumentError: a field is wrong; see its `violations`.
-            AlreadyExistsError: `request_id` was used with another spec.
+            AlreadyExistsError: `request_id` was used with another spec, or with other
+                options.
             ResourceExhaustedError: the server's queue is full.
             UnavailableError: the server cannot be reached.
         """
@@ -91,6 +98,7 @@ class AsyncTrainingCalls:
             ),
             request_id=str(uuid.uuid4()) if request_id is None else request_id,
             progress_interval=duration(progress_interval),
+            options=job_options(priority=priority, time_limit=time_limit, retention=retention),
         )
         call = await submit(self._connection, request)
         return AsyncTrainingJob(
@@ -123,8 +131,25 @@ class AsyncTrainingCalls:
         Raises:
             NotFoundError: there is no such job.
         """
-        request = GetJobRequest(name=job_name(name))
-        return await self._connection.call(self._connection.stubs.training.GetJob, request)
+        return await self.job(name).refresh()
+
+    async def pause_job(self, name: str) -> Job:
+        """Sets a job aside and returns it: see `AsyncTrainingJob.pause`.
+
+        Raises:
+            NotFoundError: there is no such job.
+            FailedPreconditionError: it has already ended.
+        """
+        return await self.job(name).pause()
+
+    async def resume_job(self, name: str) -> Job:
+        """Queues a paused job again and returns it: see `AsyncTrainingJob.resume`.
+
+        Raises:
+            NotFoundError: there is no such job.
+            FailedPreconditionError: it has already ended.
+        """
+        return await self.job(name).resume()
 
     async def cancel_job(self, name: str) -> Job:
         """Cancels a job and returns it; its completed epochs stay usable.
@@ -133,5 +158,13 @@ class AsyncTrainingCalls:
             NotFoundError: there is no such job.
             FailedPreconditionError: it has already succeeded or failed.
         """
-        request = CancelJobRequest(name=job_name(name))
-        return await self._connection.call(self._connection.stubs.training.CancelJob, request)
+        return await self.job(name).cancel()
+
+    async def delete_job(self, name: str) -> None:
+        """Deletes a job that has ended, with its model: see `AsyncTrainingJob.delete`.
+
+        Raises:
+            NotFoundError: there is no such job.
+            FailedPreconditionError: it has not ended: cancel it first.
+        """
+        await self.job(name).delete()

@@ -8,6 +8,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from leadline.client._channel import ChannelOptions
+from leadline.client._errors import NotFoundError
 from leadline.client._health import HealthStatus
 from leadline.client._sync.connection import Connection
 from leadline.client._sync.inference import InferenceCalls
@@ -91,5 +92,9 @@ class Client(TrainingCalls, InferenceCalls, InspectionCalls):
         """
         stub = health_pb2_grpc.HealthStub(self._connection.channel)
         request = health_pb2.HealthCheckRequest(service=service)
-        response = self._connection.call_once(stub.Check, request, self._connection.timeout)
+        try:
+            response = self._connection.call_once(stub.Check, request, self._connection.timeout)
+        except NotFoundError as error:
+            # The server's own has no text.
+            raise NotFoundError(f"the server knows no service {service!r}", error.details) from None
         return HealthStatus(response.status)

@@ -7,6 +7,7 @@ from typing import TypeVar
 import grpc
 
 from leadline.client._channel import ChannelOptions, open_channel
+from leadline.client._deadline import Deadline
 from leadline.client._errors import ClientClosedError, RpcError
 from leadline.client._grpc_errors import sdk_errors
 from leadline.client._retry import Attempts
@@ -82,14 +83,21 @@ class Connection:
             self._stubs = Stubs(channel)
         return self._stubs
 
-    def call(self, method: UnaryCall[Request, Response], request: Request) -> Response:
+    def call(
+        self,
+        method: UnaryCall[Request, Response],
+        request: Request,
+        deadline: Deadline | None = None,
+    ) -> Response:
         """The response to a unary call, which is repeated where the server is unavailable.
+
+        It takes `timeout` at most, and less where the deadline is nearer.
 
         Raises:
             RpcError: the server answered with an error.
             ClientClosedError: the connection was closed.
         """
-        attempts = Attempts(self.timeout)
+        attempts = Attempts(self.timeout if deadline is None else deadline.at_most(self.timeout))
         while True:
             try:
                 return self.call_once(method, request, attempts.remaining())

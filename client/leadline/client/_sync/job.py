@@ -3,21 +3,29 @@
 
 from collections.abc import Iterator
 
+from leadline.client._deadline import Deadline
 from leadline.client._errors import JobCancelledError, JobFailedError, RpcError
 from leadline.client._retry import OnReconnect, Reconnection
 from leadline.client._runtime import EventCall, sleep
 from leadline.client._states import is_final
 from leadline.client._sync.connection import Connection
+from leadline.client._sync.deletion import delete
 from leadline.client._sync.stream import EventStream
 from leadline.v1.job_pb2 import JOB_STATE_CANCELLED, JOB_STATE_FAILED, EpochResult, Job, JobEvent
-from leadline.v1.training_service_pb2 import CancelJobRequest, GetJobRequest
+from leadline.v1.training_service_pb2 import (
+    CancelJobRequest,
+    GetJobRequest,
+    PauseJobRequest,
+    ResumeJobRequest,
+)
 
 
 class TrainingJob:
-    """A job on the server, to be followed, waited for or cancelled.
+    """A job on the server, to be followed, waited for, paused or cancelled.
 
     The job goes on whatever becomes of the handle: it ends when it has
-    finished, or when somebody cancels it.
+    finished, or when somebody cancels it. A pause is no end: those who follow
+    the job or wait for it go on to do so.
 
     Attributes:
         name: the resource name, "jobs/{id}".
@@ -73,7 +81,7 @@ class TrainingJob:
                 error and the seconds until the attempt.
 
         Raises:
-            NotFoundError: there is no such job.
+            NotFoundError: there is no such job, or it was deleted meanwhile.
             UnavailableError: the server was away for too long.
             EventGapError: an event is missing.
         """
@@ -86,6 +94,7 @@ class TrainingJob:
             after_sequence=after_sequence,
             progress_interval=progress_interval,
             on_reconnect=on_reconnect,
+            deadline=self._deadline(None),
         )
         yield from stream.events(call)
 
@@ -95,7 +104,7 @@ class TrainingJob:
         Ends when the job has ended, however it did: `result()` tells.
 
         Raises:
-            NotFoundError: there is no such job.
+            NotFoundError: there is no such job, or it was deleted meanwhile.
             UnavailableError: the server was away for too long.
             EventGapError: an event is missing.
         """
@@ -103,20 +112,31 @@ class TrainingJob:
             if event.HasField("epoch"):
                 yield event.epoch
 
-    def result(self, *, on_reconnect: OnReconnect | None = None) -> Job:
+    def result(
+        self,
+        timeout: float | None = None,
+        *,
+        on_reconnect: OnReconnect | None = None,
+    ) -> Job:
         """The job once it has succeeded.
+
+        Args:
+            timeout: seconds to wait, the server's absences included; None: as
+                long as it takes. The job goes on whatever comes of it.
+            on_reconnect: as for `events`.
 
         Raises:
             JobFailedError: it failed.
             JobCancelledError: it was cancelled.
-            NotFoundError: there is no such job.
+            DeadlineExceededError: it has not ended within `timeout`.
+            NotFoundError: there is no such job, or it was deleted meanwhile.
             UnavailableError: the server was away for too long.
         """
-        job = self._refresh_patiently(on_reconnect)
+        deadline = self._deadline(timeout)
+        job = self._refresh_patiently(deadline, on_reconnect)
         if not is_final(job):
-            for _event in self.events(job.latest_sequence, on_reconnect=on_reconnect):
-                pass
-            job = self._refresh_patiently(on_reconnect)
+            self._wait(job.latest_sequence, deadline, on_reconnect)
+            job = self._refresh_patiently(deadline, on_reconnect)
         if job.state == JOB_STATE_FAILED:
             raise JobFailedError(job)
         if job.state == JOB_STATE_CANCELLED:
@@ -133,15 +153,69 @@ class TrainingJob:
             self._connection.stubs.training.GetJob, GetJobRequest(name=self.name)
         )
 
-    def _refresh_patiently(self, on_reconnect: OnReconnect | None) -> Job:
+    def _deadline(self, timeout: float | None) -> Deadline:
+        return Deadline(timeout, f"{self.name} has not ended")
+
+    def _wait(
+        self, after_sequence: int, deadline: Deadline, on_reconnect: OnReconnect | None
+    ) -> None:
+        stream = EventStream(
+            self._connection,
+            self.name,
+            after_sequence=after_sequence,
+            progress_interval=None,
+            on_reconnect=on_reconnect,
+            deadline=deadline,
+        )
+        for _event in stream.events():
+            pass
+
+    def _refresh_patiently(self, deadline: Deadline, on_reconnect: OnReconnect | None) -> Job:
         # Who waits for a result waits for the server too, as with events.
         reconnection = Reconnection(self._connection.reconnect_timeout, on_reconnect=on_reconnect)
+        method, request = self._connection.stubs.training.GetJob, GetJobRequest(name=self.name)
         while True:
             reconnection.began()
             try:
-                return self.refresh()
+                return self._connection.call(method, request, deadline)
             except RpcError as error:
-                sleep(reconnection.delay(error))
+                deadline.check()
+                sleep(deadline.at_most(reconnection.delay(error)))
+
+    def pause(self) -> Job:
+        """Sets the job aside, mid-epoch too, and returns it; what is complete is kept.
+
+        Pausing a paused job changes nothing.
+
+        Raises:
+            NotFoundError: there is no such job.
+            FailedPreconditionError: it has already ended.
+        """
+        return self._connection.call(
+            self._connection.stubs.training.PauseJob, PauseJobRequest(name=self.name)
+        )
+
+    def resume(self) -> Job:
+        """Queues the paused job again, to go on after its last complete epoch, and returns it.
+
+        Resuming a job that waits or runs changes nothing.
+
+        Raises:
+            NotFoundError: there is no such job.
+            FailedPreconditionError: it has already ended.
+        """
+        return self._connection.call(
+            self._connection.stubs.training.ResumeJob, ResumeJobRequest(name=self.name)
+        )
+
+    def delete(self) -> None:
+        """Deletes the job, which must have ended, with its events, its model and its checkpoints.
+
+        Raises:
+            NotFoundError: there is no such job.
+            FailedPreconditionError: it has not ended: cancel it first.
+        """
+        delete(self._connection, self.name)
 
     def cancel(self) -> Job:
         """Cancels the job, mid-epoch too, and returns it; its completed epochs stay usable.

@@ -4,6 +4,7 @@
 from collections.abc import Iterator
 
 from leadline.client._cursor import EventCursor
+from leadline.client._deadline import Deadline
 from leadline.client._errors import RpcError, UnavailableError
 from leadline.client._grpc_errors import sdk_errors
 from leadline.client._requests import duration
@@ -26,12 +27,14 @@ class EventStream:
         after_sequence: int,
         progress_interval: float | None,
         on_reconnect: OnReconnect | None,
+        deadline: Deadline,
     ) -> None:
         self._connection = connection
         self._job = job
         self._progress_interval = duration(progress_interval)
         self._cursor = EventCursor(job, after_sequence, with_progress=progress_interval is not None)
         self._reconnection = Reconnection(connection.reconnect_timeout, on_reconnect=on_reconnect)
+        self._deadline = deadline
 
     def events(self, call: EventCall | None = None) -> Iterator[JobEvent]:
         """The events in order, each durable one exactly once, the last of which is `finished`.
@@ -61,7 +64,7 @@ class EventStream:
             after_sequence=self._cursor.sequence,
             progress_interval=self._progress_interval,
         )
-        return self._connection.stubs.training.WatchJob(request)
+        return self._connection.stubs.training.WatchJob(request, timeout=self._deadline.remaining())
 
     def _check_end(self) -> None:
         """Tells a stream that ended well from one that was cut without an error.
@@ -72,7 +75,8 @@ class EventStream:
         if self._cursor.finished:
             return
         stub = self._connection.stubs.training
-        job = self._connection.call(stub.GetJob, GetJobRequest(name=self._job))
+        request = GetJobRequest(name=self._job)
+        job = self._connection.call(stub.GetJob, request, self._deadline)
         if is_final(job) and job.latest_sequence <= self._cursor.sequence:
             self._cursor.finished = True
             return
@@ -82,4 +86,6 @@ class EventStream:
         if self._cursor.finished:
             return
         self._connection.check_open()
-        sleep(self._reconnection.delay(error))
+        self._deadline.check()
+        sleep(self._deadline.at_most(self._reconnection.delay(error)))
+        self._deadline.check()

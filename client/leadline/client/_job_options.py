@@ -1,0 +1,63 @@
+"""How a job is scheduled and kept, from the keyword arguments of `train`."""
+
+from datetime import timedelta
+from typing import TypeAlias
+
+from leadline.client._errors import invalid
+from leadline.client._requests import duration, set_field
+from leadline.v1.job_pb2 import (
+    RETENTION_POLICY_ALL,
+    RETENTION_POLICY_BEST_AND_LAST,
+    RETENTION_POLICY_EVERY_NTH,
+    JobOptions,
+    Retention,
+    RetentionPolicy,
+)
+
+TimeLimit: TypeAlias = float | timedelta
+"""A length of time; a number is one of seconds."""
+
+RetentionLike: TypeAlias = Retention | str | int
+"""A `Retention`, "all", "best_and_last", or the n of every nth epoch."""
+
+_POLICIES: dict[str, RetentionPolicy.ValueType] = {
+    "all": RETENTION_POLICY_ALL,
+    "best_and_last": RETENTION_POLICY_BEST_AND_LAST,
+}
+
+
+def job_options(
+    *, priority: int | None, time_limit: TimeLimit | None, retention: RetentionLike | None
+) -> JobOptions | None:
+    """The options with what is not None; None where that is nothing.
+
+    Raises:
+        InvalidArgumentError: a value does not fit its field.
+    """
+    if priority is None and time_limit is None and retention is None:
+        return None
+    options = JobOptions(
+        time_limit=duration(_seconds(time_limit), "options.time_limit"),
+        retention=None if retention is None else _retention(retention),
+    )
+    if priority is not None:
+        set_field(options, "priority", priority, path="options.priority")
+    return options
+
+
+def _seconds(time_limit: TimeLimit | None) -> float | None:
+    return time_limit.total_seconds() if isinstance(time_limit, timedelta) else time_limit
+
+
+def _retention(value: RetentionLike) -> Retention:
+    if isinstance(value, Retention):
+        return value
+    if isinstance(value, int):
+        retention = Retention(policy=RETENTION_POLICY_EVERY_NTH)
+        set_field(retention, "every_nth", value, path="options.retention.every_nth")
+        return retention
+    policy = _POLICIES.get(value.lower())
+    if policy is None:
+        known = ", ".join(_POLICIES)
+        raise invalid("options.retention", f"{value!r} is none of {known}, nor a number of epochs")
+    return Retention(policy=policy)

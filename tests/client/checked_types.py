@@ -1,0 +1,57 @@
+"""Right code passes the type checker and wrong code does not.
+
+Nothing here runs: mypy is the test. Each line that is wrong names the error that it must cause,
+and mypy, which is told to warn of ignores that ignore nothing, fails where it does not.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from typing import assert_type
+
+from leadline.client import (
+    AsyncClient,
+    AsyncTrainingJob,
+    Client,
+    EpochResult,
+    Job,
+    JobEvent,
+    TrainingJob,
+)
+
+
+def right(client: Client) -> None:
+    job = client.train(dataset="a", priority=1, time_limit=timedelta(hours=1), retention="all")
+    assert_type(job, TrainingJob)
+    assert_type(job.events(), Iterator[JobEvent])
+    assert_type(job.epochs(), Iterator[EpochResult])
+    assert_type(job.result(timeout=5), Job)
+    assert_type(job.pause(), Job)
+    client.train(time_limit=90, retention=5)
+
+
+async def right_too(client: AsyncClient) -> None:
+    job = await client.train(dataset="a", blocks=2)
+    assert_type(job, AsyncTrainingJob)
+    assert_type(job.events(), AsyncIterator[JobEvent])
+    assert_type(await job.result(), Job)
+
+
+def wrong(client: Client) -> None:
+    client.train(epoch=5)  # type: ignore[call-arg]
+    client.train(epochs="5")  # type: ignore[arg-type]
+    client.train(priority="high")  # type: ignore[arg-type]
+    client.train(time_limit="2h")  # type: ignore[arg-type]
+    client.train(retention=0.5)  # type: ignore[arg-type]
+    client.train("synthetic")  # type: ignore[arg-type]
+    client.job("a").result("soon")  # type: ignore[arg-type]
+    client.predict(5, model="a")  # type: ignore[arg-type]
+    client.misclassified("models/a")  # type: ignore[call-arg]
+    client.jobs(state="running")  # type: ignore[call-arg]
+    client.job("a").model = "models/b"  # type: ignore[misc]
+
+
+async def wrong_too(client: AsyncClient) -> None:
+    _ = client.train().name  # type: ignore[attr-defined]
+    for _ in client.job("a").events():  # type: ignore[attr-defined]
+        pass
+    _ = (await client.get_job("a")).stat  # type: ignore[attr-defined]

@@ -2,13 +2,17 @@
 
 import asyncio
 import inspect
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import psutil
 import pytest
 
-from leadline.client import AsyncClient, AsyncTrainingJob, Client, Model
+from client.cli_outcome import Leadline, Outcome
+from leadline.client import AsyncClient, AsyncTrainingJob, Client, JobState, Model
+from leadline.client.cli import main
 from support.servers import LiveServer, start_server
 
 
@@ -86,17 +90,25 @@ def client(make_client: ClientFactory, live_server: LiveServer) -> Client:
 def busy_server(
     tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path
 ) -> Iterator[LiveServer]:
-    """A server whose only device is taken: what is submitted waits, and costs nothing."""
+    """A server whose only device is taken: what is submitted waits.
+
+    The worker that has the device is stopped like with Ctrl-Z, so that it takes no time of the
+    tests'.
+    """
     server = start_server(
         tmp_path_factory.mktemp("busy"),
         f"--dataset=tiny={tiny_dataset}",
-        *("--spare-workers", "0", "--worker-threads", "1", "--worker-niceness", "19"),
+        *("--spare-workers", "0", "--worker-silence-seconds", "86400"),
     )
     with Client(server.target) as client:
         job = client.train(dataset="tiny", epochs=10_000)
-        next(job.epochs())
         job.detach()
+        while job.refresh().state != JobState.JOB_STATE_RUNNING:
+            time.sleep(0.02)
+    (worker,) = psutil.Process(server.process.pid).children()
+    worker.suspend()
     yield server
+    worker.kill()  # asked to end, it would first go on where it was stopped
     assert server.stop() == 0, server.log.read_text()
 
 
@@ -126,3 +138,29 @@ def model(live_server: LiveServer) -> Model:
 def test_images(tiny_dataset: Path) -> list[Path]:
     """The test images in the order of their indices."""
     return sorted((tiny_dataset / "test").rglob("*.png"))
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Leadline:
+    """Runs a command against a target."""
+    monkeypatch.delenv("LEADLINE_TARGET", raising=False)
+
+    def invoke(target: str, command: str, *arguments: str) -> Outcome:
+        code = main([command, *arguments, "--target", target])
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return invoke
+
+
+@pytest.fixture
+def leadline(run: Leadline, live_server: LiveServer, model: Model) -> Leadline:
+    """Runs a command against the server, which has a trained model."""
+    del model
+    return lambda *arguments: run(live_server.target, *arguments)
+
+
+@pytest.fixture
+def busy_leadline(run: Leadline, busy_server: LiveServer) -> Leadline:
+    """Runs a command against the server that starts no job."""
+    return lambda *arguments: run(busy_server.target, *arguments)

@@ -6,74 +6,29 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image as Pillow
 
+from client.cli_outcome import QUICK, Leadline
 from leadline.client import Client, Model
 from leadline.client.cli import main
 from leadline.client.cli.exit_codes import ExitCode
 from support.servers import LiveServer
 
-QUICK = ("--dataset", "tiny", "--blocks", "0", "--epochs", "2", "--batch-size", "200")
 SCRIPT = (sys.executable, "-m", "leadline.client.cli")
-
-
-@dataclass
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def messages(self) -> list[dict[str, Any]]:
-        """stdout, which must be JSON lines and nothing else."""
-        return [json.loads(line) for line in self.out.splitlines()]
-
-    @property
-    def error(self) -> dict[str, Any]:
-        """The error, which must be a JSON line of stderr."""
-        return dict(json.loads(self.err.splitlines()[-1])["error"])
-
-
-Leadline = Callable[..., Outcome]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Leadline:
-    """Runs a command against a target."""
-    monkeypatch.delenv("LEADLINE_TARGET", raising=False)
-
-    def invoke(target: str, command: str, *arguments: str) -> Outcome:
-        code = main([command, *arguments, "--target", target])
-        captured = capsys.readouterr()
-        return Outcome(code, captured.out, captured.err)
-
-    return invoke
-
-
-@pytest.fixture
-def leadline(run: Leadline, live_server: LiveServer, model: Model) -> Leadline:
-    """Runs a command against the server, which has a trained model."""
-    del model
-    return lambda *arguments: run(live_server.target, *arguments)
-
-
-@pytest.fixture
-def busy_leadline(run: Leadline, busy_server: LiveServer) -> Leadline:
-    """Runs a command against the server that starts no job."""
-    return lambda *arguments: run(busy_server.target, *arguments)
 
 
 # train and watch
 
 
+# The first to need the job has it trained, the other one follows it again.
+SHARED = ("train", *QUICK, "--seed", "3", "--request-id", str(uuid.uuid4()))
+
+
 def test_train_prints_a_line_for_each_epoch(leadline: Leadline) -> None:
-    outcome = leadline("train", *QUICK)
+    outcome = leadline(*SHARED)
     lines = outcome.out.splitlines()
     assert outcome.code == ExitCode.SUCCESS
     assert "0 blocks without batch norm on tiny, 2 epochs in batches of 200" in lines[0]
@@ -85,7 +40,7 @@ def test_train_prints_a_line_for_each_epoch(leadline: Leadline) -> None:
 
 
 def test_train_as_json_prints_the_events(leadline: Leadline) -> None:
-    outcome = leadline("train", *QUICK, "--seed", "3", "--json")
+    outcome = leadline(*SHARED, "--json")
     assert outcome.code == ExitCode.SUCCESS
     assert [event["sequence"] for event in outcome.messages] == [1, 2, 3, 4, 5]
     assert outcome.messages[0]["queued"]["queue_position"] == 0
@@ -122,7 +77,7 @@ def test_a_detached_train_prints_the_name_and_nothing_else(busy_leadline: Leadli
     assert outcome.code == ExitCode.SUCCESS
     assert outcome.out.startswith("jobs/")
     assert len(outcome.out.splitlines()) == 1
-    assert f"leadline watch {outcome.out.strip()}" in outcome.err
+    assert f"`leadline watch {outcome.out.strip()} --target 127.0.0.1:" in outcome.err
 
 
 def test_train_is_safe_to_repeat_with_a_request_id(busy_leadline: Leadline) -> None:
@@ -183,7 +138,7 @@ def test_ctrl_c_leaves_the_job_alone(busy_server: LiveServer) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == ExitCode.INTERRUPTED
-    assert f"{job} goes on. Watch it with `leadline watch {job}`" in err
+    assert f"{job} goes on. Watch it with `leadline watch {job} --target" in err
     with Client(busy_server.target) as client:
         assert client.cancel_job(job).name == job
 
@@ -342,6 +297,7 @@ def test_the_grid_is_written(leadline: Leadline, model: Model, tmp_path: Path) -
     assert outcome.out.endswith(f"wrote {out}\n")
     with Pillow.open(out) as picture:
         assert picture.height > picture.width > 500
+    assert out.stat().st_size < 200_000
     assert [path.name for path in out.parent.iterdir()] == ["grid.png"]
 
 
@@ -378,14 +334,19 @@ def test_a_server_that_serves_is_healthy(leadline: Leadline) -> None:
     outcome = leadline("health")
     assert (outcome.code, outcome.out) == (ExitCode.SUCCESS, "SERVING\n")
     assert leadline("health", "--json").messages == [{"status": "SERVING"}]
-    assert leadline("health", "--service", "no.such.Service").code == ExitCode.NOT_FOUND
+    unknown = leadline("health", "--service", "no.such.Service")
+    assert unknown.code == ExitCode.NOT_FOUND
+    assert unknown.err == "Error: not found: the server knows no service 'no.such.Service'\n"
 
 
 @pytest.mark.parametrize(
     ("command", "arguments"),
     [
         ("cancel", ("nobody",)),
+        ("delete", ("nobody", "--yes")),
         ("jobs", ("nobody",)),
+        ("pause", ("nobody",)),
+        ("resume", ("nobody",)),
         ("models", ("nobody",)),
         ("watch", ("nobody",)),
         ("misclassified", ("--model", "nobody")),
@@ -400,8 +361,11 @@ def test_what_is_not_there_ends_with_3(
     assert outcome.error["code"] == "NOT_FOUND"
 
 
-def test_a_job_that_cannot_be_cancelled_ends_with_7(leadline: Leadline, model: Model) -> None:
-    outcome = leadline("cancel", model.job, "--json")
+@pytest.mark.parametrize("command", ["cancel", "pause", "resume"])
+def test_what_a_job_that_has_ended_does_not_do_ends_with_7(
+    leadline: Leadline, model: Model, command: str
+) -> None:
+    outcome = leadline(command, model.job, "--json")
     assert outcome.code == ExitCode.SERVER_ERROR
     assert outcome.error["code"] == "FAILED_PRECONDITION"
 

@@ -78,6 +78,13 @@ def test_every_command_has_examples_that_parse(name: str) -> None:
                 assert {word for word in words if word.startswith("--")} <= known
 
 
+def test_the_ids_in_examples_look_like_real_ones() -> None:
+    texts = [example for one in LEAVES.values() for example in getattr(one, "examples", ())]
+    found = re.findall(r"(?:jobs|models)/(\w+)", " ".join(texts))
+    assert found
+    assert all(re.fullmatch("[a-z0-9]{10}", one) for one in found)
+
+
 @pytest.mark.parametrize("name", [name for name in LEAVES if name != "serve"])
 def test_every_command_prints_json(name: str) -> None:
     assert "as_json" in {parameter.name for parameter in LEAVES[name].params}

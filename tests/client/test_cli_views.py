@@ -1,16 +1,31 @@
 """How a job is shown, on a terminal and elsewhere."""
 
 import io
+import json
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from rich.console import Console
 
-from leadline.client import EpochResult, JobEvent, JobPhase, JobProgress, JobState, UnavailableError
-from leadline.client.cli import describe
+from leadline.client import (
+    EpochResult,
+    Job,
+    JobCancelledError,
+    JobEvent,
+    JobOptions,
+    JobPhase,
+    JobProgress,
+    JobState,
+    Model,
+    TrainingSpec,
+    UnavailableError,
+)
+from leadline.client.cli import describe, models
+from leadline.client.cli.options import Session
 from leadline.client.cli.output import Output
 from leadline.client.cli.views import JsonView, LineView, LiveView, event_line, make_view
 from leadline.v1.job_pb2 import JobFailure, JobFinished, JobPaused, JobQueued, JobResumed
+from leadline.v1.training_service_pb2 import ListJobsResponse
 
 
 @pytest.fixture
@@ -66,6 +81,24 @@ def test_the_live_view_shows_every_stage(terminal: io.StringIO) -> None:
         assert shown in text
 
 
+def test_the_live_view_says_what_a_job_waits_for(terminal: io.StringIO) -> None:
+    shown = {
+        "paused: somebody asked": JobEvent(paused=JobPaused(message="somebody asked")),
+        "resumed after epoch 1; 1 job starts before it": JobEvent(
+            resumed=JobResumed(completed_epochs=1, queue_position=1)
+        ),
+        "paused ": JobEvent(progress=JobProgress(phase=JobPhase.JOB_PHASE_PAUSED)),
+        "starting ": JobEvent(progress=JobProgress(phase=JobPhase.JOB_PHASE_STARTING)),
+        "queued ": JobEvent(progress=JobProgress(phase=JobPhase.JOB_PHASE_QUEUED)),
+        "waiting ": JobEvent(progress=JobProgress(phase=JobPhase.ValueType(99))),
+    }
+    for text, event in shown.items():
+        with make_view(Output(as_json=False)) as view:
+            terminal.truncate(0)
+            view.show(event)
+        assert text in terminal.getvalue()
+
+
 def test_reconnecting_is_told_on_stderr_where_stdout_is_no_terminal(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -98,3 +131,75 @@ def test_an_event_is_a_line(event: JobEvent, line: str | None) -> None:
 def test_a_state_that_is_not_known_is_shown_by_its_number() -> None:
     assert describe.state(JobState.ValueType(99)) == "state 99"
     assert describe.state(JobState.JOB_STATE_RUNNING) == "running"
+
+
+def test_a_table_of_jobs_has_priorities_where_they_matter_and_reasons_of_pauses() -> None:
+    plain = Job(name="jobs/a", state=JobState.JOB_STATE_QUEUED)
+    paused = Job(
+        name="jobs/b",
+        state=JobState.JOB_STATE_PAUSED,
+        pause=JobPaused(reason="STORAGE"),
+        options=JobOptions(priority=-5),
+    )
+    headings, rows = describe.job_table([plain])
+    assert "#priority" not in headings
+    headings, rows = describe.job_table([plain, paused])
+    assert headings[:3] == ["job", "state", "#priority"]
+    assert [row[:3] for row in rows] == [
+        ["jobs/a", "queued", "0"],
+        ["jobs/b", "paused (storage)", "-5"],
+    ]
+
+
+def test_one_is_no_plural() -> None:
+    job = Job(name="jobs/a", state=JobState.JOB_STATE_CANCELLED, completed_epochs=1)
+    job.spec.epochs, job.spec.blocks = 1, 1
+    assert "1 epoch in batches" in describe.spec(job.spec)
+    assert describe.standing(job) == "jobs/a is cancelled, 1 of 1 epoch complete"
+    assert str(JobCancelledError(job)) == "jobs/a was cancelled after 1 epoch"
+    job.completed_epochs, job.spec.epochs = 0, 2
+    assert describe.standing(job) == "jobs/a is cancelled, 0 of 2 epochs complete"
+    assert str(JobCancelledError(job)) == "jobs/a was cancelled after 0 epochs"
+
+
+def test_a_model_says_which_epochs_are_not_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    model = Model(name="models/a", best_epoch=2)
+    model.epochs.add(name="models/a/epochs/1", epoch=1, kept=False)
+    model.epochs.add(name="models/a/epochs/2", epoch=2, kept=True)
+    model.epochs.add(name="models/a/epochs/3", epoch=3, kept=True)
+    session = Session(target="", timeout=1.0, output=Output(as_json=False))
+    models._show_epochs(session, model)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if "/epochs/" in line]
+    assert [row[5:] for row in rows] == [["not", "kept"], ["best"], []]
+
+
+def test_json_has_its_fields_in_the_order_of_the_contract(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    job = Job(name="jobs/a", completed_epochs=0, attempts=2)
+    job.spec.epochs, job.spec.seed = 3, 0
+    job.create_time.FromSeconds(1)
+    page = ListJobsResponse(jobs=[job])
+    Output(as_json=True).message(page)
+    printed = json.loads(capsys.readouterr().out)
+    assert list(printed) == ["jobs", "next_page_token"]
+    (one,) = printed["jobs"]
+    for values, descriptor in ((one, Job.DESCRIPTOR), (one["spec"], TrainingSpec.DESCRIPTOR)):
+        assert list(values) == [name for name in descriptor.fields_by_name if name in values]
+    assert list(one)[:4] == ["name", "spec", "state", "create_time"]
+    assert (one["state"], one["create_time"]) == ("JOB_STATE_UNSPECIFIED", "1970-01-01T00:00:01Z")
+    assert (one["spec"]["epochs"], one["spec"]["seed"]) == (3, 0)
+    assert json.dumps(one["spec"]).startswith('{"dataset": ""')
+
+
+def test_a_command_to_copy_names_the_server_where_it_must(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("LEADLINE_TARGET", raising=False)
+    output = Output(as_json=False)
+    usual = Session(target="127.0.0.1:50051", timeout=1.0, output=output)
+    other = Session(target="unix:/tmp/a b", timeout=1.0, output=output)
+    assert usual.command("watch", "jobs/a") == "leadline watch jobs/a"
+    assert other.command("watch", "jobs/a") == "leadline watch jobs/a --target 'unix:/tmp/a b'"
+    monkeypatch.setenv("LEADLINE_TARGET", "unix:/tmp/a b")
+    assert other.command("watch", "jobs/a") == "leadline watch jobs/a"

@@ -25,13 +25,16 @@ COMMANDS = {
     "train": _Command("train", "Train a model and watch it learn."),
     "watch": _Command("watch", "Follow a job, from its first epoch or any other."),
     "jobs": _Command("jobs", "List training jobs."),
+    "pause": _Command("pause", "Set a job aside, mid-epoch too."),
+    "resume": _Command("resume", "Have a paused job go on."),
     "cancel": _Command("cancel", "Cancel a job; its completed epochs stay usable."),
+    "delete": _Command("delete", "Delete one job or several for good."),
     "models": _Command("models", "List trained models, or one model's epochs."),
     "predict": _Command("predict", "Say what images show."),
     "misclassified": _Command("misclassified", "Show the test images that a model gets wrong."),
     "plot": _Command("plot", "Draw the accuracy curves of jobs."),
     "health": _Command("health", "Check that a server serves."),
-    "demo": _Command("demo", "Start a server, train, predict and look, all in a minute."),
+    "demo": _Command("demo", "Start a server, train, predict and look, in about a minute."),
     "version": _Command("version", "Print the version."),
 }
 

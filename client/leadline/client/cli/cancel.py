@@ -9,7 +9,7 @@ from leadline.client.cli.options import Session, session_options
 
 @click.command(
     cls=Command,
-    examples=("leadline cancel jobs/0192f3c1",),
+    examples=("leadline cancel jobs/phgcrktpjf",),
 )
 @click.argument("job")
 @session_options
@@ -23,5 +23,4 @@ def cancel(session: Session, *, job: str) -> None:
     if session.output.as_json:
         session.output.message(cancelled)
     else:
-        done = f"{cancelled.completed_epochs} of {cancelled.spec.epochs} epochs complete"
-        session.output.text(f"{cancelled.name} is {describe.state(cancelled.state)}, {done}")
+        session.output.text(describe.standing(cancelled))

@@ -1,5 +1,6 @@
 """`leadline demo`: what the service does, shown by doing it."""
 
+import shlex
 import tempfile
 import time
 from collections.abc import Iterator
@@ -63,12 +64,12 @@ def _named_source(
     help="Train on images of your own: a folder or a tar of train/CLASS/* and test/CLASS/*.  "
     "[default: synthetic, which is built in]",
 )
-@click.option("--epochs", type=int, default=5, show_default=True, help="Epochs to train.")
+@click.option("--epochs", type=int, default=4, show_default=True, help="Epochs to train.")
 @click.option("--json", "as_json", is_flag=True, help="Print each message as one JSON line.")
 def demo(
     *, out: Path, data_dir: Path | None, dataset: str | None, epochs: int, as_json: bool
 ) -> ExitCode:
-    """Start a server, train, predict and look, all in a minute.
+    """Start a server, train, predict and look, in about a minute.
 
     Needs no network: the images are drawn by the server. Trains on the dataset `synthetic` with
     live progress, predicts test images, lists wrong ones, writes two pictures and stops the
@@ -184,7 +185,8 @@ def _draw(
 
 
 def _sum_up(output: Output, data_dir: Path | None, seconds: float) -> None:
-    serve = "leadline serve" if data_dir is None else f"leadline serve --data-dir {data_dir}"
+    folder = [] if data_dir is None else ["--data-dir", str(data_dir)]
+    serve = shlex.join(["leadline", "serve", *folder])
     output.text(
         f"\nAll in {seconds:.0f} s; the server is stopped again. Next, in two terminals:\n"
         f"  {serve}\n"

@@ -1,11 +1,14 @@
 """Messages of the service in words."""
 
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from leadline.client import EpochResult, Job, JobState, Optimizer, TrainingSpec, Variant
+from leadline.client._text import counted
 from leadline.v1.job_pb2 import JobFinished, JobPaused, JobQueued, JobResumed, JobStarted
 
 
@@ -29,8 +32,8 @@ def local_time(time: Timestamp) -> str:
 
 def network(subject: TrainingSpec | Variant) -> str:
     """What a network is: "2 blocks with batch norm"."""
-    blocks = "1 block" if subject.blocks == 1 else f"{subject.blocks} blocks"
-    return f"{blocks} {'with' if subject.batch_norm else 'without'} batch norm"
+    norm = "with" if subject.batch_norm else "without"
+    return f"{counted(subject.blocks, 'block')} {norm} batch norm"
 
 
 def spec(value: TrainingSpec) -> str:
@@ -38,7 +41,7 @@ def spec(value: TrainingSpec) -> str:
     optimizer = Optimizer.Name(value.optimizer).removeprefix("OPTIMIZER_").lower()
     parts = [
         f"{network(value)} on {value.dataset}",
-        f"{value.epochs} epochs in batches of {value.batch_size}",
+        f"{counted(value.epochs, 'epoch')} in batches of {value.batch_size}",
         f"{optimizer} at {value.learning_rate:g}",
     ]
     if value.momentum:
@@ -47,6 +50,12 @@ def spec(value: TrainingSpec) -> str:
         parts.append(f"weight decay {value.weight_decay:g}")
     parts.append(f"seed {value.seed}")
     return ", ".join(parts)
+
+
+def standing(job: Job) -> str:
+    """Where a job stands: "jobs/phgcrktpjf is paused, 1 of 3 epochs complete"."""
+    done = f"{job.completed_epochs} of {counted(job.spec.epochs, 'epoch')} complete"
+    return f"{job.name} is {state(job.state)}, {done}"
 
 
 def queued(job: str, event: JobQueued) -> str:
@@ -112,29 +121,37 @@ def finished(event: JobFinished) -> str:
     return line
 
 
-def job_row(job: Job) -> list[str]:
-    """A job as a row under `JOB_HEADINGS`."""
-    return [
-        job.name,
-        state(job.state),
-        job.spec.dataset,
-        str(job.spec.blocks),
-        "yes" if job.spec.batch_norm else "no",
-        f"{job.completed_epochs}/{job.spec.epochs}",
-        percent(job.best_test_accuracy) if job.best_epoch else "-",
-        job.device or "-",
-        local_time(job.create_time),
+def job_table(jobs: Sequence[Job]) -> tuple[list[str], list[list[str]]]:
+    """The headings and rows of a table of jobs; with priorities where any has one."""
+    columns = [
+        column
+        for column in _JOB_COLUMNS
+        if column.heading != "#priority" or any(job.options.priority for job in jobs)
     ]
+    headings = [column.heading for column in columns]
+    return headings, [[column.cell(job) for column in columns] for job in jobs]
 
 
-JOB_HEADINGS = (
-    "job",
-    "state",
-    "dataset",
-    "#blocks",
-    "batch norm",
-    "#epochs",
-    "#best test",
-    "device",
-    "submitted",
+def _state_and_reason(job: Job) -> str:
+    if job.HasField("pause"):
+        return f"{state(job.state)} ({job.pause.reason.lower()})"
+    return state(job.state)
+
+
+class _Column(NamedTuple):
+    heading: str
+    cell: Callable[[Job], str]
+
+
+_JOB_COLUMNS = (
+    _Column("job", lambda job: job.name),
+    _Column("state", _state_and_reason),
+    _Column("#priority", lambda job: str(job.options.priority)),
+    _Column("dataset", lambda job: job.spec.dataset),
+    _Column("#blocks", lambda job: str(job.spec.blocks)),
+    _Column("batch norm", lambda job: "yes" if job.spec.batch_norm else "no"),
+    _Column("#epochs", lambda job: f"{job.completed_epochs}/{job.spec.epochs}"),
+    _Column("#best test", lambda job: percent(job.best_test_accuracy) if job.best_epoch else "-"),
+    _Column("device", lambda job: job.device or "-"),
+    _Column("submitted", lambda job: local_time(job.create_time)),
 )

@@ -36,7 +36,7 @@ MEANINGS = {
     ExitCode.JOB_CANCELLED: "the job was cancelled",
     ExitCode.DEADLINE_EXCEEDED: "no answer within --timeout",
     ExitCode.SERVER_ERROR: "any other error of the server",
-    ExitCode.INTERRUPTED: "interrupted with Ctrl-C; a followed job goes on",
+    ExitCode.INTERRUPTED: "interrupted with Ctrl-C, or not confirmed; a followed job goes on",
     ExitCode.BROKEN_PIPE: "the reader of the output went away",
 }
 """Every code and what it means, as the help shows it."""

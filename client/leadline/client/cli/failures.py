@@ -9,7 +9,7 @@ import click
 from leadline.client import InvalidArgumentError, JobError, RpcError, UnavailableError, Violation
 from leadline.client.cli.exit_codes import ExitCode, exit_code
 
-_NESTED = re.compile(r"^(?:spec|variant)\.(\w+)$")
+_NESTED = re.compile(r"^(?:spec|variant|options)\.(\w+)(?:\.\w+)?$")
 
 # Fields of requests that are flags under the same name.
 _FLAGS = frozenset({"after_sequence", "grouping", "page_size", "per_class", "request_id", "top_k"})

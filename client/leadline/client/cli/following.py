@@ -20,7 +20,7 @@ def follow(session: Session, job: TrainingJob, view: View, *, after_sequence: in
     try:
         return show_events(job, view, after_sequence=after_sequence)
     except KeyboardInterrupt:
-        session.output.note(detached(job.name))
+        session.output.note(detached(session, job.name))
         return ExitCode.INTERRUPTED
 
 
@@ -37,9 +37,9 @@ def show_events(job: TrainingJob, view: View, *, after_sequence: int = 0) -> Exi
     return _EXIT_CODES.get(job.refresh().state, ExitCode.SERVER_ERROR)
 
 
-def detached(job: str) -> str:
+def detached(session: Session, job: str) -> str:
     """What to know about a job that goes on by itself."""
     return (
-        f"{job} goes on. Watch it with `leadline watch {job}`, "
-        f"cancel it with `leadline cancel {job}`."
+        f"{job} goes on. Watch it with `{session.command('watch', job)}`, "
+        f"cancel it with `{session.command('cancel', job)}`."
     )

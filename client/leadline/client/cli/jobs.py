@@ -39,7 +39,7 @@ def jobs(session: Session, *, job: str | None, states: tuple[str, ...]) -> None:
             for one in found:
                 session.output.message(one)
         else:
-            session.output.table(describe.JOB_HEADINGS, map(describe.job_row, found))
+            session.output.table(*describe.job_table(found))
 
 
 def _found(client: Client, job: str | None, states: tuple[str, ...]) -> list[Job]:

@@ -23,9 +23,9 @@ _GRID_PER_CLASS = 2
 @click.command(
     cls=Command,
     examples=(
-        "leadline misclassified --model models/0192f3c1 --per-class 5",
+        "leadline misclassified --model models/phgcrktpjf --per-class 5",
         "leadline misclassified --dataset synthetic --blocks 2 --batch-norm --out grid.png",
-        "leadline misclassified --model models/0192f3c1 --json | jq '.examples[].index'",
+        "leadline misclassified --model models/phgcrktpjf --json | jq '.examples[].index'",
     ),
 )
 @selector_options

@@ -2,7 +2,7 @@
 
 import click
 
-from leadline.client import Model
+from leadline.client import Model, ModelEpoch
 from leadline.client.cli import describe
 from leadline.client.cli.commands import Command
 from leadline.client.cli.options import Session, session_options
@@ -24,7 +24,7 @@ _HEADINGS = (
     cls=Command,
     examples=(
         "leadline models --dataset synthetic --batch-norm",
-        "leadline models models/0192f3c1",
+        "leadline models models/phgcrktpjf",
     ),
 )
 @click.argument("model", required=False)
@@ -83,8 +83,14 @@ def _show_epochs(session: Session, model: Model) -> None:
             epoch.name,
             describe.percent(epoch.train_accuracy),
             describe.percent(epoch.test_accuracy),
-            "best" if epoch.epoch == model.best_epoch else "" if epoch.kept else "not kept",
+            _remarks(model, epoch),
         ]
         for epoch in model.epochs
     ]
     session.output.table(("epoch", "#train", "#test", ""), rows)
+
+
+def _remarks(model: Model, epoch: ModelEpoch) -> str:
+    best = ["best"] if epoch.epoch == model.best_epoch else []
+    kept = [] if epoch.kept else ["not kept"]
+    return ", ".join(best + kept)

@@ -1,6 +1,8 @@
 """The options that several commands share."""
 
 import functools
+import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -9,6 +11,9 @@ import click
 
 from leadline.client import Client, TrainingSpec
 from leadline.client.cli.output import Output
+
+_TARGET = "127.0.0.1:50051"
+_TARGET_VARIABLE = "LEADLINE_TARGET"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +30,12 @@ class Session:
     timeout: float
     output: Output
 
+    def command(self, *words: str) -> str:
+        """A command for the same server, as one types it."""
+        reached = os.environ.get(_TARGET_VARIABLE) or _TARGET
+        target = [] if self.target == reached else ["--target", self.target]
+        return shlex.join(["leadline", *words, *target])
+
     def client(self) -> Client:
         """A client of the server, to be closed."""
         return Client(self.target, timeout=self.timeout)
@@ -35,9 +46,9 @@ def session_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @click.option(
         "--target",
-        envvar="LEADLINE_TARGET",
+        envvar=_TARGET_VARIABLE,
         show_envvar=True,
-        default="127.0.0.1:50051",
+        default=_TARGET,
         show_default=True,
         metavar="HOST:PORT",
         help="The server's address.",

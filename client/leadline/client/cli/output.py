@@ -6,11 +6,12 @@ JSON line on stdout, and nothing else there; what is for people goes to stderr.
 
 from __future__ import annotations
 
+import json
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
-from google.protobuf.json_format import MessageToJson
+from google.protobuf.json_format import MessageToDict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,15 +34,20 @@ class Output:
         self.as_json = as_json
 
     def message(self, message: Message) -> None:
-        """Prints a message as a JSON line, under its proto field names, defaults included."""
-        click.echo(
-            MessageToJson(
-                message,
-                preserving_proto_field_name=True,
-                always_print_fields_with_no_presence=True,
-                indent=None,
-            )
+        """Prints a message as a JSON line, under its proto field names, defaults included.
+
+        The fields come in the order of the contract, so that lines can be compared.
+        """
+        values = MessageToDict(
+            message,
+            preserving_proto_field_name=True,
+            always_print_fields_with_no_presence=True,
         )
+        self.json(_ordered(values, message.DESCRIPTOR))
+
+    def json(self, values: dict[str, Any]) -> None:
+        """Prints what is no message as a JSON line."""
+        click.echo(json.dumps(values))
 
     def text(self, text: str = "") -> None:
         """Prints a line for people."""
@@ -75,3 +81,22 @@ class Output:
         if not console.is_terminal:
             console.width = _UNLIMITED
         return console
+
+
+def _ordered(values: dict[str, Any], descriptor: Any) -> dict[str, Any]:
+    # protobuf puts the fields that have their defaults last. Its descriptors have two types, one
+    # in Python and one in C, which nothing unites.
+    return {
+        field.name: _ordered_field(values[field.name], field)
+        for field in descriptor.fields
+        if field.name in values
+    }
+
+
+def _ordered_field(value: Any, field: Any) -> Any:
+    if isinstance(value, list):
+        return [_ordered_field(one, field) for one in value]
+    # A message of protobuf's own, such as a time, is no object in JSON.
+    if field.message_type is None or not isinstance(value, dict):
+        return value
+    return _ordered(value, field.message_type)

@@ -18,7 +18,7 @@ def plot() -> None:
 
 @plot.command(
     examples=(
-        "leadline plot curves 0192f3c1 --out curves.png",
+        "leadline plot curves phgcrktpjf --out curves.png",
         "leadline plot curves $(leadline jobs --json | jq -r .name) --out curves.svg",
     )
 )

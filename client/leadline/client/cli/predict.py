@@ -24,9 +24,9 @@ _SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
 @click.command(
     cls=Command,
     examples=(
-        "leadline predict cat.png dog.jpg --model models/0192f3c1",
+        "leadline predict cat.png dog.jpg --model models/phgcrktpjf",
         "leadline predict photos/ --dataset cifar10 --blocks 10 --batch-norm --top-k 3",
-        "leadline predict cat.png --model models/0192f3c1/epochs/2 --json",
+        "leadline predict cat.png --model models/phgcrktpjf/epochs/2 --json",
     ),
 )
 @click.argument(

@@ -7,6 +7,7 @@ import click
 from leadline.client.cli.commands import Command
 from leadline.client.cli.exit_codes import ExitCode
 from leadline.client.cli.following import detached, follow
+from leadline.client.cli.job_options import job_options
 from leadline.client.cli.options import Session, session_options, spec_options
 from leadline.client.cli.views import make_view
 
@@ -16,10 +17,12 @@ from leadline.client.cli.views import make_view
     examples=(
         "leadline train --dataset synthetic --blocks 2 --batch-norm --epochs 5",
         "leadline train --dataset cifar10 --blocks 10 --batch-norm --learning-rate 0.05",
+        "leadline train --dataset cifar10 --priority 5 --time-limit 2h --retention best-and-last",
         "job=$(leadline train --dataset synthetic --detach)",
     ),
 )
 @spec_options
+@job_options
 @click.option("--detach", is_flag=True, help="Print the job's name and return at once.")
 @click.option(
     "--request-id",
@@ -28,7 +31,12 @@ from leadline.client.cli.views import make_view
 )
 @session_options
 def train(
-    session: Session, *, fields: dict[str, Any], detach: bool, request_id: str | None
+    session: Session,
+    *,
+    fields: dict[str, Any],
+    options: dict[str, Any],
+    detach: bool,
+    request_id: str | None,
 ) -> ExitCode:
     """Train a model and watch it learn.
 
@@ -38,7 +46,7 @@ def train(
     view = make_view(session.output)
     with session.client() as client:
         job = client.train(
-            **fields, request_id=request_id, progress_interval=view.progress_interval
+            **fields, **options, request_id=request_id, progress_interval=view.progress_interval
         )
         if not detach:
             return follow(session, job, view)
@@ -46,5 +54,5 @@ def train(
             session.output.message(job.refresh())
         else:
             click.echo(job.name)
-            session.output.note(detached(job.name))
+            session.output.note(detached(session, job.name))
         return ExitCode.SUCCESS

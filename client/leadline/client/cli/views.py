@@ -8,6 +8,13 @@ from leadline.client import JobEvent, JobPhase, JobProgress, RpcError
 from leadline.client.cli import describe
 from leadline.client.cli.output import Output
 
+_PHASES = {
+    JobPhase.JOB_PHASE_QUEUED: "queued",
+    JobPhase.JOB_PHASE_PAUSED: "paused",
+    JobPhase.JOB_PHASE_STARTING: "starting",
+    JobPhase.JOB_PHASE_PREPARING_DATASET: "preparing the dataset",
+}
+
 
 class View(Protocol):
     """Shows a job.
@@ -128,6 +135,10 @@ class LiveView:
                 self._move(event.progress)
             case "queued":
                 self._epochs = event.queued.spec.epochs
+            case "paused":
+                self._rest("paused")
+            case "resumed":
+                self._rest("queued")
             case "epoch":
                 result = event.epoch
                 self._accuracies = (
@@ -141,7 +152,11 @@ class LiveView:
     def reconnecting(self, error: RpcError, delay: float) -> None:
         """Says so, and in the bar's place too."""
         self._progress.console.print(reconnecting_line(error, delay), soft_wrap=True)
-        self._progress.update(self._task, description="reconnecting", total=None, detail="")
+        self._rest("reconnecting")
+
+    def _rest(self, description: str) -> None:
+        # What the bar showed of an epoch is of no use now.
+        self._progress.update(self._task, description=description, total=None, detail="")
 
     def _move(self, progress: JobProgress) -> None:
         self._progress.update(
@@ -154,18 +169,12 @@ class LiveView:
 
     def _description(self, progress: JobProgress) -> str:
         match progress.phase:
-            case JobPhase.JOB_PHASE_QUEUED:
-                return "queued"
-            case JobPhase.JOB_PHASE_PAUSED:
-                return "paused"
-            case JobPhase.JOB_PHASE_PREPARING_DATASET:
-                return "preparing the dataset"
             case JobPhase.JOB_PHASE_TRAINING:
                 return f"epoch {progress.epoch}/{self._epochs}"
             case JobPhase.JOB_PHASE_EVALUATING:
                 return f"epoch {progress.epoch}/{self._epochs}, evaluating"
-            case _:
-                return "starting"
+            case phase:
+                return _PHASES.get(phase, "waiting")
 
     def _detail(self, progress: JobProgress) -> str:
         if progress.phase == JobPhase.JOB_PHASE_QUEUED:

@@ -12,8 +12,8 @@ from leadline.client.cli.views import make_view
 @click.command(
     cls=Command,
     examples=(
-        "leadline watch jobs/0192f3c1",
-        "leadline watch 0192f3c1 --after-sequence 12 --json",
+        "leadline watch jobs/phgcrktpjf",
+        "leadline watch phgcrktpjf --after-sequence 12 --json",
     ),
 )
 @click.argument("job")

@@ -1,0 +1,30 @@
+"""`leadline resume`."""
+
+import click
+
+from leadline.client.cli import describe
+from leadline.client.cli.commands import Command
+from leadline.client.cli.options import Session, session_options
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "leadline resume phgcrktpjf",
+        "leadline jobs --state paused --json | jq -r .name | xargs -n 1 leadline resume",
+    ),
+)
+@click.argument("job")
+@session_options
+def resume(session: Session, *, job: str) -> None:
+    """Have a paused JOB go on after its last complete epoch.
+
+    JOB is jobs/ID or the bare ID. It waits for a device like any other. Resuming a job that waits
+    or runs succeeds and changes nothing.
+    """
+    with session.client() as client:
+        resumed = client.resume_job(job)
+    if session.output.as_json:
+        session.output.message(resumed)
+    else:
+        session.output.text(describe.standing(resumed))

@@ -30,9 +30,13 @@ MakeClient = Callable[..., Client]
 SPEC = TrainingSpec(dataset="tiny", blocks=0, epochs=2, batch_size=200)
 
 
-def test_a_job_is_followed_from_its_submission_to_its_end(client: Client) -> None:
+def test_a_job_is_followed_and_waited_for_from_its_submission_to_its_end(client: Client) -> None:
     job = client.train(SPEC, seed=1, progress_interval=0.05)
-    events = list(job.events())
+    stream = job.events()
+    events = [next(stream)]
+    # Waited for, by another handle, while it runs and is followed.
+    assert client.job(job.name).result(timeout=100).state == JobState.JOB_STATE_SUCCEEDED
+    events += stream
     durable = [event for event in events if event.sequence]
     assert [event.sequence for event in durable] == [1, 2, 3, 4, 5]
     assert [event.WhichOneof("event") for event in durable] == [
@@ -43,11 +47,6 @@ def test_a_job_is_followed_from_its_submission_to_its_end(client: Client) -> Non
     assert events[0].queued.spec.seed == 1
     assert events[-1].finished.model == job.model
     assert job.name == f"jobs/{job.id}"
-
-
-def test_a_job_is_waited_for(client: Client) -> None:
-    job = client.train(SPEC, seed=2)
-    assert job.result().state == JobState.JOB_STATE_SUCCEEDED
 
 
 def test_the_events_of_a_job_can_be_asked_for_again(client: Client, model: Model) -> None:
@@ -226,7 +225,7 @@ def test_a_page_token_that_was_never_given_is_refused(client: Client, model: Mod
 def test_the_server_is_healthy(client: Client) -> None:
     assert client.health() is HealthStatus.SERVING
     assert client.health("leadline.v1.TrainingService") is HealthStatus.SERVING
-    with pytest.raises(NotFoundError):
+    with pytest.raises(NotFoundError, match=r"the server knows no service 'no\.such\.Service'"):
         client.health("no.such.Service")
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from leadline.client import Client, JobState, Model
+from leadline.client import Client, JobState, Model, _retry
 from support.servers import LiveServer, ServerFactory
 
 MakeClient = Callable[..., Client]
@@ -61,6 +61,13 @@ class CuttingProxy:
             end.close()
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Has the SDK come back soon after each of many cuts; gives gRPC's options for it."""
+    monkeypatch.setattr(_retry, "LAST_DELAY", 0.2)
+    return [("grpc.max_reconnect_backoff_ms", 200)]
+
+
 @pytest.fixture(params=[1, 2])
 def proxy(request: pytest.FixtureRequest, live_server: LiveServer) -> Iterator[CuttingProxy]:
     # From before the first byte of an answer to some events in: the handshake takes about
@@ -72,10 +79,14 @@ def proxy(request: pytest.FixtureRequest, live_server: LiveServer) -> Iterator[C
 
 
 def test_every_event_comes_once_and_in_order_over_a_connection_that_is_cut(
-    make_client: MakeClient, live_server: LiveServer, proxy: CuttingProxy, model: Model
+    make_client: MakeClient,
+    live_server: LiveServer,
+    proxy: CuttingProxy,
+    model: Model,
+    impatient: list[tuple[str, int]],
 ) -> None:
     expected = list(make_client(live_server.target).job(model.job).events())
-    client = make_client(proxy.target)
+    client = make_client(proxy.target, options=impatient)
     while proxy.cuts < CUTS:
         assert list(client.job(model.job).events()) == expected
 
@@ -96,11 +107,11 @@ def test_a_job_is_submitted_once_over_a_connection_that_is_cut(
 
 
 def test_a_job_is_followed_live_over_a_connection_that_is_cut(
-    live_server: LiveServer,
+    live_server: LiveServer, impatient: list[tuple[str, int]]
 ) -> None:
     numbers = random.Random(4)  # noqa: S311 - repeatable on purpose
     proxy = CuttingProxy(live_server.target, [numbers.randint(60, 900) for _ in range(CUTS)])
-    with Client(proxy.target) as client:
+    with Client(proxy.target, options=impatient) as client:
         job = client.train(dataset="tiny", blocks=0, epochs=10, batch_size=200)
         assert [epoch.epoch for epoch in job.epochs()] == list(range(1, 11))
         assert job.result().state == JobState.JOB_STATE_SUCCEEDED
@@ -111,14 +122,15 @@ def test_a_job_is_followed_live_over_a_connection_that_is_cut(
 def test_a_job_is_followed_across_a_restart_of_the_server(server_factory: ServerFactory) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    server = server_factory("--port", str(port))
+    flags = ("--port", str(port), "--spare-workers", "0")
+    server = server_factory(*flags)
     told: list[float] = []
     with Client(server.target) as client:
         job = client.train(dataset="tiny", blocks=0, epochs=8, batch_size=8)
         epochs = job.epochs(on_reconnect=lambda _error, delay: told.append(delay))
         seen = [next(epochs).epoch for _ in range(2)]
         assert server.stop() == 0
-        server_factory("--port", str(port))
+        server_factory(*flags)
         seen += [epoch.epoch for epoch in epochs]
     assert seen == list(range(1, 9))
     assert told

@@ -1,4 +1,5 @@
 from google.protobuf.descriptor import FieldDescriptor
+
 from leadline.v1 import (
     inference_service_pb2,
     inspection_service_pb2,

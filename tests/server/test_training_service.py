@@ -2,6 +2,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 import pytest
@@ -368,3 +369,27 @@ def test_a_wrong_page_size_or_state_is_refused(stubs: Stubs) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             stubs.training.ListJobs(request, timeout=10)
         assert list(violations(caught.value)) == [field]
+
+
+@pytest.mark.parametrize("method", ["GetJob", "TrainJob"])
+def test_bytes_that_are_no_message_are_refused(stubs: Stubs, method: str) -> None:
+    name = f"/leadline.v1.TrainingService/{method}"
+    raw: Callable[..., Any] = stubs.channel.unary_stream(name)
+
+    with pytest.raises(grpc.RpcError) as caught:
+        list(raw(b"\xff\xff\xff", timeout=10))
+
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert list(violations(caught.value)) == ["request"]
+
+
+def test_an_error_does_not_repeat_what_was_sent_at_any_length(stubs: Stubs) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        list(
+            stubs.training.TrainJob(
+                TrainJobRequest(spec=tiny_spec(dataset="x" * 100_000)), timeout=10
+            )
+        )
+
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert len(violations(caught.value)["spec.dataset"]) < 600

@@ -15,8 +15,19 @@
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from leadline.models.spec import Violation
+
+# A status travels in headers, which have little room: what a caller sent is
+# not repeated to it at any length.
+_LONGEST_TEXT = 500
+_MOST_VIOLATIONS = 20
+
+
+def shorten(text: str) -> str:
+    """The text, or as much of it as an error has room for."""
+    return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "..."
 
 
 class ServiceError(Exception):
@@ -30,7 +41,7 @@ class ServiceError(Exception):
     def __init__(
         self, message: str, *, reason: str, metadata: Mapping[str, str] | None = None
     ) -> None:
-        super().__init__(message)
+        super().__init__(shorten(message))
         self.reason = reason
         self.metadata = dict(metadata or {})
 
@@ -43,9 +54,13 @@ class InvalidArgumentError(ServiceError):
     """
 
     def __init__(self, violations: Sequence[Violation], *, reason: str = "INVALID_FIELD") -> None:
-        summary = "; ".join(f"{one.field}: {one.description}" for one in violations)
+        kept = [
+            replace(one, description=shorten(one.description))
+            for one in violations[:_MOST_VIOLATIONS]
+        ]
+        summary = "; ".join(f"{one.field}: {one.description}" for one in kept)
         super().__init__(summary, reason=reason)
-        self.violations = tuple(violations)
+        self.violations = tuple(kept)
 
     @classmethod
     def of(cls, field: str, description: str) -> "InvalidArgumentError":
@@ -63,11 +78,11 @@ class NotFoundError(ServiceError):
 
     def __init__(self, resource_type: str, resource_name: str, advice: str) -> None:
         super().__init__(
-            f"there is no {resource_type} {resource_name}: {advice}",
+            f"there is no {resource_type} {shorten(resource_name)}: {advice}",
             reason=f"{resource_type.upper()}_NOT_FOUND",
         )
         self.resource_type = resource_type
-        self.resource_name = resource_name
+        self.resource_name = shorten(resource_name)
 
 
 class AlreadyExistsError(ServiceError):

@@ -10,10 +10,11 @@ from typing import Any, TypeAlias
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 from grpc import aio
 
 from leadline.server.api.errors import DETAILS_KEY, to_status
-from leadline.server.errors import ServiceError
+from leadline.server.errors import InvalidArgumentError, ServiceError
 from leadline.server.telemetry.metrics import GrpcMetrics
 
 _LOG = structlog.get_logger(__name__)
@@ -51,7 +52,7 @@ class CallInterceptor(aio.ServerInterceptor):
         behavior, make_handler = _parts(handler)
         return make_handler(
             wrap(self._counting_requests(behavior, handler, labels), labels),
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=_deserializer(handler),
             response_serializer=handler.response_serializer,
         )
 
@@ -82,12 +83,12 @@ class CallInterceptor(aio.ServerInterceptor):
 
         def count_one(request: Any, context: Context) -> Any:
             received.inc()
-            return behavior(request, context)
+            return behavior(_well_formed(request), context)
 
         async def count_all(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
             async for request in requests:
                 received.inc()
-                yield request
+                yield _well_formed(request)
 
         if handler.request_streaming:
             return lambda requests, context: behavior(count_all(requests), context)
@@ -114,6 +115,30 @@ class CallInterceptor(aio.ServerInterceptor):
         finally:
             self._metrics.handled.labels(*labels, _CODE_LABELS[code]).inc()
             self._metrics.seconds.labels(*labels).observe(time.monotonic() - began)
+
+
+class _Malformed:
+    """Stands for bytes that are no message.
+
+    What a deserializer raises gRPC itself answers, as UNKNOWN; so that the
+    answer is ours, it passes this on instead.
+    """
+
+
+def _deserializer(handler: Handler) -> Callable[[bytes], Any]:
+    def deserialize(data: bytes) -> Any:
+        try:
+            return handler.request_deserializer(data) if handler.request_deserializer else data
+        except DecodeError:
+            return _Malformed()
+
+    return deserialize
+
+
+def _well_formed(request: Any) -> Any:
+    if isinstance(request, _Malformed):
+        raise InvalidArgumentError.of("request", "is not a message of the method's type")
+    return request
 
 
 def _translate(

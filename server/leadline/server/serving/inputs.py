@@ -12,9 +12,6 @@ from leadline.models.images import IMAGE_SIZE, ImageError, decode_image
 from leadline.models.spec import Violation
 from leadline.server.errors import InvalidArgumentError
 
-# The indices of wrong images that one error names, at most.
-_MOST_VIOLATIONS = 20
-
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
 
 
@@ -77,8 +74,6 @@ def decode_files(files: Sequence[bytes], limits: InputLimits) -> NDArray[np.uint
             pixels[index] = decode_image(data, max_pixels=limits.image_pixels)
         except ImageError as error:
             violations.append(Violation(field=f"encoded.images[{index}]", description=str(error)))
-            if len(violations) == _MOST_VIOLATIONS:
-                break
     _raise_for(violations)
     return pixels
 
@@ -125,6 +120,5 @@ def _check_count(field: str, count: int, limits: InputLimits) -> None:
 
 
 def _raise_for(violations: Any) -> None:
-    found = list(violations)[:_MOST_VIOLATIONS]
-    if found:
+    if found := list(violations):
         raise InvalidArgumentError(found, reason="INVALID_IMAGE")

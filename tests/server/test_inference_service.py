@@ -181,9 +181,11 @@ def decompression_bomb() -> bytes:
         (an_image()[:60], ""),
         (an_image(form="GIF"), "PNG"),
         (decompression_bomb(), "pixels"),
+        (an_image(20_000, 1), "too long"),
+        (an_image(5_000, 5_000), "too large"),
         (b"\0" * (17 << 20), "limit"),
     ],
-    ids=["empty", "text", "truncated", "gif", "bomb", "too many bytes"],
+    ids=["empty", "text", "truncated", "gif", "bomb", "long", "large", "too many bytes"],
 )
 def test_a_bad_image_is_refused_by_its_index(
     stubs: Stubs, model: str, image: bytes, says: str

@@ -240,6 +240,7 @@ def wait_for_files(stubs: Stubs, data_dir: Path, model: str, epochs: set[int]) -
             JobOptions(retention=Retention(policy=RETENTION_POLICY_EVERY_NTH)),
             "options.retention.every_nth",
         ),
+        (JobOptions(retention=Retention(every_nth=2)), "options.retention.policy"),
         (
             JobOptions(retention=Retention(policy=RETENTION_POLICY_ALL, every_nth=2)),
             "options.retention.every_nth",

@@ -29,6 +29,9 @@ IMAGE_SIZE: Final = 32
 DEFAULT_MAX_PIXELS: Final = 4096 * 4096
 """Width times height above which an image is refused."""
 
+MAX_SIDE: Final = 1 << 14
+"""Height or width above which an image is refused: resizing takes memory and time by the side."""
+
 _READERS = {"PNG": PngImagePlugin.PngImageFile, "JPEG": JpegImagePlugin.JpegImageFile}
 
 # https://exiftool.org/TagNames/EXIF.html#Orientation: what makes each one upright.
@@ -120,6 +123,11 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
         raise ImageError(
             f"the image is too large: {width}x{height} are {width * height:,} pixels, "
             f"and at most {max_pixels:,} are allowed"
+        )
+    if max(width, height) > MAX_SIDE:
+        raise ImageError(
+            f"the image is too long: it is {width}x{height}, and a side may have at most "
+            f"{MAX_SIDE:,} pixels"
         )
 
 

@@ -123,6 +123,11 @@ def to_seconds(duration: Duration) -> float:
 def _to_retention(message: job_pb2.Retention, default: Retention) -> Retention:
     if message.policy == job_pb2.RETENTION_POLICY_UNSPECIFIED and not message.every_nth:
         return default
+    if message.policy == job_pb2.RETENTION_POLICY_UNSPECIFIED:
+        raise InvalidArgumentError.of(
+            "options.retention.policy",
+            "is unset beside every_nth: set it to RETENTION_POLICY_EVERY_NTH",
+        )
     if message.policy not in _POLICY_OF:
         raise InvalidArgumentError.of(
             "options.retention.policy", f"is {message.policy}, which this server does not know"

@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +10,7 @@ import psutil
 import pytest
 
 from client.cli_outcome import Leadline, Outcome
-from leadline.client import AsyncClient, AsyncTrainingJob, Client, JobState, Model
+from leadline.client import AsyncClient, AsyncTrainingJob, Client, Model
 from leadline.client.cli import main
 from support.servers import LiveServer, start_server
 
@@ -102,9 +101,9 @@ def busy_server(
     )
     with Client(server.target) as client:
         job = client.train(dataset="tiny", epochs=10_000)
+        # Not before: a worker that never gets ready is given up.
+        next(event for event in job.events() if event.HasField("started"))
         job.detach()
-        while job.refresh().state != JobState.JOB_STATE_RUNNING:
-            time.sleep(0.02)
     (worker,) = psutil.Process(server.process.pid).children()
     worker.suspend()
     yield server

@@ -311,3 +311,19 @@ def test_pausing_takes_hold_of_a_job_that_only_waits(stubs: Stubs) -> None:
     ]
     assert running.job != waiting.job
     assert still.state != JOB_STATE_RUNNING
+
+
+def test_deleting_a_job_from_under_its_worker_harms_no_other(
+    stubs: Stubs, live_server: LiveServer
+) -> None:
+    for _ in range(5):
+        (queued, *_) = begin(stubs, epochs=LONG)
+        stubs.training.PauseJob(PauseJobRequest(name=queued.job), timeout=10)
+        stubs.training.ResumeJob(ResumeJobRequest(name=queued.job), timeout=10)
+        stubs.training.CancelJob(CancelJobRequest(name=queued.job), timeout=10)
+        stubs.training.DeleteJob(DeleteJobRequest(name=queued.job), timeout=10)
+
+    last = list(stubs.training.TrainJob(TrainJobRequest(spec=tiny_spec(epochs=1)), timeout=60))[-1]
+
+    assert last.finished.state == JOB_STATE_SUCCEEDED
+    assert "never retrieved" not in live_server.log.read_text()

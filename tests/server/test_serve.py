@@ -323,3 +323,11 @@ def test_an_epoch_that_comes_out_otherwise_fails_the_job(server_factory: ServerF
 
     assert last.finished.state == JOB_STATE_FAILED
     assert last.finished.failure.reason == "NOT_REPEATABLE"
+
+
+def test_a_ready_file_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
+    ended = serve(f"--data-dir={tmp_path}", "--ready-file=/does/not/exist/ready.json")
+
+    assert ended.returncode == 1
+    assert "--ready-file" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -143,6 +143,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
     Raises:
         StartupError: it cannot start.
     """
+    _check_ready_file(settings.ready_file)
     data = DataDir(settings.data_dir)
     async with AsyncExitStack() as stack:
         stack.enter_context(data.locked())
@@ -342,6 +343,13 @@ def _metrics_server(core: _Core) -> MetricsServer:
             f"metrics cannot be served on {settings.metrics_host}:{settings.metrics_port}: "
             f"{error.strerror}; name another port with --metrics-port, 0 for a free one"
         ) from error
+
+
+def _check_ready_file(path: Path | None) -> None:
+    if path is not None and not os.access(path.parent, os.W_OK):
+        raise StartupError(
+            f"{path} cannot be written: name a file in a folder that can, with --ready-file"
+        )
 
 
 @contextmanager

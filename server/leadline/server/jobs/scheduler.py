@@ -11,7 +11,12 @@ import structlog
 
 from leadline.models.datasets import DatasetError
 from leadline.server.artifacts import Artifacts
-from leadline.server.errors import FailedPreconditionError, StorageError
+from leadline.server.errors import (
+    FailedPreconditionError,
+    NotFoundError,
+    ServiceError,
+    StorageError,
+)
 from leadline.server.jobs.feed import JobFeed
 from leadline.server.jobs.job import EpochCompleted, Failure, Job, Model, Paused, Progress, Started
 from leadline.server.jobs.options import Retention
@@ -37,6 +42,11 @@ _RETRY_SECONDS = 1.0
 
 # Makes a claimed job, and what it has trained so far, into a worker's assignment.
 Assign = Callable[[Job, Model | None, str], Assignment]
+
+
+# What the store answers about a job that was cancelled, paused or deleted while
+# something was on its way to it.
+_NO_LONGER = (FailedPreconditionError, NotFoundError)
 
 
 class JobObserver(Protocol):
@@ -166,7 +176,7 @@ class Scheduler:
                 message=f"the time limit of {job.options.time_limit:g} s passed after "
                 f"{job.completed_epochs} of {job.spec.epochs} epochs, which stay usable",
             )
-            with contextlib.suppress(FailedPreconditionError):  # finished in between
+            with contextlib.suppress(*_NO_LONGER):  # finished in between
                 await self._threads.run(
                     self._store.finish, job.job_id, JobState.FAILED, failure=failure
                 )
@@ -187,7 +197,7 @@ class Scheduler:
             device = self._free_devices[0]
             try:
                 job = await self._threads.run(self._store.claim, job.job_id, device=device)
-            except FailedPreconditionError:  # cancelled or paused in between
+            except _NO_LONGER:  # cancelled or paused in between
                 continue
             self._free_devices.remove(device)
             run = self._runs[job.job_id] = _Run(job=job, device=device)
@@ -198,7 +208,7 @@ class Scheduler:
             end = await self._follow_worker(run)
             if end is not None:
                 await self._after_loss(run.job, end)
-        except FailedPreconditionError as error:
+        except _NO_LONGER as error:
             await self._after_refusal(run.job, error)
         except StorageError:
             _LOG.exception("the job store failed", job=run.job.job_id)
@@ -296,7 +306,7 @@ class Scheduler:
         if job.completed_epochs:
             await self._drop_checkpoints(job)
 
-    async def _after_refusal(self, job: Job, error: FailedPreconditionError) -> None:
+    async def _after_refusal(self, job: Job, error: ServiceError) -> None:
         """Deals with a report that the store refused."""
         if not await self._is_running(job):
             # Cancelled or paused: what its worker still says no longer counts.
@@ -332,7 +342,10 @@ class Scheduler:
 
     async def _is_running(self, job: Job) -> bool:
         """Whether the job is still in the hands of the worker of this attempt."""
-        now = await self._threads.run(self._store.get, job.job_id)
+        try:
+            now = await self._threads.run(self._store.get, job.job_id)
+        except NotFoundError:
+            return False
         return now.state is JobState.RUNNING and now.attempts == job.attempts
 
     async def _hand_back(self, job: Job) -> None:
@@ -340,7 +353,7 @@ class Scheduler:
         while True:
             try:
                 await self._threads.run(self._store.hand_back, job.job_id, job.attempts)
-            except FailedPreconditionError:  # cancelled or paused meanwhile
+            except _NO_LONGER:  # cancelled or paused meanwhile
                 return
             except StorageError:
                 _LOG.exception("the job store failed", job=job.job_id)

@@ -102,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     as_json = "--json" in arguments
     try:
+        _check_text(arguments)
         code = leadline.main(arguments, prog_name="leadline", standalone_mode=False)
         sys.stdout.flush()  # so that a reader who is gone is noticed here
     except click.ClickException as error:
@@ -116,6 +117,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report_error(error, as_json=as_json)
         return exit_code(error)
     return code if isinstance(code, int) else ExitCode.SUCCESS
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    for number, argument in enumerate(arguments, start=1):
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            raise click.UsageError(f"argument {number}, {argument!r}, is not UTF-8") from error
 
 
 def _silence_stdout() -> None:

@@ -1,7 +1,9 @@
 """The options that several commands share."""
 
 import functools
+import math
 import os
+import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +15,9 @@ from leadline.client import Client, TrainingSpec
 from leadline.client.cli.output import Output
 
 _TARGET = "127.0.0.1:50051"
+_LONGEST_TIMEOUT = 86_400.0
+_LAST_PORT = 65_535
+
 _TARGET_VARIABLE = "LEADLINE_TARGET"
 
 
@@ -41,6 +46,22 @@ class Session:
         return Client(self.target, timeout=self.timeout)
 
 
+def _refuse_nan(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
+    if math.isnan(value):
+        raise click.BadParameter("nan is no number of seconds")
+    return value
+
+
+def _check_target(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if not value.strip():
+        raise click.BadParameter("the address is empty: give HOST:PORT")
+    # gRPC takes a port beyond the last one for another port, without a word.
+    port = re.search(r":(\d+)$", value)
+    if port and not 1 <= int(port.group(1)) <= _LAST_PORT:
+        raise click.BadParameter(f"{port.group(1)} is no port: give 1 to {_LAST_PORT}")
+    return value
+
+
 def session_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds --target, --timeout and --json; the command receives them as `session`."""
 
@@ -49,13 +70,15 @@ def session_options(function: Callable[..., Any]) -> Callable[..., Any]:
         envvar=_TARGET_VARIABLE,
         show_envvar=True,
         default=_TARGET,
+        callback=_check_target,
         show_default=True,
         metavar="HOST:PORT",
         help="The server's address.",
     )
     @click.option(
         "--timeout",
-        type=click.FloatRange(min=0, min_open=True),
+        type=click.FloatRange(min=0, min_open=True, max=_LONGEST_TIMEOUT),
+        callback=_refuse_nan,
         default=30.0,
         show_default=True,
         metavar="SECONDS",

@@ -19,7 +19,7 @@ from leadline.client.cli.views import make_view
 @click.argument("job")
 @click.option(
     "--after-sequence",
-    type=int,
+    type=click.IntRange(max=2**31 - 1),
     default=0,
     show_default=True,
     metavar="N",

@@ -169,6 +169,12 @@ def test_a_decompression_bomb_is_refused_by_its_header() -> None:
         decode_image(bomb)
 
 
+@pytest.mark.parametrize("size", [(16_385, 1), (1, 16_385)])
+def test_an_image_that_is_endless_in_one_direction_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match="a side may have at most 16,384 pixels"):
+        decode_image(file_of(Image.new("L", size), "PNG"))
+
+
 def test_the_limit_on_pixels_is_the_callers() -> None:
     assert decode_image(PNG, max_pixels=1024).shape == (32, 32, 3)
     for data in (PNG, JPEG):

@@ -1,0 +1,92 @@
+"""Clients that submit jobs and follow them, whatever becomes of the server."""
+
+import random
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from leadline.client import Client, LeadlineError, TrainingJob, UnavailableError
+from leadline.v1.job_pb2 import JOB_STATE_SUCCEEDED, JobEvent
+from leadline.v1.training_spec_pb2 import TrainingSpec
+
+
+@dataclass
+class Followed:
+    """A job as its follower sees it.
+
+    Attributes:
+        kind: which of the specs it trains.
+        job: its name, once it is acknowledged.
+        events: what was seen of it, in the order in which it was seen.
+        error: what ended its following too early.
+    """
+
+    kind: int
+    spec: TrainingSpec
+    request_id: str
+    job: str = ""
+    events: list[JobEvent] = field(default_factory=list)
+    error: str = ""
+    is_done: bool = False
+
+    @property
+    def has_succeeded(self) -> bool:
+        """Whether it was followed to its success."""
+        return bool(self.events) and self.events[-1].finished.state == JOB_STATE_SUCCEEDED
+
+
+class Crowd:
+    """Keeps some jobs on a server, each followed by a thread with the client's library."""
+
+    def __init__(self, target: str, specs: Sequence[TrainingSpec], random: random.Random) -> None:
+        self.followed: list[Followed] = []
+        self._client = Client(target, reconnect_timeout=None)
+        self._specs = specs
+        self._random = random
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def unfinished(self) -> list[Followed]:
+        """Those whose end was not seen yet."""
+        return [one for one in self.followed if not one.is_done]
+
+    def top_up(self, count: int) -> None:
+        """Submits jobs until so many are unfinished."""
+        for _ in range(count - len(self.unfinished)):
+            kind = len(self.followed) % len(self._specs)
+            request_id = str(uuid.UUID(int=self._random.getrandbits(128), version=4))
+            one = Followed(kind, self._specs[kind], request_id)
+            self.followed.append(one)
+            thread = threading.Thread(target=self._follow, args=[one], daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def wait(self, seconds: float) -> None:
+        """Waits for all jobs to end, at most so long."""
+        deadline = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def close(self) -> None:
+        """Ends all following."""
+        self._client.close()
+        for thread in self._threads:
+            thread.join(30)
+
+    def _follow(self, one: Followed) -> None:
+        try:
+            handle = self._submit(one)
+            one.job = handle.name
+            one.events.extend(event for event in handle.events() if event.sequence)
+        except LeadlineError as error:
+            one.error = f"{type(error).__name__}: {error}"
+        one.is_done = True
+
+    def _submit(self, one: Followed) -> TrainingJob:
+        while True:
+            try:
+                return self._client.train(one.spec, request_id=one.request_id)
+            except UnavailableError:  # for longer than the library tries: it is restarting
+                time.sleep(0.2)

@@ -1,0 +1,46 @@
+"""Just enough of HTTP/2 to begin a gRPC call by hand, and to leave in the middle of it."""
+
+import struct
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+_DATA, _HEADERS, _SETTINGS, _PING = 0x0, 0x1, 0x4, 0x6
+_END_STREAM, _END_HEADERS = 0x1, 0x4
+
+
+def settings() -> bytes:
+    """A client's settings: none."""
+    return _frame(_SETTINGS, 0, 0, b"")
+
+
+def ping() -> bytes:
+    """A ping."""
+    return _frame(_PING, 0, 0, bytes(8))
+
+
+def headers(stream: int, path: str) -> bytes:
+    """The headers of a gRPC call."""
+    fields = [
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":path", path.encode()),
+        (b":authority", b"127.0.0.1"),
+        (b"te", b"trailers"),
+        (b"content-type", b"application/grpc"),
+    ]
+    return _frame(_HEADERS, _END_HEADERS, stream, b"".join(_literal(*field) for field in fields))
+
+
+def message(stream: int, data: bytes) -> bytes:
+    """A call's one request, uncompressed."""
+    return _frame(_DATA, _END_STREAM, stream, b"\0" + struct.pack(">I", len(data)) + data)
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    length = struct.pack(">I", len(payload))[1:]
+    return length + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def _literal(name: bytes, value: bytes) -> bytes:
+    """A header field without indexing, its name and value as they are: RFC 7541, 6.2.2."""
+    return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value

@@ -1,0 +1,127 @@
+"""What jobs train, what they must come to, and whether that is what they came to."""
+
+import contextlib
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+
+from faults.setting import Scale
+from leadline.client import Client
+from leadline.models.checkpoints import CheckpointError, load_info
+from leadline.server.artifacts import Artifacts
+from leadline.server.jobs.store import JobStore
+from leadline.v1.job_pb2 import JOB_STATE_SUCCEEDED, JobEvent
+from leadline.v1.training_spec_pb2 import OPTIMIZER_ADAM, OPTIMIZER_ADAMW, TrainingSpec
+from support.wire import tiny_spec
+
+_ADAM: dict[str, Any] = {"optimizer": OPTIMIZER_ADAM, "momentum": 0.0, "learning_rate": 0.001}
+_ADAMW: dict[str, Any] = {**_ADAM, "optimizer": OPTIMIZER_ADAMW, "weight_decay": 0.01}
+_KINDS: tuple[dict[str, Any], ...] = (
+    {"seed": 1, "blocks": 1, **_ADAM},
+    {"seed": 2, "blocks": 1, "learning_rate": 0.01},
+    {"seed": 3, "blocks": 1, "batch_norm": False, "learning_rate": 0.002},
+    {"seed": 4, "blocks": 2, **_ADAMW},
+    {"seed": 5, "blocks": 0, "batch_norm": False, "learning_rate": 0.002, "momentum": 0.0},
+)
+
+# What jobs came to that nothing interrupted, by their specs.
+_uninterrupted: dict[bytes, list[JobEvent]] = {}
+
+
+def specs(scale: Scale) -> list[TrainingSpec]:
+    """Of each kind: with state in optimizer and batch norm, in one of them, in neither."""
+    return [tiny_spec(epochs=scale.epochs, **kind) for kind in _KINDS[: scale.specs]]
+
+
+def reference(target: str, spec: TrainingSpec) -> list[JobEvent]:
+    """What a job comes to that nothing interrupts: trained at the first call, then remembered."""
+    key = spec.SerializeToString(deterministic=True)
+    if key not in _uninterrupted:
+        _uninterrupted[key] = train(target, spec)
+        if not _uninterrupted[key][-1].finished.state == JOB_STATE_SUCCEEDED:
+            raise RuntimeError(f"the job to compare with failed: {_uninterrupted[key][-1]}")
+    return comparable(_uninterrupted[key])
+
+
+def train(target: str, spec: TrainingSpec) -> list[JobEvent]:
+    """The durable events of a job that nothing interrupts, from its acceptance to its end."""
+    with Client(target) as client:
+        return [event for event in client.train(spec).events() if event.sequence]
+
+
+def replay(target: str, job: str) -> list[JobEvent]:
+    """The durable events of a job, as the server tells them to one who asks now."""
+    with Client(target) as client:
+        return [event for event in client.job(job).events() if event.sequence]
+
+
+def comparable(events: Iterable[JobEvent]) -> list[JobEvent]:
+    """Durable events less what no two jobs have in common.
+
+    Those are times, names, and how many jobs were queued before it.
+    """
+    return [_comparable(event) for event in events if event.sequence]
+
+
+def _comparable(event: JobEvent) -> JobEvent:
+    bare = JobEvent()
+    bare.CopyFrom(event)
+    bare.ClearField("create_time")
+    bare.ClearField("job")
+    match bare.WhichOneof("event"):
+        case "queued":
+            bare.queued.ClearField("queue_position")
+        case "epoch":
+            bare.epoch.ClearField("seconds")
+            bare.epoch.ClearField("images_per_second")
+            bare.epoch.ClearField("model")
+        case "finished":
+            bare.finished.ClearField("model")
+    return bare
+
+
+@contextlib.contextmanager
+def open_store(data_dir: Path) -> Iterator[JobStore]:
+    """The job store of a server, beside the server or in its absence; opening changes nothing."""
+    engine = sqlalchemy.create_engine(f"sqlite:///{data_dir / 'leadline.db'}")
+    try:
+        yield JobStore(engine)
+    finally:
+        engine.dispose()
+
+
+def damage(data_dir: Path, job: str) -> list[str]:
+    """What is wrong with the files of the epochs that the store tells of; nothing, if all is well.
+
+    Every file of every epoch is read, and the hash of its weights compared
+    with what watchers were told.
+    """
+    job_id = job.removeprefix("jobs/")
+    artifacts = Artifacts(data_dir / "models")
+    with open_store(data_dir) as store:
+        epochs = store.get_model(job_id).epochs
+    return [
+        f"{job} epoch {epoch.result.epoch}: {what}"
+        for epoch in epochs
+        for what in _wrong_files(
+            artifacts.folder(job_id, epoch.attempt),
+            epoch.result.epoch,
+            epoch.result.weights_sha256,
+        )
+    ]
+
+
+def _wrong_files(folder: Path, epoch: int, told: str) -> Iterator[str]:
+    try:
+        files = load_info(folder, epoch).files
+        for record in files.values():
+            if hashlib.sha256((folder / record.name).read_bytes()).hexdigest() != record.sha256:
+                yield f"{record.name} is damaged"
+    except (CheckpointError, OSError) as error:
+        yield str(error)
+        return
+    if files["weights"].sha256 != told:
+        yield "has other weights than was told"

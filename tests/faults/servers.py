@@ -1,0 +1,222 @@
+"""A server that can be killed at any moment, and comes back where it was."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from faults.counted_server import REPORT_VARIABLE
+
+_TESTS = Path(__file__).parents[1]
+
+_START_SECONDS = 120
+
+# A worker that takes no more of the CPU than this while it is looked at has
+# loaded what it needs.
+_IDLE_SECONDS = 0.02
+
+_WORKER_MODULE = "leadline.server.workers.process"
+
+
+class ServerNeverCameError(Exception):
+    """A server did not become ready: the message has its log."""
+
+
+class Server:
+    """A server process with a folder of its own, which keeps its port across restarts.
+
+    Attributes:
+        target: the address that clients use, the same after each restart.
+        metrics_url: where it tells of itself, another after each restart.
+        survivors: workers that outlived a server that was killed.
+    """
+
+    def __init__(
+        self, folder: Path, dataset: Path, *flags: str, prefix: Sequence[str] = ()
+    ) -> None:
+        """Makes a server that `start`, or entering it, starts.
+
+        Args:
+            folder: of its data and its log.
+            dataset: what it has as "tiny".
+            flags: its options.
+            prefix: a command that runs the server's.
+        """
+        self.folder = folder
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.data_dir = self.folder / "data"
+        self.log = self.folder / "server.log"
+        self._ready = self.folder / "ready.json"
+        self._report = self.folder / "tasks"
+        self._environment = {
+            **os.environ,
+            "PYTHONPATH": str(_TESTS),
+            REPORT_VARIABLE: str(self._report),
+        }
+        self._port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._command = [
+            *prefix,
+            *(sys.executable, "-W", "error", "-m", "faults.counted_server"),
+            *("--data-dir", str(self.data_dir), "--ready-file", str(self._ready)),
+            *("--dataset", f"tiny={dataset}"),
+            *("--worker-threads", "1", "--metrics-port", "0"),
+            *flags,
+        ]
+        self.metrics_url = ""
+        self.survivors: list[int] = []
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.kill()
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The server's process."""
+        if self._process is None:
+            raise RuntimeError("the server was not started")
+        return self._process
+
+    @property
+    def target(self) -> str:
+        return f"127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        """Starts the server and waits until it serves."""
+        self.spawn()
+        self.wait_ready()
+
+    def spawn(self) -> None:
+        """Starts the server without waiting for it."""
+        self._ready.unlink(missing_ok=True)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*self._command, "--port", str(self._port)], stderr=log, env=self._environment
+            )
+
+    def wait_ready(self) -> None:
+        """Waits until the server serves.
+
+        Raises:
+            ServerNeverCameError: it ended, or took too long.
+        """
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._ready.exists():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise ServerNeverCameError(f"status {self.process.poll()}:\n{self.last_words()}")
+            time.sleep(0.01)
+        reached = json.loads(self._ready.read_text())
+        self._port = int(reached["target"].rpartition(":")[2])
+        self.metrics_url = reached["metrics_url"]
+
+    def kill(self) -> None:
+        """Ends the server with SIGKILL, and returns when its workers are gone too."""
+        if self._process is None:
+            return
+        workers = self.workers()
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        self._process.wait()
+        _, alive = psutil.wait_procs(workers, timeout=20)
+        for worker in alive:
+            worker.kill()
+        self.survivors += [worker.pid for worker in alive]
+        self._process = None
+
+    def stop(self) -> int:
+        """Asks the server to end; returns its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+    def workers(self) -> list[psutil.Process]:
+        """Its training processes, the oldest first; spare ones included."""
+        try:
+            children = psutil.Process(self.process.pid).children()
+        except psutil.NoSuchProcess:
+            return []
+        return sorted(filter(_is_worker, children), key=psutil.Process.create_time)
+
+    def count_tasks(self) -> int:
+        """How many asyncio tasks it has."""
+        self._report.unlink(missing_ok=True)
+        self.process.send_signal(signal.SIGUSR1)
+        wait_until(self._report.exists, "the server had counted its tasks")
+        return len(self._report.read_text().splitlines())
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        return self.log.read_text()[-4_000:]
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return _WORKER_MODULE in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def refused_start(server: Server, words: str) -> list[str]:
+    """What is wrong with how a server refuses to start: it must end, and say these words."""
+    server.log.write_bytes(b"")
+    try:
+        with server:
+            return ["the server started"]
+    except ServerNeverCameError:
+        said = server.log.read_text()
+    found = [] if words in said else [f"the server did not say {words!r} but {said!r}"]
+    return [*found, "a traceback"] if "Traceback" in said else found
+
+
+def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = 60) -> None:
+    """Waits for something to become true.
+
+    Raises:
+        TimeoutError: it did not in time.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{seconds:.0f} s passed before {what}")
+        time.sleep(0.01)
+
+
+def wait_for_spares(server: Server, count: int) -> None:
+    """Waits until there are so many workers, all spare, and they have come to rest."""
+
+    def are_at_rest() -> bool:
+        workers = server.workers()
+        if len(workers) != count:
+            return False
+        before = [_cpu_seconds(worker) for worker in workers]
+        time.sleep(0.5)
+        return all(
+            seconds > 1 and _cpu_seconds(worker) - seconds < _IDLE_SECONDS
+            for worker, seconds in zip(workers, before, strict=True)
+        )
+
+    wait_until(are_at_rest, "the spare workers were ready")
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)

@@ -1,0 +1,125 @@
+"""A worker that was given up for lost and trains on, beside the one that has its job now."""
+
+import contextlib
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import IO
+
+from leadline.server.artifacts import Artifacts
+from leadline.server.errors import FailedPreconditionError
+from leadline.server.jobs.job import EpochCompleted, Failure, Job, Paused, Started
+from leadline.server.jobs.states import JobState
+from leadline.server.jobs.store import JobStore
+from leadline.server.workers.messages import Assignment, DiskFault, Done, Message, decode
+
+_PATIENCE_SECONDS = 120
+
+
+class Undead:
+    """A training process of an older attempt, which no server has ended."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "leadline.server.workers.process", "--niceness=5"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        self._messages: queue.Queue[Message | None] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def haunt(self, assignment: Assignment, store: JobStore, pause: float) -> list[str]:
+        """Trains an epoch, is stopped for so many seconds, is continued, and trains another.
+
+        Returns:
+            Which of its reports the store did not refuse.
+        """
+        stdin = _pipe(self._process.stdin)
+        stdin.write(assignment.to_line())
+        stdin.flush()
+        accepted = self._report_epoch(assignment, store)
+        self._process.send_signal(signal.SIGSTOP)
+        threading.Event().wait(pause)
+        self._process.send_signal(signal.SIGCONT)
+        return accepted + self._report_epoch(assignment, store)
+
+    def end(self) -> None:
+        """Ends it for good."""
+        self._process.kill()
+        self._process.wait()
+        self._reader.join(30)
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(BrokenPipeError):
+                _pipe(pipe).close()
+
+    def _report_epoch(self, assignment: Assignment, store: JobStore) -> list[str]:
+        """Reports to the store what it tells, as its server would, until an epoch or its end."""
+        accepted = []
+        while message := self._messages.get(timeout=_PATIENCE_SECONDS):
+            if _is_accepted(store, assignment, message):
+                accepted.append(f"attempt {assignment.attempt}'s {message}")
+            if isinstance(message, EpochCompleted | Done):
+                break
+        return accepted
+
+    def _read(self) -> None:
+        for line in _pipe(self._process.stdout):
+            if line.endswith(b"\n"):
+                self._messages.put(decode(line))
+        self._messages.put(None)
+
+
+def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
+    if pipe is None:
+        raise RuntimeError("the process has no such pipe")
+    return pipe
+
+
+def _is_accepted(store: JobStore, assignment: Assignment, message: Message) -> bool:
+    job_id, attempt = assignment.job_id, assignment.attempt
+    try:
+        match message:
+            case Started():
+                store.record_started(job_id, attempt, message)
+            case EpochCompleted():
+                store.record_epoch(job_id, attempt, message)
+            case DiskFault():
+                pause = Paused(reason="STORAGE", message=message.message)
+                store.pause(job_id, pause, attempt=attempt)
+            case Failure():
+                store.finish(job_id, JobState.FAILED, failure=message, attempt=attempt)
+            case Done():
+                store.finish(job_id, JobState.SUCCEEDED, attempt=attempt)
+            case _:
+                return False  # changes nothing that is kept
+    except FailedPreconditionError:
+        return False
+    return True
+
+
+def assignment_of(store: JobStore, job: Job, data_dir: Path) -> Assignment:
+    """What the worker was told that has the job now, with the epochs that it has added."""
+    model = store.get_model(job.job_id)
+    artifacts = Artifacts(data_dir / "models")
+    return Assignment(
+        job_id=job.job_id,
+        attempt=job.attempts,
+        spec=job.spec,
+        completed_epochs=job.completed_epochs,
+        resume_from=tuple(
+            (epoch.result.epoch, str(artifacts.folder(job.job_id, epoch.attempt)))
+            for epoch in reversed(model.epochs)
+        ),
+        device="cpu",
+        threads=1,
+        dataset_source="",
+        dataset_cache=str(data_dir / "datasets"),
+        dataset_fingerprint=model.started.dataset_fingerprint,
+        checkpoint_folder=str(artifacts.folder(job.job_id, job.attempts)),
+        max_image_pixels=1 << 24,
+    )

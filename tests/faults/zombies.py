@@ -1,0 +1,150 @@
+"""Workers that were given up for lost and live on: they must not change anything."""
+
+import contextlib
+import random
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from faults.jobs import comparable, damage, open_store, reference, replay, specs
+from faults.servers import Server, wait_until
+from faults.setting import PATIENT, Figure, Setting, all_of, none_of
+from faults.undead import Undead, assignment_of
+from leadline.client import Client
+from leadline.server.artifacts import Artifacts
+from leadline.server.jobs.store import JobStore
+from leadline.server.workers.messages import Assignment
+from leadline.v1.training_spec_pb2 import TrainingSpec
+
+_ZOMBIES_AT_ONCE = 3
+
+# What stands for a file's not having been touched: inode, time, size.
+_Stamp = tuple[int, int, int]
+
+
+@dataclass
+class _Graveyard:
+    """A server whose jobs lose their workers, and what those do that live on."""
+
+    server: Server
+    store: JobStore
+    chance: random.Random
+    wanted: int
+    say: Callable[[str], None]
+    zombies: int = 0
+    changes: list[str] = field(default_factory=list)
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether there were as many as are wanted."""
+        return self.zombies >= self.wanted
+
+    def haunt(self, job_id: str) -> None:
+        """Kills the job's worker after each epoch or two, and raises those that it had before."""
+        dead: list[Assignment] = []
+        while not self.has_enough and self._wait_for_epoch(job_id):
+            threading.Event().wait(self.chance.uniform(0, 0.2))
+            dead.append(self._lose_worker(job_id))
+            with self._watch_files(job_id):
+                self._raise(dead[-_ZOMBIES_AT_ONCE:])
+            self.say(f"{self.zombies} of {self.wanted} zombies")
+        wait_until(lambda: self.store.get(job_id).state.is_final, "the job's end", seconds=300)
+
+    def _wait_for_epoch(self, job_id: str) -> bool:
+        """Waits for another epoch to be complete; returns whether the job goes on after it."""
+        epochs = self.store.get(job_id).completed_epochs
+
+        def has_moved_on() -> bool:
+            job = self.store.get(job_id)
+            return job.state.is_final or job.completed_epochs > epochs
+
+        wait_until(has_moved_on, "an epoch was complete")
+        return not self.store.get(job_id).state.is_final
+
+    def _lose_worker(self, job_id: str) -> Assignment:
+        """Kills the worker and returns what it was to do, once its job is another's."""
+        attempt = self.store.get(job_id).attempts
+        self.server.workers()[0].kill()  # the oldest: spare ones come after it
+        wait_until(lambda: self.store.get(job_id).attempts > attempt, "another had the job")
+        job = replace(self.store.get(job_id), attempts=attempt)
+        return assignment_of(self.store, job, self.server.data_dir)
+
+    def _raise(self, dead: list[Assignment]) -> None:
+        """Has workers go on with these assignments, all at once."""
+        pauses = [self.chance.uniform(0, 0.5) for _ in dead]
+        with ThreadPoolExecutor(len(dead)) as threads:
+            for accepted in threads.map(self._haunt_once, dead, pauses):
+                self.changes += accepted
+        self.zombies += len(dead)
+
+    def _haunt_once(self, assignment: Assignment, pause: float) -> list[str]:
+        zombie = Undead()
+        try:
+            return zombie.haunt(assignment, self.store, pause)
+        finally:
+            zombie.end()
+
+    @contextlib.contextmanager
+    def _watch_files(self, job_id: str) -> Iterator[None]:
+        """Notes which of the files that the store refers to before are not the same after."""
+        before = _stamps(self.server.data_dir, self.store, job_id)
+        yield
+        self.changes += [str(path) for path, stamp in before.items() if _stamp(path) != stamp]
+
+
+def raise_zombies(setting: Setting) -> list[Figure]:
+    """Has workers of older attempts train on beside the one that has their job."""
+    kinds, jobs, wanted = specs(setting.scale), dict[str, int](), setting.scale.zombies
+    with setting.serving(PATIENT) as server, open_store(server.data_dir) as store:
+        yard = _Graveyard(server, store, setting.random(), wanted, setting.say)
+        while not yard.has_enough:
+            kind = len(jobs) % len(kinds)
+            job = _submit(server, kinds[kind])
+            jobs[job] = kind
+            yard.haunt(job.removeprefix("jobs/"))
+        setting.say("comparing with jobs that nothing interrupts")
+        other = [
+            job
+            for job, kind in jobs.items()
+            if comparable(replay(server.target, job)) != reference(server.target, kinds[kind])
+        ]
+        damaged = [what for job in jobs for what in damage(server.data_dir, job)]
+    return [
+        none_of(
+            "zombie workers (of older attempts, stopped, continued, beside the present one) "
+            "that changed anything: reports accepted, referred files touched or damaged",
+            [*yard.changes, *damaged],
+            yard.zombies,
+        ),
+        all_of(
+            "the same: jobs whose events and weights equal the uninterrupted run's",
+            other,
+            len(jobs),
+        ),
+    ]
+
+
+def _submit(server: Server, spec: TrainingSpec) -> str:
+    with Client(server.target) as client:
+        handle = client.train(spec)
+        handle.detach()
+    return handle.name
+
+
+def _stamps(data_dir: Path, store: JobStore, job_id: str) -> dict[Path, _Stamp | None]:
+    artifacts = Artifacts(data_dir / "models")
+    return {
+        path: _stamp(path)
+        for epoch in store.get_model(job_id).epochs
+        for path in artifacts.folder(job_id, epoch.attempt).glob(f"epoch-{epoch.result.epoch:05}.*")
+    }
+
+
+def _stamp(path: Path) -> _Stamp | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size

@@ -145,8 +145,17 @@ def test_ctrl_c_leaves_the_job_alone(busy_server: LiveServer) -> None:
 
 def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*SCRIPT, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*SCRIPT, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Tests that run in a shell's background inherit that Ctrl-C is ignored.
+        preexec_fn=_heed_ctrl_c,  # noqa: PLW1509 - it only resets a signal
     )
+
+
+def _heed_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 # jobs, cancel, models

@@ -98,23 +98,25 @@ class CallInterceptor(aio.ServerInterceptor):
     async def _around(self, labels: Labels, context: Context) -> AsyncIterator[None]:
         self._metrics.started.labels(*labels).inc()
         began = time.monotonic()
-        code = grpc.StatusCode.UNKNOWN.value[0]
+
+        def count(code: int) -> None:
+            self._metrics.handled.labels(*labels, _CODE_LABELS[code]).inc()
+            self._metrics.seconds.labels(*labels).observe(time.monotonic() - began)
+
         try:
             yield
-            code = _code(context)
+            count(_code(context))
         except (asyncio.CancelledError, GeneratorExit):
-            code = _code_of_cancellation(context)
+            count(_code_of_cancellation(context))
             raise
         except aio.AbortError:
-            code = _code(context)
+            count(_code(context))
             raise
         except Exception as error:  # noqa: BLE001 - the boundary: no error passes untranslated
             status_code, abort = _translate(error, labels)
-            code = status_code.value[0]
+            # Before the caller hears of it, who may look at the metrics next.
+            count(status_code.value[0])
             await abort(context)
-        finally:
-            self._metrics.handled.labels(*labels, _CODE_LABELS[code]).inc()
-            self._metrics.seconds.labels(*labels).observe(time.monotonic() - began)
 
 
 class _Malformed:

@@ -248,10 +248,11 @@ class Scheduler:
         match message:
             case Progress():
                 self._feed.set_progress(job_id, message)
+                # Not before the first step, which would have to share its core.
+                self._pool.fill()
             case Usage():
                 self._observer.on_usage(run.job, message)
             case Started():
-                self._pool.fill()
                 run.train_images = message.train_images
                 event = await self._threads.run(
                     self._store.record_started, job_id, attempt, message

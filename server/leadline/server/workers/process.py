@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import torch
+from torch.nn import functional
 
 from leadline.models.checkpoints import (
     CheckpointError,
@@ -28,7 +29,8 @@ from leadline.models.checkpoints import (
     save_checkpoint,
 )
 from leadline.models.datasets import Dataset, DatasetError, find_dataset, open_dataset
-from leadline.models.network import parameter_count
+from leadline.models.images import IMAGE_SIZE, normalize
+from leadline.models.network import Architecture, BlockNetwork, parameter_count
 from leadline.models.training import DivergedError, EpochOutcome, Phase, Trainer
 from leadline.server.jobs.job import Environment, EpochCompleted, Failure, Progress, Started
 from leadline.server.workers.messages import (
@@ -221,6 +223,20 @@ def _fault(error: Exception) -> Failure | DiskFault:
             )
 
 
+def _warm_up() -> None:
+    """Takes one step of training for nothing.
+
+    The first optimizer imports a good part of torch, and the first step
+    prepares its kernels: seconds that no job should wait for.
+    """
+    with torch.random.fork_rng(devices=[]):
+        network = BlockNetwork(Architecture(blocks=1, batch_norm=True))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    logits = network(normalize(torch.zeros(2, IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8)))
+    functional.cross_entropy(logits, torch.tensor([0, 1])).backward()  # type: ignore[no-untyped-call,unused-ignore]
+    optimizer.step()
+
+
 def _die_with_server() -> None:
     """Has the kernel end this process with the server's, even while it is stopped."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -244,6 +260,7 @@ def main() -> int:
     channel = Channel.claim_stdout()
     _die_with_server()
     os.nice(arguments.niceness)
+    _warm_up()
     channel.send(Ready())
     line = sys.stdin.buffer.readline()
     if not line:

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types protos sync format image image-test clean help
+.PHONY: demo test faults lint types protos sync format image image-test clean help
 .DEFAULT_GOAL := help
 
 help:  ## Say what each target does.
@@ -25,6 +25,9 @@ demo: $(STAMP)  ## Start a server, train with live progress, predict, show wrong
 
 test: lint types  ## Check style and types, then run every test.
 	$(BIN)/python -m pytest --quiet
+
+faults: $(STAMP)  ## Kill, cut, fill and damage things for half an hour; print the figures.
+	$(BIN)/python tests/faults/run.py
 
 lint: $(STAMP)  ## Check the style of the code and of the contract.
 	$(BIN)/ruff check

@@ -50,7 +50,7 @@ def damage_checkpoints(setting: Setting) -> list[Figure]:
     """Kills a server in the midst of jobs, damages each one's checkpoints, and starts it again."""
     faults, spec = _FAULTS[: setting.scale.faults], specs(setting.scale)[0]
     flags = (f"--jobs-per-device={len(faults)}", f"--spare-workers={len(faults)}")
-    with setting.server(*flags) as server:
+    with setting.serving(*flags) as server:
         with Client(server.target, reconnect_timeout=None) as client:
             setting.say("training without damage, to compare with")
             expected = reference(server.target, spec)

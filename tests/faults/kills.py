@@ -42,7 +42,7 @@ class _Killer:
 
     def _next_victim(self) -> str:
         """Each once, then at random: a server takes its time to come back."""
-        for victim in ("both", "server", "worker"):
+        for victim in ("both", "worker", "server"):
             if not self.count[victim]:
                 return victim
         return self.random.choices(["worker", "server", "both"], [6, 2, 2])[0]
@@ -82,7 +82,7 @@ def kill_at_random(setting: Setting) -> list[Figure]:
     """Kills while jobs come, wait and run, then looks at what became of every one."""
     at_once, chance = setting.scale.jobs_at_once, setting.random()
     flags = (f"--jobs-per-device={at_once}", f"--spare-workers={at_once}", PATIENT)
-    with setting.server(*flags) as server:
+    with setting.serving(*flags) as server:
         setting.say("training without interruptions, to compare with")
         kinds = specs(setting.scale)
         references = [reference(server.target, spec) for spec in kinds]

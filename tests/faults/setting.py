@@ -79,11 +79,11 @@ class Scale:
 SHORT = Scale(
     name="short",
     specs=1,
-    epochs=16,
+    epochs=8,
     jobs_at_once=1,
     followers=4,
     faults=1,
-    kills=3,
+    kills=2,
     recoveries=1,
     cuts=15,
     zombies=1,
@@ -92,8 +92,8 @@ SHORT = Scale(
     watched_epochs=4,
     disconnects=300,
     submits=1,
-    jobs=1,
-    warm_up_jobs=1,
+    jobs=2,
+    warm_up_jobs=0,
 )
 LONG = Scale(
     name="long",

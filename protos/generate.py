@@ -7,12 +7,16 @@ runtime older than itself.
 """
 
 import argparse
+import sys
 from importlib import resources
 from pathlib import Path
 
 from grpc_tools import protoc
 
 PROTO_ROOT = Path(__file__).parent
+
+TOOLS = Path(sys.executable).parent
+PLUGINS = ("mypy", "mypy_grpc")
 
 
 def generate(output: Path) -> None:
@@ -32,6 +36,8 @@ def generate(output: Path) -> None:
             f"--grpc_python_out={output}",
             f"--mypy_out={output}",
             f"--mypy_grpc_out={output}",
+            # Beside this Python, whether or not its folder is in PATH.
+            *(f"--plugin=protoc-gen-{name}={TOOLS / f'protoc-gen-{name}'}" for name in PLUGINS),
             *sources,
         ]
     )

@@ -64,7 +64,7 @@ def cut_at_random(setting: Setting) -> list[Figure]:
     flags = (f"--jobs-per-device={at_once}", f"--spare-workers={at_once}")
     with setting.serving(*flags) as server, Proxy(server.target) as proxy:
         threads: list[threading.Thread] = []
-        while proxy.cuts < setting.scale.cuts:
+        while proxy.cuts < setting.scale.cuts and setting.has_time:
             if not any(thread.is_alive() for thread in threads):
                 more = _new_followers(server.target, setting.scale, seed=len(followers))
                 threads = [_start(proxy.target, index, one) for index, one in enumerate(more)]

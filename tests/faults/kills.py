@@ -29,7 +29,13 @@ class _Killer:
     def __post_init__(self) -> None:
         self.count: Counter[str] = Counter()
 
-    def kill(self) -> None:
+    def kill_some(self) -> None:
+        """Waits until something is in training, and kills once, twice or thrice."""
+        _wait_for_checkpoint(self.server.data_dir / "models", seconds=15)
+        for _ in range(self.random.choices([1, 2, 3], [5, 3, 2])[0]):
+            self._kill()
+
+    def _kill(self) -> None:
         """Waits for a random moment, kills, and starts the server again where it was hit."""
         victim = self._next_victim()
         self._wait()
@@ -50,9 +56,9 @@ class _Killer:
     def _wait(self) -> None:
         match self.random.choices(["at once", "later", "while writing"], [2, 6, 2])[0]:
             case "later":
-                time.sleep(self.random.uniform(0, 1.2))
+                time.sleep(self.random.uniform(0, 0.5))
             case "while writing":
-                _wait_for_half_a_checkpoint(self.server.data_dir / "models", seconds=1)
+                _wait_for_half_a_checkpoint(self.server.data_dir / "models", seconds=0.5)
 
     def _kill_worker(self) -> None:
         workers = self.server.workers()
@@ -67,6 +73,13 @@ class _Killer:
             self.server.kill()
             self.count["starting server"] += 1
         self.server.start()
+
+
+def _wait_for_checkpoint(models: Path, *, seconds: float) -> None:
+    """Waits until some worker has written another checkpoint, if not for too long."""
+    deadline, before = time.monotonic() + seconds, set(models.glob("*/*/epoch-*.json"))
+    while time.monotonic() < deadline and before.issuperset(models.glob("*/*/epoch-*.json")):
+        time.sleep(0.01)
 
 
 def _wait_for_half_a_checkpoint(models: Path, *, seconds: float) -> None:
@@ -89,13 +102,13 @@ def kill_at_random(setting: Setting) -> list[Figure]:
         earlier, killer = _jobs(server), _Killer(server, chance)
         crowd = Crowd(server.target, kinds, chance)
         try:
-            while (kills := killer.count.total()) < setting.scale.kills:
+            while (kills := killer.count.total()) < setting.scale.kills and setting.has_time:
                 crowd.top_up(2 * at_once)  # as many wait as run
                 setting.say(
                     f"{kills} of {setting.scale.kills} kills, {len(crowd.followed)} jobs, "
                     f"{len(crowd.unfinished)} unfinished"
                 )
-                killer.kill()
+                killer.kill_some()
             setting.say("waiting for the last jobs")
             crowd.wait(_LAST_JOBS_SECONDS)
             strangers = _jobs(server) - earlier - {one.job for one in crowd.followed}

@@ -67,10 +67,12 @@ def time_recoveries(setting: Setting) -> list[Figure]:
         job = next(iter(submission)).job
         lookout = _Lookout(stubs, job)
         try:
-            seconds = [
-                _time_one(server, lookout, chance, setting, number)
-                for number in range(setting.scale.recoveries)
-            ]
+            seconds: list[float] = []
+            while len(seconds) < setting.scale.recoveries and setting.has_time:
+                seconds.append(_time_one(server, lookout, chance, len(seconds)))
+                setting.say(
+                    f"{len(seconds)} of {setting.scale.recoveries} recoveries, {seconds[-1]:.2f} s"
+                )
             stubs.training.CancelJob(CancelJobRequest(name=job), timeout=30)
         finally:
             lookout.close()
@@ -78,9 +80,7 @@ def time_recoveries(setting: Setting) -> list[Figure]:
     return [_figure(seconds)]
 
 
-def _time_one(
-    server: Server, lookout: _Lookout, chance: random.Random, setting: Setting, number: int
-) -> float:
+def _time_one(server: Server, lookout: _Lookout, chance: random.Random, number: int) -> float:
     wait_until(lambda: lookout.latest > number, "the job was in training")
     time.sleep(chance.uniform(0, 2.5))
     # Spare workers are started after it: the one at work is the oldest.
@@ -88,9 +88,7 @@ def _time_one(
     killed = time.monotonic()
     worker.kill()
     wait_until(lambda: lookout.latest > number + 1, "the job was in training again")
-    seconds = lookout.first_seen[number + 2] - killed
-    setting.say(f"{number + 1} of {setting.scale.recoveries} recoveries, {seconds:.2f} s")
-    return seconds
+    return lookout.first_seen[number + 2] - killed
 
 
 def _figure(seconds: list[float]) -> Figure:

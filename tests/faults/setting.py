@@ -2,6 +2,7 @@
 
 import math
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ PATIENT = "--max-attempts=1000"
 
 # The shortest that the server accepts.
 IMPATIENT = "--worker-silence-seconds=3"
+
+# A scenario that has not done all by then leaves it at what it has done.
+_MOST_SECONDS = 1_500
 
 SHARED_FLAGS = (PATIENT, IMPATIENT)
 
@@ -98,7 +102,7 @@ SHORT = Scale(
 LONG = Scale(
     name="long",
     specs=5,
-    epochs=24,
+    epochs=16,
     jobs_at_once=2,
     followers=6,
     faults=99,
@@ -128,6 +132,7 @@ class Setting:
         say: tells whoever looks on how far it is.
         shared: a server that runs already, with `SHARED_FLAGS`, for scenarios
             that need no other options; None: each starts its own.
+        began: when, by the monotonic clock.
     """
 
     scale: Scale
@@ -135,6 +140,12 @@ class Setting:
     dataset: Path
     say: Callable[[str], None] = field(default=lambda _: None)
     shared: Server | None = None
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def has_time(self) -> bool:
+        """Whether more may be begun, so that the whole is over within half an hour."""
+        return time.monotonic() - self.began < _MOST_SECONDS
 
     def server(self, *flags: str, folder: str = "server") -> Server:
         """A server of the scenario's own, to be started."""

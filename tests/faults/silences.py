@@ -15,16 +15,19 @@ from leadline.v1.training_spec_pb2 import TrainingSpec
 
 def stop_workers(setting: Setting) -> list[Figure]:
     """Stops the worker at work; then the server gives it up, or is itself killed; continues it."""
-    kinds, count = specs(setting.scale), setting.scale.silences
+    kinds, count = specs(setting.scale), 0
     survivors: list[str] = []
     jobs: dict[str, int] = {}
     with setting.serving(PATIENT, IMPATIENT) as server:
         with Client(server.target, reconnect_timeout=None) as client:
-            for number in range(count):
+            for number in range(setting.scale.silences):
+                if not setting.has_time:
+                    break
                 job = _unfinished_job(client, kinds, jobs)
                 if worker := _stop_one(server, client, job, kill_server=number % 2 == 1):
                     survivors.append(f"worker {worker.pid} lives on")
-                setting.say(f"{number + 1} of {count} workers stopped, {len(jobs)} jobs")
+                count += 1
+                setting.say(f"{count} of {setting.scale.silences} workers stopped")
             for job in jobs:
                 client.job(job).result()
         other = [

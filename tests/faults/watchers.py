@@ -100,18 +100,19 @@ def watch_together(setting: Setting) -> list[Figure]:
     """Opens all streams on a job in training, while someone else asks for other things."""
     count, spawn = setting.scale.watchers, multiprocessing.get_context("spawn")
     image = next(setting.dataset.glob("test/*/*.png")).read_bytes()
-    with setting.serving() as server, Client(server.target) as client:
+    # The pool is left last: its process ends when the server that it talks to has ended.
+    pool = ProcessPoolExecutor(1, mp_context=spawn)
+    with pool, setting.serving() as server, Client(server.target) as client:
         job = client.train(tiny_spec(epochs=setting.scale.watched_epochs, **_SPEC))
         next(iter(job.epochs()))  # from which predictions can be asked for
-        with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-            watching = pool.submit(watch_many, server.target, job.name, count)
-            _wait_until_all_watch(server, watching, count)
-            setting.say(f"{count} watchers are there")
-            prober = _Prober(server.target, job.model, image)
-            try:
-                seen = watching.result(600)
-            finally:
-                prober.close()
+        watching = pool.submit(watch_many, server.target, job.name, count)
+        _wait_until_all_watch(server, watching, count)
+        setting.say(f"{count} watchers are there")
+        prober = _Prober(server.target, job.model, image)
+        try:
+            seen = watching.result(600)
+        finally:
+            prober.close()
         last = client.get_job(job.name).latest_sequence
     return _figures(seen, last, prober)
 

@@ -99,7 +99,7 @@ def raise_zombies(setting: Setting) -> list[Figure]:
     kinds, jobs, wanted = specs(setting.scale), dict[str, int](), setting.scale.zombies
     with setting.serving(PATIENT) as server, open_store(server.data_dir) as store:
         yard = _Graveyard(server, store, setting.random(), wanted, setting.say)
-        while not yard.has_enough:
+        while not yard.has_enough and setting.has_time:
             kind = len(jobs) % len(kinds)
             job = _submit(server, kinds[kind])
             jobs[job] = kind

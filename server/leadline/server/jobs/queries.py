@@ -42,6 +42,12 @@ class JobQueries:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._revision = 0
+
+    @property
+    def revision(self) -> int:
+        """Changes with every write: what was read since it last changed is still so."""
+        return self._revision
 
     def get(self, job_id: str) -> Job:
         """The job as it stands.

@@ -315,8 +315,12 @@ class JobStore(JobQueries):
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
-        with self._writer, storage_faults(), self._writing_engine.begin() as connection:
-            yield connection
+        with self._writer:
+            try:
+                with storage_faults(), self._writing_engine.begin() as connection:
+                    yield connection
+            finally:
+                self._revision += 1
 
     def _move(self, connection: Connection, job: Job, state: JobState, **values: Any) -> Job:
         check_move(job.job_id, job.state, state)

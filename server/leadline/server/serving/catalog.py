@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import structlog
@@ -15,6 +16,9 @@ from leadline.server.jobs.queries import JobQueries, VariantFilter
 from leadline.server.threads import Threads
 
 _LOG = structlog.get_logger(__name__)
+
+# Answers kept until the store is written to.
+_MOST_KNOWN = 4_096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +40,15 @@ class CheckpointRef:
     epoch: EpochCompleted
     folder: Path
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The resource name, "models/{job_id}/epochs/{epoch}"."""
         return f"models/{self.model.job.job_id}/epochs/{self.epoch.epoch}"
+
+    @cached_property
+    def key(self) -> tuple[str, str]:
+        """Its name and its weights' hash: a resumed job may write an epoch again."""
+        return self.name, self.epoch.weights_sha256
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -68,13 +77,30 @@ class Catalog:
         self._store = store
         self._threads = threads
         self._artifacts = artifacts
+        self._known: dict[Selector, CheckpointRef] = {}
+        self._known_revision = -1
 
     async def resolve(self, selector: Selector) -> CheckpointRef:
         """The checkpoint that a selector means at this moment.
 
+        What it meant before is not asked again of a store that has not been
+        written to since: most calls are of models that are trained to the end.
+
         Raises:
             NotFoundError: no such model, epoch or variant is trained.
         """
+        revision = self._store.revision
+        if revision != self._known_revision or len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+            self._known_revision = revision
+        known = self._known.get(selector)
+        if known is None:
+            known = await self._find(selector)
+            if self._known_revision == revision:
+                self._known[selector] = known
+        return known
+
+    async def _find(self, selector: Selector) -> CheckpointRef:
         model = await self._model(selector)
         wanted = selector.epoch if isinstance(selector, ByName) else None
         number = model.job.best_epoch if wanted is None else wanted

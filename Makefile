@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test faults lint types protos sync format image image-test clean help
+.PHONY: demo test faults bench-serving lint types protos sync format image image-test clean help
 .DEFAULT_GOAL := help
 
 help:  ## Say what each target does.
@@ -28,6 +28,11 @@ test: lint types  ## Check style and types, then run every test.
 
 faults: $(STAMP)  ## Kill, cut, fill and damage things for half an hour; print the figures.
 	$(BIN)/python tests/faults/run.py
+
+bench-serving: $(STAMP)  ## Measure serving beside Triton and MLServer; docs/benchmarks.md says how.
+	for mode in "" --engine --beside-training --overload; do \
+		$(BIN)/python benchmarks/serving.py $$mode || exit 1; \
+	done
 
 lint: $(STAMP)  ## Check the style of the code and of the contract.
 	$(BIN)/ruff check

@@ -1,0 +1,31 @@
+"""Leadline under test."""
+
+import sys
+
+from harness.checks import Counts
+from harness.processes import ServerProcess
+from harness.servers import Server
+
+_SERVICE = "inference.GRPCInferenceService"
+
+
+class LeadlineServer(Server):
+    """`leadline serve` on the data directory that has the trained model.
+
+    It keeps no training worker in waiting: that is no part of serving.
+    """
+
+    def _start(self) -> ServerProcess:
+        return self._run(
+            *(sys.executable, "-m", "leadline.server.main"),
+            *("--data-dir", str(self._trained.data_dir)),
+            *("--port", str(self._port), "--metrics-port", str(self._metrics_port)),
+            *("--log-level", "warning", "--spare-workers", "0"),
+        )
+
+    def counts(self) -> Counts:
+        """By the usual metric of gRPC servers."""
+        labels = {"grpc_service": _SERVICE, "grpc_method": "ModelInfer"}
+        handled = self.total("grpc_server_handled_total", **labels)
+        succeeded = self.total("grpc_server_handled_total", **labels, grpc_code="OK")
+        return Counts(int(succeeded), int(handled - succeeded))

@@ -1,0 +1,136 @@
+"""The models that are served: trained once through Leadline itself, then kept."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from harness.cache import cache_folder
+from harness.infer import Images, Logits
+from harness.processes import ServerProcess, free_port
+from harness.tables import say
+from leadline.client import Client, HealthStatus, UnavailableError
+from leadline.models.checkpoints import Checkpoint, load_checkpoint
+from leadline.models.export import to_onnx
+
+_EPOCHS = 2
+_TRAINING_SECONDS = 1_800
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model in a data directory of Leadline's, and what its peers load."""
+
+    data_dir: Path
+    """The server's data directory."""
+
+    job_id: str
+    """The job that trained it."""
+
+    epoch: int
+    """Its best epoch, which answers unless another is asked for."""
+
+    folder: Path
+    """Where that epoch's checkpoint is."""
+
+    onnx: Path
+    """The same network for ONNX Runtime."""
+
+    classes: int
+    """How many classes it tells apart."""
+
+    @property
+    def model(self) -> str:
+        """The name that requests give; the peers' models are called the same."""
+        return self.job_id
+
+    def checkpoint(self) -> Checkpoint:
+        """Loads the checkpoint.
+
+        Raises:
+            CheckpointError: a file is missing or damaged.
+        """
+        return load_checkpoint(self.folder, self.epoch)
+
+    @torch.inference_mode()
+    def logits(self, images: Images) -> Logits:
+        """What the network gives in torch, float32 [images, classes].
+
+        Args:
+            images: float32 [images, 3, 32, 32].
+        """
+        found: Logits = self.checkpoint().network()(torch.from_numpy(images)).numpy()
+        return found
+
+
+def draw_images(count: int, *, seed: int = 1) -> Images:
+    """Noise that is normalised as images are, float32 [count, 3, 32, 32]."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (count, 3, 32, 32))
+    return (pixels / 127.5 - 1).astype(np.float32)
+
+
+def trained_model(*, blocks: int) -> Trained:
+    """A network of so many blocks, with batch norm, of the cache; trained where it is new.
+
+    Raises:
+        ServerError: Leadline did not start.
+        JobFailedError: the training failed.
+    """
+    folder = cache_folder() / f"trained-{blocks}-blocks"
+    record = folder / "trained.json"
+    if not record.exists():
+        say(f"training a model of {blocks} blocks, once: {folder}")
+        record.write_text(json.dumps(_train(folder, blocks)))
+    job_id, epoch = json.loads(record.read_text()).values()
+    (description,) = (folder / "data" / "models" / job_id).glob(f"*/epoch-{epoch:05}.json")
+    checkpoint = load_checkpoint(description.parent, epoch)
+    onnx = folder / "model.onnx"
+    onnx.write_bytes(to_onnx(checkpoint.network()))
+    return Trained(
+        data_dir=folder / "data",
+        job_id=job_id,
+        epoch=epoch,
+        folder=description.parent,
+        onnx=onnx,
+        classes=checkpoint.info.architecture.classes,
+    )
+
+
+def _train(folder: Path, blocks: int) -> dict[str, str | int]:
+    """Trains a model in `folder`; returns its job's id and its best epoch."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    server = ServerProcess(
+        [
+            *(sys.executable, "-m", "leadline.server.main", "--spare-workers", "0"),
+            *("--data-dir", str(folder / "data"), "--log-level", "warning"),
+            *("--port", str(port), "--metrics-port", "0"),
+        ],
+        log=folder / "training.log",
+        core=None,
+    )
+    try:
+        with Client(f"127.0.0.1:{port}") as client:
+            server.wait_until(lambda: _serves(client))
+            job = client.train(
+                dataset="synthetic",
+                blocks=blocks,
+                batch_norm=True,
+                epochs=_EPOCHS,
+                learning_rate=0.05,
+                momentum=0.9,
+            )
+            best = job.result(timeout=_TRAINING_SECONDS).best_epoch
+            return {"job_id": job.id, "epoch": best}
+    finally:
+        server.stop()
+
+
+def _serves(client: Client) -> bool:
+    try:
+        return client.health() is HealthStatus.SERVING
+    except UnavailableError:
+        return False

@@ -1,0 +1,164 @@
+"""Calls that come at a constant rate, however long the answers take.
+
+A closed loop asks less of a slow server, and so hides how long its callers
+would have waited. Here each call has its time, and its latency counts from
+then: a call that could not be sent in time was late for its caller all the
+same. How late the sending was is measured too, since that is not the server's
+doing.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import numpy as np
+
+from google.rpc import error_details_pb2, status_pb2
+from harness.stats import Times
+
+_DETAILS_KEY = "grpc-status-details-bin"
+
+
+@dataclass(slots=True)
+class Call:
+    """One call; times are seconds of the monotonic clock."""
+
+    due: float
+    sent: float = 0.0
+    ended: float = 0.0
+    code: grpc.StatusCode = grpc.StatusCode.UNKNOWN
+    retry_after: float | None = None
+    """Seconds that the server said to wait; None where it said nothing."""
+
+    answer: Any = None
+    """What was answered, where the status is OK."""
+
+    error: str = ""
+    """What the status said, where it is another."""
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether its status is OK."""
+        return self.code is grpc.StatusCode.OK
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it was refused as it should be: with how long to wait."""
+        return self.code is grpc.StatusCode.RESOURCE_EXHAUSTED and self.retry_after is not None
+
+
+@dataclass
+class Outcome:
+    """What came of all calls."""
+
+    calls: list[Call] = field(default_factory=list)
+
+    @property
+    def answered(self) -> list[Call]:
+        """Those that were answered."""
+        return [call for call in self.calls if call.is_answered]
+
+    @property
+    def refused(self) -> list[Call]:
+        """Those that were refused with how long to wait."""
+        return [call for call in self.calls if call.is_refused]
+
+    @property
+    def lost(self) -> list[Call]:
+        """Those that were neither."""
+        return [call for call in self.calls if not (call.is_answered or call.is_refused)]
+
+    def lags(self) -> Times:
+        """How late each was sent, milliseconds."""
+        return np.array([(call.sent - call.due) * 1e3 for call in self.calls])
+
+
+def latencies(calls: list[Call]) -> Times:
+    """From when each call was due to its end, milliseconds."""
+    return np.array([(call.ended - call.due) * 1e3 for call in calls])
+
+
+def run_open_loop(
+    start: Callable[[], Any], *, per_second: float, seconds: float, patience: float = 60.0
+) -> Outcome:
+    """Makes calls at a constant rate, and waits until all have ended.
+
+    Args:
+        start: begins a call; returns its future.
+        per_second: the rate.
+        seconds: for how long calls are begun.
+        patience: how long to wait for the last, in seconds.
+
+    Raises:
+        TimeoutError: calls have not ended within `patience`.
+    """
+    began = time.monotonic() + 0.1
+    calls = [Call(due=began + number / per_second) for number in range(int(per_second * seconds))]
+    pending = _Pending(len(calls))
+    for call in calls:
+        # Precise to some 0.1 ms, where an event loop's timers have 1 ms.
+        if (wait := call.due - time.monotonic()) > 0:
+            time.sleep(wait)
+        call.sent = time.monotonic()
+        start().add_done_callback(_noting(call, pending))
+    if not pending.wait(patience):
+        raise TimeoutError(f"{pending.count} calls have not ended {patience:.0f} s after the last")
+    return Outcome(calls)
+
+
+def call_now(start: Callable[[], Any]) -> Call:
+    """Makes one call, due at once, and waits until it has ended.
+
+    Args:
+        start: begins the call; returns its future. The call must have a timeout.
+    """
+    now = time.monotonic()
+    call, pending = Call(due=now, sent=now), _Pending(1)
+    start().add_done_callback(_noting(call, pending))
+    pending.wait(None)
+    return call
+
+
+class _Pending:
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._lock = threading.Lock()
+        self._none_left = threading.Event()
+
+    def one_ended(self) -> None:
+        with self._lock:
+            self.count -= 1
+            if not self.count:
+                self._none_left.set()
+
+    def wait(self, seconds: float | None) -> bool:
+        return self._none_left.wait(seconds)
+
+
+def _noting(call: Call, pending: _Pending) -> Callable[[Any], None]:
+    def note(future: Any) -> None:
+        call.ended = time.monotonic()
+        try:
+            call.code = future.code()
+            if call.is_answered:
+                call.answer = future.result()
+            else:
+                call.error = future.details()
+                call.retry_after = _retry_after(future)
+        finally:
+            pending.one_ended()
+
+    return note
+
+
+def _retry_after(future: Any) -> float | None:
+    metadata = dict(future.trailing_metadata() or ())
+    status = status_pb2.Status.FromString(metadata.get(_DETAILS_KEY, b""))
+    for detail in status.details:
+        info = error_details_pb2.RetryInfo()
+        if detail.Unpack(info):
+            return float(info.retry_delay.ToTimedelta().total_seconds())
+    return None

@@ -1,0 +1,181 @@
+"""Ten times the load that the server can bear, for a minute: what becomes of each request."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from harness.checks import WrongAnswerError
+from harness.leadline import LeadlineServer
+from harness.models import Trained
+from harness.open_loop import Call, Outcome, call_now, latencies, run_open_loop
+from harness.predict import caller, classes, draw_pixels, expected_classes, unpinned_leadline
+from harness.stats import percentile
+from harness.tables import say, table
+
+TIMES = 10
+
+# A deep network and several images a request: work enough that this process can
+# send ten times as many requests as the server can answer.
+BLOCKS = 64
+_IMAGES = 16
+
+_LIMIT = 64
+_TIMEOUT = 30.0
+_CAPACITY_SECONDS = 5.0
+_SAMPLE_SECONDS = 0.25
+_RECOVERY_CALLS = 50
+_CAPACITY_IN_FLIGHT = 8
+_IN_FLIGHT = "leadline_predictions_in_work"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overload:
+    """What came of it."""
+
+    capacity: float
+    """Requests answered a second, before, with as many in flight as are allowed."""
+
+    offered: int
+    answered: int
+    refused: int
+    lost: int
+    """Neither answered nor refused with how long to wait."""
+
+    wrong: int
+    """Answered with another class than the network's."""
+
+    refusal_p50: float
+    """Milliseconds from when the call was due, as all that follow."""
+
+    refusal_p99: float
+    answer_p99: float
+    lag_p99: float
+    """How late calls were sent, which is the generator's doing."""
+
+    in_flight_most: int
+    """The most calls in work that the server's metrics showed."""
+
+    in_flight_limit: int
+    recovery_answered: int
+    """Of the calls made one by one right after the load had ended."""
+
+    recovery_calls: int
+    recovery_p99: float
+    lost_statuses: dict[str, int]
+
+
+def measure(trained: Trained, *, seconds: float) -> Overload:
+    """Finds out the capacity, then offers ten times as much, then looks at what follows.
+
+    Raises:
+        WrongAnswerError: it does not answer rightly even at rest.
+        TimeoutError: calls never ended.
+    """
+    pixels = draw_pixels(_IMAGES)
+    expected = expected_classes(trained, pixels)
+    limit = ("--max-pending-predictions", str(_LIMIT))
+    with unpinned_leadline(trained, *limit) as (server, channel):
+        start = caller(channel, trained, pixels, timeout=_TIMEOUT)
+        capacity = _capacity(start, expected)
+        say(f"it answers {capacity:.0f} requests a second; now {TIMES} times as many")
+        with _watching(server) as in_flight:
+            outcome = run_open_loop(start, per_second=capacity * TIMES, seconds=seconds)
+        recovery = [call_now(start) for _ in range(_RECOVERY_CALLS)]
+    if not any(in_flight):
+        raise WrongAnswerError(f"the server's metric {_IN_FLIGHT} never showed a call in work")
+    return _overload(capacity, outcome, expected, max(in_flight), recovery)
+
+
+def report(found: Overload) -> str:
+    """The table, each bar beside its figure."""
+    refusal = f"{found.refusal_p50:.1f} and {found.refusal_p99:.1f} ms"
+    recovery = (
+        f"{found.recovery_answered} of {found.recovery_calls} answered, "
+        f"p99 {found.recovery_p99:.1f} ms"
+    )
+    rows = [
+        ("requests offered", f"{found.offered:,}, {TIMES} times {found.capacity:,.0f}/s", ""),
+        ("answered", f"{found.answered:,}, slowest hundredth {found.answer_p99:,.0f} ms", ""),
+        ("refused with how long to wait", f"{found.refused:,}", ""),
+        ("neither answered nor refused", f"{found.lost:,} {found.lost_statuses or ''}", "0"),
+        ("answered wrongly", f"{found.wrong:,}", "0"),
+        ("refusal, p50 and p99", refusal, "50 ms"),
+        ("sent late by, p99", f"{found.lag_p99:.1f} ms", ""),
+        ("in work at most", f"{found.in_flight_most}", f"{found.in_flight_limit}"),
+        ("right after the load", recovery, "all"),
+    ]
+    return table(("overload", "measured", "bar"), rows)
+
+
+def as_json(found: Overload) -> dict[str, Any]:
+    """All of it."""
+    return {"overload": asdict(found)}
+
+
+def _overload(
+    capacity: float,
+    outcome: Outcome,
+    expected: list[int],
+    in_flight_most: int,
+    recovery: list[Call],
+) -> Overload:
+    answered, refused = outcome.answered, outcome.refused
+    refusals = latencies(refused)
+    return Overload(
+        capacity=capacity,
+        offered=len(outcome.calls),
+        answered=len(answered),
+        refused=len(refused),
+        lost=len(outcome.lost),
+        wrong=sum(classes(call.answer) != expected for call in answered),
+        refusal_p50=percentile(refusals, 50),
+        refusal_p99=percentile(refusals, 99),
+        answer_p99=percentile(latencies(answered), 99),
+        lag_p99=percentile(outcome.lags(), 99),
+        in_flight_most=in_flight_most,
+        in_flight_limit=_LIMIT,
+        recovery_answered=sum(call.is_answered for call in recovery),
+        recovery_calls=len(recovery),
+        recovery_p99=percentile(latencies(recovery), 99),
+        lost_statuses=dict(Counter(f"{one.code.name}: {one.error}"[:80] for one in outcome.lost)),
+    )
+
+
+def _capacity(start: Callable[[], Any], expected: list[int]) -> float:
+    """Requests answered a second, with some always waiting."""
+    end = time.monotonic() + _CAPACITY_SECONDS
+
+    def ask(_caller: int) -> int:
+        count = 0
+        while time.monotonic() < end:
+            if classes(start().result()) != expected:
+                raise WrongAnswerError("an image was taken for another class than torch gives")
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(_CAPACITY_IN_FLIGHT) as pool:
+        return sum(pool.map(ask, range(_CAPACITY_IN_FLIGHT))) / _CAPACITY_SECONDS
+
+
+@contextmanager
+def _watching(server: LeadlineServer) -> Iterator[list[int]]:
+    """Reads the number of calls in work from the server's metrics, again and again."""
+    seen: list[int] = []
+    end = threading.Event()
+
+    def watch() -> None:
+        while not end.wait(_SAMPLE_SECONDS):
+            seen.append(int(server.total(_IN_FLIGHT)))
+
+    with ThreadPoolExecutor(1) as pool:
+        watcher = pool.submit(watch)
+        try:
+            yield seen
+        finally:
+            end.set()
+            watcher.result()

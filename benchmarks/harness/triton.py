@@ -1,0 +1,118 @@
+"""Triton, as nvidia-pytriton brings it, with ONNX Runtime called from Python.
+
+There are two ways: the bare server with a model of its Python backend, and
+pytriton's own, in which the backend passes requests on to the process that
+bound a function. The first is a hop shorter.
+"""
+
+import shutil
+from pathlib import Path
+
+from harness.cache import cache_folder
+from harness.checks import Counts
+from harness.infer import INPUT, OUTPUT
+from harness.processes import ServerProcess
+from harness.servers import PeerMissingError, Server
+
+_PROGRAMS = Path(__file__).parents[1] / "peers" / "triton"
+_ENVIRONMENT = cache_folder() / "triton"
+_PACKAGES = _ENVIRONMENT / "lib" / "python3.11" / "site-packages"
+
+# The largest batch that the dynamic batcher puts together, and that a request may have.
+_MAX_BATCH = 256
+
+_CONFIG = """\
+name: "{name}"
+backend: "python"
+max_batch_size: {max_batch}
+input [ {{ name: "{input}", data_type: TYPE_FP32, dims: [ 3, 32, 32 ] }} ]
+output [ {{ name: "{output}", data_type: TYPE_FP32, dims: [ {classes} ] }} ]
+instance_group [ {{ kind: KIND_CPU, count: {instances} }} ]
+dynamic_batching {{ }}
+"""
+
+
+class _Triton(Server):
+    def counts(self) -> Counts:
+        """By Triton's own metrics."""
+        model = self._trained.model
+        return Counts(
+            int(self.total("nv_inference_request_success", model=model)),
+            int(self.total("nv_inference_request_failure", model=model)),
+        )
+
+    def _require(self, path: Path) -> str:
+        if not path.exists():
+            raise PeerMissingError("Triton is not installed: run benchmarks/peers/setup.sh")
+        return str(path)
+
+
+class TritonServer(_Triton):
+    """`tritonserver` with one model of the Python backend, dynamic batching on.
+
+    The batcher waits for nothing: it joins what has queued up while the
+    instances were busy.
+    """
+
+    instances = 1
+    """Processes that run the model; on one core, more only take turns."""
+
+    def _start(self) -> ServerProcess:
+        home = _PACKAGES / "pytriton" / "tritonserver"
+        program = self._require(home / "bin" / "tritonserver")
+        self._write_repository()
+        self._write_backend(home)
+        return self._run(
+            program,
+            f"--model-repository={self._folder / 'repository'}",
+            f"--backend-directory={self._folder / 'backends'}",
+            *("--allow-http=false", "--grpc-address=127.0.0.1", f"--grpc-port={self._port}"),
+            *("--metrics-address=127.0.0.1", f"--metrics-port={self._metrics_port}"),
+            environment={
+                "LD_LIBRARY_PATH": str(_PACKAGES / "nvidia_pytriton.libs"),
+                "PATH": f"{_ENVIRONMENT / 'bin'}:/usr/bin:/bin",
+                "PYTHONPATH": str(_PACKAGES),
+            },
+        )
+
+    def _write_backend(self, home: Path) -> None:
+        """Puts the Python backend together as pytriton does, which has a stub for each Python."""
+        backend = self._folder / "backends" / "python"
+        shutil.copytree(home / "backends" / "python", backend)
+        stub = home / "python_backend_stubs" / "3.11" / "triton_python_backend_stub"
+        shutil.copy(stub, backend)
+
+    def _write_repository(self) -> None:
+        model = self._folder / "repository" / self._trained.model
+        (model / "1").mkdir(parents=True)
+        shutil.copy(_PROGRAMS / "model.py", model / "1")
+        shutil.copy(self._trained.onnx, model / "1" / "model.onnx")
+        config = _CONFIG.format(
+            name=self._trained.model,
+            max_batch=_MAX_BATCH,
+            input=INPUT,
+            output=OUTPUT,
+            classes=self._trained.classes,
+            instances=self.instances,
+        )
+        (model / "config.pbtxt").write_text(config)
+
+
+class TwoInstancesTritonServer(TritonServer):
+    """The same with two instances, which may overlap waiting and computing."""
+
+    instances = 2
+
+
+class BoundTritonServer(_Triton):
+    """Triton with a function that pytriton has bound, dynamic batching on, one worker."""
+
+    def _start(self) -> ServerProcess:
+        return self._run(
+            self._require(_ENVIRONMENT / "bin" / "python"),
+            str(_PROGRAMS / "bound.py"),
+            *("--network", str(self._trained.onnx), "--model", self._trained.model),
+            *("--input", INPUT, "--output", OUTPUT, "--classes", str(self._trained.classes)),
+            *("--max-batch", str(_MAX_BATCH)),
+            *("--port", str(self._port), "--metrics-port", str(self._metrics_port)),
+        )

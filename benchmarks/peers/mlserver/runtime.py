@@ -1,0 +1,45 @@
+"""MLServer's custom runtime: the checkpoint's own network, in torch, on one thread."""
+
+from pathlib import Path
+
+import torch
+from mlserver import MLModel
+from mlserver.codecs import NumpyCodec
+from mlserver.types import InferenceRequest, InferenceResponse
+
+from leadline.models.checkpoints import load_checkpoint
+
+
+class CheckpointRuntime(MLModel):  # type: ignore[misc]  # MLServer is not installed here
+    """Answers from one epoch of one model.
+
+    The settings' extra parameters name it: `folder` and `epoch`.
+    """
+
+    async def load(self) -> bool:
+        """Loads the network.
+
+        Raises:
+            CheckpointError: a file is missing or damaged.
+        """
+        torch.set_num_threads(1)
+        found = self.settings.parameters.extra
+        self._network = load_checkpoint(Path(found["folder"]), found["epoch"]).network()
+        self._output = found["output"]
+        return True
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        """Computes on the event loop: on one core, a thread would only add a hop.
+
+        Args:
+            payload: one input, float32 [images, 3, 32, 32].
+
+        Returns:
+            One output, float32 [images, classes].
+        """
+        images = NumpyCodec.decode_input(payload.inputs[0])
+        with torch.inference_mode():
+            logits = self._network(torch.from_numpy(images)).numpy()
+        return InferenceResponse(
+            model_name=self.name, outputs=[NumpyCodec.encode_output(self._output, logits)]
+        )

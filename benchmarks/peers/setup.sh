@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Installs the servers that Leadline is compared with, each into an environment
+# of its own outside the project. Needs Debian 12's own Python 3.11 and h2load:
+#
+#   apt-get install python3.11-venv libpython3.11 nghttp2-client
+#
+# LEADLINE_BENCHMARKS_CACHE says where to; benchmarks/harness/cache.py says the same.
+set -euo pipefail
+
+project="$(cd "$(dirname "$0")/../.." && pwd)"
+cache="${LEADLINE_BENCHMARKS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/leadline-benchmarks}"
+# Triton's Python backend is linked against the system's libpython, and loads no other.
+python=/usr/bin/python3.11
+torch="$(grep '^torch==' "$project/constraints.txt")"
+
+for command in "$python" h2load taskset; do
+    command -v "$command" >/dev/null || {
+        echo "setup.sh: $command is missing; on Debian:" \
+            "apt-get install python3.11-venv libpython3.11 nghttp2-client util-linux" >&2
+        exit 1
+    }
+done
+
+install() { # install NAME REQUIREMENT...
+    local folder="$cache/$1"
+    shift
+    [ -e "$folder/.installed" ] && return
+    rm -rf "$folder"
+    "$python" -m venv "$folder"
+    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
+    touch "$folder/.installed"
+}
+
+mkdir -p "$cache"
+install triton nvidia-pytriton==0.7.0 onnxruntime "numpy<3"
+# The custom runtime loads Leadline's own checkpoints with Leadline's own code, in
+# the same torch. Its other requirements are those of `leadline.models`.
+install mlserver mlserver==1.7.1 "$torch" pillow safetensors
+echo "installed in $cache"

@@ -23,9 +23,13 @@ class PixelType(StrEnum):
 
 
 _IMAGE_SHAPES = {
-    PixelType.UINT8: (IMAGE_SIZE, IMAGE_SIZE, 3),
-    PixelType.FLOAT32: (3, IMAGE_SIZE, IMAGE_SIZE),
+    PixelType.UINT8: [IMAGE_SIZE, IMAGE_SIZE, 3],
+    PixelType.FLOAT32: [3, IMAGE_SIZE, IMAGE_SIZE],
 }
+_IMAGE_VALUES = 3 * IMAGE_SIZE * IMAGE_SIZE
+
+# As much of a wrong shape as an error repeats.
+_SHOWN_SIDES = 8
 _DTYPES: dict[PixelType, np.dtype[Any]] = {
     PixelType.UINT8: np.dtype(np.uint8),
     PixelType.FLOAT32: np.dtype("<f4"),
@@ -41,16 +45,30 @@ class InputLimits:
     image_pixels: int
 
 
-def check_files(files: Sequence[bytes], limits: InputLimits) -> None:
+@dataclass(frozen=True, kw_only=True)
+class InputFields:
+    """What a request's fields are called where an error names them."""
+
+    files: str
+    shape: str
+    data: str
+
+
+PREDICT_FIELDS = InputFields(files="encoded.images", shape="tensor.shape", data="tensor.data")
+
+
+def check_files(
+    files: Sequence[bytes], limits: InputLimits, fields: InputFields = PREDICT_FIELDS
+) -> None:
     """Passes image files that are worth decoding, by their number and sizes.
 
     Raises:
         InvalidArgumentError: there are none or too many, or some are too large.
     """
-    _check_count("encoded.images", len(files), limits)
+    check_count(fields.files, len(files), limits)
     _raise_for(
         Violation(
-            field=f"encoded.images[{index}]",
+            field=f"{fields.files}[{index}]",
             description=f"has {len(data)} bytes, but the limit is {limits.image_bytes}",
         )
         for index, data in enumerate(files)
@@ -58,7 +76,9 @@ def check_files(files: Sequence[bytes], limits: InputLimits) -> None:
     )
 
 
-def decode_files(files: Sequence[bytes], limits: InputLimits) -> NDArray[np.uint8]:
+def decode_files(
+    files: Sequence[bytes], limits: InputLimits, fields: InputFields = PREDICT_FIELDS
+) -> NDArray[np.uint8]:
     """Decodes PNG and JPEG files. Blocks.
 
     Returns:
@@ -73,13 +93,17 @@ def decode_files(files: Sequence[bytes], limits: InputLimits) -> NDArray[np.uint
         try:
             pixels[index] = decode_image(data, max_pixels=limits.image_pixels)
         except ImageError as error:
-            violations.append(Violation(field=f"encoded.images[{index}]", description=str(error)))
+            violations.append(Violation(field=f"{fields.files}[{index}]", description=str(error)))
     _raise_for(violations)
     return pixels
 
 
 def read_tensor(
-    pixel_type: PixelType, shape: Sequence[int], data: bytes, limits: InputLimits
+    pixel_type: PixelType,
+    shape: Sequence[int],
+    data: bytes,
+    limits: InputLimits,
+    fields: InputFields = PREDICT_FIELDS,
 ) -> Pixels:
     """Reads raw pixels without copying them.
 
@@ -91,26 +115,37 @@ def read_tensor(
             float is not finite.
     """
     wanted = _IMAGE_SHAPES[pixel_type]
-    if len(shape) != len(wanted) + 1 or tuple(shape[1:]) != wanted:
+    if len(shape) != len(wanted) + 1 or list(shape[1:]) != wanted:
         raise InvalidArgumentError.of(
-            "tensor.shape",
-            f"is {list(shape)}, but {pixel_type} pixels have the shape "
+            fields.shape,
+            f"is {shown_shape(shape)}, but {pixel_type} pixels have the shape "
             f"[images, {', '.join(map(str, wanted))}]",
         )
-    _check_count("tensor.shape", shape[0], limits)
+    images = shape[0]
+    check_count(fields.shape, images, limits)
     dtype = _DTYPES[pixel_type]
-    expected = shape[0] * int(np.prod(wanted)) * dtype.itemsize
+    expected = images * _IMAGE_VALUES * dtype.itemsize
     if len(data) != expected:
         raise InvalidArgumentError.of(
-            "tensor.data", f"has {len(data)} bytes, but the shape {list(shape)} takes {expected}"
+            fields.data, f"has {len(data)} bytes, but the shape {list(shape)} takes {expected}"
         )
-    pixels: Pixels = np.frombuffer(data, dtype=dtype).reshape(shape)
+    pixels: Pixels = np.frombuffer(data, dtype=dtype).reshape(images, *wanted)
     if pixel_type is PixelType.FLOAT32 and not np.isfinite(pixels).all():
-        raise InvalidArgumentError.of("tensor.data", "has values that are not finite numbers")
+        raise InvalidArgumentError.of(fields.data, "has values that are not finite numbers")
     return pixels
 
 
-def _check_count(field: str, count: int, limits: InputLimits) -> None:
+def shown_shape(shape: Sequence[int]) -> str:
+    """The shape as an error tells of it, however long it is."""
+    return f"[{', '.join(map(str, shape[:_SHOWN_SIDES]))}{', ...' * (len(shape) > _SHOWN_SIDES)}]"
+
+
+def check_count(field: str, count: int, limits: InputLimits) -> None:
+    """Passes numbers of images from one to the limit.
+
+    Raises:
+        InvalidArgumentError: another number.
+    """
     if count < 1:
         raise InvalidArgumentError.of(field, "has no image: send at least one")
     if count > limits.images:

@@ -9,6 +9,7 @@
     ├── DataLossError             a file of the server's is missing or damaged
     ├── StorageError              the disk or the database takes no writes
     ├── DeadlineExceededError     the caller's deadline passed while it waited
+    ├── UnimplementedError        a part of a protocol that this server leaves out
     └── UnavailableError          the server shuts down
 
 `leadline.server.api.errors` has the one table that maps them to gRPC status.
@@ -126,6 +127,13 @@ class DeadlineExceededError(ServiceError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, reason="DEADLINE_EXCEEDED")
+
+
+class UnimplementedError(ServiceError):
+    """A part of a protocol that this server leaves out; the message says why."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, reason="NOT_SUPPORTED")
 
 
 class UnavailableError(ServiceError):

@@ -24,6 +24,7 @@ from leadline.server.errors import (
     ServiceError,
     StorageError,
     UnavailableError,
+    UnimplementedError,
 )
 
 ERROR_DOMAIN = "leadline"
@@ -78,6 +79,7 @@ _STATUS_OF: dict[type[ServiceError], tuple[grpc.StatusCode, Callable[..., Iterab
     DeadlineExceededError: (grpc.StatusCode.DEADLINE_EXCEEDED, _nothing_more),
     StorageError: (grpc.StatusCode.UNAVAILABLE, _nothing_more),
     UnavailableError: (grpc.StatusCode.UNAVAILABLE, _nothing_more),
+    UnimplementedError: (grpc.StatusCode.UNIMPLEMENTED, _nothing_more),
 }
 
 

@@ -1,0 +1,1 @@
+"""The Open Inference Protocol, so that clients of other servers work unmodified."""

@@ -1,0 +1,211 @@
+"""What the requests of the Open Inference Protocol bring: pixels or image files."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from leadline.oip.v2.open_inference_pb2 import InferParameter, ModelInferRequest
+from leadline.server.errors import InvalidArgumentError, UnimplementedError
+from leadline.server.serving.inputs import (
+    InputFields,
+    InputLimits,
+    Pixels,
+    PixelType,
+    check_count,
+    check_files,
+    decode_files,
+    read_tensor,
+    shown_shape,
+)
+
+INPUT = "images"
+DATATYPES = ("FP32", "UINT8", "BYTES")
+
+_PIXEL_TYPES = {"FP32": PixelType.FLOAT32, "UINT8": PixelType.UINT8}
+
+_SHAPE = "inputs[0].shape"
+_RAW_FIELD = "raw_input_contents[0]"
+_RAW = InputFields(files=_RAW_FIELD, shape=_SHAPE, data=_RAW_FIELD)
+
+# Raw pixels of up to so many bytes are read in some 50 microseconds.
+_QUICK_BYTES = 1 << 20
+
+# In raw contents each element of BYTES follows its length.
+_LENGTH_BYTES = 4
+
+_Tensor = ModelInferRequest.InferInputTensor
+
+
+class Reader(NamedTuple):
+    """Makes the pixels of a request.
+
+    Attributes:
+        read: the call; it raises InvalidArgumentError where the elements are
+            wrong.
+        is_quick: whether it takes some microseconds only, and else a thread.
+    """
+
+    read: Callable[[], Pixels]
+    is_quick: bool
+
+
+def reader(request: ModelInferRequest, limits: InputLimits) -> Reader:
+    """What makes the pixels of a request.
+
+    Raises:
+        InvalidArgumentError: the inputs are not the one that models have.
+        UnimplementedError: the input lies in shared memory.
+    """
+    tensor = _only_input(request)
+    pixel_type = _PIXEL_TYPES.get(tensor.datatype)
+    if pixel_type is None and tensor.datatype != "BYTES":
+        raise InvalidArgumentError.of(
+            "inputs[0].datatype",
+            f"is {tensor.datatype!r}, but {INPUT} may be {', '.join(DATATYPES)}",
+        )
+    if raw := request.raw_input_contents:
+        if len(raw) != 1 or tensor.HasField("contents"):
+            raise _contents_error(len(raw))
+        data = raw[0]
+        if pixel_type is None:
+            return Reader(partial(_decode_raw, tensor.shape, data, limits), is_quick=False)
+        read = partial(read_tensor, pixel_type, tensor.shape, data, limits, _RAW)
+        return Reader(read, is_quick=len(data) <= _QUICK_BYTES)
+    return Reader(partial(_TYPED[tensor.datatype], tensor, limits), is_quick=False)
+
+
+def refuse_shared_memory(field: str, parameters: Mapping[str, InferParameter]) -> None:
+    """Passes parameters that name no shared memory.
+
+    Raises:
+        UnimplementedError: they do.
+    """
+    for name in parameters:
+        if name.startswith("shared_memory_"):
+            raise UnimplementedError(
+                f"{field}.parameters has {name}, but this server has no shared memory: "
+                "send tensors in the message"
+            )
+
+
+def _only_input(request: ModelInferRequest) -> _Tensor:
+    inputs = request.inputs
+    if len(inputs) != 1:
+        raise InvalidArgumentError.of(
+            "inputs", f"has {len(inputs)} tensors, but models have the one input {INPUT}"
+        )
+    tensor = inputs[0]
+    if tensor.name != INPUT:
+        raise InvalidArgumentError.of(
+            "inputs[0].name", f"is {tensor.name!r}, but the input's name is {INPUT}"
+        )
+    if tensor.parameters:
+        refuse_shared_memory("inputs[0]", tensor.parameters)
+    return tensor
+
+
+def _contents_error(raw: int) -> InvalidArgumentError:
+    if raw != 1:
+        return InvalidArgumentError.of(
+            "raw_input_contents", f"has {raw} elements, but must have one for each of 1 inputs"
+        )
+    return InvalidArgumentError.of(
+        "inputs[0].contents", "is set beside raw_input_contents: send only one of them"
+    )
+
+
+def _read_floats(tensor: _Tensor, limits: InputLimits) -> Pixels:
+    values = tensor.contents.fp32_contents
+    fields = _typed_fields("fp32_contents")
+    data = np.fromiter(values, np.dtype("<f4"), len(values)).tobytes()
+    return read_tensor(PixelType.FLOAT32, tensor.shape, data, limits, fields)
+
+
+def _read_bytes(tensor: _Tensor, limits: InputLimits) -> Pixels:
+    values = tensor.contents.uint_contents
+    fields = _typed_fields("uint_contents")
+    numbers = np.fromiter(values, np.uint32, len(values))
+    if (numbers > np.iinfo(np.uint8).max).any():
+        raise InvalidArgumentError.of(fields.data, "has numbers above 255, which is no UINT8")
+    data = numbers.astype(np.uint8).tobytes()
+    return read_tensor(PixelType.UINT8, tensor.shape, data, limits, fields)
+
+
+def _read_files(tensor: _Tensor, limits: InputLimits) -> Pixels:
+    fields = _typed_fields("bytes_contents")
+    images = _files_in(tensor.shape, limits)
+    files = tensor.contents.bytes_contents
+    if len(files) != images:
+        raise InvalidArgumentError.of(
+            fields.files,
+            f"has {len(files)} elements, but the shape {shown_shape(tensor.shape)} has {images}",
+        )
+    check_files(files, limits, fields)
+    return decode_files(files, limits, fields)
+
+
+_TYPED: dict[str, Callable[[_Tensor, InputLimits], Pixels]] = {
+    "FP32": _read_floats,
+    "UINT8": _read_bytes,
+    "BYTES": _read_files,
+}
+
+
+def _typed_fields(name: str) -> InputFields:
+    field = f"inputs[0].contents.{name}"
+    return InputFields(files=field, shape=_SHAPE, data=field)
+
+
+def _decode_raw(shape: Sequence[int], data: bytes, limits: InputLimits) -> Pixels:
+    files = _split(data, _files_in(shape, limits))
+    check_files(files, limits, _RAW)
+    return decode_files(files, limits, _RAW)
+
+
+def _files_in(shape: Sequence[int], limits: InputLimits) -> int:
+    if len(shape) not in {1, 2} or list(shape[1:]) not in ([], [1]):
+        raise InvalidArgumentError.of(
+            _SHAPE,
+            f"is {shown_shape(shape)}, but image files have the shape [images] or [images, 1]",
+        )
+    check_count(_SHAPE, shape[0], limits)
+    return shape[0]
+
+
+def _split(data: bytes, count: int) -> list[bytes]:
+    files = []
+    start = 0
+    for index in range(count):
+        length = int.from_bytes(data[start : start + _LENGTH_BYTES], "little")
+        end = start + _LENGTH_BYTES + length
+        if end > len(data):
+            raise InvalidArgumentError.of(
+                _RAW_FIELD,
+                f"ends within element {index} of {count}: each must follow its length, four "
+                "bytes in little-endian order",
+            )
+        files.append(data[start + _LENGTH_BYTES : end])
+        start = end
+    if start != len(data):
+        raise InvalidArgumentError.of(
+            _RAW_FIELD, f"has {len(data) - start} bytes behind its {count} elements"
+        )
+    return files
+
+
+def parameter_number(parameters: Mapping[str, InferParameter], name: str, field: str) -> int:
+    """The whole number of a parameter.
+
+    Raises:
+        InvalidArgumentError: it is no whole number, or below 0.
+    """
+    parameter = parameters[name]
+    kind = parameter.WhichOneof("parameter_choice")
+    number = {"int64_param": parameter.int64_param, "uint64_param": parameter.uint64_param}.get(
+        kind or "", -1
+    )
+    if number < 0:
+        raise InvalidArgumentError.of(f"{field}[{name}]", "must be an int64_param, 0 or more")
+    return number

@@ -1,0 +1,140 @@
+"""The answers of the Open Inference Protocol, always with raw contents."""
+
+import functools
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+from leadline.oip.v2.open_inference_pb2 import InferParameter, ModelInferRequest, ModelInferResponse
+from numpy.typing import NDArray
+
+from leadline.server.api.oip.inputs import parameter_number, refuse_shared_memory
+from leadline.server.errors import InvalidArgumentError
+from leadline.server.serving.catalog import CheckpointRef
+from leadline.server.serving.engine import Scores
+
+OUTPUTS = ("probabilities", "logits")
+
+_CLASSIFICATION = "classification"
+
+
+class Wanted(NamedTuple):
+    """An output that is asked for.
+
+    Attributes:
+        name: one of `OUTPUTS`.
+        classes: how many of the most probable classes to name; 0 for the
+            numbers of all of them.
+    """
+
+    name: str
+    classes: int = 0
+
+
+_ALL = tuple(Wanted(name) for name in OUTPUTS)
+
+
+def wanted_outputs(request: ModelInferRequest) -> tuple[Wanted, ...]:
+    """The outputs that a request asks for, in its order; all where it names none.
+
+    Raises:
+        InvalidArgumentError: there is no such output, or one is asked for
+            twice.
+        UnimplementedError: one is to be put into shared memory.
+    """
+    if not request.outputs:
+        return _ALL
+    wanted = tuple(_wanted(index, requested) for index, requested in enumerate(request.outputs))
+    if len({output.name for output in wanted}) < len(wanted):
+        raise InvalidArgumentError.of("outputs", "names an output twice: ask for it once")
+    return wanted
+
+
+def response(
+    request: ModelInferRequest,
+    checkpoint: CheckpointRef,
+    wanted: tuple[Wanted, ...],
+    scores: Scores,
+) -> ModelInferResponse:
+    """The answer to a request."""
+    answer = ModelInferResponse()
+    answer.CopyFrom(
+        _without_contents(
+            request.model_name,
+            checkpoint.name,
+            checkpoint.epoch.weights_sha256,
+            wanted,
+            scores.logits.shape,
+        )
+    )
+    answer.id = request.id
+    for output in wanted:
+        values = scores.logits if output.name == "logits" else scores.probabilities
+        answer.raw_output_contents.append(
+            _best_classes(values, scores, output.classes, checkpoint.model.started.class_names)
+            if output.classes
+            else values.tobytes()
+        )
+    return answer
+
+
+def _wanted(index: int, requested: ModelInferRequest.InferRequestedOutputTensor) -> Wanted:
+    field = f"outputs[{index}]"
+    if requested.name not in OUTPUTS:
+        raise InvalidArgumentError.of(
+            f"{field}.name", f"is {requested.name!r}, but models have {' and '.join(OUTPUTS)}"
+        )
+    parameters = requested.parameters
+    if not parameters:
+        return Wanted(requested.name)
+    refuse_shared_memory(field, parameters)
+    if _CLASSIFICATION not in parameters:
+        return Wanted(requested.name)
+    return Wanted(
+        requested.name, parameter_number(parameters, _CLASSIFICATION, f"{field}.parameters")
+    )
+
+
+@functools.lru_cache(maxsize=1_024)
+def _without_contents(
+    model_name: str,
+    checkpoint: str,
+    weights_sha256: str,
+    wanted: tuple[Wanted, ...],
+    shape: tuple[int, int],
+) -> ModelInferResponse:
+    # What answers of the same shape by the same checkpoint share. Not to be changed.
+    images, classes = shape
+    return ModelInferResponse(
+        model_name=model_name,
+        model_version=checkpoint.rpartition("/")[2],
+        parameters={
+            "model": InferParameter(string_param=checkpoint),
+            "weights_sha256": InferParameter(string_param=weights_sha256),
+        },
+        outputs=[
+            ModelInferResponse.InferOutputTensor(
+                name=output.name,
+                datatype="BYTES" if output.classes else "FP32",
+                shape=[images, min(output.classes or classes, classes)],
+            )
+            for output in wanted
+        ],
+    )
+
+
+def _best_classes(
+    values: NDArray[np.float32], scores: Scores, classes: int, names: tuple[str, ...]
+) -> bytes:
+    # By the logits, as Predict does it: of equals the lower index is first.
+    order = np.argsort(-scores.logits, axis=1, kind="stable")[:, :classes]
+    ranked = np.take_along_axis(values, order, axis=1)
+    return _raw_strings(
+        f"{value}:{index}:{names[index]}".encode()
+        for row, indices in zip(ranked, order, strict=True)
+        for value, index in zip(row, indices, strict=True)
+    )
+
+
+def _raw_strings(strings: Iterable[bytes]) -> bytes:
+    return b"".join(len(one).to_bytes(4, "little") + one for one in strings)

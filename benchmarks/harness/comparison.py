@@ -71,11 +71,26 @@ class Measured:
     p99: list[float] = field(default_factory=list)
     """Milliseconds."""
 
-    def add(self, result: LoadResult) -> None:
+    cpu: list[float] = field(default_factory=list)
+    """Microseconds of a core for each request; what runs beside changes it little."""
+
+    def add(self, sample: "Sample") -> None:
         """Takes up a round."""
-        self.per_second.append(result.per_second)
-        self.p50.append(result.latency(50))
-        self.p99.append(result.latency(99))
+        self.per_second.append(sample.load.per_second)
+        self.p50.append(sample.load.latency(50))
+        self.p99.append(sample.load.latency(99))
+        self.cpu.append(sample.cpu)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One measurement."""
+
+    load: LoadResult
+    """What h2load saw."""
+
+    cpu: float
+    """Microseconds of a core that the server took for each request."""
 
 
 Figures = dict[Point, dict[str, Measured]]
@@ -97,9 +112,9 @@ def compare(plan: Plan, trained: Trained) -> Figures:
             for point in plan.points:
                 asked = questions(trained, point)
                 for server in servers:
-                    result = measure(server, point, asked, plan)
-                    figures[point][server.name].add(result)
-                    say(_progress(number, plan, point, server, result))
+                    sample = measure(server, point, asked, plan)
+                    figures[point][server.name].add(sample)
+                    say(f"round {number} of {plan.rounds}  {_progress(server, point, sample)}")
     return figures
 
 
@@ -132,7 +147,7 @@ def questions(trained: Trained, point: Point) -> list[Question]:
     return [Question(request(trained.model, one), trained.logits(one)) for one in images]
 
 
-def measure(server: Server, point: Point, asked: list[Question], plan: Plan) -> LoadResult:
+def measure(server: Server, point: Point, asked: list[Question], plan: Plan) -> Sample:
     """One measurement, and the checks before, beside and after it.
 
     Args:
@@ -152,17 +167,18 @@ def measure(server: Server, point: Point, asked: list[Question], plan: Plan) -> 
         warm_up_seconds=plan.warm_up_seconds,
     )
     answer_bytes = check_answers(server.target, asked, at_once=point.in_flight)
-    before = server.counts()
+    before, cpu_before = server.counts(), server.cpu_seconds()
     result = run_h2load(server.target, MODEL_INFER, asked[0].message, load, core=LOAD_CORE)
-    counted = server.counts() - before
+    cpu_seconds, counted = server.cpu_seconds() - cpu_before, server.counts() - before
     check_load(load, result, counted=counted, answer_bytes=answer_bytes)
     check_answers(server.target, asked, at_once=point.in_flight)
-    return result
+    return Sample(result, 1e6 * cpu_seconds / counted.succeeded)
 
 
-def _progress(number: int, plan: Plan, point: Point, server: Server, result: LoadResult) -> str:
+def _progress(server: Server, point: Point, sample: Sample) -> str:
+    load = sample.load
     return (
-        f"round {number} of {plan.rounds}  {point.in_flight:>3} in flight of {point.batch:>3}  "
-        f"{server.name:<18} {result.per_second:9,.1f}/s  "
-        f"p50 {result.latency(50):.2f} ms  p99 {result.latency(99):.2f} ms"
+        f"{point.in_flight:>3} in flight of {point.batch:>3}  {server.name:<18} "
+        f"{load.per_second:9,.1f}/s  p50 {load.latency(50):.2f} ms  p99 {load.latency(99):.2f} ms  "
+        f"{sample.cpu:,.0f} us of CPU"
     )

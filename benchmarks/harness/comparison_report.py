@@ -8,8 +8,8 @@ from harness.comparison import Figures, Measured, Point
 from harness.stats import Spread
 from harness.tables import table
 
-_HEADS = ("images", "in flight", "server", "requests/s", "images/s", "p50 ms", "p99 ms")
-_RATIO_HEADS = ("images", "in flight", "Leadline against", "requests/s", "p50", "p99")
+_HEADS = ("images", "in flight", "server", "requests/s", "images/s", "p50 ms", "p99 ms", "CPU us")
+_RATIO_HEADS = ("images", "in flight", "Leadline against", "requests/s", "p50", "p99", "CPU")
 
 OURS = "leadline"
 
@@ -43,6 +43,7 @@ def _rows(figures: Figures) -> Iterator[list[str]]:
                 Spread.of(images).text(),
                 Spread.of(measured.p50).text(2),
                 Spread.of(measured.p99).text(2),
+                Spread.of(measured.cpu).text(),
             ]
 
 
@@ -60,6 +61,7 @@ def _ratios(ours: Measured, theirs: Measured) -> list[str]:
         (ours.per_second, theirs.per_second),
         (ours.p50, theirs.p50),
         (ours.p99, theirs.p99),
+        (ours.cpu, theirs.cpu),
     )
     return [Spread.of_ratios(one, other).text(2) for one, other in pairs]
 

@@ -66,8 +66,8 @@ def measure_engine(trained: Trained, plan: Plan) -> EngineFigures:
                 say(f"in process, {batch:>3} images: {rate:,.0f} images/s")
             for in_flight in WIRE_IN_FLIGHT:
                 point = Point(WIRE_BATCH, in_flight)
-                result = measure(server, point, questions(trained, point), plan)
-                rate = result.per_second * WIRE_BATCH
+                sample = measure(server, point, questions(trained, point), plan)
+                rate = sample.load.per_second * WIRE_BATCH
                 figures.over_the_wire.setdefault(in_flight, []).append(rate)
                 say(f"over the wire, {in_flight} in flight: {rate:,.0f} images/s")
     return figures

@@ -16,7 +16,6 @@ from leadline.client import Client, HealthStatus, UnavailableError
 from leadline.models.checkpoints import Checkpoint, load_checkpoint
 from leadline.models.export import to_onnx
 
-_EPOCHS = 2
 _TRAINING_SECONDS = 1_800
 
 
@@ -72,8 +71,13 @@ def draw_images(count: int, *, seed: int = 1) -> Images:
     return (pixels / 127.5 - 1).astype(np.float32)
 
 
-def trained_model(*, blocks: int) -> Trained:
+def trained_model(*, blocks: int, epochs: int = 2) -> Trained:
     """A network of so many blocks, with batch norm, of the cache; trained where it is new.
+
+    Args:
+        blocks: its depth.
+        epochs: for how long it is trained. What it answers matters here, not
+            how often it is right.
 
     Raises:
         ServerError: Leadline did not start.
@@ -83,7 +87,7 @@ def trained_model(*, blocks: int) -> Trained:
     record = folder / "trained.json"
     if not record.exists():
         say(f"training a model of {blocks} blocks, once: {folder}")
-        record.write_text(json.dumps(_train(folder, blocks)))
+        record.write_text(json.dumps(_train(folder, blocks, epochs)))
     job_id, epoch = json.loads(record.read_text()).values()
     (description,) = (folder / "data" / "models" / job_id).glob(f"*/epoch-{epoch:05}.json")
     checkpoint = load_checkpoint(description.parent, epoch)
@@ -99,7 +103,7 @@ def trained_model(*, blocks: int) -> Trained:
     )
 
 
-def _train(folder: Path, blocks: int) -> dict[str, str | int]:
+def _train(folder: Path, blocks: int, epochs: int) -> dict[str, str | int]:
     """Trains a model in `folder`; returns its job's id and its best epoch."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
@@ -119,7 +123,7 @@ def _train(folder: Path, blocks: int) -> dict[str, str | int]:
                 dataset="synthetic",
                 blocks=blocks,
                 batch_norm=True,
-                epochs=_EPOCHS,
+                epochs=epochs,
                 learning_rate=0.05,
                 momentum=0.9,
             )

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
+
 from harness.checks import Counts
 from harness.infer import is_ready
 from harness.models import Trained
@@ -66,10 +68,11 @@ class Server(ABC):
     def counts(self) -> Counts:
         """How many calls of ModelInfer have ended how, by the server's own metrics."""
 
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
+    def cpu_seconds(self) -> float:
+        """The time that it and its children have had a core since they were started."""
+        server = psutil.Process(self._process.pid)
+        times = [one.cpu_times() for one in (server, *server.children(recursive=True))]
+        return float(sum(one.user + one.system for one in times))
 
     def wait_ready(self) -> None:
         """Waits until the model answers.

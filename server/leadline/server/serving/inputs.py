@@ -115,7 +115,7 @@ def read_tensor(
             float is not finite.
     """
     wanted = _IMAGE_SHAPES[pixel_type]
-    if len(shape) != len(wanted) + 1 or list(shape[1:]) != wanted:
+    if len(shape) != len(wanted) + 1 or shape[1:] != wanted:
         raise InvalidArgumentError.of(
             fields.shape,
             f"is {shown_shape(shape)}, but {pixel_type} pixels have the shape "

@@ -158,9 +158,9 @@ async def _answer(
     wanted: tuple[Wanted, ...],
     scores: Scores,
 ) -> oip.ModelInferResponse:
-    images, classes = scores.logits.shape
-    strings = sum(images * min(output.classes, classes) for output in wanted)
-    if strings <= _QUICK_STRINGS:
+    # Numbers are copied as they are; classes are named one by one.
+    is_quick = scores.logits.size <= _QUICK_STRINGS or not any(one.classes for one in wanted)
+    if is_quick:
         return response(request, checkpoint, wanted, scores)
     return await asyncio.to_thread(response, request, checkpoint, wanted, scores)
 

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-from leadline.oip.v2.open_inference_pb2 import InferParameter, ModelInferRequest, ModelInferResponse
 from numpy.typing import NDArray
 
+from leadline.oip.v2.open_inference_pb2 import InferParameter, ModelInferRequest, ModelInferResponse
 from leadline.server.api.oip.inputs import parameter_number, refuse_shared_memory
 from leadline.server.errors import InvalidArgumentError
 from leadline.server.serving.catalog import CheckpointRef
@@ -32,6 +32,8 @@ class Wanted(NamedTuple):
 
 
 _ALL = tuple(Wanted(name) for name in OUTPUTS)
+# What most requests ask for: one output, without more.
+_ALONE = {name: (Wanted(name),) for name in OUTPUTS}
 
 
 def wanted_outputs(request: ModelInferRequest) -> tuple[Wanted, ...]:
@@ -42,9 +44,13 @@ def wanted_outputs(request: ModelInferRequest) -> tuple[Wanted, ...]:
             twice.
         UnimplementedError: one is to be put into shared memory.
     """
-    if not request.outputs:
+    outputs = request.outputs
+    if not outputs:
         return _ALL
-    wanted = tuple(_wanted(index, requested) for index, requested in enumerate(request.outputs))
+    first = outputs[0]
+    if len(outputs) == 1 and first.name in _ALONE and not first.parameters:
+        return _ALONE[first.name]
+    wanted = tuple(_wanted(index, output) for index, output in enumerate(outputs))
     if len({output.name for output in wanted}) < len(wanted):
         raise InvalidArgumentError.of("outputs", "names an output twice: ask for it once")
     return wanted

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from leadline.v1.job_pb2 import JobEvent
 from leadline.v1.training_service_pb2 import TrainJobRequest
+from support.open_inference import OpenInference
 from support.servers import LiveServer
 from support.wire import Stubs, connect, tiny_spec
 
@@ -22,3 +24,21 @@ def stubs(live_server: LiveServer) -> Iterator[Stubs]:
 def trained(stubs: Stubs) -> list[JobEvent]:
     """All events of a job that has succeeded."""
     return list(stubs.training.TrainJob(TrainJobRequest(spec=tiny_spec()), timeout=60))
+
+
+@pytest.fixture(scope="session")
+def job_id(trained: list[JobEvent]) -> str:
+    """That job's id, by which the Open Inference Protocol knows its model."""
+    return trained[0].job.removeprefix("jobs/")
+
+
+@pytest.fixture
+def client(stubs: Stubs) -> OpenInference:
+    """Calls the shared server by the Open Inference Protocol."""
+    return OpenInference(stubs.channel)
+
+
+@pytest.fixture(scope="session")
+def noise() -> np.ndarray:
+    """Five images that mean nothing, uint8 [5, 32, 32, 3]."""
+    return np.random.default_rng(3).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)

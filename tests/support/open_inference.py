@@ -1,0 +1,106 @@
+"""The Open Inference Protocol as plain calls, with the project's own messages."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf import message_factory
+
+from leadline.oip.v2 import open_inference_pb2 as oip
+
+_SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+
+
+class OpenInference:
+    """Calls every method by its name, as any client of the protocol does."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._channel = channel
+
+    def call(self, name: str, request: Any, *, timeout: float = 10) -> Any:
+        """Makes a call with one answer."""
+        answer = message_factory.GetMessageClass(_SERVICE.methods_by_name[name].output_type)
+        invoke: Any = self._channel.unary_unary(
+            f"/inference.GRPCInferenceService/{name}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=answer.FromString,
+        )
+        return invoke(request, timeout=timeout)
+
+    def infer(self, request: oip.ModelInferRequest, **options: Any) -> oip.ModelInferResponse:
+        """Calls ModelInfer."""
+        response: oip.ModelInferResponse = self.call("ModelInfer", request, **options)
+        return response
+
+    def refused(self, request: oip.ModelInferRequest) -> grpc.RpcError:
+        """Calls ModelInfer, which must fail; returns the error."""
+        with pytest.raises(grpc.RpcError) as caught:
+            self.infer(request)
+        return caught.value
+
+    def stream(
+        self, requests: Iterable[oip.ModelInferRequest], *, metadata: Any = None
+    ) -> Iterator[oip.ModelStreamInferResponse]:
+        """Calls ModelStreamInfer."""
+        invoke = self._channel.stream_stream(
+            "/inference.GRPCInferenceService/ModelStreamInfer",
+            request_serializer=oip.ModelInferRequest.SerializeToString,
+            response_deserializer=oip.ModelStreamInferResponse.FromString,
+        )
+        return iter(invoke(iter(requests), timeout=30, metadata=metadata))
+
+
+def raw_request(model: str, datatype: str, images: Any, **fields: Any) -> oip.ModelInferRequest:
+    """A request with raw contents: an array of pixels, or a list of files."""
+    if isinstance(images, np.ndarray):
+        shape, data = list(images.shape), images.tobytes()
+    else:
+        shape, data = [len(images)], raw_strings(images)
+    tensor = oip.ModelInferRequest.InferInputTensor(name="images", datatype=datatype, shape=shape)
+    return oip.ModelInferRequest(
+        model_name=model, inputs=[tensor], raw_input_contents=[data], **fields
+    )
+
+
+def typed_request(
+    model: str, datatype: str, shape: Iterable[int], **contents: Any
+) -> oip.ModelInferRequest:
+    """A request with typed contents."""
+    tensor = oip.ModelInferRequest.InferInputTensor(
+        name="images",
+        datatype=datatype,
+        shape=shape,
+        contents=oip.InferTensorContents(**contents),
+    )
+    return oip.ModelInferRequest(model_name=model, inputs=[tensor])
+
+
+def raw_strings(strings: Iterable[bytes]) -> bytes:
+    """Strings as raw contents have them, each after its length."""
+    return b"".join(len(one).to_bytes(4, "little") + one for one in strings)
+
+
+def strings_in(data: bytes) -> list[bytes]:
+    """The strings in raw contents."""
+    found = []
+    while data:
+        end = 4 + int.from_bytes(data[:4], "little")
+        found.append(data[4:end])
+        data = data[end:]
+    return found
+
+
+def floats_in(response: oip.ModelInferResponse, name: str) -> np.ndarray:
+    """An output of FP32, in its shape."""
+    (index,) = [index for index, one in enumerate(response.outputs) if one.name == name]
+    output = response.outputs[index]
+    assert output.datatype == "FP32"
+    data = response.raw_output_contents[index]
+    return np.frombuffer(data, "<f4").reshape(tuple(output.shape))
+
+
+def normalised(pixels: np.ndarray) -> np.ndarray:
+    """What FP32 takes, [images, 3, 32, 32], of uint8 [images, 32, 32, 3]."""
+    return (pixels.astype(np.float32) / 127.5 - 1).transpose(0, 3, 1, 2).copy()

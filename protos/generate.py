@@ -20,17 +20,19 @@ PLUGINS = ("mypy", "mypy_grpc")
 
 
 def generate(output: Path) -> None:
-    """Writes the stubs of every `.proto` file under `output`.
+    """Writes the stubs of every `.proto` file of ours under `output`.
 
     Raises:
         RuntimeError: protoc found a mistake, which it has printed.
     """
     well_known_types = resources.files("grpc_tools") / "_proto"
-    sources = sorted(str(path) for path in PROTO_ROOT.rglob("*.proto"))
+    # What is in `third_party` is only referred to, and has its stubs elsewhere.
+    sources = sorted(str(path) for path in (PROTO_ROOT / "leadline").rglob("*.proto"))
     status = protoc.main(
         [
             "protoc",
             f"--proto_path={PROTO_ROOT}",
+            f"--proto_path={PROTO_ROOT / 'third_party'}",
             f"--proto_path={well_known_types}",
             f"--python_out={output}",
             f"--grpc_python_out={output}",

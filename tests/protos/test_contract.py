@@ -1,4 +1,8 @@
+import re
+from pathlib import Path
+
 from google.protobuf.descriptor import FieldDescriptor
+from google.rpc import status_pb2
 
 from leadline.v1 import (
     inference_service_pb2,
@@ -21,9 +25,29 @@ def test_the_services_have_the_promised_methods() -> None:
             *("TrainJob", "WatchJob", "GetJob", "ListJobs"),
             *("CancelJob", "PauseJob", "ResumeJob", "DeleteJob"),
         ],
-        "leadline.v1.InferenceService": ["Predict", "ListModels", "GetModel"],
+        "leadline.v1.InferenceService": ["Predict", "PredictStream", "ListModels", "GetModel"],
         "leadline.v1.InspectionService": ["ListMisclassified"],
     }
+
+
+def test_a_message_of_a_stream_has_an_answer_or_an_error() -> None:
+    response = inference_service_pb2.PredictStreamResponse.DESCRIPTOR
+    oneof = response.oneofs_by_name["result"]
+
+    assert {field.name: field.message_type.full_name for field in oneof.fields} == {
+        "response": "leadline.v1.PredictResponse",
+        "error": "google.rpc.Status",
+    }
+
+
+def test_the_status_that_lies_beside_the_contract_is_googles() -> None:
+    third_party = Path(__file__).parents[2] / "protos" / "third_party"
+    source = (third_party / status_pb2.DESCRIPTOR.name).read_text()
+    declared = re.findall(r"^  (?:repeated )?[\w.]+ (\w+) = (\d+);", source, re.MULTILINE)
+
+    assert declared == [
+        (field.name, str(field.number)) for field in status_pb2.Status.DESCRIPTOR.fields
+    ]
 
 
 def test_a_spec_tells_zero_from_unset() -> None:

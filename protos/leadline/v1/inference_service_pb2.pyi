@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.rpc import status_pb2 as _status_pb2
 from leadline.v1 import model_pb2 as _model_pb2
 import builtins as _builtins
 import sys
@@ -59,6 +60,7 @@ class PredictRequest(_message.Message):
     ENCODED_FIELD_NUMBER: _builtins.int
     TENSOR_FIELD_NUMBER: _builtins.int
     TOP_K_FIELD_NUMBER: _builtins.int
+    INCLUDE_LOGITS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """"models/{job_id}", which means its best epoch, or
     "models/{job_id}/epochs/{epoch}".
@@ -67,6 +69,8 @@ class PredictRequest(_message.Message):
     """How many classes to return an image, the most probable first; more than
     there are means all. 0: 1. At most 1,000.
     """
+    include_logits: _builtins.bool
+    """Whether to return the logits of each image as well."""
     @_builtins.property
     def variant(self) -> _model_pb2.Variant:
         """The best trained model of this variant."""
@@ -87,10 +91,11 @@ class PredictRequest(_message.Message):
         encoded: Global___EncodedImages | None = ...,
         tensor: Global___Tensor | None = ...,
         top_k: _builtins.int = ...,
+        include_logits: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "input", b"input", "model", b"model", "selector", b"selector", "tensor", b"tensor", "variant", b"variant"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "input", b"input", "model", b"model", "selector", b"selector", "tensor", b"tensor", "top_k", b"top_k", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "include_logits", b"include_logits", "input", b"input", "model", b"model", "selector", b"selector", "tensor", b"tensor", "top_k", b"top_k", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["encoded", "tensor"]  # noqa: Y015
     _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
@@ -102,6 +107,66 @@ class PredictRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_selector) -> _WhichOneofReturnType_selector | None: ...
 
 Global___PredictRequest: _TypeAlias = PredictRequest  # noqa: Y015
+
+@_typing.final
+class PredictStreamRequest(_message.Message):
+    """A message of a stream of images to classify."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def request(self) -> Global___PredictRequest:
+        """The images of this message, and what by; within Predict's limits. Required.
+        Each message says it anew: one stream may ask several models.
+        """
+
+    def __init__(
+        self,
+        *,
+        request: Global___PredictRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PredictStreamRequest: _TypeAlias = PredictStreamRequest  # noqa: Y015
+
+@_typing.final
+class PredictStreamResponse(_message.Message):
+    """The answer to a message of the stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def response(self) -> Global___PredictResponse:
+        """What its images were taken for."""
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """What is wrong with it. The details are those of Predict's errors; fields
+        are named as within `request`. None of the message's images is answered.
+        """
+
+    def __init__(
+        self,
+        *,
+        response: Global___PredictResponse | None = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "response", b"response", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "response", b"response", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["response", "error"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___PredictStreamResponse: _TypeAlias = PredictStreamResponse  # noqa: Y015
 
 @_typing.final
 class EncodedImages(_message.Message):
@@ -203,6 +268,7 @@ class Prediction(_message.Message):
     CLASS_NAME_FIELD_NUMBER: _builtins.int
     PROBABILITY_FIELD_NUMBER: _builtins.int
     TOP_K_FIELD_NUMBER: _builtins.int
+    LOGITS_FIELD_NUMBER: _builtins.int
     class_index: _builtins.int
     """The index of the most probable class."""
     class_name: _builtins.str
@@ -215,6 +281,12 @@ class Prediction(_message.Message):
         as `top_k` asked for.
         """
 
+    @_builtins.property
+    def logits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """What the network makes of the image before the softmax: a value a class, in
+        the order of their indices. Empty unless `include_logits` asked for it.
+        """
+
     def __init__(
         self,
         *,
@@ -222,10 +294,11 @@ class Prediction(_message.Message):
         class_name: _builtins.str = ...,
         probability: _builtins.float = ...,
         top_k: _abc.Iterable[Global___ClassScore] | None = ...,
+        logits: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_index", b"class_index", "class_name", b"class_name", "probability", b"probability", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_index", b"class_index", "class_name", b"class_name", "logits", b"logits", "probability", b"probability", "top_k", b"top_k"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -41,6 +41,11 @@ class InferenceServiceStub(object):
                 request_serializer=leadline_dot_v1_dot_inference__service__pb2.PredictRequest.SerializeToString,
                 response_deserializer=leadline_dot_v1_dot_inference__service__pb2.PredictResponse.FromString,
                 _registered_method=True)
+        self.PredictStream = channel.stream_stream(
+                '/leadline.v1.InferenceService/PredictStream',
+                request_serializer=leadline_dot_v1_dot_inference__service__pb2.PredictStreamRequest.SerializeToString,
+                response_deserializer=leadline_dot_v1_dot_inference__service__pb2.PredictStreamResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/leadline.v1.InferenceService/ListModels',
                 request_serializer=leadline_dot_v1_dot_inference__service__pb2.ListModelsRequest.SerializeToString,
@@ -69,6 +74,29 @@ class InferenceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PredictStream(self, request_iterator, context):
+        """Classifies any number of images: the n-th answer is that of the n-th
+        message, and the answers end, with OK, after the caller has ended its
+        messages and all of them are answered.
+
+        A message is answered as soon as those before it are; the caller may wait
+        for an answer before it sends more, or send ahead. The server works on a
+        few messages of a stream at a time and takes the next as an answer leaves,
+        so a caller that reads slowly is read slowly. A message that waits its turn
+        among those of other callers is never refused for it.
+
+        What is wrong with a message is its answer, and the stream goes on:
+        INVALID_ARGUMENT, NOT_FOUND and DATA_LOSS, as of Predict. What another
+        attempt may mend ends the stream, and the messages that are not answered
+        can be sent again on another: UNAVAILABLE (a shutdown too, for which the
+        messages in work are answered first), DEADLINE_EXCEEDED (of the stream),
+        RESOURCE_EXHAUSTED (a message above the limit on bytes) and INTERNAL. So
+        does a message that is none: INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """Lists models, the newest first. Errors: INVALID_ARGUMENT.
         """
@@ -90,6 +118,11 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.Predict,
                     request_deserializer=leadline_dot_v1_dot_inference__service__pb2.PredictRequest.FromString,
                     response_serializer=leadline_dot_v1_dot_inference__service__pb2.PredictResponse.SerializeToString,
+            ),
+            'PredictStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.PredictStream,
+                    request_deserializer=leadline_dot_v1_dot_inference__service__pb2.PredictStreamRequest.FromString,
+                    response_serializer=leadline_dot_v1_dot_inference__service__pb2.PredictStreamResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -130,6 +163,33 @@ class InferenceService(object):
             '/leadline.v1.InferenceService/Predict',
             leadline_dot_v1_dot_inference__service__pb2.PredictRequest.SerializeToString,
             leadline_dot_v1_dot_inference__service__pb2.PredictResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PredictStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/leadline.v1.InferenceService/PredictStream',
+            leadline_dot_v1_dot_inference__service__pb2.PredictStreamRequest.SerializeToString,
+            leadline_dot_v1_dot_inference__service__pb2.PredictStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,6 +42,25 @@ class InferenceServiceStub:
     variant is trained; RESOURCE_EXHAUSTED where too many requests are in
     flight; DEADLINE_EXCEEDED.
     """
+    PredictStream: _grpc.StreamStreamMultiCallable[_inference_service_pb2.PredictStreamRequest, _inference_service_pb2.PredictStreamResponse]
+    """Classifies any number of images: the n-th answer is that of the n-th
+    message, and the answers end, with OK, after the caller has ended its
+    messages and all of them are answered.
+
+    A message is answered as soon as those before it are; the caller may wait
+    for an answer before it sends more, or send ahead. The server works on a
+    few messages of a stream at a time and takes the next as an answer leaves,
+    so a caller that reads slowly is read slowly. A message that waits its turn
+    among those of other callers is never refused for it.
+
+    What is wrong with a message is its answer, and the stream goes on:
+    INVALID_ARGUMENT, NOT_FOUND and DATA_LOSS, as of Predict. What another
+    attempt may mend ends the stream, and the messages that are not answered
+    can be sent again on another: UNAVAILABLE (a shutdown too, for which the
+    messages in work are answered first), DEADLINE_EXCEEDED (of the stream),
+    RESOURCE_EXHAUSTED (a message above the limit on bytes) and INTERNAL. So
+    does a message that is none: INVALID_ARGUMENT.
+    """
     ListModels: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ListModelsRequest, _inference_service_pb2.ListModelsResponse]
     """Lists models, the newest first. Errors: INVALID_ARGUMENT."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.GetModelRequest, _model_pb2.Model]
@@ -59,6 +78,25 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     too large image names its index); NOT_FOUND where no such model, epoch or
     variant is trained; RESOURCE_EXHAUSTED where too many requests are in
     flight; DEADLINE_EXCEEDED.
+    """
+    PredictStream: _aio.StreamStreamMultiCallable[_inference_service_pb2.PredictStreamRequest, _inference_service_pb2.PredictStreamResponse]  # type: ignore[assignment]
+    """Classifies any number of images: the n-th answer is that of the n-th
+    message, and the answers end, with OK, after the caller has ended its
+    messages and all of them are answered.
+
+    A message is answered as soon as those before it are; the caller may wait
+    for an answer before it sends more, or send ahead. The server works on a
+    few messages of a stream at a time and takes the next as an answer leaves,
+    so a caller that reads slowly is read slowly. A message that waits its turn
+    among those of other callers is never refused for it.
+
+    What is wrong with a message is its answer, and the stream goes on:
+    INVALID_ARGUMENT, NOT_FOUND and DATA_LOSS, as of Predict. What another
+    attempt may mend ends the stream, and the messages that are not answered
+    can be sent again on another: UNAVAILABLE (a shutdown too, for which the
+    messages in work are answered first), DEADLINE_EXCEEDED (of the stream),
+    RESOURCE_EXHAUSTED (a message above the limit on bytes) and INTERNAL. So
+    does a message that is none: INVALID_ARGUMENT.
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ListModelsRequest, _inference_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists models, the newest first. Errors: INVALID_ARGUMENT."""
@@ -80,6 +118,31 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         too large image names its index); NOT_FOUND where no such model, epoch or
         variant is trained; RESOURCE_EXHAUSTED where too many requests are in
         flight; DEADLINE_EXCEEDED.
+        """
+
+    @_abc_1.abstractmethod
+    def PredictStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_inference_service_pb2.PredictStreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_inference_service_pb2.PredictStreamResponse], _abc.AsyncIterator[_inference_service_pb2.PredictStreamResponse]]:
+        """Classifies any number of images: the n-th answer is that of the n-th
+        message, and the answers end, with OK, after the caller has ended its
+        messages and all of them are answered.
+
+        A message is answered as soon as those before it are; the caller may wait
+        for an answer before it sends more, or send ahead. The server works on a
+        few messages of a stream at a time and takes the next as an answer leaves,
+        so a caller that reads slowly is read slowly. A message that waits its turn
+        among those of other callers is never refused for it.
+
+        What is wrong with a message is its answer, and the stream goes on:
+        INVALID_ARGUMENT, NOT_FOUND and DATA_LOSS, as of Predict. What another
+        attempt may mend ends the stream, and the messages that are not answered
+        can be sent again on another: UNAVAILABLE (a shutdown too, for which the
+        messages in work are answered first), DEADLINE_EXCEEDED (of the stream),
+        RESOURCE_EXHAUSTED (a message above the limit on bytes) and INTERNAL. So
+        does a message that is none: INVALID_ARGUMENT.
         """
 
     @_abc_1.abstractmethod

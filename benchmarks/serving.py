@@ -12,7 +12,7 @@ import torch
 from harness import beside_training, comparison_report, engine, overload
 from harness.checks import WrongAnswerError
 from harness.comparison import SERVERS, Plan, Point, compare
-from harness.h2load import LoadError
+from harness.h2load import LoadError, require_h2load
 from harness.models import trained_model
 from harness.processes import ServerError
 from harness.servers import PeerMissingError
@@ -51,11 +51,15 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _compare(options: argparse.Namespace) -> Result:
+    require_h2load()
+    for name in options.servers:
+        SERVERS[name].check_installed()
     figures = compare(_plan(options), trained_model(blocks=_BLOCKS))
     return comparison_report.report(figures), comparison_report.as_json(figures)
 
 
 def _engine(options: argparse.Namespace) -> Result:
+    require_h2load()
     figures = engine.measure_engine(trained_model(blocks=_BLOCKS), _plan(options))
     return engine.report(figures), engine.as_json(figures)
 

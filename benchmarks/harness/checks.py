@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import grpc
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from harness.h2load import Load, LoadResult
 from harness.infer import Logits, infer, logits, open_channel
@@ -101,10 +102,17 @@ def _ask(channel: grpc.Channel, question: Question) -> bytes:
         answer = infer(channel, question.message)
     except grpc.RpcError as error:
         raise WrongAnswerError(f"the status is not OK: {error}") from error
-    found = logits(answer)
-    if found.shape != question.expected.shape:
-        raise WrongAnswerError(f"the logits have the shape {list(found.shape)}")
-    if not np.allclose(found, question.expected, rtol=_TOLERANCE, atol=_TOLERANCE):
-        worst = float(np.abs(found - question.expected).max())
-        raise WrongAnswerError(f"a logit is wrong by {worst:g}")
+    _compare(answer, question.expected)
     return answer
+
+
+def _compare(answer: bytes, expected: Logits) -> None:
+    try:
+        found = logits(answer)
+    except (ValueError, DecodeError) as error:
+        raise WrongAnswerError(f"the answer is no answer: {error}") from error
+    if found.shape != expected.shape:
+        raise WrongAnswerError(f"the logits have the shape {list(found.shape)}")
+    if not np.allclose(found, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
+        worst = float(np.abs(found - expected).max())
+        raise WrongAnswerError(f"a logit is wrong by {worst:g}")

@@ -100,7 +100,6 @@ def compare(plan: Plan, trained: Trained) -> Figures:
     """Starts all servers, measures, and ends them.
 
     Raises:
-        PeerMissingError: one is not installed.
         ServerError: one does not start.
         WrongAnswerError: one answers otherwise than it should.
         LoadError: h2load does not do as expected.

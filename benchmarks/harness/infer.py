@@ -45,7 +45,7 @@ def logits(answer: bytes) -> Logits:
     """The logits of a serialised answer, float32 [images, classes].
 
     Raises:
-        ValueError: the answer holds something else.
+        ValueError, DecodeError: the answer holds something else.
     """
     response = ModelInferResponse.FromString(answer)
     if [output.name for output in response.outputs] != [OUTPUT]:

@@ -15,6 +15,10 @@ class LeadlineServer(Server):
     It keeps no training worker in waiting: that is no part of serving.
     """
 
+    @classmethod
+    def check_installed(cls) -> None:
+        """It always is: this program has imported it."""
+
     def _start(self) -> ServerProcess:
         return self._run(
             *(sys.executable, "-m", "leadline.server.main"),

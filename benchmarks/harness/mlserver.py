@@ -10,6 +10,7 @@ from harness.infer import OUTPUT
 from harness.processes import ServerProcess, free_port
 from harness.servers import PeerMissingError, Server
 
+_PROGRAM = cache_folder() / "mlserver" / "bin" / "mlserver"
 _RUNTIME_FOLDER = Path(__file__).parents[1] / "peers" / "mlserver"
 _MODELS_FOLDER = Path(__file__).parents[2] / "models"
 
@@ -20,13 +21,16 @@ class MLServer(Server):
     batching: ClassVar[dict[str, float]] = {}
     """Settings of adaptive batching, which MLServer leaves off unless told."""
 
-    def _start(self) -> ServerProcess:
-        program = cache_folder() / "mlserver" / "bin" / "mlserver"
-        if not program.exists():
+    @classmethod
+    def check_installed(cls) -> None:
+        """Looks for its command."""
+        if not _PROGRAM.exists():
             raise PeerMissingError("MLServer is not installed: run benchmarks/peers/setup.sh")
+
+    def _start(self) -> ServerProcess:
         self._write_settings()
         return self._run(
-            *(str(program), "start", str(self._folder)),
+            *(str(_PROGRAM), "start", str(self._folder)),
             environment={
                 "PYTHONPATH": f"{_RUNTIME_FOLDER}:{_MODELS_FOLDER}",
                 "OMP_NUM_THREADS": "1",

@@ -11,12 +11,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 import numpy as np
-
 from google.rpc import error_details_pb2, status_pb2
+
 from harness.stats import Times
 
 _DETAILS_KEY = "grpc-status-details-bin"
@@ -76,9 +76,9 @@ class Outcome:
         return np.array([(call.sent - call.due) * 1e3 for call in self.calls])
 
 
-def latencies(calls: list[Call]) -> Times:
-    """From when each call was due to its end, milliseconds."""
-    return np.array([(call.ended - call.due) * 1e3 for call in calls])
+def latencies(calls: list[Call], *, since: Literal["due", "sent"] = "due") -> Times:
+    """From when each call was due, or was sent, to its end, milliseconds."""
+    return np.array([(call.ended - getattr(call, since)) * 1e3 for call in calls])
 
 
 def run_open_loop(

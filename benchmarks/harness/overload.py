@@ -53,6 +53,9 @@ class Overload:
     """Milliseconds from when the call was due, as all that follow."""
 
     refusal_p99: float
+    refusal_p99_sent: float
+    """The same from when the call was sent, which leaves the generator's lag out."""
+
     answer_p99: float
     lag_p99: float
     """How late calls were sent, which is the generator's doing."""
@@ -93,7 +96,10 @@ def measure(trained: Trained, *, seconds: float) -> Overload:
 
 def report(found: Overload) -> str:
     """The table, each bar beside its figure."""
-    refusal = f"{found.refusal_p50:.1f} and {found.refusal_p99:.1f} ms"
+    refusal = (
+        f"{found.refusal_p50:.1f} and {found.refusal_p99:.1f} ms, "
+        f"{found.refusal_p99_sent:.1f} ms from the sending"
+    )
     recovery = (
         f"{found.recovery_answered} of {found.recovery_calls} answered, "
         f"p99 {found.recovery_p99:.1f} ms"
@@ -135,6 +141,7 @@ def _overload(
         wrong=sum(classes(call.answer) != expected for call in answered),
         refusal_p50=percentile(refusals, 50),
         refusal_p99=percentile(refusals, 99),
+        refusal_p99_sent=percentile(latencies(refused, since="sent"), 99),
         answer_p99=percentile(latencies(answered), 99),
         lag_p99=percentile(outcome.lags(), 99),
         in_flight_most=in_flight_most,

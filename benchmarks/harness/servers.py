@@ -46,9 +46,6 @@ class Server(ABC):
             folder: of its own, for its settings and its log; made here.
             core: the one core that it may use; None for all.
             flags: options beside those that it always has.
-
-        Raises:
-            PeerMissingError: it is not installed.
         """
         self.name = name
         self._trained = trained
@@ -59,6 +56,15 @@ class Server(ABC):
         self._port, self._metrics_port = free_port(), free_port()
         self.target = f"127.0.0.1:{self._port}"
         self._process = self._start()
+
+    @classmethod
+    @abstractmethod
+    def check_installed(cls) -> None:
+        """Finds out early whether it can be started.
+
+        Raises:
+            PeerMissingError: it is not installed.
+        """
 
     @abstractmethod
     def _start(self) -> ServerProcess:

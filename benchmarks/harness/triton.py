@@ -17,6 +17,7 @@ from harness.servers import PeerMissingError, Server
 _PROGRAMS = Path(__file__).parents[1] / "peers" / "triton"
 _ENVIRONMENT = cache_folder() / "triton"
 _PACKAGES = _ENVIRONMENT / "lib" / "python3.11" / "site-packages"
+_HOME = _PACKAGES / "pytriton" / "tritonserver"
 
 # The largest batch that the dynamic batcher puts together, and that a request may have.
 _MAX_BATCH = 256
@@ -41,10 +42,11 @@ class _Triton(Server):
             int(self.total("nv_inference_request_failure", model=model)),
         )
 
-    def _require(self, path: Path) -> str:
-        if not path.exists():
+    @classmethod
+    def check_installed(cls) -> None:
+        """Looks for the program that nvidia-pytriton brings."""
+        if not (_HOME / "bin" / "tritonserver").exists():
             raise PeerMissingError("Triton is not installed: run benchmarks/peers/setup.sh")
-        return str(path)
 
 
 class TritonServer(_Triton):
@@ -58,12 +60,10 @@ class TritonServer(_Triton):
     """Processes that run the model; on one core, more only take turns."""
 
     def _start(self) -> ServerProcess:
-        home = _PACKAGES / "pytriton" / "tritonserver"
-        program = self._require(home / "bin" / "tritonserver")
         self._write_repository()
-        self._write_backend(home)
+        self._write_backend()
         return self._run(
-            program,
+            str(_HOME / "bin" / "tritonserver"),
             f"--model-repository={self._folder / 'repository'}",
             f"--backend-directory={self._folder / 'backends'}",
             *("--allow-http=false", "--grpc-address=127.0.0.1", f"--grpc-port={self._port}"),
@@ -75,11 +75,11 @@ class TritonServer(_Triton):
             },
         )
 
-    def _write_backend(self, home: Path) -> None:
+    def _write_backend(self) -> None:
         """Puts the Python backend together as pytriton does, which has a stub for each Python."""
         backend = self._folder / "backends" / "python"
-        shutil.copytree(home / "backends" / "python", backend)
-        stub = home / "python_backend_stubs" / "3.11" / "triton_python_backend_stub"
+        shutil.copytree(_HOME / "backends" / "python", backend)
+        stub = _HOME / "python_backend_stubs" / "3.11" / "triton_python_backend_stub"
         shutil.copy(stub, backend)
 
     def _write_repository(self) -> None:
@@ -109,7 +109,7 @@ class BoundTritonServer(_Triton):
 
     def _start(self) -> ServerProcess:
         return self._run(
-            self._require(_ENVIRONMENT / "bin" / "python"),
+            str(_ENVIRONMENT / "bin" / "python"),
             str(_PROGRAMS / "bound.py"),
             *("--network", str(self._trained.onnx), "--model", self._trained.model),
             *("--input", INPUT, "--output", OUTPUT, "--classes", str(self._trained.classes)),

@@ -1,0 +1,33 @@
+"""A gRPC server that answers whatever a test has it answer, to every method."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import grpc
+
+Answer = Callable[[bytes, grpc.ServicerContext], bytes]
+
+
+@contextmanager
+def answering(answer: Answer) -> Iterator[str]:
+    """Serves on a socket within the context, which gives the address."""
+    server = grpc.server(ThreadPoolExecutor(2))
+    server.add_generic_rpc_handlers((_Everything(answer),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait()
+
+
+class _Everything(grpc.GenericRpcHandler):
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        del handler_call_details
+        return grpc.unary_unary_rpc_method_handler(self._answer)

@@ -20,6 +20,7 @@ from leadline.server.api.inference import InferenceServicer
 from leadline.server.api.inspection import InspectionServicer
 from leadline.server.api.interceptors import CallInterceptor
 from leadline.server.api.pages import PageTokens
+from leadline.server.api.predict import PredictHandler
 from leadline.server.api.server import GrpcServer, Servicers
 from leadline.server.api.training import TrainingServicer
 from leadline.server.artifacts import Artifacts
@@ -170,6 +171,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             finally:
                 await grpc_server.announce_stop()
                 core.feed.close()
+                servicers.inference.close()
                 await grpc_server.stop(settings.shutdown_grace_seconds)
 
 
@@ -301,12 +303,11 @@ def _servicers(core: _Core, scheduler: Scheduler, stack: AsyncExitStack) -> Serv
     return Servicers(
         training=TrainingServicer(jobs, tokens),
         inference=InferenceServicer(
-            catalog=catalog,
-            predictor=predictor,
+            handler=PredictHandler(catalog=catalog, predictor=predictor, limits=limits),
             store=core.store,
             threads=core.threads,
             tokens=tokens,
-            limits=limits,
+            max_pending_per_stream=settings.max_pending_per_stream,
         ),
         inspection=InspectionServicer(
             catalog=catalog,

@@ -128,6 +128,12 @@ class Settings(BaseSettings):
     max_pending_predictions: int = Field(
         default=256, ge=1, description="Predict calls in work at a time; more are refused."
     )
+    max_pending_per_stream: int = Field(
+        default=4,
+        ge=1,
+        le=256,
+        description="Messages of one PredictStream in work; the next is read as an answer leaves.",
+    )
     max_loaded_models: int = Field(
         default=64, ge=1, description="Checkpoints kept in memory for predictions."
     )

@@ -10,7 +10,14 @@ import psutil
 import pytest
 
 from client.cli_outcome import Leadline, Outcome
-from leadline.client import AsyncClient, AsyncTrainingJob, Client, Model
+from leadline.client import (
+    AsyncClient,
+    AsyncPredictionStream,
+    AsyncTrainingJob,
+    Client,
+    Model,
+    _retry,
+)
 from leadline.client.cli import main
 from support.servers import LiveServer, start_server
 
@@ -34,6 +41,8 @@ class Blocking:
     def _resolved(self, result: Any) -> Any:
         if inspect.iscoroutine(result):
             result = self._runner.run(result)
+        if isinstance(result, AsyncPredictionStream):
+            return BlockingStream(result, self._runner)
         if isinstance(result, AsyncIterator):
             return self._iterated(result)
         if isinstance(result, AsyncTrainingJob):
@@ -49,6 +58,25 @@ class Blocking:
                 yield item
         finally:
             self._runner.run(iterator.aclose())
+
+
+class BlockingStream(Blocking):
+    """The same of predictions that come one by one."""
+
+    def __iter__(self) -> "BlockingStream":
+        return self
+
+    def __next__(self) -> Any:
+        async def following() -> Any:
+            return await anext(self._subject, None)  # type: ignore[call-overload]
+
+        item = self._runner.run(following())
+        if item is None:
+            raise StopIteration
+        return item
+
+    def close(self) -> None:
+        self.aclose()
 
 
 class ClientFactory:
@@ -83,6 +111,13 @@ def make_client(request: pytest.FixtureRequest) -> Iterator[ClientFactory]:
 @pytest.fixture
 def client(make_client: ClientFactory, live_server: LiveServer) -> Client:
     return make_client(live_server.target)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Has the SDK come back soon after each of many cuts; gives gRPC's options for it."""
+    monkeypatch.setattr(_retry, "LAST_DELAY", 0.2)
+    return [("grpc.max_reconnect_backoff_ms", 200)]
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Images of every kind become requests of a bearable size."""
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image as Pillow
 
 from leadline.client import Images, InvalidArgumentError
-from leadline.client._images import REQUEST_BYTES, REQUEST_IMAGES, chunks
+from leadline.client._batches import CALL_LIMITS, batches, load_all, request
 from leadline.v1.inference_service_pb2 import (
     DATA_TYPE_FLOAT32,
     DATA_TYPE_UINT8,
@@ -18,10 +19,10 @@ from leadline.v1.inference_service_pb2 import (
 
 
 def requests(images: Images) -> list[PredictRequest]:
-    return [build() for build in chunks(images)]
+    return [request(load_all(batch), PredictRequest(model="models/a")) for batch in batches(images)]
 
 
-def request(images: Images) -> PredictRequest:
+def only_request(images: Images) -> PredictRequest:
     (only,) = requests(images)
     return only
 
@@ -41,25 +42,25 @@ def file(tmp_path: Path) -> Path:
 
 def test_files_are_sent_as_they_are(file: Path) -> None:
     for images in (file, str(file), file.read_bytes(), bytearray(file.read_bytes())):
-        assert list(request(images).encoded.images) == [file.read_bytes()]
+        assert list(only_request(images).encoded.images) == [file.read_bytes()]
 
 
 def test_files_paths_and_pictures_are_one_kind_and_keep_their_order(file: Path) -> None:
     picture = Pillow.new("RGB", (32, 32), (9, 0, 0))
-    sent = request([png(1), file, picture]).encoded.images
+    sent = only_request([png(1), file, picture]).encoded.images
     assert sent[0] == png(1)
     assert sent[1] == file.read_bytes()
     assert np.asarray(Pillow.open(io.BytesIO(sent[2])))[0, 0, 0] == 9
 
 
 def test_a_generator_is_taken_too() -> None:
-    assert len(request(png(i) for i in range(5)).encoded.images) == 5
+    assert len(only_request(png(i) for i in range(5)).encoded.images) == 5
 
 
 def test_pixels_are_sent_row_by_row() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     for images in (pixels, list(pixels), [pixels[:2], pixels[2]], np.asfortranarray(pixels)):
-        tensor = request(images).tensor
+        tensor = only_request(images).tensor
         assert tensor.data_type == DATA_TYPE_UINT8
         assert list(tensor.shape) == [3, 32, 32, 3]
         assert tensor.data == pixels.tobytes()
@@ -68,7 +69,7 @@ def test_pixels_are_sent_row_by_row() -> None:
 def test_floats_are_sent_little_endian() -> None:
     values = np.linspace(-1, 1, 2 * 3 * 32 * 32, dtype=np.float32).reshape(2, 3, 32, 32)
     for images in (values, values.astype(">f4"), values[::-1][::-1]):
-        tensor = request(images).tensor
+        tensor = only_request(images).tensor
         assert tensor.data_type == DATA_TYPE_FLOAT32
         assert list(tensor.shape) == [2, 3, 32, 32]
         assert tensor.data == values.astype("<f4").tobytes()
@@ -80,7 +81,7 @@ def test_arrays_of_other_libraries_are_taken() -> None:
             del dtype, copy
             return np.zeros((32, 32, 3), np.uint8)
 
-    assert list(request(Foreign()).tensor.shape) == [1, 32, 32, 3]
+    assert list(only_request(Foreign()).tensor.shape) == [1, 32, 32, 3]
 
 
 @pytest.mark.parametrize(
@@ -102,11 +103,23 @@ def test_an_array_of_another_shape_or_type_is_refused(array: Any) -> None:
     assert caught.value.violations[0].field == "images[1]"
 
 
-def test_kinds_are_never_mixed() -> None:
-    with pytest.raises(InvalidArgumentError, match="float32 pixels and uint8 pixels"):
-        requests([np.zeros((32, 32, 3), np.uint8), np.zeros((3, 32, 32), np.float32)])
-    with pytest.raises(InvalidArgumentError, match="image files and uint8 pixels"):
-        requests([np.zeros((32, 32, 3), np.uint8), png()])
+def test_kinds_may_be_mixed_and_each_has_requests_of_its_own() -> None:
+    pixels = np.full((32, 32, 3), 7, np.uint8)
+    floats = np.full((3, 32, 32), 0.5, np.float32)
+    sent = requests([png(1), png(2), pixels, pixels, floats, png(3)])
+    assert [one.WhichOneof("input") for one in sent] == ["encoded", "tensor", "tensor", "encoded"]
+    assert list(sent[0].encoded.images) == [png(1), png(2)]
+    assert sent[1].tensor.data == pixels.tobytes() * 2
+    assert sent[2].tensor.data == floats.tobytes()
+    assert list(sent[3].encoded.images) == [png(3)]
+
+
+def test_a_float_that_is_no_number_is_refused_by_its_image() -> None:
+    values = np.zeros((3, 3, 32, 32), np.float32)
+    values[1, 2, 3, 4] = np.nan
+    with pytest.raises(InvalidArgumentError, match="not finite") as caught:
+        requests([png(), values])
+    assert caught.value.violations[0].field == "images[2]"
 
 
 @pytest.mark.parametrize("images", [[], (), np.zeros((0, 32, 32, 3), np.uint8)])
@@ -123,9 +136,16 @@ def test_what_is_no_image_is_refused(images: Any) -> None:
 
 def test_a_missing_file_is_noticed_before_anything_is_sent(file: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        chunks([file, file.with_name("missing.png")])
+        batches([file, file.with_name("missing.png")])
     with pytest.raises(IsADirectoryError):
-        chunks([file.parent])
+        batches([file.parent])
+
+
+def test_what_is_no_regular_file_is_refused_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="no regular file"):
+        batches([pipe])
 
 
 def test_a_picture_that_png_cannot_hold_is_refused() -> None:
@@ -138,13 +158,13 @@ def test_an_image_that_fits_no_request_is_refused_at_once(tmp_path: Path) -> Non
     with enormous.open("wb") as stream:
         stream.truncate(65 * 1024 * 1024)
     with pytest.raises(InvalidArgumentError, match="more than fit a request"):
-        chunks([png(), enormous])
+        batches([png(), enormous])
 
 
 def test_many_images_make_several_requests() -> None:
-    images = [png(i % 256) for i in range(2 * REQUEST_IMAGES + 1)]
+    images = [png(i % 256) for i in range(2 * CALL_LIMITS.images + 1)]
     sent = requests(images)
-    assert [len(one.encoded.images) for one in sent] == [REQUEST_IMAGES, REQUEST_IMAGES, 1]
+    assert [len(one.encoded.images) for one in sent] == [CALL_LIMITS.images, CALL_LIMITS.images, 1]
     assert [image for one in sent for image in one.encoded.images] == images
 
 
@@ -159,4 +179,4 @@ def test_large_images_make_several_requests() -> None:
     large = bytes(3 * 1024 * 1024)
     sent = requests([large, large, large, bytes(20 * 1024 * 1024), large])
     assert [len(one.encoded.images) for one in sent] == [2, 1, 1, 1]
-    assert sum(one.ByteSize() > REQUEST_BYTES for one in sent) == 1
+    assert sum(one.ByteSize() > CALL_LIMITS.bytes for one in sent) == 1

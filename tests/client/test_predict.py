@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from leadline.client import Client, InvalidArgumentError, Model, NotFoundError, Predictions, _images
+from leadline.client import (
+    Client,
+    InvalidArgumentError,
+    Model,
+    NotFoundError,
+    Predictions,
+    _batches,
+)
+from leadline.client._batches import BatchLimits
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +97,7 @@ def test_requests_after_the_first_are_answered_by_the_same_checkpoint(
     client: Client, model: Model, test_images: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = client.predict(test_images, model=model.name)
-    monkeypatch.setattr(_images, "REQUEST_IMAGES", 7)
+    monkeypatch.setattr(_batches, "CALL_LIMITS", BatchLimits(images=7, bytes=1 << 20))
     divided = client.predict(test_images, model=model.name)
     assert divided.class_indices == whole.class_indices
     assert divided.model == whole.model
@@ -98,7 +106,7 @@ def test_requests_after_the_first_are_answered_by_the_same_checkpoint(
 def test_a_corrupt_image_is_named_by_its_place_among_all(
     client: Client, model: Model, test_images: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_images, "REQUEST_IMAGES", 4)
+    monkeypatch.setattr(_batches, "CALL_LIMITS", BatchLimits(images=4, bytes=1 << 20))
     images: list[Path | bytes] = [*test_images[:9], b"no image", test_images[10]]
     with pytest.raises(InvalidArgumentError) as caught:
         client.predict(images, model=model.name)

@@ -2,70 +2,17 @@
 
 import random
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 
 import pytest
 
-from leadline.client import Client, JobState, Model, _retry
+from client.cutting_proxy import CuttingProxy
+from leadline.client import Client, JobState, Model
 from support.servers import LiveServer, ServerFactory
 
 MakeClient = Callable[..., Client]
 
 CUTS = 20
-
-
-class CuttingProxy:
-    """Passes TCP on, and cuts each of its first connections after so many bytes of the server's."""
-
-    def __init__(self, target: str, limits: list[int]) -> None:
-        self._upstream = target.rsplit(":", 1)
-        self._limits = iter(limits)
-        self.cuts = 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.target = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        # Closing alone does not wake a thread that accepts.
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                server = socket.create_connection((self._upstream[0], int(self._upstream[1])))
-                limit = next(self._limits, None)
-                for arguments in ((client, server, None), (server, client, limit)):
-                    threading.Thread(target=self._pass_on, args=arguments, daemon=True).start()
-
-    def _pass_on(
-        self, source: socket.socket, destination: socket.socket, limit: int | None
-    ) -> None:
-        with suppress(OSError):
-            while limit is None or limit > 0:
-                data = source.recv(65_536 if limit is None else min(limit, 65_536))
-                if not data:
-                    break
-                destination.sendall(data)
-                if limit is not None:
-                    limit -= len(data)
-            if limit == 0:
-                self.cuts += 1
-        for end in (source, destination):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Has the SDK come back soon after each of many cuts; gives gRPC's options for it."""
-    monkeypatch.setattr(_retry, "LAST_DELAY", 0.2)
-    return [("grpc.max_reconnect_backoff_ms", 200)]
 
 
 @pytest.fixture(params=[1, 2])

@@ -19,6 +19,7 @@ handle. Errors are drawn as a tree in `LeadlineError`'s module.
 
 from leadline.client._async.client import AsyncClient
 from leadline.client._async.job import AsyncTrainingJob
+from leadline.client._async.predict_stream import AsyncPredictionStream
 from leadline.client._error_details import ErrorDetails, Violation
 from leadline.client._errors import (
     AbortedError,
@@ -47,9 +48,10 @@ from leadline.client._errors import (
 )
 from leadline.client._health import HealthStatus
 from leadline.client._images import Image, Images
-from leadline.client._predictions import Predictions
+from leadline.client._predictions import ImageFailure, Predictions
 from leadline.client._sync.client import Client
 from leadline.client._sync.job import TrainingJob
+from leadline.client._sync.predict_stream import PredictionStream
 from leadline.v1.inference_service_pb2 import ClassScore, Prediction
 from leadline.v1.inspection_service_pb2 import (
     ClassCount,
@@ -77,6 +79,7 @@ __all__ = [
     "AbortedError",
     "AlreadyExistsError",
     "AsyncClient",
+    "AsyncPredictionStream",
     "AsyncTrainingJob",
     "CancelledError",
     "ClassCount",
@@ -93,6 +96,7 @@ __all__ = [
     "Grouping",
     "HealthStatus",
     "Image",
+    "ImageFailure",
     "Images",
     "InternalError",
     "InvalidArgumentError",
@@ -116,6 +120,7 @@ __all__ = [
     "OutOfRangeError",
     "PermissionDeniedError",
     "Prediction",
+    "PredictionStream",
     "Predictions",
     "ResourceExhaustedError",
     "Retention",

@@ -50,11 +50,12 @@ def decode_details(trailing_metadata: Iterable[Metadatum] | None) -> ErrorDetail
     """The details in a call's trailing metadata."""
     for key, value in trailing_metadata or ():
         if key == STATUS_KEY and isinstance(value, bytes):
-            return _decode_status(value)
+            return decode_status(value)
     return NO_DETAILS
 
 
-def _decode_status(value: bytes) -> ErrorDetails:
+def decode_status(value: bytes) -> ErrorDetails:
+    """The details in a serialized `google.rpc.Status`."""
     # Loaded where an error needs them: most programs never meet one.
     from google.rpc import error_details_pb2, status_pb2  # noqa: PLC0415
 

@@ -7,8 +7,22 @@ from typing import Protocol, cast
 
 import grpc
 
-from leadline.client._error_details import Metadatum, decode_details
+from leadline.client._error_details import Metadatum, decode_details, decode_status
 from leadline.client._errors import STATUS_ERRORS, RpcError, UnknownError
+
+_ERRORS_BY_NUMBER = {code.value[0]: error for code, error in STATUS_ERRORS.items()}
+
+
+class Status(Protocol):
+    """A `google.rpc.Status`, which has no types of its own."""
+
+    @property
+    def code(self) -> int: ...
+
+    @property
+    def message(self) -> str: ...
+
+    def SerializeToString(self) -> bytes: ...  # noqa: N802 - protobuf's name
 
 
 class Closeable(Protocol):
@@ -45,6 +59,12 @@ def from_grpc(error: grpc.RpcError) -> RpcError:
     """The SDK's exception for one of grpc's."""
     kind = STATUS_ERRORS.get(error.code(), UnknownError)
     return kind(error.details() or "", decode_details(_trailing_metadata(error)))
+
+
+def from_status(status: Status) -> RpcError:
+    """The SDK's exception for an error that came in a message."""
+    kind = _ERRORS_BY_NUMBER.get(status.code, UnknownError)
+    return kind(status.message, decode_status(status.SerializeToString()))
 
 
 def _trailing_metadata(error: grpc.RpcError) -> Iterable[Metadatum] | None:

@@ -1,10 +1,14 @@
 """Errors about one image of many, told in the caller's count."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 from leadline.client._error_details import Violation
-from leadline.client._errors import InvalidArgumentError
+from leadline.client._errors import InvalidArgumentError, ResourceExhaustedError, RpcError
+
+# Where a server says that a request has too many images.
+_COUNTED = frozenset({"encoded.images", "tensor.shape"})
 
 _IMAGE = re.compile(r"^(?:encoded\.)?images\[(\d+)\]")
 
@@ -15,20 +19,37 @@ def image_index(violation: Violation) -> int | None:
     return int(match.group(1)) if match else None
 
 
+def is_too_large(error: RpcError) -> bool:
+    """Whether gRPC itself refused a message for its size: a server would give a reason."""
+    return isinstance(error, ResourceExhaustedError) and not error.reason
+
+
+def is_too_much(error: RpcError) -> bool:
+    """Whether fewer images in a request would help."""
+    if isinstance(error, InvalidArgumentError):
+        return any(violation.field in _COUNTED for violation in error.violations)
+    return is_too_large(error)
+
+
 def shifted(error: InvalidArgumentError, offset: int) -> InvalidArgumentError:
     """The error with the indices of images counted over all requests of a call.
 
     The server counts them from the first of a request, and knows of no other.
     """
-    violations = tuple(_shifted(violation, offset) for violation in error.violations)
+    return renamed(error, lambda index: f"images[{index + offset}]")
+
+
+def renamed(error: InvalidArgumentError, name: Callable[[int], str]) -> InvalidArgumentError:
+    """The error with the names of images, in its text too, where it has their indices."""
+    violations = tuple(_renamed(violation, name) for violation in error.violations)
     if violations == error.violations:
         return error
     summary = "; ".join(f"{one.field}: {one.description}" for one in violations)
     return InvalidArgumentError(summary, replace(error.details, violations=violations))
 
 
-def _shifted(violation: Violation, offset: int) -> Violation:
+def _renamed(violation: Violation, name: Callable[[int], str]) -> Violation:
     index = image_index(violation)
     if index is None:
         return violation
-    return violation._replace(field=_IMAGE.sub(f"images[{index + offset}]", violation.field))
+    return violation._replace(field=_IMAGE.sub(lambda _: name(index), violation.field))

@@ -1,22 +1,24 @@
-"""What callers have as images, made into requests of a bearable size.
+"""What callers have as images, one by one and ready to be sent.
 
 Three kinds can be sent: image files (PNG or JPEG), uint8 pixels and float32
-pixels that are already normalised. One call sends one kind: pixels in [0, 255]
-beside pixels in [-1, 1] would be a mistake that no error ever shows.
+pixels that are already normalised. A request has one kind; which one an image
+is of is told by its type alone, so a call may mix them.
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import stat
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from enum import Enum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias, runtime_checkable
 
 from leadline.client._channel import MAX_MESSAGE_BYTES
-from leadline.client._errors import invalid
-from leadline.v1 import inference_service_pb2 as pb
+from leadline.client._errors import InvalidArgumentError, invalid
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,15 +46,8 @@ Image: TypeAlias = (
 )
 Images: TypeAlias = Image | Iterable[Image]
 
-REQUEST_BYTES = 8 * 1024 * 1024
-REQUEST_IMAGES = 1024
-
 # What else is in a message beside its images.
 _LARGEST_IMAGE = MAX_MESSAGE_BYTES - 64 * 1024
-
-_ENCODED = "image files"
-_UINT8 = "uint8 pixels"
-_FLOAT32 = "float32 pixels"
 
 _SHAPES = (
     "wanted: uint8 [32, 32, 3] or [images, 32, 32, 3] (RGB, 0 to 255), or float32 [3, 32, 32] or "
@@ -60,104 +55,82 @@ _SHAPES = (
 )
 
 
+class Kind(Enum):
+    """What can be sent in one request."""
+
+    ENCODED = "image files"
+    UINT8 = "uint8 pixels"
+    FLOAT32 = "float32 pixels"
+
+
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """One image or an array of them, not yet loaded where it is a file.
+class LoadableImage:
+    """One image, not yet loaded where it is a file.
 
     Attributes:
-        kind: what it can be sent together with.
-        sizes: bytes of each of its images.
-        load: the bytes of its images from a first up to a last, one after the other.
+        index: its place among all the images of a call, 0 for the first.
+        kind: what it can be sent together with; None for one that cannot be
+            loaded, which is as good in any company.
+        size: its bytes.
+        load: the bytes to send; raises OSError or InvalidArgumentError.
     """
 
-    kind: str
-    sizes: Sequence[int]
-    load: Callable[[int, int], bytes]
+    index: int
+    kind: Kind | None
+    size: int
+    load: Callable[[], bytes]
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A run of images of one source: those from `first` up to `last`."""
+class Source:
+    """What a caller gave as one: an image, or an array of them.
 
-    source: Source
-    first: int
-    last: int
+    Attributes:
+        count: how many images it has.
+        images: the images, to be gone through once.
+    """
+
+    count: int
+    images: Iterator[LoadableImage]
 
 
-def chunks(images: Images) -> Iterator[Callable[[], pb.PredictRequest]]:
-    """The requests that the images make, in order, each of which is built when it is called.
-
-    Files are read one request at a time; that they are there is checked first.
+def listed(images: Images) -> Iterable[Image]:
+    """The images of a call, of which there may be but one.
 
     Raises:
-        InvalidArgumentError: there is no image, one is too large to be sent,
-            an array has another shape or type, or kinds are mixed.
-        OSError: a file is not there.
+        InvalidArgumentError: they can be no images.
     """
-    sources = [_source(image, f"images[{i}]") for i, image in enumerate(_listed(images))]
-    if not any(source.sizes for source in sources):
-        raise invalid("images", "there are none")
-    kinds = {source.kind for source in sources}
-    if len(kinds) > 1:
-        raise invalid("images", f"{' and '.join(sorted(kinds))} in one call: use a call for each")
-    return _chunked(sources)
-
-
-def _listed(images: Images) -> list[Image]:
     if isinstance(images, str | os.PathLike | bytes | bytearray | memoryview):
         return [images]
     if isinstance(images, SupportsArray | SupportsSave):
         return [images]
     if isinstance(images, Iterable):
-        return list(images)
+        return images
     raise invalid("images", f"cannot be made from {type(images).__name__}")
 
 
-def _chunked(sources: Iterable[Source]) -> Iterator[Callable[[], pb.PredictRequest]]:
-    pieces: list[Piece] = []
-    count = size = 0
-    for source in sources:
-        first = 0
-        for i, image_size in enumerate(source.sizes):
-            if count and (count == REQUEST_IMAGES or size + image_size > REQUEST_BYTES):
-                yield _builder([*pieces, Piece(source, first, i)])
-                pieces, first, count, size = [], i, 0, 0
-            count += 1
-            size += image_size
-        pieces.append(Piece(source, first, len(source.sizes)))
-    yield _builder(pieces)
+def source(image: object, index: int) -> Source:
+    """The images in what a caller gave as one.
 
+    Args:
+        image: what the caller gave.
+        index: the place of its first image among all of the call.
 
-def _builder(pieces: Sequence[Piece]) -> Callable[[], pb.PredictRequest]:
-    pieces = [piece for piece in pieces if piece.first < piece.last]
-    return lambda: _request(pieces)
-
-
-def _request(pieces: Sequence[Piece]) -> pb.PredictRequest:
-    loaded = [piece.source.load(piece.first, piece.last) for piece in pieces]
-    kind = pieces[0].source.kind
-    if kind == _ENCODED:
-        return pb.PredictRequest(encoded=pb.EncodedImages(images=loaded))
-    count = sum(piece.last - piece.first for piece in pieces)
-    tensor = pb.Tensor(data=b"".join(loaded))
-    if kind == _UINT8:
-        tensor.data_type = pb.DATA_TYPE_UINT8
-        tensor.shape.extend((count, 32, 32, 3))
-    else:
-        tensor.data_type = pb.DATA_TYPE_FLOAT32
-        tensor.shape.extend((count, 3, 32, 32))
-    return pb.PredictRequest(tensor=tensor)
-
-
-def _source(image: object, field: str) -> Source:
+    Raises:
+        InvalidArgumentError: it is no image, is too large to be sent, or is an
+            array of another shape or type.
+        OSError: it is a file that is not there, or is none.
+    """
+    field = f"images[{index}]"
     if isinstance(image, str | os.PathLike):
-        return _file(Path(image), field)
+        return _single(_file(Path(image), index))
     if isinstance(image, bytes | bytearray | memoryview):
-        return _encoded(bytes(image), field)
+        return _single(_encoded(bytes(image), index))
     if isinstance(image, SupportsSave):
-        return _encoded(_saved(image, field), field)
+        return _single(_encoded(_saved(image, field), index))
     if isinstance(image, SupportsArray):
-        return _array(image, field)
+        array = _normal_form(_as_numpy(image, field), field)
+        return Source(len(array), _rows(array, index))
     raise invalid(
         field,
         f"a {type(image).__name__} is no image: give a path, the bytes of a PNG or JPEG file, "
@@ -165,17 +138,33 @@ def _source(image: object, field: str) -> Source:
     )
 
 
-def _file(path: Path, field: str) -> Source:
-    if path.is_dir():
+def unloadable(error: OSError | InvalidArgumentError, index: int) -> Source:
+    """What stands for an image that is found out before it is loaded."""
+
+    def load() -> NoReturn:
+        raise error
+
+    return _single(LoadableImage(index=index, kind=None, size=0, load=load))
+
+
+def _single(image: LoadableImage) -> Source:
+    return Source(1, iter((image,)))
+
+
+def _file(path: Path, index: int) -> LoadableImage:
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(f"{path} is a folder: give the images in it")
-    size = path.stat().st_size
-    _check_size(size, field)
-    return Source(kind=_ENCODED, sizes=[size], load=lambda _first, _last: path.read_bytes())
+    if not stat.S_ISREG(status.st_mode):
+        # Whoever opens a pipe waits for a writer, who may never come.
+        raise OSError(f"{path} is no regular file: read it yourself, and give its bytes")
+    _check_size(status.st_size, f"images[{index}]")
+    return LoadableImage(index=index, kind=Kind.ENCODED, size=status.st_size, load=path.read_bytes)
 
 
-def _encoded(data: bytes, field: str) -> Source:
-    _check_size(len(data), field)
-    return Source(kind=_ENCODED, sizes=[len(data)], load=lambda _first, _last: data)
+def _encoded(data: bytes, index: int) -> LoadableImage:
+    _check_size(len(data), f"images[{index}]")
+    return LoadableImage(index=index, kind=Kind.ENCODED, size=len(data), load=lambda: data)
 
 
 def _check_size(size: int, field: str) -> None:
@@ -193,15 +182,20 @@ def _saved(image: SupportsSave, field: str) -> bytes:
     return buffer.getvalue()
 
 
-def _array(image: SupportsArray, field: str) -> Source:
-    array = _normal_form(_as_numpy(image, field), field)
-    image_bytes = array[:1].nbytes
+def _rows(array: np.ndarray[Any, Any], first: int) -> Iterator[LoadableImage]:
+    kind = Kind.UINT8 if array.dtype.kind == "u" else Kind.FLOAT32
+    for index, row in enumerate(array, start=first):
+        load = row.tobytes if kind is Kind.UINT8 else partial(_finite_bytes, row, index)
+        yield LoadableImage(index=index, kind=kind, size=row.nbytes, load=load)
 
-    def load(first: int, last: int) -> bytes:
-        return array[first:last].tobytes()
 
-    kind = _UINT8 if array.dtype.kind == "u" else _FLOAT32
-    return Source(kind=kind, sizes=[image_bytes] * len(array), load=load)
+def _finite_bytes(row: np.ndarray[Any, Any], index: int) -> bytes:
+    import numpy as np  # noqa: PLC0415 - only those who send arrays wait for it
+
+    # The server refuses them too, but a whole request of them.
+    if not np.isfinite(row).all():
+        raise invalid(f"images[{index}]", "has values that are not finite numbers")
+    return row.tobytes()
 
 
 def _as_numpy(image: SupportsArray, field: str) -> np.ndarray[Any, Any]:

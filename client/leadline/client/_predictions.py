@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import overload
 
+from leadline.client._errors import InvalidArgumentError
 from leadline.v1.inference_service_pb2 import Prediction
 
 
@@ -42,3 +43,22 @@ class Predictions(Sequence[Prediction]):
     def class_names(self) -> list[str]:
         """The name of each image's most probable class."""
         return [prediction.class_name for prediction in self.predictions]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFailure:
+    """What `predict_stream` has in the place of an image that cannot be classified.
+
+    Attributes:
+        index: the image's place in the stream, 0 for the first.
+        error: why: its file cannot be read (OSError), or it is no image that
+            can be classified (InvalidArgumentError).
+    """
+
+    index: int
+    error: OSError | InvalidArgumentError
+
+    def __str__(self) -> str:
+        if isinstance(self.error, OSError):
+            return self.error.strerror or str(self.error)
+        return "; ".join(one.description for one in self.error.violations) or str(self.error)

@@ -11,7 +11,7 @@ from leadline.client._names import model_name
 from leadline.v1.inference_service_pb2 import PredictRequest
 from leadline.v1.inspection_service_pb2 import Grouping, ListMisclassifiedRequest
 from leadline.v1.job_pb2 import JobState
-from leadline.v1.model_pb2 import Variant
+from leadline.v1.model_pb2 import Model, ModelEpoch, Variant
 from leadline.v1.training_spec_pb2 import Optimizer, TrainingSpec
 
 OptimizerLike: TypeAlias = Optimizer.ValueType | str
@@ -19,6 +19,9 @@ OptimizerLike: TypeAlias = Optimizer.ValueType | str
 
 JobStateLike: TypeAlias = JobState.ValueType | str
 """A value of `JobState`, or its name in any case, with or without the prefix: "running"."""
+
+ModelLike: TypeAlias = str | Model | ModelEpoch
+"""A model or one of its epochs, or its name or bare ID."""
 
 GroupingLike: TypeAlias = Grouping.ValueType | str
 """A value of `Grouping`, or its name in any case, with or without the prefix: "true_class"."""
@@ -77,7 +80,7 @@ def set_field(message: Message, field: str, value: object, *, path: str) -> None
 def select(
     request: Selecting,
     *,
-    model: str | None,
+    model: ModelLike | None,
     variant: Variant | None,
     dataset: str | None,
     blocks: int | None,
@@ -92,7 +95,7 @@ def select(
     if (model is None) == (variant is None):
         raise invalid("selector", "name either a model or a variant (dataset, blocks, batch_norm)")
     if model is not None:
-        request.model = model_name(model)
+        request.model = model_name(model if isinstance(model, str) else model.name)
     if variant is not None:
         request.variant.CopyFrom(variant)
     return request

@@ -5,15 +5,18 @@ where the asynchronous code has the first.
 """
 
 import asyncio
+import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, Self, TypeAlias, TypeVar
 
 import grpc
 
 from leadline.client._errors import DeadlineExceededError
+from leadline.client._images import Image, Images, listed
+from leadline.v1.inference_service_pb2 import PredictStreamResponse
 from leadline.v1.job_pb2 import JobEvent
 
 T = TypeVar("T")
@@ -51,6 +54,25 @@ class AsyncEventCall(Cancellable, Protocol):
     """A stream of events of the asynchronous client."""
 
     def __aiter__(self) -> AsyncIterator[JobEvent]: ...
+
+
+class AnswerCall(Cancellable, Protocol):
+    """A stream of answers of the synchronous client."""
+
+    def __iter__(self) -> Iterator[PredictStreamResponse]: ...
+
+
+class AsyncAnswerCall(Cancellable, Protocol):
+    """A stream of answers of the asynchronous client."""
+
+    def __aiter__(self) -> AsyncIterator[PredictStreamResponse]: ...
+
+
+ImageStream: TypeAlias = Images
+"""Images of a call of the synchronous client, which may be gone through as they come."""
+
+AsyncImageStream: TypeAlias = Images | AsyncIterable[Image]
+"""Images of a call of the asynchronous client, which may be gone through as they come."""
 
 
 class _Timer:
@@ -130,3 +152,79 @@ async def async_run(function: Callable[[], T]) -> T:
 def run(function: Callable[[], T]) -> T:
     """The result of a function that reads files."""
     return function()
+
+
+async def async_each(images: AsyncImageStream) -> AsyncIterator[Image]:
+    """The images one by one.
+
+    Raises:
+        InvalidArgumentError: they can be no images.
+    """
+    if isinstance(images, AsyncIterable):
+        async for image in images:
+            yield image
+    else:
+        for image in listed(images):
+            yield image
+
+
+def each(images: ImageStream) -> Iterator[Image]:
+    """The images one by one.
+
+    Raises:
+        InvalidArgumentError: they can be no images.
+    """
+    yield from listed(images)
+
+
+class AsyncOutbox(Generic[T]):
+    """Messages on their way out: grpc takes them from here, in a task of its own."""
+
+    def __init__(self) -> None:
+        self._messages: asyncio.Queue[tuple[T] | None] = asyncio.Queue()
+
+    def put(self, message: T) -> None:
+        """Has a message sent after those before it."""
+        self._messages.put_nowait((message,))
+
+    def close(self) -> None:
+        """Says that there are no more."""
+        self._messages.put_nowait(None)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        """The next message to send."""
+        message = await self._messages.get()
+        if message is None:
+            raise StopAsyncIteration
+        return message[0]
+
+
+class Outbox(Generic[T]):
+    """Messages on their way out: grpc takes them from here, in a thread of its own.
+
+    The thread waits here, cancelled call or not: close what is no longer used.
+    """
+
+    def __init__(self) -> None:
+        self._messages: queue.SimpleQueue[tuple[T] | None] = queue.SimpleQueue()
+
+    def put(self, message: T) -> None:
+        """Has a message sent after those before it."""
+        self._messages.put((message,))
+
+    def close(self) -> None:
+        """Says that there are no more."""
+        self._messages.put(None)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T:
+        """The next message to send."""
+        message = self._messages.get()
+        if message is None:
+            raise StopIteration
+        return message[0]

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 from leadline.client._async.connection import AsyncConnection
 from leadline.client._async.deletion import delete
+from leadline.client._async.job_predictions import AsyncJobPredictions
 from leadline.client._async.stream import AsyncEventStream
 from leadline.client._deadline import Deadline
 from leadline.client._errors import JobCancelledError, JobFailedError, RpcError
@@ -19,8 +20,8 @@ from leadline.v1.training_service_pb2 import (
 )
 
 
-class AsyncTrainingJob:
-    """A job on the server, to be followed, waited for, paused or cancelled.
+class AsyncTrainingJob(AsyncJobPredictions):
+    """A job on the server, to be followed, waited for, paused, cancelled or asked.
 
     The job goes on whatever becomes of the handle: it ends when it has
     finished, or when somebody cancels it. A pause is no end: those who follow

@@ -1,9 +1,14 @@
 """Predicting any number of images, request by request."""
 
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+
 from leadline.client._async.connection import AsyncConnection
-from leadline.client._errors import InvalidArgumentError
-from leadline.client._image_errors import shifted
-from leadline.client._images import Images, chunks
+from leadline.client._batches import LoadedImage, batches, load_all, request
+from leadline.client._errors import InvalidArgumentError, RpcError
+from leadline.client._image_errors import is_too_much, shifted
+from leadline.client._images import Images
 from leadline.client._predictions import Predictions
 from leadline.client._runtime import async_run
 from leadline.v1.inference_service_pb2 import Prediction, PredictRequest, PredictResponse
@@ -15,19 +20,38 @@ async def predict(
     """The predictions, all of them by the checkpoint that answered the first request."""
     predictions: list[Prediction] = []
     response = PredictResponse()
-    for load in chunks(images):
-        request = await async_run(load)
-        request.MergeFrom(selector)
-        if response.model:
+    for batch in batches(images):
+        waiting: deque[Sequence[LoadedImage]] = deque([await async_run(partial(load_all, batch))])
+        while waiting:
+            part = waiting.popleft()
+            try:
+                response = await connection.call(
+                    connection.stubs.inference.Predict, request(part, selector)
+                )
+            except RpcError as error:
+                waiting.extendleft(reversed(_smaller(part, error)))
+                continue
             # A better epoch may be completed between two requests.
-            request.model = response.model
-        try:
-            response = await connection.call(connection.stubs.inference.Predict, request)
-        except InvalidArgumentError as error:
-            raise shifted(error, len(predictions)) from None
-        predictions.extend(response.predictions)
+            selector.model = response.model
+            predictions.extend(response.predictions)
     return Predictions(
         predictions=tuple(predictions),
         model=response.model,
         weights_sha256=response.weights_sha256,
     )
+
+
+def _smaller(
+    images: Sequence[LoadedImage], error: RpcError
+) -> tuple[Sequence[LoadedImage], Sequence[LoadedImage]]:
+    """What to ask instead of a request that was refused for its size.
+
+    Raises:
+        RpcError: it was refused for something else, or has one image alone.
+    """
+    if len(images) > 1 and is_too_much(error):
+        middle = len(images) // 2
+        return images[:middle], images[middle:]
+    if isinstance(error, InvalidArgumentError):
+        raise shifted(error, images[0].index) from None
+    raise error

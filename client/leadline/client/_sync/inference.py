@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from leadline.client._images import Images
 from leadline.client._names import model_name
 from leadline.client._predictions import Predictions
-from leadline.client._requests import build, select
+from leadline.client._requests import ModelLike, build, select
+from leadline.client._retry import OnReconnect
+from leadline.client._runtime import ImageStream
 from leadline.client._sync.connection import Connection
 from leadline.client._sync.predict import predict
+from leadline.client._sync.predict_stream import PredictionStream
 from leadline.v1.inference_service_pb2 import GetModelRequest, ListModelsRequest, PredictRequest
 from leadline.v1.model_pb2 import Model, Variant
 
@@ -54,41 +57,44 @@ class InferenceCalls:
         self,
         images: Images,
         *,
-        model: str | None = None,
+        model: ModelLike | None = None,
         variant: Variant | None = None,
         dataset: str | None = None,
         blocks: int | None = None,
         batch_norm: bool | None = None,
         top_k: int = 1,
+        include_logits: bool = False,
     ) -> Predictions:
-        """What a model takes images for, in their order.
+        """What a model takes images for, in their order: all of them, or an error.
 
         Any number of images: they are sent in requests of up to 1,024 images
-        and 8 MiB, all of which the checkpoint that answered the first answers.
+        and 8 MiB, or of fewer where the server takes no more, all of which the
+        checkpoint that answered the first answers.
 
         Args:
-            images: one image or several of a kind. An image file: a path
-                (str or Path), the bytes of a PNG or JPEG file, a Pillow
-                image. Pixels: an array, of numpy or of any library whose
+            images: one image or several, of one kind or of several. An image
+                file: a path (str or Path), the bytes of a PNG or JPEG file, a
+                Pillow image. Pixels: an array, of numpy or of any library whose
                 arrays numpy can read, uint8 [32, 32, 3] or [N, 32, 32, 3] in
                 [0, 255], or float32 [3, 32, 32] or [N, 3, 32, 32], normalised
-                to [-1, 1].
-            model: the name of a model, which means its best epoch, or of one
-                of its epochs, "models/{id}/epochs/{n}".
+                to [-1, 1]. Kinds that alternate make many small requests.
+            model: a model, which means its best epoch, or one of its epochs;
+                or its name, "models/{id}" or "models/{id}/epochs/{n}".
             variant: instead: the best model of this variant.
             dataset: instead of `variant`: its parts.
             blocks: the variant's depth.
             batch_norm: whether the variant has batch norm; None: it has not.
             top_k: how many of the most probable classes to return an image.
+            include_logits: whether to return the logits of each image as well.
 
         Raises:
             InvalidArgumentError: an image is none, empty, corrupt or too
-                large, an array has another shape or type, kinds are mixed, or
-                not exactly one model or variant is named.
+                large, an array has another shape or type, or not exactly one
+                model or variant is named.
             NotFoundError: there is no such model, epoch or variant.
             OSError: a file cannot be read.
         """
-        request = build(PredictRequest(), top_k=top_k)
+        request = build(PredictRequest(), top_k=top_k, include_logits=include_logits)
         select(
             request,
             model=model,
@@ -98,3 +104,58 @@ class InferenceCalls:
             batch_norm=batch_norm,
         )
         return predict(self._connection, images, request)
+
+    def predict_stream(
+        self,
+        images: ImageStream,
+        *,
+        model: ModelLike | None = None,
+        variant: Variant | None = None,
+        dataset: str | None = None,
+        blocks: int | None = None,
+        batch_norm: bool | None = None,
+        top_k: int = 1,
+        include_logits: bool = False,
+        on_reconnect: OnReconnect | None = None,
+    ) -> PredictionStream:
+        """What a model takes images for, one after the other, however many there are.
+
+        For each image, in order, there is its `Prediction`, or an
+        `ImageFailure` where it cannot be classified, which keeps no other
+        image from being. Images are taken from `images` as answers are taken
+        from the stream, up to 4 requests of 256 images or 960 KiB ahead, so
+        neither the images nor the answers need fit into memory. Where the
+        connection breaks, for a restart of the server too, the stream is taken
+        up again where it broke, for as long as the client's
+        `reconnect_timeout` allows. One checkpoint answers all of it.
+
+        Args:
+            images: as for `predict`; a generator, say, and for the
+                asynchronous client an asynchronous one too.
+            model: as for `predict`, as are the others that are not named here.
+            variant: as for `predict`.
+            dataset: as for `predict`.
+            blocks: as for `predict`.
+            batch_norm: as for `predict`.
+            top_k: as for `predict`.
+            include_logits: as for `predict`.
+            on_reconnect: called before each attempt to reconnect with the
+                error and the seconds until the attempt.
+
+        Raises:
+            InvalidArgumentError: not exactly one model or variant is named.
+                What follows is raised when the stream is gone through: a field
+                is wrong that is not of an image.
+            NotFoundError: there is no such model, epoch or variant.
+            UnavailableError: the server was away for too long.
+        """
+        request = build(PredictRequest(), top_k=top_k, include_logits=include_logits)
+        select(
+            request,
+            model=model,
+            variant=variant,
+            dataset=dataset,
+            blocks=blocks,
+            batch_norm=batch_norm,
+        )
+        return PredictionStream(self._connection, images, request, on_reconnect)

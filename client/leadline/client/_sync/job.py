@@ -10,6 +10,7 @@ from leadline.client._runtime import EventCall, sleep
 from leadline.client._states import is_final
 from leadline.client._sync.connection import Connection
 from leadline.client._sync.deletion import delete
+from leadline.client._sync.job_predictions import JobPredictions
 from leadline.client._sync.stream import EventStream
 from leadline.v1.job_pb2 import JOB_STATE_CANCELLED, JOB_STATE_FAILED, EpochResult, Job, JobEvent
 from leadline.v1.training_service_pb2 import (
@@ -20,8 +21,8 @@ from leadline.v1.training_service_pb2 import (
 )
 
 
-class TrainingJob:
-    """A job on the server, to be followed, waited for, paused or cancelled.
+class TrainingJob(JobPredictions):
+    """A job on the server, to be followed, waited for, paused, cancelled or asked.
 
     The job goes on whatever becomes of the handle: it ends when it has
     finished, or when somebody cancels it. A pause is no end: those who follow

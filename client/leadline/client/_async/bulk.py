@@ -1,0 +1,214 @@
+"""Asking about images as they come, over as many streams as that takes."""
+
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import suppress
+from functools import partial
+
+from leadline.client._async.connection import AsyncConnection
+from leadline.client._batches import (
+    Batch,
+    LoadedImage,
+    request,
+    source_or_failure,
+    stream_batcher,
+)
+from leadline.client._errors import RpcError, UnavailableError
+from leadline.client._grpc_errors import from_status, sdk_errors
+from leadline.client._image_errors import is_too_large
+from leadline.client._predictions import ImageFailure
+from leadline.client._retry import Attempts, OnReconnect, Reconnection
+from leadline.client._runtime import (
+    AsyncAnswerCall,
+    AsyncImageStream,
+    AsyncOutbox,
+    async_cancel_after,
+    async_each,
+    async_run,
+    async_sleep,
+)
+from leadline.client._streamed import StreamedBatch
+from leadline.v1.inference_service_pb2 import (
+    Prediction,
+    PredictRequest,
+    PredictResponse,
+    PredictStreamRequest,
+    PredictStreamResponse,
+)
+
+# Messages under way: one is computed and one comes back while two wait.
+_MOST_PENDING = 4
+
+# For a stream that is through, to be told so by the server.
+_GOODBYE_SECONDS = 5.0
+
+
+class AsyncBulkPrediction:
+    """The work behind an `AsyncPredictionStream`.
+
+    Attributes:
+        model: the checkpoint that answers; empty before it did.
+        weights_sha256: the SHA-256 of its weights file.
+    """
+
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        images: AsyncImageStream,
+        selector: PredictRequest,
+        on_reconnect: OnReconnect | None,
+    ) -> None:
+        self.model = ""
+        self.weights_sha256 = ""
+        self._connection = connection
+        self._selector = selector
+        self._on_reconnect = on_reconnect
+        self._reconnection = Reconnection(connection.reconnect_timeout, on_reconnect=on_reconnect)
+        # For a server that has not answered once, and may not be there at all.
+        self._first_attempts: Attempts | None = Attempts(connection.timeout)
+        self._call: AsyncAnswerCall | None = None
+        self._outbox: AsyncOutbox[PredictStreamRequest] = AsyncOutbox()
+        # Read and not yet answered, in order: what is sent again where a stream breaks.
+        self._pending: deque[StreamedBatch] = deque()
+        self._batches = _batches(images)
+
+    async def results(self) -> AsyncGenerator[Prediction | ImageFailure, None]:
+        """What comes of each image, in order; to be gone through once."""
+        try:
+            while await self._fill():
+                for result in await self._first_results():
+                    yield result
+            await self._say_goodbye()
+        finally:
+            self._detach()
+
+    async def _fill(self) -> bool:
+        """Sends what there is place for; whether there is anything to wait for."""
+        # The first alone: all others are asked of the checkpoint that answers it.
+        while len(self._pending) < (_MOST_PENDING if self.model else 1):
+            batch = await anext(self._batches, None)
+            if batch is None:
+                break
+            streamed = await async_run(partial(StreamedBatch, batch))
+            self._pending.append(streamed)
+            if self._call is not None and streamed.images:
+                self._send(streamed)
+        return bool(self._pending)
+
+    async def _first_results(self) -> list[Prediction | ImageFailure]:
+        first = self._pending[0]
+        if first.images:
+            await self._settle(first)
+        self._pending.popleft()
+        return first.results
+
+    async def _settle(self, batch: StreamedBatch) -> None:
+        images = batch.images
+        answer = await self._receive()
+        if answer is None:
+            await self._ask_apart(batch, [images])
+        elif answer.HasField("error"):
+            await self._ask_apart(batch, batch.refuse(images, from_status(answer.error)))
+        else:
+            self._take(batch, images, answer.response)
+
+    async def _receive(self) -> PredictStreamResponse | None:
+        """The answer to the first message; None where one of them is too large for the server."""
+        while True:
+            try:
+                return await self._next_answer(self._call or self._attach())
+            except RpcError as error:
+                self._detach()
+                self._connection.check_open()
+                if is_too_large(error):
+                    return None
+                await async_sleep((self._first_attempts or self._reconnection).delay(error))
+
+    async def _next_answer(self, call: AsyncAnswerCall) -> PredictStreamResponse:
+        try:
+            with sdk_errors(self._connection):
+                answer = await anext(aiter(call))
+        except StopAsyncIteration:
+            raise UnavailableError("the stream ended before its answers") from None
+        self._first_attempts = None
+        self._reconnection.heard()
+        return answer
+
+    async def _ask_apart(self, batch: StreamedBatch, parts: list[Sequence[LoadedImage]]) -> None:
+        """Asks part by part about images of which some were refused, while the stream waits."""
+        while parts:
+            part = parts.pop(0)
+            try:
+                response = await self._ask_patiently(part)
+            except RpcError as error:
+                parts = [*batch.refuse(part, error), *parts]
+            else:
+                self._take(batch, part, response)
+
+    async def _ask_patiently(self, images: Sequence[LoadedImage]) -> PredictResponse:
+        # Who waits for a stream waits for the server here too.
+        reconnection = Reconnection(
+            self._connection.reconnect_timeout, on_reconnect=self._on_reconnect
+        )
+        while True:
+            reconnection.began()
+            try:
+                return await self._connection.call(
+                    self._connection.stubs.inference.Predict, request(images, self._selector)
+                )
+            except RpcError as error:
+                if is_too_large(error):
+                    raise
+                await async_sleep(reconnection.delay(error))
+
+    def _take(
+        self, batch: StreamedBatch, images: Sequence[LoadedImage], response: PredictResponse
+    ) -> None:
+        batch.answer(images, response.predictions)
+        self.model, self.weights_sha256 = response.model, response.weights_sha256
+        self._selector.model = response.model
+
+    def _attach(self) -> AsyncAnswerCall:
+        self._connection.check_open()
+        self._reconnection.began()
+        self._outbox = AsyncOutbox()
+        self._call = self._connection.stubs.inference.PredictStream(self._outbox)
+        for batch in self._pending:
+            if batch.images:
+                self._send(batch)
+        return self._call
+
+    def _send(self, batch: StreamedBatch) -> None:
+        self._outbox.put(PredictStreamRequest(request=request(batch.images, self._selector)))
+
+    def _detach(self) -> None:
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+        self._outbox.close()
+
+    async def _say_goodbye(self) -> None:
+        """Ends the stream in good order, so that the server does not count it as cut off."""
+        if self._call is None:
+            return
+        self._outbox.close()
+        # All is answered: however it ends, nothing is missing.
+        with (
+            suppress(RpcError, StopAsyncIteration),
+            sdk_errors(self._connection),
+            async_cancel_after(self._call, _GOODBYE_SECONDS),
+        ):
+            await anext(aiter(self._call))
+
+
+async def _batches(images: AsyncImageStream) -> AsyncIterator[Batch]:
+    batcher = stream_batcher()
+    index = 0
+    async for image in async_each(images):
+        source = source_or_failure(image, index)
+        index += source.count
+        for one in source.images:
+            if batch := batcher.add(one):
+                yield batch
+    if rest := batcher.rest():
+        yield rest

@@ -1,0 +1,73 @@
+"""What a job's own model takes images for."""
+
+from leadline.client._async.connection import AsyncConnection
+from leadline.client._async.predict import predict
+from leadline.client._async.predict_stream import AsyncPredictionStream
+from leadline.client._images import Images
+from leadline.client._predictions import Predictions
+from leadline.client._requests import build
+from leadline.client._retry import OnReconnect
+from leadline.client._runtime import AsyncImageStream
+from leadline.v1.inference_service_pb2 import PredictRequest
+
+
+class AsyncJobPredictions:
+    """The part of a job's handle that predicts, from the first completed epoch on."""
+
+    _connection: AsyncConnection
+
+    @property
+    def model(self) -> str:
+        """The resource name of its model, which exists from the first completed epoch on."""
+        raise NotImplementedError
+
+    async def predict(
+        self,
+        images: Images,
+        *,
+        epoch: int | None = None,
+        top_k: int = 1,
+        include_logits: bool = False,
+    ) -> Predictions:
+        """What the job's model takes images for: `AsyncClient.predict` says more.
+
+        Args:
+            images: one image or several.
+            epoch: which epoch answers, 1 for the first; None: the best so far.
+            top_k: how many of the most probable classes to return an image.
+            include_logits: whether to return the logits of each image as well.
+
+        Raises:
+            InvalidArgumentError: an image is none, empty, corrupt or too large.
+            NotFoundError: no epoch is complete, or not this one.
+            OSError: a file cannot be read.
+        """
+        request = self._predict_request(epoch, top_k, include_logits=include_logits)
+        return await predict(self._connection, images, request)
+
+    def predict_stream(
+        self,
+        images: AsyncImageStream,
+        *,
+        epoch: int | None = None,
+        top_k: int = 1,
+        include_logits: bool = False,
+        on_reconnect: OnReconnect | None = None,
+    ) -> AsyncPredictionStream:
+        """What the model takes images for, one by one: `AsyncClient.predict_stream` says more.
+
+        Args:
+            images: any number of images.
+            epoch: which epoch answers, 1 for the first; None: the best so far.
+            top_k: how many of the most probable classes to return an image.
+            include_logits: whether to return the logits of each image as well.
+            on_reconnect: called before each attempt to reconnect.
+        """
+        request = self._predict_request(epoch, top_k, include_logits=include_logits)
+        return AsyncPredictionStream(self._connection, images, request, on_reconnect)
+
+    def _predict_request(
+        self, epoch: int | None, top_k: int, *, include_logits: bool
+    ) -> PredictRequest:
+        model = self.model if epoch is None else f"{self.model}/epochs/{epoch}"
+        return build(PredictRequest(), model=model, top_k=top_k, include_logits=include_logits)

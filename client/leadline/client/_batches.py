@@ -1,0 +1,176 @@
+"""Images put together into requests of a bearable size, and the requests made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import TypeAlias
+
+from leadline.client._errors import InvalidArgumentError, invalid
+from leadline.client._images import (
+    Image,
+    Images,
+    Kind,
+    LoadableImage,
+    Source,
+    listed,
+    source,
+    unloadable,
+)
+from leadline.v1 import inference_service_pb2 as pb
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchLimits:
+    """The most that one request holds, an image that is larger by itself excepted."""
+
+    images: int
+    bytes: int
+
+
+# A call by itself: few requests, each far below the limits of a server.
+CALL_LIMITS = BatchLimits(images=1024, bytes=8 * 1024 * 1024)
+
+# A message of a stream: below the lowest limit on messages that a server can
+# be given (1 MiB), and small enough that several are under way at a time.
+STREAM_LIMITS = BatchLimits(images=256, bytes=960 * 1024)
+
+Batch: TypeAlias = tuple[LoadableImage, ...]
+"""Images of one kind, one after the other; not empty."""
+
+
+class Batcher:
+    """Puts images together, in their order, as they come."""
+
+    def __init__(self, limits: BatchLimits) -> None:
+        self._limits = limits
+        self._images: list[LoadableImage] = []
+        self._size = 0
+        self._kind: Kind | None = None
+
+    def add(self, image: LoadableImage) -> Batch | None:
+        """Takes an image; the batch that it completes, or had no place in, where there is one."""
+        done = None if self._has_room_for(image) else self.rest()
+        self._images.append(image)
+        self._size += image.size
+        self._kind = self._kind or image.kind
+        if done is None and len(self._images) >= self._limits.images:
+            done = self.rest()
+        return done
+
+    def rest(self) -> Batch | None:
+        """The batch that is not complete, which this ends; None where there is none."""
+        rest = tuple(self._images)
+        self._images, self._size, self._kind = [], 0, None
+        return rest or None
+
+    def _has_room_for(self, image: LoadableImage) -> bool:
+        if not self._images:
+            return True
+        if image.kind and self._kind and image.kind is not self._kind:
+            return False
+        return (
+            len(self._images) < self._limits.images
+            and self._size + image.size <= self._limits.bytes
+        )
+
+
+def stream_batcher() -> Batcher:
+    """What puts the images of a stream together."""
+    return Batcher(STREAM_LIMITS)
+
+
+@dataclass(frozen=True)
+class LoadedImage:
+    """One image and the bytes to send of it."""
+
+    index: int
+    kind: Kind
+    data: bytes
+
+
+def batches(images: Images) -> Iterator[Batch]:
+    """The images of a call by itself, put together, in order.
+
+    Files are loaded later; that they are there is checked first.
+
+    Raises:
+        InvalidArgumentError: there is no image, one is too large to be sent, or
+            an array has another shape or type.
+        OSError: a file is not there.
+    """
+    sources = list(_sources(listed(images)))
+    if not any(one.count for one in sources):
+        raise invalid("images", "there are none")
+    return _batched(chain.from_iterable(one.images for one in sources))
+
+
+def source_or_failure(image: object, index: int) -> Source:
+    """The images in what a caller gave as one; where it can be none, what fails in its place."""
+    try:
+        return source(image, index)
+    except (OSError, InvalidArgumentError) as error:
+        return unloadable(error, index)
+
+
+def load(image: LoadableImage) -> LoadedImage:
+    """The image with its bytes. Blocks.
+
+    Raises:
+        OSError: the file cannot be read.
+        InvalidArgumentError: it was found out before.
+    """
+    data = image.load()
+    assert image.kind is not None  # noqa: S101 - those without a kind raise
+    return LoadedImage(image.index, image.kind, data)
+
+
+def load_all(batch: Batch) -> Sequence[LoadedImage]:
+    """The batch's images with their bytes. Blocks.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    return [load(image) for image in batch]
+
+
+def request(images: Sequence[LoadedImage], selector: pb.PredictRequest) -> pb.PredictRequest:
+    """The request for images of one kind, of which there is at least one.
+
+    Args:
+        images: what to classify.
+        selector: the request but for its images.
+    """
+    made = pb.PredictRequest()
+    made.CopyFrom(selector)
+    data = [image.data for image in images]
+    kind = images[0].kind
+    if kind is Kind.ENCODED:
+        made.encoded.images.extend(data)
+        return made
+    made.tensor.data = b"".join(data)
+    if kind is Kind.UINT8:
+        made.tensor.data_type = pb.DATA_TYPE_UINT8
+        made.tensor.shape.extend((len(data), 32, 32, 3))
+    else:
+        made.tensor.data_type = pb.DATA_TYPE_FLOAT32
+        made.tensor.shape.extend((len(data), 3, 32, 32))
+    return made
+
+
+def _sources(images: Iterable[Image]) -> Iterator[Source]:
+    index = 0
+    for image in images:
+        found = source(image, index)
+        index += found.count
+        yield found
+
+
+def _batched(images: Iterable[LoadableImage]) -> Iterator[Batch]:
+    batcher = Batcher(CALL_LIMITS)
+    for image in images:
+        if batch := batcher.add(image):
+            yield batch
+    if rest := batcher.rest():
+        yield rest

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from leadline.oip.v2 import open_inference_pb2 as oip
+from leadline.server.api.oip.statistics import Statistics
 from leadline.v1.job_pb2 import RETENTION_POLICY_BEST_AND_LAST, JobOptions, Retention
 from leadline.v1.training_service_pb2 import TrainJobRequest
 from support.open_inference import (
@@ -23,47 +24,56 @@ def statistics(client: OpenInference, **wanted: str) -> list[oip.ModelStatistics
     return list(response.model_stats)
 
 
+@pytest.fixture(scope="module")
+def thinned(stubs: Stubs) -> str:
+    """The id of a job that has six epochs and keeps the best and the last."""
+    request = TrainJobRequest(
+        spec=tiny_spec(epochs=6),
+        options=JobOptions(retention=Retention(policy=RETENTION_POLICY_BEST_AND_LAST)),
+    )
+    events = list(stubs.training.TrainJob(request, timeout=60))
+    return events[0].job.removeprefix("jobs/")
+
+
 def test_statistics_count_what_was_asked_and_how_long_it_took(
-    client: OpenInference, stubs: Stubs, noise: np.ndarray
+    client: OpenInference, thinned: str, noise: np.ndarray
 ) -> None:
-    events = stubs.training.TrainJob(TrainJobRequest(spec=tiny_spec(epochs=2)), timeout=60)
-    job_id = next(iter(list(events))).job.removeprefix("jobs/")
-    (untouched,) = statistics(client, name=job_id, version="1")
+    (before,) = statistics(client, name=thinned)
 
     for _ in range(3):
-        client.infer(raw_request(job_id, "UINT8", noise, model_version="1"))
-    client.refused(raw_request(job_id, "FP32", noise, model_version="1"))
-    client.infer(raw_request(job_id, "UINT8", noise, model_version="2"))
+        client.infer(raw_request(thinned, "UINT8", noise, model_version="6"))
+    client.refused(raw_request(thinned, "FP32", noise, model_version="6"))
+    client.refused(raw_request(thinned, "UINT8", noise, model_version="7"))
 
-    assert untouched.inference_count == untouched.last_inference == 0
-    first, second = statistics(client, name=job_id)
-    assert (first.name, first.version, second.version) == (job_id, "1", "2")
-    assert first.inference_count == 15
-    assert first.execution_count == first.inference_stats.success.count == 3
-    assert first.inference_stats.fail.count == 1
-    assert first.inference_stats.fail.ns > 0
-    assert first.last_inference > 1_700_000_000_000
-    stats = first.inference_stats
+    assert before.inference_count == before.last_inference == 0
+    (after,) = statistics(client, name=thinned)
+    assert (after.name, after.version) == (thinned, "6")
+    assert after.inference_count == 15
+    assert after.execution_count == after.inference_stats.success.count == 3
+    assert after.inference_stats.fail.count == 1
+    assert after.inference_stats.fail.ns > 0
+    assert after.last_inference > 1_700_000_000_000
+    stats = after.inference_stats
     parts = (stats.queue, stats.compute_input, stats.compute_infer, stats.compute_output)
     assert [part.count for part in parts] == [3] * 4
     assert stats.success.ns == sum(part.ns for part in parts)
     assert min(part.ns for part in parts) > 0
-    assert second in statistics(client)
-    assert statistics(client, name=job_id, version="2") == [second]
+    assert after in statistics(client)
+    assert statistics(client, name=thinned, version="6") == [after]
+
+
+def test_the_longest_unasked_counts_are_forgotten_first() -> None:
+    kept = Statistics(most_remembered=2)
+
+    for epoch in (1, 2, 1, 3):
+        kept.of(("job", epoch)).add_failure(1)
+
+    assert [(epoch, counts.failed) for _, epoch, counts in kept.all()] == [(1, 2), (3, 1)]
 
 
 def test_the_index_lists_every_epoch_and_the_variants(
-    client: OpenInference, stubs: Stubs, job_id: str
+    client: OpenInference, thinned: str, job_id: str
 ) -> None:
-    events = stubs.training.TrainJob(
-        TrainJobRequest(
-            spec=tiny_spec(epochs=6),
-            options=JobOptions(retention=Retention(policy=RETENTION_POLICY_BEST_AND_LAST)),
-        ),
-        timeout=60,
-    )
-    thinned = next(iter(list(events))).job.removeprefix("jobs/")
-
     def index(*, ready: bool) -> dict[tuple[str, str], oip.RepositoryIndexResponse.ModelIndex]:
         response = client.call("RepositoryIndex", oip.RepositoryIndexRequest(ready=ready))
         entries = {(entry.name, entry.version): entry for entry in response.models}

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 
 from leadline.oip.v2 import open_inference_pb2 as oip
-from leadline.v1.training_service_pb2 import TrainJobRequest
 from support.open_inference import (
     OpenInference,
     floats_in,
     raw_request,
 )
 from support.servers import ServerFactory
-from support.wire import connect, reason, tiny_spec
+from support.wire import connect, reason
 
 
 def test_a_stream_is_answered_in_order_and_goes_on_after_errors(
@@ -84,23 +83,21 @@ def test_what_a_stream_has_in_work_is_bounded(
 
 
 def test_a_stop_ends_streams_and_says_so(server_factory: ServerFactory, noise: np.ndarray) -> None:
-    server = server_factory()
+    server = server_factory("--spare-workers=0")
     stubs = connect(server.target)
     with stubs.channel:
         client = OpenInference(stubs.channel)
-        events = stubs.training.TrainJob(TrainJobRequest(spec=tiny_spec(epochs=1)), timeout=60)
-        job_id = next(iter(list(events))).job.removeprefix("jobs/")
         assert client.call("ServerReady", oip.ServerReadyRequest()).ready
         requests: SimpleQueue[oip.ModelInferRequest] = SimpleQueue()
         answers = client.stream(iter(requests.get, None))
-        requests.put(raw_request(job_id, "UINT8", noise))
-        assert next(answers).infer_response.outputs
+        requests.put(raw_request("nosuchmodel", "UINT8", noise))
+        assert next(answers).error_message
 
         server.process.send_signal(signal.SIGTERM)
 
         with pytest.raises(grpc.RpcError) as caught:
             next(answers)
-        requests.put(raw_request(job_id, "UINT8", noise))
+        requests.put(oip.ModelInferRequest())
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert reason(caught.value) == "SHUTTING_DOWN"
     assert server.process.wait(timeout=30) == 0

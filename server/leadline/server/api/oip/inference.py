@@ -96,7 +96,7 @@ class InferenceMethods:
         checkpoint = await self._models.find(
             request.model_name, request.model_version, version_field="model_version"
         )
-        counts = self._statistics.of(checkpoint)
+        counts = self._statistics.of((checkpoint.model.job.job_id, checkpoint.epoch.epoch))
         try:
             wanted = wanted_outputs(request)
             read, is_quick = reader(request, self._limits)

@@ -11,8 +11,6 @@ from leadline.oip.v2.open_inference_pb2 import (
     StatisticDuration,
 )
 
-from leadline.server.serving.catalog import CheckpointRef
-
 # Versions of models that are remembered; the longest unasked is forgotten first.
 _MOST_REMEMBERED = 1_000
 
@@ -59,9 +57,8 @@ class Statistics:
         self._most_remembered = most_remembered
         self._counts: OrderedDict[tuple[str, int], Counts] = OrderedDict()
 
-    def of(self, checkpoint: CheckpointRef) -> Counts:
-        """The counts of a checkpoint, to be added to."""
-        key = (checkpoint.model.job.job_id, checkpoint.epoch.epoch)
+    def of(self, key: tuple[str, int]) -> Counts:
+        """The counts of a job's id and epoch, to be added to."""
         counts = self._counts.get(key)
         if counts is None:
             counts = self._counts[key] = Counts()

@@ -1,6 +1,7 @@
 """`make bench-serving`: Leadline beside Triton and MLServer, and what else serving must bear."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,13 +36,18 @@ class Mode:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs what was asked for; returns 0, or 1 where it could not be measured."""
+    """Runs what was asked for; returns 0, 1 where it could not be measured, 130 where stopped."""
     options = _parser().parse_args(arguments)
     mode: Mode = options.mode
     options.seconds = options.seconds or mode.seconds
     torch.set_num_threads(1)
+    # So that the servers end with it, however it is stopped.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         text, figures = mode.run(options)
+    except KeyboardInterrupt:
+        say("stopped")
+        return 130
     except _FAILURES as error:
         say(f"{type(error).__name__}: {error}")
         return 1

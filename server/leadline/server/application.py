@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from leadline.models.datasets import DatasetError
 from leadline.server.api.inference import InferenceServicer
 from leadline.server.api.inspection import InspectionServicer
-from leadline.server.api.interceptors import CallInterceptor
+from leadline.server.api.oip.servicer import OpenInferenceServicer
 from leadline.server.api.pages import PageTokens
 from leadline.server.api.predict import PredictHandler
 from leadline.server.api.server import GrpcServer, Servicers
@@ -156,7 +156,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         await stack.enter_async_context(_scheduling(core, scheduler))
         metrics_server = _metrics_server(core)
         stack.callback(metrics_server.close)
-        grpc_server = GrpcServer(settings, servicers, CallInterceptor(core.metrics.grpc))
+        grpc_server = GrpcServer(settings, servicers, core.metrics.grpc)
         try:
             port = await grpc_server.start()
         except OSError as error:
@@ -172,6 +172,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
                 await grpc_server.announce_stop()
                 core.feed.close()
                 servicers.inference.close()
+                servicers.open_inference.stop()
                 await grpc_server.stop(settings.shutdown_grace_seconds)
 
 
@@ -278,10 +279,11 @@ def _servicers(core: _Core, scheduler: Scheduler, stack: AsyncExitStack) -> Serv
         device=torch.device(inference_device(settings.inference_device)),
         threads=settings.inference_threads,
         max_pending=settings.max_pending_predictions,
-        max_loaded=settings.max_loaded_models,
+        max_loaded_bytes=settings.max_loaded_bytes,
         observer=core.metrics,
     )
     stack.callback(predictor.close)
+    core.metrics.watch_predictions(lambda: predictor.pending)
     inspection_threads = Threads("inspection", _INSPECTION_THREADS)
     stack.callback(inspection_threads.close)
     jobs = JobService(
@@ -314,6 +316,14 @@ def _servicers(core: _Core, scheduler: Scheduler, stack: AsyncExitStack) -> Serv
             inspector=Inspector(dataset_cache=data.datasets),
             threads=inspection_threads,
             tokens=tokens,
+        ),
+        open_inference=OpenInferenceServicer(
+            catalog=catalog,
+            predictor=predictor,
+            store=core.store,
+            threads=core.threads,
+            limits=limits,
+            max_pending_per_stream=settings.max_pending_per_stream,
         ),
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import uvloop
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
@@ -81,8 +82,12 @@ def _shown(value: Any) -> str:
 def _run(config: Path | None, **flags: Any) -> int:
     settings = _settings(config, flags)
     configure_logs(level=settings.log_level, style=settings.log_format)
+    # Workers are started by fork and exec at once, before which gRPC has
+    # nothing to prepare, and about which it would write to the log.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     try:
-        asyncio.run(serve(settings))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(settings))
     except StartupError as error:
         sys.stderr.write(f"leadline serve: {error}\n")
         return _STARTUP_ERROR

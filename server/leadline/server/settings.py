@@ -134,8 +134,10 @@ class Settings(BaseSettings):
         le=256,
         description="Messages of one PredictStream in work; the next is read as an answer leaves.",
     )
-    max_loaded_models: int = Field(
-        default=64, ge=1, description="Checkpoints kept in memory for predictions."
+    max_loaded_bytes: int = Field(
+        default=256 * _MEBIBYTE,
+        ge=0,
+        description="Memory for networks kept loaded, in bytes; the least recently used make room.",
     )
     max_message_bytes: int = Field(
         default=64 * _MEBIBYTE, ge=_MEBIBYTE, description="The largest request, in bytes."

@@ -1,17 +1,23 @@
 """The gRPC server: its services, its bounds, its health."""
 
 from dataclasses import dataclass
+from typing import cast
 
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from grpc_reflection.v1alpha._async import ReflectionServicer
 
+from leadline.server.api.handlers import Handlers
 from leadline.server.api.inference import InferenceServicer
 from leadline.server.api.inspection import InspectionServicer
-from leadline.server.api.interceptors import CallInterceptor
+from leadline.server.api.oip import service as open_inference
+from leadline.server.api.oip.reflection import reflection_pool
+from leadline.server.api.oip.servicer import OpenInferenceServicer
 from leadline.server.api.training import TrainingServicer
 from leadline.server.settings import Settings
+from leadline.server.telemetry.metrics import GrpcMetrics
 from leadline.v1 import (
     inference_service_pb2,
     inference_service_pb2_grpc,
@@ -28,6 +34,7 @@ SERVICE_NAMES = (
     training_service_pb2.DESCRIPTOR.services_by_name["TrainingService"].full_name,
     inference_service_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name,
     inspection_service_pb2.DESCRIPTOR.services_by_name["InspectionService"].full_name,
+    open_inference.SERVICE_NAME,
 )
 
 
@@ -38,30 +45,36 @@ class Servicers:
     training: TrainingServicer
     inference: InferenceServicer
     inspection: InspectionServicer
+    open_inference: OpenInferenceServicer
 
 
 class GrpcServer:
     """A server of all services on one port."""
 
-    def __init__(
-        self, settings: Settings, servicers: Servicers, interceptor: CallInterceptor
-    ) -> None:
+    def __init__(self, settings: Settings, servicers: Servicers, metrics: GrpcMetrics) -> None:
         self._settings = settings
-        self._server = aio.server(interceptors=[interceptor], options=_options(settings))
+        self._server = aio.server(options=_options(settings))
         self._health = HealthServicer()
-        training_service_pb2_grpc.add_TrainingServiceServicer_to_server(
-            servicers.training, self._server
-        )
+        handlers = Handlers(metrics)
+        # To the stubs it is the server.
+        self._register(servicers, cast(aio.Server, handlers))
+        self._server.add_generic_rpc_handlers((handlers,))
+
+    def _register(self, servicers: Servicers, server: aio.Server) -> None:
+        training_service_pb2_grpc.add_TrainingServiceServicer_to_server(servicers.training, server)
         inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(
-            servicers.inference, self._server
+            servicers.inference, server
         )
         inspection_service_pb2_grpc.add_InspectionServiceServicer_to_server(
-            servicers.inspection, self._server
+            servicers.inspection, server
         )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        if settings.reflection:
+        open_inference.add_open_inference(servicers.open_inference, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if self._settings.reflection:
             names = (*SERVICE_NAMES, "grpc.health.v1.Health", reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self._server)
+            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+                ReflectionServicer(names, pool=reflection_pool(names)), server
+            )
 
     async def start(self) -> int:
         """Begins to serve; returns the port.

@@ -1,23 +1,26 @@
 """Predictions, off the event loop and within bounds."""
 
+import asyncio
 import time
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from functools import partial
+from typing import Protocol
 
 import torch
 
-from leadline.models.checkpoints import load_checkpoint
 from leadline.server.errors import DeadlineExceededError, ResourceExhaustedError
+from leadline.server.serving.batcher import Batcher
 from leadline.server.serving.catalog import CheckpointRef
-from leadline.server.serving.engine import Engine, Scores
+from leadline.server.serving.engine import Scores
 from leadline.server.serving.inputs import Pixels
+from leadline.server.serving.loaded import LoadedNetworks
 from leadline.server.threads import Threads
-
-T = TypeVar("T")
 
 # Threads that decode images; decoding leaves Python's lock alone.
 _DECODERS = 2
+
+_RETRY_SECONDS = 0.1
 
 
 class PredictionObserver(Protocol):
@@ -27,8 +30,61 @@ class PredictionObserver(Protocol):
         """A request of so many images was answered, so long after it came."""
 
 
+class Places:
+    """A bounded number of requests in work at a time; belongs to one event loop."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._taken = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def taken(self) -> int:
+        """Requests in work."""
+        return self._taken
+
+    async def take(self, *, patient: bool) -> None:
+        """Takes a place, which `leave` gives back.
+
+        Args:
+            patient: whether to wait for one, in the order of coming.
+
+        Raises:
+            ResourceExhaustedError: none is free, and it is not waited for.
+        """
+        if self._taken < self._count:
+            self._taken += 1
+        elif patient:
+            await self._wait()
+        else:
+            raise ResourceExhaustedError(
+                f"{self._taken} predictions are in work, which is the limit: try again soon",
+                reason="TOO_MANY_PREDICTIONS",
+                retry_after=_RETRY_SECONDS,
+            )
+
+    def leave(self) -> None:
+        """Hands a place to the next who waits, or frees it."""
+        while self._waiting:
+            place = self._waiting.popleft()
+            if not place.done():
+                place.set_result(None)
+                return
+        self._taken -= 1
+
+    async def _wait(self) -> None:
+        place = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                self.leave()  # it was handed over just now
+            raise
+
+
 class Predictor:
-    """Answers for any checkpoint, keeping the latest used ones loaded."""
+    """Answers for any checkpoint."""
 
     def __init__(
         self,
@@ -36,7 +92,7 @@ class Predictor:
         device: torch.device,
         threads: int,
         max_pending: int,
-        max_loaded: int,
+        max_loaded_bytes: int,
         observer: PredictionObserver,
     ) -> None:
         """Makes a predictor.
@@ -45,18 +101,19 @@ class Predictor:
             device: where networks run.
             threads: computing threads on the CPU.
             max_pending: requests in work at a time; more are refused.
-            max_loaded: checkpoints kept in memory.
+            max_loaded_bytes: memory for networks that are kept loaded.
             observer: hears of predictions.
         """
-        self._device = device
-        self._max_pending = max_pending
-        self._max_loaded = max_loaded
         self._observer = observer
-        self._pending = 0
-        # One thread computes, so the engines need no lock.
-        self._computer = Threads("compute", 1, initializer=lambda: torch.set_num_threads(threads))
+        self._places = Places(max_pending)
         self._decoders = Threads("decode", _DECODERS)
-        self._engines: OrderedDict[tuple[str, str], Engine] = OrderedDict()
+        self.loaded = LoadedNetworks(device=device, threads=threads, max_bytes=max_loaded_bytes)
+        self._batcher = Batcher(initializer=lambda: torch.set_num_threads(threads))
+
+    @property
+    def pending(self) -> int:
+        """Requests in work."""
+        return self._places.taken
 
     async def predict(
         self,
@@ -64,13 +121,21 @@ class Predictor:
         read: Callable[[], Pixels],
         *,
         seconds_left: float | None,
+        caller: str = "",
+        quick: bool = False,
+        patient: bool = False,
     ) -> Scores:
         """Classifies images.
 
         Args:
             checkpoint: what answers.
-            read: makes the pixels; called in a thread.
+            read: makes the pixels.
             seconds_left: until the caller's deadline; None without one.
+            caller: with whom others take turns.
+            quick: whether `read` takes some microseconds only, so that it is
+                called at once; else it is called in a thread.
+            patient: whether to wait for a place where too many requests are in
+                work; for streams, which hold their callers back.
 
         Raises:
             ResourceExhaustedError: too many requests are in work.
@@ -78,48 +143,30 @@ class Predictor:
             InvalidArgumentError: from `read`.
             DataLossError: the checkpoint's file is damaged.
         """
-        if self._pending >= self._max_pending:
-            raise ResourceExhaustedError(
-                f"{self._pending} predictions are in work, which is the limit: try again soon",
-                reason="TOO_MANY_PREDICTIONS",
-                retry_after=0.1,
-            )
-        started = time.monotonic()
-        deadline = None if seconds_left is None else started + seconds_left
-        self._pending += 1
+        began = time.monotonic()
+        deadline = None if seconds_left is None else began + seconds_left
+        await self._places.take(patient=patient)
         try:
-            pixels = await self._decoders.run(_unless_late, deadline, read)
-            scores = await self._computer.run(
-                _unless_late, deadline, lambda: self._compute(checkpoint, pixels)
+            pixels = read() if quick else await self._decoders.run(_unless_late, deadline, read)
+            scores = await self._batcher.score(
+                checkpoint.key,
+                partial(self.loaded.get, checkpoint),
+                pixels,
+                caller=caller,
+                deadline=deadline,
             )
         finally:
-            self._pending -= 1
-        self._observer.on_prediction(images=len(pixels), seconds=time.monotonic() - started)
+            self._places.leave()
+        self._observer.on_prediction(images=len(pixels), seconds=time.monotonic() - began)
         return scores
 
     def close(self) -> None:
         """Ends the threads after the work that has begun."""
         self._decoders.close()
-        self._computer.close()
-
-    def _compute(self, checkpoint: CheckpointRef, pixels: Pixels) -> Scores:
-        return self._engine(checkpoint).score(pixels)
-
-    def _engine(self, checkpoint: CheckpointRef) -> Engine:
-        # By its hash too: a resumed job may write an epoch's checkpoint again.
-        key = (checkpoint.name, checkpoint.epoch.weights_sha256)
-        if key in self._engines:
-            self._engines.move_to_end(key)
-            return self._engines[key]
-        with checkpoint.reading():
-            loaded = load_checkpoint(checkpoint.folder, checkpoint.epoch.epoch)
-        engine = self._engines[key] = Engine(loaded, self._device)
-        if len(self._engines) > self._max_loaded:
-            self._engines.popitem(last=False)
-        return engine
+        self._batcher.close()
 
 
-def _unless_late(deadline: float | None, call: Callable[[], T]) -> T:
+def _unless_late(deadline: float | None, read: Callable[[], Pixels]) -> Pixels:
     if deadline is not None and time.monotonic() >= deadline:
         raise DeadlineExceededError("the deadline passed while the request waited its turn")
-    return call()
+    return read()

@@ -6,6 +6,7 @@ jobs only and go when the job's worker goes, so their number is bounded.
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import psutil
 from prometheus_client import (
@@ -29,6 +30,26 @@ from leadline.server.workers.messages import Usage
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 _GRPC_LABELS = ("grpc_type", "grpc_service", "grpc_method")
+
+
+class MethodMetrics:
+    """The metrics of one RPC method: found once, as finding them takes longer than counting."""
+
+    def __init__(self, metrics: "GrpcMetrics", labels: tuple[str, str, str]) -> None:
+        self.path = f"/{labels[1]}/{labels[2]}"
+        self.started = metrics.started.labels(*labels)
+        self.received = metrics.received.labels(*labels)
+        self.sent = metrics.sent.labels(*labels)
+        self.seconds = metrics.seconds.labels(*labels)
+        self._handled: dict[str, Counter] = {}
+        self._find_handled: Callable[[str], Counter] = partial(metrics.handled.labels, *labels)
+
+    def handled(self, code: str) -> Counter:
+        """Its calls that ended with the status code of this label."""
+        counter = self._handled.get(code)
+        if counter is None:
+            counter = self._handled[code] = self._find_handled(code)
+        return counter
 
 
 class GrpcMetrics:
@@ -57,6 +78,10 @@ class GrpcMetrics:
             buckets=_SECONDS,
             registry=registry,
         )
+
+    def method(self, kind: str, service: str, name: str) -> MethodMetrics:
+        """Those of one method; `kind` is go-grpc-middleware's word, such as unary."""
+        return MethodMetrics(self, (kind, service, name))
 
 
 class Metrics:
@@ -96,12 +121,21 @@ class Metrics:
             buckets=_IMAGES,
             registry=self.registry,
         )
+        self._predictions_in_work = Gauge(
+            "leadline_predictions_in_work",
+            "Requests to predict that are in work.",
+            registry=self.registry,
+        )
         self._workers: dict[str, int] = {}
         self.registry.register(_WorkerMemory(self._workers))
 
     def watch_jobs(self, count_by_state: Callable[[], Mapping[JobState, int]]) -> None:
         """Reports jobs by state, asking for their numbers at each scrape."""
         self.registry.register(_JobCounts(count_by_state))
+
+    def watch_predictions(self, count_in_work: Callable[[], int]) -> None:
+        """Reports requests to predict that are in work, asking for their number at each scrape."""
+        self._predictions_in_work.set_function(count_in_work)
 
     def on_worker(self, job: Job, pid: int) -> None:
         """A worker has the job."""

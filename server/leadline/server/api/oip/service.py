@@ -35,7 +35,7 @@ UNSUPPORTED = {
 def add_open_inference(servicer: OpenInferenceServicer, server: aio.Server) -> None:
     """Makes the server answer every method of the service."""
     handlers = {method.name: _handler(method, servicer) for method in SERVICE.methods}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE_NAME, handlers),))
+    server.add_registered_method_handlers(SERVICE_NAME, handlers)
 
 
 def _handler(

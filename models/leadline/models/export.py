@@ -1,0 +1,136 @@
+"""Trained networks as ONNX models, for inference engines."""
+
+from collections import deque
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from leadline.models.images import IMAGE_SIZE
+from leadline.models.network import BlockNetwork
+
+__all__ = ["INPUT", "LOGITS", "PROBABILITIES", "to_onnx"]
+
+INPUT = "images"
+LOGITS = "logits"
+PROBABILITIES = "probabilities"
+
+# Old enough for the engines of the last years.
+_OPSET = 17
+_IR_VERSION = 8
+
+_Array = npt.NDArray[np.float64]
+
+
+def to_onnx(network: BlockNetwork) -> bytes:
+    """Returns the network as a serialised ONNX model.
+
+    Its input, `images`, is float32 [N, 3, 32, 32], normalised; its outputs are
+    `logits` and `probabilities`, float32 [N, classes]. Each batch norm is
+    folded into the convolution before it, in float64, so that the outputs
+    equal the network's but for rounding.
+
+    Source of the folding: Jacob et al. (2018), "Quantization and Training of
+    Neural Networks for Efficient Integer-Arithmetic-Only Inference", section 3.2.
+
+    Args:
+        network: in evaluation mode, on the CPU.
+
+    Raises:
+        TypeError: it has a layer that this does not know.
+    """
+    graph = _Graph()
+    # Layers are registered in the order in which an image passes them.
+    containers = (BlockNetwork, nn.Sequential)
+    layers = deque(layer for layer in network.modules() if not isinstance(layer, containers))
+    while layers:
+        layer = layers.popleft()
+        match layer:
+            case nn.Conv2d():
+                follows = bool(layers) and isinstance(layers[0], nn.BatchNorm2d)
+                graph.convolve(layer, *_fold(layer, layers.popleft() if follows else None))
+            case nn.ReLU():
+                graph.add("Relu")
+            case nn.Flatten():
+                graph.add("Flatten")
+            case nn.Linear():
+                # The weight and, where it has one, the bias.
+                graph.add("Gemm", *map(_array, layer.parameters()), transB=1)
+            case _:
+                raise TypeError(f"{type(layer).__name__} layers cannot be exported")
+    return graph.serialize(network.architecture.classes)
+
+
+def _fold(convolution: nn.Conv2d, norm: nn.Module | None) -> tuple[_Array, _Array]:
+    """The weight and the bias of a convolution with the batch norm after it folded in."""
+    weight, bias = _array(convolution.weight), _array(convolution.bias)
+    if isinstance(norm, nn.BatchNorm2d):
+        scale = _array(norm.weight) / np.sqrt(_array(norm.running_var) + norm.eps)
+        weight = weight * scale[:, None, None, None]
+        bias = (bias - _array(norm.running_mean)) * scale + _array(norm.bias)
+    return weight, bias
+
+
+def _array(tensor: Tensor | None) -> _Array:
+    if tensor is None:
+        raise TypeError("a layer without this parameter cannot be exported")
+    array: _Array = tensor.detach().double().numpy()
+    return array
+
+
+class _Graph:
+    """An ONNX graph that grows operator by operator."""
+
+    def __init__(self) -> None:
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: list[onnx.TensorProto] = []
+        self._last = INPUT
+
+    def convolve(self, layer: nn.Conv2d, weight: _Array, bias: _Array) -> None:
+        self.add(
+            "Conv",
+            weight,
+            bias,
+            kernel_shape=layer.kernel_size,
+            strides=layer.stride,
+            pads=[int(side) for side in layer.padding] * 2,
+        )
+
+    def add(
+        self, operator: str, *constants: _Array, output: str = "", **attributes: object
+    ) -> None:
+        """Appends an operator on what came out of the last, and on constants."""
+        inputs = [self._last, *(self._constant(values) for values in constants)]
+        self._last = output or f"value{len(self._nodes)}"
+        node = helper.make_node(operator, inputs, [self._last])
+        node.attribute.extend(
+            helper.make_attribute(name, value) for name, value in attributes.items()
+        )
+        self._nodes.append(node)
+
+    def serialize(self, classes: int) -> bytes:
+        self._nodes[-1].output[0] = LOGITS
+        self._last = LOGITS
+        self.add("Softmax", output=PROBABILITIES, axis=1)
+        images = helper.make_tensor_value_info(
+            INPUT, TensorProto.FLOAT, ("images", 3, IMAGE_SIZE, IMAGE_SIZE)
+        )
+        outputs = [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ("images", classes))
+            for name in (LOGITS, PROBABILITIES)
+        ]
+        graph = helper.make_graph(self._nodes, "leadline", [images], outputs, self._constants)
+        model = helper.make_model(
+            graph,
+            producer_name="leadline",
+            ir_version=_IR_VERSION,
+            opset_imports=[helper.make_opsetid("", _OPSET)],
+        )
+        return model.SerializeToString()
+
+    def _constant(self, values: _Array) -> str:
+        name = f"constant{len(self._constants)}"
+        self._constants.append(numpy_helper.from_array(values.astype(np.float32), name))
+        return name

@@ -1,0 +1,57 @@
+"""Exported networks compute what the networks do."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from leadline.models.export import INPUT, LOGITS, PROBABILITIES, to_onnx
+from leadline.models.network import Architecture, BlockNetwork
+
+
+def trained(*, blocks: int, batch_norm: bool, classes: int = 10) -> BlockNetwork:
+    """A network whose batch norms have seen images, and whose weights have moved."""
+    torch.manual_seed(0)
+    network = BlockNetwork(Architecture(blocks=blocks, batch_norm=batch_norm, classes=classes))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        labels = torch.randint(classes, (16,))
+        nn.functional.cross_entropy(network(torch.randn(16, 3, 32, 32)), labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return network.eval()
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+@pytest.mark.parametrize("blocks", [0, 1, 10])
+def test_an_exported_network_gives_the_same_scores(blocks: int, batch_norm: bool) -> None:
+    network = trained(blocks=blocks, batch_norm=batch_norm)
+    images = torch.randn(7, 3, 32, 32)
+    session = onnxruntime.InferenceSession(to_onnx(network), providers=["CPUExecutionProvider"])
+
+    logits, probabilities = session.run([LOGITS, PROBABILITIES], {INPUT: images.numpy()})
+
+    with torch.inference_mode():
+        expected = network(images)
+    np.testing.assert_allclose(logits, expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(probabilities, expected.softmax(1).numpy(), atol=1e-5)
+
+
+def test_an_exported_network_is_valid_and_has_no_batch_norm_left() -> None:
+    model = onnx.load_from_string(to_onnx(trained(blocks=2, batch_norm=True, classes=3)))
+
+    onnx.checker.check_model(model, full_check=True)
+    operators = [node.op_type for node in model.graph.node]
+    assert operators.count("Conv") == 2 + 4 + 1
+    assert "BatchNormalization" not in operators
+    assert [one.dim_value for one in model.graph.output[0].type.tensor_type.shape.dim] == [0, 3]
+
+
+def test_a_layer_that_is_not_known_is_refused() -> None:
+    network = trained(blocks=1, batch_norm=False)
+    network.add_module("tail", nn.MaxPool2d(2))
+
+    with pytest.raises(TypeError, match="MaxPool2d layers cannot be exported"):
+        to_onnx(network)

@@ -50,8 +50,8 @@ def wanted_outputs(request: ModelInferRequest) -> tuple[Wanted, ...]:
     first = outputs[0]
     if len(outputs) == 1 and first.name in _ALONE and not first.parameters:
         return _ALONE[first.name]
-    wanted = tuple(_wanted(index, output) for index, output in enumerate(outputs))
-    if len({output.name for output in wanted}) < len(wanted):
+    wanted = tuple(_wanted(index, output) for index, output in enumerate(outputs[: len(OUTPUTS)]))
+    if len({output.name for output in wanted}) < len(outputs):
         raise InvalidArgumentError.of("outputs", "names an output twice: ask for it once")
     return wanted
 

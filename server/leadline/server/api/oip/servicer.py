@@ -142,8 +142,7 @@ class OpenInferenceServicer(InferenceMethods):
         """Lists every model."""
         del context
         _check_repository(request.repository_name)
-        models = await self._threads.run(lambda: list(self._all_models()))
-        return index(models, only_ready=request.ready)
+        return await self._threads.run(lambda: index(self._all_models(), only_ready=request.ready))
 
     async def RepositoryModelLoad(  # noqa: N802
         self, request: oip.RepositoryModelLoadRequest, context: Context

@@ -159,9 +159,7 @@ def start_on_spoiled_disk(setting: Setting) -> list[Figure]:
     if not is_possible():
         return [skipped(bar, "this machine does not allow namespaces")]
     wrong = []
-    for options, words in (("ro", "cannot be written"), ("size=4k", "full"))[
-        : setting.scale.faults
-    ]:
+    for options, words in (("ro", "cannot be written"), ("size=4k", "full")):
         disk = SmallDisk(setting, options=options, folder=options)
         wrong += refused_start(disk.server, words)
     return [holds(bar, wrong)]

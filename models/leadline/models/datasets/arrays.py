@@ -34,7 +34,11 @@ class ImageFile:
     def __init__(self, folder: Path, split: SplitName, count: int) -> None:
         self._file = array_path(folder, split, "images").open("wb", buffering=0)
         header = {"descr": "|u1", "fortran_order": False, "shape": (count, *IMAGE_SHAPE)}
-        np.lib.format.write_array_header_1_0(self._file, header)
+        try:
+            np.lib.format.write_array_header_1_0(self._file, header)
+        except OSError:
+            self._file.close()
+            raise
         self._start = self._file.tell()
 
     def write(self, index: int, pixels: npt.NDArray[np.uint8]) -> None:

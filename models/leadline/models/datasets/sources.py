@@ -1,5 +1,6 @@
 """From a source's name to the dataset that it stands for."""
 
+import errno
 from pathlib import Path
 from typing import Protocol
 
@@ -66,6 +67,11 @@ def open_dataset(
         except StaleCacheError:
             return _decode(found, cache_dir, key, progress)
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise DatasetError(
+                f"the dataset {source!r} cannot be decoded into {cache_dir}: the disk is full; "
+                "free some space, or name another folder"
+            ) from error
         raise DatasetError(f"the dataset {source!r} cannot be opened: {error}") from error
 
 

@@ -46,7 +46,8 @@ def generate(output: Path) -> None:
     if status != 0:
         raise RuntimeError(f"protoc ended with status {status}")
     for path in output.rglob("*_pb2_grpc.py*"):
-        # The plugin writes an empty service module for a file without services.
+        # The plugin writes an empty service module for a file without services, and
+        # one for the Open Inference Protocol, which is called by another name.
         if "service" not in path.name:
             path.unlink()
 

@@ -1,5 +1,7 @@
 """The Open Inference Protocol on the wire, by the project's own messages."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import grpc
 import numpy as np
 import pytest
@@ -168,3 +170,24 @@ def test_the_timeout_is_in_microseconds_and_the_earlier_limit_holds(
     assert reason(error) == "DEADLINE_EXCEEDED"
     assert client.infer(request(10_000_000)).outputs
     assert client.infer(request(0)).outputs
+
+
+def test_answers_of_mixed_sizes_at_once_go_to_those_who_asked(
+    client: OpenInference, job_id: str
+) -> None:
+    random = np.random.default_rng(5)
+    pool = random.integers(0, 256, (200, 32, 32, 3), dtype=np.uint8)
+    expected = floats_in(client.infer(raw_request(job_id, "UINT8", pool)), "logits")
+    choices = [random.integers(0, 200, random.choice([1, 1, 2, 7, 40])) for _ in range(160)]
+
+    def ask(number: int) -> tuple[str, np.ndarray]:
+        request = raw_request(job_id, "UINT8", pool[choices[number]], id=str(number))
+        answer = client.infer(request, timeout=60)
+        return answer.id, floats_in(answer, "logits")
+
+    with ThreadPoolExecutor(16) as threads:
+        answers = list(threads.map(ask, range(160)))
+
+    for number, (identifier, logits) in enumerate(answers):
+        assert identifier == str(number)
+        assert logits == pytest.approx(expected[choices[number]], abs=1e-4)

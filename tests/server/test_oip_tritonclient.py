@@ -162,6 +162,18 @@ def test_callbacks_get_a_stream_in_order(
     assert all(response.parameters["triton_final_response"].bool_param for response in responses)
 
 
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_compressed_requests_are_taken(
+    triton_client: triton.InferenceServerClient,
+    job_id: str,
+    inputs: list[triton.InferInput],
+    algorithm: str,
+) -> None:
+    result = triton_client.infer(job_id, inputs, compression_algorithm=algorithm)
+
+    assert result.as_numpy("logits").shape == (5, 10)
+
+
 def test_callbacks_get_single_answers(
     triton_client: triton.InferenceServerClient, job_id: str, inputs: list[triton.InferInput]
 ) -> None:

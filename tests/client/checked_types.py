@@ -13,8 +13,11 @@ from leadline.client import (
     AsyncTrainingJob,
     Client,
     EpochResult,
+    ImageFailure,
     Job,
     JobEvent,
+    Prediction,
+    Predictions,
     TrainingJob,
 )
 
@@ -27,6 +30,14 @@ def right(client: Client) -> None:
     assert_type(job.result(timeout=5), Job)
     assert_type(job.pause(), Job)
     client.train(time_limit=90, retention=5)
+    assert_type(client.predict(["a.png", b"", "b.png"], model=client.get_model("a")), Predictions)
+    assert_type(job.predict("a.png", epoch=1), Predictions)
+    for result in client.predict_stream((name for name in ("a", "b")), model="a"):
+        assert_type(result, Prediction | ImageFailure)
+
+
+async def names() -> AsyncIterator[str]:
+    yield "a.png"
 
 
 async def right_too(client: AsyncClient) -> None:
@@ -34,6 +45,8 @@ async def right_too(client: AsyncClient) -> None:
     assert_type(job, AsyncTrainingJob)
     assert_type(job.events(), AsyncIterator[JobEvent])
     assert_type(await job.result(), Job)
+    async for result in client.predict_stream(names(), model="a"):
+        assert_type(result, Prediction | ImageFailure)
 
 
 def wrong(client: Client) -> None:
@@ -45,6 +58,8 @@ def wrong(client: Client) -> None:
     client.train("synthetic")  # type: ignore[arg-type]
     client.job("a").result("soon")  # type: ignore[arg-type]
     client.predict(5, model="a")  # type: ignore[arg-type]
+    client.predict_stream(names(), model="a")  # type: ignore[arg-type]
+    _ = next(client.predict_stream([], model="a")).class_name  # type: ignore[union-attr]
     client.misclassified("models/a")  # type: ignore[call-arg]
     client.jobs(state="running")  # type: ignore[call-arg]
     client.job("a").model = "models/b"  # type: ignore[misc]

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,9 +24,7 @@ kinds = st.sampled_from([*Kind, None])
 def images(draw: st.DrawFn, most: int = 60) -> list[LoadableImage]:
     drawn = draw(st.lists(st.tuples(kinds, st.integers(0, 100)), max_size=most))
     return [
-        LoadableImage(
-            index=index, kind=kind, size=size if kind else 0, load=lambda size=size: bytes(size)
-        )
+        LoadableImage(index=index, kind=kind, size=size if kind else 0, load=partial(bytes, size))
         for index, (kind, size) in enumerate(drawn)
     ]
 

@@ -195,7 +195,7 @@ def test_what_is_wrong_with_the_call_is_raised(client: Client, known: Known) -> 
         next(client.predict_stream(7, model=known.model))  # type: ignore[arg-type]
     for selector in ({"model": "nobody"}, {"dataset": "tiny", "blocks": 63}):
         with pytest.raises(NotFoundError):
-            next(client.predict_stream(known.pixels, **selector))  # type: ignore[arg-type]
+            next(client.predict_stream(known.pixels, **selector))
 
 
 def test_a_generator_that_fails_is_told_to_the_caller(client: Client, known: Known) -> None:
@@ -349,7 +349,7 @@ async def test_asynchronous_streams_run_side_by_side_and_take_asynchronous_image
 
     async with AsyncClient(live_server.target) as client:
 
-        async def run(start: int) -> list[int]:
+        async def run(start: int) -> list[float]:
             stream = client.predict_stream(slowly(known.files[start:]), model=known.model)
             return marks([one async for one in stream])
 

@@ -9,9 +9,11 @@ import sys
 import leadline.client
 from leadline.client import (
     AsyncClient,
+    AsyncPredictionStream,
     AsyncTrainingJob,
     Client,
     LeadlineError,
+    PredictionStream,
     TrainingJob,
     _errors,
 )
@@ -43,6 +45,7 @@ def test_the_exported_names_are_these_and_no_others() -> None:
         "AbortedError",
         "AlreadyExistsError",
         "AsyncClient",
+        "AsyncPredictionStream",
         "AsyncTrainingJob",
         "CancelledError",
         "ClassCount",
@@ -59,6 +62,7 @@ def test_the_exported_names_are_these_and_no_others() -> None:
         "Grouping",
         "HealthStatus",
         "Image",
+        "ImageFailure",
         "Images",
         "InternalError",
         "InvalidArgumentError",
@@ -82,6 +86,7 @@ def test_the_exported_names_are_these_and_no_others() -> None:
         "OutOfRangeError",
         "PermissionDeniedError",
         "Prediction",
+        "PredictionStream",
         "Predictions",
         "ResourceExhaustedError",
         "Retention",
@@ -128,15 +133,24 @@ def public_methods(kind: type) -> dict[str, list[str]]:
 
 
 def test_every_public_method_says_what_it_does() -> None:
-    for kind in (AsyncClient, AsyncTrainingJob, Client, TrainingJob):
+    for kind in (
+        *(AsyncClient, AsyncTrainingJob, AsyncPredictionStream),
+        *(Client, TrainingJob, PredictionStream),
+    ):
         for name, member in inspect.getmembers(kind):
             assert name.startswith("_") or inspect.getdoc(member), f"{kind.__name__}.{name}"
 
 
 def test_the_docstrings_of_the_synchronous_client_are_synchronous() -> None:
-    text = (inspect.getdoc(Client) or "") + (inspect.getdoc(TrainingJob.__init__) or "")
+    members = [
+        member
+        for kind in (Client, TrainingJob, PredictionStream)
+        for _, member in inspect.getmembers(kind, callable)
+        if (getattr(member, "__module__", None) or "").startswith("leadline.")
+    ]
+    text = "\n".join(inspect.getdoc(one) or "" for one in (Client, PredictionStream, *members))
     assert "with Client(" in text
-    assert not re.search(r"\b(await|async|AsyncClient)\b", text)
+    assert not re.search(r"\b(await|async|aclose|Async\w+)\b", text)
 
 
 def test_the_tree_of_errors_is_drawn_whole_and_true() -> None:

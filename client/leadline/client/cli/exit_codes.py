@@ -16,7 +16,7 @@ class ExitCode(enum.IntEnum):
     """What a command came to."""
 
     SUCCESS = 0
-    JOB_FAILED = 1
+    FAILED = 1
     USAGE = 2
     NOT_FOUND = 3
     UNAVAILABLE = 4
@@ -29,7 +29,7 @@ class ExitCode(enum.IntEnum):
 
 MEANINGS = {
     ExitCode.SUCCESS: "success",
-    ExitCode.JOB_FAILED: "the job failed",
+    ExitCode.FAILED: "the job failed, or an image could not be classified",
     ExitCode.USAGE: "wrong usage: an invalid argument, a file that cannot be read or written",
     ExitCode.NOT_FOUND: "no such job, model, epoch or variant",
     ExitCode.UNAVAILABLE: "the server cannot be reached, or does not serve",
@@ -42,7 +42,7 @@ MEANINGS = {
 """Every code and what it means, as the help shows it."""
 
 _ERRORS: tuple[tuple[type[Exception], ExitCode], ...] = (
-    (JobFailedError, ExitCode.JOB_FAILED),
+    (JobFailedError, ExitCode.FAILED),
     (JobCancelledError, ExitCode.JOB_CANCELLED),
     (InvalidArgumentError, ExitCode.USAGE),
     (NotFoundError, ExitCode.NOT_FOUND),

@@ -7,7 +7,7 @@ from leadline.client.cli.views import View
 
 _EXIT_CODES = {
     JobState.JOB_STATE_SUCCEEDED: ExitCode.SUCCESS,
-    JobState.JOB_STATE_FAILED: ExitCode.JOB_FAILED,
+    JobState.JOB_STATE_FAILED: ExitCode.FAILED,
     JobState.JOB_STATE_CANCELLED: ExitCode.JOB_CANCELLED,
 }
 

@@ -1,24 +1,42 @@
 """`leadline predict`."""
 
+import stat
+import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import click
 
-from leadline.client import InvalidArgumentError, Prediction, Predictions, Violation
-from leadline.client._image_errors import image_index
-from leadline.client.cli import describe
+from leadline.client import Client, ImageFailure, InvalidArgumentError, Prediction, Predictions
+from leadline.client._image_errors import renamed
+from leadline.client._text import counted
 from leadline.client.cli.commands import Command
+from leadline.client.cli.exit_codes import ExitCode
+from leadline.client.cli.files import appearing
+from leadline.client.cli.image_files import ImageFiles, image_paths
 from leadline.client.cli.options import (
     Selector,
     Session,
     selector_options,
     session_options,
 )
+from leadline.client.cli.prediction_formats import Csv, JsonLines, Table, Writer
+from leadline.client.cli.prediction_progress import Progress, make_progress, on_reconnect
 from leadline.v1.inference_service_pb2 import PredictResponse
 
-_SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
+_FORMATS = {".csv": "csv", ".jsonl": "jsonl"}
+
+
+def _out_path(
+    context: click.Context, parameter: click.Parameter, value: Path | None
+) -> Path | None:
+    """Checks that a file can appear there."""
+    del context, parameter
+    if value is not None and value.exists() and not stat.S_ISREG(value.stat().st_mode):
+        raise click.BadParameter(f"{value} is no regular file: name one, or leave --out away")
+    return value
 
 
 @click.command(
@@ -26,6 +44,8 @@ _SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
     examples=(
         "leadline predict cat.png dog.jpg --model models/phgcrktpjf",
         "leadline predict photos/ --dataset cifar10 --blocks 10 --batch-norm --top-k 3",
+        "leadline predict photos/ --model models/phgcrktpjf --out photos.csv",
+        "leadline predict photos/ --model models/phgcrktpjf --format jsonl --logits | head",
         "leadline predict cat.png --model models/phgcrktpjf/epochs/2 --json",
     ),
 )
@@ -34,72 +54,165 @@ _SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
     nargs=-1,
     required=True,
     metavar="IMAGE|FOLDER...",
-    type=click.Path(exists=True, path_type=Path),
+    type=click.Path(exists=True, readable=False, path_type=Path),
+    callback=image_paths,
 )
 @selector_options
 @click.option("--top-k", type=int, default=1, show_default=True, help="Classes to name an image.")
+@click.option("--logits", is_flag=True, help="Write each image's logits as well.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "jsonl"]),
+    help="How to write: for people, or a row or an object an image as they come.  "
+    "[default: table; for --out by the file's name]",
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_out_path,
+    help="Write to this file, which appears when it is complete.",
+)
 @session_options
-def predict(session: Session, *, images: Sequence[Path], selector: Selector, top_k: int) -> None:
-    """Say what images show.
+def predict(
+    session: Session,
+    *,
+    images: Sequence[Path],
+    selector: Selector,
+    top_k: int,
+    logits: bool,
+    form: str | None,
+    out: Path | None,
+) -> ExitCode:
+    """Say what images show, however many there are.
 
     An IMAGE is a PNG or JPEG file; of a FOLDER, all that are in it and below, in the order of
-    their paths. With --json one PredictResponse is printed, its predictions in that order.
+    their paths. One that cannot be classified is told by its name, all others are classified, and
+    the exit code is 1. With --json one PredictResponse is printed for all images or for none.
     """
-    paths = [path for image in images for path in _images_in(image)]
-    with session.client() as client:
-        try:
-            predictions = client.predict(paths, top_k=top_k, **selector)
-        except InvalidArgumentError as error:
-            raise _with_paths(error, paths) from None
     if session.output.as_json:
-        session.output.message(
-            PredictResponse(
-                predictions=predictions,
-                model=predictions.model,
-                weights_sha256=predictions.weights_sha256,
-            )
-        )
-    else:
-        show_predictions(session, [str(path) for path in paths], predictions)
+        if form or out:
+            raise click.UsageError("--json prints one message: for a file, say --format jsonl")
+        _print_response(session, images, selector, top_k=top_k, logits=logits)
+        return ExitCode.SUCCESS
+    form = _format(form, out, logits=logits)
+    progress = make_progress(
+        lambda: sum(1 for _ in ImageFiles(images)),
+        shares_terminal=out is None and form != "table",
+    )
+    with session.client() as client:
+        run = _Run(images, progress)
+        with _writer(session, form, out) as writer:
+            with progress:
+                run.score(client, writer, selector, top_k=top_k, logits=logits)
+            writer.close()
+    run.sum_up(session, out)
+    return ExitCode.FAILED if run.failures else ExitCode.SUCCESS
 
 
 def show_predictions(session: Session, names: Sequence[str], predictions: Predictions) -> None:
     """Prints a table of predictions."""
-    session.output.table(
-        ("image", "class", "#probability", "then"),
-        [_row(name, one) for name, one in zip(names, predictions, strict=True)],
-    )
-    session.output.text(f"by {predictions.model}")
+    table = Table(session.output)
+    for name, prediction in zip(names, predictions, strict=True):
+        table.write(name, prediction, predictions.model)
+    table.close()
 
 
-def _row(name: str, prediction: Prediction) -> list[str]:
-    others = ", ".join(
-        f"{score.class_name} {describe.percent(score.probability)}"
-        for score in prediction.top_k[1:]
-    )
-    return [name, prediction.class_name, describe.percent(prediction.probability), others]
+class _Run:
+    """Images on their way through a server, and what came of them."""
+
+    def __init__(self, paths: Sequence[Path], progress: Progress) -> None:
+        self.failures = 0
+        self._files = ImageFiles(paths, on_unreadable=self._fail)
+        self._progress = progress
+        self._names: deque[Path] = deque()
+        self._predicted = 0
+        self._model = ""
+
+    def score(
+        self, client: Client, writer: Writer, selector: Selector, *, top_k: int, logits: bool
+    ) -> None:
+        """Has every image classified and what comes of it written."""
+        stream = client.predict_stream(
+            self._named(),
+            top_k=top_k,
+            include_logits=logits,
+            on_reconnect=on_reconnect(self._progress),
+            **selector,
+        )
+        with closing(stream):
+            for result in stream:
+                self._take(result)
+                writer.write(str(self._names.popleft()), result, stream.model)
+        self._model = stream.model
+
+    def sum_up(self, session: Session, out: Path | None) -> None:
+        """Says what was written, and what was not."""
+        if out is not None:
+            by = f" by {self._model}" if self._model else ""
+            session.output.text(f"wrote {out}: {counted(self._predicted, 'prediction')}{by}")
+        if self._files.passed_over:
+            passed = counted(self._files.passed_over, "file")
+            session.output.note(f"passed over {passed} whose name is of no PNG or JPEG file")
+        if self.failures:
+            session.output.note(f"{counted(self.failures, 'failure')}, each told above")
+
+    def _named(self) -> Iterator[Path]:
+        for path in self._files:
+            self._names.append(path)
+            yield path
+
+    def _take(self, result: Prediction | ImageFailure) -> None:
+        self._progress.advance()
+        if isinstance(result, ImageFailure):
+            self._fail(self._names[0], result)
+        else:
+            self._predicted += 1
+
+    def _fail(self, path: Path, why: ImageFailure | OSError) -> None:
+        self.failures += 1
+        text = (isinstance(why, OSError) and why.strerror) or str(why)
+        self._progress.note(f"{click.format_filename(path)}: {text}")
 
 
-def _images_in(path: Path) -> Iterator[Path]:
-    if not path.is_dir():
-        yield path
+def _format(form: str | None, out: Path | None, *, logits: bool) -> str:
+    if form is None:
+        form = "table" if out is None else _FORMATS.get(out.suffix.lower())
+    if form is None:
+        raise click.UsageError(f"{out} ends with neither .csv nor .jsonl: say which with --format")
+    if form == "table" and out is not None:
+        raise click.UsageError("a table is for the screen: for --out, say --format csv or jsonl")
+    if form == "table" and logits:
+        raise click.UsageError("a table has no room for logits: say --format csv or jsonl")
+    return form
+
+
+@contextmanager
+def _writer(session: Session, form: str, out: Path | None) -> Iterator[Writer]:
+    if form == "table":
+        yield Table(session.output)
         return
-    found = sorted(
-        inner for inner in path.rglob("*") if inner.suffix.lower() in _SUFFIXES and inner.is_file()
+    make = Csv if form == "csv" else JsonLines
+    if out is None:
+        yield make(sys.stdout)
+        return
+    with appearing(out) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        yield make(file)
+
+
+def _print_response(
+    session: Session, images: Sequence[Path], selector: Selector, *, top_k: int, logits: bool
+) -> None:
+    paths = list(ImageFiles(images))
+    with session.client() as client:
+        try:
+            predictions = client.predict(paths, top_k=top_k, include_logits=logits, **selector)
+        except InvalidArgumentError as error:
+            raise renamed(error, lambda index: str(paths[index])) from None
+    session.output.message(
+        PredictResponse(
+            predictions=predictions,
+            model=predictions.model,
+            weights_sha256=predictions.weights_sha256,
+        )
     )
-    if not found:
-        raise click.UsageError(f"there is no PNG or JPEG file in {path}")
-    yield from found
-
-
-def _with_paths(error: InvalidArgumentError, paths: Sequence[Path]) -> InvalidArgumentError:
-    """The error with the files' names in the place of their numbers."""
-    violations = tuple(_with_path(violation, paths) for violation in error.violations)
-    return InvalidArgumentError(error.message, replace(error.details, violations=violations))
-
-
-def _with_path(violation: Violation, paths: Sequence[Path]) -> Violation:
-    index = image_index(violation)
-    if index is None or index >= len(paths):
-        return violation
-    return violation._replace(field=str(paths[index]))

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from leadline.client import Example
-from leadline.client.cli.figures.files import appearing
+from leadline.client.cli.files import appearing
 
 _WRONG = "#D55E00"
 _RIGHT = "#0072B2"

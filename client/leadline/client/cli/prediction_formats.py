@@ -1,0 +1,149 @@
+"""Predictions as rows of CSV, as JSON lines, or as a table."""
+
+import csv
+import json
+from collections.abc import Iterator
+from typing import Any, Protocol, TextIO
+
+from google.protobuf.json_format import MessageToDict
+
+from leadline.client import ImageFailure, Prediction
+from leadline.client.cli import describe
+from leadline.client.cli.output import Output
+
+
+class Writer(Protocol):
+    """Takes what came of each image, in order."""
+
+    def write(self, name: str, result: Prediction | ImageFailure, model: str) -> None:
+        """Takes what came of an image, and the checkpoint that answers."""
+
+    def close(self) -> None:
+        """Writes what is left."""
+
+
+class JsonLines:
+    """An object a line: the image, and its `Prediction` or its error."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, name: str, result: Prediction | ImageFailure, model: str) -> None:
+        """Writes a line."""
+        values: dict[str, Any] = {"image": name}
+        if isinstance(result, ImageFailure):
+            values["error"] = str(result)
+        else:
+            values |= _values(result) | {"model": model}
+        self._file.write(json.dumps(values) + "\n")
+
+    def close(self) -> None:
+        """Has nothing left."""
+
+
+class Csv:
+    """A row an image, below a heading.
+
+    How many columns there are is known with the first prediction; failures
+    before it wait.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._writer = csv.writer(file, lineterminator="\n")
+        self._waiting: list[tuple[str, ImageFailure]] = []
+        self._classes = 0
+        self._logits = 0
+
+    def write(self, name: str, result: Prediction | ImageFailure, model: str) -> None:
+        """Writes a row."""
+        if isinstance(result, Prediction):
+            if not self._classes:
+                self._begin(len(result.top_k), len(result.logits))
+            self._write_prediction(name, result, model)
+        elif self._classes:
+            self._write_failure(name, result)
+        else:
+            self._waiting.append((name, result))
+
+    def close(self) -> None:
+        """Writes the heading and the failures where nothing else came."""
+        if not self._classes:
+            self._begin(1, 0)
+
+    def _begin(self, classes: int, logits: int) -> None:
+        self._classes, self._logits = classes, logits
+        more = [
+            f"{column}_{k}" for k in range(2, classes + 1) for column in ("class", "probability")
+        ]
+        self._writer.writerow(
+            [
+                *("image", "class", "probability"),
+                *more,
+                *(f"logit_{index}" for index in range(logits)),
+                *("model", "error"),
+            ]
+        )
+        for name, failure in self._waiting:
+            self._write_failure(name, failure)
+        self._waiting.clear()
+
+    def _write_prediction(self, name: str, prediction: Prediction, model: str) -> None:
+        scores = [
+            value for score in prediction.top_k for value in (score.class_name, score.probability)
+        ]
+        self._writer.writerow([_printable(name), *scores, *_shortest(prediction), model, ""])
+
+    def _write_failure(self, name: str, failure: ImageFailure) -> None:
+        empty = [""] * (2 * self._classes + self._logits + 1)
+        self._writer.writerow([_printable(name), *empty, failure])
+
+
+class Table:
+    """A table, which is printed when all is known."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._rows: list[list[str]] = []
+        self._model = ""
+
+    def write(self, name: str, result: Prediction | ImageFailure, model: str) -> None:
+        """Takes a row; failures have none, since they are told by themselves."""
+        if isinstance(result, Prediction):
+            self._rows.append(_row(_printable(name), result))
+            self._model = model
+
+    def close(self) -> None:
+        """Prints the table."""
+        if self._rows:
+            self._output.table(("image", "class", "#probability", "then"), self._rows)
+            self._output.text(f"by {self._model}")
+
+
+def _values(prediction: Prediction) -> dict[str, Any]:
+    """A prediction under its proto field names; logits where there are any."""
+    values = MessageToDict(
+        prediction, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return {
+        field.name: values[field.name]
+        for field in prediction.DESCRIPTOR.fields
+        if field.name != "logits" or prediction.logits
+    }
+
+
+def _shortest(prediction: Prediction) -> Iterator[str]:
+    """The logits in as few digits as tell one 32-bit float from another."""
+    return (f"{logit:.9g}" for logit in prediction.logits)
+
+
+def _row(name: str, prediction: Prediction) -> list[str]:
+    others = ", ".join(
+        f"{score.class_name} {describe.percent(score.probability)}"
+        for score in prediction.top_k[1:]
+    )
+    return [name, prediction.class_name, describe.percent(prediction.probability), others]
+
+
+def _printable(name: str) -> str:
+    """The name, also where its bytes are no text."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")

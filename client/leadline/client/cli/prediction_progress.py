@@ -1,0 +1,118 @@
+"""How far a run of predictions is, and what went wrong in it, on standard error."""
+
+import os
+import sys
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol, Self
+
+import click
+
+from leadline.client import RpcError
+from leadline.client.cli.views import reconnecting_line
+
+
+class Progress(Protocol):
+    """Shows how far a run is."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    def advance(self) -> None:
+        """Counts an image."""
+
+    def note(self, text: str) -> None:
+        """Prints a line."""
+
+
+class NoProgress:
+    """Shows none: only its notes are printed."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        pass
+
+    def advance(self) -> None:
+        """Counts nothing."""
+
+    def note(self, text: str) -> None:
+        """Prints a line."""
+        click.echo(text, err=True)
+
+
+class BarProgress:
+    """A bar, with how many images are scored a second."""
+
+    def __init__(self, total: int) -> None:
+        """Shows a run of so many images."""
+        from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
+        from rich.progress import (  # noqa: PLC0415
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self._progress = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("images", markup=False),
+            TextColumn("{task.fields[speed]}", markup=False),
+            TimeRemainingColumn(),
+            console=Console(stderr=True, highlight=False, markup=False, emoji=False),
+            transient=True,
+        )
+        self._task = self._progress.add_task("", total=total, speed="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def advance(self) -> None:
+        """Moves the bar by an image."""
+        speed = self._progress.tasks[0].speed
+        self._progress.update(self._task, advance=1, speed=f"{speed:,.0f}/s" if speed else "")
+
+    def note(self, text: str) -> None:
+        """Prints a line above the bar."""
+        self._progress.console.print(text, soft_wrap=True)
+
+
+def make_progress(count: Callable[[], int], *, shares_terminal: bool) -> Progress:
+    """A bar where somebody can see one, and nothing else is printed meanwhile.
+
+    Args:
+        count: counts the images; asked only for a bar.
+        shares_terminal: whether rows are printed to standard output as they come.
+    """
+    watched = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    if watched and not (shares_terminal and sys.stdout.isatty()):
+        return BarProgress(count())
+    return NoProgress()
+
+
+def on_reconnect(progress: Progress) -> Callable[[RpcError, float], None]:
+    """Tells of a stream that broke and will be taken up again."""
+    return lambda error, delay: progress.note(reconnecting_line(error, delay))

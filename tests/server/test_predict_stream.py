@@ -182,7 +182,9 @@ def unpacked(status: Any, kind: Callable[[], Any]) -> list[Any]:
 
 
 def test_bytes_that_are_no_message_end_the_stream(stubs: Stubs) -> None:
-    call = stubs.channel.stream_stream("/leadline.v1.InferenceService/PredictStream")
+    call: Callable[..., Iterator[bytes]] = stubs.channel.stream_stream(
+        "/leadline.v1.InferenceService/PredictStream"
+    )
 
     with pytest.raises(grpc.RpcError) as caught:
         list(call(iter([b"\xff\xff"]), timeout=10))

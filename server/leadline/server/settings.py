@@ -132,7 +132,7 @@ class Settings(BaseSettings):
         default=4,
         ge=1,
         le=256,
-        description="Messages of one predicting stream in work; the next is read as an answer leaves.",
+        description="Messages of a predicting stream in work; the next is read as one is answered.",
     )
     max_loaded_bytes: int = Field(
         default=256 * _MEBIBYTE,

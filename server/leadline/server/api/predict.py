@@ -3,7 +3,8 @@
 Messages of a stream and calls by themselves come here alike.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
 from itertools import repeat
 
@@ -37,6 +38,9 @@ _MAX_TOP_K = 1_000
 
 # So many are looked through in less time than a thread takes to be woken.
 _QUICK_BYTES = 128 * 1024
+
+# Predictions made before other calls have their turn: some milliseconds of work.
+_IMAGES_A_TURN = 256
 
 _PIXEL_TYPES = {DATA_TYPE_UINT8: PixelType.UINT8, DATA_TYPE_FLOAT32: PixelType.FLOAT32}
 
@@ -85,14 +89,15 @@ class PredictHandler:
             quick=quick,
             patient=patient,
         )
-        class_names = checkpoint.model.started.class_names
-        return PredictResponse(
-            predictions=_predictions(
-                scores, class_names, top_k, include_logits=request.include_logits
-            ),
-            model=checkpoint.name,
-            weights_sha256=checkpoint.epoch.weights_sha256,
+        response = PredictResponse(
+            model=checkpoint.name, weights_sha256=checkpoint.epoch.weights_sha256
         )
+        class_names = checkpoint.model.started.class_names
+        async for part in _in_turns(scores):
+            response.predictions.extend(
+                _predictions(part, class_names, top_k, include_logits=request.include_logits)
+            )
+        return response
 
     def _reader(self, request: PredictRequest) -> tuple[Callable[[], Pixels], bool]:
         """What makes the pixels, and whether it takes some microseconds only."""
@@ -126,6 +131,15 @@ def _top_k(requested: int) -> int:
             "top_k", f"must be from 0, which means 1, to {_MAX_TOP_K}, is {requested}"
         )
     return requested or 1
+
+
+async def _in_turns(scores: Scores) -> AsyncIterator[Scores]:
+    """The scores in parts, between which other calls have their turn."""
+    for start in range(0, len(scores.logits), _IMAGES_A_TURN):
+        if start:
+            await asyncio.sleep(0)
+        part = slice(start, start + _IMAGES_A_TURN)
+        yield Scores(scores.logits[part], scores.probabilities[part])
 
 
 def _predictions(

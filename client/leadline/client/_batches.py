@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TypeAlias
 
-from leadline.client._errors import InvalidArgumentError, invalid
+from leadline.client._errors import InternalError, InvalidArgumentError, invalid
 from leadline.client._images import (
     Image,
     Images,
@@ -18,6 +18,7 @@ from leadline.client._images import (
     source,
     unloadable,
 )
+from leadline.client._text import counted
 from leadline.v1 import inference_service_pb2 as pb
 
 
@@ -157,6 +158,22 @@ def request(images: Sequence[LoadedImage], selector: pb.PredictRequest) -> pb.Pr
         made.tensor.data_type = pb.DATA_TYPE_FLOAT32
         made.tensor.shape.extend((len(data), 3, 32, 32))
     return made
+
+
+def predictions(
+    images: Sequence[LoadedImage], response: pb.PredictResponse
+) -> Sequence[pb.Prediction]:
+    """The predictions of a response, one an image.
+
+    Raises:
+        InternalError: there are more of them, or fewer.
+    """
+    if len(response.predictions) != len(images):
+        raise InternalError(
+            f"the server answered {counted(len(images), 'image')} with "
+            f"{counted(len(response.predictions), 'prediction')}"
+        )
+    return response.predictions
 
 
 def _sources(images: Iterable[Image]) -> Iterator[Source]:

@@ -20,8 +20,15 @@ def image_index(violation: Violation) -> int | None:
 
 
 def is_too_large(error: RpcError) -> bool:
-    """Whether gRPC itself refused a message for its size: a server would give a reason."""
-    return isinstance(error, ResourceExhaustedError) and not error.reason
+    """Whether gRPC itself refused a message for its size, which its text alone tells.
+
+    A server that has too much to do gives the same status.
+    """
+    return (
+        isinstance(error, ResourceExhaustedError)
+        and not error.reason
+        and "larger than max" in error.message
+    )
 
 
 def is_too_much(error: RpcError) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from leadline.client._async.connection import AsyncConnection
-from leadline.client._batches import LoadedImage, batches, load_all, request
+from leadline.client._batches import LoadedImage, batches, load_all, predictions, request
 from leadline.client._errors import InvalidArgumentError, RpcError
 from leadline.client._image_errors import is_too_much, shifted
 from leadline.client._images import Images
@@ -18,7 +18,7 @@ async def predict(
     connection: AsyncConnection, images: Images, selector: PredictRequest
 ) -> Predictions:
     """The predictions, all of them by the checkpoint that answered the first request."""
-    predictions: list[Prediction] = []
+    found: list[Prediction] = []
     response = PredictResponse()
     for batch in batches(images):
         waiting: deque[Sequence[LoadedImage]] = deque([await async_run(partial(load_all, batch))])
@@ -33,9 +33,9 @@ async def predict(
                 continue
             # A better epoch may be completed between two requests.
             selector.model = response.model
-            predictions.extend(response.predictions)
+            found.extend(predictions(part, response))
     return Predictions(
-        predictions=tuple(predictions),
+        predictions=tuple(found),
         model=response.model,
         weights_sha256=response.weights_sha256,
     )

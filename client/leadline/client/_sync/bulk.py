@@ -9,6 +9,7 @@ from functools import partial
 from leadline.client._batches import (
     Batch,
     LoadedImage,
+    predictions,
     request,
     source_or_failure,
     stream_batcher,
@@ -164,7 +165,7 @@ class BulkPrediction:
     def _take(
         self, batch: StreamedBatch, images: Sequence[LoadedImage], response: PredictResponse
     ) -> None:
-        batch.answer(images, response.predictions)
+        batch.answer(images, predictions(images, response))
         self.model, self.weights_sha256 = response.model, response.weights_sha256
         self._selector.model = response.model
 

@@ -40,10 +40,13 @@ class ServerProcess:
             environment: variables that it has beside this process's own.
         """
         self._log = log
-        pinned = [] if core is None else ["taskset", "--cpu-list", str(core)]
+        # The kernel asks it to end should this process be killed.
+        prefix = ["setpriv", "--pdeathsig", "TERM"]
+        if core is not None:
+            prefix += ["taskset", "--cpu-list", str(core)]
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                [*pinned, *command],
+                [*prefix, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -54,7 +57,7 @@ class ServerProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id; `taskset` becomes what it starts, so it is the server's."""
+        """Its process id; what pins it becomes what it starts, so it is the server's."""
         return self._process.pid
 
     def wait_until(self, ready: Callable[[], bool]) -> None:

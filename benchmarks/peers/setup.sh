@@ -12,6 +12,7 @@ cache="${LEADLINE_BENCHMARKS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/leadline-ben
 # Triton's Python backend is linked against the system's libpython, and loads no other.
 python=/usr/bin/python3.11
 torch="$(grep '^torch==' "$project/constraints.txt")"
+onnxruntime="$(grep '^onnxruntime==' "$project/constraints.txt")"
 
 for command in "$python" h2load taskset; do
     command -v "$command" >/dev/null || {
@@ -32,7 +33,8 @@ install() { # install NAME REQUIREMENT...
 }
 
 mkdir -p "$cache"
-install triton nvidia-pytriton==0.7.0 onnxruntime "numpy<3"
+# The same ONNX Runtime as Leadline's.
+install triton nvidia-pytriton==0.7.0 "$onnxruntime" "numpy<3"
 # The custom runtime loads Leadline's own checkpoints with Leadline's own code, in
 # the same torch. Its other requirements are those of `leadline.models`.
 install mlserver mlserver==1.7.1 "$torch" pillow safetensors

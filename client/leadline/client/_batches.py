@@ -77,9 +77,17 @@ class Batcher:
         )
 
 
-def stream_batcher() -> Batcher:
-    """What puts the images of a stream together."""
-    return Batcher(STREAM_LIMITS)
+def stream_batcher(batch_size: int | None) -> Batcher:
+    """What puts the images of a stream together, so many a request; None: as many as is usual.
+
+    Raises:
+        InvalidArgumentError: no request has so many images.
+    """
+    if batch_size is None:
+        return Batcher(STREAM_LIMITS)
+    if not 1 <= batch_size <= CALL_LIMITS.images:
+        raise invalid("batch_size", f"must be from 1 to {CALL_LIMITS.images}, is {batch_size}")
+    return Batcher(BatchLimits(images=batch_size, bytes=STREAM_LIMITS.bytes))
 
 
 @dataclass(frozen=True)

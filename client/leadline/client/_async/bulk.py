@@ -8,6 +8,7 @@ from functools import partial
 from leadline.client._async.connection import AsyncConnection
 from leadline.client._batches import (
     Batch,
+    Batcher,
     LoadedImage,
     predictions,
     request,
@@ -58,6 +59,7 @@ class AsyncBulkPrediction:
         images: AsyncImageStream,
         selector: PredictRequest,
         on_reconnect: OnReconnect | None,
+        batch_size: int | None,
     ) -> None:
         self.model = ""
         self.weights_sha256 = ""
@@ -71,7 +73,7 @@ class AsyncBulkPrediction:
         self._outbox: AsyncOutbox[PredictStreamRequest] = AsyncOutbox()
         # Read and not yet answered, in order: what is sent again where a stream breaks.
         self._pending: deque[StreamedBatch] = deque()
-        self._batches = _batches(images)
+        self._batches = _batches(images, stream_batcher(batch_size))
 
     async def results(self) -> AsyncGenerator[Prediction | ImageFailure, None]:
         """What comes of each image, in order; to be gone through once."""
@@ -202,8 +204,7 @@ class AsyncBulkPrediction:
             await anext(aiter(self._call))
 
 
-async def _batches(images: AsyncImageStream) -> AsyncIterator[Batch]:
-    batcher = stream_batcher()
+async def _batches(images: AsyncImageStream, batcher: Batcher) -> AsyncIterator[Batch]:
     index = 0
     async for image in async_each(images):
         source = source_or_failure(image, index)

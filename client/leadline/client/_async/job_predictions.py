@@ -52,6 +52,7 @@ class AsyncJobPredictions:
         epoch: int | None = None,
         top_k: int = 1,
         include_logits: bool = False,
+        batch_size: int | None = None,
         on_reconnect: OnReconnect | None = None,
     ) -> AsyncPredictionStream:
         """What the model takes images for, one by one: `AsyncClient.predict_stream` says more.
@@ -61,10 +62,11 @@ class AsyncJobPredictions:
             epoch: which epoch answers, 1 for the first; None: the best so far.
             top_k: how many of the most probable classes to return an image.
             include_logits: whether to return the logits of each image as well.
+            batch_size: images a request; None: 256.
             on_reconnect: called before each attempt to reconnect.
         """
         request = self._predict_request(epoch, top_k, include_logits=include_logits)
-        return AsyncPredictionStream(self._connection, images, request, on_reconnect)
+        return AsyncPredictionStream(self._connection, images, request, on_reconnect, batch_size)
 
     def _predict_request(
         self, epoch: int | None, top_k: int, *, include_logits: bool

@@ -24,10 +24,11 @@ class AsyncPredictionStream:
         images: AsyncImageStream,
         selector: PredictRequest,
         on_reconnect: OnReconnect | None,
+        batch_size: int | None,
     ) -> None:
         """Use `AsyncClient.predict_stream` instead."""
         # That knows nothing of this, so the call ends as soon as this is dropped.
-        self._work = AsyncBulkPrediction(connection, images, selector, on_reconnect)
+        self._work = AsyncBulkPrediction(connection, images, selector, on_reconnect, batch_size)
         self._results = self._work.results()
 
     @property

@@ -8,6 +8,7 @@ from functools import partial
 
 from leadline.client._batches import (
     Batch,
+    Batcher,
     LoadedImage,
     predictions,
     request,
@@ -59,6 +60,7 @@ class BulkPrediction:
         images: ImageStream,
         selector: PredictRequest,
         on_reconnect: OnReconnect | None,
+        batch_size: int | None,
     ) -> None:
         self.model = ""
         self.weights_sha256 = ""
@@ -72,7 +74,7 @@ class BulkPrediction:
         self._outbox: Outbox[PredictStreamRequest] = Outbox()
         # Read and not yet answered, in order: what is sent again where a stream breaks.
         self._pending: deque[StreamedBatch] = deque()
-        self._batches = _batches(images)
+        self._batches = _batches(images, stream_batcher(batch_size))
 
     def results(self) -> Generator[Prediction | ImageFailure, None]:
         """What comes of each image, in order; to be gone through once."""
@@ -202,8 +204,7 @@ class BulkPrediction:
             next(iter(self._call))
 
 
-def _batches(images: ImageStream) -> Iterator[Batch]:
-    batcher = stream_batcher()
+def _batches(images: ImageStream, batcher: Batcher) -> Iterator[Batch]:
     index = 0
     for image in each(images):
         source = source_or_failure(image, index)

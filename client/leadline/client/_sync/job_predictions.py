@@ -53,6 +53,7 @@ class JobPredictions:
         epoch: int | None = None,
         top_k: int = 1,
         include_logits: bool = False,
+        batch_size: int | None = None,
         on_reconnect: OnReconnect | None = None,
     ) -> PredictionStream:
         """What the model takes images for, one by one: `Client.predict_stream` says more.
@@ -62,10 +63,11 @@ class JobPredictions:
             epoch: which epoch answers, 1 for the first; None: the best so far.
             top_k: how many of the most probable classes to return an image.
             include_logits: whether to return the logits of each image as well.
+            batch_size: images a request; None: 256.
             on_reconnect: called before each attempt to reconnect.
         """
         request = self._predict_request(epoch, top_k, include_logits=include_logits)
-        return PredictionStream(self._connection, images, request, on_reconnect)
+        return PredictionStream(self._connection, images, request, on_reconnect, batch_size)
 
     def _predict_request(
         self, epoch: int | None, top_k: int, *, include_logits: bool

@@ -25,10 +25,11 @@ class PredictionStream:
         images: ImageStream,
         selector: PredictRequest,
         on_reconnect: OnReconnect | None,
+        batch_size: int | None,
     ) -> None:
         """Use `Client.predict_stream` instead."""
         # That knows nothing of this, so the call ends as soon as this is dropped.
-        self._work = BulkPrediction(connection, images, selector, on_reconnect)
+        self._work = BulkPrediction(connection, images, selector, on_reconnect, batch_size)
         self._results = self._work.results()
 
     @property

@@ -259,6 +259,32 @@ def test_a_folder_that_cannot_be_read_is_told_and_the_others_are_read(photos: Pa
     assert told == [photos / "b"]
 
 
+@pytest.fixture
+def bottomless(photos: Path) -> Path:
+    """The folder, with one in it whose path is too long to be read, by anyone."""
+    folder = os.open(photos, os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("d" * 250, dir_fd=folder)
+        inner = os.open("d" * 250, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = inner
+    os.close(folder)
+    return photos
+
+
+def test_a_folder_below_that_cannot_be_read_is_a_failure(
+    leadline: Leadline, model: Model, bottomless: Path
+) -> None:
+    arguments = ("predict", str(bottomless), "--model", model.name)
+    outcome = leadline(*arguments, "--format", "jsonl")
+    assert outcome.code == ExitCode.FAILED
+    assert len(outcome.messages) == len(FOUND)
+    assert "File name too long" in outcome.err
+    outcome = leadline(*arguments, "--json")
+    assert (outcome.code, outcome.out) == (ExitCode.USAGE, "")
+    assert "File name too long" in outcome.error["message"]
+
+
 def test_a_name_that_is_no_text_is_no_obstacle(
     leadline: Leadline, model: Model, test_images: list[Path], tmp_path: Path
 ) -> None:

@@ -68,8 +68,9 @@ class BulkPrediction:
         self._selector = selector
         self._on_reconnect = on_reconnect
         self._reconnection = Reconnection(connection.reconnect_timeout, on_reconnect=on_reconnect)
-        # For a server that has not answered once, and may not be there at all.
-        self._first_attempts: Attempts | None = Attempts(connection.timeout)
+        # A server that has not answered once may not be there at all.
+        self._answered = False
+        self._first_attempts: Attempts | None = None
         self._call: AnswerCall | None = None
         self._outbox: Outbox[PredictStreamRequest] = Outbox()
         # Read and not yet answered, in order: what is sent again where a stream breaks.
@@ -125,7 +126,7 @@ class BulkPrediction:
                 self._connection.check_open()
                 if is_too_large(error):
                     return None
-                sleep((self._first_attempts or self._reconnection).delay(error))
+                sleep(self._delay(error))
 
     def _next_answer(self, call: AnswerCall) -> PredictStreamResponse:
         try:
@@ -133,9 +134,14 @@ class BulkPrediction:
                 answer = next(iter(call))
         except StopIteration:
             raise UnavailableError("the stream ended before its answers") from None
-        self._first_attempts = None
+        self._answered = True
         self._reconnection.heard()
         return answer
+
+    def _delay(self, error: RpcError) -> float:
+        if self._answered or self._first_attempts is None:
+            return self._reconnection.delay(error)
+        return self._first_attempts.delay(error)
 
     def _ask_apart(self, batch: StreamedBatch, parts: list[Sequence[LoadedImage]]) -> None:
         """Asks part by part about images of which some were refused, while the stream waits."""
@@ -174,6 +180,7 @@ class BulkPrediction:
     def _attach(self) -> AnswerCall:
         self._connection.check_open()
         self._reconnection.began()
+        self._first_attempts = self._first_attempts or Attempts(self._connection.timeout)
         self._outbox = Outbox()
         self._call = self._connection.stubs.inference.PredictStream(self._outbox)
         for batch in self._pending:

@@ -203,7 +203,7 @@ def _writer(session: Session, form: str, out: Path | None) -> Iterator[Writer]:
 def _print_response(
     session: Session, images: Sequence[Path], selector: Selector, *, top_k: int, logits: bool
 ) -> None:
-    paths = list(ImageFiles(images))
+    paths = list(ImageFiles(images, on_unreadable=_raise))
     with session.client() as client:
         try:
             predictions = client.predict(paths, top_k=top_k, include_logits=logits, **selector)
@@ -216,3 +216,7 @@ def _print_response(
             weights_sha256=predictions.weights_sha256,
         )
     )
+
+
+def _raise(_folder: Path, error: OSError) -> None:
+    raise error

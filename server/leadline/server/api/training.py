@@ -1,6 +1,7 @@
 """`leadline.v1.TrainingService`."""
 
 import uuid
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -20,6 +21,7 @@ from leadline.server.api.convert import (
 )
 from leadline.server.api.names import parse_job
 from leadline.server.api.pages import PageTokens, page_size
+from leadline.server.api.turnstile import Turnstile
 from leadline.server.errors import InvalidArgumentError
 from leadline.server.jobs.job import Event
 from leadline.server.jobs.service import JobService
@@ -29,6 +31,9 @@ from leadline.v1 import job_pb2, training_service_pb2, training_service_pb2_grpc
 Context = aio.ServicerContext[Any, Any]
 
 _DEFAULT_PAGE_SIZE = 50
+# Events as messages, for those who watch the same jobs.
+_MESSAGES_AT_HAND = 256
+
 _PROGRESS_SECONDS = (0.05, 3_600.0)
 
 
@@ -38,6 +43,8 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
     def __init__(self, jobs: JobService, tokens: PageTokens) -> None:
         self._jobs = jobs
         self._tokens = tokens
+        self._turnstile = Turnstile()
+        self._messages: OrderedDict[tuple[str, int], job_pb2.JobEvent] = OrderedDict()
 
     async def TrainJob(  # noqa: N802
         self, request: training_service_pb2.TrainJobRequest, context: Context
@@ -122,7 +129,20 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
     ) -> AsyncIterator[job_pb2.JobEvent]:
         news = self._jobs.watch(job_id, after_sequence=after_sequence, progress_interval=interval)
         async for one in news:
-            yield from_event(one) if isinstance(one, Event) else from_progress(one)
+            message = self._message(one) if isinstance(one, Event) else from_progress(one)
+            async with self._turnstile.passing():
+                yield message
+        await self._turnstile.leave()
+
+    def _message(self, event: Event) -> job_pb2.JobEvent:
+        """An event as it is sent: to a thousand watchers, and converted once."""
+        key = (event.job_id, event.sequence)
+        message = self._messages.get(key)
+        if message is None:
+            message = self._messages[key] = from_event(event)
+            if len(self._messages) > _MESSAGES_AT_HAND:
+                self._messages.popitem(last=False)
+        return message
 
 
 def _request_id(text: str) -> str | None:

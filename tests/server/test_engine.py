@@ -61,9 +61,19 @@ def ref_of(folder: Path) -> RefOf:
     return ref
 
 
-def test_pixels_of_both_kinds_score_as_in_torch(folder: Path) -> None:
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
+        ),
+    ],
+)
+def test_pixels_of_both_kinds_score_as_in_torch(folder: Path, device: str) -> None:
     checkpoint = load_checkpoint(folder, 3)
-    engine = make_engine(checkpoint, device=CPU, threads=1)
+    engine = make_engine(checkpoint, device=torch.device(device), threads=1)
     pixels = np.random.default_rng(1).integers(0, 256, (MAX_BATCH, 32, 32, 3), dtype=np.uint8)
     normalised = normalize(torch.from_numpy(pixels))
     # As they are received: not to be written to.

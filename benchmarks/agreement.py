@@ -1,0 +1,95 @@
+"""Whether the serving engine says of every test image what the checkpoint does in torch.
+
+    python benchmarks/agreement.py leadline-data
+
+It reads a server's data directory, which no server need use meanwhile, and
+compares every kept epoch of every model over its dataset's whole test split.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from leadline.models.checkpoints import Checkpoint, list_epochs, load_checkpoint
+from leadline.models.datasets import find_dataset
+from leadline.models.evaluation import BATCH_SIZE
+from leadline.models.images import normalize
+from leadline.server.serving.engine import MAX_BATCH, make_engine
+
+_MOST_DIFFERENCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two ways of computing one epoch's answers lie apart."""
+
+    name: str
+    images: int
+    other_classes: int
+    """Images of which they say different classes."""
+
+    difference: float
+    """The largest between two probabilities."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether all classes are the same, and all probabilities nearly so."""
+        return not self.other_classes and self.difference <= _MOST_DIFFERENCE
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prints a row for each epoch; returns 0 where all agree, 1 where not or there is none."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("data_dir", type=Path)
+    parser.add_argument("--device", default="cpu", help="where the engine runs [default: cpu]")
+    options = parser.parse_args(arguments)
+    found = []
+    _say("| epoch | images | other classes | largest difference of probabilities |")
+    _say("| --- | --- | --- | --- |")
+    for one in _compare(options.data_dir, torch.device(options.device)):
+        _say(f"| {one.name} | {one.images:,} | {one.other_classes} | {one.difference:.1e} |")
+        found.append(one)
+    return 0 if found and all(one.holds for one in found) else 1
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+
+
+def _compare(data_dir: Path, device: torch.device) -> Iterator[Agreement]:
+    for folder in sorted((data_dir / "models").glob("*/attempt-*")):
+        for epoch in list_epochs(folder):
+            checkpoint = load_checkpoint(folder, epoch)
+            dataset = find_dataset(checkpoint.info.dataset_fingerprint, data_dir / "datasets")
+            name = f"{folder.parent.name}/epochs/{epoch}"
+            yield _agreement(name, checkpoint, dataset.test.images, device)
+
+
+@torch.inference_mode()
+def _agreement(
+    name: str, checkpoint: Checkpoint, images: np.ndarray, device: torch.device
+) -> Agreement:
+    network, engine = checkpoint.network(), make_engine(checkpoint, device=device, threads=1)
+    other, difference = 0, 0.0
+    for start in range(0, len(images), BATCH_SIZE):
+        pixels = np.array(images[start : start + BATCH_SIZE])
+        logits = network(normalize(torch.from_numpy(pixels)))
+        parts = [
+            engine.score([pixels[at : at + MAX_BATCH]]) for at in range(0, len(pixels), MAX_BATCH)
+        ]
+        ours = np.concatenate([part.logits for part in parts])
+        probabilities = np.concatenate([part.probabilities for part in parts])
+        other += int((ours.argmax(1) != logits.numpy().argmax(1)).sum())
+        difference = max(difference, float(np.abs(probabilities - logits.softmax(1).numpy()).max()))
+    return Agreement(name, len(images), other, difference)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -145,6 +145,12 @@ class _CapturedPass:
 
     def __init__(self, network: torch.nn.Module, size: int, device: torch.device) -> None:
         self._input = torch.zeros((size, 3, IMAGE_SIZE, IMAGE_SIZE), device=device)
+        # Convolutions of less than float32's precision would not agree with the
+        # evaluation after an epoch.
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            self._capture(network, device)
+
+    def _capture(self, network: torch.nn.Module, device: torch.device) -> None:
         # What is set up at the first passes must not be captured.
         side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(device))

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from leadline.models.batches import normalize
 from leadline.models.checkpoints import Checkpoint, list_epochs, load_checkpoint
 from leadline.models.datasets import find_dataset
 from leadline.models.evaluation import BATCH_SIZE
-from leadline.models.images import normalize
-from leadline.server.serving.engine import MAX_BATCH, make_engine
+from leadline.server.serving.engine import MAX_BATCH, Engine, load_engine
 
 _MOST_DIFFERENCE = 1e-4
 
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     found = []
     _say("| epoch | images | other classes | largest difference of probabilities |")
     _say("| --- | --- | --- | --- |")
-    for one in _compare(options.data_dir, torch.device(options.device)):
+    for one in _compare(options.data_dir, options.device):
         _say(f"| {one.name} | {one.images:,} | {one.other_classes} | {one.difference:.1e} |")
         found.append(one)
     return 0 if found and all(one.holds for one in found) else 1
@@ -63,21 +63,19 @@ def _say(line: str) -> None:
     sys.stdout.write(line + "\n")
 
 
-def _compare(data_dir: Path, device: torch.device) -> Iterator[Agreement]:
+def _compare(data_dir: Path, device: str) -> Iterator[Agreement]:
     for folder in sorted((data_dir / "models").glob("*/attempt-*")):
         for epoch in list_epochs(folder):
             checkpoint = load_checkpoint(folder, epoch)
             dataset = find_dataset(checkpoint.info.dataset_fingerprint, data_dir / "datasets")
             name = f"{folder.parent.name}/epochs/{epoch}"
-            yield _agreement(name, checkpoint, dataset.test.images, device)
+            engine = load_engine(folder, epoch, device=device, threads=1)
+            yield _agreement(name, checkpoint, engine, dataset.test.images)
 
 
 @torch.inference_mode()
-def _agreement(
-    name: str, checkpoint: Checkpoint, images: np.ndarray, device: torch.device
-) -> Agreement:
-    network, engine = checkpoint.network(), make_engine(checkpoint, device=device, threads=1)
-    other, difference = 0, 0.0
+def _agreement(name: str, checkpoint: Checkpoint, engine: Engine, images: np.ndarray) -> Agreement:
+    network, other, difference = checkpoint.network(), 0, 0.0
     for start in range(0, len(images), BATCH_SIZE):
         pixels = np.array(images[start : start + BATCH_SIZE])
         logits = network(normalize(torch.from_numpy(pixels)))

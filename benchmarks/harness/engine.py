@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from harness.checks import WrongAnswerError
 from harness.comparison import (
@@ -26,7 +25,7 @@ from harness.infer import Images
 from harness.models import Trained, draw_images
 from harness.stats import Spread
 from harness.tables import say, table
-from leadline.server.serving.engine import MAX_BATCH, Engine, make_engine
+from leadline.server.serving.engine import MAX_BATCH, Engine, load_engine
 
 BATCHES = (1, 8, 32, 128, 256)
 WIRE_BATCH = 256
@@ -57,7 +56,7 @@ def measure_engine(trained: Trained, plan: Plan) -> EngineFigures:
     """
     figures = EngineFigures()
     stay_on(LOAD_CORE)
-    engine = make_engine(trained.checkpoint(), device=torch.device("cpu"), threads=1)
+    engine = load_engine(trained.folder, trained.epoch, device="cpu", threads=1)
     with running(["leadline"], trained) as (server,), _thread_on(SERVER_CORE) as thread:
         for _ in range(plan.rounds):
             for batch in BATCHES:

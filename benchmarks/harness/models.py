@@ -14,7 +14,6 @@ from harness.processes import ServerProcess, free_port
 from harness.tables import say
 from leadline.client import Client, HealthStatus, UnavailableError
 from leadline.models.checkpoints import Checkpoint, load_checkpoint
-from leadline.models.export import to_onnx
 
 _TRAINING_SECONDS = 1_800
 
@@ -91,14 +90,12 @@ def trained_model(*, blocks: int, epochs: int = 2) -> Trained:
     job_id, epoch = json.loads(record.read_text()).values()
     (description,) = (folder / "data" / "models" / job_id).glob(f"*/epoch-{epoch:05}.json")
     checkpoint = load_checkpoint(description.parent, epoch)
-    onnx = folder / "model.onnx"
-    onnx.write_bytes(to_onnx(checkpoint.network()))
     return Trained(
         data_dir=folder / "data",
         job_id=job_id,
         epoch=epoch,
         folder=description.parent,
-        onnx=onnx,
+        onnx=description.with_suffix(".onnx"),
         classes=checkpoint.info.architecture.classes,
     )
 

@@ -15,6 +15,7 @@ from leadline.models.checkpoints import (
     list_epochs,
     load_checkpoint,
     load_info,
+    load_onnx,
     load_predictions,
     remove_checkpoint,
     restore,
@@ -113,6 +114,7 @@ def test_only_what_there_is_becomes_a_file(
     names = sorted(path.name for path in (tmp_path / "0.0").iterdir())
     assert names == [
         "epoch-00001.json",
+        "epoch-00001.onnx",
         "epoch-00001.predictions.safetensors",
         "epoch-00001.safetensors",
     ]
@@ -143,7 +145,8 @@ def test_a_trainer_can_go_back(trainer: Trainer, tmp_path: Path) -> None:
     train_and_save(trainer, tmp_path / "a", range(1, 4))
     restore(trainer, tmp_path / "a", 1)
     train_and_save(trainer, tmp_path / "b", range(2, 4))
-    for name in ("epoch-00003.safetensors", "epoch-00003.optimizer.safetensors"):
+    kinds = ("safetensors", "optimizer.safetensors", "onnx")
+    for name in (f"epoch-00003.{kind}" for kind in kinds):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
@@ -247,6 +250,7 @@ def test_a_description_that_is_damaged_is_refused(saved: Path, content: bytes) -
         ("weights", "epoch-00001.safetensors"),
         ("predictions", "epoch-00001.predictions.safetensors"),
         ("optimizer", "epoch-00001.optimizer.safetensors"),
+        ("onnx", "epoch-00001.onnx"),
     ],
 )
 @pytest.mark.parametrize("damage", ["missing", "truncated", "flipped", "empty", "longer"])
@@ -266,6 +270,7 @@ def test_a_damaged_file_is_named(
         "weights": lambda: load_checkpoint(saved, 1),
         "predictions": lambda: load_predictions(saved, 1),
         "optimizer": lambda: restore(trainer, saved, 1),
+        "onnx": lambda: load_onnx(saved, 1),
     }
     with pytest.raises(CheckpointError, match=name):
         load[kind]()

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from leadline.models.export import INPUT, LOGITS, PROBABILITIES, to_onnx
+from leadline.models.checkpoint_files import INPUT, LOGITS, PROBABILITIES
+from leadline.models.export import to_onnx
 from leadline.models.network import Architecture, BlockNetwork
 
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from leadline.models.images import ImageError, decode_image, encode_png, normalize
+from leadline.models.batches import normalize
+from leadline.models.images import ImageError, decode_image, encode_png
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8)

@@ -6,6 +6,23 @@ import pytest
 import leadline.models
 
 PUBLIC = {
+    "architecture": {"Architecture"},
+    "batches": {"DeviceSplit", "normalize"},
+    "checkpoint_files": {
+        "INPUT",
+        "LOGITS",
+        "PROBABILITIES",
+        "CheckpointError",
+        "CheckpointInfo",
+        "FileRecord",
+        "list_epochs",
+        "load_info",
+        "load_onnx",
+        "load_predictions",
+        "read_file",
+        "remove_checkpoint",
+        "stem_of",
+    },
     "checkpoints": {
         "Checkpoint",
         "CheckpointError",
@@ -14,6 +31,7 @@ PUBLIC = {
         "list_epochs",
         "load_checkpoint",
         "load_info",
+        "load_onnx",
         "load_predictions",
         "remove_checkpoint",
         "restore",
@@ -28,14 +46,15 @@ PUBLIC = {
         "open_dataset",
     },
     "evaluation": {"Evaluation", "classify", "evaluate"},
+    "export": {"to_onnx"},
     "images": {
         "DEFAULT_MAX_PIXELS",
         "IMAGE_SIZE",
         "ImageError",
         "decode_image",
         "encode_png",
-        "normalize",
     },
+    "metrics": {"EpochMetrics"},
     "network": {"Architecture", "BlockNetwork", "parameter_count"},
     "spec": {"Optimizer", "TrainingSpec", "Violation"},
     "training": {"DivergedError", "EpochMetrics", "EpochOutcome", "Phase", "Trainer"},

@@ -10,16 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from leadline.models.batches import normalize
 from leadline.models.checkpoints import load_checkpoint, save_checkpoint
 from leadline.models.datasets import Dataset, Split
-from leadline.models.images import normalize
 from leadline.models.spec import TrainingSpec
 from leadline.models.training import Trainer
 from leadline.server.serving.catalog import CheckpointRef
-from leadline.server.serving.engine import MAX_BATCH, make_engine
+from leadline.server.serving.engine import MAX_BATCH, load_engine
 from leadline.server.serving.loaded import LoadedNetworks
-
-CPU = torch.device("cpu")
 
 RefOf = Callable[[int], CheckpointRef]
 
@@ -29,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoints of three epochs."""
     folder = tmp_path_factory.mktemp("checkpoints")
     spec = TrainingSpec(dataset="noise", blocks=2, batch_norm=True, batch_size=32)
-    trainer = Trainer(spec, noise_dataset(), device=CPU)
+    trainer = Trainer(spec, noise_dataset(), device=torch.device("cpu"))
     for epoch in (1, 2, 3):
         save_checkpoint(folder, trainer, trainer.train_epoch(epoch))
     return folder
@@ -73,7 +71,7 @@ def ref_of(folder: Path) -> RefOf:
 )
 def test_pixels_of_both_kinds_score_as_in_torch(folder: Path, device: str) -> None:
     checkpoint = load_checkpoint(folder, 3)
-    engine = make_engine(checkpoint, device=torch.device(device), threads=1)
+    engine = load_engine(folder, 3, device=device, threads=1)
     pixels = np.random.default_rng(1).integers(0, 256, (MAX_BATCH, 32, 32, 3), dtype=np.uint8)
     normalised = normalize(torch.from_numpy(pixels))
     # As they are received: not to be written to.
@@ -93,7 +91,7 @@ def test_pixels_of_both_kinds_score_as_in_torch(folder: Path, device: str) -> No
 
 
 def test_an_answer_does_not_change_with_the_next(folder: Path) -> None:
-    engine = make_engine(load_checkpoint(folder, 1), device=CPU, threads=1)
+    engine = load_engine(folder, 1, device="cpu", threads=1)
     random = np.random.default_rng(2)
     first, second = random.integers(0, 256, (2, 4, 32, 32, 3), dtype=np.uint8)
 
@@ -105,9 +103,9 @@ def test_an_answer_does_not_change_with_the_next(folder: Path) -> None:
 
 
 def test_the_least_recently_used_networks_make_room(ref_of: RefOf) -> None:
-    one = LoadedNetworks(device=CPU, threads=1, max_bytes=1 << 40)
+    one = LoadedNetworks(device="cpu", threads=1, max_bytes=1 << 40)
     one.get(ref_of(1))
-    loaded = LoadedNetworks(device=CPU, threads=1, max_bytes=2 * one.memory_bytes)
+    loaded = LoadedNetworks(device="cpu", threads=1, max_bytes=2 * one.memory_bytes)
 
     engines = {epoch: loaded.get(ref_of(epoch)) for epoch in (1, 2)}
     loaded.get(ref_of(1))
@@ -119,14 +117,14 @@ def test_the_least_recently_used_networks_make_room(ref_of: RefOf) -> None:
 
 
 def test_a_network_that_is_asked_for_stays_however_small_the_memory_is(ref_of: RefOf) -> None:
-    loaded = LoadedNetworks(device=CPU, threads=1, max_bytes=0)
+    loaded = LoadedNetworks(device="cpu", threads=1, max_bytes=0)
 
     assert loaded.get(ref_of(1)) is loaded.get(ref_of(1))
     assert loaded.get(ref_of(2)) is loaded.get(ref_of(2))
 
 
 def test_a_dropped_network_is_loaded_again(ref_of: RefOf) -> None:
-    loaded = LoadedNetworks(device=CPU, threads=1, max_bytes=1 << 40)
+    loaded = LoadedNetworks(device="cpu", threads=1, max_bytes=1 << 40)
     before: Any = loaded.get(ref_of(1))
 
     loaded.drop(ref_of(1))

@@ -3,7 +3,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from grpc import aio
 
 from leadline.oip.v2 import open_inference_pb2 as oip
@@ -25,7 +24,7 @@ async def servicer(tmp_path: Path) -> AsyncIterator[OpenInferenceServicer]:
     engine = open_database(tmp_path / "jobs.db")
     store, threads = JobStore(engine), Threads("store", 1)
     predictor = Predictor(
-        device=torch.device("cpu"),
+        device="cpu",
         threads=1,
         max_pending=1,
         max_loaded_bytes=1 << 20,

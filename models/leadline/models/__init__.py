@@ -15,15 +15,34 @@ Useful without any server:
         print(trainer.train_epoch(epoch).metrics)
 
 Each module is a subject with a few public names; the package imports none of
-them, so that `leadline.models.spec`, which needs no torch, stays light.
+them, so that those that need no torch stay light: `spec`, `images`, `datasets`
+and `checkpoint_files`.
 
 - `spec`: what to train, and what is wrong with a wish to train.
+- `architecture`: what determines a network's shape.
 - `network`: the network of a chosen depth, with or without batch norm.
-- `images`: image files to pixels, and pixels to what networks take.
+- `images`: image files to pixels, and pixels to image files.
 - `datasets`: images with labels, decoded once and shared by all processes.
 - `evaluation`: how right a network is, image by image.
+- `metrics`: what an epoch came to.
 - `training`: the loop, epoch by epoch.
+- `batches`: splits on a device, and pixels to what networks take.
 - `checkpoints`: an epoch's weights, predictions and optimizer state as files.
+- `checkpoint_files`: what of these files can be read without torch.
+- `export`: a trained network as an ONNX model.
 """
 
-__all__ = ["checkpoints", "datasets", "evaluation", "images", "network", "spec", "training"]
+__all__ = [
+    "architecture",
+    "batches",
+    "checkpoint_files",
+    "checkpoints",
+    "datasets",
+    "evaluation",
+    "export",
+    "images",
+    "metrics",
+    "network",
+    "spec",
+    "training",
+]

@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from leadline.models.architecture import Architecture
 from leadline.models.images import IMAGE_SIZE
-from leadline.models.network import Architecture
+from leadline.models.metrics import EpochMetrics
 from leadline.models.spec import TrainingSpec
-from leadline.models.training import EpochMetrics
 
 FORMAT = 1
 
@@ -24,7 +24,7 @@ PREPROCESSING: dict[str, Any] = {
 
 
 # No separators: a description that came from elsewhere must not lead elsewhere.
-_FILE_NAME = re.compile(r"epoch-\d{5}(\.[a-z]+)?\.safetensors")
+_FILE_NAME = re.compile(r"epoch-\d{5}(\.onnx|(\.[a-z]+)?\.safetensors)")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class CheckpointInfo:
     metrics: EpochMetrics
     dataset_fingerprint: str
     files: dict[str, FileRecord]
-    """By kind: "weights", "predictions" and, where there is state, "optimizer"."""
+    """By kind: "weights", "onnx", "predictions" and, where there is state, "optimizer"."""
     environment: dict[str, Any]
     """What it was trained with: versions, device, threads. For people."""
 
@@ -91,7 +91,7 @@ def from_json(data: bytes) -> CheckpointInfo:
     outside = [record.name for record in files.values() if not _FILE_NAME.fullmatch(record.name)]
     if outside:
         raise ValueError(f"it names a file that is none of its own: {outside[0]!r}")
-    missing = {"weights", "predictions"} - set(files)
+    missing = {"weights", "onnx", "predictions"} - set(files)
     if missing:
         raise ValueError(f"it names no file of {' and '.join(sorted(missing))}")
     return CheckpointInfo(

@@ -1,32 +1,38 @@
-"""An epoch as files: weights, predictions and optimizer state, and JSON that describes them.
+"""An epoch as files: what it takes to go on with it, to ask its network, and to tell of it.
 
-    epoch-00001.safetensors              weights and buffers
-    epoch-00001.optimizer.safetensors    the optimizer's state, where it has any
-    epoch-00001.predictions.safetensors  what each test image was taken for
-    epoch-00001.json                     what they are, of what, and their hashes
-
-The JSON is written last: a checkpoint without it does not exist. Nothing is
-ever unpickled, and equal weights make equal files.
+What the files are and how they are read without torch is in
+`leadline.models.checkpoint_files`, whose names are here as well.
 """
 
 import dataclasses
 import importlib.metadata
 import platform
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from leadline.models._description import CheckpointInfo, FileRecord, from_json, to_json
+from leadline.models._description import to_json
 from leadline.models._files import make_folder, sha256_of, sync_folder, write_atomically
+from leadline.models.checkpoint_files import (
+    CheckpointError,
+    CheckpointInfo,
+    FileRecord,
+    list_epochs,
+    load_info,
+    load_onnx,
+    load_predictions,
+    read_file,
+    remove_checkpoint,
+    stem_of,
+)
 from leadline.models.evaluation import Evaluation
+from leadline.models.export import to_onnx
 from leadline.models.network import BlockNetwork
 from leadline.models.training import EpochOutcome, Trainer
 
@@ -38,17 +44,12 @@ __all__ = [
     "list_epochs",
     "load_checkpoint",
     "load_info",
+    "load_onnx",
     "load_predictions",
     "remove_checkpoint",
     "restore",
     "save_checkpoint",
 ]
-
-_DESCRIPTION = re.compile(r"epoch-(\d{5})\.json")
-
-
-class CheckpointError(Exception):
-    """A checkpoint is missing, damaged or of something else: the message names the file."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def save_checkpoint(directory: Path, trainer: Trainer, outcome: EpochOutcome) ->
         OSError: a file cannot be written.
     """
     make_folder(directory)
-    stem = _stem(outcome.metrics.epoch)
+    stem = stem_of(outcome.metrics.epoch)
     # A description must never stand beside files that are not its own.
     (directory / f"{stem}.json").unlink(missing_ok=True)
     sync_folder(directory)
@@ -104,6 +105,7 @@ def save_checkpoint(directory: Path, trainer: Trainer, outcome: EpochOutcome) ->
         for kind, (name, values) in tensors.items()
         if values
     }
+    files["onnx"] = _write(directory / f"{stem}.onnx", to_onnx(trainer.network))
     info = CheckpointInfo(
         epoch=outcome.metrics.epoch,
         architecture=trainer.architecture,
@@ -115,28 +117,6 @@ def save_checkpoint(directory: Path, trainer: Trainer, outcome: EpochOutcome) ->
         environment=_environment(trainer.device),
     )
     write_atomically(directory / f"{stem}.json", to_json(info))
-    return info
-
-
-def list_epochs(directory: Path) -> list[int]:
-    """Returns the epochs that have a checkpoint, ascending; none where there is no directory."""
-    names = (path.name for path in directory.glob("epoch-*.json"))
-    return sorted(int(found[1]) for name in names if (found := _DESCRIPTION.fullmatch(name)))
-
-
-def load_info(directory: Path, epoch: int) -> CheckpointInfo:
-    """Reads what is known of a checkpoint, without its tensors.
-
-    Raises:
-        CheckpointError: there is none, or its description is damaged.
-    """
-    path = directory / f"{_stem(epoch)}.json"
-    try:
-        info = from_json(_read(path))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} does not describe a checkpoint: {error}") from error
-    if info.epoch != epoch:
-        raise CheckpointError(f"{path} describes epoch {info.epoch}")
     return info
 
 
@@ -155,39 +135,6 @@ def load_checkpoint(directory: Path, epoch: int, *, verify: bool = True) -> Chec
     return Checkpoint(info, _read_tensors(directory, info.files["weights"], verify=verify))
 
 
-def load_predictions(
-    directory: Path, epoch: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Loads what the network of an epoch took each test image for.
-
-    Returns:
-        the predicted class, int64 [N], and its softmax probability, float32 [N].
-
-    Raises:
-        CheckpointError: a file is missing, truncated or damaged.
-    """
-    record = load_info(directory, epoch).files["predictions"]
-    tensors = _read_tensors(directory, record, verify=True)
-    try:
-        predicted, probability = tensors["predicted"], tensors["probability"]
-    except KeyError as error:
-        raise CheckpointError(f"{directory / record.name} holds no {error}") from error
-    return predicted.numpy().astype(np.int64), probability.numpy()
-
-
-def remove_checkpoint(directory: Path, epoch: int) -> None:
-    """Removes an epoch's files; what is not there is no error.
-
-    The description goes first: what a crash leaves is no checkpoint.
-
-    Raises:
-        OSError: a file cannot be removed.
-    """
-    stem = directory / _stem(epoch)
-    for suffix in (".json", ".safetensors", ".predictions.safetensors", ".optimizer.safetensors"):
-        stem.with_name(stem.name + suffix).unlink(missing_ok=True)
-
-
 def restore(trainer: Trainer, directory: Path, epoch: int) -> CheckpointInfo:
     """Puts a trainer into the state that it was in after an epoch, bit for bit.
 
@@ -199,19 +146,15 @@ def restore(trainer: Trainer, directory: Path, epoch: int) -> CheckpointInfo:
     info = checkpoint.info
     # More epochs of the same training are no other training.
     if dataclasses.replace(info.spec, epochs=trainer.spec.epochs) != trainer.spec:
-        raise CheckpointError(f"{_stem(epoch)}.json in {directory} is of another training spec")
+        raise CheckpointError(f"{stem_of(epoch)}.json in {directory} is of another training spec")
     if info.dataset_fingerprint != trainer.dataset.fingerprint:
-        raise CheckpointError(f"{_stem(epoch)}.json in {directory} is of another dataset")
+        raise CheckpointError(f"{stem_of(epoch)}.json in {directory} is of another dataset")
     trainer.network.load_state_dict(checkpoint.network().state_dict())
     record = info.files.get("optimizer")
     if record is not None:
         state = _read_tensors(directory, record, verify=True)
         _restore_optimizer(trainer, state, directory / record.name)
     return info
-
-
-def _stem(epoch: int) -> str:
-    return f"epoch-{epoch:05}"
 
 
 def _predictions(test: Evaluation) -> dict[str, Tensor]:
@@ -260,26 +203,18 @@ def _environment(device: torch.device) -> dict[str, Any]:
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> FileRecord:
     # No metadata: safetensors does not promise its order, and equal weights make equal files.
-    data = safetensors.torch.save({key: value.cpu().contiguous() for key, value in tensors.items()})
+    contiguous = {key: value.cpu().contiguous() for key, value in tensors.items()}
+    return _write(path, safetensors.torch.save(contiguous))
+
+
+def _write(path: Path, data: bytes) -> FileRecord:
     write_atomically(path, data)
     return FileRecord(path.name, sha256_of(data), len(data))
 
 
 def _read_tensors(directory: Path, record: FileRecord, *, verify: bool) -> dict[str, Tensor]:
-    path = directory / record.name
-    data = _read(path)
-    if len(data) != record.size:
-        raise CheckpointError(f"{path} has {len(data):,} bytes instead of {record.size:,}")
-    if verify and sha256_of(data) != record.sha256:
-        raise CheckpointError(f"{path} is damaged: its SHA-256 is not {record.sha256}")
+    data = read_file(directory, record, verify=verify)
     try:
         return safetensors.torch.load(data)
     except (SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} holds no tensors: {error}") from error
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+        raise CheckpointError(f"{directory / record.name} holds no tensors: {error}") from error

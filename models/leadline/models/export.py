@@ -8,14 +8,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from leadline.models.checkpoint_files import INPUT, LOGITS, PROBABILITIES
 from leadline.models.images import IMAGE_SIZE
 from leadline.models.network import BlockNetwork
 
-__all__ = ["INPUT", "LOGITS", "PROBABILITIES", "to_onnx"]
-
-INPUT = "images"
-LOGITS = "logits"
-PROBABILITIES = "probabilities"
+__all__ = ["to_onnx"]
 
 # Old enough for the engines of the last years.
 _OPSET = 17
@@ -36,7 +33,7 @@ def to_onnx(network: BlockNetwork) -> bytes:
     Neural Networks for Efficient Integer-Arithmetic-Only Inference", section 3.2.
 
     Args:
-        network: in evaluation mode, on the CPU.
+        network: on any device; it is exported as it is in evaluation mode.
 
     Raises:
         TypeError: it has a layer that this does not know.
@@ -76,7 +73,7 @@ def _fold(convolution: nn.Conv2d, norm: nn.Module | None) -> tuple[_Array, _Arra
 def _array(tensor: Tensor | None) -> _Array:
     if tensor is None:
         raise TypeError("a layer without this parameter cannot be exported")
-    array: _Array = tensor.detach().double().numpy()
+    array: _Array = tensor.detach().cpu().double().numpy()
     return array
 
 

@@ -1,6 +1,6 @@
-"""Image files to pixels, pixels to image files, pixels to what networks take.
+"""Image files to pixels, and pixels to image files.
 
-The same three functions serve training, prediction and inspection, so that a
+The same functions serve training, prediction and inspection, so that a
 network is asked about exactly what it was trained on.
 """
 
@@ -9,7 +9,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image, JpegImagePlugin, PngImagePlugin
 
 from leadline.models._containers import UPRIGHT, ContainerError, unpack
@@ -20,7 +19,6 @@ __all__ = [
     "ImageError",
     "decode_image",
     "encode_png",
-    "normalize",
 ]
 
 IMAGE_SIZE: Final = 32
@@ -96,23 +94,6 @@ def encode_png(image: npt.NDArray[np.uint8]) -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image)).save(file, "PNG")
     return file.getvalue()
-
-
-def normalize(batch: torch.Tensor) -> torch.Tensor:
-    """Turns pixels into what networks take, on the device that they are on.
-
-    Args:
-        batch: uint8 [N, 32, 32, 3] (NHWC, RGB).
-
-    Returns:
-        float32 [N, 3, 32, 32] (NCHW) in [-1, 1]: value / 127.5 - 1, which is the
-        training protocol's mean of 0.5 and standard deviation of 0.5.
-    """
-    # On a CPU the values keep the order of the bytes, channels last in memory, by
-    # which a training step takes a quarter less time.
-    layout = torch.channels_last if batch.device.type == "cpu" else torch.contiguous_format
-    scaled = batch.permute(0, 3, 1, 2).to(torch.float32, memory_format=layout)
-    return scaled.div_(127.5).sub_(1.0)
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:

@@ -1,28 +1,15 @@
 """The network, for any depth, with or without batch norm."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
 
 from torch import Tensor, nn
+
+from leadline.models.architecture import Architecture
 
 __all__ = ["Architecture", "BlockNetwork", "parameter_count"]
 
 CHANNELS = 8
 """Channels of every convolution but the last."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """Everything that determines a network's shape."""
-
-    blocks: int
-    """The depth: blocks between the head and the tail. 0 or more."""
-
-    batch_norm: bool
-    """Whether a batch norm follows each convolution inside the blocks."""
-
-    classes: int = 10
-    """Classes that it tells apart."""
 
 
 class BlockNetwork(nn.Module):

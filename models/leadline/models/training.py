@@ -14,6 +14,7 @@ from torch.nn import functional
 from leadline.models.batches import DeviceSplit
 from leadline.models.datasets import Dataset
 from leadline.models.evaluation import Evaluation, evaluate
+from leadline.models.metrics import EpochMetrics
 from leadline.models.network import Architecture, BlockNetwork
 from leadline.models.spec import Optimizer, TrainingSpec
 
@@ -28,35 +29,6 @@ class Phase(StrEnum):
 
     EVALUATING = "evaluating"
     """The evaluations over the whole training set and the whole test set."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpochMetrics:
-    """What an epoch came to. Accuracies are measured after its last step, in evaluation mode."""
-
-    epoch: int
-    """The epoch's number, 1 for the first."""
-
-    train_loss: float
-    """The mean cross-entropy, in nats, over the training images, each as it was trained on."""
-
-    train_accuracy: float
-    """The fraction of the training set that is classified rightly, in [0, 1]."""
-
-    test_loss: float
-    """The mean cross-entropy over the test set, in nats."""
-
-    test_accuracy: float
-    """The fraction of the test set that is classified rightly, in [0, 1]."""
-
-    learning_rate: float
-    """The optimiser's step size in this epoch."""
-
-    seconds: float
-    """Wall-clock seconds of the steps and the evaluations."""
-
-    images_per_second: float
-    """Training images per second of optimisation, evaluations excluded."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TextIO
 
 import structlog
-import torch
 from sqlalchemy.exc import SQLAlchemyError
 
 from leadline.models.datasets import DatasetError
@@ -276,7 +275,7 @@ def _servicers(core: _Core, scheduler: Scheduler, stack: AsyncExitStack) -> Serv
     tokens = PageTokens.load(data.page_key)
     catalog = Catalog(store=core.store, threads=core.threads, artifacts=core.artifacts)
     predictor = Predictor(
-        device=torch.device(inference_device(settings.inference_device)),
+        device=inference_device(settings.inference_device),
         threads=settings.inference_threads,
         max_pending=settings.max_pending_predictions,
         max_loaded_bytes=settings.max_loaded_bytes,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from leadline.models.checkpoints import remove_checkpoint
+from leadline.models.checkpoint_files import remove_checkpoint
 from leadline.server.jobs.job import ModelEpoch
 
 _LOG = structlog.get_logger(__name__)

@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-import torch
+# What the driver of NVIDIA's GPUs makes, on Linux itself and below Windows.
+_DRIVER = (Path("/proc/driver/nvidia/version"), Path("/dev/dxg"))
 
 # What a container may use, in microseconds of each period, or "max".
 _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -12,13 +13,22 @@ _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 def training_devices(setting: str) -> list[str]:
     """The devices that `setting` names; "auto" is every GPU, else the CPU."""
     if setting == "auto":
-        return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
+        return [f"cuda:{index}" for index in range(_gpu_count())] or ["cpu"]
     return [device.strip() for device in setting.split(",")]
 
 
 def inference_device(setting: str) -> str:
     """The device that `setting` names; "auto" is the first GPU, else the CPU."""
     return training_devices(setting)[0]
+
+
+def _gpu_count() -> int:
+    if not any(path.exists() for path in _DRIVER):
+        return 0
+    # Seconds to load, which a server without a GPU does without.
+    import torch  # noqa: PLC0415
+
+    return torch.cuda.device_count()
 
 
 def available_cores() -> int:

@@ -83,9 +83,6 @@ def _shown(value: Any) -> str:
 def _run(config: Path | None, **flags: Any) -> int:
     settings = _settings(config, flags)
     configure_logs(level=settings.log_level, style=settings.log_format)
-    # Workers are started by fork and exec at once, before which gRPC has
-    # nothing to prepare, and about which it would write to the log.
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     # The modules stay to the end. To look through them for garbage again and
     # again would stop the event loop for a tenth of a second each time.
     gc.collect()

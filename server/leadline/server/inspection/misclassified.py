@@ -12,7 +12,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from leadline.models.checkpoints import load_predictions
+from leadline.models.checkpoint_files import load_predictions
 from leadline.models.datasets import DatasetError, Split, find_dataset
 from leadline.models.images import encode_png
 from leadline.server.errors import FailedPreconditionError

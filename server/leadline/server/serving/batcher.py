@@ -136,9 +136,8 @@ class WorkQueue:
 class Batcher:
     """A thread that computes what coroutines ask for, in batches."""
 
-    def __init__(self, *, initializer: Callable[[], None] | None = None) -> None:
-        """Starts the thread, which calls `initializer` before all else."""
-        self._initializer = initializer
+    def __init__(self) -> None:
+        """Starts the thread."""
         self._arrivals: SimpleQueue[Work | None] = SimpleQueue()
         self._queue: WorkQueue = WorkQueue()  # the thread's own
         self._thread = threading.Thread(target=self._run, name="leadline-compute", daemon=True)
@@ -186,8 +185,6 @@ class Batcher:
         self._thread.join()
 
     def _run(self) -> None:
-        if self._initializer is not None:
-            self._initializer()
         while self._gather():
             late: list[Work] = []
             batch = self._queue.next_batch(_Wanted(late))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from leadline.models.checkpoints import CheckpointError
+from leadline.models.checkpoint_files import CheckpointError
 from leadline.server.artifacts import Artifacts
 from leadline.server.errors import DataLossError, NotFoundError
 from leadline.server.jobs.job import EpochCompleted, Model

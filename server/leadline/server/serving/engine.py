@@ -4,15 +4,14 @@ import functools
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import numpy as np
 import onnxruntime
-import torch
 from numpy.typing import NDArray
 
-from leadline.models.checkpoints import Checkpoint
-from leadline.models.export import INPUT, LOGITS, PROBABILITIES, to_onnx
+from leadline.models.checkpoint_files import INPUT, LOGITS, PROBABILITIES, load_onnx
 from leadline.models.images import IMAGE_SIZE
 from leadline.server.serving.inputs import Pixels
 
@@ -40,10 +39,8 @@ class Scores:
 class Engine(ABC):
     """A checkpoint's network, ready to classify; used by one thread at a time."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.memory_bytes = _SESSION_BYTES + sum(
-            tensor.nbytes for tensor in checkpoint.weights.values()
-        )
+    def __init__(self, weight_bytes: int) -> None:
+        self.memory_bytes = _SESSION_BYTES + weight_bytes
         """About what it takes up, in bytes."""
 
     def score(self, images: list[Pixels]) -> Scores:
@@ -78,7 +75,7 @@ def _batch_of_thread() -> NDArray[np.float32]:
 
 
 def _write_normalized(pixels: Pixels, out: NDArray[np.float32]) -> None:
-    """Writes as float32 what `leadline.models.images.normalize` makes of pixels, bit for bit."""
+    """Writes as float32 what `leadline.models.batches.normalize` makes of pixels, bit for bit."""
     if pixels.dtype == np.float32:
         out[:] = pixels
         return
@@ -89,8 +86,8 @@ def _write_normalized(pixels: Pixels, out: NDArray[np.float32]) -> None:
 class OnnxEngine(Engine):
     """On the CPU, by ONNX Runtime, with each batch norm folded into its convolution."""
 
-    def __init__(self, checkpoint: Checkpoint, *, threads: int) -> None:
-        super().__init__(checkpoint)
+    def __init__(self, model: bytes, *, threads: int) -> None:
+        super().__init__(len(model))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -100,7 +97,7 @@ class OnnxEngine(Engine):
         # Threads that spin while they wait would take the trainers' time.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(
-            to_onnx(checkpoint.network()), options, providers=["CPUExecutionProvider"]
+            model, options, providers=["CPUExecutionProvider"]
         )
 
     def _run(self, images: NDArray[np.float32]) -> Scores:
@@ -116,62 +113,22 @@ def _share_memory() -> None:
     onnxruntime.create_and_register_allocator(memory, None)
 
 
-class CudaEngine(Engine):
-    """On a GPU, by torch, with the kernels' launches captured once for each size of batch.
+def load_engine(folder: Path, epoch: int, *, device: str, threads: int) -> Engine:
+    """Loads the network of a checkpoint. Blocks.
 
-    Source: "Accelerating PyTorch with CUDA Graphs", the PyTorch blog, 2021.
+    Args:
+        folder: where the checkpoint is.
+        epoch: its epoch.
+        device: "cpu" or torch's name of a GPU.
+        threads: that compute, where it is the CPU.
+
+    Raises:
+        CheckpointError: a file is missing or damaged.
     """
+    if device == "cpu":
+        return OnnxEngine(load_onnx(folder, epoch), threads=threads)
+    # Where there is no GPU the server does without torch, which takes seconds
+    # to load and half a gigabyte.
+    from leadline.server.serving.cuda import CudaEngine  # noqa: PLC0415
 
-    # A batch is filled up to the next of these.
-    _SIZES = (1, 2, 4, 8, 16, MAX_BATCH)
-
-    def __init__(self, checkpoint: Checkpoint, *, device: torch.device) -> None:
-        super().__init__(checkpoint)
-        self._network = checkpoint.network().to(device)
-        self._device = device
-        self._captured: dict[int, _CapturedPass] = {}
-
-    @torch.inference_mode()
-    def _run(self, images: NDArray[np.float32]) -> Scores:
-        size = next(size for size in self._SIZES if size >= len(images))
-        if size not in self._captured:
-            self._captured[size] = _CapturedPass(self._network, size, self._device)
-        logits = self._captured[size](images)
-        return Scores(logits.numpy(), logits.softmax(dim=1).numpy())
-
-
-class _CapturedPass:
-    """A forward pass of so many images as one graph of the device."""
-
-    def __init__(self, network: torch.nn.Module, size: int, device: torch.device) -> None:
-        self._input = torch.zeros((size, 3, IMAGE_SIZE, IMAGE_SIZE), device=device)
-        # Convolutions of less than float32's precision would not agree with the
-        # evaluation after an epoch.
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            self._capture(network, device)
-
-    def _capture(self, network: torch.nn.Module, device: torch.device) -> None:
-        # What is set up at the first passes must not be captured.
-        side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                network(self._input)
-        torch.cuda.current_stream(device).wait_stream(side)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._output = network(self._input)
-
-    def __call__(self, images: NDArray[np.float32]) -> torch.Tensor:
-        # torch warns of arrays that it must not write to, as received ones are.
-        self._input[: len(images)] = torch.from_numpy(np.require(images, requirements="W"))
-        self._graph.replay()
-        logits: torch.Tensor = self._output[: len(images)].cpu()
-        return logits
-
-
-def make_engine(checkpoint: Checkpoint, *, device: torch.device, threads: int) -> Engine:
-    """The engine of a device; `threads` compute where it is the CPU."""
-    if device.type == "cpu":
-        return OnnxEngine(checkpoint, threads=threads)
-    return CudaEngine(checkpoint, device=device)
+    return CudaEngine(folder, epoch, device=device)

@@ -3,17 +3,14 @@
 import threading
 from collections import OrderedDict
 
-import torch
-
-from leadline.models.checkpoints import load_checkpoint
 from leadline.server.serving.catalog import CheckpointRef
-from leadline.server.serving.engine import Engine, make_engine
+from leadline.server.serving.engine import Engine, load_engine
 
 
 class LoadedNetworks:
     """Loads networks when they are asked for; the least recently used make room."""
 
-    def __init__(self, *, device: torch.device, threads: int, max_bytes: int) -> None:
+    def __init__(self, *, device: str, threads: int, max_bytes: int) -> None:
         self._device = device
         self._threads = threads
         self._max_bytes = max_bytes
@@ -38,8 +35,12 @@ class LoadedNetworks:
                 self._engines.move_to_end(checkpoint.key)
                 return engine
         with checkpoint.reading():
-            loaded = load_checkpoint(checkpoint.folder, checkpoint.epoch.epoch)
-        engine = make_engine(loaded, device=self._device, threads=self._threads)
+            engine = load_engine(
+                checkpoint.folder,
+                checkpoint.epoch.epoch,
+                device=self._device,
+                threads=self._threads,
+            )
         with self._lock:
             self._engines[checkpoint.key] = engine
             self._make_room()

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-import torch
-
 from leadline.server.errors import DeadlineExceededError, ResourceExhaustedError
 from leadline.server.serving.batcher import Batcher
 from leadline.server.serving.catalog import CheckpointRef
@@ -89,7 +87,7 @@ class Predictor:
     def __init__(
         self,
         *,
-        device: torch.device,
+        device: str,
         threads: int,
         max_pending: int,
         max_loaded_bytes: int,
@@ -98,7 +96,7 @@ class Predictor:
         """Makes a predictor.
 
         Args:
-            device: where networks run.
+            device: where networks run, "cpu" or torch's name of a GPU.
             threads: computing threads on the CPU.
             max_pending: requests in work at a time; more are refused.
             max_loaded_bytes: memory for networks that are kept loaded.
@@ -108,7 +106,7 @@ class Predictor:
         self._places = Places(max_pending)
         self._decoders = Threads("decode", _DECODERS)
         self.loaded = LoadedNetworks(device=device, threads=threads, max_bytes=max_loaded_bytes)
-        self._batcher = Batcher(initializer=lambda: torch.set_num_threads(threads))
+        self._batcher = Batcher()
 
     @property
     def pending(self) -> int:

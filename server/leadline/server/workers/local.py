@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import structlog
 
+from leadline.server.workers.child import Child
 from leadline.server.workers.messages import Assignment, Message, Ready, decode
 
 _LOG = structlog.get_logger(__name__)
@@ -39,7 +40,7 @@ class WorkerSilentError(WorkerError):
 class LocalWorker:
     """One training process, from its start to its end."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: Child) -> None:
         self._process = process
         self._log_tail: deque[str] = deque(maxlen=_LOG_TAIL_LINES)
         self._log_task = asyncio.create_task(self._forward_log())
@@ -47,20 +48,14 @@ class LocalWorker:
     @classmethod
     async def spawn(cls, *, niceness: int) -> "LocalWorker":
         """Starts a process, which loads torch and then waits for its assignment."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "leadline.server.workers.process",
-            f"--niceness={niceness}",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            limit=_LINE_LIMIT,
-            env={**_WORKER_ENVIRONMENT, **os.environ},
-            # A Ctrl-C at the terminal is for the server to act on.
-            start_new_session=True,
+        module = "leadline.server.workers.process"
+        return cls(
+            await Child.spawn(
+                [sys.executable, "-m", module, f"--niceness={niceness}"],
+                environment={**_WORKER_ENVIRONMENT, **os.environ},
+                line_limit=_LINE_LIMIT,
+            )
         )
-        return cls(process)
 
     @property
     def pid(self) -> int:
@@ -94,8 +89,6 @@ class LocalWorker:
             WorkerError: the process is gone before it could take it.
             WorkerSilentError: it was not heard of for `silence_limit` seconds.
         """
-        if self._process.stdin is None:
-            raise WorkerError("the worker has no standard input")
         try:
             self._process.stdin.write(assignment.to_line())
             await self._process.stdin.drain()
@@ -106,10 +99,10 @@ class LocalWorker:
 
     async def kill(self) -> None:
         """Ends the process at once, and returns when it is gone."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        self._process.kill()
         await self._process.wait()
         await self._log_task
+        self._process.close()
 
     async def describe_end(self) -> str:
         """How the process ended, with the tail of its log."""
@@ -123,8 +116,6 @@ class LocalWorker:
             raise WorkerSilentError(f"was silent for {seconds:.0f} s and was ended") from None
 
     async def _read(self) -> Message | None:
-        if self._process.stdout is None:
-            return None
         line = await self._process.stdout.readline()
         # A line without its end is what a killed process left of a message.
         return decode(line) if line.endswith(b"\n") else None
@@ -136,8 +127,6 @@ class LocalWorker:
         return f"{ended}; its log ends: {self.log_tail or '(empty)'}"
 
     async def _forward_log(self) -> None:
-        if self._process.stderr is None:
-            return
         while True:
             try:
                 line = await self._process.stderr.readline()

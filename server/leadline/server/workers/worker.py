@@ -19,13 +19,14 @@ from typing import BinaryIO
 import torch
 from torch.nn import functional
 
+from leadline.models.batches import normalize
 from leadline.models.checkpoints import (
     CheckpointError,
     restore,
     save_checkpoint,
 )
 from leadline.models.datasets import Dataset, DatasetError, find_dataset, open_dataset
-from leadline.models.images import IMAGE_SIZE, normalize
+from leadline.models.images import IMAGE_SIZE
 from leadline.models.network import Architecture, BlockNetwork, parameter_count
 from leadline.models.training import DivergedError, EpochOutcome, Phase, Trainer
 from leadline.server.jobs.job import Environment, EpochCompleted, Failure, Progress, Started

@@ -26,7 +26,7 @@ demo: $(STAMP)  ## Start a server, train with live progress, predict, show wrong
 test: lint types  ## Check style and types, then run every test.
 	$(BIN)/python -m pytest --quiet
 
-faults: $(STAMP)  ## Kill, cut, fill and damage things for half an hour; print the figures.
+faults: $(STAMP)  ## Kill, cut, fill and damage things for about an hour and a half; print the figures.
 	$(BIN)/python tests/faults/run.py
 
 bench-serving: $(STAMP)  ## Measure serving beside Triton and MLServer; docs/benchmarks.md says how.

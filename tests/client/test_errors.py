@@ -113,19 +113,6 @@ def test_an_error_without_trailing_metadata_is_still_told() -> None:
     assert type(from_grpc(Failure(grpc.StatusCode.UNKNOWN, None))) is UnknownError
 
 
-def test_a_message_that_could_not_be_sent_is_a_broken_connection_and_not_the_servers_fault() -> (
-    None
-):
-    class NotSent(Failure):
-        def details(self) -> str:
-            return "Internal error from Core"
-
-    error = from_grpc(NotSent(grpc.StatusCode.INTERNAL))
-
-    assert type(error) is UnavailableError
-    assert "while a message was being sent" in str(error)
-
-
 @pytest.mark.parametrize(
     "error",
     [

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from google.protobuf import descriptor_pool, text_format
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
-
 from google.rpc import error_details_pb2
+
 from leadline.oip.v2 import open_inference_pb2
 
 _OURS = open_inference_pb2.DESCRIPTOR.package

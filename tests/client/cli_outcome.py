@@ -1,9 +1,19 @@
 """What a command came to."""
 
 import json
+import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+SCRIPT = (sys.executable, "-m", "leadline.client.cli")
+
+
+def heed_ctrl_c() -> None:
+    """In a process to be: tests in a shell's background inherit that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 
 QUICK = ("--dataset", "tiny", "--blocks", "0", "--epochs", "2", "--batch-size", "200")
 

@@ -4,21 +4,17 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import uuid
 from pathlib import Path
 
 import pytest
 from PIL import Image as Pillow
 
-from client.cli_outcome import QUICK, Leadline
+from client.cli_outcome import QUICK, SCRIPT, Leadline, heed_ctrl_c
 from leadline.client import Client, Model
 from leadline.client.cli import main
 from leadline.client.cli.exit_codes import ExitCode
 from support.servers import LiveServer
-
-SCRIPT = (sys.executable, "-m", "leadline.client.cli")
-
 
 # train and watch
 
@@ -149,13 +145,8 @@ def start(*arguments: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Tests that run in a shell's background inherit that Ctrl-C is ignored.
-        preexec_fn=_heed_ctrl_c,  # noqa: PLW1509 - it only resets a signal
+        preexec_fn=heed_ctrl_c,  # noqa: PLW1509 - it only resets a signal
     )
-
-
-def _heed_ctrl_c() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 # jobs, cancel, models

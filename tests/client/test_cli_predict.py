@@ -9,20 +9,17 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from client.cli_outcome import Leadline
+from client.cli_outcome import SCRIPT, Leadline, heed_ctrl_c
 from leadline.client import Client, Model
 from leadline.client.cli.exit_codes import ExitCode
 from leadline.client.cli.image_files import ImageFiles
 from support.servers import LiveServer, ServerFactory
-
-SCRIPT = (sys.executable, "-m", "leadline.client.cli")
 
 
 @pytest.fixture
@@ -320,7 +317,12 @@ def test_an_interrupted_run_leaves_no_file(
     server.process.send_signal(signal.SIGSTOP)
     command = (*SCRIPT, "predict", str(test_images[0].parent), "--model", job.model)
     more = ("--out", str(folder / "out.csv"), "--target", server.target)
-    with subprocess.Popen([*command, *more], stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [*command, *more],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_ctrl_c,  # noqa: PLW1509 - it only resets a signal
+    ) as process:
         wait_until(lambda: list(folder.iterdir()), "the file's beginning")
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=30)

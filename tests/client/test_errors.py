@@ -113,6 +113,17 @@ def test_an_error_without_trailing_metadata_is_still_told() -> None:
     assert type(from_grpc(Failure(grpc.StatusCode.UNKNOWN, None))) is UnknownError
 
 
+def test_a_message_that_could_not_be_sent_is_a_broken_connection() -> None:
+    class NotSent(Failure):
+        def details(self) -> str:
+            return "Internal error from Core"
+
+    error = from_grpc(NotSent(grpc.StatusCode.INTERNAL))
+
+    assert isinstance(error, UnavailableError)
+    assert "while a message was being sent" in str(error)
+
+
 @pytest.mark.parametrize(
     "error",
     [

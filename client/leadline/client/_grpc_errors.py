@@ -8,7 +8,11 @@ from typing import Protocol, cast
 import grpc
 
 from leadline.client._error_details import Metadatum, decode_details, decode_status
-from leadline.client._errors import STATUS_ERRORS, RpcError, UnknownError
+from leadline.client._errors import STATUS_ERRORS, RpcError, UnavailableError, UnknownError
+
+# What grpc.aio says of a message that found its call just ended, in place of the
+# status that it ended with.
+_NOT_SENT = "Internal error from Core"
 
 _ERRORS_BY_NUMBER = {code.value[0]: error for code, error in STATUS_ERRORS.items()}
 
@@ -57,6 +61,8 @@ def sdk_errors(connection: Closeable) -> Iterator[None]:
 
 def from_grpc(error: grpc.RpcError) -> RpcError:
     """The SDK's exception for one of grpc's."""
+    if error.code() is grpc.StatusCode.INTERNAL and error.details() == _NOT_SENT:
+        return UnavailableError("the call ended while a message was being sent")
     kind = STATUS_ERRORS.get(error.code(), UnknownError)
     return kind(error.details() or "", decode_details(_trailing_metadata(error)))
 

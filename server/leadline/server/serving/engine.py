@@ -23,6 +23,7 @@ _SESSION_BYTES = 640 << 10
 
 
 _OF_THREAD = threading.local()
+_SHARING = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,8 @@ class OnnxEngine(Engine):
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         # Else each network would keep some 3 MB for what is between its layers.
-        _share_memory()
+        with _SHARING:  # two threads may load their first networks at the same time
+            _share_memory()
         options.add_session_config_entry("session.use_env_allocators", "1")
         # Threads that spin while they wait would take the trainers' time.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

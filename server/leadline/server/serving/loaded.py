@@ -22,7 +22,7 @@ class LoadedNetworks:
     def memory_bytes(self) -> int:
         """About what the loaded networks take up, in bytes."""
         with self._lock:
-            return sum(engine.memory_bytes for engine in self._engines.values())
+            return self._total_bytes()
 
     def get(self, checkpoint: CheckpointRef) -> Engine:
         """The network of a checkpoint, loaded where it is not yet. Blocks.
@@ -53,8 +53,8 @@ class LoadedNetworks:
 
     def _make_room(self) -> None:
         # The newest stays, however large: it was asked for.
-        while len(self._engines) > 1 and self._is_over():
+        while len(self._engines) > 1 and self._total_bytes() > self._max_bytes:
             self._engines.popitem(last=False)
 
-    def _is_over(self) -> bool:
-        return sum(engine.memory_bytes for engine in self._engines.values()) > self._max_bytes
+    def _total_bytes(self) -> int:
+        return sum(engine.memory_bytes for engine in self._engines.values())

@@ -63,7 +63,9 @@ class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.Val
     JOB_STATE_RUNNING: _JobState.ValueType  # 2
     """A worker has it."""
     JOB_STATE_SUCCEEDED: _JobState.ValueType  # 3
-    """Final: every epoch is complete."""
+    """Final: every epoch is complete, or early stopping has ended it, in which
+    case `completed_epochs` is below the spec's `epochs`.
+    """
     JOB_STATE_FAILED: _JobState.ValueType  # 4
     """Final: it could not be completed; `failure` says why. Its completed
     epochs stay usable.
@@ -83,7 +85,9 @@ JOB_STATE_QUEUED: JobState.ValueType  # 1
 JOB_STATE_RUNNING: JobState.ValueType  # 2
 """A worker has it."""
 JOB_STATE_SUCCEEDED: JobState.ValueType  # 3
-"""Final: every epoch is complete."""
+"""Final: every epoch is complete, or early stopping has ended it, in which
+case `completed_epochs` is below the spec's `epochs`.
+"""
 JOB_STATE_FAILED: JobState.ValueType  # 4
 """Final: it could not be completed; `failure` says why. Its completed
 epochs stay usable.
@@ -532,6 +536,7 @@ class JobStarted(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     DATASET_FINGERPRINT_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    DIAGNOSIS_FIELD_NUMBER: _builtins.int
     device: _builtins.str
     """The worker's device, such as "cuda:0" or "cpu"."""
     device_name: _builtins.str
@@ -552,6 +557,12 @@ class JobStarted(_message.Message):
     def environment(self) -> Global___JobEnvironment:
         """What it is trained with."""
 
+    @_builtins.property
+    def diagnosis(self) -> _containers.RepeatedCompositeFieldContainer[Global___BlockDiagnosis]:
+        """How activations and gradients pass the network as it was initialised; in
+        the order of the blocks. Empty unless `TrainingSpec.diagnostics` is set.
+        """
+
     def __init__(
         self,
         *,
@@ -563,14 +574,52 @@ class JobStarted(_message.Message):
         parameters: _builtins.int = ...,
         dataset_fingerprint: _builtins.str = ...,
         environment: Global___JobEnvironment | None = ...,
+        diagnosis: _abc.Iterable[Global___BlockDiagnosis] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_names", b"class_names", "dataset_fingerprint", b"dataset_fingerprint", "device", b"device", "device_name", b"device_name", "environment", b"environment", "parameters", b"parameters", "test_images", b"test_images", "train_images", b"train_images"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_names", b"class_names", "dataset_fingerprint", b"dataset_fingerprint", "device", b"device", "device_name", b"device_name", "diagnosis", b"diagnosis", "environment", b"environment", "parameters", b"parameters", "test_images", b"test_images", "train_images", b"train_images"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JobStarted: _TypeAlias = JobStarted  # noqa: Y015
+
+@_typing.final
+class BlockDiagnosis(_message.Message):
+    """How activations and gradients pass a block: measured on the first 512
+    training images, without augmentation, in float32, batch norms using the
+    statistics of those images and leaving the running ones alone.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOCK_FIELD_NUMBER: _builtins.int
+    ACTIVATION_STD_FIELD_NUMBER: _builtins.int
+    GRADIENT_NORM_FIELD_NUMBER: _builtins.int
+    block: _builtins.int
+    """The block's number, 1 for the first; 0 stands for the head, whose output
+    is what the first block takes.
+    """
+    activation_std: _builtins.float
+    """The standard deviation of all the values that the block puts out."""
+    gradient_norm: _builtins.float
+    """The L2 norm of the gradient, with respect to the block's output, of the
+    mean cross-entropy of those images.
+    """
+    def __init__(
+        self,
+        *,
+        block: _builtins.int = ...,
+        activation_std: _builtins.float = ...,
+        gradient_norm: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_std", b"activation_std", "block", b"block", "gradient_norm", b"gradient_norm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BlockDiagnosis: _TypeAlias = BlockDiagnosis  # noqa: Y015
 
 @_typing.final
 class EpochResult(_message.Message):
@@ -590,6 +639,7 @@ class EpochResult(_message.Message):
     TEST_LOSS_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     WEIGHTS_SHA256_FIELD_NUMBER: _builtins.int
+    DIAGNOSIS_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """The epoch's number, 1 for the first."""
     train_loss: _builtins.float
@@ -601,7 +651,7 @@ class EpochResult(_message.Message):
     test_accuracy: _builtins.float
     """The fraction of the test set that is classified rightly, in [0, 1]."""
     learning_rate: _builtins.float
-    """The optimiser's step size in this epoch."""
+    """The optimiser's step size in the last step of this epoch."""
     seconds: _builtins.float
     """Wall-clock seconds of the steps and the evaluations."""
     images_per_second: _builtins.float
@@ -614,6 +664,13 @@ class EpochResult(_message.Message):
     """
     weights_sha256: _builtins.str
     """The SHA-256 of the checkpoint's weights file, in hexadecimal."""
+    @_builtins.property
+    def diagnosis(self) -> _containers.RepeatedCompositeFieldContainer[Global___BlockDiagnosis]:
+        """How activations and gradients pass the network after the epoch's last
+        step; in the order of the blocks. Empty unless `TrainingSpec.diagnostics`
+        is set.
+        """
+
     def __init__(
         self,
         *,
@@ -627,10 +684,11 @@ class EpochResult(_message.Message):
         test_loss: _builtins.float = ...,
         model: _builtins.str = ...,
         weights_sha256: _builtins.str = ...,
+        diagnosis: _abc.Iterable[Global___BlockDiagnosis] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "images_per_second", b"images_per_second", "learning_rate", b"learning_rate", "model", b"model", "seconds", b"seconds", "test_accuracy", b"test_accuracy", "test_loss", b"test_loss", "train_accuracy", b"train_accuracy", "train_loss", b"train_loss", "weights_sha256", b"weights_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["diagnosis", b"diagnosis", "epoch", b"epoch", "images_per_second", b"images_per_second", "learning_rate", b"learning_rate", "model", b"model", "seconds", b"seconds", "test_accuracy", b"test_accuracy", "test_loss", b"test_loss", "train_accuracy", b"train_accuracy", "train_loss", b"train_loss", "weights_sha256", b"weights_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -703,6 +761,7 @@ class JobFinished(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     COMPLETED_EPOCHS_FIELD_NUMBER: _builtins.int
+    STOPPED_EARLY_FIELD_NUMBER: _builtins.int
     state: Global___JobState.ValueType
     """The final state."""
     best_epoch: _builtins.int
@@ -713,6 +772,10 @@ class JobFinished(_message.Message):
     """The resource name of the model; empty where no epoch is complete."""
     completed_epochs: _builtins.int
     """Epochs that are complete."""
+    stopped_early: _builtins.bool
+    """Whether the job succeeded before its last epoch, because the test accuracy
+    had not become better for `TrainingSpec.patience` epochs.
+    """
     @_builtins.property
     def failure(self) -> Global___JobFailure:
         """Why the job failed; unset unless `state` is JOB_STATE_FAILED."""
@@ -726,10 +789,11 @@ class JobFinished(_message.Message):
         model: _builtins.str = ...,
         failure: Global___JobFailure | None = ...,
         completed_epochs: _builtins.int = ...,
+        stopped_early: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_epoch", b"best_epoch", "best_test_accuracy", b"best_test_accuracy", "completed_epochs", b"completed_epochs", "failure", b"failure", "model", b"model", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_epoch", b"best_epoch", "best_test_accuracy", b"best_test_accuracy", "completed_epochs", b"completed_epochs", "failure", b"failure", "model", b"model", "state", b"state", "stopped_early", b"stopped_early"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -154,22 +154,26 @@ class Variant(_message.Message):
     DATASET_FIELD_NUMBER: _builtins.int
     BLOCKS_FIELD_NUMBER: _builtins.int
     BATCH_NORM_FIELD_NUMBER: _builtins.int
+    RESIDUAL_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
     """The name of the dataset, such as "cifar10"."""
     blocks: _builtins.int
     """The depth in blocks."""
     batch_norm: _builtins.bool
     """Whether a batch norm follows each convolution inside the blocks."""
+    residual: _builtins.bool
+    """Whether an identity connection goes around each block."""
     def __init__(
         self,
         *,
         dataset: _builtins.str = ...,
         blocks: _builtins.int = ...,
         batch_norm: _builtins.bool = ...,
+        residual: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_norm", b"batch_norm", "blocks", b"blocks", "dataset", b"dataset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_norm", b"batch_norm", "blocks", b"blocks", "dataset", b"dataset", "residual", b"residual"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

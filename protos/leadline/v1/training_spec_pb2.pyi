@@ -45,6 +45,134 @@ OPTIMIZER_ADAMW: Optimizer.ValueType  # 3
 """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
 Global___Optimizer: _TypeAlias = Optimizer  # noqa: Y015
 
+class _Initialization:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _InitializationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Initialization.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    INITIALIZATION_UNSPECIFIED: _Initialization.ValueType  # 0
+    """Take the default, INITIALIZATION_DEFAULT."""
+    INITIALIZATION_DEFAULT: _Initialization.ValueType  # 1
+    """PyTorch's: weights and biases uniform within 1 / sqrt(fan in) of 0."""
+    INITIALIZATION_KAIMING: _Initialization.ValueType  # 2
+    """Weights normal, of variance 2 / fan in where a ReLU follows and 1 / fan in
+    elsewhere; biases 0 (He et al., 2015).
+    """
+
+class Initialization(_Initialization, metaclass=_InitializationEnumTypeWrapper):
+    """How the weights are drawn before the first step."""
+
+INITIALIZATION_UNSPECIFIED: Initialization.ValueType  # 0
+"""Take the default, INITIALIZATION_DEFAULT."""
+INITIALIZATION_DEFAULT: Initialization.ValueType  # 1
+"""PyTorch's: weights and biases uniform within 1 / sqrt(fan in) of 0."""
+INITIALIZATION_KAIMING: Initialization.ValueType  # 2
+"""Weights normal, of variance 2 / fan in where a ReLU follows and 1 / fan in
+elsewhere; biases 0 (He et al., 2015).
+"""
+Global___Initialization: _TypeAlias = Initialization  # noqa: Y015
+
+class _Schedule:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ScheduleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Schedule.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SCHEDULE_UNSPECIFIED: _Schedule.ValueType  # 0
+    """Take the default, SCHEDULE_CONSTANT."""
+    SCHEDULE_CONSTANT: _Schedule.ValueType  # 1
+    """It stays what it is."""
+    SCHEDULE_COSINE: _Schedule.ValueType  # 2
+    """Half a cosine down to 0: learning_rate * (1 + cos(pi * s / T)) / 2
+    (Loshchilov and Hutter, 2017, without restarts).
+    """
+    SCHEDULE_ONE_CYCLE: _Schedule.ValueType  # 3
+    """From learning_rate / 25 up to it in a straight line over the first 30 % of
+    the steps, then half a cosine down to 0 over the rest (after Smith and
+    Topin, 2018). The momentum stays what it is.
+    """
+
+class Schedule(_Schedule, metaclass=_ScheduleEnumTypeWrapper):
+    """How the step size goes from step to step over all T steps of the spec's
+    epochs. `s` is the number of steps before the one in question.
+    """
+
+SCHEDULE_UNSPECIFIED: Schedule.ValueType  # 0
+"""Take the default, SCHEDULE_CONSTANT."""
+SCHEDULE_CONSTANT: Schedule.ValueType  # 1
+"""It stays what it is."""
+SCHEDULE_COSINE: Schedule.ValueType  # 2
+"""Half a cosine down to 0: learning_rate * (1 + cos(pi * s / T)) / 2
+(Loshchilov and Hutter, 2017, without restarts).
+"""
+SCHEDULE_ONE_CYCLE: Schedule.ValueType  # 3
+"""From learning_rate / 25 up to it in a straight line over the first 30 % of
+the steps, then half a cosine down to 0 over the rest (after Smith and
+Topin, 2018). The momentum stays what it is.
+"""
+Global___Schedule: _TypeAlias = Schedule  # noqa: Y015
+
+class _Augmentation:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AugmentationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Augmentation.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AUGMENTATION_UNSPECIFIED: _Augmentation.ValueType  # 0
+    """Take the default, AUGMENTATION_NONE."""
+    AUGMENTATION_NONE: _Augmentation.ValueType  # 1
+    """Not at all."""
+    AUGMENTATION_FLIP: _Augmentation.ValueType  # 2
+    """Each is mirrored left to right with a probability of one half."""
+    AUGMENTATION_FLIP_CROP: _Augmentation.ValueType  # 3
+    """Beside that, each is shifted by -4 to 4 pixels in either direction; its
+    edges are reflected into what that uncovers.
+    """
+
+class Augmentation(_Augmentation, metaclass=_AugmentationEnumTypeWrapper):
+    """How training images are varied from epoch to epoch."""
+
+AUGMENTATION_UNSPECIFIED: Augmentation.ValueType  # 0
+"""Take the default, AUGMENTATION_NONE."""
+AUGMENTATION_NONE: Augmentation.ValueType  # 1
+"""Not at all."""
+AUGMENTATION_FLIP: Augmentation.ValueType  # 2
+"""Each is mirrored left to right with a probability of one half."""
+AUGMENTATION_FLIP_CROP: Augmentation.ValueType  # 3
+"""Beside that, each is shifted by -4 to 4 pixels in either direction; its
+edges are reflected into what that uncovers.
+"""
+Global___Augmentation: _TypeAlias = Augmentation  # noqa: Y015
+
+class _Precision:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PrecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Precision.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRECISION_UNSPECIFIED: _Precision.ValueType  # 0
+    """Take the default, PRECISION_FLOAT32."""
+    PRECISION_FLOAT32: _Precision.ValueType  # 1
+    """IEEE single precision."""
+    PRECISION_BFLOAT16: _Precision.ValueType  # 2
+    """Convolutions and linear layers in bfloat16, weights and their updates in
+    float32.
+    """
+
+class Precision(_Precision, metaclass=_PrecisionEnumTypeWrapper):
+    """What optimisation steps compute in."""
+
+PRECISION_UNSPECIFIED: Precision.ValueType  # 0
+"""Take the default, PRECISION_FLOAT32."""
+PRECISION_FLOAT32: Precision.ValueType  # 1
+"""IEEE single precision."""
+PRECISION_BFLOAT16: Precision.ValueType  # 2
+"""Convolutions and linear layers in bfloat16, weights and their updates in
+float32.
+"""
+Global___Precision: _TypeAlias = Precision  # noqa: Y015
+
 @_typing.final
 class TrainingSpec(_message.Message):
     """What to train: the network's variant, the data, and how to optimise.
@@ -67,6 +195,14 @@ class TrainingSpec(_message.Message):
     MOMENTUM_FIELD_NUMBER: _builtins.int
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    RESIDUAL_FIELD_NUMBER: _builtins.int
+    INITIALIZATION_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    NESTEROV_FIELD_NUMBER: _builtins.int
+    AUGMENTATION_FIELD_NUMBER: _builtins.int
+    PATIENCE_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    DIAGNOSTICS_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
     """The name of a dataset that the server knows, such as "cifar10" or
     "synthetic". Unset or empty: "cifar10". Never a path.
@@ -101,6 +237,40 @@ class TrainingSpec(_message.Message):
     """The seed of the initial weights and of the order of the images. The same
     spec on the same machine gives the same weights. 0 to 2^31 - 1. Unset: 0.
     """
+    residual: _builtins.bool
+    """Whether an identity connection goes around each block and is added before
+    the block's last ReLU (He et al., 2016). Unset: false.
+    """
+    initialization: Global___Initialization.ValueType
+    """How the weights are drawn before the first step. Unset:
+    INITIALIZATION_DEFAULT.
+    """
+    schedule: Global___Schedule.ValueType
+    """How the step size goes from step to step; `learning_rate` is its highest
+    value. Unset: SCHEDULE_CONSTANT.
+    """
+    nesterov: _builtins.bool
+    """Whether SGD's momentum is Nesterov's; it must then be above 0. Unset:
+    false.
+    """
+    augmentation: Global___Augmentation.ValueType
+    """How the training images are varied from epoch to epoch. Test images never
+    are, and neither are those that the training accuracy is measured on.
+    Unset: AUGMENTATION_NONE.
+    """
+    patience: _builtins.int
+    """After how many epochs without a better test accuracy the job ends early;
+    it then has succeeded, with fewer epochs. 0 to 10,000; 0 means never.
+    Unset: 0.
+    """
+    precision: Global___Precision.ValueType
+    """What the steps compute in. Weights are kept, and evaluated, in float32.
+    Unset: PRECISION_FLOAT32.
+    """
+    diagnostics: _builtins.bool
+    """Whether `EpochResult.diagnosis` and `JobStarted.diagnosis` are measured.
+    That changes nothing of the training. Unset: false.
+    """
     def __init__(
         self,
         *,
@@ -114,10 +284,18 @@ class TrainingSpec(_message.Message):
         momentum: _builtins.float | None = ...,
         weight_decay: _builtins.float | None = ...,
         seed: _builtins.int | None = ...,
+        residual: _builtins.bool | None = ...,
+        initialization: Global___Initialization.ValueType = ...,
+        schedule: Global___Schedule.ValueType = ...,
+        nesterov: _builtins.bool | None = ...,
+        augmentation: Global___Augmentation.ValueType = ...,
+        patience: _builtins.int | None = ...,
+        precision: Global___Precision.ValueType = ...,
+        diagnostics: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_norm", b"_batch_norm", "_batch_size", b"_batch_size", "_blocks", b"_blocks", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_seed", b"_seed", "_weight_decay", b"_weight_decay", "batch_norm", b"batch_norm", "batch_size", b"batch_size", "blocks", b"blocks", "epochs", b"epochs", "learning_rate", b"learning_rate", "momentum", b"momentum", "seed", b"seed", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_norm", b"_batch_norm", "_batch_size", b"_batch_size", "_blocks", b"_blocks", "_diagnostics", b"_diagnostics", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_patience", b"_patience", "_residual", b"_residual", "_seed", b"_seed", "_weight_decay", b"_weight_decay", "batch_norm", b"batch_norm", "batch_size", b"batch_size", "blocks", b"blocks", "diagnostics", b"diagnostics", "epochs", b"epochs", "learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "patience", b"patience", "residual", b"residual", "seed", b"seed", "weight_decay", b"weight_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_norm", b"_batch_norm", "_batch_size", b"_batch_size", "_blocks", b"_blocks", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_seed", b"_seed", "_weight_decay", b"_weight_decay", "batch_norm", b"batch_norm", "batch_size", b"batch_size", "blocks", b"blocks", "dataset", b"dataset", "epochs", b"epochs", "learning_rate", b"learning_rate", "momentum", b"momentum", "optimizer", b"optimizer", "seed", b"seed", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_norm", b"_batch_norm", "_batch_size", b"_batch_size", "_blocks", b"_blocks", "_diagnostics", b"_diagnostics", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_patience", b"_patience", "_residual", b"_residual", "_seed", b"_seed", "_weight_decay", b"_weight_decay", "augmentation", b"augmentation", "batch_norm", b"batch_norm", "batch_size", b"batch_size", "blocks", b"blocks", "dataset", b"dataset", "diagnostics", b"diagnostics", "epochs", b"epochs", "initialization", b"initialization", "learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "optimizer", b"optimizer", "patience", b"patience", "precision", b"precision", "residual", b"residual", "schedule", b"schedule", "seed", b"seed", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_norm: _TypeAlias = _typing.Literal["batch_norm"]  # noqa: Y015
     _WhichOneofArgType__batch_norm: _TypeAlias = _typing.Literal["_batch_norm", b"_batch_norm"]  # noqa: Y015
@@ -125,12 +303,20 @@ class TrainingSpec(_message.Message):
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
     _WhichOneofReturnType__blocks: _TypeAlias = _typing.Literal["blocks"]  # noqa: Y015
     _WhichOneofArgType__blocks: _TypeAlias = _typing.Literal["_blocks", b"_blocks"]  # noqa: Y015
+    _WhichOneofReturnType__diagnostics: _TypeAlias = _typing.Literal["diagnostics"]  # noqa: Y015
+    _WhichOneofArgType__diagnostics: _TypeAlias = _typing.Literal["_diagnostics", b"_diagnostics"]  # noqa: Y015
     _WhichOneofReturnType__epochs: _TypeAlias = _typing.Literal["epochs"]  # noqa: Y015
     _WhichOneofArgType__epochs: _TypeAlias = _typing.Literal["_epochs", b"_epochs"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
     _WhichOneofReturnType__momentum: _TypeAlias = _typing.Literal["momentum"]  # noqa: Y015
     _WhichOneofArgType__momentum: _TypeAlias = _typing.Literal["_momentum", b"_momentum"]  # noqa: Y015
+    _WhichOneofReturnType__nesterov: _TypeAlias = _typing.Literal["nesterov"]  # noqa: Y015
+    _WhichOneofArgType__nesterov: _TypeAlias = _typing.Literal["_nesterov", b"_nesterov"]  # noqa: Y015
+    _WhichOneofReturnType__patience: _TypeAlias = _typing.Literal["patience"]  # noqa: Y015
+    _WhichOneofArgType__patience: _TypeAlias = _typing.Literal["_patience", b"_patience"]  # noqa: Y015
+    _WhichOneofReturnType__residual: _TypeAlias = _typing.Literal["residual"]  # noqa: Y015
+    _WhichOneofArgType__residual: _TypeAlias = _typing.Literal["_residual", b"_residual"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
@@ -142,11 +328,19 @@ class TrainingSpec(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__blocks) -> _WhichOneofReturnType__blocks | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__diagnostics) -> _WhichOneofReturnType__diagnostics | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epochs) -> _WhichOneofReturnType__epochs | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__momentum) -> _WhichOneofReturnType__momentum | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__nesterov) -> _WhichOneofReturnType__nesterov | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__patience) -> _WhichOneofReturnType__patience | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__residual) -> _WhichOneofReturnType__residual | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
     @_typing.overload

@@ -12,6 +12,7 @@ import torch
 
 from leadline.models.checkpoints import (
     CheckpointError,
+    NoPredictionsError,
     list_epochs,
     load_checkpoint,
     load_info,
@@ -63,7 +64,8 @@ def test_a_checkpoint_gives_the_network_back(
     found = evaluate(network, dataset.test, device=cpu)
     assert found.accuracy == outcome.metrics.test_accuracy
     assert found.loss == outcome.metrics.test_loss
-    assert np.array_equal(found.probability, outcome.test.probability)
+    kept = load_predictions(tmp_path, 1).probability
+    assert np.array_equal(found.predictions.probability, kept)
 
 
 def test_the_network_can_be_trained_on(saved: Path) -> None:
@@ -75,10 +77,20 @@ def test_the_network_can_be_trained_on(saved: Path) -> None:
 def test_predictions_come_back_as_they_were(trainer: Trainer, tmp_path: Path) -> None:
     outcome = trainer.train_epoch(1)
     save_checkpoint(tmp_path, trainer, outcome)
-    predicted, probability = load_predictions(tmp_path, 1)
-    assert np.array_equal(predicted, outcome.test.predicted)
-    assert np.array_equal(probability, outcome.test.probability)
-    assert (predicted.dtype.name, probability.dtype.name) == ("int64", "float32")
+    test, train = load_predictions(tmp_path, 1), load_predictions(tmp_path, 1, "train")
+    assert np.array_equal(test.predicted, outcome.test.predictions.predicted)
+    assert np.array_equal(test.probability, outcome.test.predictions.probability)
+    assert np.array_equal(train.predicted, outcome.train.predictions.predicted)
+    assert np.allclose(train.probability, outcome.train.predictions.probability, atol=1e-5)
+    assert len(train.predicted) == 200
+    assert (test.predicted.dtype.name, test.probability.dtype.name) == ("int64", "float32")
+
+
+def test_a_checkpoint_without_predictions_says_so(saved: Path) -> None:
+    edit(saved, lambda it: it["files"].pop("predictions"))
+    assert load_checkpoint(saved, 1).info.epoch == 1
+    with pytest.raises(NoPredictionsError, match="epoch-00001 was made without predictions"):
+        load_predictions(saved, 1)
 
 
 def test_the_description_says_all_there_is_to_know(trainer: Trainer, tmp_path: Path) -> None:

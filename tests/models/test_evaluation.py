@@ -35,10 +35,14 @@ def test_evaluation_agrees_with_plain_torch(
     found = evaluate(network, dataset.test, device=cpu)
     assert found.loss == pytest.approx(float(nn.functional.cross_entropy(logits, labels)), rel=1e-5)
     assert found.accuracy == int((logits.argmax(1) == labels).sum()) / 60
-    assert np.array_equal(found.predicted, logits.argmax(1).numpy())
-    assert np.allclose(found.probability, logits.softmax(1).max(1).values.numpy(), atol=1e-6)
-    assert found.predicted.dtype == np.dtype(np.int64)
-    assert found.probability.dtype == np.dtype(np.float32)
+    predictions, probabilities = found.predictions, logits.softmax(1)
+    assert np.array_equal(predictions.predicted, logits.argmax(1).numpy())
+    assert np.allclose(predictions.probability, probabilities.max(1).values.numpy(), atol=1e-6)
+    assert predictions.true_probability is not None
+    of_labels = probabilities[torch.arange(60), labels].numpy()
+    assert np.allclose(predictions.true_probability, of_labels, atol=1e-6)
+    assert predictions.predicted.dtype == np.dtype(np.int64)
+    assert predictions.probability.dtype == np.dtype(np.float32)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 60, 1_000])
@@ -47,7 +51,7 @@ def test_the_batch_size_does_not_matter(
 ) -> None:
     whole = evaluate(network, dataset.test, device=cpu)
     found = evaluate(network, dataset.test, device=cpu, batch_size=batch_size)
-    assert np.array_equal(found.predicted, whole.predicted)
+    assert np.array_equal(found.predictions.predicted, whole.predictions.predicted)
     assert found.accuracy == whole.accuracy
     assert found.loss == pytest.approx(whole.loss)
 
@@ -94,6 +98,8 @@ def test_a_split_on_another_device_is_refused(
 
 def test_classify_takes_the_largest_logit_where_probabilities_are_equal() -> None:
     below = float(np.nextafter(np.float32(100), np.float32(0)))
-    predicted, probability = classify(torch.tensor([[below, 100.0, 0.0], [3.0, 1.0, 1.0]]))
+    logits = torch.tensor([[below, 100.0, 0.0], [3.0, 1.0, 1.0]])
+    predicted, probability, of_label = classify(logits, torch.tensor([2, 0]))
     assert predicted.tolist() == [1, 0]
     assert probability.tolist() == pytest.approx([0.5, 0.7869860], abs=1e-5)
+    assert of_label.tolist() == pytest.approx([0, 0.7869860], abs=1e-5)

@@ -87,7 +87,9 @@ def test_metrics_are_measured_after_the_epoch_in_evaluation_mode(
     assert metrics.train_accuracy == np.count_nonzero(predicted == dataset.train.labels) / 200
     assert metrics.test_accuracy == outcome.test.accuracy
     assert metrics.test_loss == outcome.test.loss
-    assert metrics.test_accuracy == np.mean(outcome.test.predicted == dataset.test.labels)
+    assert metrics.test_accuracy == np.mean(
+        outcome.test.predictions.predicted == dataset.test.labels
+    )
     assert (metrics.epoch, metrics.learning_rate) == (1, 0.01)
     assert metrics.seconds > 0
     assert metrics.images_per_second * metrics.seconds >= 200

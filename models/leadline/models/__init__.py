@@ -28,6 +28,7 @@ and `checkpoint_files`.
 - `training`: the loop, epoch by epoch.
 - `batches`: splits on a device, and pixels to what networks take.
 - `checkpoints`: an epoch's weights, predictions and optimizer state as files.
+- `predictions`: what each image was taken for, as a file.
 - `checkpoint_files`: what of these files can be read without torch.
 - `export`: a trained network as an ONNX model.
 """
@@ -43,6 +44,7 @@ __all__ = [
     "images",
     "metrics",
     "network",
+    "predictions",
     "spec",
     "training",
 ]

@@ -49,7 +49,7 @@ class CheckpointInfo:
     metrics: EpochMetrics
     dataset_fingerprint: str
     files: dict[str, FileRecord]
-    """By kind: "weights", "onnx", "predictions" and, where there is state, "optimizer"."""
+    """By kind: "weights", "onnx" and, where there are any, "predictions" and "optimizer"."""
     environment: dict[str, Any]
     """What it was trained with: versions, device, threads. For people."""
 
@@ -91,7 +91,7 @@ def from_json(data: bytes) -> CheckpointInfo:
     outside = [record.name for record in files.values() if not _FILE_NAME.fullmatch(record.name)]
     if outside:
         raise ValueError(f"it names a file that is none of its own: {outside[0]!r}")
-    missing = {"weights", "onnx", "predictions"} - set(files)
+    missing = {"weights", "onnx"} - set(files)
     if missing:
         raise ValueError(f"it names no file of {' and '.join(sorted(missing))}")
     return CheckpointInfo(

@@ -3,7 +3,7 @@
     epoch-00001.safetensors              weights and buffers
     epoch-00001.onnx                     the network as inference engines take it
     epoch-00001.optimizer.safetensors    the optimizer's state, where it has any
-    epoch-00001.predictions.safetensors  what each test image was taken for
+    epoch-00001.predictions.safetensors  what each image was taken for
     epoch-00001.json                     what they are, of what, and their hashes
 
 The JSON is written last: a checkpoint without it does not exist. Nothing is
@@ -13,13 +13,10 @@ ever unpickled, and equal weights make equal files.
 import re
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-import safetensors.numpy
-from safetensors import SafetensorError
-
 from leadline.models._description import CheckpointInfo, FileRecord, from_json
 from leadline.models._files import sha256_of
+from leadline.models.datasets.contents import SplitName
+from leadline.models.predictions import NoPredictionsError, SplitPredictions, decode_predictions
 
 __all__ = [
     "INPUT",
@@ -28,6 +25,8 @@ __all__ = [
     "CheckpointError",
     "CheckpointInfo",
     "FileRecord",
+    "NoPredictionsError",
+    "SplitPredictions",
     "list_epochs",
     "load_info",
     "load_onnx",
@@ -93,23 +92,20 @@ def load_onnx(directory: Path, epoch: int) -> bytes:
     return read_file(directory, load_info(directory, epoch).files["onnx"])
 
 
-def load_predictions(
-    directory: Path, epoch: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Loads what the network of an epoch took each test image for.
-
-    Returns:
-        the predicted class, int64 [N], and its softmax probability, float32 [N].
+def load_predictions(directory: Path, epoch: int, split: SplitName = "test") -> SplitPredictions:
+    """Loads what the network of an epoch took each image of a split for.
 
     Raises:
+        NoPredictionsError: the checkpoint was made without predictions of this split.
         CheckpointError: a file is missing, truncated or damaged.
     """
-    record = load_info(directory, epoch).files["predictions"]
+    record = load_info(directory, epoch).files.get("predictions")
+    if record is None:
+        raise NoPredictionsError(f"{stem_of(epoch)} was made without predictions")
     data = read_file(directory, record)
     try:
-        tensors = safetensors.numpy.load(data)
-        return tensors["predicted"].astype(np.int64), tensors["probability"]
-    except (SafetensorError, ValueError, KeyError) as error:
+        return decode_predictions(data, split)
+    except ValueError as error:
         raise CheckpointError(f"{directory / record.name} holds no predictions: {error}") from error
 
 

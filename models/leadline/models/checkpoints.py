@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -23,6 +22,7 @@ from leadline.models.checkpoint_files import (
     CheckpointError,
     CheckpointInfo,
     FileRecord,
+    NoPredictionsError,
     list_epochs,
     load_info,
     load_onnx,
@@ -31,9 +31,9 @@ from leadline.models.checkpoint_files import (
     remove_checkpoint,
     stem_of,
 )
-from leadline.models.evaluation import Evaluation
 from leadline.models.export import to_onnx
 from leadline.models.network import BlockNetwork
+from leadline.models.predictions import encode_predictions
 from leadline.models.training import EpochOutcome, Trainer
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "CheckpointError",
     "CheckpointInfo",
     "FileRecord",
+    "NoPredictionsError",
     "list_epochs",
     "load_checkpoint",
     "load_info",
@@ -97,7 +98,6 @@ def save_checkpoint(directory: Path, trainer: Trainer, outcome: EpochOutcome) ->
     sync_folder(directory)
     tensors = {
         "weights": (f"{stem}.safetensors", trainer.network.state_dict()),
-        "predictions": (f"{stem}.predictions.safetensors", _predictions(outcome.test)),
         "optimizer": (f"{stem}.optimizer.safetensors", _optimizer_state(trainer)),
     }
     files = {
@@ -105,6 +105,14 @@ def save_checkpoint(directory: Path, trainer: Trainer, outcome: EpochOutcome) ->
         for kind, (name, values) in tensors.items()
         if values
     }
+    files["predictions"] = _write(
+        directory / f"{stem}.predictions.safetensors",
+        encode_predictions(
+            outcome.train.predictions,
+            outcome.test.predictions,
+            classes=trainer.architecture.classes,
+        ),
+    )
     files["onnx"] = _write(directory / f"{stem}.onnx", to_onnx(trainer.network))
     info = CheckpointInfo(
         epoch=outcome.metrics.epoch,
@@ -155,13 +163,6 @@ def restore(trainer: Trainer, directory: Path, epoch: int) -> CheckpointInfo:
         state = _read_tensors(directory, record, verify=True)
         _restore_optimizer(trainer, state, directory / record.name)
     return info
-
-
-def _predictions(test: Evaluation) -> dict[str, Tensor]:
-    return {
-        "predicted": torch.from_numpy(test.predicted.astype(np.int16)),
-        "probability": torch.from_numpy(test.probability),
-    }
 
 
 def _optimizer_state(trainer: Trainer) -> dict[str, Tensor]:

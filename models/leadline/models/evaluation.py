@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from leadline.models.batches import DeviceSplit
 from leadline.models.datasets import Split
+from leadline.models.predictions import SplitPredictions
 
 __all__ = ["Evaluation", "classify", "evaluate"]
 
@@ -21,7 +22,7 @@ BATCH_SIZE = 500
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network makes of every image of a split."""
+    """How right a network is about a split, and what it makes of every image of it."""
 
     loss: float
     """The mean cross-entropy in nats."""
@@ -29,26 +30,25 @@ class Evaluation:
     accuracy: float
     """The fraction that is classified rightly, in [0, 1]: an exact count over N."""
 
-    predicted: npt.NDArray[np.int64]
-    """int64 [N]: the class that each image is taken for."""
-
-    probability: npt.NDArray[np.float32]
-    """float32 [N]: the softmax probability of that class."""
+    predictions: SplitPredictions
+    """What each image is taken for; its three arrays are all there."""
 
 
-def classify(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the most probable class of each image, and its softmax probability.
+def classify(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the most probable class of each image, and two softmax probabilities.
 
     Args:
         logits: float32 [N, classes].
+        labels: int64 [N], the classes that the images are of.
 
     Returns:
-        int64 [N] and float32 [N].
+        the class, int64 [N], its probability, float32 [N], and that of the
+        label, float32 [N].
     """
     # The largest logit, not the largest probability: rounding makes ties of the latter.
     predicted = logits.argmax(dim=1)
-    probability = logits.softmax(dim=1).gather(1, predicted.unsqueeze(1)).squeeze(1)
-    return predicted, probability
+    found = logits.softmax(dim=1).gather(1, torch.stack([predicted, labels], dim=1))
+    return predicted, found[:, 0], found[:, 1]
 
 
 @torch.inference_mode()
@@ -81,26 +81,26 @@ def evaluate(
             images, labels = batches.slice(start, start + batch_size)
             logits = network(images)
             loss += functional.cross_entropy(logits, labels, reduction="sum")
-            answers.append(torch.stack([answer.double() for answer in classify(logits)]))
+            answers.append(torch.stack([one.double() for one in classify(logits, labels)]))
             if on_batch is not None:
                 on_batch(min(start + batch_size, len(batches)), len(batches))
     # One copy brings all of it over; float64 holds classes and probabilities exactly.
-    result = torch.cat([*answers, loss.expand(2, 1)], dim=1).cpu().numpy()
-    return _evaluation(result[0, :-1], result[1, :-1], float(result[0, -1]), batches.labels)
+    result = torch.cat([*answers, loss.expand(3, 1)], dim=1).cpu().numpy()
+    return _evaluation(result[:, :-1], float(result[0, -1]), batches.labels)
 
 
 def _evaluation(
-    predicted: npt.NDArray[np.float64],
-    probability: npt.NDArray[np.float64],
-    total_loss: float,
-    labels: npt.NDArray[np.int64],
+    answers: npt.NDArray[np.float64], total_loss: float, labels: npt.NDArray[np.int64]
 ) -> Evaluation:
-    classes = predicted.astype(np.int64)
+    predicted = answers[0].astype(np.int64)
     return Evaluation(
         loss=total_loss / len(labels),
-        accuracy=int(np.count_nonzero(classes == labels)) / len(labels),
-        predicted=classes,
-        probability=probability.astype(np.float32),
+        accuracy=int(np.count_nonzero(predicted == labels)) / len(labels),
+        predictions=SplitPredictions(
+            predicted=predicted,
+            probability=answers[1].astype(np.float32),
+            true_probability=answers[2].astype(np.float32),
+        ),
     )
 
 

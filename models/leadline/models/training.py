@@ -33,9 +33,10 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class EpochOutcome:
-    """What an epoch came to, and what the network then made of each test image."""
+    """What an epoch came to, and what the network then made of each image."""
 
     metrics: EpochMetrics
+    train: Evaluation
     test: Evaluation
 
 
@@ -118,7 +119,7 @@ class Trainer:
             seconds=time.perf_counter() - started,
             images_per_second=len(self._train) / (optimized - started),
         )
-        return EpochOutcome(metrics, test)
+        return EpochOutcome(metrics, train, test)
 
     def _optimize(self, epoch: int) -> float:
         """Steps through the training set once, and returns the mean loss."""

@@ -5,7 +5,15 @@ A source is named by a string: "synthetic" (drawn here, needs nothing),
 tar with `train/CLASS/*.{png,jpg,jpeg}` and `test/CLASS/*` in it.
 """
 
-from leadline.models.datasets.contents import Dataset, DatasetError, Split
+from leadline.models.datasets.contents import Dataset, DatasetError, Split, SplitName
 from leadline.models.datasets.sources import check_source, find_dataset, open_dataset
 
-__all__ = ["Dataset", "DatasetError", "Split", "check_source", "find_dataset", "open_dataset"]
+__all__ = [
+    "Dataset",
+    "DatasetError",
+    "Split",
+    "SplitName",
+    "check_source",
+    "find_dataset",
+    "open_dataset",
+]

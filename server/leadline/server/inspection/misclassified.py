@@ -96,7 +96,8 @@ class Inspector:
         """
         test = self._test_split(checkpoint)
         with checkpoint.reading():
-            predicted, probability = load_predictions(checkpoint.folder, checkpoint.epoch.epoch)
+            predictions = load_predictions(checkpoint.folder, checkpoint.epoch.epoch)
+        predicted, probability = predictions.predicted, predictions.probability
         wrong = predicted != test.labels
         groups = predicted if query.grouping is Grouping.PREDICTED_CLASS else test.labels
         class_count = len(checkpoint.model.started.class_names)

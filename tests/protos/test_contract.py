@@ -24,6 +24,8 @@ def test_the_services_have_the_promised_methods() -> None:
         "leadline.v1.TrainingService": [
             *("TrainJob", "WatchJob", "GetJob", "ListJobs"),
             *("CancelJob", "PauseJob", "ResumeJob", "DeleteJob"),
+            *("TrainSweep", "WatchSweep", "GetSweep", "ListSweeps"),
+            *("CancelSweep", "PauseSweep", "ResumeSweep", "DeleteSweep"),
         ],
         "leadline.v1.InferenceService": ["Predict", "PredictStream", "ListModels", "GetModel"],
         "leadline.v1.InspectionService": ["ListMisclassified"],

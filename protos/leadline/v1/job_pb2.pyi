@@ -71,7 +71,9 @@ class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.Val
     epochs stay usable.
     """
     JOB_STATE_CANCELLED: _JobState.ValueType  # 5
-    """Final: it was cancelled. Its completed epochs stay usable."""
+    """Final: it was cancelled; `cancellation` says why. Its completed epochs
+    stay usable.
+    """
     JOB_STATE_PAUSED: _JobState.ValueType  # 6
     """Set aside: it keeps what is complete, and goes on when it is resumed."""
 
@@ -93,7 +95,9 @@ JOB_STATE_FAILED: JobState.ValueType  # 4
 epochs stay usable.
 """
 JOB_STATE_CANCELLED: JobState.ValueType  # 5
-"""Final: it was cancelled. Its completed epochs stay usable."""
+"""Final: it was cancelled; `cancellation` says why. Its completed epochs
+stay usable.
+"""
 JOB_STATE_PAUSED: JobState.ValueType  # 6
 """Set aside: it keeps what is complete, and goes on when it is resumed."""
 Global___JobState: _TypeAlias = JobState  # noqa: Y015
@@ -166,6 +170,8 @@ class Job(_message.Message):
     DEADLINE_FIELD_NUMBER: _builtins.int
     PAUSE_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    SWEEP_FIELD_NUMBER: _builtins.int
+    CANCELLATION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The resource name, "jobs/{job_id}"."""
     state: Global___JobState.ValueType
@@ -194,6 +200,10 @@ class Job(_message.Message):
     """The sequence of its newest event."""
     queue_position: _builtins.int
     """How many jobs will start before it, while it is queued."""
+    sweep: _builtins.str
+    """The resource name of the sweep that it is a part of, "sweeps/{sweep_id}";
+    empty for a job of its own.
+    """
     @_builtins.property
     def spec(self) -> _training_spec_pb2.TrainingSpec:
         """What the job trains, with every field set."""
@@ -234,6 +244,10 @@ class Job(_message.Message):
     def environment(self) -> Global___JobEnvironment:
         """What it is trained with; unset before the first start."""
 
+    @_builtins.property
+    def cancellation(self) -> Global___JobCancellation:
+        """Why it was cancelled; unset unless `state` is JOB_STATE_CANCELLED."""
+
     def __init__(
         self,
         *,
@@ -257,10 +271,12 @@ class Job(_message.Message):
         deadline: _timestamp_pb2.Timestamp | None = ...,
         pause: Global___JobPaused | None = ...,
         environment: Global___JobEnvironment | None = ...,
+        sweep: _builtins.str = ...,
+        cancellation: Global___JobCancellation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "environment", b"environment", "failure", b"failure", "latest_epoch", b"latest_epoch", "options", b"options", "pause", b"pause", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancellation", b"cancellation", "create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "environment", b"environment", "failure", b"failure", "latest_epoch", b"latest_epoch", "options", b"options", "pause", b"pause", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "best_epoch", b"best_epoch", "best_test_accuracy", b"best_test_accuracy", "completed_epochs", b"completed_epochs", "create_time", b"create_time", "deadline", b"deadline", "device", b"device", "end_time", b"end_time", "environment", b"environment", "failure", b"failure", "latest_epoch", b"latest_epoch", "latest_sequence", b"latest_sequence", "model", b"model", "name", b"name", "options", b"options", "pause", b"pause", "queue_position", b"queue_position", "spec", b"spec", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "best_epoch", b"best_epoch", "best_test_accuracy", b"best_test_accuracy", "cancellation", b"cancellation", "completed_epochs", b"completed_epochs", "create_time", b"create_time", "deadline", b"deadline", "device", b"device", "end_time", b"end_time", "environment", b"environment", "failure", b"failure", "latest_epoch", b"latest_epoch", "latest_sequence", b"latest_sequence", "model", b"model", "name", b"name", "options", b"options", "pause", b"pause", "queue_position", b"queue_position", "spec", b"spec", "start_time", b"start_time", "state", b"state", "sweep", b"sweep"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -404,6 +420,35 @@ class JobFailure(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JobFailure: _TypeAlias = JobFailure  # noqa: Y015
+
+@_typing.final
+class JobCancellation(_message.Message):
+    """Why a job was cancelled."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why, in UPPER_SNAKE_CASE, for programs: "REQUESTED" by a caller, who
+    cancelled the job or its sweep, or "MEDIAN_STOPPED" (the sweep that it is a
+    part of was to stop hopeless jobs, and its results so far were such).
+    """
+    message: _builtins.str
+    """What happened, for people."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobCancellation: _TypeAlias = JobCancellation  # noqa: Y015
 
 @_typing.final
 class JobEvent(_message.Message):
@@ -761,6 +806,7 @@ class JobFinished(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     COMPLETED_EPOCHS_FIELD_NUMBER: _builtins.int
+    CANCELLATION_FIELD_NUMBER: _builtins.int
     STOPPED_EARLY_FIELD_NUMBER: _builtins.int
     state: Global___JobState.ValueType
     """The final state."""
@@ -780,6 +826,10 @@ class JobFinished(_message.Message):
     def failure(self) -> Global___JobFailure:
         """Why the job failed; unset unless `state` is JOB_STATE_FAILED."""
 
+    @_builtins.property
+    def cancellation(self) -> Global___JobCancellation:
+        """Why it was cancelled; unset unless `state` is JOB_STATE_CANCELLED."""
+
     def __init__(
         self,
         *,
@@ -789,11 +839,12 @@ class JobFinished(_message.Message):
         model: _builtins.str = ...,
         failure: Global___JobFailure | None = ...,
         completed_epochs: _builtins.int = ...,
+        cancellation: Global___JobCancellation | None = ...,
         stopped_early: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancellation", b"cancellation", "failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_epoch", b"best_epoch", "best_test_accuracy", b"best_test_accuracy", "completed_epochs", b"completed_epochs", "failure", b"failure", "model", b"model", "state", b"state", "stopped_early", b"stopped_early"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_epoch", b"best_epoch", "best_test_accuracy", b"best_test_accuracy", "cancellation", b"cancellation", "completed_epochs", b"completed_epochs", "failure", b"failure", "model", b"model", "state", b"state", "stopped_early", b"stopped_early"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,6 +5,7 @@ import warnings
 
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from leadline.v1 import job_pb2 as leadline_dot_v1_dot_job__pb2
+from leadline.v1 import sweep_pb2 as leadline_dot_v1_dot_sweep__pb2
 from leadline.v1 import training_service_pb2 as leadline_dot_v1_dot_training__service__pb2
 
 GRPC_GENERATED_VERSION = '1.72.2'
@@ -28,7 +29,8 @@ if _version_not_supported:
 
 
 class TrainingServiceStub(object):
-    """Training jobs: submit, follow, list, pause, resume, cancel, delete.
+    """Training jobs, and sweeps of them: submit, follow, list, pause, resume,
+    cancel, delete.
     """
 
     def __init__(self, channel):
@@ -77,10 +79,51 @@ class TrainingServiceStub(object):
                 request_serializer=leadline_dot_v1_dot_training__service__pb2.DeleteJobRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.TrainSweep = channel.unary_stream(
+                '/leadline.v1.TrainingService/TrainSweep',
+                request_serializer=leadline_dot_v1_dot_training__service__pb2.TrainSweepRequest.SerializeToString,
+                response_deserializer=leadline_dot_v1_dot_sweep__pb2.SweepEvent.FromString,
+                _registered_method=True)
+        self.WatchSweep = channel.unary_stream(
+                '/leadline.v1.TrainingService/WatchSweep',
+                request_serializer=leadline_dot_v1_dot_training__service__pb2.WatchSweepRequest.SerializeToString,
+                response_deserializer=leadline_dot_v1_dot_sweep__pb2.SweepEvent.FromString,
+                _registered_method=True)
+        self.GetSweep = channel.unary_unary(
+                '/leadline.v1.TrainingService/GetSweep',
+                request_serializer=leadline_dot_v1_dot_training__service__pb2.GetSweepRequest.SerializeToString,
+                response_deserializer=leadline_dot_v1_dot_sweep__pb2.Sweep.FromString,
+                _registered_method=True)
+        self.ListSweeps = channel.unary_unary(
+                '/leadline.v1.TrainingService/ListSweeps',
+                request_serializer=leadline_dot_v1_dot_training__service__pb2.ListSweepsRequest.SerializeToString,
+                response_deserializer=leadline_dot_v1_dot_training__service__pb2.ListSweepsResponse.FromString,
+                _registered_method=True)
+        self.CancelSweep = channel.unary_unary(
+                '/leadline.v1.TrainingService/CancelSweep',
+                request_serializer=leadline_dot_v1_dot_training__service__pb2.CancelSweepRequest.SerializeToString,
+                response_deserializer=leadline_dot_v1_dot_sweep__pb2.Sweep.FromString,
+                _registered_method=True)
+        self.PauseSweep = channel.unary_unary(
+                '/leadline.v1.TrainingService/PauseSweep',
+                request_serializer=leadline_dot_v1_dot_training__service__pb2.PauseSweepRequest.SerializeToString,
+                response_deserializer=leadline_dot_v1_dot_sweep__pb2.Sweep.FromString,
+                _registered_method=True)
+        self.ResumeSweep = channel.unary_unary(
+                '/leadline.v1.TrainingService/ResumeSweep',
+                request_serializer=leadline_dot_v1_dot_training__service__pb2.ResumeSweepRequest.SerializeToString,
+                response_deserializer=leadline_dot_v1_dot_sweep__pb2.Sweep.FromString,
+                _registered_method=True)
+        self.DeleteSweep = channel.unary_unary(
+                '/leadline.v1.TrainingService/DeleteSweep',
+                request_serializer=leadline_dot_v1_dot_training__service__pb2.DeleteSweepRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
 
 
 class TrainingServiceServicer(object):
-    """Training jobs: submit, follow, list, pause, resume, cancel, delete.
+    """Training jobs, and sweeps of them: submit, follow, list, pause, resume,
+    cancel, delete.
     """
 
     def TrainJob(self, request, context):
@@ -164,6 +207,98 @@ class TrainingServiceServicer(object):
         checkpoints.
 
         Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
+        not in a final state: cancel it first; or where it is a part of a sweep:
+        delete the sweep.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TrainSweep(self, request, context):
+        """Submits a sweep and follows it: all its jobs are accepted, or none. The
+        stream begins with the `queued` event, which names the sweep and its jobs,
+        and ends with status OK after `finished`. Closing the stream does not
+        cancel the sweep.
+
+        Errors: INVALID_ARGUMENT with a violation a field, for each job that would
+        have a wrong one; ALREADY_EXISTS where `request_id` was used with another
+        grid or other options; RESOURCE_EXHAUSTED where the queue has no room for
+        all jobs; UNAVAILABLE while the server shuts down, or its disk takes no
+        writes: repeat the call with its `request_id`, or follow the sweep with
+        `WatchSweep`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchSweep(self, request, context):
+        """Follows a sweep from any point: replays the events after
+        `after_sequence`, goes on with new ones as they happen, and ends with
+        status OK after `finished`.
+
+        Errors: NOT_FOUND; INVALID_ARGUMENT where `after_sequence` is negative or
+        beyond the newest event; UNAVAILABLE while the server shuts down.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSweep(self, request, context):
+        """Returns a sweep as it stands, with its jobs and its table. Errors:
+        NOT_FOUND, INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSweeps(self, request, context):
+        """Lists sweeps, the newest first, without their jobs and tables. Errors:
+        INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelSweep(self, request, context):
+        """Cancels all jobs of a sweep that are not in a final state, mid-epoch too,
+        and returns the sweep in its final state; completed epochs stay usable.
+        Cancelling a cancelled sweep changes nothing and succeeds.
+
+        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep
+        has already succeeded or failed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseSweep(self, request, context):
+        """Sets all queued and running jobs of a sweep aside, mid-epoch too, and
+        returns the sweep. Pausing a paused sweep changes nothing and succeeds.
+
+        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep is
+        in a final state.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeSweep(self, request, context):
+        """Queues all paused jobs of a sweep again, each to go on after its last
+        complete epoch, and returns the sweep. Where none is paused it changes
+        nothing and succeeds.
+
+        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep is
+        in a final state.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSweep(self, request, context):
+        """Deletes a sweep in its final state for good: its events, and its jobs with
+        their events, models and checkpoints.
+
+        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep is
         not in a final state: cancel it first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -213,6 +348,46 @@ def add_TrainingServiceServicer_to_server(servicer, server):
                     request_deserializer=leadline_dot_v1_dot_training__service__pb2.DeleteJobRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
+            'TrainSweep': grpc.unary_stream_rpc_method_handler(
+                    servicer.TrainSweep,
+                    request_deserializer=leadline_dot_v1_dot_training__service__pb2.TrainSweepRequest.FromString,
+                    response_serializer=leadline_dot_v1_dot_sweep__pb2.SweepEvent.SerializeToString,
+            ),
+            'WatchSweep': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchSweep,
+                    request_deserializer=leadline_dot_v1_dot_training__service__pb2.WatchSweepRequest.FromString,
+                    response_serializer=leadline_dot_v1_dot_sweep__pb2.SweepEvent.SerializeToString,
+            ),
+            'GetSweep': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSweep,
+                    request_deserializer=leadline_dot_v1_dot_training__service__pb2.GetSweepRequest.FromString,
+                    response_serializer=leadline_dot_v1_dot_sweep__pb2.Sweep.SerializeToString,
+            ),
+            'ListSweeps': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSweeps,
+                    request_deserializer=leadline_dot_v1_dot_training__service__pb2.ListSweepsRequest.FromString,
+                    response_serializer=leadline_dot_v1_dot_training__service__pb2.ListSweepsResponse.SerializeToString,
+            ),
+            'CancelSweep': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelSweep,
+                    request_deserializer=leadline_dot_v1_dot_training__service__pb2.CancelSweepRequest.FromString,
+                    response_serializer=leadline_dot_v1_dot_sweep__pb2.Sweep.SerializeToString,
+            ),
+            'PauseSweep': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseSweep,
+                    request_deserializer=leadline_dot_v1_dot_training__service__pb2.PauseSweepRequest.FromString,
+                    response_serializer=leadline_dot_v1_dot_sweep__pb2.Sweep.SerializeToString,
+            ),
+            'ResumeSweep': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeSweep,
+                    request_deserializer=leadline_dot_v1_dot_training__service__pb2.ResumeSweepRequest.FromString,
+                    response_serializer=leadline_dot_v1_dot_sweep__pb2.Sweep.SerializeToString,
+            ),
+            'DeleteSweep': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSweep,
+                    request_deserializer=leadline_dot_v1_dot_training__service__pb2.DeleteSweepRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'leadline.v1.TrainingService', rpc_method_handlers)
@@ -222,7 +397,8 @@ def add_TrainingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TrainingService(object):
-    """Training jobs: submit, follow, list, pause, resume, cancel, delete.
+    """Training jobs, and sweeps of them: submit, follow, list, pause, resume,
+    cancel, delete.
     """
 
     @staticmethod
@@ -430,6 +606,222 @@ class TrainingService(object):
             target,
             '/leadline.v1.TrainingService/DeleteJob',
             leadline_dot_v1_dot_training__service__pb2.DeleteJobRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TrainSweep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/leadline.v1.TrainingService/TrainSweep',
+            leadline_dot_v1_dot_training__service__pb2.TrainSweepRequest.SerializeToString,
+            leadline_dot_v1_dot_sweep__pb2.SweepEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchSweep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/leadline.v1.TrainingService/WatchSweep',
+            leadline_dot_v1_dot_training__service__pb2.WatchSweepRequest.SerializeToString,
+            leadline_dot_v1_dot_sweep__pb2.SweepEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSweep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/leadline.v1.TrainingService/GetSweep',
+            leadline_dot_v1_dot_training__service__pb2.GetSweepRequest.SerializeToString,
+            leadline_dot_v1_dot_sweep__pb2.Sweep.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSweeps(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/leadline.v1.TrainingService/ListSweeps',
+            leadline_dot_v1_dot_training__service__pb2.ListSweepsRequest.SerializeToString,
+            leadline_dot_v1_dot_training__service__pb2.ListSweepsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelSweep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/leadline.v1.TrainingService/CancelSweep',
+            leadline_dot_v1_dot_training__service__pb2.CancelSweepRequest.SerializeToString,
+            leadline_dot_v1_dot_sweep__pb2.Sweep.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseSweep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/leadline.v1.TrainingService/PauseSweep',
+            leadline_dot_v1_dot_training__service__pb2.PauseSweepRequest.SerializeToString,
+            leadline_dot_v1_dot_sweep__pb2.Sweep.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeSweep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/leadline.v1.TrainingService/ResumeSweep',
+            leadline_dot_v1_dot_training__service__pb2.ResumeSweepRequest.SerializeToString,
+            leadline_dot_v1_dot_sweep__pb2.Sweep.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSweep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/leadline.v1.TrainingService/DeleteSweep',
+            leadline_dot_v1_dot_training__service__pb2.DeleteSweepRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,

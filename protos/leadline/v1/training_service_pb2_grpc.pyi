@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import empty_pb2 as _empty_pb2
 from grpc import aio as _aio
 from leadline.v1 import job_pb2 as _job_pb2
+from leadline.v1 import sweep_pb2 as _sweep_pb2
 from leadline.v1 import training_service_pb2 as _training_service_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -29,7 +30,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TrainingServiceStub:
-    """Training jobs: submit, follow, list, pause, resume, cancel, delete."""
+    """Training jobs, and sweeps of them: submit, follow, list, pause, resume,
+    cancel, delete.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -86,12 +89,74 @@ class TrainingServiceStub:
     checkpoints.
 
     Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
+    not in a final state: cancel it first; or where it is a part of a sweep:
+    delete the sweep.
+    """
+    TrainSweep: _grpc.UnaryStreamMultiCallable[_training_service_pb2.TrainSweepRequest, _sweep_pb2.SweepEvent]
+    """Submits a sweep and follows it: all its jobs are accepted, or none. The
+    stream begins with the `queued` event, which names the sweep and its jobs,
+    and ends with status OK after `finished`. Closing the stream does not
+    cancel the sweep.
+
+    Errors: INVALID_ARGUMENT with a violation a field, for each job that would
+    have a wrong one; ALREADY_EXISTS where `request_id` was used with another
+    grid or other options; RESOURCE_EXHAUSTED where the queue has no room for
+    all jobs; UNAVAILABLE while the server shuts down, or its disk takes no
+    writes: repeat the call with its `request_id`, or follow the sweep with
+    `WatchSweep`.
+    """
+    WatchSweep: _grpc.UnaryStreamMultiCallable[_training_service_pb2.WatchSweepRequest, _sweep_pb2.SweepEvent]
+    """Follows a sweep from any point: replays the events after
+    `after_sequence`, goes on with new ones as they happen, and ends with
+    status OK after `finished`.
+
+    Errors: NOT_FOUND; INVALID_ARGUMENT where `after_sequence` is negative or
+    beyond the newest event; UNAVAILABLE while the server shuts down.
+    """
+    GetSweep: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.GetSweepRequest, _sweep_pb2.Sweep]
+    """Returns a sweep as it stands, with its jobs and its table. Errors:
+    NOT_FOUND, INVALID_ARGUMENT.
+    """
+    ListSweeps: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ListSweepsRequest, _training_service_pb2.ListSweepsResponse]
+    """Lists sweeps, the newest first, without their jobs and tables. Errors:
+    INVALID_ARGUMENT.
+    """
+    CancelSweep: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.CancelSweepRequest, _sweep_pb2.Sweep]
+    """Cancels all jobs of a sweep that are not in a final state, mid-epoch too,
+    and returns the sweep in its final state; completed epochs stay usable.
+    Cancelling a cancelled sweep changes nothing and succeeds.
+
+    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep
+    has already succeeded or failed.
+    """
+    PauseSweep: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.PauseSweepRequest, _sweep_pb2.Sweep]
+    """Sets all queued and running jobs of a sweep aside, mid-epoch too, and
+    returns the sweep. Pausing a paused sweep changes nothing and succeeds.
+
+    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep is
+    in a final state.
+    """
+    ResumeSweep: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ResumeSweepRequest, _sweep_pb2.Sweep]
+    """Queues all paused jobs of a sweep again, each to go on after its last
+    complete epoch, and returns the sweep. Where none is paused it changes
+    nothing and succeeds.
+
+    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep is
+    in a final state.
+    """
+    DeleteSweep: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.DeleteSweepRequest, _empty_pb2.Empty]
+    """Deletes a sweep in its final state for good: its events, and its jobs with
+    their events, models and checkpoints.
+
+    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep is
     not in a final state: cancel it first.
     """
 
 @_typing.type_check_only
 class TrainingServiceAsyncStub(TrainingServiceStub):
-    """Training jobs: submit, follow, list, pause, resume, cancel, delete."""
+    """Training jobs, and sweeps of them: submit, follow, list, pause, resume,
+    cancel, delete.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     TrainJob: _aio.UnaryStreamMultiCallable[_training_service_pb2.TrainJobRequest, _job_pb2.JobEvent]  # type: ignore[assignment]
@@ -145,11 +210,73 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     checkpoints.
 
     Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
+    not in a final state: cancel it first; or where it is a part of a sweep:
+    delete the sweep.
+    """
+    TrainSweep: _aio.UnaryStreamMultiCallable[_training_service_pb2.TrainSweepRequest, _sweep_pb2.SweepEvent]  # type: ignore[assignment]
+    """Submits a sweep and follows it: all its jobs are accepted, or none. The
+    stream begins with the `queued` event, which names the sweep and its jobs,
+    and ends with status OK after `finished`. Closing the stream does not
+    cancel the sweep.
+
+    Errors: INVALID_ARGUMENT with a violation a field, for each job that would
+    have a wrong one; ALREADY_EXISTS where `request_id` was used with another
+    grid or other options; RESOURCE_EXHAUSTED where the queue has no room for
+    all jobs; UNAVAILABLE while the server shuts down, or its disk takes no
+    writes: repeat the call with its `request_id`, or follow the sweep with
+    `WatchSweep`.
+    """
+    WatchSweep: _aio.UnaryStreamMultiCallable[_training_service_pb2.WatchSweepRequest, _sweep_pb2.SweepEvent]  # type: ignore[assignment]
+    """Follows a sweep from any point: replays the events after
+    `after_sequence`, goes on with new ones as they happen, and ends with
+    status OK after `finished`.
+
+    Errors: NOT_FOUND; INVALID_ARGUMENT where `after_sequence` is negative or
+    beyond the newest event; UNAVAILABLE while the server shuts down.
+    """
+    GetSweep: _aio.UnaryUnaryMultiCallable[_training_service_pb2.GetSweepRequest, _sweep_pb2.Sweep]  # type: ignore[assignment]
+    """Returns a sweep as it stands, with its jobs and its table. Errors:
+    NOT_FOUND, INVALID_ARGUMENT.
+    """
+    ListSweeps: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ListSweepsRequest, _training_service_pb2.ListSweepsResponse]  # type: ignore[assignment]
+    """Lists sweeps, the newest first, without their jobs and tables. Errors:
+    INVALID_ARGUMENT.
+    """
+    CancelSweep: _aio.UnaryUnaryMultiCallable[_training_service_pb2.CancelSweepRequest, _sweep_pb2.Sweep]  # type: ignore[assignment]
+    """Cancels all jobs of a sweep that are not in a final state, mid-epoch too,
+    and returns the sweep in its final state; completed epochs stay usable.
+    Cancelling a cancelled sweep changes nothing and succeeds.
+
+    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep
+    has already succeeded or failed.
+    """
+    PauseSweep: _aio.UnaryUnaryMultiCallable[_training_service_pb2.PauseSweepRequest, _sweep_pb2.Sweep]  # type: ignore[assignment]
+    """Sets all queued and running jobs of a sweep aside, mid-epoch too, and
+    returns the sweep. Pausing a paused sweep changes nothing and succeeds.
+
+    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep is
+    in a final state.
+    """
+    ResumeSweep: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ResumeSweepRequest, _sweep_pb2.Sweep]  # type: ignore[assignment]
+    """Queues all paused jobs of a sweep again, each to go on after its last
+    complete epoch, and returns the sweep. Where none is paused it changes
+    nothing and succeeds.
+
+    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep is
+    in a final state.
+    """
+    DeleteSweep: _aio.UnaryUnaryMultiCallable[_training_service_pb2.DeleteSweepRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """Deletes a sweep in its final state for good: its events, and its jobs with
+    their events, models and checkpoints.
+
+    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep is
     not in a final state: cancel it first.
     """
 
 class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Training jobs: submit, follow, list, pause, resume, cancel, delete."""
+    """Training jobs, and sweeps of them: submit, follow, list, pause, resume,
+    cancel, delete.
+    """
 
     @_abc_1.abstractmethod
     def TrainJob(
@@ -249,6 +376,114 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         checkpoints.
 
         Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
+        not in a final state: cancel it first; or where it is a part of a sweep:
+        delete the sweep.
+        """
+
+    @_abc_1.abstractmethod
+    def TrainSweep(
+        self,
+        request: _training_service_pb2.TrainSweepRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_sweep_pb2.SweepEvent], _abc.AsyncIterator[_sweep_pb2.SweepEvent]]:
+        """Submits a sweep and follows it: all its jobs are accepted, or none. The
+        stream begins with the `queued` event, which names the sweep and its jobs,
+        and ends with status OK after `finished`. Closing the stream does not
+        cancel the sweep.
+
+        Errors: INVALID_ARGUMENT with a violation a field, for each job that would
+        have a wrong one; ALREADY_EXISTS where `request_id` was used with another
+        grid or other options; RESOURCE_EXHAUSTED where the queue has no room for
+        all jobs; UNAVAILABLE while the server shuts down, or its disk takes no
+        writes: repeat the call with its `request_id`, or follow the sweep with
+        `WatchSweep`.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchSweep(
+        self,
+        request: _training_service_pb2.WatchSweepRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_sweep_pb2.SweepEvent], _abc.AsyncIterator[_sweep_pb2.SweepEvent]]:
+        """Follows a sweep from any point: replays the events after
+        `after_sequence`, goes on with new ones as they happen, and ends with
+        status OK after `finished`.
+
+        Errors: NOT_FOUND; INVALID_ARGUMENT where `after_sequence` is negative or
+        beyond the newest event; UNAVAILABLE while the server shuts down.
+        """
+
+    @_abc_1.abstractmethod
+    def GetSweep(
+        self,
+        request: _training_service_pb2.GetSweepRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sweep_pb2.Sweep, _abc.Awaitable[_sweep_pb2.Sweep]]:
+        """Returns a sweep as it stands, with its jobs and its table. Errors:
+        NOT_FOUND, INVALID_ARGUMENT.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSweeps(
+        self,
+        request: _training_service_pb2.ListSweepsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_service_pb2.ListSweepsResponse, _abc.Awaitable[_training_service_pb2.ListSweepsResponse]]:
+        """Lists sweeps, the newest first, without their jobs and tables. Errors:
+        INVALID_ARGUMENT.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelSweep(
+        self,
+        request: _training_service_pb2.CancelSweepRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sweep_pb2.Sweep, _abc.Awaitable[_sweep_pb2.Sweep]]:
+        """Cancels all jobs of a sweep that are not in a final state, mid-epoch too,
+        and returns the sweep in its final state; completed epochs stay usable.
+        Cancelling a cancelled sweep changes nothing and succeeds.
+
+        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep
+        has already succeeded or failed.
+        """
+
+    @_abc_1.abstractmethod
+    def PauseSweep(
+        self,
+        request: _training_service_pb2.PauseSweepRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sweep_pb2.Sweep, _abc.Awaitable[_sweep_pb2.Sweep]]:
+        """Sets all queued and running jobs of a sweep aside, mid-epoch too, and
+        returns the sweep. Pausing a paused sweep changes nothing and succeeds.
+
+        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep is
+        in a final state.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeSweep(
+        self,
+        request: _training_service_pb2.ResumeSweepRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sweep_pb2.Sweep, _abc.Awaitable[_sweep_pb2.Sweep]]:
+        """Queues all paused jobs of a sweep again, each to go on after its last
+        complete epoch, and returns the sweep. Where none is paused it changes
+        nothing and succeeds.
+
+        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep is
+        in a final state.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteSweep(
+        self,
+        request: _training_service_pb2.DeleteSweepRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """Deletes a sweep in its final state for good: its events, and its jobs with
+        their events, models and checkpoints.
+
+        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep is
         not in a final state: cancel it first.
         """
 

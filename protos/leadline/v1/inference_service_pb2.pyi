@@ -59,6 +59,7 @@ class PredictRequest(_message.Message):
     VARIANT_FIELD_NUMBER: _builtins.int
     ENCODED_FIELD_NUMBER: _builtins.int
     TENSOR_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
     TOP_K_FIELD_NUMBER: _builtins.int
     INCLUDE_LOGITS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
@@ -83,6 +84,10 @@ class PredictRequest(_message.Message):
     def tensor(self) -> Global___Tensor:
         """Pixels."""
 
+    @_builtins.property
+    def examples(self) -> Global___ExampleImages:
+        """Images of datasets that the server has."""
+
     def __init__(
         self,
         *,
@@ -90,14 +95,15 @@ class PredictRequest(_message.Message):
         variant: _model_pb2.Variant | None = ...,
         encoded: Global___EncodedImages | None = ...,
         tensor: Global___Tensor | None = ...,
+        examples: Global___ExampleImages | None = ...,
         top_k: _builtins.int = ...,
         include_logits: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "input", b"input", "model", b"model", "selector", b"selector", "tensor", b"tensor", "variant", b"variant"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "examples", b"examples", "input", b"input", "model", b"model", "selector", b"selector", "tensor", b"tensor", "variant", b"variant"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "include_logits", b"include_logits", "input", b"input", "model", b"model", "selector", b"selector", "tensor", b"tensor", "top_k", b"top_k", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "examples", b"examples", "include_logits", b"include_logits", "input", b"input", "model", b"model", "selector", b"selector", "tensor", b"tensor", "top_k", b"top_k", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["encoded", "tensor"]  # noqa: Y015
+    _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["encoded", "tensor", "examples"]  # noqa: Y015
     _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
     _WhichOneofReturnType_selector: _TypeAlias = _typing.Literal["model", "variant"]  # noqa: Y015
     _WhichOneofArgType_selector: _TypeAlias = _typing.Literal["selector", b"selector"]  # noqa: Y015
@@ -193,6 +199,32 @@ class EncodedImages(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EncodedImages: _TypeAlias = EncodedImages  # noqa: Y015
+
+@_typing.final
+class ExampleImages(_message.Message):
+    """Images of datasets that the server has."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Their names, "datasets/{dataset fingerprint}/{split}/{index}", as
+        InspectionService gives them. NOT_FOUND where the server has no such image.
+        """
+
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExampleImages: _TypeAlias = ExampleImages  # noqa: Y015
 
 @_typing.final
 class Tensor(_message.Message):

@@ -25,23 +25,29 @@ _sym_db = _symbol_database.Default()
 from leadline.v1 import model_pb2 as leadline_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$leadline/v1/inspection_service.proto\x12\x0bleadline.v1\x1a\x17leadline/v1/model.proto\"\xef\x01\n\x18ListMisclassifiedRequest\x12\x0f\n\x05model\x18\x01 \x01(\tH\x00\x12\'\n\x07variant\x18\x02 \x01(\x0b\x32\x14.leadline.v1.VariantH\x00\x12\x16\n\tper_class\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\'\n\x08grouping\x18\x04 \x01(\x0e\x32\x15.leadline.v1.Grouping\x12\x17\n\x0finclude_correct\x18\x05 \x01(\x08\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\tB\n\n\x08selectorB\x0c\n\n_per_class\"\xda\x01\n\x19ListMisclassifiedResponse\x12&\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x14.leadline.v1.Example\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x05\x12\r\n\x05model\x18\x04 \x01(\t\x12-\n\x0c\x63lass_counts\x18\x05 \x03(\x0b\x32\x17.leadline.v1.ClassCount\x12\x13\n\x0btest_images\x18\x06 \x01(\x05\x12\x15\n\rtest_accuracy\x18\x07 \x01(\x01\"\xaa\x01\n\x07\x45xample\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0b\n\x03png\x18\x02 \x01(\x0c\x12\x18\n\x10true_class_index\x18\x03 \x01(\x05\x12\x17\n\x0ftrue_class_name\x18\x04 \x01(\t\x12\x1d\n\x15predicted_class_index\x18\x05 \x01(\x05\x12\x1c\n\x14predicted_class_name\x18\x06 \x01(\t\x12\x13\n\x0bprobability\x18\x07 \x01(\x01\"U\n\nClassCount\x12\x13\n\x0b\x63lass_index\x18\x01 \x01(\x05\x12\x12\n\nclass_name\x18\x02 \x01(\t\x12\r\n\x05wrong\x18\x03 \x01(\x05\x12\x0f\n\x07\x63orrect\x18\x04 \x01(\x05*[\n\x08Grouping\x12\x18\n\x14GROUPING_UNSPECIFIED\x10\x00\x12\x1c\n\x18GROUPING_PREDICTED_CLASS\x10\x01\x12\x17\n\x13GROUPING_TRUE_CLASS\x10\x02\x32w\n\x11InspectionService\x12\x62\n\x11ListMisclassified\x12%.leadline.v1.ListMisclassifiedRequest\x1a&.leadline.v1.ListMisclassifiedResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$leadline/v1/inspection_service.proto\x12\x0bleadline.v1\x1a\x17leadline/v1/model.proto\"\x99\x04\n\x18ListMisclassifiedRequest\x12\x0f\n\x05model\x18\x01 \x01(\tH\x00\x12\'\n\x07variant\x18\x02 \x01(\x0b\x32\x14.leadline.v1.VariantH\x00\x12\x16\n\tper_class\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\'\n\x08grouping\x18\x04 \x01(\x0e\x32\x15.leadline.v1.Grouping\x12\x17\n\x0finclude_correct\x18\x05 \x01(\x08\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\x12!\n\x05split\x18\x08 \x01(\x0e\x32\x12.leadline.v1.Split\x12\x12\n\ntrue_class\x18\t \x01(\t\x12\x17\n\x0fpredicted_class\x18\n \x01(\t\x12\x1c\n\x0fmin_probability\x18\x0b \x01(\x01H\x02\x88\x01\x01\x12\x1c\n\x0fmax_probability\x18\x0c \x01(\x01H\x03\x88\x01\x01\x12(\n\x05order\x18\r \x01(\x0e\x32\x19.leadline.v1.ExampleOrder\x12\x11\n\x04seed\x18\x0e \x01(\x05H\x04\x88\x01\x01\x12.\n\x0cimage_format\x18\x0f \x01(\x0e\x32\x18.leadline.v1.ImageFormatB\n\n\x08selectorB\x0c\n\n_per_classB\x12\n\x10_min_probabilityB\x12\n\x10_max_probabilityB\x07\n\x05_seed\"\xab\x02\n\x19ListMisclassifiedResponse\x12&\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x14.leadline.v1.Example\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x05\x12\r\n\x05model\x18\x04 \x01(\t\x12-\n\x0c\x63lass_counts\x18\x05 \x03(\x0b\x32\x17.leadline.v1.ClassCount\x12\x13\n\x0btest_images\x18\x06 \x01(\x05\x12\x15\n\rtest_accuracy\x18\x07 \x01(\x01\x12!\n\x05split\x18\x08 \x01(\x0e\x32\x12.leadline.v1.Split\x12\x14\n\x0csplit_images\x18\t \x01(\x05\x12\x16\n\x0esplit_accuracy\x18\n \x01(\x01\"\xc8\x01\n\x07\x45xample\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0b\n\x03png\x18\x02 \x01(\x0c\x12\x18\n\x10true_class_index\x18\x03 \x01(\x05\x12\x17\n\x0ftrue_class_name\x18\x04 \x01(\t\x12\x1d\n\x15predicted_class_index\x18\x05 \x01(\x05\x12\x1c\n\x14predicted_class_name\x18\x06 \x01(\t\x12\x13\n\x0bprobability\x18\x07 \x01(\x01\x12\x0c\n\x04name\x18\x08 \x01(\t\x12\x0e\n\x06pixels\x18\t \x01(\x0c\"U\n\nClassCount\x12\x13\n\x0b\x63lass_index\x18\x01 \x01(\x05\x12\x12\n\nclass_name\x18\x02 \x01(\t\x12\r\n\x05wrong\x18\x03 \x01(\x05\x12\x0f\n\x07\x63orrect\x18\x04 \x01(\x05*?\n\x05Split\x12\x15\n\x11SPLIT_UNSPECIFIED\x10\x00\x12\x0e\n\nSPLIT_TEST\x10\x01\x12\x0f\n\x0bSPLIT_TRAIN\x10\x02*\xa3\x01\n\x0c\x45xampleOrder\x12\x1d\n\x19\x45XAMPLE_ORDER_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x45XAMPLE_ORDER_MOST_PROBABLE\x10\x01\x12 \n\x1c\x45XAMPLE_ORDER_LEAST_PROBABLE\x10\x02\x12\x17\n\x13\x45XAMPLE_ORDER_INDEX\x10\x03\x12\x18\n\x14\x45XAMPLE_ORDER_RANDOM\x10\x04*n\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10IMAGE_FORMAT_PNG\x10\x01\x12\x14\n\x10IMAGE_FORMAT_RAW\x10\x02\x12\x15\n\x11IMAGE_FORMAT_NONE\x10\x03*n\n\x08Grouping\x12\x18\n\x14GROUPING_UNSPECIFIED\x10\x00\x12\x1c\n\x18GROUPING_PREDICTED_CLASS\x10\x01\x12\x17\n\x13GROUPING_TRUE_CLASS\x10\x02\x12\x11\n\rGROUPING_NONE\x10\x03\x32w\n\x11InspectionService\x12\x62\n\x11ListMisclassified\x12%.leadline.v1.ListMisclassifiedRequest\x1a&.leadline.v1.ListMisclassifiedResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'leadline.v1.inspection_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GROUPING']._serialized_start=801
-  _globals['_GROUPING']._serialized_end=892
+  _globals['_SPLIT']._serialized_start=1210
+  _globals['_SPLIT']._serialized_end=1273
+  _globals['_EXAMPLEORDER']._serialized_start=1276
+  _globals['_EXAMPLEORDER']._serialized_end=1439
+  _globals['_IMAGEFORMAT']._serialized_start=1441
+  _globals['_IMAGEFORMAT']._serialized_end=1551
+  _globals['_GROUPING']._serialized_start=1553
+  _globals['_GROUPING']._serialized_end=1663
   _globals['_LISTMISCLASSIFIEDREQUEST']._serialized_start=79
-  _globals['_LISTMISCLASSIFIEDREQUEST']._serialized_end=318
-  _globals['_LISTMISCLASSIFIEDRESPONSE']._serialized_start=321
-  _globals['_LISTMISCLASSIFIEDRESPONSE']._serialized_end=539
-  _globals['_EXAMPLE']._serialized_start=542
-  _globals['_EXAMPLE']._serialized_end=712
-  _globals['_CLASSCOUNT']._serialized_start=714
-  _globals['_CLASSCOUNT']._serialized_end=799
-  _globals['_INSPECTIONSERVICE']._serialized_start=894
-  _globals['_INSPECTIONSERVICE']._serialized_end=1013
+  _globals['_LISTMISCLASSIFIEDREQUEST']._serialized_end=616
+  _globals['_LISTMISCLASSIFIEDRESPONSE']._serialized_start=619
+  _globals['_LISTMISCLASSIFIEDRESPONSE']._serialized_end=918
+  _globals['_EXAMPLE']._serialized_start=921
+  _globals['_EXAMPLE']._serialized_end=1121
+  _globals['_CLASSCOUNT']._serialized_start=1123
+  _globals['_CLASSCOUNT']._serialized_end=1208
+  _globals['_INSPECTIONSERVICE']._serialized_start=1665
+  _globals['_INSPECTIONSERVICE']._serialized_end=1784
 # @@protoc_insertion_point(module_scope)

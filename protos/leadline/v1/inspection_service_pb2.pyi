@@ -20,6 +20,98 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Split:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SplitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Split.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SPLIT_UNSPECIFIED: _Split.ValueType  # 0
+    """Take the default, SPLIT_TEST."""
+    SPLIT_TEST: _Split.ValueType  # 1
+    """What networks are measured on."""
+    SPLIT_TRAIN: _Split.ValueType  # 2
+    """What they are trained on."""
+
+class Split(_Split, metaclass=_SplitEnumTypeWrapper):
+    """One of the two parts of a dataset."""
+
+SPLIT_UNSPECIFIED: Split.ValueType  # 0
+"""Take the default, SPLIT_TEST."""
+SPLIT_TEST: Split.ValueType  # 1
+"""What networks are measured on."""
+SPLIT_TRAIN: Split.ValueType  # 2
+"""What they are trained on."""
+Global___Split: _TypeAlias = Split  # noqa: Y015
+
+class _ExampleOrder:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExampleOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExampleOrder.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXAMPLE_ORDER_UNSPECIFIED: _ExampleOrder.ValueType  # 0
+    """Take the default, EXAMPLE_ORDER_MOST_PROBABLE."""
+    EXAMPLE_ORDER_MOST_PROBABLE: _ExampleOrder.ValueType  # 1
+    """The one whose predicted class has the higher probability: what the model
+    is most wrong about comes first. Of equals the one of the lower index.
+    """
+    EXAMPLE_ORDER_LEAST_PROBABLE: _ExampleOrder.ValueType  # 2
+    """The one whose predicted class has the lower probability; of equals the one
+    of the lower index.
+    """
+    EXAMPLE_ORDER_INDEX: _ExampleOrder.ValueType  # 3
+    """The one of the lower index."""
+    EXAMPLE_ORDER_RANDOM: _ExampleOrder.ValueType  # 4
+    """Any: an order is drawn from `seed`."""
+
+class ExampleOrder(_ExampleOrder, metaclass=_ExampleOrderEnumTypeWrapper):
+    """Which example comes before which."""
+
+EXAMPLE_ORDER_UNSPECIFIED: ExampleOrder.ValueType  # 0
+"""Take the default, EXAMPLE_ORDER_MOST_PROBABLE."""
+EXAMPLE_ORDER_MOST_PROBABLE: ExampleOrder.ValueType  # 1
+"""The one whose predicted class has the higher probability: what the model
+is most wrong about comes first. Of equals the one of the lower index.
+"""
+EXAMPLE_ORDER_LEAST_PROBABLE: ExampleOrder.ValueType  # 2
+"""The one whose predicted class has the lower probability; of equals the one
+of the lower index.
+"""
+EXAMPLE_ORDER_INDEX: ExampleOrder.ValueType  # 3
+"""The one of the lower index."""
+EXAMPLE_ORDER_RANDOM: ExampleOrder.ValueType  # 4
+"""Any: an order is drawn from `seed`."""
+Global___ExampleOrder: _TypeAlias = ExampleOrder  # noqa: Y015
+
+class _ImageFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ImageFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImageFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    IMAGE_FORMAT_UNSPECIFIED: _ImageFormat.ValueType  # 0
+    """Take the default, IMAGE_FORMAT_PNG."""
+    IMAGE_FORMAT_PNG: _ImageFormat.ValueType  # 1
+    """As PNG files, in `png`."""
+    IMAGE_FORMAT_RAW: _ImageFormat.ValueType  # 2
+    """As bytes, in `pixels`."""
+    IMAGE_FORMAT_NONE: _ImageFormat.ValueType  # 3
+    """Not at all: their names, classes and probabilities only."""
+
+class ImageFormat(_ImageFormat, metaclass=_ImageFormatEnumTypeWrapper):
+    """How images are sent."""
+
+IMAGE_FORMAT_UNSPECIFIED: ImageFormat.ValueType  # 0
+"""Take the default, IMAGE_FORMAT_PNG."""
+IMAGE_FORMAT_PNG: ImageFormat.ValueType  # 1
+"""As PNG files, in `png`."""
+IMAGE_FORMAT_RAW: ImageFormat.ValueType  # 2
+"""As bytes, in `pixels`."""
+IMAGE_FORMAT_NONE: ImageFormat.ValueType  # 3
+"""Not at all: their names, classes and probabilities only."""
+Global___ImageFormat: _TypeAlias = ImageFormat  # noqa: Y015
+
 class _Grouping:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -32,6 +124,8 @@ class _GroupingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Grouping.Val
     """The class that the model takes the image for."""
     GROUPING_TRUE_CLASS: _Grouping.ValueType  # 2
     """The class that the image is of."""
+    GROUPING_NONE: _Grouping.ValueType  # 3
+    """No class: all examples are one group."""
 
 class Grouping(_Grouping, metaclass=_GroupingEnumTypeWrapper):
     """The class that examples are grouped by."""
@@ -42,6 +136,8 @@ GROUPING_PREDICTED_CLASS: Grouping.ValueType  # 1
 """The class that the model takes the image for."""
 GROUPING_TRUE_CLASS: Grouping.ValueType  # 2
 """The class that the image is of."""
+GROUPING_NONE: Grouping.ValueType  # 3
+"""No class: all examples are one group."""
 Global___Grouping: _TypeAlias = Grouping  # noqa: Y015
 
 @_typing.final
@@ -57,17 +153,25 @@ class ListMisclassifiedRequest(_message.Message):
     INCLUDE_CORRECT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    TRUE_CLASS_FIELD_NUMBER: _builtins.int
+    PREDICTED_CLASS_FIELD_NUMBER: _builtins.int
+    MIN_PROBABILITY_FIELD_NUMBER: _builtins.int
+    MAX_PROBABILITY_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    IMAGE_FORMAT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """"models/{job_id}", which means its best epoch, or
     "models/{job_id}/epochs/{epoch}".
     """
     per_class: _builtins.int
-    """At most this many wrong examples a class, and as many right ones where
-    they are included; those of the lowest index. Unset: all. Where set,
+    """At most this many wrong examples a group, and as many right ones where
+    they are included; the first in `order`. Unset: all. Where set,
     1 to 10,000.
     """
     grouping: Global___Grouping.ValueType
-    """What "class by class" means. Unset: GROUPING_PREDICTED_CLASS."""
+    """Which examples stand together. Unset: GROUPING_PREDICTED_CLASS."""
     include_correct: _builtins.bool
     """Whether to list rightly classified examples as well."""
     page_size: _builtins.int
@@ -77,6 +181,30 @@ class ListMisclassifiedRequest(_message.Message):
     Pages go on with the epoch that the first page was of, even if a better
     one is completed in between. Empty: the first page.
     """
+    split: Global___Split.ValueType
+    """Which images. Unset: SPLIT_TEST."""
+    true_class: _builtins.str
+    """Only images of the class of this name. Empty: of any."""
+    predicted_class: _builtins.str
+    """Only images that are taken for the class of this name. Empty: for any."""
+    min_probability: _builtins.float
+    """Only images whose predicted class has at least this probability, in
+    [0, 1]. Unset: 0.
+    """
+    max_probability: _builtins.float
+    """Only images whose predicted class has at most this probability, in
+    [0, 1]. Unset: 1.
+    """
+    order: Global___ExampleOrder.ValueType
+    """The order within a group, of the wrong and of the right examples each.
+    Unset: EXAMPLE_ORDER_MOST_PROBABLE.
+    """
+    seed: _builtins.int
+    """What EXAMPLE_ORDER_RANDOM derives from: the same seed gives the same order.
+    Unset: 0. Not negative; not to be set with another order.
+    """
+    image_format: Global___ImageFormat.ValueType
+    """How the images are sent. Unset: IMAGE_FORMAT_PNG."""
     @_builtins.property
     def variant(self) -> _model_pb2.Variant:
         """The best trained model of this variant."""
@@ -91,17 +219,37 @@ class ListMisclassifiedRequest(_message.Message):
         include_correct: _builtins.bool = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        split: Global___Split.ValueType = ...,
+        true_class: _builtins.str = ...,
+        predicted_class: _builtins.str = ...,
+        min_probability: _builtins.float | None = ...,
+        max_probability: _builtins.float | None = ...,
+        order: Global___ExampleOrder.ValueType = ...,
+        seed: _builtins.int | None = ...,
+        image_format: Global___ImageFormat.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_per_class", b"_per_class", "model", b"model", "per_class", b"per_class", "selector", b"selector", "variant", b"variant"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_probability", b"_max_probability", "_min_probability", b"_min_probability", "_per_class", b"_per_class", "_seed", b"_seed", "max_probability", b"max_probability", "min_probability", b"min_probability", "model", b"model", "per_class", b"per_class", "seed", b"seed", "selector", b"selector", "variant", b"variant"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_per_class", b"_per_class", "grouping", b"grouping", "include_correct", b"include_correct", "model", b"model", "page_size", b"page_size", "page_token", b"page_token", "per_class", b"per_class", "selector", b"selector", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_probability", b"_max_probability", "_min_probability", b"_min_probability", "_per_class", b"_per_class", "_seed", b"_seed", "grouping", b"grouping", "image_format", b"image_format", "include_correct", b"include_correct", "max_probability", b"max_probability", "min_probability", b"min_probability", "model", b"model", "order", b"order", "page_size", b"page_size", "page_token", b"page_token", "per_class", b"per_class", "predicted_class", b"predicted_class", "seed", b"seed", "selector", b"selector", "split", b"split", "true_class", b"true_class", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_probability: _TypeAlias = _typing.Literal["max_probability"]  # noqa: Y015
+    _WhichOneofArgType__max_probability: _TypeAlias = _typing.Literal["_max_probability", b"_max_probability"]  # noqa: Y015
+    _WhichOneofReturnType__min_probability: _TypeAlias = _typing.Literal["min_probability"]  # noqa: Y015
+    _WhichOneofArgType__min_probability: _TypeAlias = _typing.Literal["_min_probability", b"_min_probability"]  # noqa: Y015
     _WhichOneofReturnType__per_class: _TypeAlias = _typing.Literal["per_class"]  # noqa: Y015
     _WhichOneofArgType__per_class: _TypeAlias = _typing.Literal["_per_class", b"_per_class"]  # noqa: Y015
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     _WhichOneofReturnType_selector: _TypeAlias = _typing.Literal["model", "variant"]  # noqa: Y015
     _WhichOneofArgType_selector: _TypeAlias = _typing.Literal["selector", b"selector"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_probability) -> _WhichOneofReturnType__max_probability | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_probability) -> _WhichOneofReturnType__min_probability | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__per_class) -> _WhichOneofReturnType__per_class | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_selector) -> _WhichOneofReturnType_selector | None: ...
 
@@ -120,6 +268,9 @@ class ListMisclassifiedResponse(_message.Message):
     CLASS_COUNTS_FIELD_NUMBER: _builtins.int
     TEST_IMAGES_FIELD_NUMBER: _builtins.int
     TEST_ACCURACY_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    SPLIT_IMAGES_FIELD_NUMBER: _builtins.int
+    SPLIT_ACCURACY_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """What to send for the next page; empty on the last."""
     total_size: _builtins.int
@@ -129,19 +280,28 @@ class ListMisclassifiedResponse(_message.Message):
     "models/{job_id}/epochs/{epoch}".
     """
     test_images: _builtins.int
-    """Images in the test set."""
+    """Images in the test set, whichever split is listed."""
     test_accuracy: _builtins.float
-    """The fraction of the test set that is classified rightly, in [0, 1]."""
+    """The fraction of the test set that is classified rightly, in [0, 1],
+    whichever split is listed.
+    """
+    split: Global___Split.ValueType
+    """Which images these are; never SPLIT_UNSPECIFIED."""
+    split_images: _builtins.int
+    """Images in the split."""
+    split_accuracy: _builtins.float
+    """The fraction of the split that is classified rightly, in [0, 1]."""
     @_builtins.property
     def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___Example]:
         """The examples, ordered by the class that they are grouped by, within it the
-        wrong before the right, within these by index.
+        wrong before the right, within these by `order`.
         """
 
     @_builtins.property
     def class_counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassCount]:
-        """How many images of the whole test set fall to each class, in the order of
-        their indices, whatever `per_class` leaves out.
+        """How many images of the whole split fall to each class, in the order of
+        their indices, whatever the request leaves out; by the true class where
+        that is what examples are grouped by, else by the predicted class.
         """
 
     def __init__(
@@ -154,10 +314,13 @@ class ListMisclassifiedResponse(_message.Message):
         class_counts: _abc.Iterable[Global___ClassCount] | None = ...,
         test_images: _builtins.int = ...,
         test_accuracy: _builtins.float = ...,
+        split: Global___Split.ValueType = ...,
+        split_images: _builtins.int = ...,
+        split_accuracy: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_counts", b"class_counts", "examples", b"examples", "model", b"model", "next_page_token", b"next_page_token", "test_accuracy", b"test_accuracy", "test_images", b"test_images", "total_size", b"total_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_counts", b"class_counts", "examples", b"examples", "model", b"model", "next_page_token", b"next_page_token", "split", b"split", "split_accuracy", b"split_accuracy", "split_images", b"split_images", "test_accuracy", b"test_accuracy", "test_images", b"test_images", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -165,7 +328,7 @@ Global___ListMisclassifiedResponse: _TypeAlias = ListMisclassifiedResponse  # no
 
 @_typing.final
 class Example(_message.Message):
-    """A test image and what it was taken for."""
+    """An image of a dataset and what it was taken for."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -176,10 +339,14 @@ class Example(_message.Message):
     PREDICTED_CLASS_INDEX_FIELD_NUMBER: _builtins.int
     PREDICTED_CLASS_NAME_FIELD_NUMBER: _builtins.int
     PROBABILITY_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PIXELS_FIELD_NUMBER: _builtins.int
     index: _builtins.int
-    """The image's index within the test set, 0 for the first."""
+    """The image's index within its split, 0 for the first."""
     png: _builtins.bytes
-    """The image as a PNG file, 32x32 RGB, losslessly as the model saw it."""
+    """The image as a PNG file, 32x32 RGB, losslessly as the model saw it; where
+    that is what was asked for.
+    """
     true_class_index: _builtins.int
     """The index of the class that it is of."""
     true_class_name: _builtins.str
@@ -189,7 +356,18 @@ class Example(_message.Message):
     predicted_class_name: _builtins.str
     """The name of the class that it was taken for."""
     probability: _builtins.float
-    """The softmax probability of the predicted class, in [0, 1]."""
+    """The softmax probability of the predicted class, in [0, 1]; of training
+    images in steps of 1/65535.
+    """
+    name: _builtins.str
+    """The image's name, "datasets/{dataset fingerprint}/{split}/{index}", by which
+    Predict takes it. It is the same for every model and on every server, for
+    the fingerprint is a hash of the dataset's contents.
+    """
+    pixels: _builtins.bytes
+    """The image as bytes, [32, 32, 3], RGB, 0 to 255, where that is what was asked
+    for.
+    """
     def __init__(
         self,
         *,
@@ -200,10 +378,12 @@ class Example(_message.Message):
         predicted_class_index: _builtins.int = ...,
         predicted_class_name: _builtins.str = ...,
         probability: _builtins.float = ...,
+        name: _builtins.str = ...,
+        pixels: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "png", b"png", "predicted_class_index", b"predicted_class_index", "predicted_class_name", b"predicted_class_name", "probability", b"probability", "true_class_index", b"true_class_index", "true_class_name", b"true_class_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "name", b"name", "pixels", b"pixels", "png", b"png", "predicted_class_index", b"predicted_class_index", "predicted_class_name", b"predicted_class_name", "probability", b"probability", "true_class_index", b"true_class_index", "true_class_name", b"true_class_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -211,7 +391,7 @@ Global___Example: _TypeAlias = Example  # noqa: Y015
 
 @_typing.final
 class ClassCount(_message.Message):
-    """How many test images fall to a class, by the class that they are grouped by."""
+    """How many images fall to a class, by the class that they are grouped by."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -47,15 +47,17 @@ class InspectionServiceServicer(object):
     """
 
     def ListMisclassified(self, request, context):
-        """Lists test images that a model takes for another class than their own,
-        class by class, and, where asked, those that it gets right.
+        """Lists images that a model takes for another class than their own and,
+        where asked, those that it gets right; of any completed epoch, while the
+        job still trains too.
 
-        The answers are the ones that the epoch's reported test accuracy counts:
+        The answers are the ones that the epoch's reported accuracies count:
         nothing is computed anew, so a listing costs no training time.
 
         Errors: INVALID_ARGUMENT with a violation a field; NOT_FOUND where no such
-        model, epoch or variant is trained; FAILED_PRECONDITION where the test
-        images that the model was measured on are no longer on the server.
+        model, epoch or variant is trained; FAILED_PRECONDITION where the images
+        that the model was measured on are no longer on the server, or its
+        predictions of the split were not kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

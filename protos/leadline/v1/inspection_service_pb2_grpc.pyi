@@ -34,15 +34,17 @@ class InspectionServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> InspectionServiceAsyncStub: ...
     ListMisclassified: _grpc.UnaryUnaryMultiCallable[_inspection_service_pb2.ListMisclassifiedRequest, _inspection_service_pb2.ListMisclassifiedResponse]
-    """Lists test images that a model takes for another class than their own,
-    class by class, and, where asked, those that it gets right.
+    """Lists images that a model takes for another class than their own and,
+    where asked, those that it gets right; of any completed epoch, while the
+    job still trains too.
 
-    The answers are the ones that the epoch's reported test accuracy counts:
+    The answers are the ones that the epoch's reported accuracies count:
     nothing is computed anew, so a listing costs no training time.
 
     Errors: INVALID_ARGUMENT with a violation a field; NOT_FOUND where no such
-    model, epoch or variant is trained; FAILED_PRECONDITION where the test
-    images that the model was measured on are no longer on the server.
+    model, epoch or variant is trained; FAILED_PRECONDITION where the images
+    that the model was measured on are no longer on the server, or its
+    predictions of the split were not kept.
     """
 
 @_typing.type_check_only
@@ -51,15 +53,17 @@ class InspectionServiceAsyncStub(InspectionServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListMisclassified: _aio.UnaryUnaryMultiCallable[_inspection_service_pb2.ListMisclassifiedRequest, _inspection_service_pb2.ListMisclassifiedResponse]  # type: ignore[assignment]
-    """Lists test images that a model takes for another class than their own,
-    class by class, and, where asked, those that it gets right.
+    """Lists images that a model takes for another class than their own and,
+    where asked, those that it gets right; of any completed epoch, while the
+    job still trains too.
 
-    The answers are the ones that the epoch's reported test accuracy counts:
+    The answers are the ones that the epoch's reported accuracies count:
     nothing is computed anew, so a listing costs no training time.
 
     Errors: INVALID_ARGUMENT with a violation a field; NOT_FOUND where no such
-    model, epoch or variant is trained; FAILED_PRECONDITION where the test
-    images that the model was measured on are no longer on the server.
+    model, epoch or variant is trained; FAILED_PRECONDITION where the images
+    that the model was measured on are no longer on the server, or its
+    predictions of the split were not kept.
     """
 
 class InspectionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -71,15 +75,17 @@ class InspectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inspection_service_pb2.ListMisclassifiedRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inspection_service_pb2.ListMisclassifiedResponse, _abc.Awaitable[_inspection_service_pb2.ListMisclassifiedResponse]]:
-        """Lists test images that a model takes for another class than their own,
-        class by class, and, where asked, those that it gets right.
+        """Lists images that a model takes for another class than their own and,
+        where asked, those that it gets right; of any completed epoch, while the
+        job still trains too.
 
-        The answers are the ones that the epoch's reported test accuracy counts:
+        The answers are the ones that the epoch's reported accuracies count:
         nothing is computed anew, so a listing costs no training time.
 
         Errors: INVALID_ARGUMENT with a violation a field; NOT_FOUND where no such
-        model, epoch or variant is trained; FAILED_PRECONDITION where the test
-        images that the model was measured on are no longer on the server.
+        model, epoch or variant is trained; FAILED_PRECONDITION where the images
+        that the model was measured on are no longer on the server, or its
+        predictions of the split were not kept.
         """
 
 def add_InspectionServiceServicer_to_server(servicer: InspectionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

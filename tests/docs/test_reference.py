@@ -124,7 +124,9 @@ def test_every_message_of_a_worker_stands_in_the_architecture() -> None:
 
 def test_the_defaults_of_a_spec_are_those_of_the_program() -> None:
     table = rows(section(DOCS / "api.md", "What to train"))[1:]
-    stated = {code(row[0]): code(row[1]).removeprefix("OPTIMIZER_").lower() for row in table}
+    stated = {
+        code(row[0]): code(row[1]).removeprefix(f"{code(row[0]).upper()}_").lower() for row in table
+    }
 
     spec = TrainingSpec().to_dict()
 

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leadline.models.spec import Optimizer, TrainingSpec, Violation
+from leadline.models.spec import (
+    Augmentation,
+    Initialization,
+    Optimizer,
+    Precision,
+    Schedule,
+    TrainingSpec,
+    Violation,
+)
 
 
 def test_the_defaults_are_the_notebooks_protocol() -> None:
@@ -23,6 +31,14 @@ def test_the_defaults_are_the_notebooks_protocol() -> None:
         "momentum": 0.0,
         "weight_decay": 0.0,
         "seed": 0,
+        "residual": False,
+        "initialization": "default",
+        "schedule": "constant",
+        "nesterov": False,
+        "augmentation": "none",
+        "patience": 0,
+        "precision": "float32",
+        "diagnostics": False,
     }
     assert TrainingSpec().violations() == []
 
@@ -38,6 +54,7 @@ def test_the_defaults_are_the_notebooks_protocol() -> None:
         ("momentum", [0.0, 0.999], [1.0, -0.1, math.nan, math.inf]),
         ("weight_decay", [0.0, 1.0], [-0.1, 1.1, math.nan, math.inf]),
         ("seed", [0, 2**31 - 1], [-1, 2**31]),
+        ("patience", [0, 10_000], [-1, 10_001]),
     ],
 )
 def test_each_limit_holds_at_both_of_its_ends(
@@ -67,6 +84,17 @@ def test_momentum_is_sgds_alone(optimizer: Optimizer) -> None:
     assert str(optimizer) in found.description
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"optimizer": Optimizer.ADAM}, {"optimizer": Optimizer.ADAMW}],
+)
+def test_nesterov_needs_sgd_with_momentum(options: dict[str, Any]) -> None:
+    (found,) = TrainingSpec(nesterov=True, **options).violations()
+    assert found.field == "nesterov"
+    assert str(options.get("optimizer", "sgd")) in found.description
+    assert TrainingSpec(nesterov=True, momentum=0.9).violations() == []
+
+
 @settings(deadline=None, derandomize=True)
 @given(
     spec=st.builds(
@@ -75,6 +103,12 @@ def test_momentum_is_sgds_alone(optimizer: Optimizer) -> None:
         batch_norm=st.booleans(),
         learning_rate=st.floats(allow_nan=False),
         optimizer=st.sampled_from(Optimizer),
+        initialization=st.sampled_from(Initialization),
+        schedule=st.sampled_from(Schedule),
+        augmentation=st.sampled_from(Augmentation),
+        precision=st.sampled_from(Precision),
+        residual=st.booleans(),
+        patience=st.integers(),
         seed=st.integers(),
     )
 )
@@ -97,11 +131,14 @@ def test_a_field_left_out_takes_its_default() -> None:
         {"learning_rate": "fast"},
         {"optimizer": "lion"},
         {"optimizer": 1},
+        {"schedule": "cyclic"},
+        {"precision": True},
+        {"residual": "yes"},
         {"dataset": None},
     ],
 )
 def test_unknown_fields_and_wrong_types_are_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(values)) + "|lion"):
+    with pytest.raises(ValueError, match=next(iter(values)) + "|lion|cyclic"):
         TrainingSpec.from_dict(values)
 
 

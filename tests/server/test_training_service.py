@@ -26,10 +26,30 @@ from leadline.v1.training_service_pb2 import (
     TrainJobRequest,
     WatchJobRequest,
 )
-from leadline.v1.training_spec_pb2 import OPTIMIZER_ADAM, OPTIMIZER_SGD, TrainingSpec
+from leadline.v1.training_spec_pb2 import (
+    AUGMENTATION_NONE,
+    INITIALIZATION_DEFAULT,
+    OPTIMIZER_ADAM,
+    OPTIMIZER_SGD,
+    PRECISION_FLOAT32,
+    SCHEDULE_CONSTANT,
+    TrainingSpec,
+)
 from support.wire import Stubs, details, kind_and_sequence, reason, tiny_spec, violations
 
 LONG = 10_000
+
+# The options beyond the notebook's protocol, as they are where nobody asks for them.
+NOTHING_BEYOND: dict[str, Any] = {
+    "residual": False,
+    "initialization": INITIALIZATION_DEFAULT,
+    "schedule": SCHEDULE_CONSTANT,
+    "nesterov": False,
+    "augmentation": AUGMENTATION_NONE,
+    "patience": 0,
+    "precision": PRECISION_FLOAT32,
+    "diagnostics": False,
+}
 
 
 def submit(stubs: Stubs, spec: TrainingSpec) -> str:
@@ -63,7 +83,9 @@ def test_the_events_say_what_was_asked_and_what_came_of_it(trained: list[JobEven
     queued, started, *epochs, finished = trained
     last = epochs[-1].epoch
 
-    assert queued.queued.spec == tiny_spec(optimizer=OPTIMIZER_SGD, weight_decay=0.0, seed=0)
+    assert queued.queued.spec == tiny_spec(
+        optimizer=OPTIMIZER_SGD, weight_decay=0.0, seed=0, **NOTHING_BEYOND
+    )
     assert (started.started.train_images, started.started.test_images) == (400, 200)
     assert len(started.started.class_names) == 10
     assert started.started.device
@@ -96,6 +118,7 @@ def test_an_unset_spec_is_the_notebooks_protocol(stubs: Stubs) -> None:
         momentum=0.0,
         weight_decay=0.0,
         seed=0,
+        **NOTHING_BEYOND,
     )
 
 
@@ -247,6 +270,12 @@ def test_a_diverging_job_fails_and_says_why(stubs: Stubs) -> None:
         ({"weight_decay": -0.1}, "spec.weight_decay"),
         ({"seed": -1}, "spec.seed"),
         ({"optimizer": 77}, "spec.optimizer"),
+        ({"initialization": 77}, "spec.initialization"),
+        ({"schedule": 77}, "spec.schedule"),
+        ({"augmentation": 77}, "spec.augmentation"),
+        ({"precision": 77}, "spec.precision"),
+        ({"patience": -1}, "spec.patience"),
+        ({"momentum": 0.0, "nesterov": True}, "spec.nesterov"),
     ],
 )
 def test_a_wrong_spec_is_refused_field_by_field(

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 
-__all__ = ["Optimizer", "TrainingSpec", "Violation"]
+__all__ = [
+    "Augmentation",
+    "Initialization",
+    "Optimizer",
+    "Precision",
+    "Schedule",
+    "TrainingSpec",
+    "Violation",
+]
 
 MAX_BLOCKS = 64
 MAX_EPOCHS = 10_000
@@ -19,6 +27,7 @@ MAX_BATCH_SIZE = 65_536
 MAX_LEARNING_RATE = 1_000.0
 MAX_WEIGHT_DECAY = 1.0
 MAX_SEED = 2**31 - 1
+MAX_PATIENCE = 10_000
 
 _DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
@@ -34,6 +43,52 @@ class Optimizer(StrEnum):
 
     ADAMW = "adamw"
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
+
+
+class Initialization(StrEnum):
+    """How the weights are drawn before the first step."""
+
+    DEFAULT = "default"
+    """PyTorch's: weights and biases uniform within 1 / sqrt(fan in) of 0."""
+
+    KAIMING = "kaiming"
+    """Weights normal, of variance 2 / fan in where a ReLU follows; biases 0 (He et al., 2015)."""
+
+
+class Schedule(StrEnum):
+    """How the step size goes from step to step; `leadline.models.schedule` has the formulas."""
+
+    CONSTANT = "constant"
+    """It stays what it is."""
+
+    COSINE = "cosine"
+    """Half a cosine down to 0 (Loshchilov and Hutter, 2017, without restarts)."""
+
+    ONE_CYCLE = "one_cycle"
+    """Up in a straight line, then half a cosine down to 0 (after Smith and Topin, 2018)."""
+
+
+class Augmentation(StrEnum):
+    """How training images are varied from epoch to epoch."""
+
+    NONE = "none"
+    """Not at all."""
+
+    FLIP = "flip"
+    """Each is mirrored left to right with a probability of one half."""
+
+    FLIP_CROP = "flip_crop"
+    """Beside that, each is shifted by -4 to 4 pixels either way, its edges reflected."""
+
+
+class Precision(StrEnum):
+    """What optimisation steps compute in. Weights are kept, and evaluated, in float32."""
+
+    FLOAT32 = "float32"
+    """IEEE single precision."""
+
+    BFLOAT16 = "bfloat16"
+    """Convolutions and linear layers in bfloat16, weights and their updates in float32."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +136,30 @@ class TrainingSpec:
     seed: int = 0
     """The seed of the initial weights and of the order of the images. 0 to 2^31 - 1."""
 
+    residual: bool = False
+    """Whether an identity goes around each block, added before its last ReLU (He et al., 2016)."""
+
+    initialization: Initialization = Initialization.DEFAULT
+    """How the weights are drawn before the first step."""
+
+    schedule: Schedule = Schedule.CONSTANT
+    """How the step size goes from step to step; `learning_rate` is its highest value."""
+
+    nesterov: bool = False
+    """Whether SGD's momentum, which must then be above 0, is Nesterov's."""
+
+    augmentation: Augmentation = Augmentation.NONE
+    """How training images are varied from epoch to epoch; those of evaluations never are."""
+
+    patience: int = 0
+    """Epochs without a better test accuracy after which training ends; 0: never. 0 to 10,000."""
+
+    precision: Precision = Precision.FLOAT32
+    """What optimisation steps compute in."""
+
+    diagnostics: bool = False
+    """Whether activations and gradients are measured block by block; changes no weight."""
+
     def violations(self) -> list[Violation]:
         """Returns what is wrong with the values, in the fields' order; empty where nothing is."""
         found = [
@@ -96,11 +175,22 @@ class TrainingSpec:
                     f"own, but is {self.momentum!r}",
                 )
             )
+        if self.nesterov and (self.optimizer is not Optimizer.SGD or self.momentum == 0):
+            found.append(
+                Violation(
+                    "nesterov",
+                    "must be false unless the optimizer is sgd with a momentum above 0, but the "
+                    f"optimizer is {self.optimizer} and the momentum {self.momentum!r}",
+                )
+            )
         return found
 
     def to_dict(self) -> dict[str, Any]:
         """Returns every field as JSON takes it."""
-        return dataclasses.asdict(self) | {"optimizer": self.optimizer.value}
+        return {
+            name: value.value if isinstance(value, StrEnum) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -119,8 +209,8 @@ class TrainingSpec:
 
 
 def _typed(name: str, value: Any, wanted: Any) -> Any:
-    if wanted is Optimizer and isinstance(value, str):
-        return Optimizer(value)
+    if issubclass(wanted, StrEnum) and isinstance(value, str):
+        return wanted(value)
     # A float may be written without its point; a bool is an int to Python, but not to us.
     fits = isinstance(value, (int, float) if wanted is float else wanted)
     if not fits or isinstance(value, bool) is not (wanted is bool):
@@ -154,4 +244,5 @@ _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
         _between(0, MAX_WEIGHT_DECAY),
     ),
     ("seed", f"0 to {MAX_SEED:,}", _between(0, MAX_SEED)),
+    ("patience", f"0 to {MAX_PATIENCE:,}", _between(0, MAX_PATIENCE)),
 )

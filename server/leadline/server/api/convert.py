@@ -2,12 +2,20 @@
 
 import functools
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Literal, get_args
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from leadline.models.spec import Optimizer, TrainingSpec
+from leadline.models.spec import (
+    Augmentation,
+    Initialization,
+    Optimizer,
+    Precision,
+    Schedule,
+    TrainingSpec,
+)
 from leadline.server.errors import InvalidArgumentError
 from leadline.server.jobs.job import (
     Environment,
@@ -26,12 +34,32 @@ from leadline.server.jobs.service import JobView, ProgressView
 from leadline.server.jobs.states import JobState
 from leadline.v1 import job_pb2, model_pb2, training_spec_pb2
 
-_OPTIMIZERS: dict[Optimizer, training_spec_pb2.Optimizer.ValueType] = {
-    Optimizer.SGD: training_spec_pb2.OPTIMIZER_SGD,
-    Optimizer.ADAM: training_spec_pb2.OPTIMIZER_ADAM,
-    Optimizer.ADAMW: training_spec_pb2.OPTIMIZER_ADAMW,
+# The fields of a spec that are enums, and the values that their numbers stand for.
+_SPEC_ENUMS: dict[str, dict[int, StrEnum]] = {
+    "optimizer": {
+        training_spec_pb2.OPTIMIZER_SGD: Optimizer.SGD,
+        training_spec_pb2.OPTIMIZER_ADAM: Optimizer.ADAM,
+        training_spec_pb2.OPTIMIZER_ADAMW: Optimizer.ADAMW,
+    },
+    "initialization": {
+        training_spec_pb2.INITIALIZATION_DEFAULT: Initialization.DEFAULT,
+        training_spec_pb2.INITIALIZATION_KAIMING: Initialization.KAIMING,
+    },
+    "schedule": {
+        training_spec_pb2.SCHEDULE_CONSTANT: Schedule.CONSTANT,
+        training_spec_pb2.SCHEDULE_COSINE: Schedule.COSINE,
+        training_spec_pb2.SCHEDULE_ONE_CYCLE: Schedule.ONE_CYCLE,
+    },
+    "augmentation": {
+        training_spec_pb2.AUGMENTATION_NONE: Augmentation.NONE,
+        training_spec_pb2.AUGMENTATION_FLIP: Augmentation.FLIP,
+        training_spec_pb2.AUGMENTATION_FLIP_CROP: Augmentation.FLIP_CROP,
+    },
+    "precision": {
+        training_spec_pb2.PRECISION_FLOAT32: Precision.FLOAT32,
+        training_spec_pb2.PRECISION_BFLOAT16: Precision.BFLOAT16,
+    },
 }
-_OPTIMIZER_OF = {number: optimizer for optimizer, number in _OPTIMIZERS.items()}
 
 STATES: dict[JobState, job_pb2.JobState.ValueType] = {
     JobState.QUEUED: job_pb2.JOB_STATE_QUEUED,
@@ -69,6 +97,10 @@ _OptionalField = Literal[
     "momentum",
     "weight_decay",
     "seed",
+    "residual",
+    "nesterov",
+    "patience",
+    "diagnostics",
 ]
 _OPTIONAL_FIELDS: tuple[_OptionalField, ...] = get_args(_OptionalField)
 
@@ -77,29 +109,34 @@ def to_spec(message: training_spec_pb2.TrainingSpec) -> TrainingSpec:
     """The spec, its unset fields filled with the defaults.
 
     Raises:
-        InvalidArgumentError: the optimizer is not known.
+        InvalidArgumentError: the value of an enum is not known.
     """
     values: dict[str, Any] = {
         name: getattr(message, name) for name in _OPTIONAL_FIELDS if message.HasField(name)
     }
     if message.dataset:
         values["dataset"] = message.dataset
-    if message.optimizer != training_spec_pb2.OPTIMIZER_UNSPECIFIED:
-        if message.optimizer not in _OPTIMIZER_OF:
+    for name, known in _SPEC_ENUMS.items():
+        number = getattr(message, name)
+        if number == 0:  # unspecified
+            continue
+        if number not in known:
             raise InvalidArgumentError.of(
-                "spec.optimizer", f"is {message.optimizer}, which this server does not know"
+                f"spec.{name}", f"is {number}, which this server does not know"
             )
-        values["optimizer"] = _OPTIMIZER_OF[message.optimizer]
+        values[name] = known[number]
     return TrainingSpec(**values)
 
 
 def from_spec(spec: TrainingSpec) -> training_spec_pb2.TrainingSpec:
     """The spec with every field set."""
-    return training_spec_pb2.TrainingSpec(
-        dataset=spec.dataset,
-        optimizer=_OPTIMIZERS[spec.optimizer],
-        **{name: getattr(spec, name) for name in _OPTIONAL_FIELDS},
+    message = training_spec_pb2.TrainingSpec(
+        dataset=spec.dataset, **{name: getattr(spec, name) for name in _OPTIONAL_FIELDS}
     )
+    for name, known in _SPEC_ENUMS.items():
+        value = getattr(spec, name)
+        setattr(message, name, next(number for number in known if known[number] is value))
+    return message
 
 
 def to_options(message: job_pb2.JobOptions, default: Retention) -> JobOptions:

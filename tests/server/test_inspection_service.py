@@ -1,23 +1,65 @@
+import json
 from collections import Counter
 
 import grpc
 import numpy as np
 import pytest
+import torch
 
-from leadline.models.datasets import find_dataset
+from leadline.models.batches import normalize
+from leadline.models.checkpoints import load_checkpoint
+from leadline.models.datasets import Dataset, find_dataset
 from leadline.models.images import decode_image
-from leadline.v1.inference_service_pb2 import EncodedImages, PredictRequest
+from leadline.v1.inference_service_pb2 import EncodedImages, ExampleImages, PredictRequest
 from leadline.v1.inspection_service_pb2 import (
+    EXAMPLE_ORDER_INDEX,
+    EXAMPLE_ORDER_LEAST_PROBABLE,
+    EXAMPLE_ORDER_RANDOM,
+    GROUPING_NONE,
     GROUPING_PREDICTED_CLASS,
     GROUPING_TRUE_CLASS,
+    IMAGE_FORMAT_NONE,
+    IMAGE_FORMAT_RAW,
+    SPLIT_TEST,
+    SPLIT_TRAIN,
     Example,
     ListMisclassifiedRequest,
     ListMisclassifiedResponse,
 )
-from leadline.v1.job_pb2 import JobEvent
+from leadline.v1.job_pb2 import JobEvent, JobState
 from leadline.v1.model_pb2 import Variant
+from leadline.v1.training_service_pb2 import CancelJobRequest, GetJobRequest, TrainJobRequest
 from support.servers import CLASSES, LiveServer
-from support.wire import Stubs, violations
+from support.wire import Stubs, reason, tiny_spec, violations
+
+
+@pytest.fixture(scope="module")
+def dataset(live_server: LiveServer, trained: list[JobEvent]) -> Dataset:
+    fingerprint = trained[1].started.dataset_fingerprint
+    return find_dataset(fingerprint, live_server.data_dir / "datasets")
+
+
+def plain_torch(live_server: LiveServer, model: str, images: np.ndarray) -> np.ndarray:
+    """What a checkpoint's network takes images for, recomputed, int64 [N]."""
+    _, job_id, _, epoch = model.split("/")
+    (folder,) = (live_server.data_dir / "models" / job_id).iterdir()
+    network = load_checkpoint(folder, int(epoch)).network()
+    with torch.no_grad():
+        logits = network(normalize(torch.from_numpy(np.array(images))))
+    return np.asarray(logits.argmax(1).numpy())
+
+
+def listed(stubs: Stubs, **fields: object) -> list[Example]:
+    return all_pages(stubs, ListMisclassifiedRequest(**fields))[0]  # type: ignore[arg-type]
+
+
+def refusal(stubs: Stubs, **fields: object) -> grpc.RpcError:
+    with pytest.raises(grpc.RpcError) as caught:
+        stubs.inspection.ListMisclassified(
+            ListMisclassifiedRequest(**fields),  # type: ignore[arg-type]
+            timeout=10,
+        )
+    return caught.value
 
 
 def all_pages(
@@ -84,7 +126,7 @@ def test_examples_come_class_by_class_the_wrong_first(
         def is_right(example: Example) -> bool:
             return example.true_class_index == example.predicted_class_index
 
-        keys = [(group(one), is_right(one), one.index) for one in examples]
+        keys = [(group(one), is_right(one), -one.probability, one.index) for one in examples]
         assert keys == sorted(keys)
         shown = Counter(key[:2] for key in keys)
         for count in page.class_counts:
@@ -134,6 +176,17 @@ def test_a_model_and_a_variant_stand_for_their_best_epoch(
         ({"per_class": 0}, "per_class"),
         ({"per_class": 1_000_000}, "per_class"),
         ({"grouping": 9}, "grouping"),
+        ({"split": 7}, "split"),
+        ({"order": 7}, "order"),
+        ({"image_format": 7}, "image_format"),
+        ({"true_class": "cat"}, "true_class"),
+        ({"predicted_class": "0"}, "predicted_class"),
+        ({"min_probability": -0.1}, "min_probability"),
+        ({"max_probability": 1.5}, "max_probability"),
+        ({"max_probability": float("nan")}, "max_probability"),
+        ({"min_probability": 0.6, "max_probability": 0.5}, "max_probability"),
+        ({"seed": 1}, "seed"),
+        ({"seed": -1, "order": EXAMPLE_ORDER_RANDOM}, "seed"),
         ({"page_size": -5}, "page_size"),
         ({"page_token": "never"}, "page_token"),
         ({"model": "models/UPPER"}, "model"),
@@ -191,3 +244,212 @@ def test_the_images_are_the_test_set_bit_for_bit(
 
     shown = np.stack([decode_image(example.png) for example in examples])
     assert (shown == dataset.test.images[[example.index for example in examples]]).all()
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_the_counts_of_every_epoch_are_those_of_plain_torch(
+    stubs: Stubs, live_server: LiveServer, dataset: Dataset, trained: list[JobEvent], epoch: int
+) -> None:
+    result = trained[epoch + 1].epoch
+    for split, images, reported in (
+        (SPLIT_TEST, dataset.test, result.test_accuracy),
+        (SPLIT_TRAIN, dataset.train, result.train_accuracy),
+    ):
+        request = ListMisclassifiedRequest(
+            model=result.model, split=split, image_format=IMAGE_FORMAT_NONE, page_size=1000
+        )
+        wrong, page = all_pages(stubs, request)
+
+        predicted = plain_torch(live_server, result.model, images.images)
+        assert {one.index: one.predicted_class_index for one in wrong} == {
+            int(index): predicted[index] for index in np.flatnonzero(predicted != images.labels)
+        }
+        assert page.split_accuracy == reported == (len(images) - page.total_size) / len(images)
+        assert (page.split, page.split_images) == (split, len(images))
+        assert (page.test_accuracy, page.test_images) == (result.test_accuracy, 200)
+
+
+def test_a_cell_of_the_confusion_matrix_is_listed(stubs: Stubs, trained: list[JobEvent]) -> None:
+    model = trained[2].epoch.model
+    everything = listed(stubs, model=model, include_correct=True)
+
+    for true_class, predicted_class in (("bee", ""), ("", "bee"), ("bee", "dog"), ("bee", "bee")):
+        found = listed(
+            stubs,
+            model=model,
+            true_class=true_class,
+            predicted_class=predicted_class,
+            include_correct=True,
+        )
+        assert {example.index for example in found} == {
+            example.index
+            for example in everything
+            if true_class in ("", example.true_class_name)
+            and predicted_class in ("", example.predicted_class_name)
+        }
+
+
+def test_a_range_of_probabilities_is_listed_bounds_included(
+    stubs: Stubs, trained: list[JobEvent]
+) -> None:
+    model = trained[2].epoch.model
+    wrong = listed(stubs, model=model, grouping=GROUPING_NONE)
+    low, high = wrong[-5].probability, wrong[5].probability
+
+    found = listed(
+        stubs, model=model, grouping=GROUPING_NONE, min_probability=low, max_probability=high
+    )
+
+    assert found == [example for example in wrong if low <= example.probability <= high]
+    assert len(found) >= len(wrong) - 10
+
+
+def test_examples_come_in_the_order_that_is_asked_for(
+    stubs: Stubs, trained: list[JobEvent]
+) -> None:
+    ungrouped = {"model": trained[2].epoch.model, "grouping": GROUPING_NONE}
+    most = listed(stubs, **ungrouped)
+    least = listed(stubs, **ungrouped, order=EXAMPLE_ORDER_LEAST_PROBABLE)
+    by_index = listed(stubs, **ungrouped, order=EXAMPLE_ORDER_INDEX)
+
+    assert [(-one.probability, one.index) for one in most] == sorted(
+        (-one.probability, one.index) for one in by_index
+    )
+    assert [(one.probability, one.index) for one in least] == sorted(
+        (one.probability, one.index) for one in by_index
+    )
+    assert [one.index for one in by_index] == sorted(one.index for one in most)
+
+
+def test_a_random_order_is_the_seeds_and_keeps_its_places_under_a_filter(
+    stubs: Stubs, trained: list[JobEvent]
+) -> None:
+    ungrouped = {
+        "model": trained[2].epoch.model,
+        "grouping": GROUPING_NONE,
+        "order": EXAMPLE_ORDER_RANDOM,
+    }
+    first = listed(stubs, **ungrouped, seed=1)
+    again = listed(stubs, **ungrouped, seed=1, page_size=3)
+    other = listed(stubs, **ungrouped, seed=2)
+    of_a_class = listed(stubs, **ungrouped, seed=1, true_class="bee")
+
+    assert first == again
+    assert [one.index for one in first] != [one.index for one in other]
+    assert {one.index for one in first} == {one.index for one in other}
+    assert of_a_class == [one for one in first if one.true_class_name == "bee"]
+
+
+def test_no_group_is_one_group(stubs: Stubs, trained: list[JobEvent]) -> None:
+    found = listed(
+        stubs,
+        model=trained[2].epoch.model,
+        grouping=GROUPING_NONE,
+        per_class=3,
+        include_correct=True,
+    )
+    right = [one.true_class_index == one.predicted_class_index for one in found]
+    assert right == [False] * 3 + [True] * 3
+
+
+def test_images_come_as_bytes_or_not_at_all_where_that_is_asked_for(
+    stubs: Stubs, dataset: Dataset, trained: list[JobEvent]
+) -> None:
+    model = trained[2].epoch.model
+    for split, images in ((SPLIT_TEST, dataset.test), (SPLIT_TRAIN, dataset.train)):
+        raw = listed(stubs, model=model, split=split, per_class=1, image_format=IMAGE_FORMAT_RAW)
+        for example in raw:
+            assert example.pixels == images.images[example.index].tobytes()
+            assert not example.png
+    none = listed(stubs, model=model, per_class=1, image_format=IMAGE_FORMAT_NONE)
+    assert not any(example.png or example.pixels for example in none)
+
+
+@pytest.mark.parametrize("split", [SPLIT_TEST, SPLIT_TRAIN])
+def test_predict_takes_examples_by_their_names(
+    stubs: Stubs, trained: list[JobEvent], split: int
+) -> None:
+    model = trained[2].epoch.model
+    examples = listed(stubs, model=model, split=split, per_class=2, include_correct=True)
+
+    answer = stubs.inference.Predict(
+        PredictRequest(
+            model=model, examples=ExampleImages(names=[example.name for example in examples])
+        ),
+        timeout=10,
+    )
+
+    assert len(answer.predictions) == len(examples) > 10
+    for example, prediction in zip(examples, answer.predictions, strict=True):
+        assert prediction.class_index == example.predicted_class_index
+        assert prediction.probability == pytest.approx(example.probability, abs=2e-5)
+
+
+def test_a_name_that_is_none_is_refused_by_its_place(stubs: Stubs, trained: list[JobEvent]) -> None:
+    (example, *_) = listed(stubs, model=trained[2].epoch.model, per_class=1)
+    for name in ("", "datasets/tiny/test/0", example.name + "x", example.name.replace("t/", "u/")):
+        with pytest.raises(grpc.RpcError) as caught:
+            stubs.inference.Predict(
+                PredictRequest(
+                    model=trained[2].epoch.model,
+                    examples=ExampleImages(names=[example.name, name]),
+                ),
+                timeout=10,
+            )
+        assert list(violations(caught.value)) == ["examples.names[1]"]
+
+
+def test_an_example_that_is_not_there_is_not_found(stubs: Stubs, trained: list[JobEvent]) -> None:
+    fingerprint = trained[1].started.dataset_fingerprint
+    for name in (f"datasets/{fingerprint}/test/200", f"datasets/{'0' * 64}/test/0"):
+        with pytest.raises(grpc.RpcError) as caught:
+            stubs.inference.Predict(
+                PredictRequest(model=trained[2].epoch.model, examples=ExampleImages(names=[name])),
+                timeout=10,
+            )
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        assert reason(caught.value) == "EXAMPLE_NOT_FOUND"
+
+
+def test_no_example_is_refused(stubs: Stubs, trained: list[JobEvent]) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        stubs.inference.Predict(
+            PredictRequest(model=trained[2].epoch.model, examples=ExampleImages()), timeout=10
+        )
+    assert list(violations(caught.value)) == ["examples.names"]
+
+
+def test_a_job_that_trains_is_listed_epoch_by_epoch(stubs: Stubs) -> None:
+    spec = tiny_spec(epochs=200)
+    watching = stubs.training.TrainJob(TrainJobRequest(spec=spec), timeout=60)
+    try:
+        for event in watching:
+            if event.WhichOneof("event") == "epoch":
+                page = stubs.inspection.ListMisclassified(
+                    ListMisclassifiedRequest(model=event.epoch.model, per_class=1), timeout=10
+                )
+                assert page.test_accuracy == event.epoch.test_accuracy
+                if event.epoch.epoch == 3:
+                    break
+        job = stubs.training.GetJob(GetJobRequest(name=event.job), timeout=10)
+        assert job.state == JobState.JOB_STATE_RUNNING
+    finally:
+        watching.cancel()
+        stubs.training.CancelJob(CancelJobRequest(name=event.job), timeout=10)
+
+
+def test_a_model_without_predictions_says_so(stubs: Stubs, live_server: LiveServer) -> None:
+    """As those are that an older version has trained."""
+    finished = list(stubs.training.TrainJob(TrainJobRequest(spec=tiny_spec(epochs=1)), timeout=60))
+    model = finished[-1].finished.model
+    (folder,) = (live_server.data_dir / model).iterdir()
+    description = folder / "epoch-00001.json"
+    values = json.loads(description.read_text())
+    del values["files"]["predictions"]
+    description.write_text(json.dumps(values))
+
+    for split in (SPLIT_TEST, SPLIT_TRAIN):
+        error = refusal(stubs, model=model, split=split)
+        assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert reason(error) == "PREDICTIONS_NOT_KEPT"
+        assert f"{model}/epochs/1" in str(error.details())

@@ -26,7 +26,7 @@ from leadline.server.artifacts import Artifacts
 from leadline.server.datasets import prepare_datasets
 from leadline.server.devices import available_cores, inference_device, training_devices
 from leadline.server.errors import StorageError
-from leadline.server.inspection.misclassified import Inspector
+from leadline.server.inspection.inspector import Inspector
 from leadline.server.jobs.database import SchemaError, open_database
 from leadline.server.jobs.feed import JobFeed
 from leadline.server.jobs.job import Job, Model
@@ -304,7 +304,12 @@ def _servicers(core: _Core, scheduler: Scheduler, stack: AsyncExitStack) -> Serv
     return Servicers(
         training=TrainingServicer(jobs, tokens),
         inference=InferenceServicer(
-            handler=PredictHandler(catalog=catalog, predictor=predictor, limits=limits),
+            handler=PredictHandler(
+                catalog=catalog,
+                predictor=predictor,
+                limits=limits,
+                dataset_cache=data.datasets,
+            ),
             store=core.store,
             threads=core.threads,
             tokens=tokens,

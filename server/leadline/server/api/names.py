@@ -4,11 +4,13 @@ import re
 
 from leadline.server.errors import InvalidArgumentError
 from leadline.server.serving.catalog import ByName
+from leadline.server.serving.examples import ExampleRef
 
 _ID = r"[a-z0-9]{1,32}"
 _JOB = re.compile(rf"jobs/({_ID})")
 _MODEL = re.compile(rf"models/({_ID})")
 _CHECKPOINT = re.compile(rf"models/({_ID})(?:/epochs/([1-9][0-9]{{0,8}}))?")
+_EXAMPLE = re.compile(r"datasets/([0-9a-f]{64})/(train|test)/(0|[1-9][0-9]{0,8})")
 
 # As much of a wrong name as an error repeats.
 _SHOWN = 80
@@ -40,6 +42,20 @@ def parse_checkpoint(name: str, *, field: str = "model") -> ByName:
     """
     match = _match(_CHECKPOINT, name, field, "models/{job_id} or models/{job_id}/epochs/{epoch}")
     return ByName(job_id=match[1], epoch=int(match[2]) if match[2] else None)
+
+
+def parse_example(name: str, *, field: str) -> ExampleRef:
+    """The image of a dataset in "datasets/{fingerprint}/{split}/{index}".
+
+    Raises:
+        InvalidArgumentError: `name` is no such name.
+    """
+    match = _match(_EXAMPLE, name, field, "datasets/{dataset fingerprint}/{train or test}/{index}")
+    return ExampleRef(
+        fingerprint=match[1],
+        split="train" if match[2] == "train" else "test",
+        index=int(match[3]),
+    )
 
 
 def _match(pattern: re.Pattern[str], name: str, field: str, form: str) -> re.Match[str]:

@@ -15,6 +15,8 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.message import Message
+
 from leadline.server.errors import InvalidArgumentError
 
 _KEY_BYTES = 32
@@ -32,6 +34,15 @@ def page_size(requested: int, *, default: int) -> int:
     if requested < 0:
         raise InvalidArgumentError.of("page_size", f"must not be negative, is {requested}")
     return min(requested or default, _MAX_PAGE_SIZE)
+
+
+def query_of(request: Message) -> list[str]:
+    """What a request's pages are pages of: all its fields but those of the page."""
+    query = type(request)()
+    query.CopyFrom(request)
+    for field in ("page_size", "page_token"):
+        query.ClearField(field)
+    return [query.DESCRIPTOR.full_name, query.SerializeToString(deterministic=True).hex()]
 
 
 class PageTokens:

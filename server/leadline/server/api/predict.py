@@ -7,18 +7,22 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
 from itertools import repeat
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leadline.server.api.names import parse_example
 from leadline.server.api.selectors import to_selector
 from leadline.server.errors import InvalidArgumentError
 from leadline.server.serving.catalog import Catalog
 from leadline.server.serving.engine import Scores
+from leadline.server.serving.examples import read_examples
 from leadline.server.serving.inputs import (
     InputLimits,
     Pixels,
     PixelType,
+    check_count,
     check_files,
     decode_files,
     read_tensor,
@@ -48,10 +52,13 @@ _PIXEL_TYPES = {DATA_TYPE_UINT8: PixelType.UINT8, DATA_TYPE_FLOAT32: PixelType.F
 class PredictHandler:
     """Answers `PredictRequest`s."""
 
-    def __init__(self, *, catalog: Catalog, predictor: Predictor, limits: InputLimits) -> None:
+    def __init__(
+        self, *, catalog: Catalog, predictor: Predictor, limits: InputLimits, dataset_cache: Path
+    ) -> None:
         self._catalog = catalog
         self._predictor = predictor
         self._limits = limits
+        self._dataset_cache = dataset_cache
 
     async def handle(
         self,
@@ -71,7 +78,8 @@ class PredictHandler:
 
         Raises:
             InvalidArgumentError: a field of the request is wrong.
-            NotFoundError: no such model, epoch or variant is trained.
+            NotFoundError: no such model, epoch or variant is trained, or the server
+                has no such image of a dataset.
             ResourceExhaustedError: too many requests are in work, and it is not
                 to wait.
             DeadlineExceededError: the deadline passed before the work began.
@@ -111,8 +119,16 @@ class PredictHandler:
                 pixel_type = _pixel_type(tensor.data_type)
                 read = partial(read_tensor, pixel_type, tensor.shape, tensor.data, self._limits)
                 return read, len(tensor.data) <= _QUICK_BYTES
+            case "examples":
+                names = request.examples.names
+                check_count("examples.names", len(names), self._limits)
+                examples = [
+                    parse_example(name, field=f"examples.names[{index}]")
+                    for index, name in enumerate(names)
+                ]
+                return lambda: read_examples(examples, self._dataset_cache), False
             case _:
-                raise InvalidArgumentError.of("input", "is unset: set encoded or tensor")
+                raise InvalidArgumentError.of("input", "is unset: set encoded, tensor or examples")
 
 
 def _pixel_type(number: int) -> PixelType:

@@ -1,0 +1,55 @@
+"""Images as listings show them."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from leadline.models.images import encode_png
+from leadline.server.inspection.answers import Answers
+from leadline.server.serving.examples import ExampleRef
+
+
+class ImageFormat(StrEnum):
+    """How images are sent."""
+
+    PNG = "png"
+    RAW = "raw"  # uint8 [32, 32, 3], RGB
+    NONE = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An image of a dataset, in the format that was asked for; what it is not in is empty."""
+
+    ref: ExampleRef
+    png: bytes
+    pixels: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """An image and what it was taken for."""
+
+    picture: Picture
+    true_class: int
+    predicted_class: int
+    probability: float
+
+
+def picture_of(answers: Answers, index: int, image_format: ImageFormat) -> Picture:
+    """An image of the split that the answers are about."""
+    image = answers.images[index]
+    return Picture(
+        ref=answers.example(index),
+        png=encode_png(image) if image_format is ImageFormat.PNG else b"",
+        pixels=image.tobytes() if image_format is ImageFormat.RAW else b"",
+    )
+
+
+def example_of(answers: Answers, index: int, image_format: ImageFormat) -> Example:
+    """An image and what it was taken for."""
+    return Example(
+        picture=picture_of(answers, index, image_format),
+        true_class=int(answers.labels[index]),
+        predicted_class=int(answers.predicted[index]),
+        probability=float(answers.probability[index]),
+    )

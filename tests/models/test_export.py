@@ -12,10 +12,14 @@ from leadline.models.export import to_onnx
 from leadline.models.network import Architecture, BlockNetwork
 
 
-def trained(*, blocks: int, batch_norm: bool, classes: int = 10) -> BlockNetwork:
+def trained(
+    *, blocks: int, batch_norm: bool, residual: bool = False, classes: int = 10
+) -> BlockNetwork:
     """A network whose batch norms have seen images, and whose weights have moved."""
     torch.manual_seed(0)
-    network = BlockNetwork(Architecture(blocks=blocks, batch_norm=batch_norm, classes=classes))
+    network = BlockNetwork(
+        Architecture(blocks=blocks, batch_norm=batch_norm, residual=residual, classes=classes)
+    )
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     for _ in range(3):
         optimizer.zero_grad()
@@ -25,10 +29,13 @@ def trained(*, blocks: int, batch_norm: bool, classes: int = 10) -> BlockNetwork
     return network.eval()
 
 
+@pytest.mark.parametrize("residual", [True, False])
 @pytest.mark.parametrize("batch_norm", [True, False])
 @pytest.mark.parametrize("blocks", [0, 1, 10])
-def test_an_exported_network_gives_the_same_scores(blocks: int, batch_norm: bool) -> None:
-    network = trained(blocks=blocks, batch_norm=batch_norm)
+def test_an_exported_network_gives_the_same_scores(
+    blocks: int, batch_norm: bool, residual: bool
+) -> None:
+    network = trained(blocks=blocks, batch_norm=batch_norm, residual=residual)
     images = torch.randn(7, 3, 32, 32)
     session = onnxruntime.InferenceSession(to_onnx(network), providers=["CPUExecutionProvider"])
 
@@ -48,6 +55,13 @@ def test_an_exported_network_is_valid_and_has_no_batch_norm_left() -> None:
     assert operators.count("Conv") == 2 + 4 + 1
     assert "BatchNormalization" not in operators
     assert [one.dim_value for one in model.graph.output[0].type.tensor_type.shape.dim] == [0, 3]
+
+
+def test_a_residual_network_adds_once_a_block() -> None:
+    model = onnx.load_from_string(to_onnx(trained(blocks=3, batch_norm=True, residual=True)))
+
+    onnx.checker.check_model(model, full_check=True)
+    assert [node.op_type for node in model.graph.node].count("Add") == 3
 
 
 def test_a_layer_that_is_not_known_is_refused() -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from leadline.models.network import Architecture, BlockNetwork, parameter_count
+from leadline.models.network import Architecture, BlockNetwork, ResidualBlock, parameter_count
 
 
 class ProtocolNetwork(nn.Module):
@@ -78,6 +78,37 @@ def test_the_same_seed_gives_the_protocols_weights_and_logits(
     for module in (expected, network):
         module.train(mode == "train")
     assert torch.equal(network(images), expected(images))
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_a_residual_block_adds_its_input_before_its_last_relu(batch_norm: bool, mode: str) -> None:
+    torch.manual_seed(5)
+    block = ResidualBlock(batch_norm=batch_norm).train(mode == "train")
+    features = torch.randn(4, 8, 12, 12)
+    before = features.clone()
+    norms = [
+        block.get_submodule(f"{step}_norm") if batch_norm else nn.Identity()
+        for step in ("first", "second")
+    ]
+
+    inner = torch.relu(norms[0](block.get_submodule("first_conv")(features)))
+    expected = torch.relu(features + norms[1](block.get_submodule("second_conv")(inner)))
+
+    assert torch.equal(block(features), expected)
+    assert torch.equal(features, before)
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_residual_connections_change_no_weight(batch_norm: bool) -> None:
+    weights = []
+    for residual in (False, True):
+        torch.manual_seed(5)
+        architecture = Architecture(blocks=2, batch_norm=batch_norm, residual=residual)
+        weights.append(BlockNetwork(architecture).state_dict())
+
+    assert list(weights[0]) == list(weights[1])
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_layers_have_names_that_say_what_they_are() -> None:

@@ -15,5 +15,8 @@ class Architecture:
     batch_norm: bool
     """Whether a batch norm follows each convolution inside the blocks."""
 
+    residual: bool = False
+    """Whether an identity connection goes around each block."""
+
     classes: int = 10
     """Classes that it tells apart."""

@@ -1,6 +1,8 @@
 """Trained networks as ONNX models, for inference engines."""
 
 from collections import deque
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 
 from leadline.models.checkpoint_files import INPUT, LOGITS, PROBABILITIES
 from leadline.models.images import IMAGE_SIZE
-from leadline.models.network import BlockNetwork
+from leadline.models.network import BlockNetwork, ResidualBlock
 
 __all__ = ["to_onnx"]
 
@@ -39,12 +41,20 @@ def to_onnx(network: BlockNetwork) -> bytes:
         TypeError: it has a layer that this does not know.
     """
     graph = _Graph()
-    # Layers are registered in the order in which an image passes them.
-    containers = (BlockNetwork, nn.Sequential)
-    layers = deque(layer for layer in network.modules() if not isinstance(layer, containers))
+    _add_layers(graph, network.children())
+    return graph.serialize(network.architecture.classes)
+
+
+def _add_layers(graph: "_Graph", modules: Iterable[nn.Module]) -> None:
+    """Appends modules, which an image passes in this order."""
+    layers = deque(modules)
     while layers:
         layer = layers.popleft()
         match layer:
+            case ResidualBlock():
+                _add_residual_block(graph, layer)
+            case nn.Sequential():
+                _add_layers(graph, layer)
             case nn.Conv2d():
                 follows = bool(layers) and isinstance(layers[0], nn.BatchNorm2d)
                 graph.convolve(layer, *_fold(layer, layers.popleft() if follows else None))
@@ -57,7 +67,14 @@ def to_onnx(network: BlockNetwork) -> bytes:
                 graph.add("Gemm", *map(_array, layer.parameters()), transB=1)
             case _:
                 raise TypeError(f"{type(layer).__name__} layers cannot be exported")
-    return graph.serialize(network.architecture.classes)
+
+
+def _add_residual_block(graph: "_Graph", block: ResidualBlock) -> None:
+    *branch, activation = block
+    identity = graph.last
+    _add_layers(graph, branch)
+    graph.add_to(identity)
+    _add_layers(graph, [activation])
 
 
 def _fold(convolution: nn.Conv2d, norm: nn.Module | None) -> tuple[_Array, _Array]:
@@ -83,7 +100,8 @@ class _Graph:
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
-        self._last = INPUT
+        self.last = INPUT
+        """The value that came out of the last operator."""
 
     def convolve(self, layer: nn.Conv2d, weight: _Array, bias: _Array) -> None:
         self.add(
@@ -99,9 +117,23 @@ class _Graph:
         self, operator: str, *constants: _Array, output: str = "", **attributes: object
     ) -> None:
         """Appends an operator on what came out of the last, and on constants."""
-        inputs = [self._last, *(self._constant(values) for values in constants)]
-        self._last = output or f"value{len(self._nodes)}"
-        node = helper.make_node(operator, inputs, [self._last])
+        others = [self._constant(values) for values in constants]
+        self._append(operator, others, output, attributes)
+
+    def add_to(self, value: str) -> None:
+        """Appends the sum of what came out of the last operator and an earlier value."""
+        self._append("Add", [value])
+
+    def _append(
+        self,
+        operator: str,
+        others: list[str],
+        output: str = "",
+        attributes: Mapping[str, object] = MappingProxyType({}),
+    ) -> None:
+        inputs = [self.last, *others]
+        self.last = output or f"value{len(self._nodes)}"
+        node = helper.make_node(operator, inputs, [self.last])
         node.attribute.extend(
             helper.make_attribute(name, value) for name, value in attributes.items()
         )
@@ -109,7 +141,7 @@ class _Graph:
 
     def serialize(self, classes: int) -> bytes:
         self._nodes[-1].output[0] = LOGITS
-        self._last = LOGITS
+        self.last = LOGITS
         self.add("Softmax", output=PROBABILITIES, axis=1)
         images = helper.make_tensor_value_info(
             INPUT, TensorProto.FLOAT, ("images", 3, IMAGE_SIZE, IMAGE_SIZE)

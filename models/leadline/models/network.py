@@ -1,4 +1,4 @@
-"""The network, for any depth, with or without batch norm."""
+"""The network, for any depth, with or without batch norm and residual connections."""
 
 from collections import OrderedDict
 
@@ -33,8 +33,9 @@ class BlockNetwork(nn.Module):
                 halve=nn.Conv2d(CHANNELS, CHANNELS, kernel_size=5, stride=2),
             )
         )
+        block = ResidualBlock if architecture.residual else Block
         self.blocks = nn.Sequential(
-            *(Block(batch_norm=architecture.batch_norm) for _ in range(architecture.blocks))
+            *(block(batch_norm=architecture.batch_norm) for _ in range(architecture.blocks))
         )
         self.tail = nn.Conv2d(CHANNELS, 4, kernel_size=3, stride=2)
         self.classifier = nn.Sequential(
@@ -67,6 +68,30 @@ class Block(nn.Sequential):
             if batch_norm:
                 self.add_module(f"{step}_norm", nn.BatchNorm2d(CHANNELS))
             self.add_module(f"{step}_relu", nn.ReLU(inplace=True))
+
+
+class ResidualBlock(Block):
+    """A block whose input is added before its last ReLU. Keeps [N, 8, H, W].
+
+    It has the parameters of the block without that connection, under the same
+    names, and draws them in the same order.
+
+    Source: He et al. (2016), "Deep Residual Learning for Image Recognition",
+    section 3.2, with the identity as the shortcut.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Returns what comes out of the block.
+
+        Args:
+            features: float32 [N, 8, H, W].
+        """
+        *branch, activation = self
+        residual = features
+        for layer in branch:
+            residual = layer(residual)
+        result: Tensor = activation(residual + features)
+        return result
 
 
 def parameter_count(module: nn.Module) -> int:

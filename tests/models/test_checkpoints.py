@@ -24,7 +24,14 @@ from leadline.models.checkpoints import (
 )
 from leadline.models.datasets import Dataset
 from leadline.models.evaluation import evaluate
-from leadline.models.spec import Optimizer, TrainingSpec
+from leadline.models.spec import (
+    Augmentation,
+    Initialization,
+    Optimizer,
+    Precision,
+    Schedule,
+    TrainingSpec,
+)
 from leadline.models.training import Trainer
 
 SPEC = TrainingSpec(dataset="test", blocks=1, batch_norm=True, batch_size=64, momentum=0.9)
@@ -34,6 +41,18 @@ OPTIMIZERS: list[dict[str, Any]] = [
     {"optimizer": Optimizer.SGD, "momentum": 0.9, "weight_decay": 0.01},
     {"optimizer": Optimizer.ADAM, "momentum": 0.0, "weight_decay": 0.01},
     {"optimizer": Optimizer.ADAMW, "momentum": 0.0, "weight_decay": 0.01},
+]
+
+BEYOND: list[dict[str, Any]] = [
+    {"schedule": Schedule.COSINE, "epochs": 4, "nesterov": True, "diagnostics": True},
+    {
+        "schedule": Schedule.ONE_CYCLE,
+        "epochs": 5,
+        "augmentation": Augmentation.FLIP_CROP,
+        "residual": True,
+        "initialization": Initialization.KAIMING,
+    },
+    {"precision": Precision.BFLOAT16, "augmentation": Augmentation.FLIP},
 ]
 
 
@@ -98,7 +117,12 @@ def test_the_description_says_all_there_is_to_know(trainer: Trainer, tmp_path: P
     info = save_checkpoint(tmp_path, trainer, outcome)
     assert load_info(tmp_path, 1) == info
     description = json.loads((tmp_path / "epoch-00001.json").read_text())
-    assert description["architecture"] == {"blocks": 1, "batch_norm": True, "classes": 3}
+    assert description["architecture"] == {
+        "blocks": 1,
+        "batch_norm": True,
+        "residual": False,
+        "classes": 3,
+    }
     assert description["class_names"] == ["dark", "grey", "bright"]
     assert description["spec"] == SPEC.to_dict()
     assert description["metrics"]["test_accuracy"] == outcome.metrics.test_accuracy
@@ -134,7 +158,7 @@ def test_only_what_there_is_becomes_a_file(
     assert more == {"epoch-00001.optimizer.safetensors"}
 
 
-@pytest.mark.parametrize("options", OPTIMIZERS)
+@pytest.mark.parametrize("options", [*OPTIMIZERS, *BEYOND])
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_interrupted_training_goes_on_bit_for_bit(
     dataset: Dataset,
@@ -166,6 +190,49 @@ def test_training_longer_is_the_same_training(
     dataset: Dataset, cpu: torch.device, saved: Path
 ) -> None:
     assert restore(Trainer(replace(SPEC, epochs=99), dataset, device=cpu), saved, 1).epoch == 1
+
+
+def test_a_schedule_makes_longer_training_another(
+    dataset: Dataset, cpu: torch.device, tmp_path: Path
+) -> None:
+    spec = replace(SPEC, schedule=Schedule.COSINE, epochs=2)
+    trainer = Trainer(spec, dataset, device=cpu)
+    train_and_save(trainer, tmp_path, range(1, 2))
+
+    with pytest.raises(CheckpointError, match="another training spec"):
+        restore(Trainer(replace(spec, epochs=3), dataset, device=cpu), tmp_path, 1)
+    more = replace(spec, patience=3, diagnostics=True)
+    assert restore(Trainer(more, dataset, device=cpu), tmp_path, 1).epoch == 1
+
+
+def test_a_residual_network_comes_back_as_one(
+    dataset: Dataset, cpu: torch.device, tmp_path: Path
+) -> None:
+    trainer = Trainer(replace(SPEC, residual=True), dataset, device=cpu)
+    train_and_save(trainer, tmp_path, range(1, 2))
+    images = torch.randn(4, 3, 32, 32)
+
+    checkpoint = load_checkpoint(tmp_path, 1)
+
+    assert checkpoint.info.architecture.residual
+    with torch.inference_mode():
+        assert torch.equal(checkpoint.network()(images), trainer.network.eval()(images))
+
+
+def test_a_checkpoint_from_before_there_were_options_can_be_gone_on_from(
+    trainer: Trainer, saved: Path
+) -> None:
+    fields = list(SPEC.to_dict())
+    fields = fields[: fields.index("seed") + 1]
+
+    def forget(description: dict[str, Any]) -> None:
+        del description["architecture"]["residual"]
+        description["spec"] = {field: description["spec"][field] for field in fields}
+
+    edit(saved, forget)
+
+    assert restore(trainer, saved, 1).spec == SPEC
+    assert not load_checkpoint(saved, 1).network().architecture.residual
 
 
 def test_another_training_is_not_restored(dataset: Dataset, cpu: torch.device, saved: Path) -> None:

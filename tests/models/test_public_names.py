@@ -7,6 +7,7 @@ import leadline.models
 
 PUBLIC = {
     "architecture": {"Architecture"},
+    "augmentation": {"Variations"},
     "batches": {"DeviceSplit", "normalize"},
     "checkpoint_files": {
         "INPUT",
@@ -49,6 +50,8 @@ PUBLIC = {
         "find_dataset",
         "open_dataset",
     },
+    "diagnosis": {"DIAGNOSED_IMAGES", "BlockDiagnosis", "diagnose"},
+    "early_stopping": {"is_exhausted"},
     "evaluation": {"Evaluation", "classify", "evaluate"},
     "export": {"to_onnx"},
     "images": {
@@ -58,7 +61,8 @@ PUBLIC = {
         "decode_image",
         "encode_png",
     },
-    "metrics": {"EpochMetrics"},
+    "initialization": {"initial_network"},
+    "metrics": {"BlockDiagnosis", "EpochMetrics"},
     "network": {"Architecture", "BlockNetwork", "parameter_count"},
     "predictions": {
         "NoPredictionsError",
@@ -66,7 +70,16 @@ PUBLIC = {
         "decode_predictions",
         "encode_predictions",
     },
-    "spec": {"Optimizer", "TrainingSpec", "Violation"},
+    "schedule": {"learning_rate"},
+    "spec": {
+        "Augmentation",
+        "Initialization",
+        "Optimizer",
+        "Precision",
+        "Schedule",
+        "TrainingSpec",
+        "Violation",
+    },
     "training": {"DivergedError", "EpochMetrics", "EpochOutcome", "Phase", "Trainer"},
 }
 

@@ -9,9 +9,18 @@ import pytest
 import torch
 from torch import nn
 
+from leadline.models.augmentation import Variations
 from leadline.models.datasets import Dataset
 from leadline.models.network import BlockNetwork
-from leadline.models.spec import Optimizer, TrainingSpec
+from leadline.models.schedule import learning_rate
+from leadline.models.spec import (
+    Augmentation,
+    Initialization,
+    Optimizer,
+    Precision,
+    Schedule,
+    TrainingSpec,
+)
 from leadline.models.training import DivergedError, Phase, Trainer
 
 SPEC = TrainingSpec(dataset="test", blocks=1, batch_norm=True, batch_size=64, seed=3)
@@ -19,6 +28,9 @@ SPEC = TrainingSpec(dataset="test", blocks=1, batch_norm=True, batch_size=64, se
 OPTIMIZERS: list[dict[str, Any]] = [
     {"optimizer": Optimizer.SGD},
     {"optimizer": Optimizer.SGD, "momentum": 0.9, "weight_decay": 0.01},
+    {"optimizer": Optimizer.SGD, "momentum": 0.9, "nesterov": True},
+    {"schedule": Schedule.ONE_CYCLE, "epochs": 2, "momentum": 0.9, "residual": True},
+    {"augmentation": Augmentation.FLIP_CROP, "initialization": Initialization.KAIMING},
     {"optimizer": Optimizer.ADAM, "learning_rate": 0.001, "weight_decay": 0.01},
     {"optimizer": Optimizer.ADAMW, "learning_rate": 0.001, "weight_decay": 0.5},
 ]
@@ -35,6 +47,21 @@ def order_of(trainer: Trainer, epoch: int) -> list[int]:
     return [int(index) for index in trainer._order(epoch)]
 
 
+def varied_images(trainer: Trainer, epoch: int) -> torch.Tensor:
+    """The training set as an epoch sees it, one image at a time."""
+    spec, order = trainer.spec, order_of(trainer, epoch)
+    images = images_of(trainer.dataset, order)
+    drawn = Variations.draw(
+        spec.augmentation, seed=spec.seed, epoch=epoch, images=len(order), device=trainer.device
+    )
+    if drawn is not None:
+        for place in range(len(order)):
+            pixels = trainer.dataset.train.images[order[place]].copy()
+            varied = drawn.apply(torch.from_numpy(pixels)[None], place)
+            images[place] = varied[0].permute(2, 0, 1).float() / 127.5 - 1
+    return images
+
+
 def train_plainly(trainer: Trainer, epochs: int) -> tuple[nn.Module, float]:
     """The training protocol in plain torch, from a trainer's initial weights and orders."""
     network = BlockNetwork(trainer.architecture)
@@ -42,17 +69,21 @@ def train_plainly(trainer: Trainer, epochs: int) -> tuple[nn.Module, float]:
     spec, dataset = trainer.spec, trainer.dataset
     options: dict[str, Any] = {"lr": spec.learning_rate, "weight_decay": spec.weight_decay}
     kinds: dict[Optimizer, Any] = {
-        Optimizer.SGD: partial(torch.optim.SGD, momentum=spec.momentum),
+        Optimizer.SGD: partial(torch.optim.SGD, momentum=spec.momentum, nesterov=spec.nesterov),
         Optimizer.ADAM: torch.optim.Adam,
         Optimizer.ADAMW: torch.optim.AdamW,
     }
-    optimizer = kinds[spec.optimizer](network.parameters(), **options)
+    optimizer, step = kinds[spec.optimizer](network.parameters(), **options), 0
     for epoch in range(1, epochs + 1):
         order, losses = order_of(trainer, epoch), []
+        varied = varied_images(trainer, epoch)
         for start in range(0, len(order), spec.batch_size):
             indices = order[start : start + spec.batch_size]
+            (group,) = optimizer.param_groups
+            group["lr"] = learning_rate(spec, step, 4 * spec.epochs)
+            step += 1
             labels = torch.from_numpy(np.array(dataset.train.labels[indices]))
-            logits = network(images_of(dataset, indices))
+            logits = network(varied[start : start + spec.batch_size])
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(logits, labels)
             loss.backward()  # type: ignore[no-untyped-call,unused-ignore]
@@ -93,6 +124,47 @@ def test_metrics_are_measured_after_the_epoch_in_evaluation_mode(
     assert (metrics.epoch, metrics.learning_rate) == (1, 0.01)
     assert metrics.seconds > 0
     assert metrics.images_per_second * metrics.seconds >= 200
+
+
+def test_the_learning_rate_of_an_epoch_is_that_of_its_last_step(
+    dataset: Dataset, cpu: torch.device
+) -> None:
+    spec = replace(SPEC, schedule=Schedule.COSINE, epochs=3)
+    trainer = Trainer(spec, dataset, device=cpu)
+
+    found = [trainer.train_epoch(epoch).metrics.learning_rate for epoch in (1, 2, 3)]
+
+    assert found == [learning_rate(spec, step, 12) for step in (3, 7, 11)]
+
+
+def test_accuracies_are_measured_on_images_that_are_not_varied(
+    dataset: Dataset, cpu: torch.device
+) -> None:
+    spec = replace(SPEC, augmentation=Augmentation.FLIP_CROP)
+    trainer = Trainer(spec, dataset, device=cpu)
+    metrics = trainer.train_epoch(1).metrics
+    with torch.no_grad():
+        predicted = trainer.network.eval()(images_of(dataset, slice(None))).argmax(1).numpy()
+    assert metrics.train_accuracy == np.mean(predicted == dataset.train.labels)
+
+
+def test_steps_in_bfloat16_leave_weights_and_evaluations_in_float32(
+    dataset: Dataset, cpu: torch.device
+) -> None:
+    coarse = Trainer(replace(SPEC, precision=Precision.BFLOAT16), dataset, device=cpu)
+    fine = Trainer(SPEC, dataset, device=cpu)
+    outcome, expected = coarse.train_epoch(1), fine.train_epoch(1)
+
+    weights, others = coarse.network.state_dict(), fine.network.state_dict()
+    assert {value.dtype for value in weights.values()} == {torch.float32, torch.int64}
+    assert not torch.equal(weights["tail.weight"], others["tail.weight"])
+    assert torch.allclose(weights["tail.weight"], others["tail.weight"], atol=0.01)
+    assert outcome.metrics.train_loss == pytest.approx(expected.metrics.train_loss, rel=0.02)
+    with torch.no_grad():
+        logits = coarse.network.eval()(images_of(dataset, slice(None)))
+    assert logits.dtype == torch.float32
+    predicted = logits.argmax(1).numpy()
+    assert outcome.metrics.train_accuracy == np.mean(predicted == dataset.train.labels)
 
 
 def test_a_network_learns(dataset: Dataset, cpu: torch.device) -> None:

@@ -15,17 +15,23 @@ Useful without any server:
         print(trainer.train_epoch(epoch).metrics)
 
 Each module is a subject with a few public names; the package imports none of
-them, so that those that need no torch stay light: `spec`, `images`, `datasets`
-and `checkpoint_files`.
+them, so that those that need no torch stay light: `spec`, `schedule`,
+`early_stopping`, `images`, `datasets` and `checkpoint_files`.
 
 - `spec`: what to train, and what is wrong with a wish to train.
 - `architecture`: what determines a network's shape.
-- `network`: the network of a chosen depth, with or without batch norm.
+- `network`: the network of a chosen depth, with or without batch norm and residual
+  connections.
+- `initialization`: how its weights are drawn before the first step.
 - `images`: image files to pixels, and pixels to image files.
 - `datasets`: images with labels, decoded once and shared by all processes.
 - `evaluation`: how right a network is, image by image.
 - `metrics`: what an epoch came to.
 - `training`: the loop, epoch by epoch.
+- `schedule`: how the step size goes from step to step.
+- `augmentation`: how training images are varied from epoch to epoch.
+- `early_stopping`: when training ends before its last epoch.
+- `diagnosis`: how activations and gradients pass a network, block by block.
 - `batches`: splits on a device, and pixels to what networks take.
 - `checkpoints`: an epoch's weights, predictions and optimizer state as files.
 - `predictions`: what each image was taken for, as a file.
@@ -35,16 +41,21 @@ and `checkpoint_files`.
 
 __all__ = [
     "architecture",
+    "augmentation",
     "batches",
     "checkpoint_files",
     "checkpoints",
     "datasets",
+    "diagnosis",
+    "early_stopping",
     "evaluation",
     "export",
     "images",
+    "initialization",
     "metrics",
     "network",
     "predictions",
+    "schedule",
     "spec",
     "training",
 ]

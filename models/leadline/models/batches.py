@@ -68,11 +68,16 @@ class DeviceSplit:
         Returns:
             images, float32 [n, 3, 32, 32] in [-1, 1], and labels, int64 [n].
         """
+        pixels, labels = self.take_pixels(indices)
+        return normalize(pixels), labels
+
+    def take_pixels(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns a batch as `take` does, its images as they are kept: uint8 [n, 32, 32, 3]."""
         if self._resident is not None:
             pixels = self._resident[indices]
         else:
             pixels = torch.from_numpy(self._mapped[indices.numpy()])
-        return normalize(pixels), self._device_labels[indices]
+        return pixels, self._device_labels[indices]
 
     def slice(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Returns a batch of successive images, as `take` does; `stop` may lie beyond the end."""

@@ -34,6 +34,7 @@ from leadline.models.checkpoint_files import (
 from leadline.models.export import to_onnx
 from leadline.models.network import BlockNetwork
 from leadline.models.predictions import encode_predictions
+from leadline.models.spec import Schedule, TrainingSpec
 from leadline.models.training import EpochOutcome, Trainer
 
 __all__ = [
@@ -152,8 +153,7 @@ def restore(trainer: Trainer, directory: Path, epoch: int) -> CheckpointInfo:
     """
     checkpoint = load_checkpoint(directory, epoch)
     info = checkpoint.info
-    # More epochs of the same training are no other training.
-    if dataclasses.replace(info.spec, epochs=trainer.spec.epochs) != trainer.spec:
+    if not _is_same_training(info.spec, trainer.spec):
         raise CheckpointError(f"{stem_of(epoch)}.json in {directory} is of another training spec")
     if info.dataset_fingerprint != trainer.dataset.fingerprint:
         raise CheckpointError(f"{stem_of(epoch)}.json in {directory} is of another dataset")
@@ -163,6 +163,14 @@ def restore(trainer: Trainer, directory: Path, epoch: int) -> CheckpointInfo:
         state = _read_tensors(directory, record, verify=True)
         _restore_optimizer(trainer, state, directory / record.name)
     return info
+
+
+def _is_same_training(one: TrainingSpec, other: TrainingSpec) -> bool:
+    """Whether both give the same weights as far as both go."""
+    if one.schedule is Schedule.CONSTANT:
+        # Otherwise the number of epochs decides every step.
+        one = dataclasses.replace(one, epochs=other.epochs)
+    return dataclasses.replace(one, patience=other.patience, diagnostics=other.diagnostics) == other
 
 
 def _optimizer_state(trainer: Trainer) -> dict[str, Tensor]:

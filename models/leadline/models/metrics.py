@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-__all__ = ["EpochMetrics"]
+__all__ = ["BlockDiagnosis", "EpochMetrics"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +25,26 @@ class EpochMetrics:
     """The fraction of the test set that is classified rightly, in [0, 1]."""
 
     learning_rate: float
-    """The optimiser's step size in this epoch."""
+    """The optimiser's step size in the epoch's last step."""
 
     seconds: float
     """Wall-clock seconds of the steps and the evaluations."""
 
     images_per_second: float
     """Training images per second of optimisation, evaluations excluded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockDiagnosis:
+    """How activations and gradients pass a block; `leadline.models.diagnosis` measures it."""
+
+    block: int
+    """The block's number, 1 for the first; 0 stands for the head."""
+
+    activation_std: float
+    """How far images are apart in what comes out of the block: at each channel, row and
+    column for itself the standard deviation over the images, and of these the root mean
+    square."""
+
+    gradient_norm: float
+    """The L2 norm of the gradient of the mean cross-entropy with respect to that output."""

@@ -11,12 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from leadline.models.batches import DeviceSplit
+from leadline.models.augmentation import Variations
+from leadline.models.batches import DeviceSplit, normalize
 from leadline.models.datasets import Dataset
+from leadline.models.diagnosis import DIAGNOSED_IMAGES, diagnose
 from leadline.models.evaluation import Evaluation, evaluate
-from leadline.models.metrics import EpochMetrics
+from leadline.models.initialization import initial_network
+from leadline.models.metrics import BlockDiagnosis, EpochMetrics
 from leadline.models.network import Architecture, BlockNetwork
-from leadline.models.spec import Optimizer, TrainingSpec
+from leadline.models.schedule import learning_rate
+from leadline.models.spec import Optimizer, Precision, TrainingSpec
 
 __all__ = ["DivergedError", "EpochMetrics", "EpochOutcome", "Phase", "Trainer"]
 
@@ -39,6 +43,9 @@ class EpochOutcome:
     train: Evaluation
     test: Evaluation
 
+    diagnosis: tuple[BlockDiagnosis, ...] = ()
+    """How activations and gradients pass the network then; empty unless the spec asks for it."""
+
 
 class DivergedError(ArithmeticError):
     """The loss is no longer a finite number: further epochs would not mend it."""
@@ -58,10 +65,13 @@ class DivergedError(ArithmeticError):
 class Trainer:
     """Trains one network on one dataset, an epoch at a call.
 
-    The initial weights are drawn from the spec's seed, and the order of the
-    images in an epoch from the seed and the epoch's number alone: the same
+    The initial weights are drawn from the spec's seed, the order of the images
+    in an epoch and how they are varied from the seed and the epoch's number
+    alone, and the step size is a function of the spec and the step: the same
     spec on the same machine gives the same weights, bit for bit, and training
     that was interrupted between epochs goes on as if it had not been.
+
+    `patience` is the caller's to heed: `leadline.models.early_stopping`.
 
     On a GPU this switches TensorFloat-32 off, and cuDNN to deterministic
     algorithms, for the whole process.
@@ -88,12 +98,17 @@ class Trainer:
         self.dataset = dataset
         self.device = device
         self.architecture = Architecture(
-            blocks=spec.blocks, batch_norm=spec.batch_norm, classes=len(dataset.class_names)
+            blocks=spec.blocks,
+            batch_norm=spec.batch_norm,
+            residual=spec.residual,
+            classes=len(dataset.class_names),
         )
-        self.network = _initial_network(self.architecture, spec.seed).to(device)
+        network = initial_network(self.architecture, spec.initialization, spec.seed)
+        self.network = network.to(device)
         self.optimizer = _optimizer(spec, self.network)
         self._train = DeviceSplit(dataset.train, device)
         self._test = DeviceSplit(dataset.test, device)
+        self._epoch_steps = math.ceil(len(self._train) / spec.batch_size)
         self._on_progress = on_progress
 
     def train_epoch(self, epoch: int) -> EpochOutcome:
@@ -119,24 +134,63 @@ class Trainer:
             seconds=time.perf_counter() - started,
             images_per_second=len(self._train) / (optimized - started),
         )
-        return EpochOutcome(metrics, train, test)
+        return EpochOutcome(metrics, train, test, self.diagnose())
+
+    def diagnose(self) -> tuple[BlockDiagnosis, ...]:
+        """Returns how activations and gradients pass the network as it is, block by block.
+
+        Measured on the first 512 training images, without augmentation; empty
+        unless the spec asks for it.
+        """
+        if not self.spec.diagnostics:
+            return ()
+        return diagnose(self.network, *self._train.slice(0, DIAGNOSED_IMAGES))
 
     def _optimize(self, epoch: int) -> float:
         """Steps through the training set once, and returns the mean loss."""
         self.network.train()
+        variations = Variations.draw(
+            self.spec.augmentation,
+            seed=self.spec.seed,
+            epoch=epoch,
+            images=len(self._train),
+            device=self.device,
+        )
         total_loss = torch.zeros((), dtype=torch.float64, device=self.device)
         done = 0
-        for indices in torch.split(self._order(epoch), self.spec.batch_size):
-            images, labels = self._train.take(indices)
-            loss = functional.cross_entropy(self.network(images), labels)
-            self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call,unused-ignore]
-            self.optimizer.step()
-            total_loss += loss.detach() * len(indices)
+        for step, indices in enumerate(torch.split(self._order(epoch), self.spec.batch_size)):
+            images, labels = self._batch(indices, variations, done)
+            self._set_learning_rate((epoch - 1) * self._epoch_steps + step)
+            total_loss += self._step(images, labels) * len(indices)
             done += len(indices)
             self._report(Phase.TRAINING, done, len(self._train))
         # The device is waited for here only: a wait in each step would idle it.
         return total_loss.item() / len(self._train)
+
+    def _batch(
+        self, indices: Tensor, variations: Variations | None, start: int
+    ) -> tuple[Tensor, Tensor]:
+        """Returns a batch as it is trained on, whose first image is the epoch's number `start`."""
+        pixels, labels = self._train.take_pixels(indices)
+        if variations is not None:
+            pixels = variations.apply(pixels, start)
+        return normalize(pixels), labels
+
+    def _set_learning_rate(self, step: int) -> None:
+        rate = learning_rate(self.spec, step, self.spec.epochs * self._epoch_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def _step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Takes a step, and returns the batch's mean loss before it, a scalar on the device."""
+        in_bfloat16 = self.spec.precision is Precision.BFLOAT16
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=in_bfloat16):
+            logits = self.network(images)
+        loss = functional.cross_entropy(logits.float(), labels)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call,unused-ignore]
+        self.optimizer.step()
+        return loss.detach()
 
     def _evaluate(self) -> tuple[Evaluation, Evaluation]:
         """Evaluates on the whole training set and the whole test set."""
@@ -167,20 +221,17 @@ class Trainer:
             self._on_progress(phase, done, total)
 
 
-def _initial_network(architecture: Architecture, seed: int) -> BlockNetwork:
-    # Drawn on the CPU, so that a seed means the same weights on every device, and
-    # without a trace in the state of the caller's random numbers.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return BlockNetwork(architecture)
-
-
 def _optimizer(spec: TrainingSpec, network: BlockNetwork) -> torch.optim.Optimizer:
     parameters, rate, decay = network.parameters(), spec.learning_rate, spec.weight_decay
     match spec.optimizer:
         case Optimizer.SGD:
-            momentum = spec.momentum
-            return torch.optim.SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay)
+            return torch.optim.SGD(
+                parameters,
+                lr=rate,
+                momentum=spec.momentum,
+                nesterov=spec.nesterov,
+                weight_decay=decay,
+            )
         case Optimizer.ADAM:
             return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
         case Optimizer.ADAMW:

@@ -1,0 +1,21 @@
+"""When training ends early: a function of the epochs' results alone.
+
+This module imports nothing heavy.
+"""
+
+from collections.abc import Sequence
+
+__all__ = ["is_exhausted"]
+
+
+def is_exhausted(test_accuracies: Sequence[float], patience: int) -> bool:
+    """Returns whether `patience` epochs have passed since the best, the earliest of equals.
+
+    Args:
+        test_accuracies: of every epoch so far, in order.
+        patience: how many epochs without a better one are borne; 0: any number.
+    """
+    if not patience or not test_accuracies:
+        return False
+    best = max(range(len(test_accuracies)), key=test_accuracies.__getitem__)
+    return len(test_accuracies) - 1 - best >= patience

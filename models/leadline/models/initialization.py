@@ -1,0 +1,50 @@
+"""How a network's weights are drawn before the first step."""
+
+import math
+
+import torch
+from torch import nn
+
+from leadline.models.network import Architecture, BlockNetwork
+from leadline.models.spec import Initialization
+
+__all__ = ["initial_network"]
+
+
+def initial_network(
+    architecture: Architecture, initialization: Initialization, seed: int
+) -> BlockNetwork:
+    """Returns a network on the CPU as it is before the first step.
+
+    The seed and the initialisation decide every weight, whatever device the
+    network is then brought to, and the caller's random numbers are left alone.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = BlockNetwork(architecture)
+        if initialization is Initialization.KAIMING:
+            _draw_kaiming(network)
+    return network
+
+
+@torch.no_grad()
+def _draw_kaiming(network: BlockNetwork) -> None:
+    """Draws every convolution and linear layer anew, in the order of the layers.
+
+    Weights are normal with a mean of 0 and a variance of 2 / fan in where a
+    ReLU follows the layer, and of 1 / fan in elsewhere: after the head's
+    convolutions, the tail's and the classifier's last layer. Biases are 0, and
+    batch norms stay as they are.
+
+    Source: He et al. (2015), "Delving Deep into Rectifiers: Surpassing
+    Human-Level Performance on ImageNet Classification", section 2.2.
+    """
+    rectified = {network.classifier.get_submodule("hidden")}
+    for block in network.blocks:
+        rectified.update(layer for layer in block.modules() if isinstance(layer, nn.Conv2d))
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            gain = 2.0 if layer in rectified else 1.0
+            nn.init.normal_(layer.weight, std=math.sqrt(gain / layer.weight[0].numel()))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -1,0 +1,118 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from leadline.models.datasets import Dataset
+from leadline.models.diagnosis import BlockDiagnosis, diagnose
+from leadline.models.initialization import initial_network
+from leadline.models.network import Architecture, BlockNetwork
+from leadline.models.spec import Initialization, TrainingSpec
+from leadline.models.training import Trainer
+
+SPEC = TrainingSpec(dataset="test", blocks=2, batch_norm=True, batch_size=64, diagnostics=True)
+
+
+@pytest.fixture
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(4)
+    return (
+        torch.randn(20, 3, 32, 32, generator=generator),
+        torch.randint(10, (20,), generator=generator),
+    )
+
+
+def network(*, batch_norm: bool, residual: bool = False, blocks: int = 2) -> BlockNetwork:
+    architecture = Architecture(blocks=blocks, batch_norm=batch_norm, residual=residual)
+    return initial_network(architecture, Initialization.KAIMING, seed=1)
+
+
+def mean_loss(blocks: BlockNetwork, features: torch.Tensor, labels: torch.Tensor) -> float:
+    logits = blocks.classifier(blocks.tail(blocks.blocks(features)))
+    return torch.nn.functional.cross_entropy(logits, labels).item()
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_a_gradient_says_how_the_loss_changes_with_what_the_head_puts_out(
+    batch: tuple[torch.Tensor, torch.Tensor], residual: bool
+) -> None:
+    images, labels = batch
+    deep = network(batch_norm=True, residual=residual).double().train()
+    with torch.no_grad():
+        features = deep.head(images.double())
+        # Along its own gradient a function grows by the gradient's norm.
+        norm = diagnose(deep, images.double(), labels)[0].gradient_norm
+        parameter = features.clone().requires_grad_()
+    with torch.enable_grad():
+        logits = deep.classifier(deep.tail(deep.blocks(parameter)))
+        loss = torch.nn.functional.cross_entropy(logits, labels)
+        (gradient,) = torch.autograd.grad(loss, parameter)
+    step = 1e-5 * gradient / gradient.norm()
+    with torch.no_grad():
+        change = mean_loss(deep, features + step, labels) - mean_loss(deep, features - step, labels)
+    assert change / 2e-5 == pytest.approx(norm, rel=1e-3)
+
+
+def test_a_spread_is_that_of_the_images_and_not_of_the_channels(
+    batch: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    images, labels = batch
+    plain = network(batch_norm=False)
+    with torch.no_grad():
+        plain.get_parameter("blocks.0.second_conv.bias").copy_(torch.arange(8.0) * 100)
+        first = plain.blocks[0](plain.head(images)).double().numpy()
+
+    found = diagnose(plain, images, labels)
+
+    expected = math.sqrt(np.mean(np.var(first, axis=0)))
+    assert found[1].activation_std == pytest.approx(expected, rel=1e-6)
+    assert found[1].activation_std < 10
+    assert np.std(first) > 100
+
+
+def test_there_is_one_for_the_head_and_one_for_each_block(
+    batch: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    for blocks in (0, 3):
+        found = diagnose(network(batch_norm=False, blocks=blocks), *batch)
+        assert [one.block for one in found] == list(range(blocks + 1))
+        assert all(one.activation_std > 0 and one.gradient_norm > 0 for one in found)
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_a_diagnosis_changes_nothing_and_is_the_same_in_either_mode(
+    batch: tuple[torch.Tensor, torch.Tensor], mode: str
+) -> None:
+    deep = network(batch_norm=True).train(mode == "train")
+    before = {name: value.clone() for name, value in deep.state_dict().items()}
+    modes = [module.training for module in deep.modules()]
+
+    found = diagnose(deep, *batch)
+
+    assert all(torch.equal(value, before[name]) for name, value in deep.state_dict().items())
+    assert [module.training for module in deep.modules()] == modes
+    assert all(parameter.grad is None for parameter in deep.parameters())
+    assert found == diagnose(deep.train(mode != "train"), *batch)
+    deep.train()(batch[0])
+    assert int(deep.get_buffer("blocks.0.first_norm.num_batches_tracked")) == 1
+
+
+def test_a_trainer_diagnoses_where_it_is_asked_to_and_the_weights_are_the_same(
+    dataset: Dataset, cpu: torch.device
+) -> None:
+    asked = Trainer(SPEC, dataset, device=cpu)
+    silent = Trainer(replace(SPEC, diagnostics=False), dataset, device=cpu)
+    initial = asked.diagnose()
+
+    after = [asked.train_epoch(epoch).diagnosis for epoch in (1, 2)]
+
+    assert silent.diagnose() == ()
+    assert [silent.train_epoch(epoch).diagnosis for epoch in (1, 2)] == [(), ()]
+    assert len({initial, *after}) == 3
+    assert all(isinstance(one, BlockDiagnosis) for one in after[0])
+    expected = silent.network.state_dict()
+    assert all(
+        torch.equal(value, expected[name]) for name, value in asked.network.state_dict().items()
+    )

@@ -1,0 +1,97 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from leadline.models.initialization import initial_network
+from leadline.models.network import Architecture, BlockNetwork
+from leadline.models.spec import Initialization
+
+DEEP = Architecture(blocks=30, batch_norm=True)
+
+
+def test_the_default_is_what_torch_draws_for_the_seed() -> None:
+    torch.manual_seed(7)
+    expected = BlockNetwork(DEEP).state_dict()
+
+    found = initial_network(DEEP, Initialization.DEFAULT, seed=7).state_dict()
+
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_the_defaults_first_weights_are_the_notebooks_bit_for_bit() -> None:
+    # What `torch.manual_seed(0)` has given since the first release: jobs that were
+    # interrupted under an earlier version must go on from the same weights.
+    network = initial_network(Architecture(blocks=2, batch_norm=False), Initialization.DEFAULT, 0)
+
+    first = network.get_parameter("head.widen.weight")
+    last = network.get_parameter("classifier.output.weight")
+    assert [value.hex() for value in first.flatten()[:2].tolist()] == [
+        "-0x1.c53fb20000000p-11",
+        "0x1.fb703e0000000p-5",
+    ]
+    assert [value.hex() for value in last.flatten()[-2:].tolist()] == [
+        "0x1.715e7a0000000p-4",
+        "-0x1.d065e60000000p-5",
+    ]
+
+
+def test_kaiming_draws_weights_of_the_variance_that_what_follows_asks_for() -> None:
+    network = initial_network(DEEP, Initialization.KAIMING, seed=1)
+
+    blocks = [layer for layer in network.blocks.modules() if isinstance(layer, nn.Conv2d)]
+    in_blocks = torch.cat([layer.weight.flatten() for layer in blocks])
+    assert len(in_blocks) == 60 * 8 * 72
+    assert in_blocks.std().item() == pytest.approx(math.sqrt(2 / 72), rel=0.01)
+    assert in_blocks.mean().item() == pytest.approx(0, abs=0.003)
+    hidden = network.get_parameter("classifier.hidden.weight")
+    assert hidden.std().item() == pytest.approx(math.sqrt(2 / 100), rel=0.03)
+    output = network.get_parameter("classifier.output.weight")
+    assert output.std().item() == pytest.approx(math.sqrt(1 / 100), rel=0.1)
+    halve = network.get_parameter("head.halve.weight")
+    assert halve.std().item() == pytest.approx(math.sqrt(1 / 200), rel=0.1)
+    assert network.tail.weight.std().item() == pytest.approx(math.sqrt(1 / 72), rel=0.15)
+
+
+def test_kaiming_sets_biases_to_zero_and_leaves_batch_norms_alone() -> None:
+    network = initial_network(DEEP, Initialization.KAIMING, seed=1)
+
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
+            assert not layer.bias.any()
+        if isinstance(layer, nn.BatchNorm2d):
+            assert torch.equal(layer.weight, torch.ones(8))
+
+
+@pytest.mark.parametrize("initialization", list(Initialization))
+def test_a_seed_decides_every_weight_and_disturbs_no_random_numbers(
+    initialization: Initialization,
+) -> None:
+    torch.manual_seed(9)
+    expected = torch.rand(1)
+    torch.manual_seed(9)
+
+    first, second = (initial_network(DEEP, initialization, seed=3).state_dict() for _ in range(2))
+    other = initial_network(DEEP, initialization, seed=4).state_dict()
+
+    assert torch.equal(torch.rand(1), expected)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["tail.weight"], other["tail.weight"])
+
+
+def test_kaiming_keeps_images_apart_where_the_default_makes_them_alike() -> None:
+    images = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    kept = {}
+    for initialization in Initialization:
+        network = initial_network(Architecture(blocks=10, batch_norm=False), initialization, seed=0)
+        with torch.inference_mode():
+            features = network.head(images)
+            before, after = (
+                values.var(dim=0).mean().sqrt() for values in (features, network.blocks(features))
+            )
+        kept[initialization] = float(after / before)
+
+    assert kept[Initialization.DEFAULT] < 1e-5
+    assert 0.01 < kept[Initialization.KAIMING] < 10

@@ -1,0 +1,53 @@
+import math
+import subprocess
+import sys
+
+import pytest
+
+from leadline.models.schedule import learning_rate
+from leadline.models.spec import Schedule, TrainingSpec
+
+
+def rates(schedule: Schedule, steps: int) -> list[float]:
+    spec = TrainingSpec(schedule=schedule, learning_rate=0.5)
+    return [learning_rate(spec, step, steps) for step in range(steps)]
+
+
+def test_a_constant_rate_is_the_specs_to_the_last_bit() -> None:
+    spec = TrainingSpec(learning_rate=0.1)
+    assert {learning_rate(spec, step, 7) for step in range(7)} == {0.1}
+
+
+def test_a_cosine_falls_from_the_rate_to_next_to_nothing() -> None:
+    found = rates(Schedule.COSINE, 100)
+
+    assert found[0] == 0.5
+    assert found[50] == pytest.approx(0.25)
+    assert found[25] == pytest.approx(0.25 * (1 + math.sqrt(0.5)))
+    assert found == sorted(found, reverse=True)
+    # A step after the last would have it at 0, and so would mirror the first.
+    assert found[99] == pytest.approx(0.5 - found[1])
+    assert found[99] > 0
+
+
+def test_one_cycle_rises_in_a_straight_line_and_falls_as_a_cosine() -> None:
+    found = rates(Schedule.ONE_CYCLE, 100)
+
+    assert found[0] == pytest.approx(0.5 / 25)
+    assert found[15] == pytest.approx((0.5 / 25 + 0.5) / 2)
+    assert found[30] == 0.5
+    assert found[65] == pytest.approx(0.25)
+    assert found[:31] == sorted(found[:31])
+    assert found[30:] == sorted(found[30:], reverse=True)
+    assert 0 < found[99] < 0.001
+
+
+@pytest.mark.parametrize("schedule", list(Schedule))
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_training_may_be_as_short_as_one_step(schedule: Schedule, steps: int) -> None:
+    assert all(0 < rate <= 0.5 for rate in rates(schedule, steps))
+
+
+def test_schedules_need_no_torch() -> None:
+    program = "import sys, leadline.models.schedule; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)

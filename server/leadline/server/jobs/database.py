@@ -13,7 +13,21 @@ from leadline.server.jobs.tables import metadata
 _BUSY_TIMEOUT = 5.0
 
 # Counts up with every change of the tables.
-_SCHEMA = 1
+_SCHEMA = 2
+
+# What makes the tables of schema 1, which knew no sweeps, those of schema 2,
+# beside the tables and indexes that are new.
+_FROM_1 = (
+    "ALTER TABLE jobs ADD COLUMN sweep_id VARCHAR(32) REFERENCES sweeps (sweep_id)",
+    "ALTER TABLE jobs ADD COLUMN cancel_reason VARCHAR(64)",
+    "ALTER TABLE jobs ADD COLUMN cancel_message TEXT",
+    "ALTER TABLE events ADD COLUMN test_accuracy FLOAT",
+    """
+    UPDATE jobs SET cancel_reason = 'REQUESTED', cancel_message = 'a caller cancelled it'
+    WHERE state = 'cancelled'
+    """,
+    "CREATE INDEX jobs_by_sweep ON jobs (sweep_id, number)",
+)
 
 
 # The execution option of an engine whose transactions write.
@@ -21,11 +35,11 @@ WRITES = "leadline_writes"
 
 
 class SchemaError(Exception):
-    """The database was written by another version of Leadline."""
+    """The database was written by a newer version of Leadline."""
 
 
 def open_database(path: Path, *, busy_timeout: float = _BUSY_TIMEOUT) -> Engine:
-    """Opens the SQLite file at `path`, made where it is missing.
+    """Opens the SQLite file at `path`, made where it is missing, brought up to date where old.
 
     A transaction that has committed survives a loss of power: the journal is
     written ahead and synced at every commit.
@@ -40,16 +54,20 @@ def open_database(path: Path, *, busy_timeout: float = _BUSY_TIMEOUT) -> Engine:
     sqlalchemy.event.listen(engine, "begin", _begin)
     with engine.execution_options(**{WRITES: True}).begin() as connection:
         if sqlalchemy.inspect(connection).get_table_names():
-            _check_schema(connection)
+            _bring_up_to_date(connection)
         else:
             metadata.create_all(connection)
-            connection.exec_driver_sql(f"PRAGMA user_version={_SCHEMA}")
+        connection.exec_driver_sql(f"PRAGMA user_version={_SCHEMA}")
     return engine
 
 
-def _check_schema(connection: Connection) -> None:
+def _bring_up_to_date(connection: Connection) -> None:
     found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-    if found != _SCHEMA:
+    if found == 1:
+        for statement in _FROM_1:
+            connection.exec_driver_sql(statement)
+        metadata.create_all(connection)
+    elif found != _SCHEMA:
         raise SchemaError(
             f"it has the schema {found}, and this version of Leadline needs {_SCHEMA}"
         )

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Self
 
+from leadline.models.metrics import BlockDiagnosis
 from leadline.models.spec import TrainingSpec
 from leadline.server.jobs.options import JobOptions
 from leadline.server.jobs.states import JobState
@@ -12,6 +13,14 @@ from leadline.server.jobs.states import JobState
 @dataclass(frozen=True, kw_only=True)
 class Failure:
     """Why a job failed: a reason for programs, a message for people."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cancellation:
+    """Why a job was cancelled: a reason for programs, a message for people."""
 
     reason: str
     message: str
@@ -58,6 +67,7 @@ class Started:
     parameters: int
     dataset_fingerprint: str
     environment: Environment
+    diagnosis: tuple[BlockDiagnosis, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The event as JSON values."""
@@ -71,6 +81,7 @@ class Started:
                 **values,
                 "class_names": tuple(values["class_names"]),
                 "environment": Environment(**values["environment"]),
+                "diagnosis": _diagnosis(values),
             }
         )
 
@@ -92,6 +103,7 @@ class EpochCompleted:
     seconds: float
     images_per_second: float
     weights_sha256: str
+    diagnosis: tuple[BlockDiagnosis, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The event as JSON values."""
@@ -100,7 +112,7 @@ class EpochCompleted:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The event that `to_dict` wrote."""
-        return cls(**values)
+        return cls(**{**values, "diagnosis": _diagnosis(values)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +157,9 @@ class Finished:
     completed_epochs: int
     best_epoch: int
     best_test_accuracy: float
+    stopped_early: bool = False
     failure: Failure | None = None
+    cancellation: Cancellation | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The event as JSON values."""
@@ -154,12 +168,13 @@ class Finished:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The event that `to_dict` wrote."""
-        failure = values["failure"]
+        failure, cancellation = values["failure"], values.get("cancellation")
         return cls(
             **{
                 **values,
                 "state": JobState(values["state"]),
                 "failure": None if failure is None else Failure(**failure),
+                "cancellation": None if cancellation is None else Cancellation(**cancellation),
             }
         )
 
@@ -175,6 +190,11 @@ EVENT_KINDS: dict[str, type[EventBody]] = {
     "finished": Finished,
 }
 KIND_OF_EVENT: dict[type[EventBody], str] = {body: kind for kind, body in EVENT_KINDS.items()}
+
+
+def _diagnosis(values: dict[str, Any]) -> tuple[BlockDiagnosis, ...]:
+    # Events from before there were diagnoses have none.
+    return tuple(BlockDiagnosis(**block) for block in values.get("diagnosis", ()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,10 +230,12 @@ class Job:
         attempts: workers started on it; each fences off the ones before.
         deadline: when it fails if it is not complete.
         latest_sequence: the sequence of its newest event.
+        sweep_id: the sweep that it is a part of; None for a job of its own.
     """
 
     number: int
     job_id: str
+    sweep_id: str | None
     spec: TrainingSpec
     state: JobState
     create_time: datetime
@@ -224,6 +246,7 @@ class Job:
     best_test_accuracy: float
     latest_epoch: EpochCompleted | None
     failure: Failure | None
+    cancellation: Cancellation | None
     device: str
     attempts: int
     latest_sequence: int

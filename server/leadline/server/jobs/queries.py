@@ -62,13 +62,16 @@ class JobQueries:
         self,
         *,
         states: Collection[JobState] = (),
+        sweep_id: str | None = None,
         before: int | None = None,
         limit: int | None = None,
     ) -> list[Job]:
-        """Jobs in `states` (empty: any) numbered below `before`, newest first."""
+        """Jobs in `states` (empty: any), of a sweep, numbered below `before`, newest first."""
         query = select(jobs).order_by(jobs.c.number.desc()).limit(limit)
         if states:
             query = query.where(jobs.c.state.in_([state.value for state in states]))
+        if sweep_id is not None:
+            query = query.where(jobs.c.sweep_id == sweep_id)
         if before is not None:
             query = query.where(jobs.c.number < before)
         with self._reading() as connection:
@@ -79,9 +82,14 @@ class JobQueries:
         with self._reading() as connection:
             return set(connection.execute(select(jobs.c.job_id)).scalars())
 
-    def next_queued(self) -> Job | None:
-        """The job whose turn it is: the oldest of the highest priority."""
+    def next_queued(self, *, in_sweep: bool | None = None) -> Job | None:
+        """The job whose turn it is: the oldest of the highest priority.
+
+        Of all, or of those that are, or are not, a part of a sweep.
+        """
         query = select(jobs).where(IS_QUEUED).order_by(*_TURN).limit(1)
+        if in_sweep is not None:
+            query = query.where((jobs.c.sweep_id.is_not(None)) == in_sweep)
         with self._reading() as connection:
             return next(iter(read_jobs(connection, query)), None)
 

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, Select, select
 from leadline.models.spec import TrainingSpec
 from leadline.server.jobs.job import (
     EVENT_KINDS,
+    Cancellation,
     EpochCompleted,
     Event,
     EventBody,
@@ -104,26 +105,30 @@ def _bodies_of(
 
 
 def _job(row: Row[Any], bodies: dict[type[EventBody], Any]) -> Job:
-    failure = None
+    failure, cancellation = None, None
     if row.failure_reason:
         failure = Failure(reason=row.failure_reason, message=row.failure_message)
+    if row.cancel_reason:
+        cancellation = Cancellation(reason=row.cancel_reason, message=row.cancel_message)
     state = JobState(row.state)
     started: Started | None = bodies.get(Started)
     return Job(
         number=row.number,
         job_id=row.job_id,
+        sweep_id=row.sweep_id,
         spec=TrainingSpec.from_dict(json.loads(row.spec)),
         options=JobOptions.from_dict(json.loads(row.options)),
-        deadline=_moment(row.deadline),
+        deadline=moment(row.deadline),
         state=state,
         create_time=from_timestamp(row.create_time),
-        start_time=_moment(row.start_time),
-        end_time=_moment(row.end_time),
+        start_time=moment(row.start_time),
+        end_time=moment(row.end_time),
         completed_epochs=row.completed_epochs,
         best_epoch=row.best_epoch,
         best_test_accuracy=row.best_test_accuracy,
         latest_epoch=bodies.get(EpochCompleted),
         failure=failure,
+        cancellation=cancellation,
         pause=bodies.get(Paused) if state is JobState.PAUSED else None,
         environment=started.environment if started else None,
         device=row.device,
@@ -132,5 +137,6 @@ def _job(row: Row[Any], bodies: dict[type[EventBody], Any]) -> Job:
     )
 
 
-def _moment(timestamp: int | None) -> datetime | None:
+def moment(timestamp: int | None) -> datetime | None:
+    """The moment of a time that may be unset."""
     return None if timestamp is None else from_timestamp(timestamp)

@@ -1,4 +1,4 @@
-"""Where jobs and their events are kept.
+"""Where jobs, sweeps and their events are kept.
 
 Every method is one transaction, and blocks: call it off the event loop, by way
 of `leadline.server.threads`. A change of a job and the event that tells of it
@@ -6,15 +6,9 @@ are committed together, so that neither is ever seen without the other. Where
 the disk or the database fails, StorageError comes out and nothing has changed.
 """
 
-import json
-import threading
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import Collection
 
-from sqlalchemy import Connection, Engine, delete, func, insert, update
+from sqlalchemy import Connection, delete, func, insert, update
 
 from leadline.models.spec import TrainingSpec
 from leadline.server.errors import (
@@ -22,15 +16,11 @@ from leadline.server.errors import (
     FailedPreconditionError,
     ResourceExhaustedError,
 )
-from leadline.server.jobs.database import WRITES
-from leadline.server.jobs.faults import storage_faults
 from leadline.server.jobs.job import (
-    KIND_OF_EVENT,
+    Cancellation,
     EpochCompleted,
     Event,
-    EventBody,
     Failure,
-    Finished,
     Job,
     Paused,
     Queued,
@@ -40,27 +30,22 @@ from leadline.server.jobs.job import (
 from leadline.server.jobs.options import JobOptions
 from leadline.server.jobs.queries import (
     IS_QUEUED,
-    JobQueries,
     count_before,
     count_jobs,
     find_job,
     get_job,
 )
 from leadline.server.jobs.records import read_model, to_timestamp
-from leadline.server.jobs.states import JobState, check_move
+from leadline.server.jobs.states import JobState
+from leadline.server.jobs.sweep_store import SweepStore
 from leadline.server.jobs.tables import events, jobs
 
+# Why a job was cancelled.
+REQUESTED = Cancellation(reason="REQUESTED", message="a caller cancelled it")
 
-class JobStore(JobQueries):
-    """Jobs and events in a database that SQLAlchemy reaches."""
 
-    def __init__(self, engine: Engine, *, now: Callable[[], datetime] | None = None) -> None:
-        super().__init__(engine)
-        self._writing_engine = engine.execution_options(**{WRITES: True})
-        self._now = now or (lambda: datetime.now(UTC))
-        # One writer at a time: SQLite knows no more, and would make the second
-        # wait in a thread of its own anyway.
-        self._writer = threading.Lock()
+class JobStore(SweepStore):
+    """Jobs, sweeps and events in a database that SQLAlchemy reaches."""
 
     # What callers ask for
 
@@ -93,22 +78,8 @@ class JobStore(JobQueries):
                     reason="JOB_QUEUE_FULL",
                     retry_after=30.0,
                 )
-            now = self._now()
-            connection.execute(
-                insert(jobs).values(
-                    job_id=job_id,
-                    request_id=request_id or None,
-                    spec=json.dumps(spec.to_dict()),
-                    dataset=spec.dataset,
-                    blocks=spec.blocks,
-                    batch_norm=spec.batch_norm,
-                    options=json.dumps(options.to_dict()),
-                    priority=options.priority,
-                    deadline=_deadline(now, options.time_limit),
-                    state=JobState.QUEUED.value,
-                    create_time=to_timestamp(now),
-                )
-            )
+            row = self._new_job(job_id, spec, options)
+            connection.execute(insert(jobs).values(request_id=request_id or None, **row))
             job = get_job(connection, job_id)
             position = count_before(connection, job)
             self._append(connection, job, Queued(spec=spec, queue_position=position))
@@ -125,7 +96,8 @@ class JobStore(JobQueries):
             job = get_job(connection, job_id)
             if job.state is JobState.CANCELLED:
                 return job
-            return self._finish(connection, job, JobState.CANCELLED, None)
+            self._finish(connection, job, JobState.CANCELLED, cancellation=REQUESTED)
+            return get_job(connection, job_id)
 
     def pause(self, job_id: str, pause: Paused, *, attempt: int | None = None) -> Job:
         """Sets a job aside; one that is paused stays so.
@@ -173,10 +145,18 @@ class JobStore(JobQueries):
 
         Raises:
             NotFoundError: there is no such job.
-            FailedPreconditionError: the job is not in a final state.
+            FailedPreconditionError: the job is not in a final state, or is a
+                part of a sweep.
         """
         with self._writing() as connection:
             job = get_job(connection, job_id)
+            if job.sweep_id is not None:
+                raise FailedPreconditionError(
+                    f"job jobs/{job_id} is a part of sweeps/{job.sweep_id}, whose events tell of "
+                    "it: delete the sweep",
+                    reason="JOB_IN_SWEEP",
+                    metadata={"job": f"jobs/{job_id}", "sweep": f"sweeps/{job.sweep_id}"},
+                )
             if not job.state.is_final:
                 raise FailedPreconditionError(
                     f"job jobs/{job_id} is {job.state}: cancel it before you delete it",
@@ -252,7 +232,10 @@ class JobStore(JobQueries):
                 best_epoch=epoch.epoch if best else job.best_epoch,
                 best_test_accuracy=epoch.test_accuracy if best else job.best_test_accuracy,
             )
-            return self._append(connection, job, epoch, attempt=attempt)
+            event = self._append(connection, job, epoch, attempt=attempt)
+            if job.sweep_id is not None:
+                self._stop_if_hopeless(connection, get_job(connection, job_id))
+            return event
 
     def finish(
         self,
@@ -279,7 +262,8 @@ class JobStore(JobQueries):
             job = get_job(connection, job_id)
             if attempt is not None:
                 _check_held(job, attempt)
-            return self._finish(connection, job, state, failure)
+            self._finish(connection, job, state, failure=failure)
+            return get_job(connection, job_id)
 
     def hand_back(self, job_id: str, attempt: int) -> None:
         """Queues a running job again, in its old place, without telling anyone.
@@ -312,69 +296,6 @@ class JobStore(JobQueries):
             )
 
     # Within a transaction
-
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        with self._writer:
-            try:
-                with storage_faults(), self._writing_engine.begin() as connection:
-                    yield connection
-            finally:
-                self._revision += 1
-
-    def _move(self, connection: Connection, job: Job, state: JobState, **values: Any) -> Job:
-        check_move(job.job_id, job.state, state)
-        self._update(connection, job, state=state.value, **values)
-        return replace(job, state=state)
-
-    def _finish(
-        self, connection: Connection, job: Job, state: JobState, failure: Failure | None
-    ) -> Job:
-        job = self._move(
-            connection,
-            job,
-            state,
-            end_time=to_timestamp(self._now()),
-            failure_reason=failure and failure.reason,
-            failure_message=failure and failure.message,
-        )
-        finished = Finished(
-            state=state,
-            completed_epochs=job.completed_epochs,
-            best_epoch=job.best_epoch,
-            best_test_accuracy=job.best_test_accuracy,
-            failure=failure,
-        )
-        self._append(connection, job, finished)
-        return get_job(connection, job.job_id)
-
-    def _update(self, connection: Connection, job: Job, **values: Any) -> None:
-        connection.execute(update(jobs).where(jobs.c.number == job.number).values(**values))
-
-    def _append(
-        self, connection: Connection, job: Job, body: EventBody, *, attempt: int | None = None
-    ) -> Event:
-        event = Event(
-            job_id=job.job_id,
-            sequence=job.latest_sequence + 1,
-            create_time=self._now(),
-            body=body,
-        )
-        is_epoch = isinstance(body, EpochCompleted)
-        connection.execute(
-            insert(events).values(
-                job_number=job.number,
-                sequence=event.sequence,
-                create_time=to_timestamp(event.create_time),
-                kind=KIND_OF_EVENT[type(body)],
-                epoch=body.epoch if isinstance(body, EpochCompleted) else None,
-                attempt=attempt,
-                is_kept=True if is_epoch else None,
-                body=json.dumps(body.to_dict()),
-            )
-        )
-        self._update(connection, job, latest_sequence=event.sequence)
-        return event
 
     def _replace_epoch(
         self, connection: Connection, job: Job, attempt: int, epoch: EpochCompleted
@@ -414,7 +335,3 @@ def _check_held(job: Job, attempt: int) -> None:
         f"at attempt {job.attempts}",
         reason="WORKER_FENCED_OFF",
     )
-
-
-def _deadline(now: datetime, time_limit: float | None) -> int | None:
-    return None if time_limit is None else to_timestamp(now + timedelta(seconds=time_limit))

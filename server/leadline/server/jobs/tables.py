@@ -1,4 +1,4 @@
-"""The tables that jobs and their events are kept in.
+"""The tables that jobs, sweeps and their events are kept in.
 
 Times are whole microseconds since 1970 UTC, so that every database keeps them
 exactly. JSON columns are text that `json` writes and reads.
@@ -23,12 +23,29 @@ metadata = MetaData()
 # SQLite numbers rows by itself only in a column of type INTEGER.
 _Number = BigInteger().with_variant(Integer, "sqlite")
 
+sweeps = Table(
+    "sweeps",
+    metadata,
+    Column("number", _Number, primary_key=True, autoincrement=True),
+    Column("sweep_id", String(32), nullable=False, unique=True),
+    Column("request_id", String(36), unique=True),
+    Column("grid", Text, nullable=False),
+    Column("options", Text, nullable=False),
+    Column("median_stopping", Text),
+    # Whether somebody has cancelled it; where else it stands its jobs say.
+    Column("is_cancelled", Boolean, nullable=False, default=False),
+    Column("create_time", BigInteger, nullable=False),
+    Column("end_time", BigInteger),
+    Column("latest_sequence", Integer, nullable=False, default=0),
+)
+
 jobs = Table(
     "jobs",
     metadata,
     Column("number", _Number, primary_key=True, autoincrement=True),
     Column("job_id", String(32), nullable=False, unique=True),
     Column("request_id", String(36), unique=True),
+    Column("sweep_id", ForeignKey("sweeps.sweep_id")),
     Column("spec", Text, nullable=False),
     # Columns of their own, beside the spec, for the questions asked of them.
     Column("dataset", String(64), nullable=False),
@@ -46,10 +63,13 @@ jobs = Table(
     Column("best_test_accuracy", Float, nullable=False, default=0.0),
     Column("failure_reason", String(64)),
     Column("failure_message", Text),
+    Column("cancel_reason", String(64)),
+    Column("cancel_message", Text),
     Column("device", String(64), nullable=False, default=""),
     Column("attempts", Integer, nullable=False, default=0),
     Column("latest_sequence", Integer, nullable=False, default=0),
     Index("jobs_by_state", "state", "priority", "number"),
+    Index("jobs_by_sweep", "sweep_id", "number"),
     Index("jobs_by_variant", "dataset", "blocks", "batch_norm", "best_test_accuracy"),
 )
 
@@ -60,11 +80,24 @@ events = Table(
     Column("sequence", Integer, primary_key=True),
     Column("create_time", BigInteger, nullable=False),
     Column("kind", String(16), nullable=False),
-    # On events of kind "epoch": its number, the worker whose folder has its
-    # checkpoint, and whether retention has left it there.
+    # On events of kind "epoch": its number, its test accuracy, the worker whose
+    # folder has its checkpoint, and whether retention has left it there.
     Column("epoch", Integer),
+    Column("test_accuracy", Float),
     Column("attempt", Integer),
     Column("is_kept", Boolean),
     Column("body", Text, nullable=False),
     Index("events_by_kind", "job_number", "kind", "epoch"),
+)
+
+sweep_events = Table(
+    "sweep_events",
+    metadata,
+    Column("sweep_id", ForeignKey("sweeps.sweep_id"), primary_key=True),
+    Column("sequence", Integer, primary_key=True),
+    # The sweep's own events have a body; the others are those of a job.
+    Column("create_time", BigInteger, nullable=False),
+    Column("body", Text),
+    Column("job_number", ForeignKey("jobs.number")),
+    Column("job_sequence", Integer),
 )

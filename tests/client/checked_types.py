@@ -60,7 +60,7 @@ def wrong(client: Client) -> None:
     client.predict(5, model="a")  # type: ignore[arg-type]
     client.predict_stream(names(), model="a")  # type: ignore[arg-type]
     _ = next(client.predict_stream([], model="a")).class_name  # type: ignore[union-attr]
-    client.misclassified("models/a")  # type: ignore[call-arg]
+    client.misclassified(epoch=5)  # type: ignore[call-arg]
     client.jobs(state="running")  # type: ignore[call-arg]
     client.job("a").model = "models/b"  # type: ignore[misc]
 

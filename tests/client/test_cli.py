@@ -219,6 +219,30 @@ def test_wrong_images_are_listed_as_json_page_by_page(leadline: Leadline, model:
     assert pages[-1]["next_page_token"] == ""
 
 
+def test_wrong_images_are_listed_by_cell_and_in_order(leadline: Leadline, model: Model) -> None:
+    arguments = ("--model", model.epochs[0].name, "--split", "train", "--grouping", "none")
+    pages = leadline("misclassified", *arguments, "--limit", "12", "--json").messages
+    probabilities = [example["probability"] for example in pages[0]["examples"]]
+    assert len(probabilities) == 12
+    assert probabilities == sorted(probabilities, reverse=True)
+    example = pages[0]["examples"][0]
+    true_class = ("--true-class", example["true_class_name"])
+    taken_for = ("--predicted-class", example["predicted_class_name"])
+    outcome = leadline("misclassified", *arguments, *true_class, *taken_for, "--limit", "1")
+    assert f" {example['index']} " in outcome.out
+    assert "of 400 training images wrong" in outcome.out
+
+
+@pytest.mark.parametrize("arguments", [("--grouping", "none"), ("--limit", "5")])
+def test_a_grid_of_what_makes_none_is_refused(
+    leadline: Leadline, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    out = tmp_path / "grid.png"
+    outcome = leadline("misclassified", "--model", "a", "--out", str(out), *arguments)
+    assert outcome.code == ExitCode.USAGE
+    assert f"leave out {' '.join(arguments)}" in outcome.err or "leave out --limit" in outcome.err
+
+
 def test_the_grid_is_written(leadline: Leadline, model: Model, tmp_path: Path) -> None:
     out = tmp_path / "grids" / "grid.png"
     outcome = leadline("misclassified", "--model", model.name, "--out", str(out))
@@ -230,13 +254,23 @@ def test_the_grid_is_written(leadline: Leadline, model: Model, tmp_path: Path) -
     assert [path.name for path in out.parent.iterdir()] == ["grid.png"]
 
 
-@pytest.mark.parametrize("arguments", [("--per-class", "0"), ("--per-class", "1000000")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--per-class", "0"),
+        ("--per-class", "1000000"),
+        ("--true-class", "nobody"),
+        ("--predicted-class", "nobody"),
+        ("--min-probability", "2"),
+        ("--seed", "1"),
+    ],
+)
 def test_what_is_wrong_with_a_listing_is_told_by_flag(
     leadline: Leadline, model: Model, arguments: tuple[str, ...]
 ) -> None:
     outcome = leadline("misclassified", "--model", model.name, *arguments)
     assert outcome.code == ExitCode.USAGE
-    assert "\n  --per-class: " in outcome.err
+    assert f"\n  {arguments[0]}: " in outcome.err
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])

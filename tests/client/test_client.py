@@ -14,6 +14,7 @@ from leadline.client import (
     ClientClosedError,
     FailedPreconditionError,
     HealthStatus,
+    ImageFailure,
     InvalidArgumentError,
     JobCancelledError,
     JobState,
@@ -207,6 +208,43 @@ def test_wrong_images_are_listed_as_asked(client: Client, model: Model) -> None:
             if (example.true_class_index == example.predicted_class_index) is right
         ]
         assert len(of_class) == len(set(of_class))
+
+
+def test_wrong_images_are_filtered_and_ordered(client: Client, model: Model) -> None:
+    whole = list(client.misclassified(model=model.name, split="train", grouping="none"))
+    wanted = [one for one in whole if one.true_class_name == "bee" and one.probability >= 0.4]
+    found = client.misclassified(
+        model=model.name,
+        split="train",
+        grouping="none",
+        order="least_probable",
+        true_class="bee",
+        min_probability=0.4,
+        image_format="none",
+    )
+    assert [one.index for one in found] == [
+        one.index for one in sorted(wanted, key=lambda one: (one.probability, one.index))
+    ]
+
+
+def test_examples_are_predicted_by_name(client: Client, model: Model) -> None:
+    examples = list(client.misclassified(model=model.epochs[0].name, image_format="none"))
+    predictions = client.predict(examples, model=model.epochs[0])
+    assert predictions.class_names == [one.predicted_class_name for one in examples]
+    by_name = client.predict(examples[0].name, model=model.epochs[0])
+    assert by_name[0].class_index == predictions[0].class_index
+
+
+def test_an_example_that_is_not_there_fails_by_itself_in_a_stream(
+    client: Client, model: Model
+) -> None:
+    (example, *_) = client.misclassified(model=model.epochs[0].name)
+    missing = example.name.rpartition("/")[0] + "/999"
+    with pytest.raises(InvalidArgumentError, match=r"images\[1\]: the test images are 0 to 199"):
+        client.predict([example, missing], model=model.name)
+    first, second, third = client.predict_stream([example, missing, example], model=model.name)
+    assert isinstance(second, ImageFailure)
+    assert first == third
 
 
 def test_wrong_images_of_the_best_of_a_variant(client: Client, model: Model) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from leadline.client import Images, InvalidArgumentError
+from leadline.client import Example, Images, InvalidArgumentError
 from leadline.client._batches import CALL_LIMITS, batches, load_all, request
 from leadline.v1.inference_service_pb2 import (
     DATA_TYPE_FLOAT32,
@@ -43,6 +43,19 @@ def file(tmp_path: Path) -> Path:
 def test_files_are_sent_as_they_are(file: Path) -> None:
     for images in (file, str(file), file.read_bytes(), bytearray(file.read_bytes())):
         assert list(only_request(images).encoded.images) == [file.read_bytes()]
+
+
+def test_examples_are_sent_by_their_names() -> None:
+    names = [f"datasets/{'a' * 64}/{split}/7" for split in ("train", "test")]
+    for images in (names, [Example(name=name) for name in names], (Example(name=n) for n in names)):
+        assert list(only_request(images).examples.names) == names
+    assert list(only_request(Example(name=names[0])).examples.names) == names[:1]
+    assert [len(one.examples.names) for one in requests([names[0], png(), names[1]])] == [1, 0, 1]
+
+
+def test_what_only_resembles_a_name_is_a_path() -> None:
+    with pytest.raises(FileNotFoundError):
+        requests("datasets/tiny/test/7")
 
 
 def test_files_paths_and_pictures_are_one_kind_and_keep_their_order(file: Path) -> None:

@@ -3,24 +3,27 @@
 import pytest
 
 from leadline.client import (
+    ExampleOrder,
     Grouping,
     InvalidArgumentError,
     JobState,
     Optimizer,
+    Split,
     TrainingSpec,
     Variant,
 )
+from leadline.client._inspection_requests import listing_request
 from leadline.client._names import job_name, model_name
 from leadline.client._requests import (
     build,
     duration,
-    grouping_value,
     job_states,
     optimizer_value,
     select,
     training_spec,
 )
 from leadline.v1.inference_service_pb2 import PredictRequest
+from leadline.v1.inspection_service_pb2 import ListMisclassifiedRequest
 from leadline.v1.training_service_pb2 import ListJobsRequest
 
 
@@ -59,13 +62,29 @@ def test_an_enum_by_a_name_that_is_none_lists_those_there_are() -> None:
         optimizer_value("unspecified")
 
 
-def test_states_and_groupings_by_name() -> None:
+def test_states_by_name() -> None:
     assert job_states(["running", "JOB_STATE_FAILED"]) == [
         JobState.JOB_STATE_RUNNING,
         JobState.JOB_STATE_FAILED,
     ]
     assert job_states("queued") == [JobState.JOB_STATE_QUEUED]
-    assert grouping_value("true_class") == Grouping.GROUPING_TRUE_CLASS
+
+
+def test_a_listing_takes_its_enums_by_name_and_leaves_out_what_is_not_given() -> None:
+    request = listing_request(
+        model="abc", split="train", grouping="true_class", order="random", seed=0, per_class=None
+    )
+    assert request == ListMisclassifiedRequest(
+        model="models/abc",
+        split=Split.SPLIT_TRAIN,
+        grouping=Grouping.GROUPING_TRUE_CLASS,
+        order=ExampleOrder.EXAMPLE_ORDER_RANDOM,
+        seed=0,
+    )
+    assert request.HasField("seed")
+    assert not request.HasField("per_class")
+    with pytest.raises(InvalidArgumentError, match="'both' is none of test, train"):
+        listing_request(model="abc", split="both")
 
 
 def test_a_model_is_selected_by_its_name_or_bare_id() -> None:

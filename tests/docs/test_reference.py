@@ -90,8 +90,7 @@ def test_every_reason_that_callers_are_told_stands_in_the_contract() -> None:
     server = ROOT / "server"
     sources = "".join(path.read_text() for path in sorted(server.rglob("*.py")))
     used = set(re.findall(r'reason(?:: str)? ?= ?"([A-Z_]+)"', sources)) - INTERNAL_REASONS
-    kinds = ("job", "model", "epoch", "variant", "example")
-    used |= {f"{kind.upper()}_NOT_FOUND" for kind in kinds}
+    used |= {f"{kind.upper()}_NOT_FOUND" for kind in ("job", "model", "epoch", "variant")}
     used |= {reason for _, reason, _ in _FAULTS}
 
     cells = [row[1] for row in rows(section(DOCS / "api.md", "Errors"))[1:]]

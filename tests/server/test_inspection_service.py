@@ -399,16 +399,24 @@ def test_a_name_that_is_none_is_refused_by_its_place(stubs: Stubs, trained: list
         assert list(violations(caught.value)) == ["examples.names[1]"]
 
 
-def test_an_example_that_is_not_there_is_not_found(stubs: Stubs, trained: list[JobEvent]) -> None:
+def test_examples_that_are_not_there_are_refused_by_their_places(
+    stubs: Stubs, trained: list[JobEvent]
+) -> None:
     fingerprint = trained[1].started.dataset_fingerprint
-    for name in (f"datasets/{fingerprint}/test/200", f"datasets/{'0' * 64}/test/0"):
-        with pytest.raises(grpc.RpcError) as caught:
-            stubs.inference.Predict(
-                PredictRequest(model=trained[2].epoch.model, examples=ExampleImages(names=[name])),
-                timeout=10,
-            )
-        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-        assert reason(caught.value) == "EXAMPLE_NOT_FOUND"
+    names = [f"datasets/{fingerprint}/test/{index}" for index in (199, 200)]
+    names.append(f"datasets/{'0' * 64}/test/0")
+
+    with pytest.raises(grpc.RpcError) as caught:
+        stubs.inference.Predict(
+            PredictRequest(model=trained[2].epoch.model, examples=ExampleImages(names=names)),
+            timeout=10,
+        )
+
+    assert reason(caught.value) == "INVALID_IMAGE"
+    assert violations(caught.value) == {
+        "examples.names[1]": "the test images are 0 to 199, there is no 200",
+        "examples.names[2]": f"this server has no dataset {'0' * 64}: send the image itself",
+    }
 
 
 def test_no_example_is_refused(stubs: Stubs, trained: list[JobEvent]) -> None:

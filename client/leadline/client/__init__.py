@@ -56,8 +56,11 @@ from leadline.v1.inference_service_pb2 import ClassScore, Prediction
 from leadline.v1.inspection_service_pb2 import (
     ClassCount,
     Example,
+    ExampleOrder,
     Grouping,
+    ImageFormat,
     ListMisclassifiedResponse,
+    Split,
 )
 from leadline.v1.job_pb2 import (
     EpochResult,
@@ -92,11 +95,13 @@ __all__ = [
     "ErrorDetails",
     "EventGapError",
     "Example",
+    "ExampleOrder",
     "FailedPreconditionError",
     "Grouping",
     "HealthStatus",
     "Image",
     "ImageFailure",
+    "ImageFormat",
     "Images",
     "InternalError",
     "InvalidArgumentError",
@@ -126,6 +131,7 @@ __all__ = [
     "Retention",
     "RetentionPolicy",
     "RpcError",
+    "Split",
     "TrainingJob",
     "TrainingSpec",
     "UnauthenticatedError",

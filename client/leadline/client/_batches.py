@@ -158,6 +158,9 @@ def request(images: Sequence[LoadedImage], selector: pb.PredictRequest) -> pb.Pr
     if kind is Kind.ENCODED:
         made.encoded.images.extend(data)
         return made
+    if kind is Kind.NAME:
+        made.examples.names.extend(name.decode() for name in data)
+        return made
     made.tensor.data = b"".join(data)
     if kind is Kind.UINT8:
         made.tensor.data_type = pb.DATA_TYPE_UINT8

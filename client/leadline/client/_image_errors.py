@@ -8,9 +8,9 @@ from leadline.client._error_details import Violation
 from leadline.client._errors import InvalidArgumentError, ResourceExhaustedError, RpcError
 
 # Where a server says that a request has too many images.
-_COUNTED = frozenset({"encoded.images", "tensor.shape"})
+_COUNTED = frozenset({"encoded.images", "examples.names", "tensor.shape"})
 
-_IMAGE = re.compile(r"^(?:encoded\.)?images\[(\d+)\]")
+_IMAGE = re.compile(r"^(?:(?:encoded\.)?images|examples\.names)\[(\d+)\]")
 
 
 def image_index(violation: Violation) -> int | None:

@@ -1,14 +1,15 @@
 """What callers have as images, one by one and ready to be sent.
 
-Three kinds can be sent: image files (PNG or JPEG), uint8 pixels and float32
-pixels that are already normalised. A request has one kind; which one an image
-is of is told by its type alone, so a call may mix them.
+Four kinds can be sent: image files (PNG or JPEG), uint8 pixels, float32 pixels
+that are already normalised, and names of images that the server has. A request
+has one kind; an image alone tells which it is of, so a call may mix them.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias, runtime_ch
 
 from leadline.client._channel import MAX_MESSAGE_BYTES
 from leadline.client._errors import InvalidArgumentError, invalid
+from leadline.v1.inspection_service_pb2 import Example
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,12 +44,15 @@ class SupportsSave(Protocol):
 
 
 Image: TypeAlias = (
-    str | os.PathLike[str] | bytes | bytearray | memoryview | SupportsArray | SupportsSave
+    str | os.PathLike[str] | bytes | bytearray | memoryview | SupportsArray | SupportsSave | Example
 )
 Images: TypeAlias = Image | Iterable[Image]
 
 # What else is in a message beside its images.
 _LARGEST_IMAGE = MAX_MESSAGE_BYTES - 64 * 1024
+
+# As the server gives them: no path looks like this but by intent, and then "./" helps.
+_EXAMPLE_NAME = re.compile(r"datasets/[0-9a-f]{64}/(train|test)/[0-9]+")
 
 _SHAPES = (
     "wanted: uint8 [32, 32, 3] or [images, 32, 32, 3] (RGB, 0 to 255), or float32 [3, 32, 32] or "
@@ -61,6 +66,7 @@ class Kind(Enum):
     ENCODED = "image files"
     UINT8 = "uint8 pixels"
     FLOAT32 = "float32 pixels"
+    NAME = "names of images"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +106,7 @@ def listed(images: Images) -> Iterable[Image]:
     Raises:
         InvalidArgumentError: they can be no images.
     """
-    if isinstance(images, str | os.PathLike | bytes | bytearray | memoryview):
+    if isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | Example):
         return [images]
     if isinstance(images, SupportsArray | SupportsSave):
         return [images]
@@ -122,6 +128,10 @@ def source(image: object, index: int) -> Source:
         OSError: it is a file that is not there, or is none.
     """
     field = f"images[{index}]"
+    if isinstance(image, Example):
+        return _single(_named(image.name, index))
+    if isinstance(image, str) and _EXAMPLE_NAME.fullmatch(image):
+        return _single(_named(image, index))
     if isinstance(image, str | os.PathLike):
         return _single(_file(Path(image), index))
     if isinstance(image, bytes | bytearray | memoryview):
@@ -134,7 +144,7 @@ def source(image: object, index: int) -> Source:
     raise invalid(
         field,
         f"a {type(image).__name__} is no image: give a path, the bytes of a PNG or JPEG file, "
-        "an array or a Pillow image",
+        "an array, a Pillow image or an example",
     )
 
 
@@ -149,6 +159,11 @@ def unloadable(error: OSError | InvalidArgumentError, index: int) -> Source:
 
 def _single(image: LoadableImage) -> Source:
     return Source(1, iter((image,)))
+
+
+def _named(name: str, index: int) -> LoadableImage:
+    data = name.encode()
+    return LoadableImage(index=index, kind=Kind.NAME, size=len(data), load=lambda: data)
 
 
 def _file(path: Path, index: int) -> LoadableImage:

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from leadline.client._errors import invalid
 from leadline.client._names import model_name
 from leadline.v1.inference_service_pb2 import PredictRequest
-from leadline.v1.inspection_service_pb2 import Grouping, ListMisclassifiedRequest
+from leadline.v1.inspection_service_pb2 import ListMisclassifiedRequest
 from leadline.v1.job_pb2 import JobState
 from leadline.v1.model_pb2 import Model, ModelEpoch, Variant
 from leadline.v1.training_spec_pb2 import Optimizer, TrainingSpec
@@ -22,9 +22,6 @@ JobStateLike: TypeAlias = JobState.ValueType | str
 
 ModelLike: TypeAlias = str | Model | ModelEpoch
 """A model or one of its epochs, or its name or bare ID."""
-
-GroupingLike: TypeAlias = Grouping.ValueType | str
-"""A value of `Grouping`, or its name in any case, with or without the prefix: "true_class"."""
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 Selecting = TypeVar("Selecting", PredictRequest, ListMisclassifiedRequest)
@@ -131,12 +128,9 @@ def duration(seconds: float | None, field: str = "progress_interval") -> Duratio
 
 def optimizer_value(optimizer: OptimizerLike) -> Optimizer.ValueType:
     """The optimizer of this name."""
-    return Optimizer.ValueType(_enum("spec.optimizer", "OPTIMIZER_", Optimizer.items(), optimizer))
-
-
-def grouping_value(grouping: GroupingLike) -> Grouping.ValueType:
-    """The grouping of this name."""
-    return Grouping.ValueType(_enum("grouping", "GROUPING_", Grouping.items(), grouping))
+    return Optimizer.ValueType(
+        enum_value("spec.optimizer", "OPTIMIZER_", Optimizer.items(), optimizer)
+    )
 
 
 def job_states(states: Iterable[JobStateLike]) -> list[JobState.ValueType]:
@@ -144,12 +138,17 @@ def job_states(states: Iterable[JobStateLike]) -> list[JobState.ValueType]:
     if isinstance(states, str):  # an easy slip, and a string is an iterable too
         states = [states]
     return [
-        JobState.ValueType(_enum("states", "JOB_STATE_", JobState.items(), state))
+        JobState.ValueType(enum_value("states", "JOB_STATE_", JobState.items(), state))
         for state in states
     ]
 
 
-def _enum(field: str, prefix: str, items: Iterable[tuple[str, int]], value: int | str) -> int:
+def enum_value(field: str, prefix: str, items: Iterable[tuple[str, int]], value: int | str) -> int:
+    """The number of an enum's value, given as itself or as its name in any case.
+
+    Raises:
+        InvalidArgumentError: there is no value of this name.
+    """
     if isinstance(value, int):
         return value
     values = {name.removeprefix(prefix).lower(): number for name, number in items}

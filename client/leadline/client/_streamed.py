@@ -13,7 +13,7 @@ from leadline.client._predictions import ImageFailure
 from leadline.v1.inference_service_pb2 import Prediction
 
 # The fields of a request that its images are in.
-_INPUTS = ("encoded", "tensor")
+_INPUTS = ("encoded", "examples", "tensor")
 
 
 class StreamedBatch:

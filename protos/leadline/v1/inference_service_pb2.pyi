@@ -210,7 +210,7 @@ class ExampleImages(_message.Message):
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Their names, "datasets/{dataset fingerprint}/{split}/{index}", as
-        InspectionService gives them. NOT_FOUND where the server has no such image.
+        InspectionService gives them.
         """
 
     def __init__(

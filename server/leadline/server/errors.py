@@ -2,7 +2,7 @@
 
     ServiceError
     ├── InvalidArgumentError      the request itself is wrong; says which fields
-    ├── NotFoundError             no such job, model, epoch, variant or image
+    ├── NotFoundError             no such job, model, epoch or variant
     ├── AlreadyExistsError        the request id stands for another job
     ├── FailedPreconditionError   not in the present state of things
     ├── ResourceExhaustedError    a bounded queue is full; says when to try again
@@ -73,7 +73,7 @@ class NotFoundError(ServiceError):
     """There is no such resource.
 
     Attributes:
-        resource_type: "job", "model", "epoch", "variant" or "example".
+        resource_type: "job", "model", "epoch" or "variant".
         resource_name: what was asked for.
     """
 

@@ -74,7 +74,9 @@ class AsyncInferenceCalls:
         Args:
             images: one image or several, of one kind or of several. An image
                 file: a path (str or Path), the bytes of a PNG or JPEG file, a
-                Pillow image. Pixels: an array, of numpy or of any library whose
+                Pillow image. An image that the server has: an `Example` of a
+                listing, or its name, "datasets/{fingerprint}/{split}/{index}".
+                Pixels: an array, of numpy or of any library whose
                 arrays numpy can read, uint8 [32, 32, 3] or [N, 32, 32, 3] in
                 [0, 255], or float32 [3, 32, 32] or [N, 3, 32, 32], normalised
                 to [-1, 1]. Kinds that alternate make many small requests.

@@ -2,16 +2,11 @@
 """The inspection calls: what a model gets wrong."""
 
 from collections.abc import Iterator
+from typing import Unpack
 
-from leadline.client._requests import GroupingLike, build, grouping_value, select
+from leadline.client._inspection_requests import Listing, listing_request
 from leadline.client._sync.connection import Connection
-from leadline.v1.inspection_service_pb2 import (
-    GROUPING_UNSPECIFIED,
-    Example,
-    ListMisclassifiedRequest,
-    ListMisclassifiedResponse,
-)
-from leadline.v1.model_pb2 import Variant
+from leadline.v1.inspection_service_pb2 import Example, ListMisclassifiedResponse
 
 
 class InspectionCalls:
@@ -19,94 +14,65 @@ class InspectionCalls:
 
     _connection: Connection
 
-    def misclassified(
-        self,
-        *,
-        model: str | None = None,
-        variant: Variant | None = None,
-        dataset: str | None = None,
-        blocks: int | None = None,
-        batch_norm: bool | None = None,
-        per_class: int | None = None,
-        grouping: GroupingLike = GROUPING_UNSPECIFIED,
-        include_correct: bool = False,
-        page_size: int = 0,
-    ) -> Iterator[Example]:
-        """Every test image that a model gets wrong, class by class, over all pages.
+    def misclassified(self, **asked: Unpack[Listing]) -> Iterator[Example]:
+        """Every image that a model gets wrong, over all pages.
 
         The arguments are those of `list_misclassified`.
 
         Raises:
             NotFoundError: there is no such model, epoch or variant.
-            FailedPreconditionError: its test images are no longer on the server.
+            FailedPreconditionError: its images are no longer on the server, or
+                its predictions of the split were not kept.
         """
-        token = ""
+        request = listing_request(**asked)
         while True:
-            page = self.list_misclassified(
-                model=model,
-                variant=variant,
-                dataset=dataset,
-                blocks=blocks,
-                batch_norm=batch_norm,
-                per_class=per_class,
-                grouping=grouping,
-                include_correct=include_correct,
-                page_size=page_size,
-                page_token=token,
+            page = self._connection.call(
+                self._connection.stubs.inspection.ListMisclassified, request
             )
             yield from page.examples
-            token = page.next_page_token
-            if not token:
+            request.page_token = page.next_page_token
+            if not request.page_token:
                 return
 
     def list_misclassified(
-        self,
-        *,
-        model: str | None = None,
-        variant: Variant | None = None,
-        dataset: str | None = None,
-        blocks: int | None = None,
-        batch_norm: bool | None = None,
-        per_class: int | None = None,
-        grouping: GroupingLike = GROUPING_UNSPECIFIED,
-        include_correct: bool = False,
-        page_size: int = 0,
-        page_token: str = "",
+        self, *, page_token: str = "", **asked: Unpack[Listing]
     ) -> ListMisclassifiedResponse:
-        """One page of the test images that a model gets wrong, with the counts of all.
+        """One page of the images that a model gets wrong, with the counts of all.
 
         Args:
-            model: the name of a model, which means its best epoch, or of one
-                of its epochs.
-            variant: instead: the best model of this variant.
-            dataset: instead of `variant`: its parts.
-            blocks: the variant's depth.
-            batch_norm: whether the variant has batch norm; None: it has not.
-            per_class: at most so many wrong ones a class, and as many right
-                ones where they are included; None: all.
-            grouping: "predicted_class", the default, or "true_class".
-            include_correct: whether to list rightly classified images as well.
-            page_size: at most so many a page; 0: the server's choice.
             page_token: `next_page_token` of the page before; empty: the first.
+            **asked: what to list, by these names, all of which may be left out
+                but for the model or the variant:
+                model: a model, which means its best epoch, or one of its
+                epochs; or the name of either.
+                variant: instead: the best model of this variant.
+                dataset: instead of `variant`: its parts.
+                blocks: the variant's depth.
+                batch_norm: whether the variant has batch norm; None: it has not.
+                split: "test", the default, or "train".
+                true_class: only images of the class of this name.
+                predicted_class: only images that are taken for this class.
+                min_probability: only images whose predicted class has at least
+                this probability.
+                max_probability: and at most this one.
+                grouping: "predicted_class", the default, "true_class" or "none".
+                order: within a group, "most_probable", the default,
+                "least_probable", "index" or "random".
+                seed: what a random order derives from.
+                per_class: at most so many wrong ones a group, and as many right
+                ones where they are included; None: all.
+                include_correct: whether to list rightly classified images as
+                well.
+                image_format: "png", the default, "raw" for bytes, or "none".
+                page_size: at most so many a page; 0: the server's choice.
 
         Raises:
+            InvalidArgumentError: an argument is wrong, such as a class that the
+                model does not have.
             NotFoundError: there is no such model, epoch or variant.
-            FailedPreconditionError: its test images are no longer on the server.
+            FailedPreconditionError: its images are no longer on the server, or
+                its predictions of the split were not kept.
         """
-        request = build(
-            ListMisclassifiedRequest(),
-            per_class=per_class,
-            grouping=grouping_value(grouping),
-            include_correct=include_correct,
-            page_size=page_size,
-            page_token=page_token,
-        )
-        select(
-            request,
-            model=model,
-            variant=variant,
-            dataset=dataset,
-            blocks=blocks,
-            batch_norm=batch_norm,
-        )
+        request = listing_request(**asked)
+        request.page_token = page_token
         return self._connection.call(self._connection.stubs.inspection.ListMisclassified, request)

@@ -31,7 +31,7 @@ COMMANDS = {
     "delete": _Command("delete", "Delete one job or several for good."),
     "models": _Command("models", "List trained models, or one model's epochs."),
     "predict": _Command("predict", "Say what images show."),
-    "misclassified": _Command("misclassified", "Show the test images that a model gets wrong."),
+    "misclassified": _Command("misclassified", "Show the images that a model gets wrong."),
     "plot": _Command("plot", "Draw the accuracy curves of jobs."),
     "health": _Command("health", "Check that a server serves."),
     "demo": _Command("demo", "Start a server, train, predict and look, in about a minute."),

@@ -12,7 +12,23 @@ from leadline.client.cli.exit_codes import ExitCode, exit_code
 _NESTED = re.compile(r"^(?:spec|variant|options)\.(\w+)(?:\.\w+)?$")
 
 # Fields of requests that are flags under the same name.
-_FLAGS = frozenset({"after_sequence", "grouping", "page_size", "per_class", "request_id", "top_k"})
+_FLAGS = frozenset(
+    {
+        "after_sequence",
+        "grouping",
+        "max_probability",
+        "min_probability",
+        "order",
+        "page_size",
+        "per_class",
+        "predicted_class",
+        "request_id",
+        "seed",
+        "split",
+        "top_k",
+        "true_class",
+    }
+)
 
 
 def report_error(error: Exception, *, as_json: bool) -> None:

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
-from leadline.client import Client, Example, ListMisclassifiedResponse
+from leadline.client import Client, Example, ListMisclassifiedResponse, Split
 from leadline.client.cli import describe
 from leadline.client.cli.commands import Command
 from leadline.client.cli.figures.files import figure_path, require_plot
@@ -16,6 +17,8 @@ from leadline.client.cli.options import (
     session_options,
 )
 
+_LARGEST_PAGE = 1_000
+
 # As the notebook that this service grew from: two wrong and two right a class.
 _GRID_PER_CLASS = 2
 
@@ -24,6 +27,8 @@ _GRID_PER_CLASS = 2
     cls=Command,
     examples=(
         "leadline misclassified --model models/phgcrktpjf --per-class 5",
+        "leadline misclassified --model models/phgcrktpjf --grouping none --limit 20",
+        "leadline misclassified --model phgcrktpjf/epochs/3 --true-class cat --predicted-class dog",
         "leadline misclassified --dataset synthetic --blocks 2 --batch-norm --out grid.png",
         "leadline misclassified --model models/phgcrktpjf --json | jq '.examples[].index'",
     ),
@@ -36,73 +41,93 @@ _GRID_PER_CLASS = 2
     help="Write a picture grid to this file (png, pdf or svg) instead of a table.",
 )
 @click.option(
-    "--per-class", type=int, help="At most so many wrong ones a class.  [all; for --out: 2]"
+    "--split",
+    type=click.Choice(["test", "train"]),
+    default="test",
+    show_default=True,
+    help="Of which images.",
+)
+@click.option("--true-class", default="", metavar="CLASS", help="Only images of this class.")
+@click.option(
+    "--predicted-class", default="", metavar="CLASS", help="Only images taken for this class."
 )
 @click.option(
+    "--min-probability", type=float, help="Only where the class taken has at least this, 0 to 1,"
+)
+@click.option("--max-probability", type=float, help="and at most this softmax probability.")
+@click.option(
     "--grouping",
-    type=click.Choice(["predicted_class", "true_class"]),
+    type=click.Choice(["predicted_class", "true_class", "none"]),
     default="predicted_class",
     show_default=True,
     help="The class that images are grouped by.",
 )
+@click.option(
+    "--order",
+    type=click.Choice(["most_probable", "least_probable", "index", "random"]),
+    default="most_probable",
+    show_default=True,
+    help="Which image of a group comes first.",
+)
+@click.option("--seed", type=int, help="What a random order derives from.  [0]")
+@click.option(
+    "--per-class", type=int, help="At most so many wrong ones a group.  [all; for --out: 2]"
+)
 @click.option("--include-correct", is_flag=True, help="List as many right ones as well.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many in all.")
 @session_options
 def misclassified(
     session: Session,
     *,
     selector: Selector,
     out: Path | None,
-    per_class: int | None,
-    grouping: str,
-    include_correct: bool,
+    limit: int | None,
+    **asked: Any,
 ) -> None:
-    """Show the test images that a model gets wrong.
+    """Show the images that a model gets wrong.
 
     The grid has a row for each class: wrong images that the model takes for it, then right ones.
     With --json each page of the listing is printed as it comes. Needs 'leadline[plot]' for --out.
     """
-    if out is not None:
-        require_plot()
-        per_class = _GRID_PER_CLASS if per_class is None else per_class
-        include_correct = True
+    if out is None:
+        # Pictures are for programs; a table has none.
+        image_format = "png" if session.output.as_json else "none"
+        with session.client() as client:
+            pages = list_pages(client, selector, limit=limit, image_format=image_format, **asked)
+            shown = list(_printed(session, pages))
+        if not session.output.as_json:
+            show_table(session, [one for page in shown for one in page.examples], shown[0])
+        return
+    _check_grid(asked, limit)
+    per_class = _GRID_PER_CLASS if asked["per_class"] is None else asked["per_class"]
+    asked.update(per_class=per_class, include_correct=True)
     with session.client() as client:
-        pages = list_pages(
-            client,
-            selector,
-            per_class=per_class,
-            grouping=grouping,
-            include_correct=include_correct,
-        )
-        shown = list(_printed(session, pages))
-    if out is not None:
-        write_grid(shown, out, grouping=grouping, per_class=per_class or _GRID_PER_CLASS)
-        session.output.text(f"{summary(shown[0])}\nwrote {out}")
-    elif not session.output.as_json:
-        examples = [example for page in shown for example in page.examples]
-        show_table(session, examples, shown[0])
+        shown = list(_printed(session, list_pages(client, selector, **asked)))
+    write_grid(shown, out, grouping=asked["grouping"], per_class=per_class)
+    session.output.text(f"{summary(shown[0])}\nwrote {out}")
+
+
+def _check_grid(asked: dict[str, Any], limit: int | None) -> None:
+    if asked["grouping"] == "none":
+        raise click.UsageError("a grid has a row for each class: leave out --grouping none")
+    if limit is not None:
+        raise click.UsageError("a grid has --per-class images a row: leave out --limit")
+    require_plot()
 
 
 def list_pages(
-    client: Client,
-    selector: Selector,
-    *,
-    per_class: int | None,
-    grouping: str,
-    include_correct: bool,
+    client: Client, selector: Selector, *, limit: int | None = None, **asked: Any
 ) -> Iterator[ListMisclassifiedResponse]:
-    """Every page of a listing."""
-    token = ""
+    """The pages of a listing, up to `limit` examples; `asked` is for `list_misclassified`."""
+    token, left = "", limit
     while True:
-        page = client.list_misclassified(
-            **selector,
-            per_class=per_class,
-            grouping=grouping,
-            include_correct=include_correct,
-            page_token=token,
-        )
+        size = 0 if left is None else min(left, _LARGEST_PAGE)
+        page = client.list_misclassified(**selector, page_size=size, page_token=token, **asked)
         yield page
         token = page.next_page_token
-        if not token:
+        if left is not None:
+            left -= len(page.examples)
+        if not token or left == 0:
             return
 
 
@@ -131,11 +156,12 @@ def write_grid(
 
 
 def summary(page: ListMisclassifiedResponse) -> str:
-    """What the whole test set came to."""
+    """What the whole split came to."""
     wrong = sum(count.wrong for count in page.class_counts)
+    images = "training" if page.split == Split.SPLIT_TRAIN else "test"
     return (
-        f"{page.model}: {wrong:,} of {page.test_images:,} test images wrong, "
-        f"{describe.percent(page.test_accuracy)} right"
+        f"{page.model}: {wrong:,} of {page.split_images:,} {images} images wrong, "
+        f"{describe.percent(page.split_accuracy)} right"
     )
 
 

@@ -17,7 +17,7 @@ from leadline.server.api.selectors import to_selector
 from leadline.server.errors import InvalidArgumentError
 from leadline.server.serving.catalog import Catalog
 from leadline.server.serving.engine import Scores
-from leadline.server.serving.examples import read_examples
+from leadline.server.serving.examples import FIELD, read_examples
 from leadline.server.serving.inputs import (
     InputLimits,
     Pixels,
@@ -78,8 +78,7 @@ class PredictHandler:
 
         Raises:
             InvalidArgumentError: a field of the request is wrong.
-            NotFoundError: no such model, epoch or variant is trained, or the server
-                has no such image of a dataset.
+            NotFoundError: no such model, epoch or variant is trained.
             ResourceExhaustedError: too many requests are in work, and it is not
                 to wait.
             DeadlineExceededError: the deadline passed before the work began.
@@ -121,9 +120,9 @@ class PredictHandler:
                 return read, len(tensor.data) <= _QUICK_BYTES
             case "examples":
                 names = request.examples.names
-                check_count("examples.names", len(names), self._limits)
+                check_count(FIELD, len(names), self._limits)
                 examples = [
-                    parse_example(name, field=f"examples.names[{index}]")
+                    parse_example(name, field=f"{FIELD}[{index}]")
                     for index, name in enumerate(names)
                 ]
                 return lambda: read_examples(examples, self._dataset_cache), False

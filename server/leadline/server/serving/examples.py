@@ -7,9 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from leadline.models.datasets import Dataset, DatasetError, SplitName, find_dataset
+from leadline.models.datasets import DatasetError, Split, SplitName, find_dataset
 from leadline.models.images import IMAGE_SIZE
-from leadline.server.errors import NotFoundError
+from leadline.models.spec import Violation
+from leadline.server.errors import InvalidArgumentError
+
+FIELD = "examples.names"
+"""What an error calls the field that names of images are in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,27 +34,35 @@ def read_examples(examples: Sequence[ExampleRef], dataset_cache: Path) -> NDArra
     """The pixels of images, uint8 [images, 32, 32, 3], in their order. Blocks.
 
     Raises:
-        NotFoundError: one is of no dataset that is here, or of none of its images.
+        InvalidArgumentError: some are not on this server; it names them by index.
     """
+    splits: dict[tuple[str, SplitName], Split | None] = {}
     pixels = np.empty((len(examples), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
-    datasets: dict[str, Dataset] = {}
+    violations = []
     for position, example in enumerate(examples):
-        if example.fingerprint not in datasets:
-            datasets[example.fingerprint] = _find(example, dataset_cache)
-        dataset = datasets[example.fingerprint]
-        split = dataset.train if example.split == "train" else dataset.test
-        if example.index >= len(split):
-            raise NotFoundError(
-                "example", example.name, f"the split has the images 0 to {len(split) - 1}"
-            )
-        pixels[position] = split.images[example.index]
+        key = example.fingerprint, example.split
+        if key not in splits:
+            splits[key] = _find(example, dataset_cache)
+        split = splits[key]
+        if split is not None and example.index < len(split):
+            pixels[position] = split.images[example.index]
+        else:
+            description = _missing(example, split)
+            violations.append(Violation(field=f"{FIELD}[{position}]", description=description))
+    if violations:
+        raise InvalidArgumentError(violations, reason="INVALID_IMAGE")
     return pixels
 
 
-def _find(example: ExampleRef, dataset_cache: Path) -> Dataset:
+def _find(example: ExampleRef, dataset_cache: Path) -> Split | None:
     try:
-        return find_dataset(example.fingerprint, dataset_cache)
-    except DatasetError as error:
-        raise NotFoundError(
-            "example", example.name, "this server has no such dataset: send the image itself"
-        ) from error
+        dataset = find_dataset(example.fingerprint, dataset_cache)
+    except DatasetError:
+        return None
+    return dataset.train if example.split == "train" else dataset.test
+
+
+def _missing(example: ExampleRef, split: Split | None) -> str:
+    if split is None:
+        return f"this server has no dataset {example.fingerprint}: send the image itself"
+    return f"the {example.split} images are 0 to {len(split) - 1}, there is no {example.index}"

@@ -28,7 +28,10 @@ def test_the_services_have_the_promised_methods() -> None:
             *("CancelSweep", "PauseSweep", "ResumeSweep", "DeleteSweep"),
         ],
         "leadline.v1.InferenceService": ["Predict", "PredictStream", "ListModels", "GetModel"],
-        "leadline.v1.InspectionService": ["ListMisclassified"],
+        "leadline.v1.InspectionService": [
+            *("ListMisclassified", "GetConfusionMatrix"),
+            *("CompareModels", "ListLikelyLabelErrors"),
+        ],
     }
 
 

@@ -140,6 +140,34 @@ GROUPING_NONE: Grouping.ValueType  # 3
 """No class: all examples are one group."""
 Global___Grouping: _TypeAlias = Grouping  # noqa: Y015
 
+class _Outcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OUTCOME_UNSPECIFIED: _Outcome.ValueType  # 0
+    """As a filter: any that is listed."""
+    OUTCOME_FIXED: _Outcome.ValueType  # 1
+    """The baseline is wrong and the candidate right."""
+    OUTCOME_BROKEN: _Outcome.ValueType  # 2
+    """The baseline is right and the candidate wrong."""
+    OUTCOME_STILL_WRONG: _Outcome.ValueType  # 3
+    """Both are wrong, about the same class or different ones."""
+
+class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
+    """What a candidate makes of an image, compared with a baseline."""
+
+OUTCOME_UNSPECIFIED: Outcome.ValueType  # 0
+"""As a filter: any that is listed."""
+OUTCOME_FIXED: Outcome.ValueType  # 1
+"""The baseline is wrong and the candidate right."""
+OUTCOME_BROKEN: Outcome.ValueType  # 2
+"""The baseline is right and the candidate wrong."""
+OUTCOME_STILL_WRONG: Outcome.ValueType  # 3
+"""Both are wrong, about the same class or different ones."""
+Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
+
 @_typing.final
 class ListMisclassifiedRequest(_message.Message):
     """Which examples to list."""
@@ -422,3 +450,737 @@ class ClassCount(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ClassCount: _TypeAlias = ClassCount  # noqa: Y015
+
+@_typing.final
+class ModelSelector(_message.Message):
+    """Whose predictions: a model, or the best one of a variant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """"models/{job_id}", which means its best epoch, or
+    "models/{job_id}/epochs/{epoch}".
+    """
+    @_builtins.property
+    def variant(self) -> _model_pb2.Variant:
+        """The best trained model of this variant."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        variant: _model_pb2.Variant | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "selector", b"selector", "variant", b"variant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "selector", b"selector", "variant", b"variant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_selector: _TypeAlias = _typing.Literal["model", "variant"]  # noqa: Y015
+    _WhichOneofArgType_selector: _TypeAlias = _typing.Literal["selector", b"selector"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_selector) -> _WhichOneofReturnType_selector | None: ...
+
+Global___ModelSelector: _TypeAlias = ModelSelector  # noqa: Y015
+
+@_typing.final
+class GetConfusionMatrixRequest(_message.Message):
+    """Which confusion matrix to return."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """"models/{job_id}", which means its best epoch, or
+    "models/{job_id}/epochs/{epoch}".
+    """
+    split: Global___Split.ValueType
+    """Of which images. Unset: SPLIT_TEST."""
+    @_builtins.property
+    def variant(self) -> _model_pb2.Variant:
+        """The best trained model of this variant."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        variant: _model_pb2.Variant | None = ...,
+        split: Global___Split.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "selector", b"selector", "variant", b"variant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "selector", b"selector", "split", b"split", "variant", b"variant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_selector: _TypeAlias = _typing.Literal["model", "variant"]  # noqa: Y015
+    _WhichOneofArgType_selector: _TypeAlias = _typing.Literal["selector", b"selector"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_selector) -> _WhichOneofReturnType_selector | None: ...
+
+Global___GetConfusionMatrixRequest: _TypeAlias = GetConfusionMatrixRequest  # noqa: Y015
+
+@_typing.final
+class ConfusionMatrix(_message.Message):
+    """How often a model takes images of each class for each class."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    ACCURACY_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    CLASSES_FIELD_NUMBER: _builtins.int
+    CALIBRATION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The checkpoint whose predictions these are,
+    "models/{job_id}/epochs/{epoch}".
+    """
+    split: Global___Split.ValueType
+    """Of which images; never SPLIT_UNSPECIFIED."""
+    images: _builtins.int
+    """Images in the split."""
+    accuracy: _builtins.float
+    """The fraction of the split that is classified rightly, in [0, 1]."""
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfusionRow]:
+        """A row a class, in the order of their indices."""
+
+    @_builtins.property
+    def classes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassMetrics]:
+        """What the matrix says of each class, in the same order."""
+
+    @_builtins.property
+    def calibration(self) -> Global___Calibration:
+        """How far the probabilities can be believed."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        split: Global___Split.ValueType = ...,
+        images: _builtins.int = ...,
+        accuracy: _builtins.float = ...,
+        rows: _abc.Iterable[Global___ConfusionRow] | None = ...,
+        classes: _abc.Iterable[Global___ClassMetrics] | None = ...,
+        calibration: Global___Calibration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "calibration", b"calibration", "classes", b"classes", "images", b"images", "model", b"model", "rows", b"rows", "split", b"split"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfusionMatrix: _TypeAlias = ConfusionMatrix  # noqa: Y015
+
+@_typing.final
+class ConfusionRow(_message.Message):
+    """The images of one class."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """How many of them are taken for each class, in the order of their indices."""
+
+    def __init__(
+        self,
+        *,
+        counts: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfusionRow: _TypeAlias = ConfusionRow  # noqa: Y015
+
+@_typing.final
+class ClassMetrics(_message.Message):
+    """How well a class is told from the others."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLASS_INDEX_FIELD_NUMBER: _builtins.int
+    CLASS_NAME_FIELD_NUMBER: _builtins.int
+    SUPPORT_FIELD_NUMBER: _builtins.int
+    PREDICTED_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    RECALL_FIELD_NUMBER: _builtins.int
+    F1_FIELD_NUMBER: _builtins.int
+    class_index: _builtins.int
+    """The index of the class."""
+    class_name: _builtins.str
+    """Its name."""
+    support: _builtins.int
+    """Images that are of the class."""
+    predicted: _builtins.int
+    """Images that are taken for it."""
+    precision: _builtins.float
+    """Of the images that are taken for the class the fraction that is of it.
+    Unset where none is taken for it.
+    """
+    recall: _builtins.float
+    """Of the images of the class the fraction that is taken for it. Unset where
+    none is of it.
+    """
+    f1: _builtins.float
+    """The harmonic mean of precision and recall, 2 TP / (2 TP + FP + FN). Unset
+    where no image is of the class or taken for it.
+    """
+    def __init__(
+        self,
+        *,
+        class_index: _builtins.int = ...,
+        class_name: _builtins.str = ...,
+        support: _builtins.int = ...,
+        predicted: _builtins.int = ...,
+        precision: _builtins.float | None = ...,
+        recall: _builtins.float | None = ...,
+        f1: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_f1", b"_f1", "_precision", b"_precision", "_recall", b"_recall", "f1", b"f1", "precision", b"precision", "recall", b"recall"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_f1", b"_f1", "_precision", b"_precision", "_recall", b"_recall", "class_index", b"class_index", "class_name", b"class_name", "f1", b"f1", "precision", b"precision", "predicted", b"predicted", "recall", b"recall", "support", b"support"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__f1: _TypeAlias = _typing.Literal["f1"]  # noqa: Y015
+    _WhichOneofArgType__f1: _TypeAlias = _typing.Literal["_f1", b"_f1"]  # noqa: Y015
+    _WhichOneofReturnType__precision: _TypeAlias = _typing.Literal["precision"]  # noqa: Y015
+    _WhichOneofArgType__precision: _TypeAlias = _typing.Literal["_precision", b"_precision"]  # noqa: Y015
+    _WhichOneofReturnType__recall: _TypeAlias = _typing.Literal["recall"]  # noqa: Y015
+    _WhichOneofArgType__recall: _TypeAlias = _typing.Literal["_recall", b"_recall"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__f1) -> _WhichOneofReturnType__f1 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__precision) -> _WhichOneofReturnType__precision | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__recall) -> _WhichOneofReturnType__recall | None: ...
+
+Global___ClassMetrics: _TypeAlias = ClassMetrics  # noqa: Y015
+
+@_typing.final
+class Calibration(_message.Message):
+    """How far probabilities can be believed: of the images whose predicted class
+    has a probability of 0.8, are 0.8 right?
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPECTED_CALIBRATION_ERROR_FIELD_NUMBER: _builtins.int
+    MAXIMUM_CALIBRATION_ERROR_FIELD_NUMBER: _builtins.int
+    BINS_FIELD_NUMBER: _builtins.int
+    expected_calibration_error: _builtins.float
+    """The expected calibration error (Guo, Pleiss, Sun and Weinberger, 2017): the
+    mean difference of confidence and accuracy over the bins, weighted by
+    their images; in [0, 1].
+    """
+    maximum_calibration_error: _builtins.float
+    """The largest such difference of a bin that has images."""
+    @_builtins.property
+    def bins(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReliabilityBin]:
+        """15 bins of equal width over the probabilities of the predicted classes,
+        ascending.
+        """
+
+    def __init__(
+        self,
+        *,
+        expected_calibration_error: _builtins.float = ...,
+        maximum_calibration_error: _builtins.float = ...,
+        bins: _abc.Iterable[Global___ReliabilityBin] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bins", b"bins", "expected_calibration_error", b"expected_calibration_error", "maximum_calibration_error", b"maximum_calibration_error"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Calibration: _TypeAlias = Calibration  # noqa: Y015
+
+@_typing.final
+class ReliabilityBin(_message.Message):
+    """The images whose predicted class has a probability within a range."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOWER_FIELD_NUMBER: _builtins.int
+    UPPER_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    ACCURACY_FIELD_NUMBER: _builtins.int
+    lower: _builtins.float
+    """The range's lower bound, which is not in it but for 0."""
+    upper: _builtins.float
+    """Its upper bound, which is in it."""
+    images: _builtins.int
+    """Images in the bin."""
+    confidence: _builtins.float
+    """The mean probability of their predicted classes. Unset where it is empty."""
+    accuracy: _builtins.float
+    """The fraction of them that is classified rightly. Unset where it is empty."""
+    def __init__(
+        self,
+        *,
+        lower: _builtins.float = ...,
+        upper: _builtins.float = ...,
+        images: _builtins.int = ...,
+        confidence: _builtins.float | None = ...,
+        accuracy: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_confidence", b"_confidence", "accuracy", b"accuracy", "confidence", b"confidence"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_confidence", b"_confidence", "accuracy", b"accuracy", "confidence", b"confidence", "images", b"images", "lower", b"lower", "upper", b"upper"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__accuracy: _TypeAlias = _typing.Literal["accuracy"]  # noqa: Y015
+    _WhichOneofArgType__accuracy: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy"]  # noqa: Y015
+    _WhichOneofReturnType__confidence: _TypeAlias = _typing.Literal["confidence"]  # noqa: Y015
+    _WhichOneofArgType__confidence: _TypeAlias = _typing.Literal["_confidence", b"_confidence"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__accuracy) -> _WhichOneofReturnType__accuracy | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__confidence) -> _WhichOneofReturnType__confidence | None: ...
+
+Global___ReliabilityBin: _TypeAlias = ReliabilityBin  # noqa: Y015
+
+@_typing.final
+class CompareModelsRequest(_message.Message):
+    """Which models to compare, and which examples to show."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASELINE_FIELD_NUMBER: _builtins.int
+    CANDIDATE_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    TRUE_CLASS_FIELD_NUMBER: _builtins.int
+    IMAGE_FORMAT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    split: Global___Split.ValueType
+    """Of which images. Unset: SPLIT_TEST."""
+    outcome: Global___Outcome.ValueType
+    """Only examples of this outcome. Unset: fixed, then broken, then still wrong."""
+    true_class: _builtins.str
+    """Only examples of the class of this name; it changes no count. Empty: of any."""
+    image_format: Global___ImageFormat.ValueType
+    """How the images are sent. Unset: IMAGE_FORMAT_PNG."""
+    page_size: _builtins.int
+    """At most this many examples a page. 0: 100. Above 1,000: 1,000."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before, with the other fields as they were.
+    Pages go on with the epochs that the first page was of. Empty: the first
+    page.
+    """
+    @_builtins.property
+    def baseline(self) -> Global___ModelSelector:
+        """What is compared with. Required."""
+
+    @_builtins.property
+    def candidate(self) -> Global___ModelSelector:
+        """What is compared. Required; it must have been measured on the same images."""
+
+    def __init__(
+        self,
+        *,
+        baseline: Global___ModelSelector | None = ...,
+        candidate: Global___ModelSelector | None = ...,
+        split: Global___Split.ValueType = ...,
+        outcome: Global___Outcome.ValueType = ...,
+        true_class: _builtins.str = ...,
+        image_format: Global___ImageFormat.ValueType = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "candidate", b"candidate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "candidate", b"candidate", "image_format", b"image_format", "outcome", b"outcome", "page_size", b"page_size", "page_token", b"page_token", "split", b"split", "true_class", b"true_class"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareModelsRequest: _TypeAlias = CompareModelsRequest  # noqa: Y015
+
+@_typing.final
+class CompareModelsResponse(_message.Message):
+    """What comparing came to, and a page of examples."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASELINE_FIELD_NUMBER: _builtins.int
+    CANDIDATE_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    BOTH_RIGHT_FIELD_NUMBER: _builtins.int
+    FIXED_FIELD_NUMBER: _builtins.int
+    BROKEN_FIELD_NUMBER: _builtins.int
+    STILL_WRONG_FIELD_NUMBER: _builtins.int
+    BASELINE_ACCURACY_FIELD_NUMBER: _builtins.int
+    CANDIDATE_ACCURACY_FIELD_NUMBER: _builtins.int
+    MCNEMAR_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    baseline: _builtins.str
+    """The checkpoint that was compared with, "models/{job_id}/epochs/{epoch}"."""
+    candidate: _builtins.str
+    """The checkpoint that was compared, likewise."""
+    split: Global___Split.ValueType
+    """Of which images; never SPLIT_UNSPECIFIED."""
+    images: _builtins.int
+    """Images in the split. The next four are together as many."""
+    both_right: _builtins.int
+    """Images that both get right."""
+    fixed: _builtins.int
+    """Images that the candidate gets right and the baseline wrong."""
+    broken: _builtins.int
+    """Images that the candidate gets wrong and the baseline right."""
+    still_wrong: _builtins.int
+    """Images that both get wrong."""
+    baseline_accuracy: _builtins.float
+    """The fraction of the split that the baseline classifies rightly, in [0, 1]."""
+    candidate_accuracy: _builtins.float
+    """The fraction that the candidate classifies rightly, in [0, 1]."""
+    next_page_token: _builtins.str
+    """What to send for the next page; empty on the last."""
+    total_size: _builtins.int
+    """Examples on all pages together."""
+    @_builtins.property
+    def mcnemar(self) -> Global___McNemarTest:
+        """Whether the difference can be chance."""
+
+    @_builtins.property
+    def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___ComparedExample]:
+        """The examples: by outcome, within it by the probability of the mistake, the
+        highest first; of two mistakes the candidate's counts.
+        """
+
+    def __init__(
+        self,
+        *,
+        baseline: _builtins.str = ...,
+        candidate: _builtins.str = ...,
+        split: Global___Split.ValueType = ...,
+        images: _builtins.int = ...,
+        both_right: _builtins.int = ...,
+        fixed: _builtins.int = ...,
+        broken: _builtins.int = ...,
+        still_wrong: _builtins.int = ...,
+        baseline_accuracy: _builtins.float = ...,
+        candidate_accuracy: _builtins.float = ...,
+        mcnemar: Global___McNemarTest | None = ...,
+        examples: _abc.Iterable[Global___ComparedExample] | None = ...,
+        next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mcnemar", b"mcnemar"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "baseline_accuracy", b"baseline_accuracy", "both_right", b"both_right", "broken", b"broken", "candidate", b"candidate", "candidate_accuracy", b"candidate_accuracy", "examples", b"examples", "fixed", b"fixed", "images", b"images", "mcnemar", b"mcnemar", "next_page_token", b"next_page_token", "split", b"split", "still_wrong", b"still_wrong", "total_size", b"total_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareModelsResponse: _TypeAlias = CompareModelsResponse  # noqa: Y015
+
+@_typing.final
+class McNemarTest(_message.Message):
+    """McNemar's test (1947) of whether two models are equally accurate, from the
+    images that only one of them gets right. It takes the images for independent
+    draws, and the models for what they are: it says nothing about training again.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISCORDANT_FIELD_NUMBER: _builtins.int
+    EXACT_FIELD_NUMBER: _builtins.int
+    STATISTIC_FIELD_NUMBER: _builtins.int
+    P_VALUE_FIELD_NUMBER: _builtins.int
+    discordant: _builtins.int
+    """Images that one of the two gets right and the other wrong."""
+    exact: _builtins.bool
+    """Whether the p-value is that of the binomial distribution, which it is
+    below 25 discordant images; else it is that of chi-squared.
+    """
+    statistic: _builtins.float
+    """Chi-squared with one degree of freedom and Edwards' continuity correction.
+    Unset where the test is exact.
+    """
+    p_value: _builtins.float
+    """The two-sided p-value, in [0, 1]."""
+    def __init__(
+        self,
+        *,
+        discordant: _builtins.int = ...,
+        exact: _builtins.bool = ...,
+        statistic: _builtins.float | None = ...,
+        p_value: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_statistic", b"_statistic", "statistic", b"statistic"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_statistic", b"_statistic", "discordant", b"discordant", "exact", b"exact", "p_value", b"p_value", "statistic", b"statistic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__statistic: _TypeAlias = _typing.Literal["statistic"]  # noqa: Y015
+    _WhichOneofArgType__statistic: _TypeAlias = _typing.Literal["_statistic", b"_statistic"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__statistic) -> _WhichOneofReturnType__statistic | None: ...
+
+Global___McNemarTest: _TypeAlias = McNemarTest  # noqa: Y015
+
+@_typing.final
+class ComparedExample(_message.Message):
+    """An image, and what two models take it for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    PNG_FIELD_NUMBER: _builtins.int
+    PIXELS_FIELD_NUMBER: _builtins.int
+    TRUE_CLASS_INDEX_FIELD_NUMBER: _builtins.int
+    TRUE_CLASS_NAME_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    BASELINE_FIELD_NUMBER: _builtins.int
+    CANDIDATE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The image's name, as in `Example`."""
+    index: _builtins.int
+    """The image's index within its split, 0 for the first."""
+    png: _builtins.bytes
+    """The image as a PNG file, where that is what was asked for."""
+    pixels: _builtins.bytes
+    """The image as bytes, [32, 32, 3], where that is what was asked for."""
+    true_class_index: _builtins.int
+    """The index of the class that it is of."""
+    true_class_name: _builtins.str
+    """The name of the class that it is of."""
+    outcome: Global___Outcome.ValueType
+    """What the candidate makes of it, compared with the baseline."""
+    @_builtins.property
+    def baseline(self) -> Global___ClassGuess:
+        """What the baseline takes it for."""
+
+    @_builtins.property
+    def candidate(self) -> Global___ClassGuess:
+        """What the candidate takes it for."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        index: _builtins.int = ...,
+        png: _builtins.bytes = ...,
+        pixels: _builtins.bytes = ...,
+        true_class_index: _builtins.int = ...,
+        true_class_name: _builtins.str = ...,
+        outcome: Global___Outcome.ValueType = ...,
+        baseline: Global___ClassGuess | None = ...,
+        candidate: Global___ClassGuess | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "candidate", b"candidate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "candidate", b"candidate", "index", b"index", "name", b"name", "outcome", b"outcome", "pixels", b"pixels", "png", b"png", "true_class_index", b"true_class_index", "true_class_name", b"true_class_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ComparedExample: _TypeAlias = ComparedExample  # noqa: Y015
+
+@_typing.final
+class ClassGuess(_message.Message):
+    """What a model takes an image for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLASS_INDEX_FIELD_NUMBER: _builtins.int
+    CLASS_NAME_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    class_index: _builtins.int
+    """The index of the class."""
+    class_name: _builtins.str
+    """Its name."""
+    probability: _builtins.float
+    """Its softmax probability, in [0, 1]."""
+    def __init__(
+        self,
+        *,
+        class_index: _builtins.int = ...,
+        class_name: _builtins.str = ...,
+        probability: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_index", b"class_index", "class_name", b"class_name", "probability", b"probability"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClassGuess: _TypeAlias = ClassGuess  # noqa: Y015
+
+@_typing.final
+class ListLikelyLabelErrorsRequest(_message.Message):
+    """Whose predictions to hold against which labels."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODELS_FIELD_NUMBER: _builtins.int
+    DATASET_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    MIN_MODELS_FIELD_NUMBER: _builtins.int
+    TRUE_CLASS_FIELD_NUMBER: _builtins.int
+    IMAGE_FORMAT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    dataset: _builtins.str
+    """The name of the dataset. Required where `models` is empty, and only there."""
+    split: Global___Split.ValueType
+    """Of which images. Unset: SPLIT_TEST. Models have seen the labels of
+    training images and repeat some wrong ones, so fewer of these are found.
+    """
+    min_models: _builtins.int
+    """How many of the models must contradict a label, for the same class. Unset:
+    more than half of them, at least 2. Where set, 1 to as many as there are.
+    """
+    true_class: _builtins.str
+    """Only images that are labelled with the class of this name. Empty: any."""
+    image_format: Global___ImageFormat.ValueType
+    """How the images are sent. Unset: IMAGE_FORMAT_PNG."""
+    page_size: _builtins.int
+    """At most this many examples a page. 0: 100. Above 1,000: 1,000."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before, with the other fields as they were.
+    Pages go on with the models that the first page was of. Empty: the first
+    page.
+    """
+    @_builtins.property
+    def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The models, "models/{job_id}" or "models/{job_id}/epochs/{epoch}", 2 to 20 of
+        them, all trained on the same dataset. Empty: the best model of each
+        variant that is trained on `dataset`, of those whose test accuracy is at
+        most 0.1 below the highest; the 20 best.
+        """
+
+    def __init__(
+        self,
+        *,
+        models: _abc.Iterable[_builtins.str] | None = ...,
+        dataset: _builtins.str = ...,
+        split: Global___Split.ValueType = ...,
+        min_models: _builtins.int | None = ...,
+        true_class: _builtins.str = ...,
+        image_format: Global___ImageFormat.ValueType = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_models", b"_min_models", "min_models", b"min_models"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_models", b"_min_models", "dataset", b"dataset", "image_format", b"image_format", "min_models", b"min_models", "models", b"models", "page_size", b"page_size", "page_token", b"page_token", "split", b"split", "true_class", b"true_class"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__min_models: _TypeAlias = _typing.Literal["min_models"]  # noqa: Y015
+    _WhichOneofArgType__min_models: _TypeAlias = _typing.Literal["_min_models", b"_min_models"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_models) -> _WhichOneofReturnType__min_models | None: ...
+
+Global___ListLikelyLabelErrorsRequest: _TypeAlias = ListLikelyLabelErrorsRequest  # noqa: Y015
+
+@_typing.final
+class ListLikelyLabelErrorsResponse(_message.Message):
+    """A page of images whose labels are likely to be wrong."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    MIN_MODELS_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """What to send for the next page; empty on the last."""
+    total_size: _builtins.int
+    """Images on all pages together."""
+    min_models: _builtins.int
+    """How many of them must contradict a label."""
+    split: Global___Split.ValueType
+    """Of which images; never SPLIT_UNSPECIFIED."""
+    @_builtins.property
+    def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___LikelyLabelError]:
+        """The images: those first that more models contradict, of equals those with
+        the higher margin, of equals those of the lower index.
+        """
+
+    @_builtins.property
+    def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The checkpoints that were asked, "models/{job_id}/epochs/{epoch}"."""
+
+    def __init__(
+        self,
+        *,
+        examples: _abc.Iterable[Global___LikelyLabelError] | None = ...,
+        next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
+        models: _abc.Iterable[_builtins.str] | None = ...,
+        min_models: _builtins.int = ...,
+        split: Global___Split.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "min_models", b"min_models", "models", b"models", "next_page_token", b"next_page_token", "split", b"split", "total_size", b"total_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLikelyLabelErrorsResponse: _TypeAlias = ListLikelyLabelErrorsResponse  # noqa: Y015
+
+@_typing.final
+class LikelyLabelError(_message.Message):
+    """An image whose label several models contradict."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    PNG_FIELD_NUMBER: _builtins.int
+    PIXELS_FIELD_NUMBER: _builtins.int
+    TRUE_CLASS_INDEX_FIELD_NUMBER: _builtins.int
+    TRUE_CLASS_NAME_FIELD_NUMBER: _builtins.int
+    SUGGESTED_CLASS_INDEX_FIELD_NUMBER: _builtins.int
+    SUGGESTED_CLASS_NAME_FIELD_NUMBER: _builtins.int
+    CONTRADICTING_MODELS_FIELD_NUMBER: _builtins.int
+    MARGIN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The image's name, as in `Example`."""
+    index: _builtins.int
+    """The image's index within its split, 0 for the first."""
+    png: _builtins.bytes
+    """The image as a PNG file, where that is what was asked for."""
+    pixels: _builtins.bytes
+    """The image as bytes, [32, 32, 3], where that is what was asked for."""
+    true_class_index: _builtins.int
+    """The index of the class that it is labelled with."""
+    true_class_name: _builtins.str
+    """The name of that class."""
+    suggested_class_index: _builtins.int
+    """The index of the class that most of those that contradict take it for."""
+    suggested_class_name: _builtins.str
+    """The name of that class."""
+    contradicting_models: _builtins.int
+    """How many models contradict the label for this class."""
+    margin: _builtins.float
+    """The mean over these models of the probability of the suggested class less
+    that of the label, in [0, 1].
+    """
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        index: _builtins.int = ...,
+        png: _builtins.bytes = ...,
+        pixels: _builtins.bytes = ...,
+        true_class_index: _builtins.int = ...,
+        true_class_name: _builtins.str = ...,
+        suggested_class_index: _builtins.int = ...,
+        suggested_class_name: _builtins.str = ...,
+        contradicting_models: _builtins.int = ...,
+        margin: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contradicting_models", b"contradicting_models", "index", b"index", "margin", b"margin", "name", b"name", "pixels", b"pixels", "png", b"png", "suggested_class_index", b"suggested_class_index", "suggested_class_name", b"suggested_class_name", "true_class_index", b"true_class_index", "true_class_name", b"true_class_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LikelyLabelError: _TypeAlias = LikelyLabelError  # noqa: Y015

@@ -40,6 +40,21 @@ class InspectionServiceStub(object):
                 request_serializer=leadline_dot_v1_dot_inspection__service__pb2.ListMisclassifiedRequest.SerializeToString,
                 response_deserializer=leadline_dot_v1_dot_inspection__service__pb2.ListMisclassifiedResponse.FromString,
                 _registered_method=True)
+        self.GetConfusionMatrix = channel.unary_unary(
+                '/leadline.v1.InspectionService/GetConfusionMatrix',
+                request_serializer=leadline_dot_v1_dot_inspection__service__pb2.GetConfusionMatrixRequest.SerializeToString,
+                response_deserializer=leadline_dot_v1_dot_inspection__service__pb2.ConfusionMatrix.FromString,
+                _registered_method=True)
+        self.CompareModels = channel.unary_unary(
+                '/leadline.v1.InspectionService/CompareModels',
+                request_serializer=leadline_dot_v1_dot_inspection__service__pb2.CompareModelsRequest.SerializeToString,
+                response_deserializer=leadline_dot_v1_dot_inspection__service__pb2.CompareModelsResponse.FromString,
+                _registered_method=True)
+        self.ListLikelyLabelErrors = channel.unary_unary(
+                '/leadline.v1.InspectionService/ListLikelyLabelErrors',
+                request_serializer=leadline_dot_v1_dot_inspection__service__pb2.ListLikelyLabelErrorsRequest.SerializeToString,
+                response_deserializer=leadline_dot_v1_dot_inspection__service__pb2.ListLikelyLabelErrorsResponse.FromString,
+                _registered_method=True)
 
 
 class InspectionServiceServicer(object):
@@ -63,6 +78,44 @@ class InspectionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetConfusionMatrix(self, request, context):
+        """Returns how often a model takes images of each class for each class, what
+        that makes its precision and recall, and how far its probabilities can be
+        believed. Errors: as of ListMisclassified.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompareModels(self, request, context):
+        """Compares two models, or two epochs of one, image by image: which images the
+        candidate gets right that the baseline gets wrong, which the other way
+        round, which both get wrong, and whether that can be chance.
+
+        Errors: as of ListMisclassified; INVALID_ARGUMENT where the two were
+        measured on different images.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLikelyLabelErrors(self, request, context):
+        """Lists images whose label several models contradict with confidence, the
+        most contradicted first: their labels are likely to be wrong, or the images
+        to be of several classes. The rule is that of confident learning (Northcutt,
+        Jiang and Chuang, 2021): a model contradicts a label where it takes the
+        image for another class with at least the probability that it gives that
+        class, on average, to the images that are labelled with it.
+
+        Errors: INVALID_ARGUMENT with a violation a field; NOT_FOUND where a model
+        or epoch is not there; FAILED_PRECONDITION where there are fewer than two
+        models, their dataset is no longer on the server, or their predictions of
+        the split were not kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InspectionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -70,6 +123,21 @@ def add_InspectionServiceServicer_to_server(servicer, server):
                     servicer.ListMisclassified,
                     request_deserializer=leadline_dot_v1_dot_inspection__service__pb2.ListMisclassifiedRequest.FromString,
                     response_serializer=leadline_dot_v1_dot_inspection__service__pb2.ListMisclassifiedResponse.SerializeToString,
+            ),
+            'GetConfusionMatrix': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConfusionMatrix,
+                    request_deserializer=leadline_dot_v1_dot_inspection__service__pb2.GetConfusionMatrixRequest.FromString,
+                    response_serializer=leadline_dot_v1_dot_inspection__service__pb2.ConfusionMatrix.SerializeToString,
+            ),
+            'CompareModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompareModels,
+                    request_deserializer=leadline_dot_v1_dot_inspection__service__pb2.CompareModelsRequest.FromString,
+                    response_serializer=leadline_dot_v1_dot_inspection__service__pb2.CompareModelsResponse.SerializeToString,
+            ),
+            'ListLikelyLabelErrors': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLikelyLabelErrors,
+                    request_deserializer=leadline_dot_v1_dot_inspection__service__pb2.ListLikelyLabelErrorsRequest.FromString,
+                    response_serializer=leadline_dot_v1_dot_inspection__service__pb2.ListLikelyLabelErrorsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -100,6 +168,87 @@ class InspectionService(object):
             '/leadline.v1.InspectionService/ListMisclassified',
             leadline_dot_v1_dot_inspection__service__pb2.ListMisclassifiedRequest.SerializeToString,
             leadline_dot_v1_dot_inspection__service__pb2.ListMisclassifiedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConfusionMatrix(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/leadline.v1.InspectionService/GetConfusionMatrix',
+            leadline_dot_v1_dot_inspection__service__pb2.GetConfusionMatrixRequest.SerializeToString,
+            leadline_dot_v1_dot_inspection__service__pb2.ConfusionMatrix.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompareModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/leadline.v1.InspectionService/CompareModels',
+            leadline_dot_v1_dot_inspection__service__pb2.CompareModelsRequest.SerializeToString,
+            leadline_dot_v1_dot_inspection__service__pb2.CompareModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLikelyLabelErrors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/leadline.v1.InspectionService/ListLikelyLabelErrors',
+            leadline_dot_v1_dot_inspection__service__pb2.ListLikelyLabelErrorsRequest.SerializeToString,
+            leadline_dot_v1_dot_inspection__service__pb2.ListLikelyLabelErrorsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,6 +46,32 @@ class InspectionServiceStub:
     that the model was measured on are no longer on the server, or its
     predictions of the split were not kept.
     """
+    GetConfusionMatrix: _grpc.UnaryUnaryMultiCallable[_inspection_service_pb2.GetConfusionMatrixRequest, _inspection_service_pb2.ConfusionMatrix]
+    """Returns how often a model takes images of each class for each class, what
+    that makes its precision and recall, and how far its probabilities can be
+    believed. Errors: as of ListMisclassified.
+    """
+    CompareModels: _grpc.UnaryUnaryMultiCallable[_inspection_service_pb2.CompareModelsRequest, _inspection_service_pb2.CompareModelsResponse]
+    """Compares two models, or two epochs of one, image by image: which images the
+    candidate gets right that the baseline gets wrong, which the other way
+    round, which both get wrong, and whether that can be chance.
+
+    Errors: as of ListMisclassified; INVALID_ARGUMENT where the two were
+    measured on different images.
+    """
+    ListLikelyLabelErrors: _grpc.UnaryUnaryMultiCallable[_inspection_service_pb2.ListLikelyLabelErrorsRequest, _inspection_service_pb2.ListLikelyLabelErrorsResponse]
+    """Lists images whose label several models contradict with confidence, the
+    most contradicted first: their labels are likely to be wrong, or the images
+    to be of several classes. The rule is that of confident learning (Northcutt,
+    Jiang and Chuang, 2021): a model contradicts a label where it takes the
+    image for another class with at least the probability that it gives that
+    class, on average, to the images that are labelled with it.
+
+    Errors: INVALID_ARGUMENT with a violation a field; NOT_FOUND where a model
+    or epoch is not there; FAILED_PRECONDITION where there are fewer than two
+    models, their dataset is no longer on the server, or their predictions of
+    the split were not kept.
+    """
 
 @_typing.type_check_only
 class InspectionServiceAsyncStub(InspectionServiceStub):
@@ -64,6 +90,32 @@ class InspectionServiceAsyncStub(InspectionServiceStub):
     model, epoch or variant is trained; FAILED_PRECONDITION where the images
     that the model was measured on are no longer on the server, or its
     predictions of the split were not kept.
+    """
+    GetConfusionMatrix: _aio.UnaryUnaryMultiCallable[_inspection_service_pb2.GetConfusionMatrixRequest, _inspection_service_pb2.ConfusionMatrix]  # type: ignore[assignment]
+    """Returns how often a model takes images of each class for each class, what
+    that makes its precision and recall, and how far its probabilities can be
+    believed. Errors: as of ListMisclassified.
+    """
+    CompareModels: _aio.UnaryUnaryMultiCallable[_inspection_service_pb2.CompareModelsRequest, _inspection_service_pb2.CompareModelsResponse]  # type: ignore[assignment]
+    """Compares two models, or two epochs of one, image by image: which images the
+    candidate gets right that the baseline gets wrong, which the other way
+    round, which both get wrong, and whether that can be chance.
+
+    Errors: as of ListMisclassified; INVALID_ARGUMENT where the two were
+    measured on different images.
+    """
+    ListLikelyLabelErrors: _aio.UnaryUnaryMultiCallable[_inspection_service_pb2.ListLikelyLabelErrorsRequest, _inspection_service_pb2.ListLikelyLabelErrorsResponse]  # type: ignore[assignment]
+    """Lists images whose label several models contradict with confidence, the
+    most contradicted first: their labels are likely to be wrong, or the images
+    to be of several classes. The rule is that of confident learning (Northcutt,
+    Jiang and Chuang, 2021): a model contradicts a label where it takes the
+    image for another class with at least the probability that it gives that
+    class, on average, to the images that are labelled with it.
+
+    Errors: INVALID_ARGUMENT with a violation a field; NOT_FOUND where a model
+    or epoch is not there; FAILED_PRECONDITION where there are fewer than two
+    models, their dataset is no longer on the server, or their predictions of
+    the split were not kept.
     """
 
 class InspectionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -86,6 +138,50 @@ class InspectionServiceServicer(metaclass=_abc_1.ABCMeta):
         model, epoch or variant is trained; FAILED_PRECONDITION where the images
         that the model was measured on are no longer on the server, or its
         predictions of the split were not kept.
+        """
+
+    @_abc_1.abstractmethod
+    def GetConfusionMatrix(
+        self,
+        request: _inspection_service_pb2.GetConfusionMatrixRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inspection_service_pb2.ConfusionMatrix, _abc.Awaitable[_inspection_service_pb2.ConfusionMatrix]]:
+        """Returns how often a model takes images of each class for each class, what
+        that makes its precision and recall, and how far its probabilities can be
+        believed. Errors: as of ListMisclassified.
+        """
+
+    @_abc_1.abstractmethod
+    def CompareModels(
+        self,
+        request: _inspection_service_pb2.CompareModelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inspection_service_pb2.CompareModelsResponse, _abc.Awaitable[_inspection_service_pb2.CompareModelsResponse]]:
+        """Compares two models, or two epochs of one, image by image: which images the
+        candidate gets right that the baseline gets wrong, which the other way
+        round, which both get wrong, and whether that can be chance.
+
+        Errors: as of ListMisclassified; INVALID_ARGUMENT where the two were
+        measured on different images.
+        """
+
+    @_abc_1.abstractmethod
+    def ListLikelyLabelErrors(
+        self,
+        request: _inspection_service_pb2.ListLikelyLabelErrorsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inspection_service_pb2.ListLikelyLabelErrorsResponse, _abc.Awaitable[_inspection_service_pb2.ListLikelyLabelErrorsResponse]]:
+        """Lists images whose label several models contradict with confidence, the
+        most contradicted first: their labels are likely to be wrong, or the images
+        to be of several classes. The rule is that of confident learning (Northcutt,
+        Jiang and Chuang, 2021): a model contradicts a label where it takes the
+        image for another class with at least the probability that it gives that
+        class, on average, to the images that are labelled with it.
+
+        Errors: INVALID_ARGUMENT with a violation a field; NOT_FOUND where a model
+        or epoch is not there; FAILED_PRECONDITION where there are fewer than two
+        models, their dataset is no longer on the server, or their predictions of
+        the split were not kept.
         """
 
 def add_InspectionServiceServicer_to_server(servicer: InspectionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

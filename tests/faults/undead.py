@@ -115,6 +115,7 @@ def assignment_of(store: JobStore, job: Job, data_dir: Path) -> Assignment:
             (epoch.result.epoch, str(artifacts.folder(job.job_id, epoch.attempt)))
             for epoch in reversed(model.epochs)
         ),
+        test_accuracies=tuple(epoch.result.test_accuracy for epoch in model.epochs),
         device="cpu",
         threads=1,
         dataset_source="",

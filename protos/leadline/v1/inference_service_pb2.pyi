@@ -377,6 +377,7 @@ class ListModelsRequest(_message.Message):
     DATASET_FIELD_NUMBER: _builtins.int
     BLOCKS_FIELD_NUMBER: _builtins.int
     BATCH_NORM_FIELD_NUMBER: _builtins.int
+    RESIDUAL_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most this many models a page. 0: 50. Above 1,000: 1,000."""
     page_token: _builtins.str
@@ -389,6 +390,8 @@ class ListModelsRequest(_message.Message):
     """Only models of this depth in blocks. Unset: all."""
     batch_norm: _builtins.bool
     """Only models with, or only without, batch norm. Unset: all."""
+    residual: _builtins.bool
+    """Only models with, or only without, residual connections. Unset: all."""
     def __init__(
         self,
         *,
@@ -397,19 +400,24 @@ class ListModelsRequest(_message.Message):
         dataset: _builtins.str = ...,
         blocks: _builtins.int | None = ...,
         batch_norm: _builtins.bool | None = ...,
+        residual: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_norm", b"_batch_norm", "_blocks", b"_blocks", "batch_norm", b"batch_norm", "blocks", b"blocks"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_norm", b"_batch_norm", "_blocks", b"_blocks", "_residual", b"_residual", "batch_norm", b"batch_norm", "blocks", b"blocks", "residual", b"residual"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_norm", b"_batch_norm", "_blocks", b"_blocks", "batch_norm", b"batch_norm", "blocks", b"blocks", "dataset", b"dataset", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_norm", b"_batch_norm", "_blocks", b"_blocks", "_residual", b"_residual", "batch_norm", b"batch_norm", "blocks", b"blocks", "dataset", b"dataset", "page_size", b"page_size", "page_token", b"page_token", "residual", b"residual"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_norm: _TypeAlias = _typing.Literal["batch_norm"]  # noqa: Y015
     _WhichOneofArgType__batch_norm: _TypeAlias = _typing.Literal["_batch_norm", b"_batch_norm"]  # noqa: Y015
     _WhichOneofReturnType__blocks: _TypeAlias = _typing.Literal["blocks"]  # noqa: Y015
     _WhichOneofArgType__blocks: _TypeAlias = _typing.Literal["_blocks", b"_blocks"]  # noqa: Y015
+    _WhichOneofReturnType__residual: _TypeAlias = _typing.Literal["residual"]  # noqa: Y015
+    _WhichOneofArgType__residual: _TypeAlias = _typing.Literal["_residual", b"_residual"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_norm) -> _WhichOneofReturnType__batch_norm | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__blocks) -> _WhichOneofReturnType__blocks | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__residual) -> _WhichOneofReturnType__residual | None: ...
 
 Global___ListModelsRequest: _TypeAlias = ListModelsRequest  # noqa: Y015
 

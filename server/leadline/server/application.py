@@ -232,6 +232,9 @@ def _scheduler(core: _Core) -> Scheduler:
             spec=job.spec,
             completed_epochs=job.completed_epochs,
             resume_from=_resume_points(core.artifacts, model),
+            test_accuracies=tuple(one.result.test_accuracy for one in model.epochs)
+            if model
+            else (),
             device=device,
             # As it began, whatever the server's setting is now: another number
             # would sum in another order, and end at other weights.

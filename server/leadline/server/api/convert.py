@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from leadline.models.metrics import BlockDiagnosis
 from leadline.models.spec import (
     Augmentation,
     Initialization,
@@ -272,6 +273,7 @@ def from_epoch(job_id: str, epoch: EpochCompleted) -> job_pb2.EpochResult:
         test_loss=epoch.test_loss,
         model=f"models/{job_id}/epochs/{epoch.epoch}",
         weights_sha256=epoch.weights_sha256,
+        diagnosis=_from_diagnosis(epoch.diagnosis),
     )
 
 
@@ -282,7 +284,10 @@ def from_model(model: Model) -> model_pb2.Model:
         name=f"models/{job.job_id}",
         job=f"jobs/{job.job_id}",
         variant=model_pb2.Variant(
-            dataset=job.spec.dataset, blocks=job.spec.blocks, batch_norm=job.spec.batch_norm
+            dataset=job.spec.dataset,
+            blocks=job.spec.blocks,
+            batch_norm=job.spec.batch_norm,
+            residual=job.spec.residual,
         ),
         spec=from_spec(job.spec),
         class_names=model.started.class_names,
@@ -315,7 +320,17 @@ def _from_started(started: Started) -> job_pb2.JobStarted:
         parameters=started.parameters,
         dataset_fingerprint=started.dataset_fingerprint,
         environment=_environment(started.environment),
+        diagnosis=_from_diagnosis(started.diagnosis),
     )
+
+
+def _from_diagnosis(diagnosis: tuple[BlockDiagnosis, ...]) -> list[job_pb2.BlockDiagnosis]:
+    return [
+        job_pb2.BlockDiagnosis(
+            block=one.block, activation_std=one.activation_std, gradient_norm=one.gradient_norm
+        )
+        for one in diagnosis
+    ]
 
 
 def _environment(environment: Environment) -> job_pb2.JobEnvironment:
@@ -339,6 +354,7 @@ def _from_finished(job_id: str, finished: Finished) -> job_pb2.JobFinished:
         model=_model_name(job_id, finished.completed_epochs),
         failure=_failure(finished.failure),
         completed_epochs=finished.completed_epochs,
+        stopped_early=finished.stopped_early,
     )
 
 

@@ -94,8 +94,9 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
             dataset=request.dataset or None,
             blocks=request.blocks if request.HasField("blocks") else None,
             batch_norm=request.batch_norm if request.HasField("batch_norm") else None,
+            residual=request.residual if request.HasField("residual") else None,
         )
-        query = ["models", wanted.dataset, wanted.blocks, wanted.batch_norm]
+        query = ["models", wanted.dataset, wanted.blocks, wanted.batch_norm, wanted.residual]
         before = self._tokens.read(query, request.page_token)
         models = await self._threads.run(
             self._store.list_models, wanted, before=before, limit=size + 1

@@ -17,28 +17,32 @@ class _HasSelector(Protocol):
     def variant(self) -> model_pb2.Variant: ...
 
 
-def to_selector(request: _HasSelector, chosen: str | None) -> Selector:
+def to_selector(request: _HasSelector, chosen: str | None, *, within: str = "") -> Selector:
     """What a request selects.
 
     Args:
         request: one with the oneof `selector`.
         chosen: the name of the field that is set in it, None for none.
+        within: what an error says before the names of its fields, such as "baseline.".
 
     Raises:
         InvalidArgumentError: none is set, or it is malformed.
     """
     match chosen:
         case "model":
-            return parse_checkpoint(request.model)
+            return parse_checkpoint(request.model, field=f"{within}model")
         case "variant":
-            return _to_filter(request.variant)
+            return _to_filter(request.variant, within)
         case _:
-            raise InvalidArgumentError.of("selector", "is unset: set model or variant")
+            raise InvalidArgumentError.of(f"{within}selector", "is unset: set model or variant")
 
 
-def _to_filter(variant: model_pb2.Variant) -> VariantFilter:
+def _to_filter(variant: model_pb2.Variant, within: str) -> VariantFilter:
     if not variant.dataset:
-        raise InvalidArgumentError.of("variant.dataset", "is empty: name the dataset")
+        raise InvalidArgumentError.of(f"{within}variant.dataset", "is empty: name the dataset")
     return VariantFilter(
-        dataset=variant.dataset, blocks=variant.blocks, batch_norm=variant.batch_norm
+        dataset=variant.dataset,
+        blocks=variant.blocks,
+        batch_norm=variant.batch_norm,
+        residual=variant.residual,
     )

@@ -15,8 +15,8 @@ _BUSY_TIMEOUT = 5.0
 # Counts up with every change of the tables.
 _SCHEMA = 2
 
-# What makes the tables of schema 1, which knew no sweeps, those of schema 2,
-# beside the tables and indexes that are new.
+# What makes the tables of schema 1, which knew neither sweeps nor residual
+# networks, those of schema 2, beside the tables and indexes that are new.
 _FROM_1 = (
     "ALTER TABLE jobs ADD COLUMN sweep_id VARCHAR(32) REFERENCES sweeps (sweep_id)",
     "ALTER TABLE jobs ADD COLUMN cancel_reason VARCHAR(64)",
@@ -27,6 +27,12 @@ _FROM_1 = (
     WHERE state = 'cancelled'
     """,
     "CREATE INDEX jobs_by_sweep ON jobs (sweep_id, number)",
+    "ALTER TABLE jobs ADD COLUMN residual BOOLEAN NOT NULL DEFAULT 0",
+    "DROP INDEX jobs_by_variant",
+    """
+    CREATE INDEX jobs_by_variant
+    ON jobs (dataset, blocks, batch_norm, residual, best_test_accuracy)
+    """,
 )
 
 

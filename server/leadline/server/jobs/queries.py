@@ -35,6 +35,7 @@ class VariantFilter:
     dataset: str | None = None
     blocks: int | None = None
     batch_norm: bool | None = None
+    residual: bool | None = None
 
 
 class JobQueries:
@@ -218,4 +219,6 @@ def _matching(wanted: VariantFilter) -> Select[Any]:
         query = query.where(jobs.c.blocks == wanted.blocks)
     if wanted.batch_norm is not None:
         query = query.where(jobs.c.batch_norm == wanted.batch_norm)
+    if wanted.residual is not None:
+        query = query.where(jobs.c.residual == wanted.residual)
     return query

@@ -51,6 +51,7 @@ jobs = Table(
     Column("dataset", String(64), nullable=False),
     Column("blocks", Integer, nullable=False),
     Column("batch_norm", Boolean, nullable=False),
+    Column("residual", Boolean, nullable=False),
     Column("options", Text, nullable=False),
     Column("priority", Integer, nullable=False, default=0),
     Column("deadline", BigInteger),
@@ -70,7 +71,7 @@ jobs = Table(
     Column("latest_sequence", Integer, nullable=False, default=0),
     Index("jobs_by_state", "state", "priority", "number"),
     Index("jobs_by_sweep", "sweep_id", "number"),
-    Index("jobs_by_variant", "dataset", "blocks", "batch_norm", "best_test_accuracy"),
+    Index("jobs_by_variant", "dataset", "blocks", "batch_norm", "residual", "best_test_accuracy"),
 )
 
 events = Table(

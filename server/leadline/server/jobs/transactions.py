@@ -64,6 +64,7 @@ class Transactions(SweepQueries):
             "dataset": spec.dataset,
             "blocks": spec.blocks,
             "batch_norm": spec.batch_norm,
+            "residual": spec.residual,
             "options": json.dumps(options.to_dict()),
             "priority": options.priority,
             "deadline": None if limit is None else to_timestamp(now + timedelta(seconds=limit)),
@@ -114,6 +115,7 @@ class Transactions(SweepQueries):
             completed_epochs=job.completed_epochs,
             best_epoch=job.best_epoch,
             best_test_accuracy=job.best_test_accuracy,
+            stopped_early=state is JobState.SUCCEEDED and job.completed_epochs < job.spec.epochs,
             failure=failure,
             cancellation=cancellation,
         )

@@ -11,7 +11,7 @@ import structlog
 from leadline.models.checkpoint_files import CheckpointError
 from leadline.server.artifacts import Artifacts
 from leadline.server.errors import DataLossError, NotFoundError
-from leadline.server.jobs.job import EpochCompleted, Model
+from leadline.server.jobs.job import EpochCompleted, Job, Model
 from leadline.server.jobs.queries import JobQueries, VariantFilter
 from leadline.server.threads import Threads
 
@@ -100,6 +100,20 @@ class Catalog:
                 self._known[selector] = known
         return known
 
+    async def best_of_variants(self, dataset: str) -> list[CheckpointRef]:
+        """The best checkpoint of each variant trained on a dataset, the most accurate first."""
+        best: dict[tuple[int, bool, bool], Job] = {}
+        for job in await self._threads.run(self._store.list_jobs):
+            if job.spec.dataset != dataset or not job.completed_epochs:
+                continue
+            variant = (job.spec.blocks, job.spec.batch_norm, job.spec.residual)
+            known = best.get(variant)
+            # They come from the newest on: of equals that is the one that a variant stands for.
+            if known is None or job.best_test_accuracy > known.best_test_accuracy:
+                best[variant] = job
+        ranked = sorted(best.values(), key=lambda job: -job.best_test_accuracy)
+        return [await self.resolve(ByName(job_id=job.job_id)) for job in ranked]
+
     async def _find(self, selector: Selector) -> CheckpointRef:
         model = await self._model(selector)
         wanted = selector.epoch if isinstance(selector, ByName) else None
@@ -126,10 +140,11 @@ class Catalog:
             return await self._threads.run(self._store.get_model, selector.job_id)
         best = await self._threads.run(self._store.best_of_variant, selector)
         if best is None:
+            kind = "residual blocks" if selector.residual else "blocks"
             norm = "with" if selector.batch_norm else "without"
             raise NotFoundError(
                 "variant",
-                f"of {selector.blocks} blocks {norm} batch norm on {selector.dataset}",
+                f"of {selector.blocks} {kind} {norm} batch norm on {selector.dataset}",
                 "train one with TrainJob, or see ListModels for those there are",
             )
         return best

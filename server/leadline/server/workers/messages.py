@@ -25,6 +25,7 @@ class Assignment:
         resume_from: checkpoints to go on from, the first that can be read:
             epoch and folder. None of them: it begins anew.
         device: such as "cuda:0" or "cpu".
+        test_accuracies: of the epochs that were told of, in order.
         threads: computing threads on the CPU.
         dataset_source: what `leadline.models.datasets.open_dataset` takes.
         dataset_cache: the folder of decoded datasets.
@@ -39,6 +40,7 @@ class Assignment:
     spec: TrainingSpec
     completed_epochs: int
     resume_from: tuple[tuple[int, str], ...]
+    test_accuracies: tuple[float, ...]
     device: str
     threads: int
     dataset_source: str
@@ -61,6 +63,7 @@ class Assignment:
                 **values,
                 "spec": TrainingSpec.from_dict(values["spec"]),
                 "resume_from": tuple((epoch, folder) for epoch, folder in values["resume_from"]),
+                "test_accuracies": tuple(values["test_accuracies"]),
             }
         )
 
@@ -91,7 +94,7 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """Every epoch is complete."""
+    """Every epoch is complete, or early stopping has come."""
 
 
 Message = (
@@ -111,6 +114,9 @@ _KINDS: dict[str, type[Message]] = {
 }
 _KIND_OF_MESSAGE = {message: kind for kind, message in _KINDS.items()}
 
+# Messages that hold others.
+_NESTED = (Started, EpochCompleted)
+
 
 def encode(message: Message) -> bytes:
     """The message as a line of JSON."""
@@ -121,7 +127,5 @@ def encode(message: Message) -> bytes:
 def decode(line: bytes) -> Message:
     """The message that `encode` wrote."""
     values: dict[str, Any] = json.loads(line)
-    kind = values.pop("kind")
-    if kind == "started":
-        return Started.from_dict(values)
-    return _KINDS[kind](**values)
+    kind = _KINDS[values.pop("kind")]
+    return kind.from_dict(values) if kind in _NESTED else kind(**values)

@@ -26,6 +26,7 @@ from leadline.models.checkpoints import (
     save_checkpoint,
 )
 from leadline.models.datasets import Dataset, DatasetError, find_dataset, open_dataset
+from leadline.models.early_stopping import is_exhausted
 from leadline.models.images import IMAGE_SIZE
 from leadline.models.network import Architecture, BlockNetwork, parameter_count
 from leadline.models.training import DivergedError, EpochOutcome, Phase, Trainer
@@ -108,10 +109,12 @@ def work(assignment: Assignment, channel: Channel) -> Iterator[Message]:
 
     trainer, epoch = _resume(assignment, make_trainer)
     yield _started(device, dataset, trainer)
-    folder = Path(assignment.checkpoint_folder)
-    while epoch < assignment.spec.epochs:
+    folder, spec = Path(assignment.checkpoint_folder), assignment.spec
+    accuracies = list(assignment.test_accuracies[:epoch])
+    while epoch < spec.epochs and not is_exhausted(accuracies, spec.patience):
         epoch += 1
         outcome = trainer.train_epoch(epoch)
+        accuracies.append(outcome.metrics.test_accuracy)
         info = save_checkpoint(folder, trainer, outcome)
         yield _usage(device)
         yield _completed(outcome, info.weights_sha256)
@@ -166,6 +169,8 @@ def _started(device: torch.device, dataset: Dataset, trainer: Trainer) -> Starte
             torch_version=torch.__version__,
             python_version=platform.python_version(),
         ),
+        # Of use where the job begins; what a later worker says of its start is not kept.
+        diagnosis=trainer.diagnose(),
     )
 
 
@@ -181,6 +186,7 @@ def _completed(outcome: EpochOutcome, weights_sha256: str) -> EpochCompleted:
         seconds=metrics.seconds,
         images_per_second=metrics.images_per_second,
         weights_sha256=weights_sha256,
+        diagnosis=outcome.diagnosis,
     )
 
 

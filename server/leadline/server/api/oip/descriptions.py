@@ -82,6 +82,7 @@ def _parameters(checkpoint: CheckpointRef) -> dict[str, str]:
         "dataset": spec.dataset,
         "blocks": str(spec.blocks),
         "batch_norm": json.dumps(spec.batch_norm),
+        "residual": json.dumps(spec.residual),
         "test_accuracy": str(checkpoint.epoch.test_accuracy),
     }
 

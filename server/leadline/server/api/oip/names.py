@@ -1,9 +1,10 @@
 """What models and versions are called in the Open Inference Protocol.
 
 A model is named by its job's id, by "models/{job_id}", or by its variant:
-"{dataset}-{blocks}-blocks", with "-batch-norm" behind it where it has that. A
-variant's name is stable: it means the best trained model of its kind. Ids have
-no dashes, so the names cannot be confused. A version is an epoch's number.
+"{dataset}-{blocks}-blocks", with "-batch-norm" behind it where it has that, and
+"-residual" where it has residual connections. A variant's name is stable: it
+means the best trained model of its kind. Ids have no dashes, so the names cannot
+be confused. A version is an epoch's number.
 """
 
 import functools
@@ -15,13 +16,17 @@ from leadline.server.jobs.queries import VariantFilter
 from leadline.server.serving.catalog import ByName, Catalog, CheckpointRef, Selector
 
 _JOB = re.compile(r"(?:models/)?([a-z0-9]{1,32})")
-_VARIANT = re.compile(r"([a-z0-9][a-z0-9._-]{0,63})-(0|[1-9][0-9]?)-blocks(-batch-norm)?")
+_VARIANT = re.compile(
+    r"([a-z0-9][a-z0-9._-]{0,63})-(0|[1-9][0-9]?)-blocks(-batch-norm)?(-residual)?"
+)
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
 def variant_name(spec: TrainingSpec) -> str:
     """The stable name of the best model that is trained like this one."""
-    return f"{spec.dataset}-{spec.blocks}-blocks{'-batch-norm' if spec.batch_norm else ''}"
+    norm = "-batch-norm" if spec.batch_norm else ""
+    residual = "-residual" if spec.residual else ""
+    return f"{spec.dataset}-{spec.blocks}-blocks{norm}{residual}"
 
 
 class Models:
@@ -62,13 +67,16 @@ def _model(name: str) -> Selector:
         return ByName(job_id=match[1])
     if match := _VARIANT.fullmatch(name):
         return VariantFilter(
-            dataset=match[1], blocks=int(match[2]), batch_norm=match[3] is not None
+            dataset=match[1],
+            blocks=int(match[2]),
+            batch_norm=match[3] is not None,
+            residual=match[4] is not None,
         )
     raise NotFoundError(
         "model",
         repr(shorten(name)),
         "a model is named by its job's id, or as {dataset}-{blocks}-blocks with or without "
-        "-batch-norm; RepositoryIndex lists those there are",
+        "-batch-norm and -residual; RepositoryIndex lists those there are",
     )
 
 

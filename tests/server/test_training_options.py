@@ -1,0 +1,192 @@
+"""Options beyond the notebook's protocol, from the request to the checkpoint and back."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leadline.models.datasets import open_dataset
+from leadline.models.spec import TrainingSpec
+from leadline.server.jobs.job import EpochCompleted, Started
+from leadline.server.workers.messages import Assignment, Done, Message, decode, encode
+from leadline.server.workers.worker import Channel, work
+from leadline.v1.inference_service_pb2 import (
+    DATA_TYPE_UINT8,
+    GetModelRequest,
+    ListModelsRequest,
+    PredictRequest,
+    Tensor,
+)
+from leadline.v1.job_pb2 import JOB_STATE_SUCCEEDED, EpochResult, JobEvent
+from leadline.v1.model_pb2 import Variant
+from leadline.v1.training_service_pb2 import GetJobRequest, TrainJobRequest, WatchJobRequest
+from leadline.v1.training_spec_pb2 import (
+    AUGMENTATION_FLIP_CROP,
+    INITIALIZATION_KAIMING,
+    PRECISION_BFLOAT16,
+    SCHEDULE_ONE_CYCLE,
+)
+from support.wire import Stubs, tiny_spec
+
+# So small a step changes no weight: no epoch is better than the first.
+STILL: dict[str, Any] = {"learning_rate": 1e-30, "momentum": 0.0}
+
+
+def results(events: list[JobEvent]) -> list[EpochResult]:
+    return [event.epoch for event in events if event.WhichOneof("event") == "epoch"]
+
+
+def test_a_job_of_every_option_trains_and_answers(stubs: Stubs) -> None:
+    spec = tiny_spec(
+        epochs=1,
+        residual=True,
+        nesterov=True,
+        initialization=INITIALIZATION_KAIMING,
+        schedule=SCHEDULE_ONE_CYCLE,
+        augmentation=AUGMENTATION_FLIP_CROP,
+        precision=PRECISION_BFLOAT16,
+        patience=1,
+        diagnostics=True,
+    )
+    events = list(stubs.training.TrainJob(TrainJobRequest(spec=spec), timeout=60))
+
+    assert events[-1].finished.state == JOB_STATE_SUCCEEDED
+    assert not events[-1].finished.stopped_early
+    job = stubs.training.GetJob(GetJobRequest(name=events[0].job), timeout=10)
+    expected = tiny_spec()
+    expected.CopyFrom(spec)
+    expected.MergeFrom(type(spec)(optimizer=job.spec.optimizer, weight_decay=0.0, seed=0))
+    assert job.spec == expected
+    assert results(events)[0].learning_rate < 0.05
+
+
+def test_a_diagnosis_is_told_for_the_start_and_each_epoch_and_kept(stubs: Stubs) -> None:
+    spec = tiny_spec(epochs=2, blocks=2, diagnostics=True)
+    events = list(stubs.training.TrainJob(TrainJobRequest(spec=spec), timeout=60))
+
+    told = [events[1].started.diagnosis, *(result.diagnosis for result in results(events))]
+    for diagnosis in told:
+        assert [block.block for block in diagnosis] == [0, 1, 2]
+        assert all(block.activation_std > 0 for block in diagnosis)
+        assert all(block.gradient_norm > 0 for block in diagnosis)
+    assert len({block.gradient_norm for diagnosis in told for block in diagnosis}) == 9
+    again = stubs.training.WatchJob(WatchJobRequest(name=events[0].job), timeout=10)
+    assert list(again) == events
+
+
+def test_nothing_is_diagnosed_unless_it_is_asked_for(trained: list[JobEvent]) -> None:
+    assert not trained[1].started.diagnosis
+    assert not any(result.diagnosis for result in results(trained))
+
+
+def test_a_job_that_becomes_no_better_succeeds_early_and_says_so(stubs: Stubs) -> None:
+    spec = tiny_spec(epochs=50, patience=2, **STILL)
+    events = list(stubs.training.TrainJob(TrainJobRequest(spec=spec), timeout=60))
+
+    finished = events[-1].finished
+    assert [result.epoch for result in results(events)] == [1, 2, 3]
+    assert finished.state == JOB_STATE_SUCCEEDED
+    assert finished.stopped_early
+    assert (finished.completed_epochs, finished.best_epoch) == (3, 1)
+
+
+def test_a_job_of_all_its_epochs_did_not_stop_early(trained: list[JobEvent]) -> None:
+    assert not trained[-1].finished.stopped_early
+
+
+def test_a_variant_with_residuals_is_never_taken_for_one_without(stubs: Stubs, noise: Any) -> None:
+    names = {}
+    for residual in (False, True):
+        spec = tiny_spec(epochs=1, blocks=3, batch_norm=False, residual=residual)
+        events = list(stubs.training.TrainJob(TrainJobRequest(spec=spec), timeout=60))
+        names[residual] = events[-1].finished.model
+
+    for residual, name in names.items():
+        variant = Variant(dataset="tiny", blocks=3, residual=residual)
+        pixels = Tensor(shape=noise.shape, data_type=DATA_TYPE_UINT8, data=noise.tobytes())
+        request = PredictRequest(variant=variant, tensor=pixels)
+        assert stubs.inference.Predict(request, timeout=30).model.startswith(name)
+        model = stubs.inference.GetModel(GetModelRequest(name=name), timeout=10)
+        assert model.variant == variant
+        listing = ListModelsRequest(dataset="tiny", blocks=3, residual=residual)
+        listed = stubs.inference.ListModels(listing, timeout=10).models
+        assert [one.name for one in listed] == [name]
+
+
+@pytest.fixture
+def assignment(tiny_dataset: Path, tmp_path: Path) -> Assignment:
+    """A job that stops early: its second epoch is no better than its first."""
+    cache = tmp_path / "datasets"
+    return Assignment(
+        job_id="job",
+        attempt=1,
+        spec=TrainingSpec(
+            dataset="tiny", blocks=0, epochs=9, batch_size=200, patience=2, learning_rate=1e-30
+        ),
+        completed_epochs=0,
+        resume_from=(),
+        test_accuracies=(),
+        device="cpu",
+        threads=1,
+        dataset_source=str(tiny_dataset),
+        dataset_cache=str(cache),
+        dataset_fingerprint=open_dataset(str(tiny_dataset), cache).fingerprint,
+        checkpoint_folder=str(tmp_path / "attempt-1"),
+        max_image_pixels=1 << 24,
+    )
+
+
+def epochs_of(messages: list[Message]) -> list[int]:
+    """The epochs that a worker told of, having come to its end."""
+    assert isinstance(messages[-1], Done)
+    return [message.epoch for message in messages if isinstance(message, EpochCompleted)]
+
+
+@pytest.mark.parametrize("completed", [0, 1, 2, 3])
+def test_patience_goes_on_where_an_interrupted_job_had_come_to(
+    assignment: Assignment, tmp_path: Path, completed: int
+) -> None:
+    first = list(work(assignment, Channel(io.BytesIO())))
+    assert epochs_of(first) == [1, 2, 3]
+    told = [message for message in first if isinstance(message, EpochCompleted)]
+
+    resumed = replace(
+        assignment,
+        attempt=2,
+        completed_epochs=completed,
+        resume_from=((completed, assignment.checkpoint_folder),) if completed else (),
+        test_accuracies=tuple(message.test_accuracy for message in told[:completed]),
+        checkpoint_folder=str(tmp_path / "attempt-2"),
+    )
+
+    resumed = Assignment.from_line(resumed.to_line())
+    assert epochs_of(list(work(resumed, Channel(io.BytesIO())))) == list(range(completed + 1, 4))
+
+
+def test_epochs_of_a_damaged_checkpoint_do_not_count_twice(
+    assignment: Assignment, tmp_path: Path
+) -> None:
+    told = [
+        message
+        for message in work(assignment, Channel(io.BytesIO()))
+        if isinstance(message, EpochCompleted)
+    ]
+    back = replace(
+        assignment,
+        completed_epochs=3,
+        resume_from=((3, str(tmp_path / "gone")), (1, assignment.checkpoint_folder)),
+        test_accuracies=tuple(message.test_accuracy for message in told),
+        checkpoint_folder=str(tmp_path / "attempt-2"),
+    )
+
+    assert epochs_of(list(work(back, Channel(io.BytesIO())))) == [2, 3]
+
+
+def test_a_diagnosis_survives_the_pipe_between_processes(assignment: Assignment) -> None:
+    asked = replace(assignment, spec=replace(assignment.spec, diagnostics=True))
+    for message in work(asked, Channel(io.BytesIO())):
+        assert decode(encode(message)) == message
+        if isinstance(message, Started | EpochCompleted):
+            assert [block.block for block in message.diagnosis] == [0]

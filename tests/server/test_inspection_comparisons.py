@@ -1,0 +1,382 @@
+"""Confusion matrices, comparisons and likely label errors, over the wire."""
+
+import json
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from leadline.models._files import sha256_of
+from leadline.models.checkpoint_files import load_predictions
+from leadline.models.datasets import find_dataset
+from leadline.v1.inspection_service_pb2 import (
+    IMAGE_FORMAT_NONE,
+    OUTCOME_BROKEN,
+    OUTCOME_FIXED,
+    OUTCOME_STILL_WRONG,
+    SPLIT_TEST,
+    SPLIT_TRAIN,
+    ComparedExample,
+    CompareModelsRequest,
+    ConfusionMatrix,
+    GetConfusionMatrixRequest,
+    LikelyLabelError,
+    ListLikelyLabelErrorsRequest,
+    ListMisclassifiedRequest,
+    ModelSelector,
+    Split,
+)
+from leadline.v1.job_pb2 import JobEvent
+from leadline.v1.model_pb2 import Variant
+from leadline.v1.training_service_pb2 import TrainJobRequest
+from support.servers import CLASSES, LiveServer, ServerFactory
+from support.wire import Stubs, connect, reason, tiny_spec, violations
+
+
+@pytest.fixture(scope="module")
+def other(stubs: Stubs) -> str:
+    """The name of a model of another variant on the same images."""
+    spec = tiny_spec(blocks=2, seed=1)
+    events = list(stubs.training.TrainJob(TrainJobRequest(spec=spec), timeout=60))
+    return events[-1].finished.model
+
+
+def selector(name: str) -> ModelSelector:
+    return ModelSelector(model=name)
+
+
+def refused(call: Any, request: Any) -> grpc.RpcError:
+    with pytest.raises(grpc.RpcError) as caught:
+        call(request, timeout=10)
+    return caught.value
+
+
+# Confusion matrices
+
+
+@pytest.mark.parametrize("split", [SPLIT_TEST, SPLIT_TRAIN])
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_the_matrix_counts_what_is_listed_and_reported_in_every_epoch(
+    stubs: Stubs, trained: list[JobEvent], split: Split.ValueType, epoch: int
+) -> None:
+    result = trained[epoch + 1].epoch
+    matrix = stubs.inspection.GetConfusionMatrix(
+        GetConfusionMatrixRequest(model=result.model, split=split), timeout=10
+    )
+    listing = stubs.inspection.ListMisclassified(
+        ListMisclassifiedRequest(
+            model=result.model,
+            split=split,
+            include_correct=True,
+            page_size=1000,
+            image_format=IMAGE_FORMAT_NONE,
+        ),
+        timeout=10,
+    )
+
+    counts = np.zeros((10, 10), dtype=int)
+    for example in listing.examples:
+        counts[example.true_class_index, example.predicted_class_index] += 1
+    assert [list(row.counts) for row in matrix.rows] == counts.tolist()
+    reported = result.train_accuracy if split == SPLIT_TRAIN else result.test_accuracy
+    assert matrix.accuracy == reported == counts.trace() / counts.sum()
+    assert (matrix.model, matrix.split) == (result.model, split)
+    assert matrix.images == counts.sum() == sum(one.images for one in matrix.calibration.bins)
+
+
+def test_the_metrics_of_a_class_are_those_of_its_row_and_column(
+    stubs: Stubs, trained: list[JobEvent]
+) -> None:
+    matrix: ConfusionMatrix = stubs.inspection.GetConfusionMatrix(
+        GetConfusionMatrixRequest(model=trained[2].epoch.model), timeout=10
+    )
+
+    counts = np.array([row.counts for row in matrix.rows])
+    assert [one.class_name for one in matrix.classes] == list(CLASSES)
+    for index, one in enumerate(matrix.classes):
+        right, predicted = counts[index, index], counts[:, index].sum()
+        assert (one.support, one.predicted) == (20, predicted)
+        assert one.recall == right / 20
+        assert one.HasField("precision") == (predicted > 0)
+        if predicted:
+            assert one.precision == right / predicted
+        assert one.f1 == pytest.approx(2 * right / (20 + predicted))
+    assert len(matrix.calibration.bins) == 15
+    assert 0 <= matrix.calibration.expected_calibration_error <= 1
+
+
+def test_the_matrix_of_a_variant_is_that_of_its_best(stubs: Stubs, trained: list[JobEvent]) -> None:
+    variant = Variant(dataset="tiny", blocks=1, batch_norm=True)
+    matrix = stubs.inspection.GetConfusionMatrix(
+        GetConfusionMatrixRequest(variant=variant), timeout=10
+    )
+    assert matrix.accuracy >= trained[-1].finished.best_test_accuracy
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (GetConfusionMatrixRequest(), "selector"),
+        (GetConfusionMatrixRequest(model="models/UPPER"), "model"),
+        (GetConfusionMatrixRequest(model="models/a", split=9), "split"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_wrong_request_for_a_matrix_is_refused(
+    stubs: Stubs, request_: GetConfusionMatrixRequest, field: str
+) -> None:
+    assert list(violations(refused(stubs.inspection.GetConfusionMatrix, request_))) == [field]
+
+
+def test_a_matrix_of_an_epoch_that_is_not_there_is_not_found(
+    stubs: Stubs, trained: list[JobEvent]
+) -> None:
+    request = GetConfusionMatrixRequest(model=f"{trained[-1].finished.model}/epochs/99")
+    error = refused(stubs.inspection.GetConfusionMatrix, request)
+    assert error.code() is grpc.StatusCode.NOT_FOUND
+
+
+# Comparisons
+
+
+def predicted_by(live_server: LiveServer, name: str) -> np.ndarray:
+    _, job_id, _, epoch = name.split("/")
+    (folder,) = (live_server.data_dir / "models" / job_id).iterdir()
+    return load_predictions(folder, int(epoch)).predicted
+
+
+def test_a_comparison_counts_every_image_once(
+    stubs: Stubs, live_server: LiveServer, trained: list[JobEvent], other: str
+) -> None:
+    first = trained[2].epoch.model
+    found = stubs.inspection.CompareModels(
+        CompareModelsRequest(baseline=selector(first), candidate=selector(other)), timeout=10
+    )
+
+    fingerprint = trained[1].started.dataset_fingerprint
+    labels = find_dataset(fingerprint, live_server.data_dir / "datasets").test.labels
+    before = predicted_by(live_server, found.baseline) == labels
+    after = predicted_by(live_server, found.candidate) == labels
+    assert (found.both_right, found.fixed) == ((before & after).sum(), (~before & after).sum())
+    assert (found.broken, found.still_wrong) == ((before & ~after).sum(), (~before & ~after).sum())
+    assert found.baseline_accuracy == trained[2].epoch.test_accuracy == before.mean()
+    assert found.candidate_accuracy == after.mean()
+    assert found.images == 200
+    assert found.mcnemar.discordant == found.fixed + found.broken
+    assert found.mcnemar.exact == (found.mcnemar.discordant < 25)
+    assert found.mcnemar.HasField("statistic") != found.mcnemar.exact
+
+
+def test_the_examples_of_a_comparison_come_by_outcome_page_by_page(
+    stubs: Stubs, trained: list[JobEvent], other: str
+) -> None:
+    request = CompareModelsRequest(
+        baseline=selector(trained[2].epoch.model), candidate=selector(other), page_size=7
+    )
+    examples: list[ComparedExample] = []
+    while True:
+        page = stubs.inspection.CompareModels(request, timeout=10)
+        examples += page.examples
+        request.page_token = page.next_page_token
+        if not request.page_token:
+            break
+
+    assert len(examples) == page.total_size == page.fixed + page.broken + page.still_wrong
+    keys = []
+    for one in examples:
+        is_fixed = one.candidate.class_index == one.true_class_index
+        is_broken = one.baseline.class_index == one.true_class_index
+        wanted = {(True, False): OUTCOME_FIXED, (False, True): OUTCOME_BROKEN}
+        assert one.outcome == wanted.get((is_fixed, is_broken), OUTCOME_STILL_WRONG)
+        mistaken = one.baseline if is_fixed else one.candidate
+        keys.append((one.outcome, -mistaken.probability, one.index))
+        assert one.name.endswith(f"/test/{one.index}")
+        assert one.png
+    assert keys == sorted(keys)
+
+
+def test_the_examples_of_an_outcome_and_a_class_are_shown_alone(
+    stubs: Stubs, trained: list[JobEvent], other: str
+) -> None:
+    request = CompareModelsRequest(
+        baseline=selector(trained[2].epoch.model), candidate=selector(other), page_size=1000
+    )
+    whole = stubs.inspection.CompareModels(request, timeout=10)
+    request.outcome, request.true_class = OUTCOME_FIXED, "bee"
+    some = stubs.inspection.CompareModels(request, timeout=10)
+
+    assert list(some.examples) == [
+        one
+        for one in whole.examples
+        if one.outcome == OUTCOME_FIXED and one.true_class_name == "bee"
+    ]
+    assert (some.fixed, some.broken) == (whole.fixed, whole.broken)
+
+
+def test_a_model_is_no_better_than_itself(stubs: Stubs, trained: list[JobEvent]) -> None:
+    same = selector(trained[2].epoch.model)
+    found = stubs.inspection.CompareModels(
+        CompareModelsRequest(baseline=same, candidate=same), timeout=10
+    )
+    assert (found.fixed, found.broken, found.mcnemar.p_value) == (0, 0, 1)
+
+
+def test_models_of_other_images_are_not_compared(
+    stubs: Stubs, trained: list[JobEvent], synthetic: str
+) -> None:
+    request = CompareModelsRequest(
+        baseline=selector(trained[-1].finished.model), candidate=selector(synthetic)
+    )
+    assert list(violations(refused(stubs.inspection.CompareModels, request))) == ["candidate"]
+
+
+@pytest.fixture(scope="module")
+def synthetic(stubs: Stubs) -> str:
+    """The name of a model of another dataset."""
+    spec = tiny_spec(dataset="synthetic", blocks=0, epochs=1, batch_size=500)
+    events = list(stubs.training.TrainJob(TrainJobRequest(spec=spec), timeout=100))
+    return events[-1].finished.model
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"baseline": None}, "baseline.selector"),
+        ({"candidate": ModelSelector()}, "candidate.selector"),
+        ({"candidate": ModelSelector(model="nobody")}, "candidate.model"),
+        ({"baseline": ModelSelector(variant=Variant(blocks=1))}, "baseline.variant.dataset"),
+        ({"split": 9}, "split"),
+        ({"outcome": 9}, "outcome"),
+        ({"image_format": 9}, "image_format"),
+        ({"true_class": "cat"}, "true_class"),
+        ({"page_size": -1}, "page_size"),
+        ({"page_token": "never"}, "page_token"),
+    ],
+)
+def test_a_wrong_request_for_a_comparison_is_refused(
+    stubs: Stubs, trained: list[JobEvent], changes: dict[str, Any], field: str
+) -> None:
+    same = selector(trained[-1].finished.model)
+    request = CompareModelsRequest(**{"baseline": same, "candidate": same, **changes})
+    assert list(violations(refused(stubs.inspection.CompareModels, request))) == [field]
+
+
+# Likely label errors
+
+
+def suspects(stubs: Stubs, **fields: Any) -> list[LikelyLabelError]:
+    request = ListLikelyLabelErrorsRequest(**fields)
+    found: list[LikelyLabelError] = []
+    while True:
+        page = stubs.inspection.ListLikelyLabelErrors(request, timeout=10)
+        found += page.examples
+        request.page_token = page.next_page_token
+        if not request.page_token:
+            assert page.total_size == len(found)
+            return found
+
+
+def test_a_label_that_models_contradict_is_found(stubs: Stubs, live_server: LiveServer) -> None:
+    """Of two models the kept predictions of one image are made to contradict its label."""
+    models = []
+    for seed in (1, 2):
+        spec = tiny_spec(epochs=1, seed=seed)
+        events = list(stubs.training.TrainJob(TrainJobRequest(spec=spec), timeout=60))
+        models.append(f"{events[-1].finished.model}/epochs/1")
+        doubt(live_server, models[-1], index=25, predicted=7)  # a bee, taken for a hen
+
+    found = suspects(stubs, models=models, page_size=3)
+
+    first = found[0]
+    assert (first.index, first.true_class_name, first.suggested_class_name) == (25, "bee", "hen")
+    assert first.contradicting_models == 2
+    assert first.margin == pytest.approx(0.999)
+    assert first.name.endswith("/test/25")
+    assert first.png
+    assert suspects(stubs, models=models, true_class="bee")[0] == first
+    assert first not in suspects(stubs, models=models, true_class="ant")
+    assert len(suspects(stubs, models=models, min_models=1)) > len(found)
+
+
+def doubt(live_server: LiveServer, name: str, *, index: int, predicted: int) -> None:
+    _, job_id, _, epoch = name.split("/")
+    (folder,) = (live_server.data_dir / "models" / job_id).iterdir()
+    path = folder / f"epoch-{int(epoch):05}.predictions.safetensors"
+    tensors = safetensors.numpy.load_file(path)
+    tensors["predicted"][index] = predicted
+    tensors["probability"][index] = 1.0
+    tensors["true_probability"][index] = 0.001
+    data = safetensors.numpy.save(tensors)
+    path.write_bytes(data)
+    description = folder / f"epoch-{int(epoch):05}.json"
+    values = json.loads(description.read_text())
+    values["files"]["predictions"].update(sha256=sha256_of(data), size=len(data))
+    description.write_text(json.dumps(values))
+
+
+def test_the_best_of_each_good_variant_of_a_dataset_is_asked(
+    server_factory: ServerFactory,
+) -> None:
+    stubs = connect(server_factory().target)
+    models = {}
+    # Without blocks there is nothing for a batch norm to follow: the first two are equally good.
+    for blocks, batch_norm, rate in ((0, False, 0.05), (0, True, 0.05), (1, False, 1e-6)):
+        spec = tiny_spec(blocks=blocks, batch_norm=batch_norm, learning_rate=rate)
+        events = list(stubs.training.TrainJob(TrainJobRequest(spec=spec), timeout=60))
+        finished = events[-1].finished
+        models[blocks, batch_norm] = f"{finished.model}/epochs/{finished.best_epoch}"
+        accuracies = [event.epoch.test_accuracy for event in events if event.HasField("epoch")]
+        assert (max(accuracies) < 0.2) == (rate < 0.01)
+
+    page = stubs.inspection.ListLikelyLabelErrors(
+        ListLikelyLabelErrorsRequest(dataset="tiny"), timeout=10
+    )
+
+    assert set(page.models) == {models[0, False], models[0, True]}
+    assert page.min_models == 2
+    assert all(one.contradicting_models == 2 for one in page.examples)
+    assert page.total_size > 0
+    stubs.channel.close()
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"models": []}, "models"),
+        ({"models": ["A"], "dataset": "tiny"}, "models"),
+        ({"models": ["models/a"]}, "models"),
+        ({"models": ["models/a"] * 21}, "models"),
+        ({"models": ["models/a", "b"]}, "models[1]"),
+        ({"min_models": 0}, "min_models"),
+        ({"min_models": 1_000_000}, "min_models"),
+        ({"split": 9}, "split"),
+        ({"true_class": "cat"}, "true_class"),
+        ({"image_format": 9}, "image_format"),
+        ({"page_size": -1}, "page_size"),
+        ({"page_token": "never"}, "page_token"),
+    ],
+)
+def test_a_wrong_request_for_label_errors_is_refused(
+    stubs: Stubs, trained: list[JobEvent], other: str, fields: dict[str, Any], field: str
+) -> None:
+    models = [] if "dataset" in fields else [trained[-1].finished.model, other]
+    request = ListLikelyLabelErrorsRequest(**{"models": models, **fields})
+    assert list(violations(refused(stubs.inspection.ListLikelyLabelErrors, request))) == [field]
+
+
+def test_a_model_is_asked_once_and_about_its_own_images(
+    stubs: Stubs, trained: list[JobEvent], synthetic: str
+) -> None:
+    model = trained[-1].finished.model
+    for second in (model, synthetic):
+        request = ListLikelyLabelErrorsRequest(models=[model, second])
+        error = refused(stubs.inspection.ListLikelyLabelErrors, request)
+        assert list(violations(error)) == ["models[1]"]
+
+
+def test_a_dataset_without_enough_variants_says_so(stubs: Stubs) -> None:
+    request = ListLikelyLabelErrorsRequest(dataset="nowhere")
+    error = refused(stubs.inspection.ListLikelyLabelErrors, request)
+    assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert reason(error) == "TOO_FEW_MODELS"

@@ -50,7 +50,10 @@ def test_train_sends_what_is_given_and_nothing_else(busy_leadline: Leadline) -> 
     outcome = busy_leadline(
         *("train", "--dataset", "tiny", "--blocks", "3", "--batch-norm", "--epochs", "4"),
         *("--batch-size", "5", "--learning-rate", "0.5", "--optimizer", "adamw"),
-        *("--weight-decay", "0.25", "--seed", "6", "--detach", "--json"),
+        *("--weight-decay", "0.25", "--seed", "6", "--residual", "--patience", "7"),
+        *("--initialization", "kaiming", "--schedule", "one_cycle", "--no-nesterov"),
+        *("--augmentation", "flip_crop", "--precision", "bfloat16", "--diagnostics"),
+        *("--detach", "--json"),
     )
     (job,) = outcome.messages
     assert job["spec"] == {
@@ -64,8 +67,44 @@ def test_train_sends_what_is_given_and_nothing_else(busy_leadline: Leadline) -> 
         "momentum": 0.0,
         "weight_decay": 0.25,
         "seed": 6,
+        "residual": True,
+        "initialization": "INITIALIZATION_KAIMING",
+        "schedule": "SCHEDULE_ONE_CYCLE",
+        "nesterov": False,
+        "augmentation": "AUGMENTATION_FLIP_CROP",
+        "patience": 7,
+        "precision": "PRECISION_BFLOAT16",
+        "diagnostics": True,
     }
     assert job["state"] == "JOB_STATE_QUEUED"
+
+
+def test_a_diagnosis_is_shown_block_by_block(leadline: Leadline, client: Client) -> None:
+    job = client.train(dataset="tiny", blocks=2, epochs=1, batch_size=200, diagnostics=True, seed=8)
+    (epoch,) = list(job.epochs())
+
+    outcome = leadline("jobs", job.name, "--diagnosis")
+
+    spread, gradients = outcome.out.split("the gradient")
+    for text in (spread, gradients):
+        heading = next(line for line in text.splitlines() if "epoch" in line)
+        assert heading.split() == ["epoch", "head", "block", "1", "block", "2"]
+    rows = [line.split() for line in outcome.out.splitlines() if line.strip()[:1] in {"0", "1"}]
+    assert [row[0] for row in rows] == ["0", "1", "0", "1"]
+    assert rows[1][1:] == [f"{block.activation_std:.2e}" for block in epoch.diagnosis]
+    assert rows[3][1:] == [f"{block.gradient_norm:.2e}" for block in epoch.diagnosis]
+    events = leadline("jobs", job.name, "--diagnosis", "--json").messages
+    assert [
+        len(event[kind]["diagnosis"])
+        for event, kind in zip(events, ("started", "epoch"), strict=True)
+    ] == [3, 3]
+
+
+def test_a_job_without_a_diagnosis_says_how_to_get_one(leadline: Leadline, model: Model) -> None:
+    outcome = leadline("jobs", model.job, "--diagnosis")
+    assert outcome.out == ""
+    assert "--diagnostics" in outcome.err
+    assert leadline("jobs", "--diagnosis").code == ExitCode.USAGE
 
 
 def test_a_detached_train_prints_the_name_and_nothing_else(busy_leadline: Leadline) -> None:
@@ -273,6 +312,39 @@ def test_what_is_wrong_with_a_listing_is_told_by_flag(
     assert f"\n  {arguments[0]}: " in outcome.err
 
 
+# confusion, compare, mislabeled
+
+
+def test_a_confusion_matrix_is_shown(leadline: Leadline, model: Model) -> None:
+    outcome = leadline("confusion", "--model", model.name)
+    assert f"{model.best_test_accuracy * 100:.2f} % of 200 test images right" in outcome.out
+    assert "calibration error" in outcome.out
+    rows = [line.split() for line in outcome.out.splitlines() if line.startswith(" bee")]
+    assert (len(rows[0]), rows[1][:2]) == (11, ["bee", "20"])
+    (message,) = leadline("confusion", "--model", model.name, "--split", "train", "--json").messages
+    assert message["images"] == 400
+    assert len(message["calibration"]["bins"]) == 15
+
+
+def test_two_epochs_are_compared(leadline: Leadline, model: Model) -> None:
+    pair = (model.epochs[0].name, model.epochs[-1].name)
+    (message,) = leadline("compare", *pair, "--outcome", "fixed", "--json").messages
+    outcome = leadline("compare", *pair, "--limit", "7")
+    assert f"{message['fixed']} fixed, {message['broken']} broken, " in outcome.out
+    assert sum(" fixed " in line for line in outcome.out.splitlines()) == min(7, message["fixed"])
+    assert {one["outcome"] for one in message["examples"]} == {"OUTCOME_FIXED"}
+
+
+def test_labels_that_models_contradict_are_shown(leadline: Leadline, model: Model) -> None:
+    epochs = [epoch.name for epoch in model.epochs]
+    outcome = leadline("mislabeled", *epochs, "--min-models", "1", "--limit", "3")
+    assert "of test images contradicted by at least 1 of " in outcome.out
+    assert sum(line.strip()[:1].isdigit() for line in outcome.out.splitlines()) == 4
+    refused = leadline("mislabeled", *epochs, "--min-models", "9")
+    assert "\n  --min-models: " in refused.err
+    assert leadline("mislabeled").code == ExitCode.USAGE
+
+
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_curves_are_drawn(leadline: Leadline, model: Model, tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"curves.{suffix}"
@@ -313,6 +385,9 @@ def test_a_server_that_serves_is_healthy(leadline: Leadline) -> None:
         ("models", ("nobody",)),
         ("watch", ("nobody",)),
         ("misclassified", ("--model", "nobody")),
+        ("confusion", ("--model", "nobody")),
+        ("compare", ("nobody", "noone")),
+        ("mislabeled", ("nobody", "noone")),
         ("plot", ("curves", "nobody", "--out", "never.png")),
     ],
 )

@@ -227,6 +227,45 @@ def test_wrong_images_are_filtered_and_ordered(client: Client, model: Model) -> 
     ]
 
 
+def test_a_confusion_matrix_counts_the_wrong_ones(client: Client, model: Model) -> None:
+    for split in ("test", "train"):
+        matrix = client.confusion_matrix(model=model.epochs[0], split=split)
+        page = client.list_misclassified(model=model.epochs[0], split=split, page_size=1)
+        assert matrix.accuracy == page.split_accuracy
+        right = sum(row.counts[index] for index, row in enumerate(matrix.rows))
+        assert matrix.images - right == page.total_size
+    assert client.confusion_matrix(dataset="tiny", blocks=1, batch_norm=True).images == 200
+
+
+def test_two_epochs_are_compared_over_all_pages(client: Client, model: Model) -> None:
+    first, last = model.epochs[0], model.epochs[-1]
+    page = client.compare_models(first, last.name, page_size=5)
+    examples = list(client.compared_examples(first, last, page_size=5))
+    assert list(page.examples) == examples[:5]
+    assert len(examples) == page.total_size == page.fixed + page.broken + page.still_wrong
+    broken = list(client.compared_examples(first, last, outcome="broken", image_format="raw"))
+    assert len(broken) == page.broken
+    assert all(len(one.pixels) == 32 * 32 * 3 for one in broken)
+    variant = Variant(dataset="tiny", blocks=1, batch_norm=True)
+    assert client.compare_models(variant, last).candidate == last.name
+    following = client.compare_models(first, last, page_size=5, page_token=page.next_page_token)
+    assert list(following.examples) == examples[5:10]
+    assert client.predict(examples[:2], model=last).class_names == [
+        one.candidate.class_name for one in examples[:2]
+    ]
+
+
+def test_labels_that_epochs_contradict_are_listed(client: Client, model: Model) -> None:
+    page = client.list_likely_label_errors(models=model.epochs, min_models=1, page_size=4)
+    found = list(client.likely_label_errors(models=model.epochs, min_models=1, page_size=4))
+    assert list(page.models) == [epoch.name for epoch in model.epochs]
+    assert list(page.examples) == found[:4]
+    assert len(found) == page.total_size > 4
+    for ask in ({}, {"models": model.epochs, "dataset": "tiny"}, {"models": [model]}):
+        with pytest.raises(InvalidArgumentError, match="models"):
+            client.list_likely_label_errors(**ask)
+
+
 def test_examples_are_predicted_by_name(client: Client, model: Model) -> None:
     examples = list(client.misclassified(model=model.epochs[0].name, image_format="none"))
     predictions = client.predict(examples, model=model.epochs[0])

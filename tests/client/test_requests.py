@@ -1,13 +1,19 @@
 """Keyword arguments become requests."""
 
+from typing import Any
+
 import pytest
 
 from leadline.client import (
+    Augmentation,
     ExampleOrder,
     Grouping,
+    Initialization,
     InvalidArgumentError,
     JobState,
     Optimizer,
+    Precision,
+    Schedule,
     Split,
     TrainingSpec,
     Variant,
@@ -18,7 +24,6 @@ from leadline.client._requests import (
     build,
     duration,
     job_states,
-    optimizer_value,
     select,
     training_spec,
 )
@@ -28,7 +33,7 @@ from leadline.v1.training_service_pb2 import ListJobsRequest
 
 
 def test_only_what_is_given_is_set() -> None:
-    spec = training_spec(None, optimizer=None, dataset="tiny", blocks=0, batch_norm=None)
+    spec = training_spec(None, schedule=None, dataset="tiny", blocks=0, batch_norm=None)
     assert spec == TrainingSpec(dataset="tiny", blocks=0)
     assert spec.HasField("blocks")
     assert not spec.HasField("batch_norm")
@@ -46,20 +51,32 @@ def test_keywords_go_over_a_copy_of_the_spec() -> None:
 )
 def test_a_value_that_fits_no_field_is_named(field: str, value: object) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
-        training_spec(None, optimizer=None, **{field: value})
+        training_spec(None, **{field: value})
     assert [violation.field for violation in caught.value.violations] == [f"spec.{field}"]
 
 
 @pytest.mark.parametrize("name", ["adam", "ADAM", "OPTIMIZER_ADAM", Optimizer.OPTIMIZER_ADAM])
 def test_an_enum_is_taken_by_value_or_name(name: Optimizer.ValueType | str) -> None:
-    assert optimizer_value(name) == Optimizer.OPTIMIZER_ADAM
+    assert training_spec(None, optimizer=name).optimizer == Optimizer.OPTIMIZER_ADAM
+
+
+@pytest.mark.parametrize("enum", [Initialization, Schedule, Augmentation, Precision])
+def test_every_enum_of_a_spec_is_taken_by_each_of_its_names(enum: Any) -> None:
+    field = enum.DESCRIPTOR.name.lower()
+    for name, number in enum.items():
+        if number:
+            short = name.removeprefix(f"{field.upper()}_").lower()
+            assert getattr(training_spec(None, **{field: short}), field) == number
+    with pytest.raises(InvalidArgumentError, match="none of") as caught:
+        training_spec(None, **{field: "quick"})
+    assert [violation.field for violation in caught.value.violations] == [f"spec.{field}"]
 
 
 def test_an_enum_by_a_name_that_is_none_lists_those_there_are() -> None:
     with pytest.raises(InvalidArgumentError, match="none of sgd, adam, adamw"):
-        optimizer_value("lion")
+        training_spec(None, optimizer="lion")
     with pytest.raises(InvalidArgumentError):
-        optimizer_value("unspecified")
+        training_spec(None, optimizer="unspecified")
 
 
 def test_states_by_name() -> None:
@@ -96,6 +113,8 @@ def test_a_variant_is_selected_whole_or_by_its_parts() -> None:
     variant = Variant(dataset="tiny", blocks=2, batch_norm=False)
     assert selected(variant=variant).variant == variant
     assert selected(dataset="tiny", blocks=2).variant == variant
+    residual = Variant(dataset="tiny", blocks=2, residual=True)
+    assert selected(dataset="tiny", blocks=2, residual=True).variant == residual
 
 
 @pytest.mark.parametrize(
@@ -108,6 +127,7 @@ def test_a_variant_is_selected_whole_or_by_its_parts() -> None:
         {"dataset": "tiny"},
         {"blocks": 2},
         {"batch_norm": True},
+        {"residual": True},
     ],
 )
 def test_anything_but_one_model_or_variant_is_refused(arguments: dict[str, object]) -> None:
@@ -116,8 +136,8 @@ def test_anything_but_one_model_or_variant_is_refused(arguments: dict[str, objec
 
 
 def selected(**arguments: object) -> PredictRequest:
-    whole = {"model": None, "variant": None, "dataset": None, "blocks": None, "batch_norm": None}
-    return select(PredictRequest(), **{**whole, **arguments})  # type: ignore[arg-type]
+    names = ("model", "variant", "dataset", "blocks", "batch_norm", "residual")
+    return select(PredictRequest(), **{**dict.fromkeys(names), **arguments})  # type: ignore[arg-type]
 
 
 def test_a_list_fills_a_repeated_field() -> None:

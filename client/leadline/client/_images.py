@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias, runtime_ch
 
 from leadline.client._channel import MAX_MESSAGE_BYTES
 from leadline.client._errors import InvalidArgumentError, invalid
-from leadline.v1.inspection_service_pb2 import Example
+from leadline.v1.inspection_service_pb2 import ComparedExample, Example, LikelyLabelError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,8 +43,18 @@ class SupportsSave(Protocol):
     def save(self, fp: Any, format: str | None = None) -> None: ...  # noqa: A002 - Pillow's name
 
 
+NamedExample: TypeAlias = Example | ComparedExample | LikelyLabelError
+"""An image of a dataset, as the inspection calls give it."""
+
 Image: TypeAlias = (
-    str | os.PathLike[str] | bytes | bytearray | memoryview | SupportsArray | SupportsSave | Example
+    str
+    | os.PathLike[str]
+    | bytes
+    | bytearray
+    | memoryview
+    | SupportsArray
+    | SupportsSave
+    | NamedExample
 )
 Images: TypeAlias = Image | Iterable[Image]
 
@@ -106,7 +116,7 @@ def listed(images: Images) -> Iterable[Image]:
     Raises:
         InvalidArgumentError: they can be no images.
     """
-    if isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | Example):
+    if isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | NamedExample):
         return [images]
     if isinstance(images, SupportsArray | SupportsSave):
         return [images]
@@ -128,7 +138,7 @@ def source(image: object, index: int) -> Source:
         OSError: it is a file that is not there, or is none.
     """
     field = f"images[{index}]"
-    if isinstance(image, Example):
+    if isinstance(image, NamedExample):
         return _single(_named(image.name, index))
     if isinstance(image, str) and _EXAMPLE_NAME.fullmatch(image):
         return _single(_named(image, index))

@@ -1,13 +1,20 @@
 """Requests of the inspection calls, from the keyword arguments of the client's methods."""
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias, TypedDict, Unpack
 
+from leadline.client._names import model_name
 from leadline.client._requests import ModelLike, build, enum_value, select
 from leadline.v1.inspection_service_pb2 import (
+    CompareModelsRequest,
     ExampleOrder,
+    GetConfusionMatrixRequest,
     Grouping,
     ImageFormat,
+    ListLikelyLabelErrorsRequest,
     ListMisclassifiedRequest,
+    ModelSelector,
+    Outcome,
     Split,
 )
 from leadline.v1.model_pb2 import Variant
@@ -24,22 +31,35 @@ ExampleOrderLike: TypeAlias = ExampleOrder.ValueType | str
 ImageFormatLike: TypeAlias = ImageFormat.ValueType | str
 """A value of `ImageFormat`, or its name likewise: "raw"."""
 
+OutcomeLike: TypeAlias = Outcome.ValueType | str
+"""A value of `Outcome`, or its name likewise: "still_wrong"."""
+
+ModelOrVariant: TypeAlias = ModelLike | Variant
+"""A model or one of its epochs, or its name; or a variant, which means its best model."""
+
 _ENUMS = {
     "split": ("SPLIT_", Split),
     "grouping": ("GROUPING_", Grouping),
     "order": ("EXAMPLE_ORDER_", ExampleOrder),
     "image_format": ("IMAGE_FORMAT_", ImageFormat),
+    "outcome": ("OUTCOME_", Outcome),
 }
 
 
-class Listing(TypedDict, total=False):
-    """The keyword arguments of `list_misclassified`, which documents them."""
+class Selection(TypedDict, total=False):
+    """The keyword arguments that say which model is meant."""
 
     model: ModelLike | None
     variant: Variant | None
     dataset: str | None
     blocks: int | None
     batch_norm: bool | None
+    residual: bool | None
+
+
+class Listing(Selection, total=False):
+    """The keyword arguments of `list_misclassified`, which documents them."""
+
     split: SplitLike
     true_class: str
     predicted_class: str
@@ -50,6 +70,28 @@ class Listing(TypedDict, total=False):
     seed: int | None
     per_class: int | None
     include_correct: bool
+    image_format: ImageFormatLike
+    page_size: int
+
+
+class Comparing(TypedDict, total=False):
+    """The keyword arguments of `compare_models`, which documents them."""
+
+    split: SplitLike
+    outcome: OutcomeLike
+    true_class: str
+    image_format: ImageFormatLike
+    page_size: int
+
+
+class LabelErrors(TypedDict, total=False):
+    """The keyword arguments of `list_likely_label_errors`, which documents them."""
+
+    models: Sequence[ModelLike]
+    dataset: str
+    split: SplitLike
+    min_models: int | None
+    true_class: str
     image_format: ImageFormatLike
     page_size: int
 
@@ -65,11 +107,56 @@ def listing_request(**asked: Unpack[Listing]) -> ListMisclassifiedRequest:
     return select(build(ListMisclassifiedRequest(), **fields), **selector)
 
 
+def confusion_request(
+    split: SplitLike, **selection: Unpack[Selection]
+) -> GetConfusionMatrixRequest:
+    """The request for a confusion matrix.
+
+    Raises:
+        InvalidArgumentError: not exactly one model or variant is named.
+    """
+    selector, _ = _split_off_selector(dict(selection))
+    request = build(GetConfusionMatrixRequest(), split=_number("split", split))
+    return select(request, **selector)
+
+
+def comparison_request(
+    baseline: ModelOrVariant, candidate: ModelOrVariant, **asked: Unpack[Comparing]
+) -> CompareModelsRequest:
+    """The request for a comparison.
+
+    Raises:
+        InvalidArgumentError: a value does not fit its field's type.
+    """
+    fields = {field: _number(field, value) for field, value in asked.items()}
+    return build(
+        CompareModelsRequest(baseline=_selector(baseline), candidate=_selector(candidate)), **fields
+    )
+
+
+def label_errors_request(**asked: Unpack[LabelErrors]) -> ListLikelyLabelErrorsRequest:
+    """The request for likely label errors.
+
+    Raises:
+        InvalidArgumentError: a value does not fit its field's type.
+    """
+    fields = {field: _number(field, value) for field, value in asked.items()}
+    models = [one if isinstance(one, str) else one.name for one in asked.get("models", ())]
+    fields["models"] = [model_name(name) for name in models]
+    return build(ListLikelyLabelErrorsRequest(), **fields)
+
+
+def _selector(meant: ModelOrVariant) -> ModelSelector:
+    if isinstance(meant, Variant):
+        return ModelSelector(variant=meant)
+    return ModelSelector(model=model_name(meant if isinstance(meant, str) else meant.name))
+
+
 def _split_off_selector(asked: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What answers a request, and its other fields, with numbers for names of enum values."""
     selector = {
         field: asked.pop(field, None)
-        for field in ("model", "variant", "dataset", "blocks", "batch_norm")
+        for field in ("model", "variant", "dataset", "blocks", "batch_norm", "residual")
     }
     return selector, {field: _number(field, value) for field, value in asked.items()}
 

@@ -9,13 +9,36 @@ from google.protobuf.message import Message
 from leadline.client._errors import invalid
 from leadline.client._names import model_name
 from leadline.v1.inference_service_pb2 import PredictRequest
-from leadline.v1.inspection_service_pb2 import ListMisclassifiedRequest
+from leadline.v1.inspection_service_pb2 import (
+    GetConfusionMatrixRequest,
+    ListMisclassifiedRequest,
+    ModelSelector,
+)
 from leadline.v1.job_pb2 import JobState
 from leadline.v1.model_pb2 import Model, ModelEpoch, Variant
-from leadline.v1.training_spec_pb2 import Optimizer, TrainingSpec
+from leadline.v1.training_spec_pb2 import (
+    Augmentation,
+    Initialization,
+    Optimizer,
+    Precision,
+    Schedule,
+    TrainingSpec,
+)
 
 OptimizerLike: TypeAlias = Optimizer.ValueType | str
 """A value of `Optimizer`, or its name in any case, with or without the prefix: "adamw"."""
+
+InitializationLike: TypeAlias = Initialization.ValueType | str
+"""A value of `Initialization`, or its name likewise: "kaiming"."""
+
+ScheduleLike: TypeAlias = Schedule.ValueType | str
+"""A value of `Schedule`, or its name likewise: "one_cycle"."""
+
+AugmentationLike: TypeAlias = Augmentation.ValueType | str
+"""A value of `Augmentation`, or its name likewise: "flip_crop"."""
+
+PrecisionLike: TypeAlias = Precision.ValueType | str
+"""A value of `Precision`, or its name likewise: "bfloat16"."""
 
 JobStateLike: TypeAlias = JobState.ValueType | str
 """A value of `JobState`, or its name in any case, with or without the prefix: "running"."""
@@ -24,7 +47,9 @@ ModelLike: TypeAlias = str | Model | ModelEpoch
 """A model or one of its epochs, or its name or bare ID."""
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
-Selecting = TypeVar("Selecting", PredictRequest, ListMisclassifiedRequest)
+Selecting = TypeVar(
+    "Selecting", PredictRequest, ListMisclassifiedRequest, GetConfusionMatrixRequest, ModelSelector
+)
 
 
 def build(message: AnyMessage, **fields: object) -> AnyMessage:
@@ -39,10 +64,10 @@ def build(message: AnyMessage, **fields: object) -> AnyMessage:
     return message
 
 
-def training_spec(
-    spec: TrainingSpec | None, *, optimizer: OptimizerLike | None, **fields: object
-) -> TrainingSpec:
+def training_spec(spec: TrainingSpec | None, **fields: object) -> TrainingSpec:
     """A copy of the spec, with the fields that are not None put over it.
+
+    A value of an enum may be given by its name.
 
     Raises:
         InvalidArgumentError: a value does not fit its field's type.
@@ -52,10 +77,17 @@ def training_spec(
         result.CopyFrom(spec)
     for field, value in fields.items():
         if value is not None:
-            set_field(result, field, value, path=f"spec.{field}")
-    if optimizer is not None:
-        result.optimizer = optimizer_value(optimizer)
+            set_field(result, field, _spec_value(field, value), path=f"spec.{field}")
     return result
+
+
+def _spec_value(field: str, value: object) -> object:
+    """The value of a spec's field, with a number for the name of an enum's value."""
+    enum = TrainingSpec.DESCRIPTOR.fields_by_name[field].enum_type
+    if enum is None or not isinstance(value, str):
+        return value
+    numbers = [(one.name, one.number) for one in enum.values]
+    return enum_value(f"spec.{field}", f"{field.upper()}_", numbers, value)
 
 
 def set_field(message: Message, field: str, value: object, *, path: str) -> None:
@@ -82,15 +114,18 @@ def select(
     dataset: str | None,
     blocks: int | None,
     batch_norm: bool | None,
+    residual: bool | None,
 ) -> Selecting:
     """The request, with what answers it: a model or a variant.
 
     Raises:
         InvalidArgumentError: not exactly one of them is given.
     """
-    variant = _variant(variant, dataset, blocks, batch_norm)
+    variant = _variant(variant, dataset, blocks, batch_norm, residual)
     if (model is None) == (variant is None):
-        raise invalid("selector", "name either a model or a variant (dataset, blocks, batch_norm)")
+        raise invalid(
+            "selector", "name either a model or a variant (dataset, blocks, batch_norm, residual)"
+        )
     if model is not None:
         request.model = model_name(model if isinstance(model, str) else model.name)
     if variant is not None:
@@ -99,15 +134,25 @@ def select(
 
 
 def _variant(
-    variant: Variant | None, dataset: str | None, blocks: int | None, batch_norm: bool | None
+    variant: Variant | None,
+    dataset: str | None,
+    blocks: int | None,
+    batch_norm: bool | None,
+    residual: bool | None,
 ) -> Variant | None:
-    if dataset is None and blocks is None and batch_norm is None:
+    if (dataset, blocks, batch_norm, residual) == (None, None, None, None):
         return variant
     if variant is not None:
         raise invalid("variant", "given twice: once whole and once in its parts")
     if dataset is None or blocks is None:
         raise invalid("variant", "a variant needs its dataset and its number of blocks")
-    return build(Variant(), dataset=dataset, blocks=blocks, batch_norm=bool(batch_norm))
+    return build(
+        Variant(),
+        dataset=dataset,
+        blocks=blocks,
+        batch_norm=bool(batch_norm),
+        residual=bool(residual),
+    )
 
 
 def duration(seconds: float | None, field: str = "progress_interval") -> Duration | None:
@@ -124,13 +169,6 @@ def duration(seconds: float | None, field: str = "progress_interval") -> Duratio
     except (OverflowError, ValueError) as error:
         raise invalid(field, str(error)) from None
     return result
-
-
-def optimizer_value(optimizer: OptimizerLike) -> Optimizer.ValueType:
-    """The optimizer of this name."""
-    return Optimizer.ValueType(
-        enum_value("spec.optimizer", "OPTIMIZER_", Optimizer.items(), optimizer)
-    )
 
 
 def job_states(states: Iterable[JobStateLike]) -> list[JobState.ValueType]:

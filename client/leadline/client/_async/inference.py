@@ -26,6 +26,7 @@ class AsyncInferenceCalls:
         dataset: str = "",
         blocks: int | None = None,
         batch_norm: bool | None = None,
+        residual: bool | None = None,
         page_size: int = 0,
     ) -> AsyncIterator[Model]:
         """Every model, the newest first, or those of a dataset, depth or kind only."""
@@ -34,6 +35,7 @@ class AsyncInferenceCalls:
             dataset=dataset,
             blocks=blocks,
             batch_norm=batch_norm,
+            residual=residual,
             page_size=page_size,
         )
         while True:
@@ -62,6 +64,7 @@ class AsyncInferenceCalls:
         dataset: str | None = None,
         blocks: int | None = None,
         batch_norm: bool | None = None,
+        residual: bool | None = None,
         top_k: int = 1,
         include_logits: bool = False,
     ) -> Predictions:
@@ -86,6 +89,7 @@ class AsyncInferenceCalls:
             dataset: instead of `variant`: its parts.
             blocks: the variant's depth.
             batch_norm: whether the variant has batch norm; None: it has not.
+            residual: whether it has residual connections, likewise.
             top_k: how many of the most probable classes to return an image.
             include_logits: whether to return the logits of each image as well.
 
@@ -104,6 +108,7 @@ class AsyncInferenceCalls:
             dataset=dataset,
             blocks=blocks,
             batch_norm=batch_norm,
+            residual=residual,
         )
         return await predict(self._connection, images, request)
 
@@ -116,6 +121,7 @@ class AsyncInferenceCalls:
         dataset: str | None = None,
         blocks: int | None = None,
         batch_norm: bool | None = None,
+        residual: bool | None = None,
         top_k: int = 1,
         include_logits: bool = False,
         batch_size: int | None = None,
@@ -140,6 +146,7 @@ class AsyncInferenceCalls:
             dataset: as for `predict`.
             blocks: as for `predict`.
             batch_norm: as for `predict`.
+            residual: as for `predict`.
             top_k: as for `predict`.
             include_logits: as for `predict`.
             batch_size: images a request, up to 1,024; None: 256. With fewer,
@@ -162,5 +169,6 @@ class AsyncInferenceCalls:
             dataset=dataset,
             blocks=blocks,
             batch_norm=batch_norm,
+            residual=residual,
         )
         return AsyncPredictionStream(self._connection, images, request, on_reconnect, batch_size)

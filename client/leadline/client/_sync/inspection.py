@@ -4,9 +4,28 @@
 from collections.abc import Iterator
 from typing import Unpack
 
-from leadline.client._inspection_requests import Listing, listing_request
+from leadline.client._inspection_requests import (
+    Comparing,
+    LabelErrors,
+    Listing,
+    ModelOrVariant,
+    Selection,
+    SplitLike,
+    comparison_request,
+    confusion_request,
+    label_errors_request,
+    listing_request,
+)
 from leadline.client._sync.connection import Connection
-from leadline.v1.inspection_service_pb2 import Example, ListMisclassifiedResponse
+from leadline.v1.inspection_service_pb2 import (
+    ComparedExample,
+    CompareModelsResponse,
+    ConfusionMatrix,
+    Example,
+    LikelyLabelError,
+    ListLikelyLabelErrorsResponse,
+    ListMisclassifiedResponse,
+)
 
 
 class InspectionCalls:
@@ -49,6 +68,7 @@ class InspectionCalls:
                 dataset: instead of `variant`: its parts.
                 blocks: the variant's depth.
                 batch_norm: whether the variant has batch norm; None: it has not.
+                residual: whether it has residual connections, likewise.
                 split: "test", the default, or "train".
                 true_class: only images of the class of this name.
                 predicted_class: only images that are taken for this class.
@@ -76,3 +96,116 @@ class InspectionCalls:
         request = listing_request(**asked)
         request.page_token = page_token
         return self._connection.call(self._connection.stubs.inspection.ListMisclassified, request)
+
+    def confusion_matrix(
+        self, *, split: SplitLike = "test", **selection: Unpack[Selection]
+    ) -> ConfusionMatrix:
+        """How often a model takes images of each class for each class.
+
+        Args:
+            split: "test" or "train".
+            **selection: which model, as for `list_misclassified`: `model`, or
+                `variant`, or `dataset`, `blocks`, `batch_norm` and `residual`.
+
+        Raises:
+            NotFoundError: there is no such model, epoch or variant.
+            FailedPreconditionError: as of `list_misclassified`.
+        """
+        return self._connection.call(
+            self._connection.stubs.inspection.GetConfusionMatrix,
+            confusion_request(split, **selection),
+        )
+
+    def compared_examples(
+        self, baseline: ModelOrVariant, candidate: ModelOrVariant, **asked: Unpack[Comparing]
+    ) -> Iterator[ComparedExample]:
+        """Every image that one of two models gets wrong, or both, over all pages.
+
+        The arguments and the errors are those of `compare_models`.
+        """
+        request = comparison_request(baseline, candidate, **asked)
+        while True:
+            page = self._connection.call(self._connection.stubs.inspection.CompareModels, request)
+            yield from page.examples
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return
+
+    def compare_models(
+        self,
+        baseline: ModelOrVariant,
+        candidate: ModelOrVariant,
+        *,
+        page_token: str = "",
+        **asked: Unpack[Comparing],
+    ) -> CompareModelsResponse:
+        """What a candidate has fixed and broken, compared with a baseline, and a page of examples.
+
+        Args:
+            baseline: a model, which means its best epoch, or one of its epochs,
+                or the name of either; or a variant, which means its best model.
+            candidate: likewise, of the same dataset.
+            page_token: `next_page_token` of the page before; empty: the first.
+            **asked: which examples to show, by these names, all of which may be
+                left out:
+                split: "test", the default, or "train".
+                outcome: only "fixed", "broken" or "still_wrong" ones.
+                true_class: only images of the class of this name.
+                image_format: "png", the default, "raw" for bytes, or "none".
+                page_size: at most so many a page; 0: the server's choice.
+
+        Raises:
+            InvalidArgumentError: an argument is wrong, or the two were measured
+                on different images.
+            NotFoundError: there is no such model, epoch or variant.
+            FailedPreconditionError: as of `list_misclassified`.
+        """
+        request = comparison_request(baseline, candidate, **asked)
+        request.page_token = page_token
+        return self._connection.call(self._connection.stubs.inspection.CompareModels, request)
+
+    def likely_label_errors(self, **asked: Unpack[LabelErrors]) -> Iterator[LikelyLabelError]:
+        """Every image whose label several models contradict, over all pages.
+
+        The arguments and the errors are those of `list_likely_label_errors`.
+        """
+        request = label_errors_request(**asked)
+        while True:
+            page = self._connection.call(
+                self._connection.stubs.inspection.ListLikelyLabelErrors, request
+            )
+            yield from page.examples
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return
+
+    def list_likely_label_errors(
+        self, *, page_token: str = "", **asked: Unpack[LabelErrors]
+    ) -> ListLikelyLabelErrorsResponse:
+        """One page of the images whose label several models contradict, the surest first.
+
+        Args:
+            page_token: `next_page_token` of the page before; empty: the first.
+            **asked: what to ask, by these names:
+                models: the models, or some of their epochs, or the names of
+                these; 2 to 20 of one dataset.
+                dataset: instead: the best model of each good variant on this
+                dataset.
+                split: "test", the default, or "train".
+                min_models: how many must contradict a label; None: more than
+                half of them, at least 2.
+                true_class: only images labelled with the class of this name.
+                image_format: "png", the default, "raw" for bytes, or "none".
+                page_size: at most so many a page; 0: the server's choice.
+
+        Raises:
+            InvalidArgumentError: an argument is wrong.
+            NotFoundError: there is no such model or epoch.
+            FailedPreconditionError: fewer than two good variants are trained on
+                the dataset; or as of `list_misclassified`.
+        """
+        request = label_errors_request(**asked)
+        request.page_token = page_token
+        return self._connection.call(
+            self._connection.stubs.inspection.ListLikelyLabelErrors, request
+        )

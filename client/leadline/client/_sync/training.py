@@ -7,8 +7,12 @@ from collections.abc import Iterable, Iterator
 from leadline.client._job_options import RetentionLike, TimeLimit, job_options
 from leadline.client._names import job_name
 from leadline.client._requests import (
+    AugmentationLike,
+    InitializationLike,
     JobStateLike,
     OptimizerLike,
+    PrecisionLike,
+    ScheduleLike,
     build,
     duration,
     job_states,
@@ -41,6 +45,14 @@ class TrainingCalls:
         momentum: float | None = None,
         weight_decay: float | None = None,
         seed: int | None = None,
+        residual: bool | None = None,
+        initialization: InitializationLike | None = None,
+        schedule: ScheduleLike | None = None,
+        nesterov: bool | None = None,
+        augmentation: AugmentationLike | None = None,
+        patience: int | None = None,
+        precision: PrecisionLike | None = None,
+        diagnostics: bool | None = None,
         priority: int | None = None,
         time_limit: TimeLimit | None = None,
         retention: RetentionLike | None = None,
@@ -63,7 +75,17 @@ class TrainingCalls:
             optimizer: "sgd", "adam" or "adamw".
             momentum: of SGD.
             weight_decay: the coefficient of weight decay.
-            seed: of the weights and of the images' order.
+            seed: of the weights, of the images' order and of how they are varied.
+            residual: whether an identity connection goes around each block.
+            initialization: "default" or "kaiming".
+            schedule: of the step size: "constant", "cosine" or "one_cycle".
+            nesterov: whether SGD's momentum is Nesterov's.
+            augmentation: of the training images: "none", "flip" or "flip_crop".
+            patience: epochs without a better test accuracy after which the job
+                ends; 0: never.
+            precision: of the steps: "float32" or "bfloat16".
+            diagnostics: whether the events tell how activations and gradients
+                pass each block.
             priority: of waiting jobs the one of the highest starts first; -100
                 to 100.
             time_limit: seconds, or a timedelta, after which the job fails
@@ -96,6 +118,14 @@ class TrainingCalls:
                 momentum=momentum,
                 weight_decay=weight_decay,
                 seed=seed,
+                residual=residual,
+                initialization=initialization,
+                schedule=schedule,
+                nesterov=nesterov,
+                augmentation=augmentation,
+                patience=patience,
+                precision=precision,
+                diagnostics=diagnostics,
             ),
             request_id=str(uuid.uuid4()) if request_id is None else request_id,
             progress_interval=duration(progress_interval),

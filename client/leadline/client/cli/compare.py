@@ -1,0 +1,110 @@
+"""`leadline compare`."""
+
+import click
+
+from leadline.client import ClassGuess, ComparedExample, CompareModelsResponse, Outcome, Split
+from leadline.client.cli import describe
+from leadline.client.cli.commands import Command
+from leadline.client.cli.options import Session, session_options
+
+_OUTCOMES = {
+    Outcome.OUTCOME_FIXED: "fixed",
+    Outcome.OUTCOME_BROKEN: "broken",
+    Outcome.OUTCOME_STILL_WRONG: "still wrong",
+}
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "leadline compare models/phgcrktpjf models/tqzx81mmva",
+        "leadline compare phgcrktpjf/epochs/3 phgcrktpjf --outcome broken --limit 50",
+        "leadline compare phgcrktpjf tqzx81mmva --json | jq .mcnemar",
+    ),
+)
+@click.argument("baseline")
+@click.argument("candidate")
+@click.option(
+    "--split",
+    type=click.Choice(["test", "train"]),
+    default="test",
+    show_default=True,
+    help="Of which images.",
+)
+@click.option(
+    "--outcome",
+    type=click.Choice(["fixed", "broken", "still_wrong"]),
+    help="Show images of this outcome only.",
+)
+@click.option("--true-class", default="", metavar="CLASS", help="Show images of this class only.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1_000),
+    default=20,
+    show_default=True,
+    help="Show at most so many images.",
+)
+@session_options
+def compare(
+    session: Session,
+    *,
+    baseline: str,
+    candidate: str,
+    split: str,
+    outcome: str | None,
+    true_class: str,
+    limit: int,
+) -> None:
+    """Compare two models image by image.
+
+    What CANDIDATE gets right and BASELINE wrong is fixed, what it gets wrong and BASELINE right
+    is broken. Each is a model, which means its best epoch, or one of its epochs; both were
+    measured on the same images. McNemar's test says whether the difference can be chance. With
+    --json the CompareModelsResponse is printed, with the images.
+    """
+    with session.client() as client:
+        page = client.compare_models(
+            baseline,
+            candidate,
+            split=split,
+            outcome=outcome or Outcome.OUTCOME_UNSPECIFIED,
+            true_class=true_class,
+            image_format="png" if session.output.as_json else "none",
+            page_size=limit,
+        )
+    if session.output.as_json:
+        session.output.message(page)
+        return
+    session.output.table(
+        ("#image", "is", "outcome", "baseline", "candidate"), [_row(one) for one in page.examples]
+    )
+    session.output.text(_summary(page))
+
+
+def _summary(page: CompareModelsResponse) -> str:
+    images = "training" if page.split == Split.SPLIT_TRAIN else "test"
+    return (
+        f"baseline  {page.baseline}: {describe.percent(page.baseline_accuracy)} of {page.images:,} "
+        f"{images} images right\n"
+        f"candidate {page.candidate}: {describe.percent(page.candidate_accuracy)}\n"
+        f"{page.fixed:,} fixed, {page.broken:,} broken, {page.still_wrong:,} still wrong, "
+        f"{page.both_right:,} right in both; McNemar's test: {_p_value(page.mcnemar.p_value)}"
+    )
+
+
+def _p_value(value: float) -> str:
+    return f"p = {value:.3g}" if value >= 1e-4 else "p < 0.0001"  # noqa: PLR2004 - as people write it
+
+
+def _row(example: ComparedExample) -> list[str]:
+    return [
+        str(example.index),
+        example.true_class_name,
+        _OUTCOMES.get(example.outcome, "other"),
+        _guess(example.baseline),
+        _guess(example.candidate),
+    ]
+
+
+def _guess(guess: ClassGuess) -> str:
+    return f"{guess.class_name}, {describe.percent(guess.probability)}"

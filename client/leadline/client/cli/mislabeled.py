@@ -1,0 +1,94 @@
+"""`leadline mislabeled`."""
+
+import click
+
+from leadline.client import LikelyLabelError, ListLikelyLabelErrorsResponse, Split
+from leadline.client._text import counted
+from leadline.client.cli.commands import Command
+from leadline.client.cli.options import Session, session_options
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "leadline mislabeled --dataset cifar10",
+        "leadline mislabeled phgcrktpjf tqzx81mmva --split train --min-models 2",
+        "leadline mislabeled --dataset cifar10 --json | jq '.examples[].name'",
+    ),
+)
+@click.argument("models", nargs=-1, metavar="[MODEL...]")
+@click.option("--dataset", default="", help="Instead: the best model of each good variant on this.")
+@click.option(
+    "--split",
+    type=click.Choice(["test", "train"]),
+    default="test",
+    show_default=True,
+    help="Of which images.",
+)
+@click.option(
+    "--min-models",
+    type=int,
+    help="How many models must contradict a label.  [more than half, at least 2]",
+)
+@click.option("--true-class", default="", metavar="CLASS", help="Only images labelled as this.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1_000),
+    default=20,
+    show_default=True,
+    help="Show at most so many images.",
+)
+@session_options
+def mislabeled(
+    session: Session,
+    *,
+    models: tuple[str, ...],
+    dataset: str,
+    split: str,
+    min_models: int | None,
+    true_class: str,
+    limit: int,
+) -> None:
+    """Show images whose labels are likely to be wrong.
+
+    These are images whose label several models contradict, for the same class, each with more
+    confidence than it usually has in that class. With --json the ListLikelyLabelErrorsResponse is
+    printed, with the images.
+    """
+    if bool(models) == bool(dataset):
+        raise click.UsageError("name either two or more MODELs or their --dataset")
+    with session.client() as client:
+        page = client.list_likely_label_errors(
+            models=models,
+            dataset=dataset,
+            split=split,
+            min_models=min_models,
+            true_class=true_class,
+            image_format="png" if session.output.as_json else "none",
+            page_size=limit,
+        )
+    if session.output.as_json:
+        session.output.message(page)
+        return
+    session.output.table(
+        ("#image", "labelled", "rather", "#models", "#margin"), [_row(one) for one in page.examples]
+    )
+    session.output.text(_summary(page))
+
+
+def _summary(page: ListLikelyLabelErrorsResponse) -> str:
+    images = "training" if page.split == Split.SPLIT_TRAIN else "test"
+    return (
+        f"{counted(page.total_size, 'label')} of {images} images contradicted by at least "
+        f"{page.min_models} of {', '.join(page.models)}"
+    )
+
+
+def _row(example: LikelyLabelError) -> list[str]:
+    return [
+        str(example.index),
+        example.true_class_name,
+        example.suggested_class_name,
+        str(example.contradicting_models),
+        f"{example.margin:.3f}",
+    ]

@@ -7,7 +7,17 @@ from typing import NamedTuple
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from leadline.client import EpochResult, Job, JobState, Optimizer, TrainingSpec, Variant
+from leadline.client import (
+    Augmentation,
+    EpochResult,
+    Initialization,
+    Job,
+    JobState,
+    Precision,
+    Schedule,
+    TrainingSpec,
+    Variant,
+)
 from leadline.client._text import counted
 from leadline.v1.job_pb2 import JobFinished, JobPaused, JobQueued, JobResumed, JobStarted
 
@@ -33,23 +43,48 @@ def local_time(time: Timestamp) -> str:
 def network(subject: TrainingSpec | Variant) -> str:
     """What a network is: "2 blocks with batch norm"."""
     norm = "with" if subject.batch_norm else "without"
-    return f"{counted(subject.blocks, 'block')} {norm} batch norm"
+    kind = "residual block" if subject.residual else "block"
+    return f"{counted(subject.blocks, kind)} {norm} batch norm"
 
 
 def spec(value: TrainingSpec) -> str:
     """What a job trains, and how."""
-    optimizer = Optimizer.Name(value.optimizer).removeprefix("OPTIMIZER_").lower()
     parts = [
         f"{network(value)} on {value.dataset}",
         f"{counted(value.epochs, 'epoch')} in batches of {value.batch_size}",
-        f"{optimizer} at {value.learning_rate:g}",
+        f"{_choice(value, 'optimizer')} at {value.learning_rate:g}",
+        *_beyond_the_defaults(value),
+        f"seed {value.seed}",
     ]
-    if value.momentum:
-        parts.append(f"momentum {value.momentum:g}")
-    if value.weight_decay:
-        parts.append(f"weight decay {value.weight_decay:g}")
-    parts.append(f"seed {value.seed}")
     return ", ".join(parts)
+
+
+def _beyond_the_defaults(value: TrainingSpec) -> list[str]:
+    """What a spec has beside what every spec has."""
+    parts = {
+        f"{'Nesterov ' if value.nesterov else ''}momentum {value.momentum:g}": value.momentum,
+        f"weight decay {value.weight_decay:g}": value.weight_decay,
+        f"{_choice(value, 'schedule')} schedule": value.schedule > Schedule.SCHEDULE_CONSTANT,
+        f"{_choice(value, 'initialization')} initialization": (
+            value.initialization > Initialization.INITIALIZATION_DEFAULT
+        ),
+        f"{_choice(value, 'augmentation')} augmentation": (
+            value.augmentation > Augmentation.AUGMENTATION_NONE
+        ),
+        _choice(value, "precision"): value.precision > Precision.PRECISION_FLOAT32,
+        f"patience {value.patience}": value.patience,
+    }
+    return [text for text, is_set in parts.items() if is_set]
+
+
+def _choice(value: TrainingSpec, field: str) -> str:
+    """The name of an enum's value, in words; its number where this version does not know it."""
+    enum = TrainingSpec.DESCRIPTOR.fields_by_name[field].enum_type
+    number = getattr(value, field)
+    if number not in enum.values_by_number:
+        return str(number)
+    name: str = enum.values_by_number[number].name
+    return name.removeprefix(f"{field.upper()}_").lower().replace("_", " ")
 
 
 def standing(job: Job) -> str:
@@ -111,6 +146,8 @@ def epoch(result: EpochResult, epochs: int) -> str:
 def finished(event: JobFinished) -> str:
     """How a job ended."""
     line = state(event.state)
+    if event.stopped_early:
+        line += f" early, after {counted(event.completed_epochs, 'epoch')}"
     if event.HasField("failure"):
         line += f": {event.failure.message} ({event.failure.reason})"
     if event.best_epoch:
@@ -122,11 +159,11 @@ def finished(event: JobFinished) -> str:
 
 
 def job_table(jobs: Sequence[Job]) -> tuple[list[str], list[list[str]]]:
-    """The headings and rows of a table of jobs; with priorities where any has one."""
+    """The headings and rows of a table of jobs; some columns only where any job needs them."""
     columns = [
         column
         for column in _JOB_COLUMNS
-        if column.heading != "#priority" or any(job.options.priority for job in jobs)
+        if column.shows is None or any(column.shows(job) for job in jobs)
     ]
     headings = [column.heading for column in columns]
     return headings, [[column.cell(job) for column in columns] for job in jobs]
@@ -141,15 +178,21 @@ def _state_and_reason(job: Job) -> str:
 class _Column(NamedTuple):
     heading: str
     cell: Callable[[Job], str]
+    shows: Callable[[Job], object] | None = None
 
 
 _JOB_COLUMNS = (
     _Column("job", lambda job: job.name),
     _Column("state", _state_and_reason),
-    _Column("#priority", lambda job: str(job.options.priority)),
+    _Column("#priority", lambda job: str(job.options.priority), lambda job: job.options.priority),
     _Column("dataset", lambda job: job.spec.dataset),
     _Column("#blocks", lambda job: str(job.spec.blocks)),
     _Column("batch norm", lambda job: "yes" if job.spec.batch_norm else "no"),
+    _Column(
+        "residual",
+        lambda job: "yes" if job.spec.residual else "no",
+        lambda job: job.spec.residual,
+    ),
     _Column("#epochs", lambda job: f"{job.completed_epochs}/{job.spec.epochs}"),
     _Column("#best test", lambda job: percent(job.best_test_accuracy) if job.best_epoch else "-"),
     _Column("device", lambda job: job.device or "-"),

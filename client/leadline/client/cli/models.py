@@ -12,6 +12,7 @@ _HEADINGS = (
     "dataset",
     "#blocks",
     "batch norm",
+    "residual",
     "#parameters",
     "#epochs",
     "#best epoch",
@@ -33,6 +34,11 @@ _HEADINGS = (
 @click.option(
     "--batch-norm/--no-batch-norm", default=None, help="Only models with, or without, batch norm."
 )
+@click.option(
+    "--residual/--no-residual",
+    default=None,
+    help="Only models with, or without, residual connections.",
+)
 @session_options
 def models(
     session: Session,
@@ -41,13 +47,16 @@ def models(
     dataset: str | None,
     blocks: int | None,
     batch_norm: bool | None,
+    residual: bool | None,
 ) -> None:
     """List trained models, the newest first, or the epochs of one MODEL."""
     with session.client() as client:
         if model is not None:
             _show_epochs(session, client.get_model(model))
         else:
-            found = client.models(dataset=dataset or "", blocks=blocks, batch_norm=batch_norm)
+            found = client.models(
+                dataset=dataset or "", blocks=blocks, batch_norm=batch_norm, residual=residual
+            )
             _show_models(session, list(found))
 
 
@@ -65,6 +74,7 @@ def _row(model: Model) -> list[str]:
         model.variant.dataset,
         str(model.variant.blocks),
         "yes" if model.variant.batch_norm else "no",
+        "yes" if model.variant.residual else "no",
         f"{model.parameters:,}",
         f"{len(model.epochs)}/{model.spec.epochs}",
         str(model.best_epoch),

@@ -100,6 +100,7 @@ class Selector(TypedDict):
     dataset: str | None
     blocks: int | None
     batch_norm: bool | None
+    residual: bool | None
 
 
 def selector_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -108,7 +109,12 @@ def selector_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--model", help="A model, models/ID, or one of its epochs, models/ID/epochs/N.")
     @click.option("--dataset", help="Instead: the best model trained on this dataset, with")
     @click.option("--blocks", type=int, help="this depth in blocks, and")
-    @click.option("--batch-norm/--no-batch-norm", default=None, help="with or without batch norm.")
+    @click.option(
+        "--batch-norm/--no-batch-norm", default=None, help="with or without batch norm, and"
+    )
+    @click.option(
+        "--residual/--no-residual", default=None, help="with or without residual connections."
+    )
     @functools.wraps(function)
     def with_selector(
         *,
@@ -116,13 +122,17 @@ def selector_options(function: Callable[..., Any]) -> Callable[..., Any]:
         dataset: str | None,
         blocks: int | None,
         batch_norm: bool | None,
+        residual: bool | None,
         **others: Any,
     ) -> Any:
         if model is None and (dataset is None or blocks is None):
             raise click.UsageError("name what answers: --model, or --dataset and --blocks")
-        if model is not None and (dataset, blocks, batch_norm) != (None, None, None):
+        variant = (dataset, blocks, batch_norm, residual)
+        if model is not None and any(part is not None for part in variant):
             raise click.UsageError("--model already says it all: leave out the variant's options")
-        selector = Selector(model=model, dataset=dataset, blocks=blocks, batch_norm=batch_norm)
+        selector = Selector(
+            model=model, dataset=dataset, blocks=blocks, batch_norm=batch_norm, residual=residual
+        )
         return function(selector=selector, **others)
 
     return with_selector
@@ -147,6 +157,47 @@ _SPEC_OPTIONS = (
     click.option("--momentum", type=float, help="Of SGD, 0 up to 1.  [server's: 0]"),
     click.option("--weight-decay", type=float, help="Its coefficient.  [server's: 0]"),
     click.option("--seed", type=int, help="Of weights and order.  [server's: 0]"),
+    click.option(
+        "--residual/--no-residual",
+        default=None,
+        help="Whether an identity connection goes around each block.  [server's: no]",
+    ),
+    click.option(
+        "--initialization",
+        type=click.Choice(["default", "kaiming"], case_sensitive=False),
+        help="How the first weights are drawn.  [server's: default]",
+    ),
+    click.option(
+        "--schedule",
+        type=click.Choice(["constant", "cosine", "one_cycle"], case_sensitive=False),
+        help="Of the step size; the learning rate is its highest.  [server's: constant]",
+    ),
+    click.option(
+        "--nesterov/--no-nesterov",
+        default=None,
+        help="Whether the momentum is Nesterov's.  [server's: no]",
+    ),
+    click.option(
+        "--augmentation",
+        type=click.Choice(["none", "flip", "flip_crop"], case_sensitive=False),
+        help="How training images are varied.  [server's: none]",
+    ),
+    click.option(
+        "--patience",
+        type=int,
+        metavar="N",
+        help="End after N epochs without a better test accuracy.  [server's: 0, never]",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["float32", "bfloat16"], case_sensitive=False),
+        help="What steps compute in.  [server's: float32]",
+    ),
+    click.option(
+        "--diagnostics/--no-diagnostics",
+        default=None,
+        help="Whether each block is measured, for `leadline jobs --diagnosis`.  [server's: no]",
+    ),
 )
 
 

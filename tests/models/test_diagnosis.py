@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from leadline.models.datasets import Dataset
+from leadline.models.datasets import Dataset, Split
 from leadline.models.diagnosis import BlockDiagnosis, diagnose
 from leadline.models.initialization import initial_network
 from leadline.models.network import Architecture, BlockNetwork
@@ -97,6 +97,25 @@ def test_a_diagnosis_changes_nothing_and_is_the_same_in_either_mode(
     assert found == diagnose(deep.train(mode != "train"), *batch)
     deep.train()(batch[0])
     assert int(deep.get_buffer("blocks.0.first_norm.num_batches_tracked")) == 1
+
+
+def test_a_trainer_diagnoses_on_images_of_all_its_training_set(
+    dataset: Dataset, cpu: torch.device
+) -> None:
+    images, labels = (np.concatenate([dataset.train.images] * 6), np.tile(dataset.train.labels, 6))
+    order = np.argsort(labels, kind="stable")  # class by class, as folders are read
+    large = replace(dataset, train=Split(images=images[order], labels=labels[order]))
+    trainer = Trainer(SPEC, large, device=cpu)
+    chosen = np.arange(512) * 1200 // 512
+    pixels = torch.from_numpy(images[order][chosen]).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+    found = trainer.diagnose()
+
+    expected = diagnose(trainer.network, pixels, torch.from_numpy(labels[order][chosen]))
+    for one, other in zip(found, expected, strict=True):
+        assert one.activation_std == pytest.approx(other.activation_std, rel=1e-4)
+        assert one.gradient_norm == pytest.approx(other.gradient_norm, rel=1e-4)
+    assert set(labels[order][chosen]) == {0, 1, 2}
 
 
 def test_a_trainer_diagnoses_where_it_is_asked_to_and_the_weights_are_the_same(

@@ -55,6 +55,25 @@ def test_kaiming_draws_weights_of_the_variance_that_what_follows_asks_for() -> N
     assert network.tail.weight.std().item() == pytest.approx(math.sqrt(1 / 72), rel=0.15)
 
 
+def test_kaiming_lets_residual_blocks_add_as_much_as_goes_past_them() -> None:
+    deep = Architecture(blocks=30, batch_norm=False, residual=True)
+    network = initial_network(deep, Initialization.KAIMING, seed=1)
+
+    variances = {
+        step: torch.stack(
+            [network.get_parameter(f"blocks.{i}.{step}_conv.weight").var() for i in range(30)]
+        ).mean()
+        for step in ("first", "second")
+    }
+    assert variances["first"].item() == pytest.approx(2 / 72, rel=0.05)
+    assert variances["second"].item() == pytest.approx(2 / 72 / 30, rel=0.05)
+    images = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        features = network.head(images)
+        growth = float(network.blocks(features).std() / features.std())
+    assert 0.5 < growth < 5
+
+
 def test_kaiming_sets_biases_to_zero_and_leaves_batch_norms_alone() -> None:
     network = initial_network(DEEP, Initialization.KAIMING, seed=1)
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from leadline.models.network import Architecture, BlockNetwork
+from leadline.models.network import Architecture, BlockNetwork, ResidualBlock
 from leadline.models.spec import Initialization
 
 __all__ = ["initial_network"]
@@ -36,15 +36,22 @@ def _draw_kaiming(network: BlockNetwork) -> None:
     convolutions, the tail's and the classifier's last layer. Biases are 0, and
     batch norms stay as they are.
 
-    Source: He et al. (2015), "Delving Deep into Rectifiers: Surpassing
-    Human-Level Performance on ImageNet Classification", section 2.2.
+    In a residual network the variance of the last convolution of each block is
+    divided by the number of blocks: what the blocks add up to is then as large
+    as what goes past them, where it would otherwise double from block to block.
+
+    Sources: He et al. (2015), "Delving Deep into Rectifiers: Surpassing
+    Human-Level Performance on ImageNet Classification", section 2.2; for the
+    residual networks Hayou et al. (2021), "Stable ResNet", section 3.
     """
-    rectified = {network.classifier.get_submodule("hidden")}
+    gains = {network.classifier.get_submodule("hidden"): 2.0}
     for block in network.blocks:
-        rectified.update(layer for layer in block.modules() if isinstance(layer, nn.Conv2d))
+        first, last = (layer for layer in block.modules() if isinstance(layer, nn.Conv2d))
+        gains[first] = 2.0
+        gains[last] = 2.0 / len(network.blocks) if isinstance(block, ResidualBlock) else 2.0
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            gain = 2.0 if layer in rectified else 1.0
-            nn.init.normal_(layer.weight, std=math.sqrt(gain / layer.weight[0].numel()))
+            variance = gains.get(layer, 1.0) / layer.weight[0].numel()
+            nn.init.normal_(layer.weight, std=math.sqrt(variance))
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

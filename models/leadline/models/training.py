@@ -139,12 +139,16 @@ class Trainer:
     def diagnose(self) -> tuple[BlockDiagnosis, ...]:
         """Returns how activations and gradients pass the network as it is, block by block.
 
-        Measured on the first 512 training images, without augmentation; empty
-        unless the spec asks for it.
+        Measured on 512 training images, spread evenly over the set and not
+        augmented, or on all where there are no more; empty unless the spec
+        asks for it.
         """
         if not self.spec.diagnostics:
             return ()
-        return diagnose(self.network, *self._train.slice(0, DIAGNOSED_IMAGES))
+        # Folders and tars are read class by class: their first images are of one class.
+        count = min(DIAGNOSED_IMAGES, len(self._train))
+        indices = torch.arange(count, device=self.device) * len(self._train) // count
+        return diagnose(self.network, *self._train.take(indices))
 
     def _optimize(self, epoch: int) -> float:
         """Steps through the training set once, and returns the mean loss."""

@@ -631,9 +631,9 @@ Global___JobStarted: _TypeAlias = JobStarted  # noqa: Y015
 
 @_typing.final
 class BlockDiagnosis(_message.Message):
-    """How activations and gradients pass a block: measured on the first 512
-    training images, without augmentation, in float32, batch norms using the
-    statistics of those images and leaving the running ones alone.
+    """How activations and gradients pass a block: measured on 512 training images,
+    spread evenly over the set and not augmented, in float32, batch norms using
+    the statistics of those images and leaving the running ones alone.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -646,7 +646,12 @@ class BlockDiagnosis(_message.Message):
     is what the first block takes.
     """
     activation_std: _builtins.float
-    """The standard deviation of all the values that the block puts out."""
+    """How far apart images still are in what the block puts out: at each channel,
+    row and column for itself the standard deviation over the images, and of
+    these the root mean square. Taken over all values at once it would count
+    how far apart channels are, which their biases see to even where all
+    images have become alike.
+    """
     gradient_norm: _builtins.float
     """The L2 norm of the gradient, with respect to the block's output, of the
     mean cross-entropy of those images.

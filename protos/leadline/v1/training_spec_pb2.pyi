@@ -57,7 +57,8 @@ class _InitializationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Initia
     """PyTorch's: weights and biases uniform within 1 / sqrt(fan in) of 0."""
     INITIALIZATION_KAIMING: _Initialization.ValueType  # 2
     """Weights normal, of variance 2 / fan in where a ReLU follows and 1 / fan in
-    elsewhere; biases 0 (He et al., 2015).
+    elsewhere; biases 0 (He et al., 2015). In a residual network the variance
+    of each block's last convolution is divided by the number of blocks.
     """
 
 class Initialization(_Initialization, metaclass=_InitializationEnumTypeWrapper):
@@ -69,7 +70,8 @@ INITIALIZATION_DEFAULT: Initialization.ValueType  # 1
 """PyTorch's: weights and biases uniform within 1 / sqrt(fan in) of 0."""
 INITIALIZATION_KAIMING: Initialization.ValueType  # 2
 """Weights normal, of variance 2 / fan in where a ReLU follows and 1 / fan in
-elsewhere; biases 0 (He et al., 2015).
+elsewhere; biases 0 (He et al., 2015). In a residual network the variance
+of each block's last convolution is divided by the number of blocks.
 """
 Global___Initialization: _TypeAlias = Initialization  # noqa: Y015
 

@@ -23,6 +23,7 @@ from leadline.models.checkpoints import (
     save_checkpoint,
 )
 from leadline.models.datasets import Dataset
+from leadline.models.engine import SimdEngine
 from leadline.models.evaluation import evaluate
 from leadline.models.spec import (
     Augmentation,
@@ -80,7 +81,8 @@ def test_a_checkpoint_gives_the_network_back(
     save_checkpoint(tmp_path, trainer, outcome)
     network = load_checkpoint(tmp_path, 1).network()
     assert not network.training
-    found = evaluate(network, dataset.test, device=cpu)
+    engine = SimdEngine(network, largest_batch=1, threads=1)
+    found = evaluate(engine, dataset.test, device=cpu)
     assert found.accuracy == outcome.metrics.test_accuracy
     assert found.loss == outcome.metrics.test_loss
     kept = load_predictions(tmp_path, 1).probability

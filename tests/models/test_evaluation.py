@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from leadline.models.batches import DeviceSplit
 from leadline.models.datasets import Dataset
+from leadline.models.engine import TorchEngine
 from leadline.models.evaluation import classify, evaluate
 from leadline.models.network import Architecture, BlockNetwork
 
@@ -32,7 +33,7 @@ def test_evaluation_agrees_with_plain_torch(
 ) -> None:
     logits = expected_logits(network, dataset)
     labels = torch.from_numpy(np.array(dataset.test.labels))
-    found = evaluate(network, dataset.test, device=cpu)
+    found = evaluate(TorchEngine(network), dataset.test, device=cpu)
     assert found.loss == pytest.approx(float(nn.functional.cross_entropy(logits, labels)), rel=1e-5)
     assert found.accuracy == int((logits.argmax(1) == labels).sum()) / 60
     predictions, probabilities = found.predictions, logits.softmax(1)
@@ -49,8 +50,8 @@ def test_evaluation_agrees_with_plain_torch(
 def test_the_batch_size_does_not_matter(
     network: BlockNetwork, dataset: Dataset, cpu: torch.device, batch_size: int
 ) -> None:
-    whole = evaluate(network, dataset.test, device=cpu)
-    found = evaluate(network, dataset.test, device=cpu, batch_size=batch_size)
+    whole = evaluate(TorchEngine(network), dataset.test, device=cpu)
+    found = evaluate(TorchEngine(network), dataset.test, device=cpu, batch_size=batch_size)
     assert np.array_equal(found.predictions.predicted, whole.predictions.predicted)
     assert found.accuracy == whole.accuracy
     assert found.loss == pytest.approx(whole.loss)
@@ -62,7 +63,7 @@ def test_nothing_of_the_network_changes(
     before = {name: value.clone() for name, value in network.state_dict().items()}
     network.train()
     network.tail.eval()
-    evaluate(network, dataset.test, device=cpu)
+    evaluate(TorchEngine(network), dataset.test, device=cpu)
     assert network.training
     assert not network.tail.training
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
@@ -75,14 +76,18 @@ def test_the_mode_is_restored_where_the_evaluation_fails(
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        evaluate(network, dataset.test, device=cpu, on_batch=fail)
+        evaluate(TorchEngine(network), dataset.test, device=cpu, on_batch=fail)
     assert network.training
 
 
 def test_batches_are_reported(network: BlockNetwork, dataset: Dataset, cpu: torch.device) -> None:
     seen: list[tuple[int, int]] = []
     evaluate(
-        network, dataset.test, device=cpu, batch_size=25, on_batch=lambda *step: seen.append(step)
+        TorchEngine(network),
+        dataset.test,
+        device=cpu,
+        batch_size=25,
+        on_batch=lambda *step: seen.append(step),
     )
     assert seen == [(25, 60), (50, 60), (60, 60)]
 
@@ -91,9 +96,9 @@ def test_a_split_on_another_device_is_refused(
     network: BlockNetwork, dataset: Dataset, cpu: torch.device
 ) -> None:
     split = DeviceSplit(dataset.test, cpu)
-    assert evaluate(network, split, device=cpu).accuracy <= 1
+    assert evaluate(TorchEngine(network), split, device=cpu).accuracy <= 1
     with pytest.raises(ValueError, match="is on cpu, not on cuda"):
-        evaluate(network, split, device=torch.device("cuda"))
+        evaluate(TorchEngine(network), split, device=torch.device("cuda"))
 
 
 def test_classify_takes_the_largest_logit_where_probabilities_are_equal() -> None:

@@ -62,17 +62,12 @@ class DeviceSplit:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def take_pixels(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Returns a batch by its indices, int64 [n] on the device.
 
         Returns:
-            images, float32 [n, 3, 32, 32] in [-1, 1], and labels, int64 [n].
+            images as they are kept, uint8 [n, 32, 32, 3], and labels, int64 [n].
         """
-        pixels, labels = self.take_pixels(indices)
-        return normalize(pixels), labels
-
-    def take_pixels(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns a batch as `take` does, its images as they are kept: uint8 [n, 32, 32, 3]."""
         if self._resident is not None:
             pixels = self._resident[indices]
         else:
@@ -80,9 +75,18 @@ class DeviceSplit:
         return pixels, self._device_labels[indices]
 
     def slice(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Returns a batch of successive images, as `take` does; `stop` may lie beyond the end."""
+        """Returns a batch of successive images; `stop` may lie beyond the end.
+
+        Returns:
+            images, float32 [n, 3, 32, 32] in [-1, 1], and labels, int64 [n].
+        """
+        pixels, labels = self.slice_pixels(start, stop)
+        return normalize(pixels), labels
+
+    def slice_pixels(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Returns a batch as `slice` does, its images as they are kept: uint8 [n, 32, 32, 3]."""
         if self._resident is not None:
             pixels = self._resident[start:stop]
         else:
             pixels = torch.from_numpy(np.array(self._mapped[start:stop]))
-        return normalize(pixels), self._device_labels[start:stop]
+        return pixels, self._device_labels[start:stop]

@@ -1,22 +1,22 @@
 """How right a network is about a split, image by image."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from leadline.models.batches import DeviceSplit
 from leadline.models.datasets import Split
+from leadline.models.engine import Engine
 from leadline.models.predictions import SplitPredictions
 
 __all__ = ["Evaluation", "classify", "evaluate"]
 
-BATCH_SIZE = 500
+BATCH_SIZE = 512
 """Images a batch of an evaluation: enough to keep a device busy, few enough for a CPU's caches."""
 
 
@@ -53,7 +53,7 @@ def classify(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @torch.inference_mode()
 def evaluate(
-    network: nn.Module,
+    engine: Engine,
     split: Split | DeviceSplit,
     *,
     device: torch.device,
@@ -62,11 +62,10 @@ def evaluate(
 ) -> Evaluation:
     """Evaluates a network in evaluation mode over a whole split, in its order.
 
-    The network's mode is afterwards what it was before. The device is waited
-    for once, at the end.
+    The device is waited for once, at the end.
 
     Args:
-        network: on the device; gives logits, [N, classes].
+        engine: computes the network's logits, on the device.
         split: what to evaluate on; a `DeviceSplit` saves bringing it there.
         device: where to compute.
         batch_size: images at a time; it does not change the result, but for
@@ -76,14 +75,14 @@ def evaluate(
     batches = DeviceSplit.of(split, device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
     answers = []
-    with _evaluation_mode(network):
-        for start in range(0, len(batches), batch_size):
-            images, labels = batches.slice(start, start + batch_size)
-            logits = network(images)
-            loss += functional.cross_entropy(logits, labels, reduction="sum")
-            answers.append(torch.stack([one.double() for one in classify(logits, labels)]))
-            if on_batch is not None:
-                on_batch(min(start + batch_size, len(batches)), len(batches))
+    engine.prepare()
+    for start in range(0, len(batches), batch_size):
+        pixels, labels = batches.slice_pixels(start, start + batch_size)
+        logits = engine.logits(pixels)
+        loss += functional.cross_entropy(logits, labels, reduction="sum")
+        answers.append(torch.stack([one.double() for one in classify(logits, labels)]))
+        if on_batch is not None:
+            on_batch(min(start + batch_size, len(batches)), len(batches))
     # One copy brings all of it over; float64 holds classes and probabilities exactly.
     result = torch.cat([*answers, loss.expand(3, 1)], dim=1).cpu().numpy()
     return _evaluation(result[:, :-1], float(result[0, -1]), batches.labels)
@@ -102,14 +101,3 @@ def _evaluation(
             true_probability=answers[2].astype(np.float32),
         ),
     )
-
-
-@contextmanager
-def _evaluation_mode(network: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

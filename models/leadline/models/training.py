@@ -9,12 +9,12 @@ from enum import StrEnum
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from leadline.models.augmentation import Variations
-from leadline.models.batches import DeviceSplit, normalize
+from leadline.models.batches import DeviceSplit
 from leadline.models.datasets import Dataset
 from leadline.models.diagnosis import DIAGNOSED_IMAGES, diagnose
+from leadline.models.engine import engine_for
 from leadline.models.evaluation import Evaluation, evaluate
 from leadline.models.initialization import initial_network
 from leadline.models.metrics import BlockDiagnosis, EpochMetrics
@@ -80,6 +80,7 @@ class Trainer:
         spec: what to train; its violations are the caller's to check.
         dataset: what on.
         device: where.
+        threads: that compute on a CPU; as many as torch has without.
         on_progress: called after each batch with the phase, the images done in
             it and those in all. On a GPU the work may lag behind. What it
             raises ends the epoch, and comes out of `train_epoch`.
@@ -91,6 +92,7 @@ class Trainer:
         dataset: Dataset,
         *,
         device: torch.device,
+        threads: int | None = None,
         on_progress: Callable[[Phase, int, int], None] | None = None,
     ) -> None:
         _make_repeatable(device)
@@ -106,6 +108,14 @@ class Trainer:
         network = initial_network(self.architecture, spec.initialization, spec.seed)
         self.network = network.to(device)
         self.optimizer = _optimizer(spec, self.network)
+        self.threads = threads or torch.get_num_threads()
+        self._engine = engine_for(
+            self.network,
+            device=device,
+            in_bfloat16=spec.precision is Precision.BFLOAT16,
+            largest_batch=min(spec.batch_size, len(dataset.train.labels)),
+            threads=self.threads,
+        )
         self._train = DeviceSplit(dataset.train, device)
         self._test = DeviceSplit(dataset.test, device)
         self._epoch_steps = math.ceil(len(self._train) / spec.batch_size)
@@ -152,7 +162,6 @@ class Trainer:
 
     def _optimize(self, epoch: int) -> float:
         """Steps through the training set once, and returns the mean loss."""
-        self.network.train()
         variations = Variations.draw(
             self.spec.augmentation,
             seed=self.spec.seed,
@@ -163,9 +172,10 @@ class Trainer:
         total_loss = torch.zeros((), dtype=torch.float64, device=self.device)
         done = 0
         for step, indices in enumerate(torch.split(self._order(epoch), self.spec.batch_size)):
-            images, labels = self._batch(indices, variations, done)
+            pixels, labels = self._batch(indices, variations, done)
             self._set_learning_rate((epoch - 1) * self._epoch_steps + step)
-            total_loss += self._step(images, labels) * len(indices)
+            total_loss += self._engine.gradients(pixels, labels) * len(indices)
+            self.optimizer.step()
             done += len(indices)
             self._report(Phase.TRAINING, done, len(self._train))
         # The device is waited for here only: a wait in each step would idle it.
@@ -174,39 +184,31 @@ class Trainer:
     def _batch(
         self, indices: Tensor, variations: Variations | None, start: int
     ) -> tuple[Tensor, Tensor]:
-        """Returns a batch as it is trained on, whose first image is the epoch's number `start`."""
+        """Returns a batch as it is trained on, whose first image is the epoch's number `start`.
+
+        Its images are uint8 [n, 32, 32, 3].
+        """
         pixels, labels = self._train.take_pixels(indices)
         if variations is not None:
             pixels = variations.apply(pixels, start)
-        return normalize(pixels), labels
+        return pixels, labels
 
     def _set_learning_rate(self, step: int) -> None:
         rate = learning_rate(self.spec, step, self.spec.epochs * self._epoch_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-    def _step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Takes a step, and returns the batch's mean loss before it, a scalar on the device."""
-        in_bfloat16 = self.spec.precision is Precision.BFLOAT16
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=in_bfloat16):
-            logits = self.network(images)
-        loss = functional.cross_entropy(logits.float(), labels)
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call,unused-ignore]
-        self.optimizer.step()
-        return loss.detach()
-
     def _evaluate(self) -> tuple[Evaluation, Evaluation]:
         """Evaluates on the whole training set and the whole test set."""
         trained, total = len(self._train), len(self._train) + len(self._test)
         train = evaluate(
-            self.network,
+            self._engine,
             self._train,
             device=self.device,
             on_batch=lambda done, _: self._report(Phase.EVALUATING, done, total),
         )
         test = evaluate(
-            self.network,
+            self._engine,
             self._test,
             device=self.device,
             on_batch=lambda done, _: self._report(Phase.EVALUATING, trained + done, total),

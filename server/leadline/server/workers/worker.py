@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import torch
-from torch.nn import functional
 
-from leadline.models.batches import normalize
 from leadline.models.checkpoints import (
     CheckpointError,
     restore,
@@ -27,6 +25,7 @@ from leadline.models.checkpoints import (
 )
 from leadline.models.datasets import Dataset, DatasetError, find_dataset, open_dataset
 from leadline.models.early_stopping import is_exhausted
+from leadline.models.engine import SimdEngine
 from leadline.models.images import IMAGE_SIZE
 from leadline.models.network import Architecture, BlockNetwork, parameter_count
 from leadline.models.training import DivergedError, EpochOutcome, Phase, Trainer
@@ -94,7 +93,6 @@ def work(assignment: Assignment, channel: Channel) -> Iterator[Message]:
         OSError: a checkpoint cannot be written.
         torch.OutOfMemoryError: the device's memory is too small.
     """
-    torch.set_num_threads(assignment.threads)
     dataset = _open_dataset(assignment, channel)
     device = torch.device(assignment.device)
     epoch = 0
@@ -105,7 +103,13 @@ def work(assignment: Assignment, channel: Channel) -> Iterator[Message]:
         )
 
     def make_trainer() -> Trainer:
-        return Trainer(assignment.spec, dataset, device=device, on_progress=report)
+        return Trainer(
+            assignment.spec,
+            dataset,
+            device=device,
+            threads=assignment.threads,
+            on_progress=report,
+        )
 
     trainer, epoch = _resume(assignment, make_trainer)
     yield _started(device, dataset, trainer)
@@ -164,7 +168,7 @@ def _started(device: torch.device, dataset: Dataset, trainer: Trainer) -> Starte
         parameters=parameter_count(trainer.network),
         dataset_fingerprint=dataset.fingerprint,
         environment=Environment(
-            threads=torch.get_num_threads(),
+            threads=trainer.threads,
             leadline_version=importlib.metadata.version("leadline"),
             torch_version=torch.__version__,
             python_version=platform.python_version(),
@@ -226,15 +230,17 @@ def _fault(error: Exception) -> Failure | DiskFault:
 def _warm_up() -> None:
     """Takes one step of training for nothing.
 
-    The first optimizer imports a good part of torch, and the first step
-    prepares its kernels: seconds that no job should wait for.
+    The first optimizer imports a good part of torch, and the first step makes
+    or loads its machine code: seconds that no job should wait for.
     """
-    with torch.random.fork_rng(devices=[]):
-        network = BlockNetwork(Architecture(blocks=1, batch_norm=True))
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    logits = network(normalize(torch.zeros(2, IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8)))
-    functional.cross_entropy(logits, torch.tensor([0, 1])).backward()  # type: ignore[no-untyped-call,unused-ignore]
-    optimizer.step()
+    pixels = torch.zeros(2, IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8)
+    for batch_norm in (False, True):
+        with torch.random.fork_rng(devices=[]):
+            network = BlockNetwork(Architecture(blocks=1, batch_norm=batch_norm))
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+        engine = SimdEngine(network, largest_batch=len(pixels), threads=1)
+        engine.gradients(pixels, torch.tensor([0, 1]))
+        optimizer.step()
 
 
 def _leave_with_server() -> None:

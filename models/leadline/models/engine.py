@@ -1,0 +1,157 @@
+"""What computes: the gradients of a training step, and the logits of an evaluation."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from leadline.models.batches import normalize
+from leadline.models.network import BlockNetwork
+from leadline.models.simd.frame import Crew
+from leadline.models.simd.stack import InferenceStack, TrainingStack
+
+__all__ = ["Engine", "SimdEngine", "TorchEngine", "engine_for"]
+
+
+class Engine(Protocol):
+    """Computes for one network."""
+
+    def gradients(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        """Sets the gradient of every parameter, and returns the batch's mean loss.
+
+        The batch norms, which compute with the batch's statistics, keep their
+        running ones.
+
+        Args:
+            pixels: uint8 [n, 32, 32, 3].
+            labels: int64 [n].
+
+        Returns:
+            The mean cross-entropy in nats, a scalar on the device.
+        """
+
+    def prepare(self) -> None:
+        """Takes the network as it now is for the logits that are asked for next."""
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Returns the logits, float32 [n, classes], in evaluation mode.
+
+        Args:
+            pixels: uint8 [n, 32, 32, 3].
+        """
+
+
+def engine_for(
+    network: BlockNetwork,
+    *,
+    device: torch.device,
+    in_bfloat16: bool,
+    largest_batch: int,
+    threads: int,
+) -> Engine:
+    """Returns what computes fastest.
+
+    Args:
+        network: on the device.
+        device: where to compute.
+        in_bfloat16: whether training steps are computed in bfloat16.
+        largest_batch: images in the largest training batch.
+        threads: that compute on a CPU. Sets torch's, for the whole process.
+    """
+    if device.type == "cpu" and not in_bfloat16:
+        return SimdEngine(network, largest_batch=largest_batch, threads=threads)
+    torch.set_num_threads(threads)
+    return TorchEngine(network, torch.bfloat16 if in_bfloat16 else None)
+
+
+class TorchEngine:
+    """Computes with torch's own operations, on any device.
+
+    Args:
+        network: on its device.
+        autocast: the type in which a training step computes; float32 without.
+    """
+
+    def __init__(self, network: nn.Module, autocast: torch.dtype | None = None) -> None:
+        self._network = network
+        self._autocast = autocast
+
+    def gradients(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        """See `Engine.gradients`."""
+        self._network.train()
+        kind = self._autocast
+        with torch.autocast(pixels.device.type, kind, enabled=kind is not None):
+            logits = self._network(normalize(pixels))
+        loss = functional.cross_entropy(logits.float(), labels)
+        self._network.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call,unused-ignore]
+        return loss.detach()
+
+    def prepare(self) -> None:
+        """See `Engine.prepare`: there is nothing to prepare."""
+
+    @torch.inference_mode()
+    def logits(self, pixels: Tensor) -> Tensor:
+        """See `Engine.logits`."""
+        with _evaluation_mode(self._network):
+            logits: Tensor = self._network(normalize(pixels))
+        return logits
+
+
+class SimdEngine:
+    """Computes with the vector units of a CPU: see `leadline.models.simd`.
+
+    Several times as fast as torch's operations, whose kernels are made for many
+    more channels; with the same result but for rounding, and to the bit the same
+    for any number of threads.
+
+    Torch itself computes with one thread from then on, in the whole process.
+
+    Args:
+        network: in main memory, in float32.
+        largest_batch: images in the largest training batch.
+        threads: that compute.
+    """
+
+    def __init__(self, network: BlockNetwork, *, largest_batch: int, threads: int) -> None:
+        torch.set_num_threads(1)
+        self._network = network
+        crew = Crew(threads)
+        self._training = TrainingStack(network, largest_batch, crew)
+        self._inference = InferenceStack(network, crew)
+
+    def gradients(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        """See `Engine.gradients`."""
+        features = self._training.forward(pixels).requires_grad_()
+        classifier = self._network.classifier
+        loss = functional.cross_entropy(classifier(features), labels)
+        weights = list(classifier.parameters())
+        slopes, *gradients = torch.autograd.grad(loss, [features, *weights])
+        for weight, gradient in zip(weights, gradients, strict=True):
+            weight.grad = gradient
+        self._training.backward(slopes)
+        return loss.detach()
+
+    def prepare(self) -> None:
+        """See `Engine.prepare`."""
+        self._inference.load(self._training.parameters)
+
+    @torch.inference_mode()
+    def logits(self, pixels: Tensor) -> Tensor:
+        """See `Engine.logits`."""
+        logits: Tensor = self._network.classifier(self._inference(pixels))
+        return logits
+
+
+@contextmanager
+def _evaluation_mode(network: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,105 @@
+"""Makes machine code of LLVM's intermediate representation, for the processor at hand."""
+
+import contextlib
+import ctypes
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+
+from leadline.models._files import write_atomically
+
+PassFunction = Callable[[int, int, int], None]
+"""Runs a thread's share of a pass: the frame's address, the thread's number, the threads."""
+
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+class Compiled:
+    """The passes of a module, as machine code; they hold no lock of the interpreter's.
+
+    Machine code is kept in the user's cache folder, so that it is made once for
+    a processor and a version of LLVM, and not once for each process.
+    """
+
+    def __init__(self, module: ir.Module) -> None:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        module.triple = llvm.get_process_triple()
+        processor = llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+        machine = llvm.Target.from_triple(module.triple).create_target_machine(
+            cpu=processor[0], features=processor[1], opt=2
+        )
+        text = str(module)
+        parsed = llvm.parse_assembly(text)
+        parsed.verify()
+        kept = _KeptCode(text, *processor, str(llvm.llvm_version_info))
+        code = kept.read()
+        if code is None:
+            _optimize(parsed, machine)
+        self._engine = llvm.create_mcjit_compiler(parsed, machine)
+        self._engine.set_object_cache(
+            notify_func=lambda _, made: kept.write(made), getbuffer_func=lambda _: code
+        )
+        self._engine.finalize_object()
+
+    def function(self, name: str) -> PassFunction:
+        """Returns a pass; it lives as long as this object."""
+        kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+        return kind(self._engine.get_function_address(name))
+
+
+class _KeptCode:
+    """A file of machine code, named by all that it depends on."""
+
+    def __init__(self, *origins: str) -> None:
+        name = hashlib.sha256("\0".join(origins).encode()).hexdigest()
+        folder = _cache_folder()
+        self._path = folder / f"{name}.o" if folder else None
+
+    def read(self) -> bytes | None:
+        """The code, if it is there and whole."""
+        if self._path is None:
+            return None
+        with contextlib.suppress(OSError):  # it can be made again
+            content = self._path.read_bytes()
+            digest, code = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+            if hashlib.sha256(code).digest() == digest:
+                return code
+        return None
+
+    def write(self, code: bytes) -> None:
+        """Keeps the code for the next process, where there is room for it."""
+        if self._path is None:
+            return
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_atomically(self._path, hashlib.sha256(code).digest() + code)
+
+
+def lanes_of_host() -> int:
+    """Returns how many images this processor should compute at once: 16 with AVX-512, else 8."""
+    return 16 if llvm.get_host_cpu_features().get("avx512f") else 8
+
+
+def _optimize(module: llvm.ModuleRef, machine: llvm.TargetMachine) -> None:
+    options = llvm.create_pipeline_tuning_options(speed_level=2)
+    # The loops are written as they should be.
+    options.loop_unrolling = options.loop_vectorization = options.slp_vectorization = False
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+
+
+def _cache_folder() -> Path | None:
+    """The user's folder for what can be made again; None for a user without a home."""
+    chosen = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG base directory specification tells to ignore a path that is not absolute.
+    if Path(chosen).is_absolute():
+        return Path(chosen) / "leadline" / "simd"
+    try:
+        return Path.home() / ".cache" / "leadline" / "simd"
+    except RuntimeError:
+        return None

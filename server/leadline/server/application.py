@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from leadline.server.datasets import prepare_datasets
 from leadline.server.devices import available_cores, inference_device, training_devices
 from leadline.server.errors import StorageError
 from leadline.server.inspection.inspector import Inspector
+from leadline.server.jobs.capacity import Capacity, Device
 from leadline.server.jobs.database import SchemaError, open_database
 from leadline.server.jobs.feed import JobFeed
 from leadline.server.jobs.job import Job, Model
@@ -34,6 +36,7 @@ from leadline.server.jobs.options import Retention, RetentionPolicy
 from leadline.server.jobs.scheduler import Scheduler
 from leadline.server.jobs.service import JobService
 from leadline.server.jobs.store import JobStore
+from leadline.server.jobs.sweep_service import SweepService
 from leadline.server.serving.catalog import Catalog
 from leadline.server.serving.inputs import InputLimits
 from leadline.server.serving.predictor import Predictor
@@ -190,6 +193,7 @@ class _Core:
         self.feed = JobFeed()
         self.metrics = Metrics()
         self.metrics.watch_jobs(store.count_by_state)
+        self.metrics.watch_sweeps(store.count_sweeps_by_state)
 
 
 async def _prepare(settings: Settings, data: DataDir) -> dict[str, str]:
@@ -225,7 +229,9 @@ def _scheduler(core: _Core) -> Scheduler:
                 f"this server no longer knows the dataset {dataset!r}: "
                 "start it with --dataset for it, and submit the job again"
             )
-        threads = settings.worker_threads or available_cores()
+        threads = _job_threads(settings)
+        if job.sweep_id is not None:
+            threads //= _sweep_jobs(settings, device)
         return Assignment(
             job_id=job.job_id,
             attempt=job.attempts,
@@ -238,7 +244,7 @@ def _scheduler(core: _Core) -> Scheduler:
             device=device,
             # As it began, whatever the server's setting is now: another number
             # would sum in another order, and end at other weights.
-            threads=job.environment.threads if job.environment else threads,
+            threads=job.environment.threads if job.environment else max(1, threads),
             dataset_source=source,
             dataset_cache=str(data.datasets),
             dataset_fingerprint=model.started.dataset_fingerprint
@@ -256,10 +262,29 @@ def _scheduler(core: _Core) -> Scheduler:
         artifacts=core.artifacts,
         assign=assign,
         observer=core.metrics,
-        devices=training_devices(settings.devices) * settings.jobs_per_device,
+        capacity=Capacity(
+            [
+                Device(
+                    name=name,
+                    jobs=settings.jobs_per_device * times_named,
+                    sweep_jobs=_sweep_jobs(settings, name),
+                )
+                for name, times_named in Counter(training_devices(settings.devices)).items()
+            ]
+        ),
         max_attempts=settings.max_attempts,
         silence_limit=settings.worker_silence_seconds,
     )
+
+
+def _job_threads(settings: Settings) -> int:
+    """Computing threads on the CPU that a job of its own takes."""
+    return settings.worker_threads or available_cores()
+
+
+def _sweep_jobs(settings: Settings, device: str) -> int:
+    """How many jobs of sweeps a device takes at once: on the CPU, each has one thread."""
+    return _job_threads(settings) if device == "cpu" else settings.sweep_jobs_per_gpu
 
 
 def _resume_points(artifacts: Artifacts, model: Model | None) -> tuple[tuple[int, str], ...]:
@@ -299,13 +324,23 @@ def _servicers(core: _Core, scheduler: Scheduler, stack: AsyncExitStack) -> Serv
         default_retention=Retention(policy=RetentionPolicy(settings.retention)),
         keepalive_seconds=settings.stream_keepalive_seconds,
     )
+    sweeps = SweepService(
+        store=core.store,
+        threads=core.threads,
+        feed=core.feed,
+        scheduler=scheduler,
+        artifacts=core.artifacts,
+        datasets=settings.dataset_sources,
+        max_queued_jobs=settings.max_queued_jobs,
+        keepalive_seconds=settings.stream_keepalive_seconds,
+    )
     limits = InputLimits(
         images=settings.max_images_per_request,
         image_bytes=settings.max_image_bytes,
         image_pixels=settings.max_image_pixels,
     )
     return Servicers(
-        training=TrainingServicer(jobs, tokens),
+        training=TrainingServicer(jobs, sweeps, tokens),
         inference=InferenceServicer(
             handler=PredictHandler(
                 catalog=catalog,

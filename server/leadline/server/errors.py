@@ -2,8 +2,8 @@
 
     ServiceError
     ├── InvalidArgumentError      the request itself is wrong; says which fields
-    ├── NotFoundError             no such job, model, epoch or variant
-    ├── AlreadyExistsError        the request id stands for another job
+    ├── NotFoundError             no such job, sweep, model, epoch or variant
+    ├── AlreadyExistsError        the request id stands for another job or sweep
     ├── FailedPreconditionError   not in the present state of things
     ├── ResourceExhaustedError    a bounded queue is full; says when to try again
     ├── DataLossError             a file of the server's is missing or damaged
@@ -73,7 +73,7 @@ class NotFoundError(ServiceError):
     """There is no such resource.
 
     Attributes:
-        resource_type: "job", "model", "epoch" or "variant".
+        resource_type: "job", "sweep", "model", "epoch" or "variant".
         resource_name: what was asked for.
     """
 

@@ -80,6 +80,12 @@ class Settings(BaseSettings):
     jobs_per_device: int = Field(
         default=1, ge=1, le=64, description="Jobs that train on one device at a time."
     )
+    sweep_jobs_per_gpu: int = Field(
+        default=4,
+        ge=1,
+        le=64,
+        description="Jobs of sweeps that train on one GPU at a time; on the CPU, one a thread.",
+    )
     max_queued_jobs: int = Field(
         default=1_000, ge=1, description="Jobs that may wait; more are refused."
     )

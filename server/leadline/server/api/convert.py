@@ -19,13 +19,16 @@ from leadline.models.spec import (
 )
 from leadline.server.errors import InvalidArgumentError
 from leadline.server.jobs.job import (
+    Cancellation,
     Environment,
     EpochCompleted,
     Event,
     Failure,
     Finished,
+    Job,
     Model,
     Paused,
+    Progress,
     Queued,
     Resumed,
     Started,
@@ -173,7 +176,8 @@ def _to_retention(message: job_pb2.Retention, default: Retention) -> Retention:
     return Retention(policy=_POLICY_OF[message.policy], every_nth=message.every_nth)
 
 
-def _from_options(options: JobOptions) -> job_pb2.JobOptions:
+def from_options(options: JobOptions) -> job_pb2.JobOptions:
+    """The options with every field set."""
     return job_pb2.JobOptions(
         priority=options.priority,
         time_limit=_duration(options.time_limit),
@@ -190,9 +194,9 @@ def from_job(view: JobView) -> job_pb2.Job:
         name=f"jobs/{job.job_id}",
         spec=from_spec(job.spec),
         state=STATES[job.state],
-        create_time=_timestamp(job.create_time),
-        start_time=_timestamp(job.start_time),
-        end_time=_timestamp(job.end_time),
+        create_time=timestamp(job.create_time),
+        start_time=timestamp(job.start_time),
+        end_time=timestamp(job.end_time),
         completed_epochs=job.completed_epochs,
         best_epoch=job.best_epoch,
         best_test_accuracy=job.best_test_accuracy,
@@ -203,10 +207,12 @@ def from_job(view: JobView) -> job_pb2.Job:
         attempts=job.attempts,
         latest_sequence=job.latest_sequence,
         queue_position=view.queue_position,
-        options=_from_options(job.options),
-        deadline=_timestamp(job.deadline),
+        options=from_options(job.options),
+        deadline=timestamp(job.deadline),
         pause=_paused(job.pause) if job.pause else None,
         environment=_environment(job.environment) if job.environment else None,
+        sweep=f"sweeps/{job.sweep_id}" if job.sweep_id else "",
+        cancellation=_cancellation(job.cancellation),
     )
 
 
@@ -216,7 +222,7 @@ def from_event(event: Event) -> job_pb2.JobEvent:
     message = job_pb2.JobEvent(
         sequence=event.sequence,
         job=f"jobs/{event.job_id}",
-        create_time=_timestamp(event.create_time),
+        create_time=timestamp(event.create_time),
     )
     match event.body:
         case Queued() as body:
@@ -243,21 +249,32 @@ def from_event(event: Event) -> job_pb2.JobEvent:
 
 def from_progress(view: ProgressView) -> job_pb2.JobEvent:
     """A transient event, which has no sequence."""
-    progress = view.progress
     message = job_pb2.JobEvent(
         job=f"jobs/{view.job.job_id}",
-        progress=job_pb2.JobProgress(
-            phase=_PHASES.get(progress.phase, job_pb2.JOB_PHASE_UNSPECIFIED),
-            epoch=progress.epoch,
-            completed_images=progress.completed_images,
-            total_images=progress.total_images,
+        progress=job_progress(
+            view.job,
+            view.progress,
             queue_position=view.queue_position,
-            attempts=view.job.attempts,
-            time_left=_duration(view.seconds_left),
+            seconds_left=view.seconds_left,
         ),
     )
     message.create_time.GetCurrentTime()
     return message
+
+
+def job_progress(
+    job: Job, progress: Progress, *, queue_position: int = 0, seconds_left: float | None
+) -> job_pb2.JobProgress:
+    """How far a job is."""
+    return job_pb2.JobProgress(
+        phase=_PHASES.get(progress.phase, job_pb2.JOB_PHASE_UNSPECIFIED),
+        epoch=progress.epoch,
+        completed_images=progress.completed_images,
+        total_images=progress.total_images,
+        queue_position=queue_position,
+        attempts=job.attempts,
+        time_left=_duration(seconds_left),
+    )
 
 
 def from_epoch(job_id: str, epoch: EpochCompleted) -> job_pb2.EpochResult:
@@ -305,7 +322,7 @@ def from_model(model: Model) -> model_pb2.Model:
         best_epoch=job.best_epoch,
         best_test_accuracy=job.best_test_accuracy,
         parameters=model.started.parameters,
-        create_time=_timestamp(model.create_time),
+        create_time=timestamp(model.create_time),
         dataset_fingerprint=model.started.dataset_fingerprint,
     )
 
@@ -354,6 +371,7 @@ def _from_finished(job_id: str, finished: Finished) -> job_pb2.JobFinished:
         model=_model_name(job_id, finished.completed_epochs),
         failure=_failure(finished.failure),
         completed_epochs=finished.completed_epochs,
+        cancellation=_cancellation(finished.cancellation),
         stopped_early=finished.stopped_early,
     )
 
@@ -362,6 +380,12 @@ def _failure(failure: Failure | None) -> job_pb2.JobFailure | None:
     if failure is None:
         return None
     return job_pb2.JobFailure(reason=failure.reason, message=failure.message)
+
+
+def _cancellation(cancellation: Cancellation | None) -> job_pb2.JobCancellation | None:
+    if cancellation is None:
+        return None
+    return job_pb2.JobCancellation(reason=cancellation.reason, message=cancellation.message)
 
 
 def _model_name(job_id: str, completed_epochs: int) -> str:
@@ -376,9 +400,10 @@ def _duration(seconds: float | None) -> Duration | None:
     return duration
 
 
-def _timestamp(moment: datetime | None) -> Timestamp | None:
+def timestamp(moment: datetime | None) -> Timestamp | None:
+    """The moment; None where it is unset."""
     if moment is None:
         return None
-    timestamp = Timestamp()
-    timestamp.FromDatetime(moment)
-    return timestamp
+    result = Timestamp()
+    result.FromDatetime(moment)
+    return result

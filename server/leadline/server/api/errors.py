@@ -49,12 +49,15 @@ def _missing_resource(error: NotFoundError) -> Iterable[Message]:
 
 
 def _existing_resource(error: AlreadyExistsError) -> Iterable[Message]:
-    yield error_details_pb2.ResourceInfo(resource_type="job", resource_name=error.resource_name)
+    kind = error.resource_name.partition("/")[0].removesuffix("s")
+    yield error_details_pb2.ResourceInfo(resource_type=kind, resource_name=error.resource_name)
 
 
 def _precondition(error: FailedPreconditionError) -> Iterable[Message]:
     violation = error_details_pb2.PreconditionFailure.Violation(
-        type=error.reason, subject=error.metadata.get("job", ""), description=str(error)
+        type=error.reason,
+        subject=error.metadata.get("job") or error.metadata.get("sweep", ""),
+        description=str(error),
     )
     yield error_details_pb2.PreconditionFailure(violations=[violation])
 

@@ -8,6 +8,7 @@ from leadline.server.serving.examples import ExampleRef
 
 _ID = r"[a-z0-9]{1,32}"
 _JOB = re.compile(rf"jobs/({_ID})")
+_SWEEP = re.compile(rf"sweeps/({_ID})")
 _MODEL = re.compile(rf"models/({_ID})")
 _CHECKPOINT = re.compile(rf"models/({_ID})(?:/epochs/([1-9][0-9]{{0,8}}))?")
 _EXAMPLE = re.compile(r"datasets/([0-9a-f]{64})/(train|test)/(0|[1-9][0-9]{0,8})")
@@ -23,6 +24,15 @@ def parse_job(name: str, *, field: str = "name") -> str:
         InvalidArgumentError: `name` is no such name.
     """
     return _match(_JOB, name, field, "jobs/{job_id}")[1]
+
+
+def parse_sweep(name: str, *, field: str = "name") -> str:
+    """The sweep's id in "sweeps/{sweep_id}".
+
+    Raises:
+        InvalidArgumentError: `name` is no such name.
+    """
+    return _match(_SWEEP, name, field, "sweeps/{sweep_id}")[1]
 
 
 def parse_model(name: str, *, field: str = "name") -> str:

@@ -1,11 +1,9 @@
 """`leadline.v1.TrainingService`."""
 
-import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from typing import Any
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.empty_pb2 import Empty
 from grpc import aio
 
@@ -16,17 +14,19 @@ from leadline.server.api.convert import (
     from_job,
     from_progress,
     to_options,
-    to_seconds,
     to_spec,
 )
-from leadline.server.api.names import parse_job
+from leadline.server.api.following import read_interval, read_request_id, read_sequence
+from leadline.server.api.names import parse_job, parse_sweep
 from leadline.server.api.pages import PageTokens, page_size
+from leadline.server.api.sweeps import SweepMethods
 from leadline.server.api.turnstile import Turnstile
 from leadline.server.errors import InvalidArgumentError
 from leadline.server.jobs.job import Event
 from leadline.server.jobs.service import JobService
 from leadline.server.jobs.states import JobState
-from leadline.v1 import job_pb2, training_service_pb2, training_service_pb2_grpc
+from leadline.server.jobs.sweep_service import SweepService
+from leadline.v1 import job_pb2, training_service_pb2
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -34,16 +34,18 @@ _DEFAULT_PAGE_SIZE = 50
 # Events as messages, for those who watch the same jobs.
 _MESSAGES_AT_HAND = 256
 
-_PROGRESS_SECONDS = (0.05, 3_600.0)
 
+class TrainingServicer(SweepMethods):
+    """Submits, follows, lists and steers jobs; and sweeps, as it inherits it."""
 
-class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
-    """Submits, follows, lists and steers jobs."""
-
-    def __init__(self, jobs: JobService, tokens: PageTokens) -> None:
+    def __init__(self, jobs: JobService, sweeps: SweepService, tokens: PageTokens) -> None:
+        turnstile = Turnstile()
+        super().__init__(
+            sweeps, tokens, turnstile=turnstile, default_retention=jobs.default_retention
+        )
         self._jobs = jobs
         self._tokens = tokens
-        self._turnstile = Turnstile()
+        self._turnstile = turnstile
         self._messages: OrderedDict[tuple[str, int], job_pb2.JobEvent] = OrderedDict()
 
     async def TrainJob(  # noqa: N802
@@ -51,12 +53,12 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
     ) -> AsyncIterator[job_pb2.JobEvent]:
         """Submits a job and follows it."""
         del context
-        after_sequence = _sequence(request.after_sequence)
-        interval = _interval(request.progress_interval, request.HasField("progress_interval"))
+        after_sequence = read_sequence(request.after_sequence)
+        interval = read_interval(request.progress_interval, request.HasField("progress_interval"))
         job = await self._jobs.submit(
             to_spec(request.spec),
             to_options(request.options, self._jobs.default_retention),
-            request_id=_request_id(request.request_id),
+            request_id=read_request_id(request.request_id),
         )
         async for message in self._follow(job.job_id, after_sequence, interval):
             yield message
@@ -66,8 +68,8 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
     ) -> AsyncIterator[job_pb2.JobEvent]:
         """Follows a job."""
         del context
-        after_sequence = _sequence(request.after_sequence)
-        interval = _interval(request.progress_interval, request.HasField("progress_interval"))
+        after_sequence = read_sequence(request.after_sequence)
+        interval = read_interval(request.progress_interval, request.HasField("progress_interval"))
         async for message in self._follow(parse_job(request.name), after_sequence, interval):
             yield message
 
@@ -85,9 +87,12 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         del context
         size = page_size(request.page_size, default=_DEFAULT_PAGE_SIZE)
         states = [_state(number, index) for index, number in enumerate(request.states)]
-        query = ["jobs", sorted(states)]
+        sweep_id = parse_sweep(request.sweep, field="sweep") if request.sweep else None
+        query = ["jobs", sorted(states), sweep_id]
         before = self._tokens.read(query, request.page_token)
-        views = await self._jobs.list_jobs(states=states, before=before, limit=size + 1)
+        views = await self._jobs.list_jobs(
+            states=states, sweep_id=sweep_id, before=before, limit=size + 1
+        )
         page = views[:size]
         more = len(views) > size
         return training_service_pb2.ListJobsResponse(
@@ -143,35 +148,6 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
             if len(self._messages) > _MESSAGES_AT_HAND:
                 self._messages.popitem(last=False)
         return message
-
-
-def _request_id(text: str) -> str | None:
-    if not text:
-        return None
-    try:
-        return str(uuid.UUID(text))
-    except ValueError as error:
-        raise InvalidArgumentError.of("request_id", f"must be a UUID, not {text[:80]!r}") from error
-
-
-def _sequence(after_sequence: int) -> int:
-    if after_sequence < 0:
-        raise InvalidArgumentError.of(
-            "after_sequence", f"must not be negative, is {after_sequence}"
-        )
-    return after_sequence
-
-
-def _interval(duration: Duration, is_set: bool) -> float | None:
-    if not is_set:
-        return None
-    seconds = to_seconds(duration)
-    least, most = _PROGRESS_SECONDS
-    if not least <= seconds <= most:
-        raise InvalidArgumentError.of(
-            "progress_interval", f"must be from {least} to {most:.0f} seconds, is {seconds}"
-        )
-    return seconds
 
 
 def _state(number: int, index: int) -> JobState:

@@ -71,7 +71,11 @@ def _settle(waiters: Iterable[asyncio.Future[bool]], has_come: bool) -> None:
 
 
 class JobFeed:
-    """Notices of changes, latest events and transient progress, by job id."""
+    """Notices of changes, latest events and transient progress, by job id.
+
+    Of a sweep there are notices alone, under its id: its events are those of its
+    jobs, and are read from the store.
+    """
 
     def __init__(self) -> None:
         self._changes: dict[str, Change] = {}
@@ -85,7 +89,7 @@ class JobFeed:
         return self._closed
 
     def change(self, job_id: str) -> Change:
-        """What the job's next news will set.
+        """What the next news of the job, or the sweep, will set.
 
         Ask before reading: news in between then sets it.
         """
@@ -95,18 +99,24 @@ class JobFeed:
             return closed
         return self._changes.setdefault(job_id, Change())
 
-    def notify(self, job_id: str) -> None:
-        """Wakes all who wait for the job's next news."""
-        if change := self._changes.pop(job_id, None):
-            change.set()
+    def notify(self, job_id: str, sweep_id: str | None = None) -> None:
+        """Wakes all who wait for the next news of the job, and of the sweep that it is part of."""
+        for name in (job_id, sweep_id):
+            if name is not None and (change := self._changes.pop(name, None)):
+                change.set()
 
-    def publish(self, event: Event) -> None:
-        """Hands out an event, which must be durable already."""
+    def publish(self, event: Event, sweep_id: str | None = None) -> None:
+        """Hands out an event, which must be durable already.
+
+        Args:
+            event: what has happened.
+            sweep_id: the sweep that the event's job is a part of, if any.
+        """
         latest = self._latest.setdefault(event.job_id, deque(maxlen=_EVENTS_AT_HAND))
         if latest and event.sequence != latest[-1].sequence + 1:
             latest.clear()  # some were told by other ways: what is at hand has no gaps
         latest.append(event)
-        self.notify(event.job_id)
+        self.notify(event.job_id, sweep_id)
 
     def latest(self, job_id: str, *, after: int) -> list[Event] | None:
         """The events after the sequence `after`; None where only the store knows."""
@@ -123,11 +133,11 @@ class JobFeed:
         """Replaces the latest progress."""
         self._progress[job_id] = progress
 
-    def forget(self, job_id: str) -> None:
-        """Lets go of a job that no worker has any more, and wakes its watchers."""
+    def forget(self, job_id: str, sweep_id: str | None = None) -> None:
+        """Lets go of a job that no worker has any more, and wakes its watchers and its sweep's."""
         self._progress.pop(job_id, None)
         self._latest.pop(job_id, None)
-        self.notify(job_id)
+        self.notify(job_id, sweep_id)
 
     def close(self) -> None:
         """Wakes everyone for good."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
@@ -17,11 +17,13 @@ from leadline.server.errors import (
     ServiceError,
     StorageError,
 )
+from leadline.server.jobs.capacity import Capacity
 from leadline.server.jobs.feed import JobFeed
 from leadline.server.jobs.job import EpochCompleted, Failure, Job, Model, Paused, Progress, Started
 from leadline.server.jobs.options import Retention
 from leadline.server.jobs.states import JobState
 from leadline.server.jobs.store import JobStore
+from leadline.server.jobs.sweep import MEDIAN_STOPPED
 from leadline.server.threads import Threads
 from leadline.server.workers.local import LocalWorker, WorkerError, WorkerPool
 from leadline.server.workers.messages import (
@@ -58,6 +60,9 @@ class JobObserver(Protocol):
     def on_epoch(self, job: Job, epoch: EpochCompleted, train_images: int) -> None:
         """An epoch of the job is durable."""
 
+    def on_median_stop(self, job: Job) -> None:
+        """The median stopping rule has stopped the job."""
+
     def on_usage(self, job: Job, usage: Usage) -> None:
         """The job's worker reports what it takes up."""
 
@@ -86,7 +91,7 @@ class _Losses:
 
 
 class Scheduler:
-    """Runs the oldest queued jobs on the free devices."""
+    """Runs the queued jobs in their turn on the free devices."""
 
     def __init__(
         self,
@@ -98,7 +103,7 @@ class Scheduler:
         artifacts: Artifacts,
         assign: Assign,
         observer: JobObserver,
-        devices: Sequence[str],
+        capacity: Capacity,
         max_attempts: int,
         silence_limit: float,
     ) -> None:
@@ -113,8 +118,7 @@ class Scheduler:
             assign: makes a claimed job into a worker's assignment; raises
                 DatasetError where the server no longer knows its dataset.
             observer: hears what happens.
-            devices: one entry a job at a time: a device that takes two jobs
-                at once stands here twice.
+            capacity: the devices, and who fits beside whom.
             max_attempts: workers that may be lost on one epoch of a job.
             silence_limit: seconds after which a worker that is not heard of is
                 given up for lost.
@@ -126,7 +130,7 @@ class Scheduler:
         self._artifacts = artifacts
         self._assign = assign
         self._observer = observer
-        self._free_devices = list(devices)
+        self._capacity = capacity
         self._max_attempts = max_attempts
         self._silence_limit = silence_limit
         self._runs: dict[str, _Run] = {}
@@ -180,7 +184,7 @@ class Scheduler:
                 await self._threads.run(
                     self._store.finish, job.job_id, JobState.FAILED, failure=failure
                 )
-            self._feed.notify(job.job_id)
+            self._feed.notify(job.job_id, job.sweep_id)
             await self.end_worker(job.job_id)
 
     async def _seconds_to_deadline(self) -> float | None:
@@ -190,18 +194,40 @@ class Scheduler:
         )
 
     async def _start_waiting_jobs(self) -> None:
-        while self._free_devices and not self._stopping:
-            job = await self._threads.run(self._store.next_queued)
-            if job is None:
+        while not self._stopping:
+            found = await self._next_with_room()
+            if found is None:
                 return
-            device = self._free_devices[0]
+            job, device = found
             try:
                 job = await self._threads.run(self._store.claim, job.job_id, device=device)
             except _NO_LONGER:  # cancelled or paused in between
                 continue
-            self._free_devices.remove(device)
+            self._capacity.take(device, job)
             run = self._runs[job.job_id] = _Run(job=job, device=device)
             run.task = asyncio.create_task(self._work_on(run), name=f"job-{job.job_id}")
+
+    async def _next_with_room(self) -> tuple[Job, str] | None:
+        """The next job to start, and where.
+
+        The job whose turn it is comes first. Where it has no room, the device
+        that will have it soonest is kept for it, or small jobs might stay in
+        the way of a large one for ever; a job of the other kind, part of a sweep
+        or not, may take what other devices have.
+        """
+        job = await self._threads.run(self._store.next_queued)
+        if job is None:
+            return None
+        in_sweep = job.sweep_id is not None
+        device = self._capacity.find(in_sweep=in_sweep)
+        if device is not None:
+            return job, device
+        kept = self._capacity.nearest()
+        device = self._capacity.find(in_sweep=not in_sweep, except_for=kept)
+        if device is None:
+            return None
+        other = await self._threads.run(self._store.next_queued, in_sweep=not in_sweep)
+        return None if other is None else (other, device)
 
     async def _work_on(self, run: _Run) -> None:
         try:
@@ -258,9 +284,9 @@ class Scheduler:
                     self._store.record_started, job_id, attempt, message
                 )
                 if event:
-                    self._feed.publish(event)
+                    self._feed.publish(event, run.job.sweep_id)
             case EpochCompleted():
-                await self._keep_epoch(run, message)
+                return await self._keep_epoch(run, message)
             case DiskFault():
                 pause = Paused(reason="STORAGE", message=message.message)
                 await self._threads.run(self._store.pause, job_id, pause, attempt=attempt)
@@ -271,13 +297,24 @@ class Scheduler:
                 pass
         return isinstance(message, Done | Failure | DiskFault)
 
-    async def _keep_epoch(self, run: _Run, epoch: EpochCompleted) -> None:
+    async def _keep_epoch(self, run: _Run, epoch: EpochCompleted) -> bool:
+        """Keeps an epoch; returns whether it was the job's last, as that is hopeless."""
         job_id = run.job.job_id
         event = await self._threads.run(self._store.record_epoch, job_id, run.job.attempts, epoch)
         self._observer.on_epoch(run.job, epoch, run.train_images)
         if event:
-            self._feed.publish(event)
+            self._feed.publish(event, run.job.sweep_id)
         await self._drop_checkpoints(run.job)
+        return run.job.sweep_id is not None and await self._is_median_stopped(run.job)
+
+    async def _is_median_stopped(self, job: Job) -> bool:
+        now = await self._threads.run(self._store.get, job.job_id)
+        if now.cancellation is None or now.cancellation.reason != MEDIAN_STOPPED:
+            return False
+        _LOG.info("job stopped", job=job.job_id, why=now.cancellation.message)
+        self._observer.on_median_stop(job)
+        self._feed.notify(job.job_id, job.sweep_id)
+        return True
 
     async def _drop_checkpoints(self, job: Job) -> None:
         """Removes the checkpoints that the job's retention no longer asks for."""
@@ -303,7 +340,7 @@ class Scheduler:
             self._store.finish, job_id, state, failure=failure, attempt=attempt
         )
         _LOG.info("job finished", job=job_id, state=state, failure=failure and failure.message)
-        self._feed.notify(job_id)
+        self._feed.notify(job_id, job.sweep_id)
         if job.completed_epochs:
             await self._drop_checkpoints(job)
 
@@ -372,6 +409,6 @@ class Scheduler:
         if self._runs.get(job_id) is run:
             del self._runs[job_id]
             self._observer.on_worker_end(run.job)
-            self._feed.forget(job_id)
-        self._free_devices.append(run.device)
+            self._feed.forget(job_id, run.job.sweep_id)
+        self._capacity.give_back(run.device, run.job)
         self.wake()

@@ -1,27 +1,26 @@
 """What callers can ask of jobs: submit, follow, list, pause, resume, cancel, delete."""
 
 import secrets
-import time
 from collections.abc import AsyncIterator, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from leadline.models.spec import TrainingSpec, Violation
 from leadline.server.artifacts import Artifacts
 from leadline.server.errors import InvalidArgumentError, ServiceError, UnavailableError
 from leadline.server.jobs.feed import JobFeed
+from leadline.server.jobs.grid import spec_violations
 from leadline.server.jobs.job import Event, Finished, Job, Paused, Progress
 from leadline.server.jobs.options import JobOptions, Retention
 from leadline.server.jobs.scheduler import Scheduler
 from leadline.server.jobs.states import JobState
 from leadline.server.jobs.store import JobStore
+from leadline.server.jobs.watching import EVENTS_A_READ, follow, is_at_end
 from leadline.server.threads import Threads
 
 # Letters and digits that are not mistaken for one another, and no vowels, so
 # that an id spells no word.
 _ID_ALPHABET = "0123456789bcdfghjkmnpqrstvwxyz"
 _ID_LENGTH = 10
-
-_EVENTS_A_READ = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,16 +33,16 @@ class JobView:
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressView:
-    """A job's transient progress at this moment.
+    """A job's transient progress at this moment; views of the same progress are equal.
 
     `seconds_left` is how long it still takes once it runs, by its last epoch;
     None before its first is complete.
     """
 
-    job: Job
+    job: Job = field(compare=False)
     progress: Progress
-    queue_position: int = 0
-    seconds_left: float | None = None
+    queue_position: int = field(default=0, compare=False)
+    seconds_left: float | None = field(default=None, compare=False)
 
 
 class JobService:
@@ -92,7 +91,7 @@ class JobService:
             self._store.create,
             spec,
             options,
-            job_id=_new_job_id(),
+            job_id=new_id(),
             request_id=request_id,
             max_queued=self._max_queued_jobs,
         )
@@ -109,11 +108,22 @@ class JobService:
         return await self._view(await self._threads.run(self._store.get, job_id))
 
     async def list_jobs(
-        self, *, states: Collection[JobState], before: int | None, limit: int
+        self,
+        *,
+        states: Collection[JobState],
+        sweep_id: str | None = None,
+        before: int | None,
+        limit: int,
     ) -> list[JobView]:
-        """Jobs in `states` (empty: any) numbered below `before`, newest first."""
+        """Jobs in `states` (empty: any), of a sweep, numbered below `before`, newest first.
+
+        Raises:
+            NotFoundError: there is no such sweep.
+        """
+        if sweep_id is not None:
+            await self._threads.run(self._store.get_sweep, sweep_id)
         jobs = await self._threads.run(
-            self._store.list_jobs, states=states, before=before, limit=limit
+            self._store.list_jobs, states=states, sweep_id=sweep_id, before=before, limit=limit
         )
         return [await self._view(job) for job in jobs]
 
@@ -148,7 +158,7 @@ class JobService:
             FailedPreconditionError: the job is in a final state.
         """
         job = await self._threads.run(self._store.resume, job_id)
-        self._feed.notify(job_id)
+        self._feed.notify(job_id, job.sweep_id)
         self._scheduler.wake()
         return await self._view(job)
 
@@ -157,7 +167,8 @@ class JobService:
 
         Raises:
             NotFoundError: there is no such job.
-            FailedPreconditionError: the job is not in a final state.
+            FailedPreconditionError: the job is not in a final state, or is a
+                part of a sweep.
         """
         await self._threads.run(self._delete, job_id)
         self._feed.forget(job_id)
@@ -178,7 +189,7 @@ class JobService:
         The decision was durable before, and fences off whatever the worker
         still reports.
         """
-        self._feed.notify(job_id)
+        self._feed.notify(job_id, job.sweep_id)
         await self._scheduler.end_worker(job_id)
         return JobView(job=job)
 
@@ -197,59 +208,17 @@ class JobService:
             UnavailableError: the server shuts down before the last event.
         """
         job = await self._threads.run(self._store.get, job_id)
-        if after_sequence > job.latest_sequence:
-            raise InvalidArgumentError.of(
-                "after_sequence",
-                f"is {after_sequence}, but the newest event is {job.latest_sequence}",
-            )
-        if job.state.is_final and after_sequence == job.latest_sequence:
+        if is_at_end(after_sequence, job.latest_sequence, is_final=job.state.is_final):
             return
-        shown: Progress | None = None
-        last_yield = time.monotonic()
-        while True:
-            change = self._feed.change(job_id)
-            for event in await self._events(job_id, after_sequence):
-                yield event
-                after_sequence = event.sequence
-                last_yield = time.monotonic()
-                if isinstance(event.body, Finished):
-                    return
-            if change.is_set and not self._feed.is_closed:
-                continue
-            if self._feed.is_closed:
-                raise UnavailableError(
-                    f"the server shuts down: watch jobs/{job_id} again after its restart, "
-                    f"from after_sequence {after_sequence}"
-                )
-            patience = last_yield + self._keepalive_seconds - time.monotonic()
-            if await change.wait(min(patience, progress_interval or patience)):
-                continue
-            view = await self._progress(job_id)
-            is_quiet = time.monotonic() - last_yield >= self._keepalive_seconds
-            if is_quiet or (progress_interval and view.progress != shown):
-                yield view
-                shown = view.progress
-                last_yield = time.monotonic()
-
-    async def _events(self, job_id: str, after_sequence: int) -> list[Event]:
-        at_hand = self._feed.latest(job_id, after=after_sequence)
-        if at_hand is not None:
-            return at_hand
-        return await self._threads.run(
-            self._store.events, job_id, after=after_sequence, limit=_EVENTS_A_READ
+        news = follow(
+            self._feed,
+            _WatchedJob(job_id, self, self._store, self._threads, self._feed),
+            after_sequence=after_sequence,
+            progress_interval=progress_interval,
+            keepalive_seconds=self._keepalive_seconds,
         )
-
-    async def _progress(self, job_id: str) -> ProgressView:
-        view = await self.get(job_id)
-        job = view.job
-        phase = "starting" if job.state is JobState.RUNNING else job.state.value
-        progress = self._feed.progress(job_id) or Progress(phase=phase)
-        return ProgressView(
-            job=job,
-            progress=progress,
-            queue_position=view.queue_position,
-            seconds_left=_seconds_left(job, progress),
-        )
+        async for one in news:
+            yield one
 
     async def _view(self, job: Job) -> JobView:
         if job.state is not JobState.QUEUED:
@@ -258,26 +227,56 @@ class JobService:
         return JobView(job=job, queue_position=position)
 
     def _violations(self, spec: TrainingSpec, options: JobOptions) -> list[Violation]:
-        found = spec.violations()
-        known = not any(violation.field == "dataset" for violation in found)
-        if known and spec.dataset not in self._datasets:
-            names = ", ".join(sorted(self._datasets))
-            found.append(
-                Violation(
-                    field="dataset",
-                    description=f"{spec.dataset!r} is not known to this server, which has {names}",
-                )
-            )
-        return [*_within("spec", found), *_within("options", options.violations())]
+        found = spec_violations(spec, self._datasets)
+        return [*within("spec", found), *within("options", options.violations())]
 
 
-def _within(message: str, violations: list[Violation]) -> list[Violation]:
+class _WatchedJob:
+    """A job that is followed."""
+
+    def __init__(
+        self, job_id: str, jobs: JobService, store: JobStore, threads: Threads, feed: JobFeed
+    ) -> None:
+        self.key = job_id
+        self.name = f"jobs/{job_id}"
+        self._jobs = jobs
+        self._store = store
+        self._threads = threads
+        self._feed = feed
+
+    async def events(self, after_sequence: int) -> list[Event]:
+        at_hand = self._feed.latest(self.key, after=after_sequence)
+        if at_hand is not None:
+            return at_hand
+        return await self._threads.run(
+            self._store.events, self.key, after=after_sequence, limit=EVENTS_A_READ
+        )
+
+    def is_last(self, event: Event) -> bool:
+        return isinstance(event.body, Finished)
+
+    async def progress(self) -> ProgressView:
+        view = await self._jobs.get(self.key)
+        job = view.job
+        phase = "starting" if job.state is JobState.RUNNING else job.state.value
+        progress = self._feed.progress(self.key) or Progress(phase=phase)
+        return ProgressView(
+            job=job,
+            progress=progress,
+            queue_position=view.queue_position,
+            seconds_left=seconds_left(job, progress),
+        )
+
+
+def within(message: str, violations: list[Violation]) -> list[Violation]:
+    """The violations of a message's fields, as those of the request that holds it."""
     return [
         Violation(field=f"{message}.{one.field}", description=one.description) for one in violations
     ]
 
 
-def _seconds_left(job: Job, progress: Progress) -> float | None:
+def seconds_left(job: Job, progress: Progress) -> float | None:
+    """How long a job still takes, by its last epoch; None before its first is complete."""
     if job.latest_epoch is None:
         return None
     epochs = float(job.spec.epochs - job.completed_epochs)
@@ -286,5 +285,6 @@ def _seconds_left(job: Job, progress: Progress) -> float | None:
     return max(0.0, epochs * job.latest_epoch.seconds)
 
 
-def _new_job_id() -> str:
+def new_id() -> str:
+    """An id of a job or a sweep."""
     return "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))

@@ -25,6 +25,7 @@ from prometheus_client.registry import Collector
 
 from leadline.server.jobs.job import EpochCompleted, Job
 from leadline.server.jobs.states import JobState
+from leadline.server.jobs.sweep import SweepState
 from leadline.server.workers.messages import Usage
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -99,6 +100,9 @@ class Metrics:
         self._images = self._counter(
             "leadline_images_trained", "Training images that went through an optimisation step."
         )
+        self._median_stops = self._counter(
+            "leadline_jobs_median_stopped", "Jobs of sweeps that the median stopping rule stopped."
+        )
         self._train_accuracy = self._job_gauge(
             "leadline_job_train_accuracy", "The last epoch's, a fraction."
         )
@@ -133,6 +137,10 @@ class Metrics:
         """Reports jobs by state, asking for their numbers at each scrape."""
         self.registry.register(_JobCounts(count_by_state))
 
+    def watch_sweeps(self, count_by_state: Callable[[], Mapping[SweepState, int]]) -> None:
+        """Reports sweeps by state, asking for their numbers at each scrape."""
+        self.registry.register(_SweepCounts(count_by_state))
+
     def watch_predictions(self, count_in_work: Callable[[], int]) -> None:
         """Reports requests to predict that are in work, asking for their number at each scrape."""
         self._predictions_in_work.set_function(count_in_work)
@@ -148,6 +156,11 @@ class Metrics:
         self._train_accuracy.labels(job.job_id).set(epoch.train_accuracy)
         self._test_accuracy.labels(job.job_id).set(epoch.test_accuracy)
         self._epoch.labels(job.job_id).set(epoch.epoch)
+
+    def on_median_stop(self, job: Job) -> None:
+        """The median stopping rule has stopped the job."""
+        del job
+        self._median_stops.inc()
 
     def on_usage(self, job: Job, usage: Usage) -> None:
         """The job's worker reports what it takes up."""
@@ -192,6 +205,22 @@ class _JobCounts(Collector):
         yield GaugeMetricFamily(
             "leadline_queue_depth", "Jobs that wait for a device.", counts[JobState.QUEUED]
         )
+
+
+class _SweepCounts(Collector):
+    def __init__(self, count_by_state: Callable[[], Mapping[SweepState, int]]) -> None:
+        self._count_by_state = count_by_state
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        """Names the metric without asking the store, which may not be open yet."""
+        yield GaugeMetricFamily("leadline_sweeps", "Sweeps by state.", labels=["state"])
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Asks the store."""
+        family = GaugeMetricFamily("leadline_sweeps", "Sweeps by state.", labels=["state"])
+        for state, count in self._count_by_state().items():
+            family.add_metric([state.value], count)
+        yield family
 
 
 class _WorkerMemory(Collector):

@@ -1,0 +1,470 @@
+"""Sweeps over a real channel: the contract, restarts, lost workers, capacity."""
+
+import re
+import signal
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.rpc import error_details_pb2
+
+from leadline.v1.inference_service_pb2 import GetModelRequest
+from leadline.v1.job_pb2 import (
+    JOB_STATE_CANCELLED,
+    JOB_STATE_QUEUED,
+    JOB_STATE_RUNNING,
+    JOB_STATE_SUCCEEDED,
+    JobOptions,
+)
+from leadline.v1.sweep_pb2 import (
+    SWEEP_STATE_CANCELLED,
+    SWEEP_STATE_PAUSED,
+    SWEEP_STATE_QUEUED,
+    SWEEP_STATE_RUNNING,
+    SWEEP_STATE_SUCCEEDED,
+    MedianStoppingRule,
+    Sweep,
+    SweepAxis,
+    SweepEvent,
+)
+from leadline.v1.training_service_pb2 import (
+    CancelJobRequest,
+    CancelSweepRequest,
+    DeleteJobRequest,
+    DeleteSweepRequest,
+    GetJobRequest,
+    GetSweepRequest,
+    ListJobsRequest,
+    ListSweepsRequest,
+    PauseSweepRequest,
+    ResumeSweepRequest,
+    TrainJobRequest,
+    TrainSweepRequest,
+    WatchJobRequest,
+    WatchSweepRequest,
+)
+from support.servers import LiveServer, ServerFactory
+from support.wire import Stubs, connect, details, reason, tiny_spec, violations
+
+LONG = 10_000
+
+
+def axes(**values: list[Any]) -> list[SweepAxis]:
+    return [
+        ParseDict({"field": field, "values": given}, SweepAxis()) for field, given in values.items()
+    ]
+
+
+def a_request(*, options: dict[str, Any] | None = None, **changes: Any) -> TrainSweepRequest:
+    """Two seeds of two epochs, unless the options or `changes` of the spec say otherwise."""
+    given = {"axes": axes(seed=[0, 1]), **(options or {})}
+    return TrainSweepRequest(spec=tiny_spec(**{"epochs": 2, **changes}), **given)
+
+
+def begin(stubs: Stubs, request: TrainSweepRequest) -> SweepEvent:
+    """Submits a sweep and takes its first event; it goes on."""
+    stream = stubs.training.TrainSweep(request, timeout=60)
+    first = next(iter(stream))
+    stream.cancel()
+    return first
+
+
+def follow(stubs: Stubs, name: str, after: int = 0) -> list[SweepEvent]:
+    request = WatchSweepRequest(name=name, after_sequence=after)
+    return list(stubs.training.WatchSweep(request, timeout=60))
+
+
+def get(stubs: Stubs, name: str) -> Sweep:
+    return stubs.training.GetSweep(GetSweepRequest(name=name), timeout=10)
+
+
+def steer(stubs: Stubs, name: str) -> dict[str, Callable[[], Any]]:
+    training = stubs.training
+    return {
+        "cancel": lambda: training.CancelSweep(CancelSweepRequest(name=name), timeout=10),
+        "pause": lambda: training.PauseSweep(PauseSweepRequest(name=name), timeout=10),
+        "resume": lambda: training.ResumeSweep(ResumeSweepRequest(name=name), timeout=10),
+        "delete": lambda: training.DeleteSweep(DeleteSweepRequest(name=name), timeout=10),
+    }
+
+
+def eventually(stubs: Stubs, name: str, holds: Callable[[Sweep], bool]) -> Sweep:
+    """The sweep as soon as something holds of it."""
+    deadline = time.monotonic() + 60
+    while not holds(found := get(stubs, name)):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
+    return found
+
+
+@pytest.fixture(scope="module")
+def swept(stubs: Stubs) -> list[SweepEvent]:
+    """All events of a sweep that has succeeded: two depths, each with two seeds."""
+    request = a_request(options={"axes": axes(blocks=[1, 2], seed=[0, 1])})
+    return list(stubs.training.TrainSweep(request, timeout=60))
+
+
+def test_the_stream_tells_of_every_job_from_queued_to_finished(
+    stubs: Stubs, swept: list[SweepEvent]
+) -> None:
+    first, *between, last = swept
+    jobs = [one.job for one in first.queued.jobs]
+
+    assert [one.sequence for one in swept] == list(range(1, len(swept) + 1))
+    assert [MessageToDict(one.values) for one in first.queued.jobs] == [
+        {"blocks": blocks, "seed": seed} for blocks in (1, 2) for seed in (0, 1)
+    ]
+    for job in jobs:
+        own = list(stubs.training.WatchJob(WatchJobRequest(name=job, after_sequence=1), timeout=10))
+        assert [one.job for one in between if one.job.job == job] == own
+        assert [one.WhichOneof("event") for one in own] == ["started", "epoch", "epoch", "finished"]
+    assert len(between) == 16
+    assert last.finished.state == SWEEP_STATE_SUCCEEDED
+    assert last.finished.counts.succeeded == 4
+
+
+def test_the_sweep_stands_as_its_last_event_says(stubs: Stubs, swept: list[SweepEvent]) -> None:
+    sweep = get(stubs, swept[0].sweep)
+
+    assert sweep.state == SWEEP_STATE_SUCCEEDED
+    assert sweep.table == swept[-1].finished.table
+    assert sweep.counts == swept[-1].finished.counts
+    assert sweep.axes == swept[0].queued.axes
+    assert sweep.spec == swept[0].queued.spec
+    assert sweep.latest_sequence == swept[-1].sequence
+    assert sweep.end_time.ToNanoseconds() >= sweep.create_time.ToNanoseconds()
+    assert not sweep.HasField("median_stopping")
+
+
+def test_the_table_is_what_the_jobs_came_to(stubs: Stubs, swept: list[SweepEvent]) -> None:
+    table = swept[-1].finished.table
+    variant = table.variants[1]
+
+    jobs = [stubs.training.GetJob(GetJobRequest(name=one), timeout=10) for one in variant.jobs]
+    bests = [job.best_test_accuracy for job in jobs]
+    lasts = [job.latest_epoch.test_accuracy for job in jobs]
+
+    assert MessageToDict(variant.values) == {"blocks": 2}
+    assert [(job.spec.blocks, job.spec.seed) for job in jobs] == [(2, 0), (2, 1)]
+    assert all(job.sweep == swept[0].sweep for job in jobs)
+    assert variant.finished_jobs == variant.best_test_accuracy.count == 2
+    assert variant.best_test_accuracy.mean == pytest.approx(sum(bests) / 2)
+    assert variant.best_test_accuracy.standard_deviation == pytest.approx(
+        abs(bests[0] - bests[1]) / 2**0.5
+    )
+    assert variant.last_test_accuracy.mean == pytest.approx(sum(lasts) / 2)
+    assert (variant.best_test_accuracy.min, variant.best_test_accuracy.max) == (
+        min(bests),
+        max(bests),
+    )
+    best = max(table.variants, key=lambda one: one.best_test_accuracy.mean)
+    assert MessageToDict(best.values) == {"blocks": table.best_depths[0].blocks}
+    assert 0 <= table.best_depths[0].confidence <= 1
+    assert stubs.inference.GetModel(
+        GetModelRequest(name=variant.best_job.replace("jobs/", "models/")), timeout=10
+    ).best_test_accuracy == max(bests)
+
+
+def test_a_watcher_goes_on_anywhere(stubs: Stubs, swept: list[SweepEvent]) -> None:
+    name = swept[0].sweep
+
+    for after in (0, 7, len(swept) - 1, len(swept)):
+        assert follow(stubs, name, after) == swept[after:]
+    for after in (-1, len(swept) + 1):
+        with pytest.raises(grpc.RpcError) as caught:
+            follow(stubs, name, after)
+        assert list(violations(caught.value)) == ["after_sequence"]
+
+
+def test_the_same_request_id_follows_the_same_sweep(stubs: Stubs) -> None:
+    request_id = str(uuid.uuid4())
+    spec = {"epochs": 1}
+    first = begin(stubs, a_request(options={"request_id": request_id}, **spec))
+
+    again = begin(stubs, a_request(options={"request_id": request_id}, **spec))
+    with pytest.raises(grpc.RpcError) as caught:
+        begin(stubs, a_request(options={"request_id": request_id}, epochs=3))
+
+    assert again == first
+    assert caught.value.code() is grpc.StatusCode.ALREADY_EXISTS
+    assert reason(caught.value) == "REQUEST_ID_REUSED"
+    (resource,) = [
+        one for one in details(caught.value) if isinstance(one, error_details_pb2.ResourceInfo)
+    ]
+    assert (resource.resource_type, resource.resource_name) == ("sweep", first.sweep)
+    steer(stubs, first.sweep)["cancel"]()
+
+
+@pytest.mark.parametrize(
+    ("options", "fields"),
+    [
+        ({"axes": []}, ["axes"]),
+        ({"axes": axes(depth=[1])}, ["axes[0].field"]),
+        ({"axes": axes(blocks=["two", None, 2])}, ["axes[0].values[0]", "axes[0].values[1]"]),
+        ({"axes": axes(blocks=[2, 65], seed=[-1])}, ["axes[0].values[1]", "axes[1].values[0]"]),
+        ({"axes": axes(seed=list(range(1_001)))}, ["axes"]),
+        ({"options": JobOptions(priority=101)}, ["options.priority"]),
+        (
+            {"median_stopping": MedianStoppingRule(grace_epochs=0, min_completed_jobs=1_001)},
+            ["median_stopping.grace_epochs", "median_stopping.min_completed_jobs"],
+        ),
+        ({"request_id": "one"}, ["request_id"]),
+        ({"after_sequence": -1}, ["after_sequence"]),
+        ({"progress_interval": Duration(nanos=1)}, ["progress_interval"]),
+    ],
+)
+def test_each_wrong_field_is_named_and_nothing_is_made(
+    stubs: Stubs, options: dict[str, Any], fields: list[str]
+) -> None:
+    before = stubs.training.ListSweeps(ListSweepsRequest(), timeout=10)
+
+    with pytest.raises(grpc.RpcError) as caught:
+        begin(stubs, a_request(options=options))
+
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert sorted(violations(caught.value)) == sorted(fields)
+    assert stubs.training.ListSweeps(ListSweepsRequest(), timeout=10) == before
+
+
+@pytest.mark.parametrize("name", ["sweeps/none", "sweeps/", "jobs/abc"])
+def test_a_sweep_that_is_not_there_is_not_found(stubs: Stubs, name: str) -> None:
+    is_name = name == "sweeps/none"
+    calls = [*steer(stubs, name).values(), lambda: get(stubs, name), lambda: follow(stubs, name)]
+    listing = ListJobsRequest(sweep=name)
+
+    for call in (*calls, lambda: stubs.training.ListJobs(listing, timeout=10)):
+        with pytest.raises(grpc.RpcError) as caught:
+            call()
+        assert reason(caught.value) == ("SWEEP_NOT_FOUND" if is_name else "INVALID_FIELD")
+
+
+def test_a_cancelled_sweep_frees_its_device_and_can_be_deleted(
+    stubs: Stubs, live_server: LiveServer
+) -> None:
+    name = begin(stubs, a_request(epochs=LONG)).sweep
+    running = eventually(stubs, name, lambda one: any(job.completed_epochs for job in one.jobs))
+    (begun, *_) = [job.job for job in running.jobs if job.completed_epochs]
+    folder = live_server.data_dir / begun.replace("jobs/", "models/")
+    calls = steer(stubs, name)
+
+    refused = []
+    for call in (
+        calls["delete"],
+        lambda: stubs.training.DeleteJob(DeleteJobRequest(name=begun), timeout=10),
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            call()
+        refused.append(reason(caught.value))
+    cancelled = calls["cancel"]()
+    there = folder.is_dir()
+    other = list(stubs.training.TrainJob(TrainJobRequest(spec=tiny_spec(epochs=1)), timeout=60))
+
+    assert refused == ["SWEEP_NOT_FINISHED", "JOB_IN_SWEEP"]
+    assert running.state == SWEEP_STATE_RUNNING
+    assert cancelled.state == SWEEP_STATE_CANCELLED
+    assert {job.state for job in cancelled.jobs} == {JOB_STATE_CANCELLED}
+    job = stubs.training.GetJob(GetJobRequest(name=begun), timeout=10)
+    assert job.cancellation.reason == "REQUESTED"
+    assert other[-1].finished.state == JOB_STATE_SUCCEEDED
+    assert calls["cancel"]() == cancelled
+    assert follow(stubs, name)[-1].finished.state == SWEEP_STATE_CANCELLED
+    for refuse in (calls["pause"], calls["resume"]):
+        with pytest.raises(grpc.RpcError) as caught:
+            refuse()
+        assert reason(caught.value) == "ILLEGAL_SWEEP_STATE"
+    calls["delete"]()
+    assert there
+    assert not folder.exists()
+    with pytest.raises(grpc.RpcError) as caught:
+        get(stubs, name)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_a_paused_sweep_goes_on_when_it_is_resumed(stubs: Stubs) -> None:
+    name = begin(stubs, a_request(epochs=4)).sweep
+    calls = steer(stubs, name)
+
+    paused = calls["pause"]()
+    again = calls["pause"]()
+    resumed = calls["resume"]()
+    events = follow(stubs, name)
+
+    assert paused.state == again.state == SWEEP_STATE_PAUSED
+    assert again.latest_sequence == paused.latest_sequence
+    assert resumed.state in {SWEEP_STATE_QUEUED, SWEEP_STATE_RUNNING}
+    assert [one.sequence for one in events] == list(range(1, len(events) + 1))
+    assert events[-1].finished.counts.succeeded == 2
+
+
+def test_a_sweep_goes_on_without_a_job_that_is_cancelled(stubs: Stubs) -> None:
+    first = begin(stubs, a_request(epochs=1))
+    last = first.queued.jobs[-1].job
+
+    stubs.training.CancelJob(CancelJobRequest(name=last), timeout=10)
+    finished = follow(stubs, first.sweep)[-1].finished
+
+    assert finished.state == SWEEP_STATE_SUCCEEDED
+    assert (finished.counts.succeeded, finished.counts.cancelled) == (1, 1)
+    assert finished.counts.median_stopped == 0
+
+
+def test_sweeps_and_their_jobs_are_listed_page_by_page(
+    stubs: Stubs, swept: list[SweepEvent]
+) -> None:
+    newest = begin(stubs, a_request(epochs=1))
+
+    names: list[str] = []
+    token = ""
+    while not names or token:
+        request = ListSweepsRequest(page_size=1, page_token=token)
+        page = stubs.training.ListSweeps(request, timeout=10)
+        assert all(not one.jobs and not one.HasField("table") for one in page.sweeps)
+        names += [one.name for one in page.sweeps]
+        token = page.next_page_token
+    jobs = stubs.training.ListJobs(ListJobsRequest(sweep=swept[0].sweep), timeout=10).jobs
+
+    assert names[0] == newest.sweep
+    assert swept[0].sweep in names
+    assert len(set(names)) == len(names)
+    assert [one.name for one in jobs] == [one.job for one in reversed(swept[0].queued.jobs)]
+    steer(stubs, newest.sweep)["cancel"]()
+
+
+def test_progress_says_how_far_the_jobs_are(stubs: Stubs) -> None:
+    request = a_request(epochs=LONG, options={"progress_interval": Duration(nanos=50_000_000)})
+    stream = stubs.training.TrainSweep(request, timeout=60)
+
+    found = next(
+        one.progress
+        for one in stream
+        if one.HasField("progress") and one.progress.running and one.progress.running[0].progress
+    )
+    stream.cancel()
+
+    assert found.counts.running == 1
+    assert found.counts.queued == 1
+    cancelled = list(stubs.training.ListSweeps(ListSweepsRequest(), timeout=10).sweeps)
+    steer(stubs, cancelled[0].name)["cancel"]()
+
+
+@pytest.fixture
+def wide_server(server_factory: ServerFactory) -> Iterator[Stubs]:
+    """A server with two threads to train with."""
+    stubs = connect(server_factory("--worker-threads=2", "--spare-workers=2").target)
+    yield stubs
+    stubs.channel.close()
+
+
+def test_as_many_jobs_of_a_sweep_run_as_there_are_threads_and_each_has_one(
+    wide_server: Stubs,
+) -> None:
+    stubs = wide_server
+    request = a_request(options={"axes": axes(seed=[0, 1, 2, 3])}, epochs=LONG)
+    name = begin(stubs, request).sweep
+
+    both = eventually(
+        stubs, name, lambda one: sum(job.completed_epochs > 0 for job in one.jobs) >= 2
+    )
+    states = [job.state for job in both.jobs]
+    threads = [
+        stubs.training.GetJob(GetJobRequest(name=job.job), timeout=10).environment.threads
+        for job in both.jobs[:2]
+    ]
+    urgent = stubs.training.TrainJob(
+        TrainJobRequest(spec=tiny_spec(epochs=1), options=JobOptions(priority=1)), timeout=60
+    )
+    queued = next(iter(urgent))
+    # It needs all threads: the sweep's jobs that end are not followed by others.
+    stubs.training.CancelJob(CancelJobRequest(name=both.jobs[0].job), timeout=10)
+    waiting = get(stubs, name)
+    stubs.training.CancelJob(CancelJobRequest(name=both.jobs[1].job), timeout=10)
+    ordinary = list(urgent)
+    steer(stubs, name)["cancel"]()
+
+    assert states == [JOB_STATE_RUNNING] * 2 + [JOB_STATE_QUEUED] * 2
+    assert threads == [1, 1]
+    assert queued.queued.queue_position == 0
+    assert [job.state for job in waiting.jobs[2:]] == [JOB_STATE_QUEUED] * 2
+    assert [one.started.environment.threads for one in ordinary if one.HasField("started")] == [2]
+    assert ordinary[-1].finished.state == JOB_STATE_SUCCEEDED
+
+
+def test_hopeless_jobs_are_stopped_when_that_is_asked_for(stubs: Stubs) -> None:
+    rule = MedianStoppingRule(grace_epochs=1, min_completed_jobs=1)
+    # The first learns; at a rate of 1e-9 nothing is learnt.
+    request = a_request(
+        options={"axes": axes(learning_rate=[0.05, 1e-9]), "median_stopping": rule}, epochs=6
+    )
+
+    events = list(stubs.training.TrainSweep(request, timeout=60))
+    finished = events[-1].finished
+    hopeless = stubs.training.GetJob(GetJobRequest(name=events[0].queued.jobs[1].job), timeout=10)
+
+    assert finished.state == SWEEP_STATE_SUCCEEDED
+    assert (finished.counts.succeeded, finished.counts.median_stopped) == (1, 1)
+    assert hopeless.state == JOB_STATE_CANCELLED
+    assert hopeless.cancellation.reason == "MEDIAN_STOPPED"
+    assert 1 <= hopeless.completed_epochs < 6
+    assert finished.table.variants[1].best_test_accuracy.count == 1
+    assert get(stubs, events[0].sweep).jobs[1].median_stopped
+    model = GetModelRequest(name=hopeless.model)
+    assert len(stubs.inference.GetModel(model, timeout=10).epochs) == hopeless.completed_epochs
+
+
+def test_a_sweep_outlives_kills_of_its_server_and_its_workers(
+    server_factory: ServerFactory, stubs: Stubs
+) -> None:
+    straight = list(stubs.training.TrainSweep(a_request(epochs=5), timeout=60))
+    server = server_factory()
+    interrupted = connect(server.target)
+    name = begin(interrupted, a_request(epochs=5)).sweep
+    seen: list[SweepEvent] = []
+
+    for after_epochs in (2, 7):
+        stream = interrupted.training.WatchSweep(
+            WatchSweepRequest(name=name, after_sequence=len(seen)), timeout=60
+        )
+        for event in stream:
+            seen.append(event)
+            if sum(one.job.HasField("epoch") for one in seen) >= after_epochs:
+                break
+        stream.cancel()
+        if after_epochs == 2:
+            for worker in psutil.Process(server.process.pid).children():
+                worker.kill()
+        else:
+            server.stop(signal.SIGKILL)
+    interrupted.channel.close()
+    interrupted = connect(server_factory().target)
+    seen += follow(interrupted, name, after=len(seen))
+
+    assert [one.sequence for one in seen] == list(range(1, len(seen) + 1))
+    assert weights(seen) == weights(straight)
+    assert seen[-1].finished.table.variants[0].best_test_accuracy == (
+        straight[-1].finished.table.variants[0].best_test_accuracy
+    )
+    assert follow(interrupted, name) == seen
+    interrupted.channel.close()
+
+
+def weights(events: list[SweepEvent]) -> list[list[str]]:
+    """The hashes of the epochs' weights, job by job in the order of the grid."""
+    return [
+        [
+            one.job.epoch.weights_sha256
+            for one in events
+            if one.job.job == job.job and one.job.HasField("epoch")
+        ]
+        for job in events[0].queued.jobs
+    ]
+
+
+def test_a_sweep_has_a_job_for_each_id_of_the_usual_kind(swept: list[SweepEvent]) -> None:
+    assert re.fullmatch("sweeps/[a-z0-9]{10}", swept[0].sweep)
+    assert len({one.job for one in swept[0].queued.jobs}) == 4

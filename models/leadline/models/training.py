@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from leadline.models.augmentation import Variations
-from leadline.models.batches import DeviceSplit
+from leadline.models.batches import DeviceSplit, normalize
 from leadline.models.datasets import Dataset
 from leadline.models.diagnosis import DIAGNOSED_IMAGES, diagnose
 from leadline.models.engine import engine_for
@@ -158,7 +158,8 @@ class Trainer:
         # Folders and tars are read class by class: their first images are of one class.
         count = min(DIAGNOSED_IMAGES, len(self._train))
         indices = torch.arange(count, device=self.device) * len(self._train) // count
-        return diagnose(self.network, *self._train.take(indices))
+        pixels, labels = self._train.take_pixels(indices)
+        return diagnose(self.network, normalize(pixels), labels)
 
     def _optimize(self, epoch: int) -> float:
         """Steps through the training set once, and returns the mean loss."""

@@ -14,6 +14,7 @@ from leadline.client import (
     AsyncClient,
     AsyncPredictionStream,
     AsyncTrainingJob,
+    AsyncTrainingSweep,
     Client,
     Model,
     _retry,
@@ -45,7 +46,7 @@ class Blocking:
             return BlockingStream(result, self._runner)
         if isinstance(result, AsyncIterator):
             return self._iterated(result)
-        if isinstance(result, AsyncTrainingJob):
+        if isinstance(result, AsyncTrainingJob | AsyncTrainingSweep):
             return Blocking(result, self._runner)
         return result
 

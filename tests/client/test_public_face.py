@@ -11,10 +11,12 @@ from leadline.client import (
     AsyncClient,
     AsyncPredictionStream,
     AsyncTrainingJob,
+    AsyncTrainingSweep,
     Client,
     LeadlineError,
     PredictionStream,
     TrainingJob,
+    TrainingSweep,
     _errors,
 )
 
@@ -47,6 +49,7 @@ def test_the_exported_names_are_these_and_no_others() -> None:
         "AsyncClient",
         "AsyncPredictionStream",
         "AsyncTrainingJob",
+        "AsyncTrainingSweep",
         "Augmentation",
         "BlockDiagnosis",
         "CancelledError",
@@ -92,6 +95,7 @@ def test_the_exported_names_are_these_and_no_others() -> None:
         "ListLikelyLabelErrorsResponse",
         "ListMisclassifiedResponse",
         "McNemarTest",
+        "MedianStoppingRule",
         "Model",
         "ModelEpoch",
         "NotFoundError",
@@ -109,8 +113,18 @@ def test_the_exported_names_are_these_and_no_others() -> None:
         "RpcError",
         "Schedule",
         "Split",
+        "Sweep",
+        "SweepAxis",
+        "SweepCancelledError",
+        "SweepError",
+        "SweepEvent",
+        "SweepFailedError",
+        "SweepState",
+        "SweepTable",
+        "SweepVariant",
         "TrainingJob",
         "TrainingSpec",
+        "TrainingSweep",
         "UnauthenticatedError",
         "UnavailableError",
         "UnimplementedError",
@@ -137,7 +151,11 @@ def test_the_help_loads_no_command_and_nothing_heavy() -> None:
 
 
 def test_both_clients_have_the_same_methods_with_the_same_arguments() -> None:
-    for asynchronous, synchronous in ((AsyncClient, Client), (AsyncTrainingJob, TrainingJob)):
+    for asynchronous, synchronous in (
+        (AsyncClient, Client),
+        (AsyncTrainingJob, TrainingJob),
+        (AsyncTrainingSweep, TrainingSweep),
+    ):
         assert public_methods(asynchronous) == public_methods(synchronous)
 
 
@@ -151,8 +169,8 @@ def public_methods(kind: type) -> dict[str, list[str]]:
 
 def test_every_public_method_says_what_it_does() -> None:
     for kind in (
-        *(AsyncClient, AsyncTrainingJob, AsyncPredictionStream),
-        *(Client, TrainingJob, PredictionStream),
+        *(AsyncClient, AsyncTrainingJob, AsyncTrainingSweep, AsyncPredictionStream),
+        *(Client, TrainingJob, TrainingSweep, PredictionStream),
     ):
         for name, member in inspect.getmembers(kind):
             assert name.startswith("_") or inspect.getdoc(member), f"{kind.__name__}.{name}"
@@ -161,7 +179,7 @@ def test_every_public_method_says_what_it_does() -> None:
 def test_the_docstrings_of_the_synchronous_client_are_synchronous() -> None:
     members = [
         member
-        for kind in (Client, TrainingJob, PredictionStream)
+        for kind in (Client, TrainingJob, TrainingSweep, PredictionStream)
         for _, member in inspect.getmembers(kind, callable)
         if (getattr(member, "__module__", None) or "").startswith("leadline.")
     ]

@@ -13,13 +13,14 @@ Example::
             print(example.index, example.true_class_name, example.predicted_class_name)
 
 `AsyncClient` has the same methods as coroutines. Data are the messages of
-`leadline.v1`, the usual ones of which are here too; what lives on, a job, is a
+`leadline.v1`, the usual ones of which are here too; what lives on, a job or a sweep, is a
 handle. Errors are drawn as a tree in `LeadlineError`'s module.
 """
 
 from leadline.client._async.client import AsyncClient
 from leadline.client._async.job import AsyncTrainingJob
 from leadline.client._async.predict_stream import AsyncPredictionStream
+from leadline.client._async.sweep import AsyncTrainingSweep
 from leadline.client._error_details import ErrorDetails, Violation
 from leadline.client._errors import (
     AbortedError,
@@ -41,6 +42,9 @@ from leadline.client._errors import (
     PermissionDeniedError,
     ResourceExhaustedError,
     RpcError,
+    SweepCancelledError,
+    SweepError,
+    SweepFailedError,
     UnauthenticatedError,
     UnavailableError,
     UnimplementedError,
@@ -52,6 +56,7 @@ from leadline.client._predictions import ImageFailure, Predictions
 from leadline.client._sync.client import Client
 from leadline.client._sync.job import TrainingJob
 from leadline.client._sync.predict_stream import PredictionStream
+from leadline.client._sync.sweep import TrainingSweep
 from leadline.v1.inference_service_pb2 import ClassScore, Prediction
 from leadline.v1.inspection_service_pb2 import (
     ClassCount,
@@ -86,6 +91,15 @@ from leadline.v1.job_pb2 import (
     RetentionPolicy,
 )
 from leadline.v1.model_pb2 import Model, ModelEpoch, Variant
+from leadline.v1.sweep_pb2 import (
+    MedianStoppingRule,
+    Sweep,
+    SweepAxis,
+    SweepEvent,
+    SweepState,
+    SweepTable,
+    SweepVariant,
+)
 from leadline.v1.training_spec_pb2 import (
     Augmentation,
     Initialization,
@@ -101,6 +115,7 @@ __all__ = [
     "AsyncClient",
     "AsyncPredictionStream",
     "AsyncTrainingJob",
+    "AsyncTrainingSweep",
     "Augmentation",
     "BlockDiagnosis",
     "CancelledError",
@@ -146,6 +161,7 @@ __all__ = [
     "ListLikelyLabelErrorsResponse",
     "ListMisclassifiedResponse",
     "McNemarTest",
+    "MedianStoppingRule",
     "Model",
     "ModelEpoch",
     "NotFoundError",
@@ -163,8 +179,18 @@ __all__ = [
     "RpcError",
     "Schedule",
     "Split",
+    "Sweep",
+    "SweepAxis",
+    "SweepCancelledError",
+    "SweepError",
+    "SweepEvent",
+    "SweepFailedError",
+    "SweepState",
+    "SweepTable",
+    "SweepVariant",
     "TrainingJob",
     "TrainingSpec",
+    "TrainingSweep",
     "UnauthenticatedError",
     "UnavailableError",
     "UnimplementedError",

@@ -1,7 +1,8 @@
-"""Where a watcher stands in the events of a job."""
+"""Where a watcher stands in the events of a job or a sweep."""
 
 from leadline.client._errors import EventGapError
 from leadline.v1.job_pb2 import JobEvent
+from leadline.v1.sweep_pb2 import SweepEvent
 
 
 class EventCursor:
@@ -9,10 +10,10 @@ class EventCursor:
 
     Attributes:
         sequence: of the last durable event that passed.
-        finished: whether that was the job's last.
+        finished: whether that was the last there is.
     """
 
-    def __init__(self, job: str, after_sequence: int, *, with_progress: bool = True) -> None:
+    def __init__(self, name: str, after_sequence: int, *, with_progress: bool = True) -> None:
         """Starts after a sequence.
 
         Without progress, transient events do not pass: a server sends some
@@ -20,10 +21,10 @@ class EventCursor:
         """
         self.sequence = after_sequence
         self.finished = False
-        self._job = job
+        self._name = name
         self._with_progress = with_progress
 
-    def accept(self, event: JobEvent) -> bool:
+    def accept(self, event: JobEvent | SweepEvent) -> bool:
         """Whether the event is new to the watcher, and wanted.
 
         Raises:
@@ -34,7 +35,7 @@ class EventCursor:
         if event.sequence <= self.sequence:
             return False
         if event.sequence != self.sequence + 1:
-            raise EventGapError(self._job, self.sequence + 1, event.sequence)
+            raise EventGapError(self._name, self.sequence + 1, event.sequence)
         self.sequence = event.sequence
         self.finished = event.WhichOneof("event") == "finished"
         return True

@@ -23,7 +23,10 @@ The tree::
     ├── JobError                      `result()` of a job that did not succeed
     │   ├── JobFailedError            see `job.failure`
     │   └── JobCancelledError
-    ├── EventGapError                 a job's events came with a number missing
+    ├── SweepError                    `result()` of a sweep that did not succeed
+    │   ├── SweepFailedError          one of its jobs failed
+    │   └── SweepCancelledError
+    ├── EventGapError                 events came with a number missing
     └── ClientClosedError             a call on a client that is closed
 
 An `RpcError` may also be raised by the SDK itself where it can tell without
@@ -39,6 +42,7 @@ from grpc import StatusCode
 from leadline.client._error_details import NO_DETAILS, ErrorDetails, Violation
 from leadline.client._text import counted
 from leadline.v1.job_pb2 import Job
+from leadline.v1.sweep_pb2 import Sweep
 
 
 class LeadlineError(Exception):
@@ -215,8 +219,37 @@ class JobCancelledError(JobError):
         return f"{self.job.name} was cancelled after {counted(self.job.completed_epochs, 'epoch')}"
 
 
+class SweepError(LeadlineError):
+    """A sweep ended without success.
+
+    Attributes:
+        sweep: the sweep in its final state, with its jobs and its table.
+    """
+
+    def __init__(self, sweep: Sweep) -> None:
+        super().__init__(sweep)
+        self.sweep = sweep
+
+
+class SweepFailedError(SweepError):
+    """A job of a sweep failed; the others went on."""
+
+    def __str__(self) -> str:
+        counts = self.sweep.counts
+        jobs = counted(len(self.sweep.jobs), "job")
+        return f"{self.sweep.name} failed: {counts.failed} of {jobs} did"
+
+
+class SweepCancelledError(SweepError):
+    """A sweep was cancelled."""
+
+    def __str__(self) -> str:
+        jobs = counted(len(self.sweep.jobs), "job")
+        return f"{self.sweep.name} was cancelled: {self.sweep.counts.cancelled} of {jobs} were"
+
+
 class EventGapError(LeadlineError):
-    """A job's events came with a number missing: the server broke its promise."""
+    """The events of a job or a sweep came with a number missing: the server broke its promise."""
 
     def __init__(self, job: str, expected: int, received: int) -> None:
         super().__init__(job, expected, received)

@@ -6,6 +6,11 @@ def job_name(name: str) -> str:
     return name if name.startswith("jobs/") else f"jobs/{name}"
 
 
+def sweep_name(name: str) -> str:
+    """The resource name of a sweep: "sweeps/{id}", from itself or the bare ID."""
+    return name if name.startswith("sweeps/") else f"sweeps/{name}"
+
+
 def model_name(name: str) -> str:
     """The resource name of a model or an epoch: "models/{id}[/epochs/{n}]"."""
     return name if name.startswith("models/") else f"models/{name}"

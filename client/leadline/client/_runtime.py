@@ -17,7 +17,6 @@ import grpc
 from leadline.client._errors import DeadlineExceededError
 from leadline.client._images import Image, Images, listed
 from leadline.v1.inference_service_pb2 import PredictStreamResponse
-from leadline.v1.job_pb2 import JobEvent
 
 T = TypeVar("T")
 Request_contra = TypeVar("Request_contra", contravariant=True)
@@ -44,16 +43,16 @@ class AsyncUnaryCall(Protocol[Request_contra, Response_co]):
     ) -> Awaitable[Response_co]: ...
 
 
-class EventCall(Cancellable, Protocol):
+class EventCall(Cancellable, Protocol[Response_co]):
     """A stream of events of the synchronous client."""
 
-    def __iter__(self) -> Iterator[JobEvent]: ...
+    def __iter__(self) -> Iterator[Response_co]: ...
 
 
-class AsyncEventCall(Cancellable, Protocol):
+class AsyncEventCall(Cancellable, Protocol[Response_co]):
     """A stream of events of the asynchronous client."""
 
-    def __aiter__(self) -> AsyncIterator[JobEvent]: ...
+    def __aiter__(self) -> AsyncIterator[Response_co]: ...
 
 
 class AnswerCall(Cancellable, Protocol):

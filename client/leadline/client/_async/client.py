@@ -9,13 +9,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from leadline.client._async.connection import AsyncConnection
 from leadline.client._async.inference import AsyncInferenceCalls
 from leadline.client._async.inspection import AsyncInspectionCalls
+from leadline.client._async.sweeps import AsyncSweepCalls
 from leadline.client._async.training import AsyncTrainingCalls
 from leadline.client._channel import ChannelOptions
 from leadline.client._errors import NotFoundError
 from leadline.client._health import HealthStatus
 
 
-class AsyncClient(AsyncTrainingCalls, AsyncInferenceCalls, AsyncInspectionCalls):
+class AsyncClient(AsyncTrainingCalls, AsyncSweepCalls, AsyncInferenceCalls, AsyncInspectionCalls):
     """A client of one Leadline server.
 
     Example::

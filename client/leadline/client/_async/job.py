@@ -4,12 +4,14 @@ from collections.abc import AsyncIterator
 
 from leadline.client._async.connection import AsyncConnection
 from leadline.client._async.deletion import delete
+from leadline.client._async.followed import AsyncFollowedJob
 from leadline.client._async.job_predictions import AsyncJobPredictions
+from leadline.client._async.patience import call_patiently
 from leadline.client._async.stream import AsyncEventStream
 from leadline.client._deadline import Deadline
-from leadline.client._errors import JobCancelledError, JobFailedError, RpcError
-from leadline.client._retry import OnReconnect, Reconnection
-from leadline.client._runtime import AsyncEventCall, async_sleep
+from leadline.client._errors import JobCancelledError, JobFailedError
+from leadline.client._retry import OnReconnect
+from leadline.client._runtime import AsyncEventCall
 from leadline.client._states import is_final
 from leadline.v1.job_pb2 import JOB_STATE_CANCELLED, JOB_STATE_FAILED, EpochResult, Job, JobEvent
 from leadline.v1.training_service_pb2 import (
@@ -36,7 +38,7 @@ class AsyncTrainingJob(AsyncJobPredictions):
         connection: AsyncConnection,
         name: str,
         *,
-        call: AsyncEventCall | None = None,
+        call: AsyncEventCall[JobEvent] | None = None,
         progress_interval: float | None = None,
     ) -> None:
         """Use `AsyncClient.train` or `AsyncClient.job` instead."""
@@ -90,7 +92,7 @@ class AsyncTrainingJob(AsyncJobPredictions):
         call = self._take_call(after_sequence, progress_interval)
         stream = AsyncEventStream(
             self._connection,
-            self.name,
+            AsyncFollowedJob(self._connection, self.name),
             after_sequence=after_sequence,
             progress_interval=progress_interval,
             on_reconnect=on_reconnect,
@@ -164,7 +166,7 @@ class AsyncTrainingJob(AsyncJobPredictions):
     ) -> None:
         stream = AsyncEventStream(
             self._connection,
-            self.name,
+            AsyncFollowedJob(self._connection, self.name),
             after_sequence=after_sequence,
             progress_interval=None,
             on_reconnect=on_reconnect,
@@ -174,16 +176,13 @@ class AsyncTrainingJob(AsyncJobPredictions):
             pass
 
     async def _refresh_patiently(self, deadline: Deadline, on_reconnect: OnReconnect | None) -> Job:
-        # Who waits for a result waits for the server too, as with events.
-        reconnection = Reconnection(self._connection.reconnect_timeout, on_reconnect=on_reconnect)
-        method, request = self._connection.stubs.training.GetJob, GetJobRequest(name=self.name)
-        while True:
-            reconnection.began()
-            try:
-                return await self._connection.call(method, request, deadline)
-            except RpcError as error:
-                deadline.check()
-                await async_sleep(deadline.at_most(reconnection.delay(error)))
+        return await call_patiently(
+            self._connection,
+            self._connection.stubs.training.GetJob,
+            GetJobRequest(name=self.name),
+            deadline=deadline,
+            on_reconnect=on_reconnect,
+        )
 
     async def pause(self) -> Job:
         """Sets the job aside, mid-epoch too, and returns it; what is complete is kept.
@@ -242,7 +241,7 @@ class AsyncTrainingJob(AsyncJobPredictions):
 
     def _take_call(
         self, after_sequence: int, progress_interval: float | None
-    ) -> AsyncEventCall | None:
+    ) -> AsyncEventCall[JobEvent] | None:
         """The stream that `train` opened, once, where it says what is asked for."""
         if after_sequence == 0 and progress_interval == self._progress_interval:
             call, self._call = self._call, None

@@ -1,8 +1,10 @@
-"""A job's events, across broken streams and restarts of the server."""
+"""Events of a job or a sweep, across broken streams and restarts of the server."""
 
 from collections.abc import AsyncIterator
+from typing import Generic
 
 from leadline.client._async.connection import AsyncConnection
+from leadline.client._async.followed import AnyEvent, AsyncFollowed
 from leadline.client._cursor import EventCursor
 from leadline.client._deadline import Deadline
 from leadline.client._errors import RpcError, UnavailableError
@@ -10,18 +12,15 @@ from leadline.client._grpc_errors import sdk_errors
 from leadline.client._requests import duration
 from leadline.client._retry import OnReconnect, Reconnection
 from leadline.client._runtime import AsyncEventCall, async_sleep
-from leadline.client._states import is_final
-from leadline.v1.job_pb2 import JobEvent
-from leadline.v1.training_service_pb2 import GetJobRequest, WatchJobRequest
 
 
-class AsyncEventStream:
-    """Follows one job until it has finished, over as many streams as that takes."""
+class AsyncEventStream(Generic[AnyEvent]):
+    """Follows one job or sweep until it has finished, over as many streams as that takes."""
 
     def __init__(
         self,
         connection: AsyncConnection,
-        job: str,
+        followed: AsyncFollowed[AnyEvent],
         *,
         after_sequence: int,
         progress_interval: float | None,
@@ -29,13 +28,15 @@ class AsyncEventStream:
         deadline: Deadline,
     ) -> None:
         self._connection = connection
-        self._job = job
+        self._followed = followed
         self._progress_interval = duration(progress_interval)
-        self._cursor = EventCursor(job, after_sequence, with_progress=progress_interval is not None)
+        self._cursor = EventCursor(
+            followed.name, after_sequence, with_progress=progress_interval is not None
+        )
         self._reconnection = Reconnection(connection.reconnect_timeout, on_reconnect=on_reconnect)
         self._deadline = deadline
 
-    async def events(self, call: AsyncEventCall | None = None) -> AsyncIterator[JobEvent]:
+    async def events(self, call: AsyncEventCall[AnyEvent] | None = None) -> AsyncIterator[AnyEvent]:
         """The events in order, each durable one exactly once, the last of which is `finished`.
 
         Starts with `call` where a stream is open already.
@@ -55,31 +56,25 @@ class AsyncEventStream:
                 call.cancel()
             call = None
 
-    def _attach(self) -> AsyncEventCall:
+    def _attach(self) -> AsyncEventCall[AnyEvent]:
         self._connection.check_open()
         self._reconnection.began()
-        request = WatchJobRequest(
-            name=self._job,
-            after_sequence=self._cursor.sequence,
-            progress_interval=self._progress_interval,
+        return self._followed.watch(
+            self._cursor.sequence, self._progress_interval, self._deadline.remaining()
         )
-        return self._connection.stubs.training.WatchJob(request, timeout=self._deadline.remaining())
 
     async def _check_end(self) -> None:
         """Tells a stream that ended well from one that was cut without an error.
 
         Raises:
-            UnavailableError: the job has more to say than the stream said.
+            UnavailableError: there is more to say than the stream said.
         """
         if self._cursor.finished:
             return
-        stub = self._connection.stubs.training
-        request = GetJobRequest(name=self._job)
-        job = await self._connection.call(stub.GetJob, request, self._deadline)
-        if is_final(job) and job.latest_sequence <= self._cursor.sequence:
+        if await self._followed.ended_with(self._cursor.sequence, self._deadline):
             self._cursor.finished = True
             return
-        raise UnavailableError(f"the stream of {self._job} ended before the job")
+        raise UnavailableError(f"the stream of {self._followed.name} ended before its last event")
 
     async def _recover(self, error: RpcError) -> None:
         if self._cursor.finished:

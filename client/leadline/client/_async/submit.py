@@ -1,40 +1,46 @@
-"""Submitting a job, so that trying again never makes a second one."""
+"""Submitting a job or a sweep, so that trying again never makes a second one."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Generic
 
 from leadline.client._async.connection import AsyncConnection
+from leadline.client._async.followed import AnyEvent
 from leadline.client._errors import RpcError, UnavailableError
 from leadline.client._grpc_errors import sdk_errors
 from leadline.client._retry import Attempts
 from leadline.client._runtime import AsyncEventCall, async_cancel_after, async_sleep
-from leadline.v1.job_pb2 import JobEvent
-from leadline.v1.training_service_pb2 import TrainJobRequest
 
 
-class AsyncSubmittedCall:
-    """The stream of a job that was accepted: its first event has been read, and comes again.
+class AsyncSubmittedCall(Generic[AnyEvent]):
+    """The stream of what was accepted: its first event has been read, and comes again.
 
     Attributes:
         queued: the first event.
     """
 
-    def __init__(self, queued: JobEvent, call: AsyncEventCall) -> None:
+    def __init__(self, queued: AnyEvent, call: AsyncEventCall[AnyEvent]) -> None:
         self.queued = queued
         self._call = call
 
-    async def __aiter__(self) -> AsyncIterator[JobEvent]:
+    async def __aiter__(self) -> AsyncIterator[AnyEvent]:
         """Every event of the stream."""
         yield self.queued
         async for event in self._call:
             yield event
 
     def cancel(self) -> None:
-        """Lets go of the stream; the job goes on."""
+        """Lets go of the stream; what was submitted goes on."""
         self._call.cancel()
 
 
-async def submit(connection: AsyncConnection, request: TrainJobRequest) -> AsyncSubmittedCall:
-    """The stream of the job that the request made, or had made before.
+async def submit(
+    connection: AsyncConnection, attempt: Callable[[], AsyncEventCall[AnyEvent]]
+) -> AsyncSubmittedCall[AnyEvent]:
+    """The stream of what an attempt made, or one before it had made.
+
+    Args:
+        connection: the way to the server.
+        attempt: makes the call, with the same request each time.
 
     Raises:
         RpcError: the server refused the request, or could not be reached.
@@ -42,7 +48,7 @@ async def submit(connection: AsyncConnection, request: TrainJobRequest) -> Async
     attempts = Attempts(connection.timeout)
     while True:
         connection.check_open()
-        call = connection.stubs.training.TrainJob(request)
+        call = attempt()
         try:
             return AsyncSubmittedCall(
                 await _first_event(connection, call, attempts.remaining()), call
@@ -52,10 +58,10 @@ async def submit(connection: AsyncConnection, request: TrainJobRequest) -> Async
 
 
 async def _first_event(
-    connection: AsyncConnection, call: AsyncEventCall, seconds: float
-) -> JobEvent:
+    connection: AsyncConnection, call: AsyncEventCall[AnyEvent], seconds: float
+) -> AnyEvent:
     try:
         with sdk_errors(connection), async_cancel_after(call, seconds):
             return await anext(aiter(call))
     except StopAsyncIteration:
-        raise UnavailableError("the stream ended before the job was accepted") from None
+        raise UnavailableError("the stream ended before anything was accepted") from None

@@ -7,7 +7,7 @@ from leadline.client._async.connection import AsyncConnection
 from leadline.client._async.job import AsyncTrainingJob
 from leadline.client._async.submit import submit
 from leadline.client._job_options import RetentionLike, TimeLimit, job_options
-from leadline.client._names import job_name
+from leadline.client._names import job_name, sweep_name
 from leadline.client._requests import (
     AugmentationLike,
     InitializationLike,
@@ -130,7 +130,9 @@ class AsyncTrainingCalls:
             progress_interval=duration(progress_interval),
             options=job_options(priority=priority, time_limit=time_limit, retention=retention),
         )
-        call = await submit(self._connection, request)
+        call = await submit(
+            self._connection, lambda: self._connection.stubs.training.TrainJob(request)
+        )
         return AsyncTrainingJob(
             self._connection,
             call.queued.job,
@@ -143,10 +145,25 @@ class AsyncTrainingCalls:
         return AsyncTrainingJob(self._connection, job_name(name))
 
     async def jobs(
-        self, *, states: Iterable[JobStateLike] = (), page_size: int = 0
+        self,
+        *,
+        states: Iterable[JobStateLike] = (),
+        sweep: str | None = None,
+        page_size: int = 0,
     ) -> AsyncIterator[Job]:
-        """Every job, the newest first, or those in some states only: "running", "failed"."""
-        request = build(ListJobsRequest(), states=job_states(states), page_size=page_size)
+        """Every job, the newest first, or those in some states only: "running", "failed".
+
+        Or those of a sweep only, by its name or bare ID.
+
+        Raises:
+            NotFoundError: there is no such sweep.
+        """
+        request = build(
+            ListJobsRequest(),
+            states=job_states(states),
+            sweep=None if sweep is None else sweep_name(sweep),
+            page_size=page_size,
+        )
         while True:
             page = await self._connection.call(self._connection.stubs.training.ListJobs, request)
             for job in page.jobs:

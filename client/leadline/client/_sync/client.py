@@ -13,10 +13,11 @@ from leadline.client._health import HealthStatus
 from leadline.client._sync.connection import Connection
 from leadline.client._sync.inference import InferenceCalls
 from leadline.client._sync.inspection import InspectionCalls
+from leadline.client._sync.sweeps import SweepCalls
 from leadline.client._sync.training import TrainingCalls
 
 
-class Client(TrainingCalls, InferenceCalls, InspectionCalls):
+class Client(TrainingCalls, SweepCalls, InferenceCalls, InspectionCalls):
     """A client of one Leadline server.
 
     Example::

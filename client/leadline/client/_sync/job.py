@@ -4,13 +4,15 @@
 from collections.abc import Iterator
 
 from leadline.client._deadline import Deadline
-from leadline.client._errors import JobCancelledError, JobFailedError, RpcError
-from leadline.client._retry import OnReconnect, Reconnection
-from leadline.client._runtime import EventCall, sleep
+from leadline.client._errors import JobCancelledError, JobFailedError
+from leadline.client._retry import OnReconnect
+from leadline.client._runtime import EventCall
 from leadline.client._states import is_final
 from leadline.client._sync.connection import Connection
 from leadline.client._sync.deletion import delete
+from leadline.client._sync.followed import FollowedJob
 from leadline.client._sync.job_predictions import JobPredictions
+from leadline.client._sync.patience import call_patiently
 from leadline.client._sync.stream import EventStream
 from leadline.v1.job_pb2 import JOB_STATE_CANCELLED, JOB_STATE_FAILED, EpochResult, Job, JobEvent
 from leadline.v1.training_service_pb2 import (
@@ -37,7 +39,7 @@ class TrainingJob(JobPredictions):
         connection: Connection,
         name: str,
         *,
-        call: EventCall | None = None,
+        call: EventCall[JobEvent] | None = None,
         progress_interval: float | None = None,
     ) -> None:
         """Use `Client.train` or `Client.job` instead."""
@@ -91,7 +93,7 @@ class TrainingJob(JobPredictions):
         call = self._take_call(after_sequence, progress_interval)
         stream = EventStream(
             self._connection,
-            self.name,
+            FollowedJob(self._connection, self.name),
             after_sequence=after_sequence,
             progress_interval=progress_interval,
             on_reconnect=on_reconnect,
@@ -162,7 +164,7 @@ class TrainingJob(JobPredictions):
     ) -> None:
         stream = EventStream(
             self._connection,
-            self.name,
+            FollowedJob(self._connection, self.name),
             after_sequence=after_sequence,
             progress_interval=None,
             on_reconnect=on_reconnect,
@@ -172,16 +174,13 @@ class TrainingJob(JobPredictions):
             pass
 
     def _refresh_patiently(self, deadline: Deadline, on_reconnect: OnReconnect | None) -> Job:
-        # Who waits for a result waits for the server too, as with events.
-        reconnection = Reconnection(self._connection.reconnect_timeout, on_reconnect=on_reconnect)
-        method, request = self._connection.stubs.training.GetJob, GetJobRequest(name=self.name)
-        while True:
-            reconnection.began()
-            try:
-                return self._connection.call(method, request, deadline)
-            except RpcError as error:
-                deadline.check()
-                sleep(deadline.at_most(reconnection.delay(error)))
+        return call_patiently(
+            self._connection,
+            self._connection.stubs.training.GetJob,
+            GetJobRequest(name=self.name),
+            deadline=deadline,
+            on_reconnect=on_reconnect,
+        )
 
     def pause(self) -> Job:
         """Sets the job aside, mid-epoch too, and returns it; what is complete is kept.
@@ -238,7 +237,9 @@ class TrainingJob(JobPredictions):
         if call is not None:
             call.cancel()
 
-    def _take_call(self, after_sequence: int, progress_interval: float | None) -> EventCall | None:
+    def _take_call(
+        self, after_sequence: int, progress_interval: float | None
+    ) -> EventCall[JobEvent] | None:
         """The stream that `train` opened, once, where it says what is asked for."""
         if after_sequence == 0 and progress_interval == self._progress_interval:
             call, self._call = self._call, None

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 
 from leadline.client._job_options import RetentionLike, TimeLimit, job_options
-from leadline.client._names import job_name
+from leadline.client._names import job_name, sweep_name
 from leadline.client._requests import (
     AugmentationLike,
     InitializationLike,
@@ -131,7 +131,7 @@ class TrainingCalls:
             progress_interval=duration(progress_interval),
             options=job_options(priority=priority, time_limit=time_limit, retention=retention),
         )
-        call = submit(self._connection, request)
+        call = submit(self._connection, lambda: self._connection.stubs.training.TrainJob(request))
         return TrainingJob(
             self._connection,
             call.queued.job,
@@ -143,9 +143,26 @@ class TrainingCalls:
         """The handle of a job by its name or bare ID; asks the server nothing."""
         return TrainingJob(self._connection, job_name(name))
 
-    def jobs(self, *, states: Iterable[JobStateLike] = (), page_size: int = 0) -> Iterator[Job]:
-        """Every job, the newest first, or those in some states only: "running", "failed"."""
-        request = build(ListJobsRequest(), states=job_states(states), page_size=page_size)
+    def jobs(
+        self,
+        *,
+        states: Iterable[JobStateLike] = (),
+        sweep: str | None = None,
+        page_size: int = 0,
+    ) -> Iterator[Job]:
+        """Every job, the newest first, or those in some states only: "running", "failed".
+
+        Or those of a sweep only, by its name or bare ID.
+
+        Raises:
+            NotFoundError: there is no such sweep.
+        """
+        request = build(
+            ListJobsRequest(),
+            states=job_states(states),
+            sweep=None if sweep is None else sweep_name(sweep),
+            page_size=page_size,
+        )
         while True:
             page = self._connection.call(self._connection.stubs.training.ListJobs, request)
             yield from page.jobs

@@ -24,6 +24,8 @@ COMMANDS = {
     "serve": _Command("serve", "Start a server."),
     "train": _Command("train", "Train a model and watch it learn."),
     "watch": _Command("watch", "Follow a job, from its first epoch or any other."),
+    "sweep": _Command("sweep", "Train a grid of models as one, and compare them."),
+    "sweeps": _Command("sweeps", "List sweeps, or show one."),
     "jobs": _Command("jobs", "List training jobs."),
     "pause": _Command("pause", "Set a job aside, mid-epoch too."),
     "resume": _Command("resume", "Have a paused job go on."),

@@ -2,9 +2,9 @@
 
 import click
 
-from leadline.client.cli import describe
 from leadline.client.cli.commands import Command
 from leadline.client.cli.options import Session, session_options
+from leadline.client.cli.steering import is_sweep, show_standing
 
 
 @click.command(
@@ -16,11 +16,9 @@ from leadline.client.cli.options import Session, session_options
 def cancel(session: Session, *, job: str) -> None:
     """Cancel a JOB; its completed epochs stay usable.
 
-    JOB is jobs/ID or the bare ID. Cancelling a cancelled job succeeds and changes nothing.
+    JOB is jobs/ID or the bare ID, or sweeps/ID for all jobs of a sweep. Cancelling a cancelled job
+    succeeds and changes nothing.
     """
     with session.client() as client:
-        cancelled = client.cancel_job(job)
-    if session.output.as_json:
-        session.output.message(cancelled)
-    else:
-        session.output.text(describe.standing(cancelled))
+        found = client.cancel_sweep(job) if is_sweep(job) else client.cancel_job(job)
+    show_standing(session, found)

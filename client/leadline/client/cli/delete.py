@@ -6,6 +6,7 @@ import click
 
 from leadline.client.cli.commands import Command
 from leadline.client.cli.options import Session, session_options
+from leadline.client.cli.steering import is_sweep
 
 
 @click.command(
@@ -21,18 +22,19 @@ from leadline.client.cli.options import Session, session_options
 def delete(session: Session, *, jobs: tuple[str, ...], yes: bool) -> None:
     """Delete one JOB or several for good, with their events, models and checkpoints.
 
-    JOB is jobs/ID or the bare ID, of a job that has ended: cancel it first. The first job that
-    cannot be deleted ends the command; those before it are gone, and were printed.
+    JOB is jobs/ID or the bare ID, or sweeps/ID, of what has ended: cancel it first. The first job
+    that cannot be deleted ends the command; those before it are gone, and were printed.
     """
     if not yes:
         _confirm(jobs)
     with session.client() as client:
-        for job in map(client.job, jobs):
-            job.delete()
+        for name in jobs:
+            subject = client.sweep(name) if is_sweep(name) else client.job(name)
+            subject.delete()
             if session.output.as_json:
-                session.output.json({"name": job.name})
+                session.output.json({"name": subject.name})
             else:
-                session.output.text(f"{job.name} is deleted")
+                session.output.text(f"{subject.name} is deleted")
 
 
 def _confirm(jobs: tuple[str, ...]) -> None:

@@ -206,7 +206,18 @@ def spec_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     The server knows what is allowed: only what was given is sent, as it is.
     """
-    names = [field.name for field in TrainingSpec.DESCRIPTOR.fields]
+    return _with_spec_options(function, left_out=frozenset())
+
+
+def common_spec_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same without depth, batch norm and seed, in which the jobs of a sweep differ."""
+    return _with_spec_options(function, left_out=frozenset({"blocks", "batch_norm", "seed"}))
+
+
+def _with_spec_options(
+    function: Callable[..., Any], *, left_out: frozenset[str]
+) -> Callable[..., Any]:
+    names = [field.name for field in TrainingSpec.DESCRIPTOR.fields if field.name not in left_out]
 
     @functools.wraps(function)
     def with_fields(**given: Any) -> Any:
@@ -214,5 +225,8 @@ def spec_options(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(fields=fields, **given)
 
     for option in reversed(_SPEC_OPTIONS):
-        with_fields = option(with_fields)
+        added = option(with_fields)
+        parameters = added.__click_params__  # type: ignore[attr-defined]
+        if parameters[-1].name in left_out:
+            parameters.pop()
     return with_fields

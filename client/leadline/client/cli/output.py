@@ -97,6 +97,7 @@ def _ordered_field(value: Any, field: Any) -> Any:
     if isinstance(value, list):
         return [_ordered_field(one, field) for one in value]
     # A message of protobuf's own, such as a time, is no object in JSON.
-    if field.message_type is None or not isinstance(value, dict):
+    of_protobuf = field.message_type and field.message_type.file.package == "google.protobuf"
+    if field.message_type is None or of_protobuf or not isinstance(value, dict):
         return value
     return _ordered(value, field.message_type)

@@ -2,9 +2,9 @@
 
 import click
 
-from leadline.client.cli import describe
 from leadline.client.cli.commands import Command
 from leadline.client.cli.options import Session, session_options
+from leadline.client.cli.steering import is_sweep, show_standing
 
 
 @click.command(
@@ -19,12 +19,9 @@ from leadline.client.cli.options import Session, session_options
 def resume(session: Session, *, job: str) -> None:
     """Have a paused JOB go on after its last complete epoch.
 
-    JOB is jobs/ID or the bare ID. It waits for a device like any other. Resuming a job that waits
-    or runs succeeds and changes nothing.
+    JOB is jobs/ID or the bare ID, or sweeps/ID for all jobs of a sweep. It waits for a device like
+    any other. Resuming a job that waits or runs succeeds and changes nothing.
     """
     with session.client() as client:
-        resumed = client.resume_job(job)
-    if session.output.as_json:
-        session.output.message(resumed)
-    else:
-        session.output.text(describe.standing(resumed))
+        found = client.resume_sweep(job) if is_sweep(job) else client.resume_job(job)
+    show_standing(session, found)

@@ -1,0 +1,138 @@
+"""The calls about sweeps: submit, follow, list, pause, resume, cancel, delete."""
+
+import uuid
+from collections.abc import AsyncIterator
+
+from leadline.client._async.connection import AsyncConnection
+from leadline.client._async.submit import submit
+from leadline.client._async.sweep import AsyncTrainingSweep
+from leadline.client._job_options import RetentionLike, TimeLimit, job_options
+from leadline.client._names import sweep_name
+from leadline.client._requests import build, duration
+from leadline.client._sweep_requests import Axes, MedianStoppingLike, median_stopping_rule, to_axes
+from leadline.v1.sweep_pb2 import Sweep
+from leadline.v1.training_service_pb2 import ListSweepsRequest, TrainSweepRequest
+from leadline.v1.training_spec_pb2 import TrainingSpec
+
+
+class AsyncSweepCalls:
+    """The part of the client that trains many jobs as one."""
+
+    _connection: AsyncConnection
+
+    async def train_sweep(
+        self,
+        axes: Axes,
+        spec: TrainingSpec | None = None,
+        *,
+        median_stopping: MedianStoppingLike = False,
+        priority: int | None = None,
+        time_limit: TimeLimit | None = None,
+        retention: RetentionLike | None = None,
+        request_id: str | None = None,
+        progress_interval: float | None = None,
+    ) -> AsyncTrainingSweep:
+        """Submits a sweep and returns its handle as soon as all its jobs are accepted.
+
+        Safe to repeat: a request id is always sent.
+
+        Args:
+            axes: for each field in which the jobs differ its values, such as
+                {"blocks": [2, 4], "batch_norm": [False, True], "seed": range(3)};
+                there is a job for each combination.
+            spec: what the jobs have in common; what is unset takes the server's
+                defaults.
+            median_stopping: whether hopeless jobs are stopped, or the rule by
+                which they are.
+            priority: of each job, as for `train`, like the following.
+            time_limit: seconds, or a timedelta, counted from the acceptance of
+                the sweep.
+            retention: which checkpoints are kept beside the best and the last.
+            request_id: a UUID that stands for this very sweep, also for a call
+                of another process; None: one is made.
+            progress_interval: where set, the handle's events include transient
+                progress, at most one in so many seconds.
+
+        Raises:
+            InvalidArgumentError: a field is wrong; see its `violations`.
+            AlreadyExistsError: `request_id` was used with another grid, or with
+                other options.
+            ResourceExhaustedError: the server's queue has no room for all jobs.
+            UnavailableError: the server cannot be reached.
+        """
+        request = TrainSweepRequest(
+            spec=spec,
+            axes=to_axes(axes),
+            options=job_options(priority=priority, time_limit=time_limit, retention=retention),
+            median_stopping=median_stopping_rule(median_stopping),
+            request_id=str(uuid.uuid4()) if request_id is None else request_id,
+            progress_interval=duration(progress_interval),
+        )
+        call = await submit(
+            self._connection, lambda: self._connection.stubs.training.TrainSweep(request)
+        )
+        return AsyncTrainingSweep(
+            self._connection,
+            call.queued.sweep,
+            call=call,
+            progress_interval=progress_interval,
+        )
+
+    def sweep(self, name: str) -> AsyncTrainingSweep:
+        """The handle of a sweep by its name or bare ID; asks the server nothing."""
+        return AsyncTrainingSweep(self._connection, sweep_name(name))
+
+    async def sweeps(self, *, page_size: int = 0) -> AsyncIterator[Sweep]:
+        """Every sweep, the newest first, without its jobs and its table."""
+        request = build(ListSweepsRequest(), page_size=page_size)
+        while True:
+            page = await self._connection.call(self._connection.stubs.training.ListSweeps, request)
+            for sweep in page.sweeps:
+                yield sweep
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return
+
+    async def get_sweep(self, name: str) -> Sweep:
+        """A sweep as it stands, by its name or bare ID, with its jobs and its table.
+
+        Raises:
+            NotFoundError: there is no such sweep.
+        """
+        return await self.sweep(name).refresh()
+
+    async def pause_sweep(self, name: str) -> Sweep:
+        """Sets all jobs of a sweep aside: see `AsyncTrainingSweep.pause`.
+
+        Raises:
+            NotFoundError: there is no such sweep.
+            FailedPreconditionError: it has already ended.
+        """
+        return await self.sweep(name).pause()
+
+    async def resume_sweep(self, name: str) -> Sweep:
+        """Queues all paused jobs of a sweep again: see `AsyncTrainingSweep.resume`.
+
+        Raises:
+            NotFoundError: there is no such sweep.
+            FailedPreconditionError: it has already ended.
+        """
+        return await self.sweep(name).resume()
+
+    async def cancel_sweep(self, name: str) -> Sweep:
+        """Cancels all jobs of a sweep that have not ended; completed epochs stay usable.
+
+        Raises:
+            NotFoundError: there is no such sweep.
+            FailedPreconditionError: it has already succeeded or failed.
+        """
+        return await self.sweep(name).cancel()
+
+    async def delete_sweep(self, name: str) -> None:
+        """Deletes a sweep that has ended, with its jobs and their models.
+
+        Raises:
+            NotFoundError: there is no such sweep.
+            FailedPreconditionError: it has not ended: cancel it first.
+        """
+        await self.sweep(name).delete()

@@ -1,0 +1,138 @@
+"""Messages about sweeps in words."""
+
+from collections.abc import Sequence
+
+from google.protobuf.struct_pb2 import Struct
+
+from leadline.client import JobEvent, Sweep, SweepState, SweepTable
+from leadline.client._text import counted
+from leadline.client.cli import describe
+from leadline.v1.sweep_pb2 import SeedStatistics, SweepBestDepth, SweepCounts, SweepFinished
+
+# The order in which counts are told.
+_COUNTS = ("running", "queued", "paused", "succeeded", "failed", "cancelled")
+
+
+def state(value: SweepState.ValueType) -> str:
+    """A sweep's state, also one that this version does not know."""
+    if value not in SweepState.values():
+        return f"state {value}"
+    return SweepState.Name(value).removeprefix("SWEEP_STATE_").lower()
+
+
+def values(struct: Struct) -> str:
+    """What distinguishes a job or a variant: "blocks=2, batch_norm=true"."""
+    return ", ".join(f"{field}={_plain(struct[field])}" for field in struct) or "all"
+
+
+def counts(found: SweepCounts) -> str:
+    """How many jobs are in which state: "2 running, 4 queued"."""
+    parts = [f"{getattr(found, name)} {name}" for name in _COUNTS if getattr(found, name)]
+    if found.median_stopped:
+        parts.append(f"{found.median_stopped} of them stopped by the median rule")
+    return ", ".join(parts)
+
+
+def standing(sweep: Sweep) -> str:
+    """Where a sweep stands."""
+    return f"{sweep.name} is {state(sweep.state)}: {counts(sweep.counts)}"
+
+
+def job_event(label: str, event: JobEvent, epochs: int) -> str | None:
+    """The line for an event of a job; None for one that has none."""
+    match event.WhichOneof("event"):
+        case "started":
+            line = f"started on {event.started.device}"
+        case "epoch":
+            line = describe.epoch(event.epoch, epochs)
+        case "paused":
+            line = describe.paused(event.paused)
+        case "resumed":
+            line = describe.resumed(event.resumed)
+        case "finished":
+            line = describe.finished(event.finished)
+        case _:
+            return None
+    return f"{label}: {line}"
+
+
+def finished(event: SweepFinished) -> str:
+    """How a sweep ended."""
+    return f"{state(event.state)}: {counts(event.counts)}"
+
+
+def variant_table(table: SweepTable) -> tuple[list[str], list[list[str]]]:
+    """The headings and rows of what the variants came to."""
+    fields = list(dict.fromkeys(field for one in table.variants for field in one.values))
+    headings = [*fields, "#seeds", "#best test", "#spread", "#last test", "#spread"]
+    rows = [
+        [
+            *(_plain(one.values[field]) for field in fields),
+            f"{one.best_test_accuracy.count}/{len(one.jobs)}",
+            *_statistics(one.best_test_accuracy),
+            *_statistics(one.last_test_accuracy),
+        ]
+        for one in table.variants
+    ]
+    return headings, rows
+
+
+def best_depth(one: SweepBestDepth) -> str:
+    """Which depth is the best, and how sure that is."""
+    among = f" with {values(one.values)}" if one.values.fields else ""
+    line = f"best depth{among}: {counted(one.blocks, 'block')}, "
+    line += f"{describe.percent(one.mean_test_accuracy)} in the mean"
+    if not one.HasField("runner_up_blocks"):
+        return f"{line}; there is no other to compare it with"
+    line += f", {100 * one.margin:.2f} points above {counted(one.runner_up_blocks, 'block')}"
+    if not one.HasField("confidence"):
+        return f"{line}; how sure that is cannot be told without two seeds of each depth"
+    return f"{line}; the best of them with a probability of {one.confidence:.1%}"
+
+
+def sweep_list(sweeps: Sequence[Sweep]) -> tuple[list[str], list[list[str]]]:
+    """The headings and rows of a list of sweeps."""
+    headings = ["sweep", "state", "dataset", "axes", "jobs", "submitted"]
+    return headings, [
+        [
+            one.name,
+            state(one.state),
+            one.spec.dataset,
+            ", ".join(f"{axis.field} ({len(axis.values)})" for axis in one.axes),
+            counts(one.counts),
+            describe.local_time(one.create_time),
+        ]
+        for one in sweeps
+    ]
+
+
+def job_list(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
+    """The headings and rows of a sweep's jobs."""
+    fields = [axis.field for axis in sweep.axes]
+    headings = ["job", *fields, "state", "#epochs", "#best test", "#last test"]
+    return headings, [
+        [
+            one.job,
+            *(_plain(one.values[field]) for field in fields),
+            "stopped" if one.median_stopped else describe.state(one.state),
+            str(one.completed_epochs),
+            describe.percent(one.best_test_accuracy) if one.completed_epochs else "-",
+            describe.percent(one.last_test_accuracy) if one.completed_epochs else "-",
+        ]
+        for one in sweep.jobs
+    ]
+
+
+def _statistics(found: SeedStatistics) -> list[str]:
+    if not found.count:
+        return ["-", "-"]
+    spread = "-"
+    if found.HasField("standard_deviation"):
+        spread = f"{100 * found.standard_deviation:.2f}"
+    return [describe.percent(found.mean), spread]
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)

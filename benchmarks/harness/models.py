@@ -115,7 +115,7 @@ def _train(folder: Path, blocks: int, epochs: int) -> dict[str, str | int]:
     )
     try:
         with Client(f"127.0.0.1:{port}") as client:
-            server.wait_until(lambda: _serves(client))
+            server.wait_until(lambda: serves(client))
             job = client.train(
                 dataset="synthetic",
                 blocks=blocks,
@@ -130,7 +130,8 @@ def _train(folder: Path, blocks: int, epochs: int) -> dict[str, str | int]:
         server.stop()
 
 
-def _serves(client: Client) -> bool:
+def serves(client: Client) -> bool:
+    """Whether the server answers and is ready."""
     try:
         return client.health() is HealthStatus.SERVING
     except UnavailableError:

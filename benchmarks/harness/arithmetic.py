@@ -1,0 +1,61 @@
+"""How much arithmetic an epoch is, and how much the machine could do."""
+
+import time
+
+import torch
+from torch import Tensor, nn
+
+from leadline.models.network import Architecture, BlockNetwork
+
+_TRIES = 20
+
+
+def epoch_operations(architecture: Architecture, *, train_images: int, test_images: int) -> float:
+    """Floating-point operations of an epoch with both its evaluations.
+
+    Two for each multiplication of a convolution or a linear layer, at the
+    places inside of the image; all else is left out. The way back takes twice
+    the way there, but for the first layer, whose images need no gradient.
+    """
+    network = BlockNetwork(architecture)
+    counts: list[float] = []
+
+    def count(module: nn.Module, inputs: tuple[Tensor], _: Tensor) -> None:
+        if isinstance(module, nn.Conv2d):
+            inside = nn.functional.conv2d(
+                torch.ones_like(inputs[0]),
+                torch.ones_like(module.weight),
+                stride=module.stride,
+                padding=module.padding,
+            )
+            counts.append(2 * float(inside.sum()))
+        elif isinstance(module, nn.Linear):
+            counts.append(2 * float(module.weight.numel()))
+
+    for module in network.modules():
+        module.register_forward_hook(count)
+    with torch.no_grad():
+        network(torch.zeros(1, 3, 32, 32))
+    there = sum(counts)
+    step = 3 * there - counts[0]
+    return train_images * step + (train_images + test_images) * there
+
+
+def attainable_operations(device: torch.device) -> float:
+    """Operations a second of the best of several large products of matrices in float32."""
+    size = 8192 if device.type == "cuda" else 2048
+    torch.backends.cuda.matmul.allow_tf32 = False
+    left, right = (torch.rand(size, size, device=device) for _ in range(2))
+    best = float("inf")
+    for _ in range(_TRIES):
+        _wait(device)
+        started = time.perf_counter()
+        left @ right
+        _wait(device)
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,146 @@
+"""Whole epochs of the notebook's loop and of Leadline's worker, in turns."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from harness.models import serves
+from harness.processes import ServerProcess, free_port
+from harness.tables import say
+from leadline.client import Client
+
+_FOLDER = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """What an epoch took, with both its evaluations."""
+
+    seconds: float
+    test_accuracy: float
+    peak_memory: int = 0
+    """Bytes that the process had in main memory at most; 0 where that is not measured."""
+
+
+class NotebookLoop:
+    """The notebook's loop, in a process of its own."""
+
+    def __init__(self, cache: Path, fingerprint: str, *, blocks: int, batch_norm: bool) -> None:
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "harness.notebook", str(cache), fingerprint),
+                *("--blocks", str(blocks), *(["--batch-norm"] if batch_norm else [])),
+            ],
+            cwd=_FOLDER,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def epoch(self) -> Epoch:
+        """Trains the next epoch.
+
+        Raises:
+            RuntimeError: the loop has ended; it said on standard error why.
+        """
+        if self._process.stdin is None or self._process.stdout is None:
+            raise RuntimeError("the notebook's loop has no pipes")
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the notebook's loop ended with {self._process.wait()}")
+        found = json.loads(line)
+        return Epoch(seconds=found["seconds"], test_accuracy=found["accuracies"][1])
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.kill()
+        self._process.communicate()
+
+
+@contextmanager
+def notebook(cache: Path, fingerprint: str, *, blocks: int, batch_norm: bool) -> Iterator[Any]:
+    """The loop, for as long as it is needed."""
+    loop = NotebookLoop(cache, fingerprint, blocks=blocks, batch_norm=batch_norm)
+    try:
+        yield loop
+    finally:
+        loop.close()
+
+
+@dataclass(frozen=True)
+class Service:
+    """A server of Leadline's that trains."""
+
+    client: Client
+    process: ServerProcess
+
+    def epochs(self, count: int, **spec: Any) -> list[Epoch]:
+        """Trains a job of `count` epochs, and one before that does not count.
+
+        An epoch takes from when the one before was told of until it is: its
+        checkpoint and what else the worker does between two epochs is within.
+        """
+        times, accuracies, peak = [], [], 0
+        job = self.client.train(epochs=count + 1, **spec)
+        for event in job.events():
+            if event.HasField("epoch"):
+                times.append(event.create_time.ToNanoseconds() / 1e9)
+                accuracies.append(event.epoch.test_accuracy)
+                peak = max(peak, self._largest_worker())
+        job.result()
+        return [
+            Epoch(seconds=end - start, test_accuracy=accuracy, peak_memory=peak)
+            for start, end, accuracy in zip(times, times[1:], accuracies[1:], strict=True)
+        ]
+
+    def _largest_worker(self) -> int:
+        peaks = [0]
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            try:
+                status = Path(f"/proc/{child.pid}/status").read_text()
+            except FileNotFoundError:  # it has ended since
+                continue
+            fields = dict(line.split(":", 1) for line in status.splitlines())
+            peaks.append(1024 * int(fields.get("VmHWM", "0 kB").split()[0]))
+        return max(peaks)
+
+
+@contextmanager
+def service(folder: Path, dataset: str, *options: str) -> Iterator[Service]:
+    """A server with its defaults on a folder, whose dataset `measured` is the given source."""
+    port = free_port()
+    process = ServerProcess(
+        [
+            *(sys.executable, "-m", "leadline.server.main", "--data-dir", str(folder)),
+            *("--port", str(port), "--metrics-port", "0", "--log-level", "warning"),
+            *("--dataset", f"measured={dataset}", *options),
+        ],
+        log=folder.parent / "server.log",
+        core=None,
+    )
+    try:
+        with Client(f"127.0.0.1:{port}") as client:
+            process.wait_until(lambda: serves(client))
+            yield Service(client, process)
+    finally:
+        process.stop()
+
+
+def rounds(loops: Sequence[tuple[str, Any]], count: int) -> dict[str, list[Epoch]]:
+    """Lets each train in turn, `count` times over."""
+    found: dict[str, list[Epoch]] = {name: [] for name, _ in loops}
+    for number in range(1, count + 1):
+        for name, epochs in loops:
+            for epoch in epochs():
+                found[name].append(epoch)
+                say(f"round {number}, {name}: {epoch.seconds:.2f} s")
+    return found

@@ -1,0 +1,100 @@
+"""The training loop of the notebook that Leadline grew from, as a process that is told when.
+
+Rebuilt from its protocol: images pass through transforms one by one, again in
+each pass, in a `DataLoader` with two workers; after each epoch both splits are
+classified in training mode, while graphs are built for gradients that nobody
+asks for. Each line on standard input is an epoch to train; each line on
+standard output says how many seconds it took.
+
+    python -m harness.notebook CACHE FINGERPRINT --blocks 10 --batch-norm
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+from torchvision import transforms
+
+from leadline.models.datasets import Split, find_dataset
+from leadline.models.network import Architecture, BlockNetwork
+
+_BATCH_SIZE = 128
+_LEARNING_RATE = 0.01
+_LOADER_WORKERS = 2
+
+
+class Images(TorchDataset[tuple[Tensor, int]]):
+    """A split as torchvision's datasets give it: pictures, transformed when they are asked for."""
+
+    def __init__(self, split: Split) -> None:
+        self._split = split
+        self._transform = transforms.Compose(
+            [transforms.ToTensor(), transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))]
+        )
+
+    def __len__(self) -> int:
+        return len(self._split.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image: Tensor = self._transform(Image.fromarray(self._split.images[index]))
+        return image, int(self._split.labels[index])
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Trains an epoch for each line that comes."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("cache", type=Path)
+    parser.add_argument("fingerprint")
+    parser.add_argument("--blocks", type=int, required=True)
+    parser.add_argument("--batch-norm", action="store_true")
+    options = parser.parse_args(arguments)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dataset = find_dataset(options.fingerprint, options.cache)
+    network = BlockNetwork(Architecture(blocks=options.blocks, batch_norm=options.batch_norm)).to(
+        device
+    )
+    optimizer = torch.optim.SGD(network.parameters(), lr=_LEARNING_RATE)
+    train, test = Images(dataset.train), Images(dataset.test)
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        _train(network, optimizer, train, device)
+        accuracies = [_accuracy(network, split, device) for split in (train, test)]
+        seconds = time.perf_counter() - started
+        sys.stdout.write(json.dumps({"seconds": seconds, "accuracies": accuracies}) + "\n")
+        sys.stdout.flush()
+    return 0
+
+
+def _train(
+    network: nn.Module, optimizer: torch.optim.Optimizer, split: Images, device: torch.device
+) -> None:
+    for images, labels in _loader(split, shuffle=True):
+        optimizer.zero_grad()
+        logits = network(images.to(device))
+        loss = nn.functional.cross_entropy(logits, labels.to(device))
+        loss.backward()  # type: ignore[no-untyped-call,unused-ignore]
+        optimizer.step()
+
+
+def _accuracy(network: nn.Module, split: Images, device: torch.device) -> float:
+    correct = 0
+    for images, labels in _loader(split, shuffle=False):
+        logits = network(images.to(device))
+        correct += int((logits.argmax(dim=1) == labels.to(device)).sum().item())
+    return correct / len(split)
+
+
+def _loader(split: Images, *, shuffle: bool) -> DataLoader[tuple[Tensor, int]]:
+    return DataLoader(split, batch_size=_BATCH_SIZE, shuffle=shuffle, num_workers=_LOADER_WORKERS)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

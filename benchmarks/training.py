@@ -1,0 +1,105 @@
+"""How long an epoch takes: the loop of the notebook beside Leadline's worker, in turns.
+
+    python benchmarks/training.py /path/of/cifar10.tar
+
+Each round trains an epoch by the notebook's loop, and three by a job on a server with
+its defaults, of which the first does not count. On a GPU both use it.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from harness.arithmetic import attainable_operations, epoch_operations
+from harness.cache import cache_folder
+from harness.epochs import Epoch, notebook, rounds, service
+from harness.stats import Spread
+from harness.tables import machine, table, write_json
+from leadline.models.architecture import Architecture
+from leadline.models.datasets import Dataset, open_dataset
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measures, and prints a table."""
+    options = _parser().parse_args(arguments)
+    cache = cache_folder() / "datasets"
+    dataset = open_dataset(options.dataset, cache)
+    variant = {"blocks": options.blocks, "batch_norm": options.batch_norm}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        service(Path(folder, "data"), options.dataset) as leadline,
+        notebook(cache, dataset.fingerprint, **variant) as loop,
+    ):
+        leadline.epochs(1, dataset="measured", **variant)  # decodes the dataset
+        found = rounds(
+            [
+                ("notebook", lambda: [loop.epoch()]),
+                ("leadline", lambda: leadline.epochs(2, dataset="measured", **variant)),
+            ],
+            options.rounds,
+        )
+    sys.stdout.write(_report(found, dataset, Architecture(**variant)))
+    write_json(
+        options.json,
+        {name: [asdict(epoch) for epoch in epochs] for name, epochs in found.items()},
+    )
+    return 0
+
+
+def _report(found: dict[str, list[Epoch]], dataset: Dataset, architecture: Architecture) -> str:
+    train, test = len(dataset.train.labels), len(dataset.test.labels)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    work = epoch_operations(architecture, train_images=train, test_images=test)
+    attainable = attainable_operations(device)
+    rows = []
+    for name, epochs in found.items():
+        seconds = Spread.of([epoch.seconds for epoch in epochs])
+        rows.append(
+            [
+                name,
+                seconds.text(2),
+                f"{train / seconds.median:,.0f}",
+                f"{work / seconds.median / attainable:.1%}",
+                f"{max(epoch.peak_memory for epoch in epochs) / 2**20:,.0f}"
+                if name == "leadline"
+                else "",
+            ]
+        )
+    heads = ("loop", "s an epoch", "training images/s", "of the arithmetic", "peak memory MiB")
+    halves = [epochs[::2] for epochs in (found["leadline"], found["leadline"][1:])]
+    ratio = Spread.of_ratios(
+        [epoch.seconds for epoch in found["notebook"]],
+        [(one.seconds + other.seconds) / 2 for one, other in zip(*halves, strict=True)],
+    )
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    return (
+        f"{table(heads, rows)}\nnotebook / leadline: {ratio.text(2)}\n"
+        f"{architecture.blocks} blocks, {'with' if architecture.batch_norm else 'without'} batch "
+        f"norm; {work / 1e12:.2f} x 10^12 operations an epoch, {attainable / 1e9:,.0f} x 10^9 a "
+        f"second attainable on the {name}\n{machine()}\n"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="benchmarks/training.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("dataset", help="a folder or tar of images, or synthetic")
+    parser.add_argument("--blocks", type=int, default=10, help="the depth (10)")
+    parser.add_argument(
+        "--batch-norm", action=argparse.BooleanOptionalAction, default=True, help="(with)"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="how often all is repeated (3)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to it")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from leadline.models.batches import normalize
+from leadline.models.cuda import CudaEngine
 from leadline.models.network import BlockNetwork
 from leadline.models.simd.frame import Crew
 from leadline.models.simd.stack import InferenceStack, TrainingStack
@@ -64,7 +65,10 @@ def engine_for(
     if device.type == "cpu" and not in_bfloat16:
         return SimdEngine(network, largest_batch=largest_batch, threads=threads)
     torch.set_num_threads(threads)
-    return TorchEngine(network, torch.bfloat16 if in_bfloat16 else None)
+    autocast = torch.bfloat16 if in_bfloat16 else None
+    return (
+        CudaEngine(network, autocast) if device.type == "cuda" else TorchEngine(network, autocast)
+    )
 
 
 class TorchEngine:

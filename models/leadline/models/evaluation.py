@@ -17,7 +17,10 @@ from leadline.models.predictions import SplitPredictions
 __all__ = ["Evaluation", "classify", "evaluate"]
 
 BATCH_SIZE = 512
-"""Images a batch of an evaluation: enough to keep a device busy, few enough for a CPU's caches."""
+"""Images a batch of an evaluation on a CPU: few enough for its caches."""
+
+GPU_BATCH_SIZE = 2_000
+"""Images a batch of an evaluation on a GPU: CIFAR-10's splits are whole batches of it."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def evaluate(
     split: Split | DeviceSplit,
     *,
     device: torch.device,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Evaluates a network in evaluation mode over a whole split, in its order.
@@ -68,13 +71,14 @@ def evaluate(
         engine: computes the network's logits, on the device.
         split: what to evaluate on; a `DeviceSplit` saves bringing it there.
         device: where to compute.
-        batch_size: images at a time; it does not change the result, but for
-            rounding.
+        batch_size: images at a time; what suits the device without. It does not
+            change the result, but for rounding.
         on_batch: called after each batch with the images done and those in all.
     """
     batches = DeviceSplit.of(split, device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
     answers = []
+    batch_size = batch_size or (BATCH_SIZE if device.type == "cpu" else GPU_BATCH_SIZE)
     engine.prepare()
     for start in range(0, len(batches), batch_size):
         pixels, labels = batches.slice_pixels(start, start + batch_size)

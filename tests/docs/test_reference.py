@@ -15,6 +15,7 @@ from leadline.models.spec import TrainingSpec
 from leadline.server.api.errors import _STATUS_OF
 from leadline.server.jobs.faults import _FAULTS
 from leadline.server.jobs.states import MOVES
+from leadline.server.jobs.sweep import MEDIAN_STOPPED
 from leadline.server.settings import ENVIRONMENT_PREFIX, Settings
 from leadline.server.workers.messages import _KINDS
 from support.servers import LiveServer
@@ -90,11 +91,11 @@ def test_every_reason_that_callers_are_told_stands_in_the_contract() -> None:
     server = ROOT / "server"
     sources = "".join(path.read_text() for path in sorted(server.rglob("*.py")))
     used = set(re.findall(r'reason(?:: str)? ?= ?"([A-Z_]+)"', sources)) - INTERNAL_REASONS
-    used |= {f"{kind.upper()}_NOT_FOUND" for kind in ("job", "model", "epoch", "variant")}
-    used |= {reason for _, reason, _ in _FAULTS}
+    used |= {f"{kind.upper()}_NOT_FOUND" for kind in ("job", "sweep", "model", "epoch", "variant")}
+    used |= {reason for _, reason, _ in _FAULTS} | {MEDIAN_STOPPED}
 
     cells = [row[1] for row in rows(section(DOCS / "api.md", "Errors"))[1:]]
-    for heading in ("Failures of jobs", "Pauses"):
+    for heading in ("Failures of jobs", "Pauses", "Cancellations"):
         cells += [row[0] for row in rows(section(DOCS / "api.md", heading))[1:]]
 
     assert set(re.findall(r"`([A-Z_]+)`", " ".join(cells))) == used

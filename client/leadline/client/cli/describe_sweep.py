@@ -22,7 +22,8 @@ def state(value: SweepState.ValueType) -> str:
 
 def values(struct: Struct) -> str:
     """What distinguishes a job or a variant: "blocks=2, batch_norm=true"."""
-    return ", ".join(f"{field}={_plain(struct[field])}" for field in struct) or "all"
+    # By name: a map has no order of its own.
+    return ", ".join(f"{field}={_plain(struct[field])}" for field in sorted(struct)) or "all"
 
 
 def counts(found: SweepCounts) -> str:
@@ -63,7 +64,7 @@ def finished(event: SweepFinished) -> str:
 
 def variant_table(table: SweepTable) -> tuple[list[str], list[list[str]]]:
     """The headings and rows of what the variants came to."""
-    fields = list(dict.fromkeys(field for one in table.variants for field in one.values))
+    fields = sorted({field for one in table.variants for field in one.values})
     headings = [*fields, "#seeds", "#best test", "#spread", "#last test", "#spread"]
     rows = [
         [

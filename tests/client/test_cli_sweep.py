@@ -1,0 +1,158 @@
+"""`leadline sweep` and its like, from the options to the table."""
+
+import json
+import re
+
+import click
+import pytest
+
+from client.cli_outcome import Leadline
+from leadline.client import SweepEvent, SweepTable
+from leadline.client.cli import describe_sweep
+from leadline.client.cli.exit_codes import ExitCode
+from leadline.client.cli.output import Output
+from leadline.client.cli.sweep_options import sweep_options
+from leadline.client.cli.sweep_views import LiveView
+from leadline.v1.sweep_pb2 import SweepBestDepth
+
+SMALL = ("--dataset", "tiny", "--epochs", "1", "--batch-size", "200")
+
+
+def axes_of(*arguments: str) -> dict[str, list[object]]:
+    @click.command
+    @sweep_options
+    def command(axes: dict[str, list[object]], rule: object) -> dict[str, list[object]]:
+        del rule
+        return axes
+
+    found: dict[str, list[object]] = command.main(list(arguments), standalone_mode=False)
+    return found
+
+
+def test_the_options_name_the_axes() -> None:
+    assert axes_of("--blocks", "2,4", "--batch-norm", "both", "--seeds", "3") == {
+        "blocks": [2.0, 4.0],
+        "batch_norm": [False, True],
+        "seed": [0, 1, 2],
+    }
+    assert axes_of("--axis", "learning-rate=0.01, 0.1", "--axis", "residual=no,yes") == {
+        "learning_rate": [0.01, 0.1],
+        "residual": [False, True],
+    }
+    assert axes_of("--axis", "optimizer=sgd,adam", "--axis", "seed=7,9") == {
+        "optimizer": ["sgd", "adam"],
+        "seed": [7.0, 9.0],
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--axis", "residual"), "is no axis such as"),
+        (("--axis", "seed=1", "--axis", "seed=2"), "given twice"),
+        (("--axis", "seed=1", "--seeds", "2"), "given twice"),
+        (("--grace-epochs", "2"), "need --early-stop"),
+        (("--batch-norm", "perhaps"), "perhaps"),
+    ],
+)
+def test_a_wrong_option_is_told(
+    busy_leadline: Leadline, arguments: tuple[str, ...], words: str
+) -> None:
+    done = busy_leadline("sweep", *SMALL, *arguments)
+
+    assert done.code == ExitCode.USAGE
+    assert words in done.err
+
+
+def test_what_the_server_finds_wrong_is_told(busy_leadline: Leadline) -> None:
+    done = busy_leadline("sweep", *SMALL, "--blocks", "2,two", "--axis", "depth=1")
+
+    assert done.code == ExitCode.USAGE
+    assert "axes[0].values[1]: blocks must be of type int, but is 'two'" in done.err
+    assert "axes[1].field: 'depth' is no field of a training spec" in done.err
+
+
+def test_a_sweep_is_followed_to_its_table(leadline: Leadline) -> None:
+    done = leadline("sweep", *SMALL, "--blocks", "0,1", "--seeds", "1", "--batch-norm", "yes")
+
+    assert done.code == ExitCode.SUCCESS, done.err
+    first, *_ = done.out.splitlines()
+    assert re.fullmatch(r"sweeps/\w{10}: 2 jobs that differ in blocks, batch_norm, seed", first)
+    assert "batch_norm=yes, blocks=0, seed=0: started on cpu" in done.out
+    assert "succeeded: 2 succeeded" in done.out
+    assert re.search(
+        r"best depth with batch_norm=yes: \d blocks?, \d+\.\d\d % in the mean", done.out
+    )
+    assert "how sure that is cannot be told" in done.out
+
+    name = first.partition(":")[0]
+    shown = leadline("sweeps", name)
+    again = leadline("watch", name, "--after-sequence", "2", "--json")
+    assert shown.out.count("jobs/") == 2
+    rows = re.findall(r"^ yes +\d +1/1 +\S+ % +- .*$", done.out, re.MULTILINE)
+    assert len(rows) == 2
+    assert rows == re.findall(r"^ yes +\d +1/1 +\S+ % +- .*$", shown.out, re.MULTILINE)
+    events = [json.loads(line) for line in again.out.splitlines()]
+    assert [one["sequence"] for one in events] == list(range(3, len(events) + 3))
+    assert events[-1]["finished"]["table"]["variants"][0]["values"] == {
+        "blocks": 0.0,
+        "batch_norm": True,
+    }
+
+
+def test_a_sweep_is_steered_by_its_name(busy_leadline: Leadline) -> None:
+    submitted = busy_leadline("sweep", *SMALL, "--seeds", "2", "--early-stop", "--detach")
+    name = submitted.out.strip()
+
+    assert submitted.code == ExitCode.SUCCESS, submitted.err
+    assert f"leadline watch {name}" in submitted.err
+    assert busy_leadline("pause", name).out == f"{name} is paused: 2 paused\n"
+    assert busy_leadline("resume", name).out == f"{name} is queued: 2 queued\n"
+    assert busy_leadline("delete", name, "--yes").code == ExitCode.SERVER_ERROR
+    listed = [json.loads(line) for line in busy_leadline("sweeps", "--json").out.splitlines()]
+    assert listed[0]["name"] == name
+    assert listed[0]["median_stopping"] == {"grace_epochs": 5, "min_completed_jobs": 3}
+    assert name in busy_leadline("sweeps").out
+    assert busy_leadline("cancel", name).out == f"{name} is cancelled: 2 cancelled\n"
+    assert busy_leadline("watch", name).code == ExitCode.JOB_CANCELLED
+    assert busy_leadline("delete", name, "--yes").out == f"{name} is deleted\n"
+    assert busy_leadline("sweeps", name).code == ExitCode.NOT_FOUND
+
+
+def test_the_live_table_follows_the_variants(
+    leadline: Leadline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = leadline("sweep", *SMALL, "--blocks", "0", "--seeds", "1", "--json")
+    from google.protobuf.json_format import Parse  # noqa: PLC0415 - a test of its own
+
+    events = [Parse(line, SweepEvent()) for line in done.out.splitlines()]
+    view = LiveView(Output(as_json=False))
+    for event in events:
+        view.show(event)
+        if event.job.HasField("epoch"):
+            table = view._table()
+            assert [list(column.cells) for column in table.columns][:3] == [
+                ["blocks=0"],
+                ["1 running"],
+                ["1"],
+            ]
+    view.close()
+
+    assert "succeeded: 1 succeeded" in capsys.readouterr().out
+
+
+def test_a_best_depth_says_how_sure_it_is() -> None:
+    one = SweepBestDepth(blocks=2, mean_test_accuracy=0.5)
+    one.values.update({"batch_norm": True})
+    assert describe_sweep.best_depth(one) == (
+        "best depth with batch_norm=yes: 2 blocks, 50.00 % in the mean; "
+        "there is no other to compare it with"
+    )
+    one.runner_up_blocks, one.margin = 4, 0.02
+    assert describe_sweep.best_depth(one).endswith(
+        "2.00 points above 4 blocks; how sure that is cannot be told "
+        "without two seeds of each depth"
+    )
+    one.confidence = 0.987
+    assert describe_sweep.best_depth(one).endswith("the best of them with a probability of 98.7%")
+    assert describe_sweep.variant_table(SweepTable())[1] == []

@@ -346,9 +346,7 @@ def test_progress_says_how_far_the_jobs_are(stubs: Stubs) -> None:
     stream = stubs.training.TrainSweep(request, timeout=60)
 
     found = next(
-        one.progress
-        for one in stream
-        if one.HasField("progress") and one.progress.running
+        one.progress for one in stream if one.HasField("progress") and one.progress.running
     )
     stream.cancel()
 

@@ -354,6 +354,21 @@ def test_curves_are_drawn(leadline: Leadline, model: Model, tmp_path: Path, suff
     assert out.stat().st_size > 1000
 
 
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_a_confusion_matrix_is_drawn(
+    leadline: Leadline, model: Model, tmp_path: Path, suffix: str
+) -> None:
+    out = tmp_path / f"confusion.{suffix}"
+    outcome = leadline("plot", "confusion", "--model", model.name, "--out", str(out), "--json")
+    assert outcome.code == ExitCode.SUCCESS
+    assert [message["images"] for message in outcome.messages] == [200]
+    assert out.stat().st_size > 1000
+    if suffix == "svg":
+        # The text of a figure is drawn as shapes, each with its words in a comment.
+        drawn = out.read_text()
+        assert all(f"<!-- {name} -->" in drawn for name in ("bee", "taken for"))
+
+
 def test_a_picture_of_a_kind_that_is_not_known_is_refused_first(
     leadline: Leadline, tmp_path: Path
 ) -> None:

@@ -4,16 +4,24 @@ from pathlib import Path
 
 import click
 
-from leadline.client import Model
+from leadline.client import ConfusionMatrix, Model, Split
 from leadline.client.cli import describe
 from leadline.client.cli.commands import Group
 from leadline.client.cli.figures.files import figure_path, require_plot
-from leadline.client.cli.options import Session, session_options
+from leadline.client.cli.options import Selector, Session, selector_options, session_options
+
+_out_option = click.option(
+    "--out",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=figure_path,
+    help="The file to write: png, pdf or svg.",
+)
 
 
 @click.group(cls=Group)
 def plot() -> None:
-    """Draw the accuracy curves of jobs."""
+    """Draw accuracy curves and confusion matrices."""
 
 
 @plot.command(
@@ -23,13 +31,7 @@ def plot() -> None:
     )
 )
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    callback=figure_path,
-    help="The file to write: png, pdf or svg.",
-)
+@_out_option
 @session_options
 def curves(session: Session, *, jobs: tuple[str, ...], out: Path) -> None:
     """Draw train and test accuracy per epoch of one JOB or several.
@@ -45,6 +47,50 @@ def curves(session: Session, *, jobs: tuple[str, ...], out: Path) -> None:
         for model in models:
             session.output.message(model)
     session.output.text(f"wrote {out}")
+
+
+@plot.command(
+    examples=(
+        "leadline plot confusion --model models/phgcrktpjf --out confusion.png",
+        "leadline plot confusion --model phgcrktpjf/epochs/3 --split train --out confusion.svg",
+    )
+)
+@selector_options
+@click.option(
+    "--split",
+    type=click.Choice(["test", "train"]),
+    default="test",
+    show_default=True,
+    help="Of which images.",
+)
+@_out_option
+@session_options
+def confusion(session: Session, *, selector: Selector, split: str, out: Path) -> None:
+    """Draw a model's confusion matrix, and how far its probabilities hold.
+
+    Needs 'leadline[plot]'. With --json the ConfusionMatrix that was drawn is printed.
+    """
+    require_plot()
+    with session.client() as client:
+        matrix = client.confusion_matrix(split=split, **selector)
+    write_confusion(matrix, out)
+    if session.output.as_json:
+        session.output.message(matrix)
+    session.output.text(f"wrote {out}")
+
+
+def write_confusion(matrix: ConfusionMatrix, out: Path) -> None:
+    """Writes a confusion matrix as a picture."""
+    from leadline.client.cli.figures.confusion import (  # noqa: PLC0415 - needs matplotlib
+        draw_confusion,
+    )
+
+    images = "training" if matrix.split == Split.SPLIT_TRAIN else "test"
+    title = (
+        f"{matrix.model}: {describe.percent(matrix.accuracy)} of {matrix.images:,} {images} "
+        "images right"
+    )
+    draw_confusion(matrix, out, title=title)
 
 
 def write_curves(models: list[Model], out: Path) -> None:

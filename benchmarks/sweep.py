@@ -1,0 +1,108 @@
+"""How long the notebook's six runs take: its own loop, one after another, beside Leadline's sweep.
+
+    python benchmarks/sweep.py /path/of/cifar10.tar
+
+Each round trains an epoch of each of the six by the notebook's loop, and all six for
+some epochs as sweeps, which run side by side; their time counts from the submission to
+the last event, the start of their workers included. On a GPU both use it.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.cache import cache_folder
+from harness.epochs import Service, notebook, service
+from harness.stats import Spread
+from harness.tables import machine, say, table, write_json
+from leadline.models.datasets import open_dataset
+from leadline.v1.training_spec_pb2 import TrainingSpec
+
+_DEPTHS = (2, 4, 6, 8, 10)
+_RUNS = [*((blocks, False) for blocks in _DEPTHS), (10, True)]
+
+
+@dataclass(frozen=True)
+class Round:
+    """Seconds that an epoch of all six runs took."""
+
+    notebook: float
+    leadline: float
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measures, and prints a table."""
+    options = _parser().parse_args(arguments)
+    cache = cache_folder() / "datasets"
+    fingerprint = open_dataset(options.dataset, cache).fingerprint
+    found = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        service(Path(folder, "data"), options.dataset) as leadline,
+    ):
+        leadline.epochs(1, dataset="measured", blocks=0)  # decodes the dataset
+        for number in range(1, options.rounds + 1):
+            theirs = sum(_notebook_epoch(cache, fingerprint, *run) for run in _RUNS)
+            say(f"round {number}, notebook: {theirs:.1f} s")
+            ours = _sweep(leadline, options.epochs) / options.epochs
+            say(f"round {number}, leadline: {ours:.1f} s")
+            found.append(Round(theirs, ours))
+    sys.stdout.write(_report(found, options.epochs))
+    write_json(options.json, {"rounds": [vars(one) for one in found]})
+    return 0
+
+
+def _notebook_epoch(cache: Path, fingerprint: str, blocks: int, batch_norm: bool) -> float:
+    with notebook(cache, fingerprint, blocks=blocks, batch_norm=batch_norm) as loop:
+        seconds: float = loop.epoch().seconds
+    return seconds
+
+
+def _sweep(leadline: Service, epochs: int) -> float:
+    """Trains the six, and returns how many seconds it took."""
+    started = time.monotonic()
+    common: dict[str, Any] = {"dataset": "measured", "epochs": epochs}
+    sweeps = [
+        leadline.client.train_sweep({"batch_norm": [True]}, TrainingSpec(blocks=10, **common)),
+        leadline.client.train_sweep({"blocks": _DEPTHS[::-1]}, TrainingSpec(**common)),
+    ]
+    for one in sweeps:
+        one.result()
+    return time.monotonic() - started
+
+
+def _report(found: list[Round], epochs: int) -> str:
+    theirs = Spread.of([one.notebook for one in found])
+    ours = Spread.of([one.leadline for one in found])
+    ratio = Spread.of_ratios([one.notebook for one in found], [one.leadline for one in found])
+    rows = [
+        ["notebook, one after another", theirs.text(1), f"{theirs.median * 51 / 60:,.1f}"],
+        ["leadline, side by side", ours.text(1), f"{ours.median * 51 / 60:,.1f}"],
+    ]
+    heads = ("six runs", "s an epoch of all", "minutes for 51 epochs")
+    return (
+        f"{table(heads, rows)}\nnotebook / leadline: {ratio.text(2)}\n"
+        f"sweeps of {epochs} epochs\n{machine()}\n"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="benchmarks/sweep.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("dataset", help="a folder or tar of images, or synthetic")
+    parser.add_argument("--epochs", type=int, default=4, help="of each run of a sweep (4)")
+    parser.add_argument("--rounds", type=int, default=1, help="how often all is repeated (1)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to it")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,5 +1,6 @@
 """Whole epochs of the notebook's loop and of Leadline's worker, in turns."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -99,7 +100,9 @@ class Service:
         job.result()
         return [
             Epoch(seconds=end - start, test_accuracy=accuracy, peak_memory=peak)
-            for start, end, accuracy in zip(times, times[1:], accuracies[1:], strict=True)
+            for (start, end), accuracy in zip(
+                itertools.pairwise(times), accuracies[1:], strict=True
+            )
         ]
 
     def _largest_worker(self) -> int:

@@ -16,17 +16,17 @@ class Crew:
         self.threads = threads
         self._others = ThreadPoolExecutor(threads - 1) if threads > 1 else None
 
-    def run(self, function: PassFunction, frame: "Frame") -> None:
-        """Runs a pass, and returns when every thread is through."""
-        address = frame.address
-        if self._others is None:
-            function(address, 0, 1)
-            return
+    def run(self, function: PassFunction, frame: "Frame", groups: int) -> None:
+        """Runs a pass over so many groups, and returns when every thread is through."""
+        # One without a group of its own would only wait, and keep a core busy with that.
+        threads = min(self.threads, groups)
+        frame.clear_barrier()  # which counts by the number of threads
         started = [
-            self._others.submit(function, address, thread, self.threads)
-            for thread in range(1, self.threads)
+            self._others.submit(function, frame.address, thread, threads)
+            for thread in range(1, threads)
+            if self._others
         ]
-        function(address, 0, self.threads)
+        function(frame.address, 0, threads)
         for one in started:
             one.result()
 
@@ -38,6 +38,11 @@ class Frame:
         self._fields = torch.zeros(len(FIELDS), dtype=torch.int64)
         self._tensors: dict[str, Tensor] = {}
         self.address = self._fields.data_ptr()
+        self._barrier = self.place("barrier", torch.zeros(1, dtype=torch.int64))
+
+    def clear_barrier(self) -> None:
+        """Forgets how often threads have come to the barrier."""
+        self._barrier.zero_()
 
     def number(self, name: str, value: int) -> None:
         """Sets a number."""

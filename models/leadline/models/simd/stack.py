@@ -81,7 +81,7 @@ class TrainingStack:
         into_lanes(pixels, frame["images"][: self._groups])
         self.parameters.read(frame)
         self.parameters.read_transposed(frame)
-        self._crew.run(self._forward, frame)
+        self._crew.run(self._forward, frame, self._groups)
         if self._has_norms:
             numbers = self._images * INNER.output_size**2
             self.parameters.track(frame["norms"], numbers)
@@ -100,7 +100,7 @@ class TrainingStack:
         if missing:
             slopes = torch.cat([slopes, slopes.new_zeros(missing, slopes.shape[1])])
         places.copy_(slopes.view(groups, lanes, -1).transpose(1, 2))
-        self._crew.run(self._backward, frame)
+        self._crew.run(self._backward, frame, groups)
         self._write_gradients(places)
 
     def _reserve(self) -> None:
@@ -114,7 +114,6 @@ class TrainingStack:
             frame.place(name, torch.zeros(shape, dtype=torch.float64))
 
         frame.number("layers", layers)
-        frame.place("barrier", torch.zeros(8, dtype=torch.int64))
         doubles("pixels", 1)
         floats("counts", groups)
         floats("masks", groups, lanes)
@@ -205,7 +204,7 @@ class InferenceStack:
             self._frame.place("images", torch.zeros(groups, WIDEN.input_vectors, self._lanes))
             self._frame.place("features", torch.zeros(groups, TAIL.output_vectors, self._lanes))
         into_lanes(pixels, self._frame["images"])
-        self._crew.run(self._infer, self._frame)
+        self._crew.run(self._infer, self._frame, groups)
         return from_lanes(self._frame["features"], len(pixels))
 
 

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, cast
 
-import psutil
 import pytest
 
 from client.cli_outcome import Leadline, Outcome
@@ -17,10 +16,12 @@ from leadline.client import (
     AsyncTrainingSweep,
     Client,
     Model,
+    Sweep,
+    TrainingSpec,
     _retry,
 )
 from leadline.client.cli import main
-from support.servers import LiveServer, start_server
+from support.servers import LiveServer
 
 
 class Blocking:
@@ -121,32 +122,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     return [("grpc.max_reconnect_backoff_ms", 200)]
 
 
-@pytest.fixture(scope="session")
-def busy_server(
-    tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path
-) -> Iterator[LiveServer]:
-    """A server whose only device is taken: what is submitted waits.
-
-    The worker that has the device is stopped like with Ctrl-Z, so that it takes no time of the
-    tests'.
-    """
-    server = start_server(
-        tmp_path_factory.mktemp("busy"),
-        f"--dataset=tiny={tiny_dataset}",
-        *("--spare-workers", "0", "--worker-silence-seconds", "86400"),
-    )
-    with Client(server.target) as client:
-        job = client.train(dataset="tiny", epochs=10_000)
-        # Not before: a worker that never gets ready is given up.
-        next(event for event in job.events() if event.HasField("started"))
-        job.detach()
-    (worker,) = psutil.Process(server.process.pid).children()
-    worker.suspend()
-    yield server
-    worker.kill()  # asked to end, it would first go on where it was stopped
-    assert server.stop() == 0, server.log.read_text()
-
-
 @pytest.fixture
 def busy_client(make_client: ClientFactory, busy_server: LiveServer) -> Client:
     return make_client(busy_server.target)
@@ -167,6 +142,16 @@ def model(live_server: LiveServer) -> Model:
         )
         job.result()
         return client.get_model(job.model)
+
+
+@pytest.fixture(scope="session")
+def depth_sweep(live_server: LiveServer) -> Sweep:
+    """A sweep of 1 and 0 blocks, without and with batch norm, 2 seeds of each."""
+    spec = TrainingSpec(dataset="tiny", epochs=1, batch_size=100, learning_rate=0.05)
+    with Client(live_server.target) as client:
+        return client.train_sweep(
+            {"blocks": [1, 0], "batch_norm": [False, True], "seed": [0, 1]}, spec
+        ).result()
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ COMMANDS = {
     "confusion": _Command("confusion", "Show which classes a model takes for which."),
     "compare": _Command("compare", "Compare two models image by image."),
     "mislabeled": _Command("mislabeled", "Show images whose labels are likely to be wrong."),
-    "plot": _Command("plot", "Draw accuracy curves and confusion matrices."),
+    "plot": _Command("plot", "Draw accuracy curves, confusion matrices and sweeps."),
     "health": _Command("health", "Check that a server serves."),
     "demo": _Command("demo", "Start a server, train, predict and look, in about a minute."),
     "version": _Command("version", "Print the version."),

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import click
 
-from leadline.client import ConfusionMatrix, Model, Split
+from leadline.client import ConfusionMatrix, Model, Split, Sweep
+from leadline.client._text import counted
 from leadline.client.cli import describe
 from leadline.client.cli.commands import Group
+from leadline.client.cli.depth_lines import depth_lines
 from leadline.client.cli.figures.files import figure_path, require_plot
 from leadline.client.cli.options import Selector, Session, selector_options, session_options
 
@@ -21,7 +23,7 @@ _out_option = click.option(
 
 @click.group(cls=Group)
 def plot() -> None:
-    """Draw accuracy curves and confusion matrices."""
+    """Draw accuracy curves, confusion matrices and sweeps."""
 
 
 @plot.command(
@@ -77,6 +79,52 @@ def confusion(session: Session, *, selector: Selector, split: str, out: Path) ->
     if session.output.as_json:
         session.output.message(matrix)
     session.output.text(f"wrote {out}")
+
+
+@plot.command(
+    examples=(
+        "leadline plot sweep sweeps/phgcrktpjf --out sweep.png",
+        "leadline plot sweep $(leadline sweeps --json | head -1 | jq -r .name) --out sweep.svg",
+    )
+)
+@click.argument("sweep")
+@_out_option
+@session_options
+def sweep(session: Session, *, sweep: str, out: Path) -> None:
+    """Draw test accuracy against depth, as the jobs of a SWEEP came to it.
+
+    There is a line for each combination of the other axes, such as with and without batch norm,
+    and around it a band from the lowest to the highest seed. A sweep that still trains is drawn
+    as far as it is. Needs 'leadline[plot]'. With --json the Sweep that was drawn is printed.
+    """
+    require_plot()
+    with session.client() as client:
+        found = client.get_sweep(sweep)
+    write_sweep(found, out)
+    if session.output.as_json:
+        session.output.message(found)
+    session.output.text(f"wrote {out}")
+
+
+def write_sweep(sweep: Sweep, out: Path) -> None:
+    """Writes a sweep's accuracies against depth as a picture.
+
+    Raises:
+        click.ClickException: there is nothing to draw.
+    """
+    lines = depth_lines(sweep)
+    from leadline.client.cli.figures.sweep import draw_sweep  # noqa: PLC0415 - needs matplotlib
+
+    draw_sweep(lines, out, title=sweep_title(sweep))
+
+
+def sweep_title(sweep: Sweep) -> str:
+    """What a picture of a sweep shows."""
+    axes = {axis.field for axis in sweep.axes}
+    title = "Best test accuracy"
+    if "epochs" not in axes:
+        title += f" within {counted(sweep.spec.epochs, 'epoch')}"
+    return title if "dataset" in axes else f"{title} on {sweep.spec.dataset}"
 
 
 def write_confusion(matrix: ConfusionMatrix, out: Path) -> None:

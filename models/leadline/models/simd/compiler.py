@@ -23,27 +23,30 @@ class Compiled:
 
     Machine code is kept in the user's cache folder, so that it is made once for
     a processor and a version of LLVM, and not once for each process.
+
+    Args:
+        name: of the module, one for all that `emit` may be.
+        emit: writes the passes.
     """
 
-    def __init__(self, module: ir.Module) -> None:
+    def __init__(self, name: str, emit: Callable[[ir.Module], None]) -> None:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
-        module.triple = llvm.get_process_triple()
+        triple = llvm.get_process_triple()
         processor = llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
-        machine = llvm.Target.from_triple(module.triple).create_target_machine(
+        machine = llvm.Target.from_triple(triple).create_target_machine(
             cpu=processor[0], features=processor[1], opt=2
         )
-        text = str(module)
-        parsed = llvm.parse_assembly(text)
-        parsed.verify()
-        kept = _KeptCode(text, *processor, str(llvm.llvm_version_info))
+        kept = _KeptCode(name, *processor, str(llvm.llvm_version_info), _sources())
         code = kept.read()
         if code is None:
-            _optimize(parsed, machine)
-        self._engine = llvm.create_mcjit_compiler(parsed, machine)
-        self._engine.set_object_cache(
-            notify_func=lambda _, made: kept.write(made), getbuffer_func=lambda _: code
-        )
+            module = ir.Module(name)
+            module.triple = triple
+            emit(module)
+            code = _compile(module, machine)
+            kept.write(code)
+        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+        self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
         self._engine.finalize_object()
 
     def function(self, name: str) -> PassFunction:
@@ -85,12 +88,22 @@ def lanes_of_host() -> int:
     return 16 if llvm.get_host_cpu_features().get("avx512f") else 8
 
 
-def _optimize(module: llvm.ModuleRef, machine: llvm.TargetMachine) -> None:
+def _compile(module: ir.Module, machine: llvm.TargetMachine) -> bytes:
+    parsed = llvm.parse_assembly(str(module))
+    parsed.verify()
     options = llvm.create_pipeline_tuning_options(speed_level=2)
     # The loops are written as they should be.
     options.loop_unrolling = options.loop_vectorization = options.slp_vectorization = False
     builder = llvm.create_pass_builder(machine, options)
-    builder.getModulePassManager().run(module, builder)
+    builder.getModulePassManager().run(parsed, builder)
+    code: bytes = machine.emit_object(parsed)
+    return code
+
+
+def _sources() -> str:
+    """What the passes are written by, as far as it is Leadline's own."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _cache_folder() -> Path | None:

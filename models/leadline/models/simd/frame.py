@@ -48,6 +48,10 @@ class Frame:
         """Sets a number."""
         self._fields[FIELDS.index(name)] = value
 
+    def read(self, name: str) -> int:
+        """Returns a number."""
+        return int(self._fields[FIELDS.index(name)])
+
     def place(self, name: str, tensor: Tensor) -> Tensor:
         """Sets an address, and returns the tensor."""
         if not tensor.is_contiguous():

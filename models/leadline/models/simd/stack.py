@@ -29,18 +29,22 @@ __all__ = ["InferenceStack", "TrainingStack"]
 @cache
 def _training_passes(batch_norm: bool, residual: bool) -> tuple[Compiled, int]:
     lanes = lanes_of_host()
-    module = ir.Module("training")
-    emit_forward_pass(module, batch_norm=batch_norm, residual=residual, lanes=lanes)
-    emit_backward_pass(module, batch_norm=batch_norm, residual=residual, lanes=lanes)
-    return Compiled(module), lanes
+
+    def emit(module: ir.Module) -> None:
+        emit_forward_pass(module, batch_norm=batch_norm, residual=residual, lanes=lanes)
+        emit_backward_pass(module, batch_norm=batch_norm, residual=residual, lanes=lanes)
+
+    return Compiled(f"training {batch_norm=} {residual=}", emit), lanes
 
 
 @cache
 def _inference_pass(residual: bool) -> tuple[Compiled, int]:
     lanes = lanes_of_host()
-    module = ir.Module("inference")
-    emit_inference_pass(module, residual=residual, lanes=lanes)
-    return Compiled(module), lanes
+
+    def emit(module: ir.Module) -> None:
+        emit_inference_pass(module, residual=residual, lanes=lanes)
+
+    return Compiled(f"inference {residual=}", emit), lanes
 
 
 class TrainingStack:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.arithmetic import best_device, device_name
 from harness.cache import cache_folder
 from harness.epochs import Service, notebook, service
 from harness.stats import Spread
@@ -87,7 +88,7 @@ def _report(found: list[Round], epochs: int) -> str:
     heads = ("six runs", "s an epoch of all", "minutes for 51 epochs")
     return (
         f"{table(heads, rows)}\nnotebook / leadline: {ratio.text(2)}\n"
-        f"sweeps of {epochs} epochs\n{machine()}\n"
+        f"sweeps of {epochs} epochs, on the {device_name(best_device())}\n{machine()}\n"
     )
 
 

@@ -13,9 +13,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
-from harness.arithmetic import attainable_operations, epoch_operations
+from harness.arithmetic import (
+    attainable_operations,
+    best_device,
+    device_name,
+    epoch_operations,
+)
 from harness.cache import cache_folder
 from harness.epochs import Epoch, notebook, rounds, service
 from harness.stats import Spread
@@ -53,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _report(found: dict[str, list[Epoch]], dataset: Dataset, architecture: Architecture) -> str:
     train, test = len(dataset.train.labels), len(dataset.test.labels)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     work = epoch_operations(architecture, train_images=train, test_images=test)
     attainable = attainable_operations(device)
     rows = []
@@ -76,12 +79,11 @@ def _report(found: dict[str, list[Epoch]], dataset: Dataset, architecture: Archi
         [epoch.seconds for epoch in found["notebook"]],
         [(one.seconds + other.seconds) / 2 for one, other in zip(*halves, strict=True)],
     )
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     return (
         f"{table(heads, rows)}\nnotebook / leadline: {ratio.text(2)}\n"
         f"{architecture.blocks} blocks, {'with' if architecture.batch_norm else 'without'} batch "
         f"norm; {work / 1e12:.2f} x 10^12 operations an epoch, {attainable / 1e9:,.0f} x 10^9 a "
-        f"second attainable on the {name}\n{machine()}\n"
+        f"second attainable on the {device_name(device)}\n{machine()}\n"
     )
 
 

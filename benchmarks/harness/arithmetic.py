@@ -56,6 +56,16 @@ def attainable_operations(device: torch.device) -> float:
     return 2 * size**3 / best
 
 
+def best_device() -> torch.device:
+    """The GPU, where there is one: what servers and the notebook's loop take."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """What tables call it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision import transforms
 
+from harness.arithmetic import best_device
 from leadline.models.datasets import Split, find_dataset
 from leadline.models.network import Architecture, BlockNetwork
 
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--blocks", type=int, required=True)
     parser.add_argument("--batch-norm", action="store_true")
     options = parser.parse_args(arguments)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     dataset = find_dataset(options.fingerprint, options.cache)
     network = BlockNetwork(Architecture(blocks=options.blocks, batch_norm=options.batch_norm)).to(
         device

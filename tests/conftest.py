@@ -4,8 +4,10 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
+from leadline.client import Client
 from support.servers import LiveServer, ServerFactory, make_dataset, start_server
 
 
@@ -22,6 +24,32 @@ def live_server(
     """A server for all tests, with the datasets `synthetic` and `tiny`."""
     server = start_server(tmp_path_factory.mktemp("server"), f"--dataset=tiny={tiny_dataset}")
     yield server
+    assert server.stop() == 0, server.log.read_text()
+
+
+@pytest.fixture(scope="session")
+def busy_server(
+    tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path
+) -> Iterator[LiveServer]:
+    """A server whose only device is taken: what is submitted waits.
+
+    The worker that has the device is stopped like with Ctrl-Z, so that it takes no time of the
+    tests'.
+    """
+    server = start_server(
+        tmp_path_factory.mktemp("busy"),
+        f"--dataset=tiny={tiny_dataset}",
+        *("--spare-workers", "0", "--worker-silence-seconds", "86400"),
+    )
+    with Client(server.target) as client:
+        job = client.train(dataset="tiny", epochs=10_000)
+        # Not before: a worker that never gets ready is given up.
+        next(event for event in job.events() if event.HasField("started"))
+        job.detach()
+    (worker,) = psutil.Process(server.process.pid).children()
+    worker.suspend()
+    yield server
+    worker.kill()  # asked to end, it would first go on where it was stopped
     assert server.stop() == 0, server.log.read_text()
 
 

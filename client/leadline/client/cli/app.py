@@ -38,6 +38,7 @@ COMMANDS = {
     "compare": _Command("compare", "Compare two models image by image."),
     "mislabeled": _Command("mislabeled", "Show images whose labels are likely to be wrong."),
     "plot": _Command("plot", "Draw accuracy curves, confusion matrices and sweeps."),
+    "report": _Command("report", "Write a job, a sweep or a comparison as one HTML page."),
     "health": _Command("health", "Check that a server serves."),
     "demo": _Command("demo", "Start a server, train, predict and look, in about a minute."),
     "version": _Command("version", "Print the version."),

@@ -88,19 +88,25 @@ def _summary(page: CompareModelsResponse) -> str:
         f"{images} images right\n"
         f"candidate {page.candidate}: {describe.percent(page.candidate_accuracy)}\n"
         f"{page.fixed:,} fixed, {page.broken:,} broken, {page.still_wrong:,} still wrong, "
-        f"{page.both_right:,} right in both; McNemar's test: {_p_value(page.mcnemar.p_value)}"
+        f"{page.both_right:,} right in both; McNemar's test: {p_value(page.mcnemar.p_value)}"
     )
 
 
-def _p_value(value: float) -> str:
+def p_value(value: float) -> str:
+    """A p-value as people write it."""
     return f"p = {value:.3g}" if value >= 1e-4 else "p < 0.0001"  # noqa: PLR2004 - as people write it
+
+
+def outcome_name(outcome: Outcome.ValueType) -> str:
+    """An outcome in words, also one that this version does not know."""
+    return _OUTCOMES.get(outcome, "other")
 
 
 def _row(example: ComparedExample) -> list[str]:
     return [
         str(example.index),
         example.true_class_name,
-        _OUTCOMES.get(example.outcome, "other"),
+        outcome_name(example.outcome),
         _guess(example.baseline),
         _guess(example.candidate),
     ]

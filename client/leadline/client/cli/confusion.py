@@ -44,7 +44,7 @@ def confusion(session: Session, *, selector: Selector, split: str) -> None:
         _show_matrix(session, matrix)
     session.output.table(
         ("class", "#images", "#taken for it", "#precision", "#recall", "#F1"),
-        [_row(one) for one in matrix.classes],
+        [metrics_row(one) for one in matrix.classes],
     )
     session.output.text(summary(matrix))
 
@@ -70,7 +70,8 @@ def _show_matrix(session: Session, matrix: ConfusionMatrix) -> None:
     )
 
 
-def _row(one: ClassMetrics) -> list[str]:
+def metrics_row(one: ClassMetrics) -> list[str]:
+    """The row of a class in a table of precision, recall and F1."""
     metrics = [
         describe.percent(getattr(one, field)) if one.HasField(field) else "-"
         for field in ("precision", "recall", "f1")

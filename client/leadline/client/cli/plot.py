@@ -1,6 +1,7 @@
 """`leadline plot`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +12,9 @@ from leadline.client.cli.commands import Group
 from leadline.client.cli.depth_lines import depth_lines
 from leadline.client.cli.figures.files import figure_path, require_plot
 from leadline.client.cli.options import Selector, Session, selector_options, session_options
+
+if TYPE_CHECKING:
+    from leadline.client.cli.figures.curves import Curve
 
 _out_option = click.option(
     "--out",
@@ -143,21 +147,28 @@ def write_confusion(matrix: ConfusionMatrix, out: Path) -> None:
 
 def write_curves(models: list[Model], out: Path) -> None:
     """Writes the curves of models."""
-    from leadline.client.cli.figures.curves import Curve, draw_curves  # noqa: PLC0415
+    from leadline.client.cli.figures.curves import draw_curves  # noqa: PLC0415
+
+    draw_curves(model_curves(models), out, title=curves_title(models))
+
+
+def model_curves(models: list[Model]) -> "list[Curve]":
+    """The accuracies of models, epoch by epoch."""
+    from leadline.client.cli.figures.curves import Curve  # noqa: PLC0415 - needs matplotlib
 
     labels = [describe.network(model.variant) for model in models]
-    titles = sorted({model.variant.dataset for model in models})
-    draw_curves(
-        [
-            Curve(
-                # Runs of one variant differ only in their names.
-                label if labels.count(label) == 1 else f"{label}, {model.job}",
-                [epoch.epoch for epoch in model.epochs],
-                [100 * epoch.train_accuracy for epoch in model.epochs],
-                [100 * epoch.test_accuracy for epoch in model.epochs],
-            )
-            for label, model in zip(labels, models, strict=True)
-        ],
-        out,
-        title=f"Accuracy on {', '.join(titles)}",
-    )
+    return [
+        Curve(
+            # Runs of one variant differ only in their names.
+            label if labels.count(label) == 1 else f"{label}, {model.job}",
+            [epoch.epoch for epoch in model.epochs],
+            [100 * epoch.train_accuracy for epoch in model.epochs],
+            [100 * epoch.test_accuracy for epoch in model.epochs],
+        )
+        for label, model in zip(labels, models, strict=True)
+    ]
+
+
+def curves_title(models: list[Model]) -> str:
+    """What a picture of curves shows."""
+    return f"Accuracy on {', '.join(sorted({model.variant.dataset for model in models}))}"

@@ -13,6 +13,9 @@ from leadline.client.cli.files import appearing
 
 _FEW_EPOCHS = 20
 
+# Inches.
+_LEGEND_ROW = 0.25
+
 
 class Curve(NamedTuple):
     """The accuracies of one run, in percent."""
@@ -25,8 +28,17 @@ class Curve(NamedTuple):
 
 def draw_curves(curves: Sequence[Curve], path: Path, *, title: str) -> None:
     """Writes the curves to a file, in the format that its suffix says."""
+    figure = curves_figure(curves, title=title)
+    with appearing(path) as temporary:
+        figure.savefig(temporary)
+
+
+def curves_figure(curves: Sequence[Curve], *, title: str) -> Figure:
+    """The curves; the more there are, the more room their legend has below them."""
     # Without pyplot: it keeps figures, and wants a display.
-    figure = Figure(figsize=(8, 5), dpi=DPI, layout="constrained")
+    figure = Figure(
+        figsize=(8, 5 + _LEGEND_ROW * max(len(curves) - 2, 0)), dpi=DPI, layout="constrained"
+    )
     axes = figure.add_subplot()
     for curve, colour in zip(curves, cycle(COLOURS), strict=False):
         # Few points are better seen with a mark each, many without.
@@ -56,5 +68,4 @@ def draw_curves(curves: Sequence[Curve], path: Path, *, title: str) -> None:
     axes.grid(visible=True, alpha=0.3)
     # Below the axes, where it can hide no line.
     figure.legend(loc="outside lower center", ncols=2, fontsize=TEXT, frameon=False)
-    with appearing(path) as temporary:
-        figure.savefig(temporary)
+    return figure

@@ -1,0 +1,1 @@
+"""Reports: a job, a sweep or a comparison as one HTML page."""

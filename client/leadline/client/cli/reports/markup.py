@@ -1,0 +1,61 @@
+"""The pieces of HTML that pages are made of. All text is escaped here."""
+
+import base64
+import html
+from collections.abc import Iterable, Sequence
+
+
+def text(value: object) -> str:
+    """Any value as text, in an element or in an attribute."""
+    return html.escape(str(value), quote=True)
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of texts; columns whose heading begins with "#" hold numbers."""
+    kinds = [' class="number"' if heading.startswith("#") else "" for heading in headings]
+    head = "".join(
+        f'<th scope="col"{kind}>{text(heading.removeprefix("#"))}</th>'
+        for kind, heading in zip(kinds, headings, strict=True)
+    )
+    body = "".join(
+        "<tr>"
+        + "".join(f"<td{kind}>{text(cell)}</td>" for kind, cell in zip(kinds, row, strict=True))
+        + "</tr>\n"
+        for row in rows
+    )
+    return (
+        f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n'
+        f"<tbody>{body}</tbody></table></div>\n"
+    )
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> str:
+    """Names and their values."""
+    body = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>\n" for name, value in pairs)
+    return f"<dl>{body}</dl>\n"
+
+
+def picture(png: bytes, *, shows: str, caption: str) -> str:
+    """An image within the page, with what it shows for those who do not see it."""
+    data = base64.b64encode(png).decode("ascii")
+    return (
+        f'<figure class="example"><img alt="{text(shows)}" src="data:image/png;base64,{data}">'
+        f"<figcaption>{text(caption)}</figcaption></figure>\n"
+    )
+
+
+def section(heading: str, *parts: str, name: str) -> str:
+    """A part of the page, with a heading that can be linked to."""
+    body = "".join(parts)
+    return f'<section id="{text(name)}"><h2>{text(heading)}</h2>\n{body}</section>\n'
+
+
+def unfolding(summary: str, *parts: str) -> str:
+    """What opens when its summary is clicked."""
+    body = "".join(parts)
+    return f"<details><summary>{text(summary)}</summary>\n{body}</details>\n"
+
+
+def paragraph(value: str) -> str:
+    """A paragraph."""
+    return f"<p>{text(value)}</p>\n"

@@ -5,8 +5,9 @@ import re
 
 import click
 import pytest
+from google.protobuf.json_format import Parse
 
-from client.cli_outcome import Leadline
+from client.cli_outcome import Leadline, Outcome
 from leadline.client import SweepEvent, SweepTable
 from leadline.client.cli import describe_sweep
 from leadline.client.cli.exit_codes import ExitCode
@@ -72,9 +73,22 @@ def test_what_the_server_finds_wrong_is_told(busy_leadline: Leadline) -> None:
     assert "axes[1].field: 'depth' is no field of a training spec" in done.err
 
 
-def test_a_sweep_is_followed_to_its_table(leadline: Leadline) -> None:
-    done = leadline("sweep", *SMALL, "--blocks", "0,1", "--seeds", "1", "--batch-norm", "yes")
+@pytest.fixture(scope="module")
+def trained() -> dict[str, Outcome]:
+    """What the command said of the one sweep that is trained here, once it has run."""
+    return {}
 
+
+@pytest.fixture
+def done(leadline: Leadline, trained: dict[str, Outcome]) -> Outcome:
+    """A sweep of two depths, followed to its end."""
+    axes = ("--blocks", "0,1", "--seeds", "1", "--batch-norm", "yes")
+    if not trained:
+        trained["sweep"] = leadline("sweep", *SMALL, *axes)
+    return trained["sweep"]
+
+
+def test_a_sweep_is_followed_to_its_table(leadline: Leadline, done: Outcome) -> None:
     assert done.code == ExitCode.SUCCESS, done.err
     first, *_ = done.out.splitlines()
     assert re.fullmatch(r"sweeps/\w{10}: 2 jobs that differ in blocks, batch_norm, seed", first)
@@ -120,25 +134,25 @@ def test_a_sweep_is_steered_by_its_name(busy_leadline: Leadline) -> None:
 
 
 def test_the_live_table_follows_the_variants(
-    leadline: Leadline, capsys: pytest.CaptureFixture[str]
+    leadline: Leadline, done: Outcome, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done = leadline("sweep", *SMALL, "--blocks", "0", "--seeds", "1", "--json")
-    from google.protobuf.json_format import Parse  # noqa: PLC0415 - a test of its own
-
-    events = [Parse(line, SweepEvent()) for line in done.out.splitlines()]
+    name = done.out.partition(":")[0]
+    lines = leadline("watch", name, "--json").out.splitlines()
     view = LiveView(Output(as_json=False))
-    for event in events:
+    epochs = []
+    for line in lines:
+        event = Parse(line, SweepEvent())
         view.show(event)
         if event.job.HasField("epoch"):
-            table = view._table()
-            assert [list(column.cells) for column in table.columns][:3] == [
-                ["blocks=0"],
-                ["1 running"],
-                ["1"],
-            ]
+            epochs.append([list(column.cells) for column in view._table().columns][:3])
     view.close()
 
-    assert "succeeded: 1 succeeded" in capsys.readouterr().out
+    variants = ["batch_norm=yes, blocks=0", "batch_norm=yes, blocks=1"]
+    assert epochs == [
+        [variants, ["1 running", "1 queued"], ["1", "-"]],
+        [variants, ["1 succeeded", "1 running"], ["1", "1"]],
+    ]
+    assert "succeeded: 2 succeeded" in capsys.readouterr().out
 
 
 def test_a_best_depth_says_how_sure_it_is() -> None:

@@ -1,5 +1,7 @@
 """Sweeps with both clients: submitting, following, steering, errors."""
 
+import uuid
+
 import pytest
 
 from leadline.client import (
@@ -18,8 +20,14 @@ from leadline.client import (
 SPEC = TrainingSpec(dataset="tiny", blocks=0, epochs=1, batch_size=200)
 
 
-def test_a_sweep_is_followed_to_its_table(client: Client) -> None:
-    sweep = client.train_sweep({"seed": range(2)}, SPEC)
+@pytest.fixture(scope="module")
+def request_id() -> str:
+    """What both clients call the same sweep, so that it is trained once."""
+    return str(uuid.uuid4())
+
+
+def test_a_sweep_is_followed_to_its_table(client: Client, request_id: str) -> None:
+    sweep = client.train_sweep({"seed": range(2)}, SPEC, request_id=request_id)
     events = list(sweep.events())
     found = sweep.result(timeout=30)
 

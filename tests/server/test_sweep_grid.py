@@ -64,6 +64,8 @@ def test_values_come_as_json_has_them() -> None:
         ([("optimizer", ["adagrad"])], "axes[0].values[0]", "'adagrad' is not a valid Optimizer"),
         ([("learning_rate", [1e400])], None, ""),
         ([("seed", [float(n) for n in range(1001)])], "axes", "make 1,001 jobs"),
+        ([("blocks", []), ("seed", [1.0] * 1001)], "axes", "make 1,001 jobs"),
+        ([("seed", [1.0])] * 100, "axes", "are 100, and a training spec has"),
         (
             [("seed", [float(n) for n in range(500)]), ("blocks", [1.0, 2.0, 3.0])],
             "axes",

@@ -39,6 +39,8 @@ def _axis(number: int, field: str, values: Iterable[AxisValue]) -> SweepAxis:
     path = f"axes[{number}].values"
     if isinstance(values, str):  # an easy slip, and a string is an iterable too
         raise invalid(path, f"{values!r} is a single value: give a list")
+    if not isinstance(field, str):
+        raise invalid(f"axes[{number}].field", f"{field!r} is no name of a field")
     axis = SweepAxis(field=field)
     for index, value in enumerate(values):
         try:

@@ -8,6 +8,9 @@ import click
 
 from leadline.client import MedianStoppingRule
 
+MAX_SEEDS = 1_000
+"""As many jobs as a sweep may have."""
+
 _BATCH_NORM = {"yes": [True], "no": [False], "both": [False, True]}
 
 
@@ -56,7 +59,10 @@ _OPTIONS = (
         help="Whether a batch norm follows each convolution in a block, or both.  [server's: no]",
     ),
     click.option(
-        "--seeds", type=click.IntRange(min=1), metavar="N", help="Seeds of each variant: 0 to N-1."
+        "--seeds",
+        type=click.IntRange(min=1, max=MAX_SEEDS),
+        metavar="N",
+        help="Seeds of each variant: 0 to N-1.",
     ),
     click.option(
         "--axis",

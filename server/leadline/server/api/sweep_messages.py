@@ -16,7 +16,7 @@ from leadline.server.api.convert import (
     to_spec,
 )
 from leadline.server.errors import InvalidArgumentError
-from leadline.server.jobs.grid import AxisValue, Grid, SweepAxis, read_axes
+from leadline.server.jobs.grid import AxisValue, Grid, SweepAxis, read_axes, size_violation
 from leadline.server.jobs.job import Event, Job
 from leadline.server.jobs.median_stopping import MedianStopping
 from leadline.server.jobs.options import Retention
@@ -54,6 +54,10 @@ def to_sweep_request(message: TrainSweepRequest, default: Retention) -> SweepReq
     Raises:
         InvalidArgumentError: the axes are wrong, or an enum's value is not known.
     """
+    # Before a value is read: this is the event loop, and a message may hold millions.
+    oversized = size_violation([len(axis.values) for axis in message.axes])
+    if oversized:
+        raise InvalidArgumentError([oversized], reason="INVALID_SWEEP")
     given = [(axis.field, [_to_value(value) for value in axis.values]) for axis in message.axes]
     axes, violations = read_axes(given)
     if violations:

@@ -5,6 +5,7 @@ import itertools
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Self, TypeAlias
 
 from leadline.models.spec import TrainingSpec, Violation
@@ -120,6 +121,9 @@ def read_axes(
         given: for each axis its field and its values; numbers may all be floats.
         max_jobs: how many combinations there may be.
     """
+    oversized = size_violation([len(values) for _, values in given], max_jobs=max_jobs)
+    if oversized:
+        return (), [oversized]
     axes = []
     found: list[Violation] = []
     for number, (field, raw_values) in enumerate(given):
@@ -131,13 +135,27 @@ def read_axes(
         values, wrong = _read_values(field, raw_values, path=f"{path}.values")
         found += wrong
         axes.append(SweepAxis(field=field, values=values))
-    jobs = math.prod(len(values) for _, values in given)
     if not given:
         found.append(Violation(field="axes", description="a sweep needs at least one"))
-    elif jobs > max_jobs:
-        text = f"make {jobs:,} jobs, and a sweep may have {max_jobs:,}"
-        found.append(Violation(field="axes", description=text))
     return tuple(axes), found
+
+
+def size_violation(lengths: Sequence[int], *, max_jobs: int = MAX_JOBS) -> Violation | None:
+    """What is wrong with how much is asked for, which is known before any of it is read.
+
+    Args:
+        lengths: how many values each axis has.
+        max_jobs: how many combinations there may be.
+    """
+    if len(lengths) > len(_FIELDS):
+        text = f"are {len(lengths):,}, and a training spec has {len(_FIELDS)} fields"
+        return Violation(field="axes", description=text)
+    # An axis without values is wrong too, but hides no other that is too long.
+    jobs = math.prod(max(1, length) for length in lengths)
+    if jobs <= max_jobs:
+        return None
+    text = f"make {jobs:,} jobs, and a sweep may have {max_jobs:,}"
+    return Violation(field="axes", description=text)
 
 
 def shown(point: Mapping[str, AxisValue]) -> str:
@@ -157,7 +175,7 @@ def _field_problem(field: str, before: Collection[str]) -> str | None:
 def _read_values(
     field: str, raw_values: Sequence[object], *, path: str
 ) -> tuple[tuple[AxisValue, ...], list[Violation]]:
-    values: list[AxisValue] = []
+    values: dict[AxisValue, None] = {}
     found = []
     if not raw_values:
         found.append(Violation(field=path, description="an axis needs at least one value"))
@@ -167,7 +185,7 @@ def _read_values(
         elif value in values:
             problem = f"{value!r} stands there twice"
         else:
-            values.append(value)
+            values[value] = None
             continue
         found.append(Violation(field=f"{path}[{number}]", description=problem))
     return tuple(values), found
@@ -181,7 +199,8 @@ def _typed(
         whole = isinstance(raw, float) and raw.is_integer()
         value = int(raw) if whole else raw  # type: ignore[call-overload]
         try:
-            yield number, TrainingSpec.from_dict({field: value}).to_dict()[field]
+            read = getattr(TrainingSpec.from_dict({field: value}), field)
+            yield number, read.value if isinstance(read, StrEnum) else read
         except (ValueError, OverflowError) as error:
             yield number, ValueError(str(error))
 

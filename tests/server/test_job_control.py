@@ -199,7 +199,7 @@ def test_retention_keeps_the_best_and_the_last_and_what_is_asked(
     stubs: Stubs, live_server: LiveServer, retention: Retention, expected: set[int]
 ) -> None:
     # Of a variant of its own: it must not become the best of one whose epochs other tests ask for.
-    spec = tiny_spec(epochs=7, blocks=3)
+    spec = tiny_spec(epochs=7, blocks=4)
     request = TrainJobRequest(spec=spec, options=JobOptions(retention=retention))
     last = list(stubs.training.TrainJob(request, timeout=60))[-1].finished
 

@@ -357,7 +357,7 @@ def test_pages_of_jobs_add_up_to_all(stubs: Stubs, trained: list[JobEvent]) -> N
     del trained
     for _ in range(3):
         submit(stubs, tiny_spec(epochs=1))
-    everything = stubs.training.ListJobs(ListJobsRequest(), timeout=10)
+    everything = stubs.training.ListJobs(ListJobsRequest(page_size=1_000), timeout=10)
     assert not everything.next_page_token
 
     names: list[str] = []

@@ -74,17 +74,8 @@ class DeviceSplit:
             pixels = torch.from_numpy(self._mapped[indices.numpy()])
         return pixels, self._device_labels[indices]
 
-    def slice(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Returns a batch of successive images; `stop` may lie beyond the end.
-
-        Returns:
-            images, float32 [n, 3, 32, 32] in [-1, 1], and labels, int64 [n].
-        """
-        pixels, labels = self.slice_pixels(start, stop)
-        return normalize(pixels), labels
-
     def slice_pixels(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Returns a batch as `slice` does, its images as they are kept: uint8 [n, 32, 32, 3]."""
+        """Returns successive images as `take_pixels` does; `stop` may lie beyond the end."""
         if self._resident is not None:
             pixels = self._resident[start:stop]
         else:

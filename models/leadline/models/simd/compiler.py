@@ -5,6 +5,7 @@ import ctypes
 import hashlib
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import llvmlite.binding as llvm
@@ -100,6 +101,7 @@ def _compile(module: ir.Module, machine: llvm.TargetMachine) -> bytes:
     return code
 
 
+@cache
 def _sources() -> str:
     """What the passes are written by, as far as it is Leadline's own."""
     files = sorted(Path(__file__).parent.glob("*.py"))

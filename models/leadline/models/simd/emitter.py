@@ -143,7 +143,7 @@ class Emitter:
 
     def fma(self, left: Value, right: Value, addend: Value) -> Value:
         """Left x right + addend, rounded once."""
-        intrinsic = self._declared(
+        intrinsic = self.declared(
             f"llvm.fma.v{self.lanes}f32", ir.FunctionType(self.vector, [self.vector] * 3)
         )
         return self.builder.call(intrinsic, [left, right, addend])
@@ -168,7 +168,7 @@ class Emitter:
 
     def root(self, value: Value) -> Value:
         """The square root of a double."""
-        intrinsic = self._declared("llvm.sqrt.f64", ir.FunctionType(F64, [F64]))
+        intrinsic = self.declared("llvm.sqrt.f64", ir.FunctionType(F64, [F64]))
         return self.builder.call(intrinsic, [value])
 
     def call(self, function: ir.Function, *arguments: Value) -> Value:
@@ -176,8 +176,9 @@ class Emitter:
         return self.builder.call(function, arguments)
 
     def declared(self, name: str, kind: ir.FunctionType) -> ir.Function:
-        """A function that lies outside of the module."""
-        return self._declared(name, kind)
+        """A function that lies outside of the module: an intrinsic, or one of the process."""
+        known = self.module.globals.get(name)
+        return known or ir.Function(self.module, kind, name)
 
     def close(self) -> ir.Function:
         """Ends the function."""
@@ -187,7 +188,3 @@ class Emitter:
     def _alignment(self, address: Value) -> int:
         kind = address.type.pointee
         return 4 * self.lanes if kind == self.vector else {F64: 8, F32: 4}.get(kind, 8)
-
-    def _declared(self, name: str, kind: ir.FunctionType) -> ir.Function:
-        known = self.module.globals.get(name)
-        return known or ir.Function(self.module, kind, name)

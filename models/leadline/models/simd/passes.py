@@ -146,9 +146,7 @@ class Pass:
 
 def emit_forward_pass(module: ir.Module, *, batch_norm: bool, residual: bool, lanes: int) -> None:
     """Writes `forward(frame, thread, threads)`: from images to features, for a step of training."""
-    widen = convolutions.emit_forward(module, "_widen", WIDEN, lanes=lanes, add=False, relu=False)
-    halve = convolutions.emit_forward(module, "_halve", HALVE, lanes=lanes, add=False, relu=False)
-    tail = convolutions.emit_forward(module, "_tail", TAIL, lanes=lanes, add=False, relu=False)
+    widen, halve, tail = _outer_convolutions(module, lanes=lanes)
     inner = _inner_steps(module, batch_norm=batch_norm, residual=residual, lanes=lanes)
     run = Pass(module, "forward", lanes=lanes)
     code = run.code
@@ -183,6 +181,14 @@ def emit_forward_pass(module: ir.Module, *, batch_norm: bool, residual: bool, la
     code.loop(const(0), code.builder.sdiv(run.layers, const(2)), at_block)
     run.each_group(end)
     code.close()
+
+
+def _outer_convolutions(module: ir.Module, *, lanes: int) -> list[ir.Function]:
+    """Writes the convolutions before and after the blocks, which have no activation."""
+    return [
+        convolutions.emit_forward(module, name, shape, lanes=lanes, add=False, relu=False)
+        for name, shape in (("_widen", WIDEN), ("_halve", HALVE), ("_tail", TAIL))
+    ]
 
 
 def _inner_steps(
@@ -437,9 +443,7 @@ def emit_inference_pass(module: ir.Module, *, residual: bool, lanes: int) -> Non
     Of what lies between the layers it holds one group a thread, which stays in
     the processor's caches.
     """
-    widen = convolutions.emit_forward(module, "_widen", WIDEN, lanes=lanes, add=False, relu=False)
-    halve = convolutions.emit_forward(module, "_halve", HALVE, lanes=lanes, add=False, relu=False)
-    tail = convolutions.emit_forward(module, "_tail", TAIL, lanes=lanes, add=False, relu=False)
+    widen, halve, tail = _outer_convolutions(module, lanes=lanes)
     inner = {
         add: convolutions.emit_forward(
             module, f"_inner_{add}", INNER, lanes=lanes, add=add, relu=True

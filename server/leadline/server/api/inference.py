@@ -101,11 +101,10 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         models = await self._threads.run(
             self._store.list_models, wanted, before=before, limit=size + 1
         )
-        page = models[:size]
-        more = len(models) > size
+        page, token = self._tokens.cut(query, models, size, position=lambda model: model.job.number)
         return inference_service_pb2.ListModelsResponse(
             models=[from_model(model) for model in page],
-            next_page_token=self._tokens.make(query, page[-1].job.number) if more else "",
+            next_page_token=token,
         )
 
     async def GetModel(  # noqa: N802

@@ -12,12 +12,15 @@ import hmac
 import json
 import os
 import secrets
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
 from leadline.server.errors import InvalidArgumentError
+
+T = TypeVar("T")
 
 _KEY_BYTES = 32
 _SIGNATURE_BYTES = 16
@@ -82,6 +85,21 @@ class PageTokens:
         """
         payload = json.dumps([_digest(of), position], separators=(",", ":")).encode()
         return base64.urlsafe_b64encode(self._sign(payload) + payload).decode().rstrip("=")
+
+    def cut(
+        self, of: Any, found: Sequence[T], size: int, *, position: Callable[[T], Any]
+    ) -> tuple[Sequence[T], str]:
+        """The page, and the token of the next, which is empty where this is the last.
+
+        Args:
+            of: as for `make`.
+            found: what the page begins with, one entry more than it may hold if
+                there are as many.
+            size: entries that it may hold.
+            position: of an entry, after which the next page begins.
+        """
+        page = found[:size]
+        return page, self.make(of, position(page[-1])) if len(found) > size else ""
 
     def read(self, of: Any, token: str) -> Any:
         """The position that `make` was given; None for the first page's empty token.

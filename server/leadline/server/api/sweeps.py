@@ -85,11 +85,12 @@ class SweepMethods(training_service_pb2_grpc.TrainingServiceServicer):
         query = ["sweeps"]
         before = self._sweep_tokens.read(query, request.page_token)
         found = await self._sweeps.list_sweeps(before=before, limit=size + 1)
-        page = found[:size]
-        more = len(found) > size
+        page, token = self._sweep_tokens.cut(
+            query, found, size, position=lambda sweep: sweep.number
+        )
         return training_service_pb2.ListSweepsResponse(
             sweeps=[from_sweep(sweep) for sweep in page],
-            next_page_token=self._sweep_tokens.make(query, page[-1].number) if more else "",
+            next_page_token=token,
         )
 
     async def CancelSweep(  # noqa: N802

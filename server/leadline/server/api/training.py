@@ -93,11 +93,10 @@ class TrainingServicer(SweepMethods):
         views = await self._jobs.list_jobs(
             states=states, sweep_id=sweep_id, before=before, limit=size + 1
         )
-        page = views[:size]
-        more = len(views) > size
+        page, token = self._tokens.cut(query, views, size, position=lambda view: view.job.number)
         return training_service_pb2.ListJobsResponse(
             jobs=[from_job(view) for view in page],
-            next_page_token=self._tokens.make(query, page[-1].job.number) if more else "",
+            next_page_token=token,
         )
 
     async def CancelJob(  # noqa: N802

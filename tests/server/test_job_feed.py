@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -102,3 +103,20 @@ async def test_a_job_without_a_worker_is_forgotten() -> None:
     assert change.is_set
     assert feed.progress("a") is None
     assert feed.latest("a", after=0) is None
+
+
+async def test_who_waits_for_any_job_is_told_of_each() -> None:
+    feed = JobFeed()
+    news: list[Callable[[], None]] = [
+        lambda: feed.notify("a"),
+        lambda: feed.publish(an_event(1), "sweep"),
+        lambda: feed.forget("b"),
+        feed.close,
+    ]
+    for tell in news:
+        change = feed.any_change()
+        assert not change.is_set
+
+        tell()
+
+        assert await change.wait(60)

@@ -17,6 +17,9 @@ from leadline.server.jobs.job import Event, Progress
 _EVENTS_AT_HAND = 32
 
 
+# Under which those wait who wait for news of any job: no id of one is empty.
+_ANY = ""
+
 # How many waiters are woken at a time, and how long the others then wait: a
 # thousand watchers of one job must not keep a health check waiting.
 _SLICE = 20
@@ -99,9 +102,13 @@ class JobFeed:
             return closed
         return self._changes.setdefault(job_id, Change())
 
+    def any_change(self) -> Change:
+        """What the next news of any job or sweep will set; ask before reading."""
+        return self.change(_ANY)
+
     def notify(self, job_id: str, sweep_id: str | None = None) -> None:
-        """Wakes all who wait for the next news of the job, and of the sweep that it is part of."""
-        for name in (job_id, sweep_id):
+        """Wakes all who wait for the next news of the job, of its sweep, or of any job."""
+        for name in (job_id, sweep_id, _ANY):
             if name is not None and (change := self._changes.pop(name, None)):
                 change.set()
 

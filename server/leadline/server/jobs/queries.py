@@ -27,6 +27,9 @@ _FINAL = [state.value for state in JobState if state.is_final]
 # In which order waiting jobs start.
 _TURN = (jobs.c.priority.desc(), jobs.c.number)
 
+# Of models the most accurate first, of equals the newest.
+_BEST = (jobs.c.best_test_accuracy.desc(), jobs.c.number.desc())
+
 
 @dataclass(frozen=True, kw_only=True)
 class VariantFilter:
@@ -93,6 +96,12 @@ class JobQueries:
             query = query.where((jobs.c.sweep_id.is_not(None)) == in_sweep)
         with self._reading() as connection:
             return next(iter(read_jobs(connection, query)), None)
+
+    def waiting_jobs(self, *, limit: int) -> list[Job]:
+        """The first `limit` queued jobs, in the order in which they will start."""
+        query = select(jobs).where(IS_QUEUED).order_by(*_TURN).limit(limit)
+        with self._reading() as connection:
+            return read_jobs(connection, query)
 
     def queue_position(self, job: Job) -> int:
         """How many jobs will start before a queued one."""
@@ -161,13 +170,15 @@ class JobQueries:
         with self._reading() as connection:
             return [read_model(connection, job) for job in read_jobs(connection, query)]
 
+    def most_accurate_jobs(self, *, limit: int) -> list[Job]:
+        """At most `limit` jobs that have models, the highest test accuracy first."""
+        query = _matching(VariantFilter()).order_by(*_BEST).limit(limit)
+        with self._reading() as connection:
+            return read_jobs(connection, query)
+
     def best_of_variant(self, wanted: VariantFilter) -> Model | None:
         """The matching model with the highest test accuracy, the newest of equals."""
-        query = (
-            _matching(wanted)
-            .order_by(jobs.c.best_test_accuracy.desc(), jobs.c.number.desc())
-            .limit(1)
-        )
+        query = _matching(wanted).order_by(*_BEST).limit(1)
         with self._reading() as connection:
             best = next(iter(read_jobs(connection, query)), None)
             return None if best is None else read_model(connection, best)

@@ -204,6 +204,7 @@ class Scheduler:
             except _NO_LONGER:  # cancelled or paused in between
                 continue
             self._capacity.take(device, job)
+            self._feed.notify(job.job_id, job.sweep_id)
             run = self._runs[job.job_id] = _Run(job=job, device=device)
             run.task = asyncio.create_task(self._work_on(run), name=f"job-{job.job_id}")
 

@@ -96,6 +96,7 @@ class JobService:
             max_queued=self._max_queued_jobs,
         )
         if is_new:
+            self._feed.notify(job.job_id)
             self._scheduler.wake()
         return job
 

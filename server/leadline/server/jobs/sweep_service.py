@@ -72,6 +72,7 @@ class SweepService:
             max_queued=self._max_queued_jobs,
         )
         if is_new:
+            self._feed.notify(sweep.sweep_id)
             self._scheduler.wake()
         return sweep
 

@@ -34,7 +34,7 @@ def code(text: str) -> str:
 
 
 def shown(default: Any) -> str:
-    if default is None or default == {}:
+    if default in (None, {}, ""):
         return "none"
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
 

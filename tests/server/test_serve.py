@@ -217,6 +217,8 @@ def test_a_port_in_use_is_refused_clearly(
         (["--dataset", "UPPER=/x"], "UPPER"),
         (["--dataset", "a=/x", "--dataset", "a=/y"], "twice"),
         (["--devices", "tpu"], "tpu"),
+        (["--live-page", "yes"], "--live-page (or LEADLINE_LIVE_PAGE"),
+        (["--live-page-hosts", "http://x"], "--live-page-hosts"),
         (["--config", "/does/not/exist.toml"], "/does/not/exist.toml"),
         (["--invented"], "--invented"),
     ],

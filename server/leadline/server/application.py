@@ -37,20 +37,25 @@ from leadline.server.jobs.scheduler import Scheduler
 from leadline.server.jobs.service import JobService
 from leadline.server.jobs.store import JobStore
 from leadline.server.jobs.sweep_service import SweepService
+from leadline.server.live.broadcast import Broadcast
+from leadline.server.live.details import Details
+from leadline.server.live.page import is_shown, no_page, shown_page
 from leadline.server.serving.catalog import Catalog
 from leadline.server.serving.inputs import InputLimits
 from leadline.server.serving.predictor import Predictor
 from leadline.server.settings import Settings
-from leadline.server.telemetry.metrics import Metrics, MetricsServer
+from leadline.server.telemetry.metrics import Metrics
+from leadline.server.telemetry.port import HttpPort, Pages
 from leadline.server.threads import Threads
 from leadline.server.workers.local import WorkerPool
 from leadline.server.workers.messages import Assignment
 
 _LOG = structlog.get_logger(__name__)
 
-# Threads for the store's and the inspector's blocking calls.
+# Threads for the store's, the inspector's and the live page's blocking calls.
 _STORE_THREADS = 4
 _INSPECTION_THREADS = 2
+_PAGE_THREADS = 2
 
 
 class StartupError(Exception):
@@ -112,10 +117,11 @@ class DataDir:
 
 @dataclass(frozen=True, kw_only=True)
 class RunningServer:
-    """Where a running server can be reached."""
+    """Where a running server can be reached; `page_url` is None where it shows no page."""
 
     target: str
     metrics_url: str
+    page_url: str | None
 
 
 async def serve(settings: Settings) -> None:
@@ -129,7 +135,7 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with run_server(settings) as server:
-        _LOG.info("serving", target=server.target, metrics=server.metrics_url)
+        _LOG.info("serving", target=server.target, metrics=server.metrics_url, page=server.page_url)
         await stop.wait()
         _LOG.info("stopping", grace_seconds=settings.shutdown_grace_seconds)
     _LOG.info("stopped")
@@ -156,8 +162,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         scheduler = _scheduler(core)
         servicers = _servicers(core, scheduler, stack)
         await stack.enter_async_context(_scheduling(core, scheduler))
-        metrics_server = _metrics_server(core)
-        stack.callback(metrics_server.close)
+        url = await stack.enter_async_context(_http_port(core, _pages(core, stack)))
         grpc_server = GrpcServer(settings, servicers, core.metrics.grpc)
         try:
             port = await grpc_server.start()
@@ -165,7 +170,8 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             raise StartupError(str(error)) from error
         running = RunningServer(
             target=f"{settings.host}:{port}",
-            metrics_url=f"http://{settings.metrics_host}:{metrics_server.port}/metrics",
+            metrics_url=f"{url}/metrics",
+            page_url=f"{url}/" if is_shown(settings) else None,
         )
         with _ready_file(settings.ready_file, running):
             try:
@@ -191,6 +197,7 @@ class _Core:
         self.artifacts = Artifacts(data.models)
         self.threads = Threads("store", _STORE_THREADS)
         self.feed = JobFeed()
+        self.catalog = Catalog(store=store, threads=self.threads, artifacts=self.artifacts)
         self.metrics = Metrics()
         self.metrics.watch_jobs(store.count_by_state)
         self.metrics.watch_sweeps(store.count_sweeps_by_state)
@@ -301,7 +308,6 @@ def _resume_points(artifacts: Artifacts, model: Model | None) -> tuple[tuple[int
 def _servicers(core: _Core, scheduler: Scheduler, stack: AsyncExitStack) -> Servicers:
     settings, data = core.settings, core.data
     tokens = PageTokens.load(data.page_key)
-    catalog = Catalog(store=core.store, threads=core.threads, artifacts=core.artifacts)
     predictor = Predictor(
         device=inference_device(settings.inference_device),
         threads=settings.inference_threads,
@@ -343,7 +349,7 @@ def _servicers(core: _Core, scheduler: Scheduler, stack: AsyncExitStack) -> Serv
         training=TrainingServicer(jobs, sweeps, tokens),
         inference=InferenceServicer(
             handler=PredictHandler(
-                catalog=catalog,
+                catalog=core.catalog,
                 predictor=predictor,
                 limits=limits,
                 dataset_cache=data.datasets,
@@ -354,13 +360,13 @@ def _servicers(core: _Core, scheduler: Scheduler, stack: AsyncExitStack) -> Serv
             max_pending_per_stream=settings.max_pending_per_stream,
         ),
         inspection=InspectionServicer(
-            catalog=catalog,
+            catalog=core.catalog,
             inspector=Inspector(dataset_cache=data.datasets),
             threads=inspection_threads,
             tokens=tokens,
         ),
         open_inference=OpenInferenceServicer(
-            catalog=catalog,
+            catalog=core.catalog,
             predictor=predictor,
             store=core.store,
             threads=core.threads,
@@ -387,10 +393,42 @@ async def _scheduling(core: _Core, scheduler: Scheduler) -> AsyncIterator[None]:
         await task
 
 
-def _metrics_server(core: _Core) -> MetricsServer:
+def _pages(core: _Core, stack: AsyncExitStack) -> Pages:
+    if not is_shown(core.settings):
+        return no_page(core.settings)
+    threads = Threads("page", _PAGE_THREADS)
+    stack.callback(threads.close)
+    return shown_page(
+        core.settings,
+        Broadcast(
+            store=core.store,
+            threads=threads,
+            feed=core.feed,
+            quiet_seconds=core.settings.stream_keepalive_seconds,
+        ),
+        Details(
+            store=core.store,
+            threads=threads,
+            catalog=core.catalog,
+            dataset_cache=core.data.datasets,
+        ),
+    )
+
+
+@asynccontextmanager
+async def _http_port(core: _Core, pages: Pages) -> AsyncIterator[str]:
+    """The port of metrics and the page, open within the context; gives its URL."""
     settings = core.settings
+    port = HttpPort(core.metrics.registry, pages)
     try:
-        return MetricsServer(core.metrics.registry, settings.metrics_host, settings.metrics_port)
+        yield await _open(port, settings)
+    finally:
+        await port.close()
+
+
+async def _open(port: HttpPort, settings: Settings) -> str:
+    try:
+        return await port.open(settings.metrics_host, settings.metrics_port)
     except OSError as error:
         raise StartupError(
             f"metrics cannot be served on {settings.metrics_host}:{settings.metrics_port}: "
@@ -413,6 +451,7 @@ def _ready_file(path: Path | None, running: RunningServer) -> Iterator[None]:
     values = {
         "target": running.target,
         "metrics_url": running.metrics_url,
+        "page_url": running.page_url,
         "pid": os.getpid(),
     }
     partial = path.with_name(path.name + ".partial")

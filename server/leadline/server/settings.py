@@ -43,6 +43,17 @@ def _check_devices(devices: str) -> str:
     return devices
 
 
+def _check_hosts(hosts: str) -> str:
+    for host in _split(hosts):
+        if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", host):
+            raise ValueError(f"{host!r} is no name of a host: use names such as gpu1.example.org")
+    return hosts
+
+
+def _split(listed: str) -> list[str]:
+    return [one.strip() for one in listed.split(",") if one.strip()]
+
+
 Port = Annotated[int, Field(ge=0, le=65_535)]
 
 
@@ -63,10 +74,19 @@ class Settings(BaseSettings):
     )
     port: Port = Field(default=50_051, description="The port to serve gRPC on; 0 for a free one.")
     metrics_host: str = Field(
-        default="127.0.0.1", description="The address to serve Prometheus metrics on."
+        default="127.0.0.1", description="The address to serve metrics and the page on."
     )
     metrics_port: Port = Field(
-        default=9_464, description="The port to serve Prometheus metrics on; 0 for a free one."
+        default=9_464, description="The port to serve metrics and the page on; 0 for a free one."
+    )
+    live_page: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Whether the metrics port shows the live page; auto: where it is on loopback.",
+    )
+    live_page_hosts: Annotated[str, AfterValidator(_check_hosts)] = Field(
+        default="",
+        description="Names by which the live page may be asked for, such as gpu1.example.org, "
+        "beside addresses and localhost.",
     )
     datasets: Annotated[dict[str, str], AfterValidator(_check_dataset_names)] = Field(
         default={},
@@ -192,6 +212,11 @@ class Settings(BaseSettings):
     def dataset_sources(self) -> dict[str, str]:
         """Every dataset's source by its name, the built-in ones included."""
         return {**BUILT_IN_DATASETS, **self.datasets}
+
+    @property
+    def live_page_host_names(self) -> list[str]:
+        """The names of `live_page_hosts`."""
+        return _split(self.live_page_hosts)
 
 
 def load_settings(flags: dict[str, Any], config: Path | None) -> Settings:

@@ -18,7 +18,6 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
     disable_created_metrics,
-    start_http_server,
 )
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -236,26 +235,3 @@ class _WorkerMemory(Collector):
             with contextlib.suppress(psutil.Error):
                 family.add_metric([job_id], psutil.Process(pid).memory_info().rss)
         yield family
-
-
-class MetricsServer:
-    """Serves a registry over HTTP, in a thread."""
-
-    def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
-        """Begins to serve.
-
-        Raises:
-            OSError: the address or the port cannot be had.
-        """
-        self._server, self._thread = start_http_server(port, addr=host, registry=registry)
-
-    @property
-    def port(self) -> int:
-        """The port that it serves on."""
-        return int(self._server.server_address[1])
-
-    def close(self) -> None:
-        """Ends."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()

@@ -1,0 +1,111 @@
+// Accuracies epoch by epoch, as SVG.
+
+import { makeSvg } from "./dom.js";
+import { percent } from "./format.js";
+
+const LEAST_EPOCHS = 5;
+const MARKED_EPOCHS = 25;
+const TRAIN = 1;
+const TEST = 2;
+
+// Draws points, each [epoch, train, test, ...], over what was drawn before.
+export function drawCurve(plot, points, card, { height, isSmall }) {
+  const width = Math.max(plot.clientWidth, 160);
+  const scale = scaleOf(points, width, height, isSmall);
+  const svg = makeSvg("svg", { width, height, viewBox: `0 0 ${width} ${height}` });
+  svg.setAttribute("aria-hidden", "true");
+  svg.append(...axes(scale, isSmall));
+  for (const [column, name] of [[TRAIN, "train"], [TEST, "test"]]) {
+    svg.append(line(points, column, name, scale), ...marks(points, column, name, scale));
+  }
+  plot.replaceChildren(svg);
+  plot.dataset.norm = card.batch_norm ? "with" : "without";
+  plot.setAttribute("role", "img");
+  plot.setAttribute("aria-label", summary(points));
+  return scale;
+}
+
+// Marks an epoch on a curve that is drawn; null marks none.
+export function markEpoch(plot, scale, epoch) {
+  plot.querySelector(".cursor")?.remove();
+  if (epoch === null) return;
+  const x = scale.x(epoch);
+  const cursor = makeSvg("line", { class: "cursor", x1: x, x2: x, y1: scale.top, y2: scale.bottom });
+  plot.firstChild.append(cursor);
+}
+
+export function reading([epoch, train, test]) {
+  return `epoch ${epoch}: train ${percent(train)}, test ${percent(test)}`;
+}
+
+function summary(points) {
+  const best = points.reduce((one, other) => (other[TEST] > one[TEST] ? other : one));
+  return `Accuracies of ${points.length} epochs; the latest, ${reading(points.at(-1))}; the best, ${reading(best)}`;
+}
+
+function scaleOf(points, width, height, isSmall) {
+  const [left, right, top, bottom] = isSmall ? [34, 8, 6, height - 18] : [52, 12, 10, height - 42];
+  const values = points.flatMap((point) => [point[TRAIN], point[TEST]]);
+  const low = Math.max(0, Math.floor(10 * Math.min(...values) - 0.01) / 10);
+  const high = Math.min(1, Math.ceil(10 * Math.max(...values) + 0.01) / 10);
+  const last = Math.max(points.length, LEAST_EPOCHS);
+  return {
+    left, right: width - right, top, bottom, low, high, last,
+    x: (epoch) => left + ((width - right - left) * (epoch - 1)) / (last - 1),
+    y: (value) => bottom - ((bottom - top) * (value - low)) / Math.max(high - low, 0.1),
+  };
+}
+
+function axes(scale, isSmall) {
+  const drawn = [];
+  for (const value of yTicks(scale, isSmall)) {
+    const y = scale.y(value);
+    drawn.push(makeSvg("line", { class: "grid", x1: scale.left, x2: scale.right, y1: y, y2: y }));
+    drawn.push(text(scale.left - 6, y + 4, `${Math.round(100 * value)}`, "end"));
+  }
+  for (const epoch of xTicks(scale.last, isSmall ? 3 : 8)) {
+    drawn.push(text(scale.x(epoch), scale.bottom + 15, `${epoch}`, "middle"));
+  }
+  return isSmall ? drawn : [...drawn, ...titles(scale)];
+}
+
+function titles(scale) {
+  const middle = (scale.top + scale.bottom) / 2;
+  const y = text(14, middle, "classified rightly (%)", "middle");
+  y.setAttribute("transform", `rotate(-90 14 ${middle})`);
+  return [text((scale.left + scale.right) / 2, scale.bottom + 35, "epochs completed", "middle"), y];
+}
+
+function yTicks({ low, high }, isSmall) {
+  const steps = Math.round(10 * (high - low));
+  const stride = isSmall ? Math.max(steps, 1) : Math.ceil(steps / 6);
+  const ticks = [];
+  for (let step = 0; step <= steps; step += stride) ticks.push(low + step / 10);
+  return ticks;
+}
+
+function xTicks(last, most) {
+  const stride = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000].find((one) => last / one <= most);
+  const ticks = [1];
+  for (let epoch = stride ?? 10000; epoch <= last; epoch += stride ?? 10000) {
+    if (epoch > 1) ticks.push(epoch);
+  }
+  // 1 stands close to 2 where the stride is small, and in its way where it is not.
+  return ticks.length > 2 && ticks[1] - 1 < (stride ?? 1) / 2 ? ticks.slice(1) : ticks;
+}
+
+function text(x, y, words, anchor) {
+  return makeSvg("text", { x, y, "text-anchor": anchor }, words);
+}
+
+function line(points, column, name, scale) {
+  const steps = points.map((point) => `${scale.x(point[0]).toFixed(1)},${scale.y(point[column]).toFixed(1)}`);
+  return makeSvg("polyline", { class: `curve ${name}`, points: steps.join(" ") });
+}
+
+function marks(points, column, name, scale) {
+  if (points.length > MARKED_EPOCHS) return [];
+  return points.map((point) =>
+    makeSvg("circle", { class: `mark ${name}`, cx: scale.x(point[0]), cy: scale.y(point[column]), r: 3 }),
+  );
+}

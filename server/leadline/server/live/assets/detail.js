@@ -1,0 +1,142 @@
+// One job: what it is, its curve, every epoch.
+
+import { drawCurve, markEpoch, reading } from "./curves.js";
+import { byId, list, make, say, show } from "./dom.js";
+import { localTime, network, percent } from "./format.js";
+import { Wrong } from "./wrong.js";
+
+const HEIGHT = 300;
+
+// Rows of a table that a page bears.
+const EPOCHS_LISTED = 500;
+
+export class Detail {
+  #state;
+  #facts = null;
+  #failure = "";
+  #scale = null;
+  #marked = null;
+  #plot = byId("curve-plot");
+  #wrong = new Wrong();
+
+  constructor(state) {
+    this.#state = state;
+    this.id = null;
+    this.#plot.addEventListener("pointermove", (event) => this.#point(event));
+    this.#plot.addEventListener("keydown", (event) => this.#step(event));
+    this.#plot.addEventListener("blur", () => this.#mark(null));
+    this.#plot.addEventListener("pointerleave", () => this.#mark(null));
+  }
+
+  // Shows another job, or none.
+  choose(id) {
+    if (id === this.id) return;
+    this.id = id;
+    this.#facts = null;
+    this.#failure = "";
+    this.#wrong.choose(id);
+    delete this.#plot.dataset.drawn;
+    byId("epochs").replaceChildren();
+    byId("facts").replaceChildren();
+  }
+
+  // Says why the job cannot be shown.
+  fail(message) {
+    this.#failure = message;
+  }
+
+  // What the server says of the job as a whole.
+  keep(facts) {
+    this.#facts = facts;
+    this.#failure = "";
+    list(byId("facts"), factsOf(facts), {
+      key: ([name]) => name,
+      create: ([name]) => make("div", {}, make("dt", {}, name), make("dd")),
+      update: (line, [, value]) => say(line.children[1], value),
+    });
+  }
+
+  draw() {
+    const job = this.#state.jobs.get(this.id) ?? this.#facts?.job;
+    const note = this.#failure || job?.note || "";
+    say(byId("job-note"), note);
+    show(byId("job-note"), note !== "");
+    show(byId("job"), Boolean(job) || note !== "");
+    if (job) this.#drawJob(job);
+    else this.#drawNone();
+  }
+
+  #drawNone() {
+    say(byId("job-heading"), `jobs/${this.id}`);
+    say(byId("job-spec"), "");
+    show(byId("job-empty"), false);
+    show(byId("job-results"), false);
+  }
+
+  #drawJob(job) {
+    const curve = this.#state.curve(this.id);
+    say(byId("job-heading"), network(job));
+    say(byId("job-spec"), `jobs/${job.id} on ${job.dataset}: ${job.state}, ${job.completed} of ${job.epochs} epochs`);
+    show(byId("job-empty"), job.completed === 0);
+    show(byId("job-results"), curve.length > 0);
+    if (curve.length) this.#drawCurve(job, curve);
+    this.#wrong.draw(curve.length);
+  }
+
+  #drawCurve(job, curve) {
+    const drawn = `${curve.length} ${this.#plot.clientWidth}`;
+    if (this.#plot.dataset.drawn === drawn) return;
+    this.#plot.dataset.drawn = drawn;
+    this.#scale = drawCurve(this.#plot, curve, job, { height: HEIGHT, isSmall: false });
+    byId("curve").dataset.norm = this.#plot.dataset.norm;
+    this.#mark(this.#marked);
+    list(byId("epochs"), curve.slice(-EPOCHS_LISTED).reverse(), {
+      key: ([epoch]) => `${epoch}`,
+      create: epochRow,
+      update: () => {},
+    });
+  }
+
+  // Reads an epoch off the curve; null for the latest.
+  #mark(epoch) {
+    const curve = this.#state.curve(this.id);
+    if (!curve.length) return;
+    this.#marked = epoch && Math.min(Math.max(epoch, 1), curve.length);
+    markEpoch(this.#plot, this.#scale, this.#marked);
+    say(byId("curve-reading"), reading(curve[(this.#marked ?? curve.length) - 1]));
+  }
+
+  #point({ clientX }) {
+    const { x } = this.#scale;
+    const offset = clientX - this.#plot.getBoundingClientRect().left;
+    this.#mark(1 + Math.round((offset - x(1)) / (x(2) - x(1))));
+  }
+
+  #step(event) {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    this.#mark((this.#marked ?? this.#state.curve(this.id).length) + step);
+  }
+}
+
+function epochRow([epoch, train, test, trainLoss, testLoss]) {
+  const cells = [percent(train), percent(test), trainLoss.toFixed(4), testLoss.toFixed(4)];
+  const numbers = cells.map((value) => make("td", { class: "number" }, value));
+  return make("tr", {}, make("td", {}, `${epoch}`), ...numbers);
+}
+
+function factsOf({ job, spec, started, ended, environment, device_name, parameters, fingerprint }) {
+  const facts = [
+    ["submitted", localTime(job.created)],
+    ["started", localTime(started)],
+    ["ended", localTime(ended)],
+    ["device", device_name || job.device || "–"],
+    ["parameters", parameters === null ? "–" : parameters.toLocaleString("en")],
+    ["dataset fingerprint", fingerprint || "–"],
+  ];
+  for (const part of [spec, environment ?? {}]) {
+    for (const [name, value] of Object.entries(part)) facts.push([name.replaceAll("_", " "), `${value}`]);
+  }
+  return facts;
+}

@@ -1,0 +1,34 @@
+// Values as people read them.
+
+export function percent(fraction) {
+  return fraction === null || fraction === undefined ? "–" : `${(100 * fraction).toFixed(2)} %`;
+}
+
+export function counted(number, noun) {
+  return `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+}
+
+export function network(card) {
+  const kind = card.residual ? "residual block" : "block";
+  return `${counted(card.blocks, kind)} ${card.batch_norm ? "with" : "without"} batch norm`;
+}
+
+export function localTime(moment) {
+  return moment ? new Date(moment).toLocaleString() : "–";
+}
+
+export function duration(seconds) {
+  if (seconds < 90) return `${Math.ceil(seconds)} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  return `${(seconds / 3600).toFixed(1)} h`;
+}
+
+// How far a running job is, in words: "epoch 3, training, 40 %, 12 s left".
+export function progress(card) {
+  if (!card) return "starting";
+  const words = [card.phase.replaceAll("_", " ")];
+  if (card.epoch) words.unshift(`epoch ${card.epoch}`);
+  if (card.of) words.push(`${Math.round((100 * card.images) / card.of)} %`);
+  if (card.seconds_left !== null) words.push(`${duration(card.seconds_left)} left`);
+  return words.join(", ");
+}

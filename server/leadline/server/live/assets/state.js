@@ -1,0 +1,70 @@
+// What the server has told, put together.
+
+export class State {
+  constructor() {
+    this.jobs = new Map();
+    this.order = [];
+    this.queue = [];
+    this.counts = {};
+    this.models = [];
+    this.sweeps = [];
+    this.progress = {};
+    this.trouble = "";
+    this.isKnown = false;
+    // Of the jobs whose curves were asked for: points by epoch, by job.
+    this.curves = new Map();
+  }
+
+  hear(kind, data) {
+    if (kind === "snapshot") this.#begin(data);
+    if (kind === "snapshot" || kind === "change") this.#change(data);
+    if (kind === "progress") this.progress = data;
+    if (kind === "trouble") this.trouble = data.message;
+  }
+
+  ordered() {
+    return this.order.map((id) => this.jobs.get(id));
+  }
+
+  running() {
+    return this.ordered().filter((job) => job.state === "running");
+  }
+
+  // The points of a curve, each [epoch, train, test, train loss, test loss], in order.
+  curve(id) {
+    return this.curves.get(id) ?? [];
+  }
+
+  // Whether a job has epochs that its curve lacks, and must be asked for as a whole.
+  lacks(id) {
+    return this.curve(id).length < (this.jobs.get(id)?.completed ?? 0);
+  }
+
+  keepCurve(id, points) {
+    if (points.length > this.curve(id).length) this.curves.set(id, points);
+  }
+
+  #begin(data) {
+    this.jobs.clear();
+    this.progress = data.progress;
+    this.trouble = data.trouble;
+    this.isKnown = true;
+  }
+
+  #change(data) {
+    for (const card of data.jobs ?? []) this.jobs.set(card.id, card);
+    for (const name of ["order", "queue", "counts", "models", "sweeps"]) {
+      if (name in data) this[name] = data[name];
+    }
+    for (const [id, points] of Object.entries(data.curves ?? {})) this.#extend(id, points);
+    const shown = new Set(this.order);
+    for (const id of this.jobs.keys()) if (!shown.has(id)) this.jobs.delete(id);
+  }
+
+  // New epochs go to the end; where some are missing in between, the whole is asked for.
+  #extend(id, points) {
+    const curve = this.curves.get(id);
+    if (!curve) return;
+    for (const point of points) if (point[0] === curve.length + 1) curve.push(point);
+  }
+}

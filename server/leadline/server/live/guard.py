@@ -1,0 +1,112 @@
+"""Who may ask for the page, and what every answer says to the browser."""
+
+import ipaddress
+import secrets
+from collections.abc import Collection
+
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+
+from leadline.server.errors import (
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    ServiceError,
+    StorageError,
+    UnavailableError,
+)
+from leadline.server.live.errors import TooBusyError
+
+_LOG = structlog.get_logger(__name__)
+
+_HEADERS = {
+    # Nothing from elsewhere, no inline script or style, no frame, no form.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+_STATUS_OF: dict[type[ServiceError], type[web.HTTPException]] = {
+    InvalidArgumentError: web.HTTPBadRequest,
+    NotFoundError: web.HTTPNotFound,
+    FailedPreconditionError: web.HTTPConflict,
+    StorageError: web.HTTPServiceUnavailable,
+    UnavailableError: web.HTTPServiceUnavailable,
+}
+
+# Where a request may come from: pages of this origin, and people.
+_OWN_SITES = {None, "same-origin", "none"}
+
+_RETRY_SECONDS = "5"
+
+
+class Guard:
+    """Lets requests in, and gives errors their status."""
+
+    def __init__(self, hosts: Collection[str]) -> None:
+        """Makes a guard.
+
+        Args:
+            hosts: names, beside IP addresses and localhost, by which the server
+                may be called. A site that has its own name lead to this server
+                is called by that name (DNS rebinding), and is turned away.
+        """
+        self._hosts = {host.lower() for host in hosts}
+
+    async def around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Goes around every request."""
+        self._check(request)
+        try:
+            return await handler(request)
+        except TooBusyError as error:
+            raise web.HTTPServiceUnavailable(
+                text=f"{error}\n", headers={hdrs.RETRY_AFTER: _RETRY_SECONDS}
+            ) from error
+        except ServiceError as error:
+            status = _STATUS_OF.get(type(error), web.HTTPInternalServerError)
+            raise status(text=f"{error}\n") from error
+        except web.HTTPException:
+            raise
+        except Exception as error:
+            incident = secrets.token_hex(8)
+            _LOG.exception("a request for the live page failed", incident=incident)
+            raise web.HTTPInternalServerError(
+                text=f"an error within the server: its log has it as incident {incident}\n"
+            ) from error
+
+    async def prepare(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Has the browser trust nothing but what the page is made of."""
+        del request
+        response.headers.update(_HEADERS)
+        response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
+
+    def _check(self, request: web.Request) -> None:
+        host = host_of(request.headers.get(hdrs.HOST, ""))
+        if not (is_local_name(host) or host in self._hosts):
+            raise web.HTTPMisdirectedRequest(
+                text=f"this page is not served as {host[:100]!r}: ask for it by address, "
+                "or name the host with --live-page-hosts\n"
+            )
+        if request.headers.get("Sec-Fetch-Site") not in _OWN_SITES and request.path != "/":
+            raise web.HTTPForbidden(text="only the page itself may ask for its parts\n")
+
+
+def host_of(header: str) -> str:
+    """The host in a Host header, without the port, in lower case."""
+    host, bracket, _ = header.lower().partition("]")
+    return host.removeprefix("[") if bracket else host.partition(":")[0]
+
+
+def is_local_name(host: str) -> bool:
+    """Whether no site can have had this name lead here: an address, or localhost."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,175 @@
+"""The page over HTTP: each handler reads the request, asks, and writes the answer.
+
+What is below `/live/v1` is the page's own: it changes with the page, and is no
+contract for others.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+
+import structlog
+from aiohttp import ETag, hdrs, web
+
+from leadline.models.datasets import SplitName
+from leadline.server.errors import InvalidArgumentError
+from leadline.server.live.broadcast import ALIVE, Broadcast, Message
+from leadline.server.live.details import Cell, Details
+from leadline.server.live.files import PAGE, read_files
+from leadline.server.serving.examples import ExampleRef
+
+_LOG = structlog.get_logger(__name__)
+
+_EPOCH = r"/live/v1/jobs/{job:[0-9a-z]{1,32}}/epochs/{epoch:[0-9]{1,9}}"
+_IMAGE = r"/live/v1/images/{fingerprint:[0-9a-f]{64}}/{split:test|train}/{index:[0-9]{1,9}}.png"
+
+# An image is named by the hash of its dataset: what the name stands for never changes.
+_FOR_EVER = "private, max-age=31536000, immutable"
+
+# A file of the page is asked after each time, and sent where it is another.
+_ASK_FIRST = "no-cache"
+
+# How soon a browser comes back when its stream has ended, in milliseconds.
+_RETRY = b"retry: 1000\n\n"
+
+# How long a page may not read before its stream is ended.
+_STALL_SECONDS = 20.0
+
+_LARGEST_NUMBER = 10**9
+
+
+class Handlers:
+    """Answers the page's requests."""
+
+    def __init__(self, broadcast: Broadcast, details: Details) -> None:
+        self._broadcast = broadcast
+        self._details = details
+        self._files = read_files()
+
+    def routes(self) -> Iterable[web.AbstractRouteDef]:
+        """Where what is asked."""
+        return (
+            web.get("/", self._page),
+            web.get("/live/files/{name}", self._file),
+            web.get("/live/v1/events", self._events),
+            web.get("/live/v1/jobs/{job:[0-9a-z]{1,32}}", self._job),
+            web.get(f"{_EPOCH}/confusion", self._confusion),
+            web.get(f"{_EPOCH}/examples", self._examples),
+            web.get(_IMAGE, self._image),
+        )
+
+    async def _page(self, request: web.Request) -> web.Response:
+        return self._send_file(request, PAGE)
+
+    async def _file(self, request: web.Request) -> web.Response:
+        return self._send_file(request, request.match_info["name"])
+
+    def _send_file(self, request: web.Request, name: str) -> web.Response:
+        file = self._files.get(name)
+        if file is None:
+            raise web.HTTPNotFound(text=f"the page has no file {name[:100]}\n")
+        if _is_known(request, file.tag):
+            return _unchanged(file.tag, _ASK_FIRST)
+        response = web.Response(body=file.body, content_type=file.content_type, charset="utf-8")
+        return _tagged(response, file.tag, _ASK_FIRST)
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        messages = self._broadcast.watch(request.headers.get("Last-Event-ID"))
+        async with aclosing(messages):
+            # Before the answer begins: a refusal is a status of its own.
+            first = await anext(messages, ALIVE)
+            response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "text/event-stream"})
+            await response.prepare(request)
+            if request.method != hdrs.METH_HEAD:
+                await _send(response, first, messages)
+        return response
+
+    async def _job(self, request: web.Request) -> web.Response:
+        return web.json_response(await self._details.job(request.match_info["job"]))
+
+    async def _confusion(self, request: web.Request) -> web.Response:
+        return web.json_response(await self._details.confusion(*_checkpoint(request)))
+
+    async def _examples(self, request: web.Request) -> web.Response:
+        found = await self._details.examples(*_checkpoint(request), _cell(request))
+        return web.json_response(found)
+
+    async def _image(self, request: web.Request) -> web.Response:
+        path = request.match_info
+        split: SplitName = "train" if path["split"] == "train" else "test"
+        example = ExampleRef(fingerprint=path["fingerprint"], split=split, index=int(path["index"]))
+        tag = f"{example.fingerprint}-{split}-{example.index}"
+        if _is_known(request, tag):
+            return _unchanged(tag, _FOR_EVER)
+        try:
+            png = await self._details.image(example)
+        except InvalidArgumentError as error:
+            raise web.HTTPNotFound(text=f"{error}\n") from error
+        return _tagged(web.Response(body=png, content_type="image/png"), tag, _FOR_EVER)
+
+
+def absent(reason: str) -> Iterable[web.AbstractRouteDef]:
+    """The routes of a server that does not show the page, and says why."""
+
+    async def refuse(request: web.Request) -> web.Response:
+        del request
+        raise web.HTTPNotFound(text=f"{reason}\n")
+
+    return (web.get("/", refuse),)
+
+
+def _checkpoint(request: web.Request) -> tuple[str, int]:
+    return request.match_info["job"], int(request.match_info["epoch"])
+
+
+def _cell(request: web.Request) -> Cell:
+    numbers = {name: _number(name, value) for name, value in request.query.items()}
+    if unknown := set(numbers) - {"true", "taken", "offset"}:
+        raise InvalidArgumentError.of(min(unknown), "is no parameter: see true, taken and offset")
+    return Cell(**numbers)
+
+
+def _number(name: str, value: str) -> int:
+    if not (value.isascii() and value.isdecimal()) or len(value) > len(str(_LARGEST_NUMBER)):
+        raise InvalidArgumentError.of(name, f"must be a whole number, is {value[:20]!r}")
+    return int(value)
+
+
+def _event(message: Message) -> bytes:
+    number = "" if message.id is None else f"id: {message.id}\n"
+    return f"{number}event: {message.kind}\ndata: {message.data}\n\n".encode()
+
+
+async def _send(
+    response: web.StreamResponse, first: Message, messages: AsyncGenerator[Message, None]
+) -> None:
+    """Sends messages until there are no more, or the page is gone or does not read."""
+    try:
+        await _write(response, _RETRY + _event(first))
+        async for message in messages:
+            await _write(response, _event(message))
+    except ConnectionResetError:
+        _LOG.debug("a live page is gone")
+    except TimeoutError:
+        _LOG.warning("a live page does not read", seconds=_STALL_SECONDS)
+        response.force_close()
+
+
+async def _write(response: web.StreamResponse, data: bytes) -> None:
+    async with asyncio.timeout(_STALL_SECONDS):
+        await response.write(data)
+
+
+def _is_known(request: web.Request, tag: str) -> bool:
+    """Whether the browser has what the tag stands for."""
+    return any(one.value in {tag, "*"} for one in request.if_none_match or ())
+
+
+def _unchanged(tag: str, cache: str) -> web.Response:
+    return _tagged(web.Response(status=304), tag, cache)
+
+
+def _tagged(response: web.Response, tag: str, cache: str) -> web.Response:
+    response.headers[hdrs.CACHE_CONTROL] = cache
+    response.etag = ETag(value=tag)
+    return response

@@ -1,0 +1,57 @@
+"""The stream of the live page, as a browser reads it."""
+
+import http.client
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Told:
+    """One message of the stream."""
+
+    id: str | None
+    kind: str
+    data: Any
+
+
+class EventStream:
+    """An open stream, read message by message."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self._response = response
+
+    def __iter__(self) -> Iterator[Told]:
+        fields: dict[str, str] = {}
+        while line := self._response.readline():
+            name, _, value = line.decode().rstrip("\n").partition(": ")
+            if name:
+                fields[name] = value
+            elif "event" in fields:
+                data = json.loads(fields["data"])
+                yield Told(fields.get("id"), fields["event"], data)
+                fields = {}
+
+    def until(self, is_it: Callable[[Told], bool]) -> list[Told]:
+        """The messages up to one that `is_it` accepts, that one included."""
+        told = []
+        for one in self:
+            told.append(one)
+            if is_it(one):
+                return told
+        raise AssertionError(f"the stream ended after {told}")
+
+
+@contextmanager
+def open_stream(address: str, after: str | None = None) -> Iterator[EventStream]:
+    """The stream of the server at HOST:PORT, after the message of an id."""
+    connection = http.client.HTTPConnection(address, timeout=60)
+    headers = {} if after is None else {"Last-Event-ID": after}
+    connection.request("GET", "/live/v1/events", headers=headers)
+    with connection.getresponse() as response:
+        assert response.status == http.client.OK, response.read()
+        assert response.headers["Content-Type"] == "text/event-stream"
+        yield EventStream(response)
+    connection.close()

@@ -1,11 +1,16 @@
-"""How reports look: on light and dark screens, and on paper."""
+"""How reports look: on light and dark screens, and on paper.
+
+`--c0` and so on are the figures' colours, lighter where the page is dark.
+"""
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #1c1c1c; --paper: #fff; --line: #c8c8c8; --cell: #56b4e9;
-  --quiet: #595959; --focus: #0072b2; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e8e8e8; --paper: #16181b; --line: #474b50; --cell: #0072b2; --quiet: #a9adb3;
-    --focus: #56b4e9; }
+:root { color-scheme: light; --ink: #1c1c1c; --paper: #fff; --line: #c8c8c8; --cell: #56b4e9;
+  --quiet: #595959; --focus: #0072b2; --c0: #0072b2; --c1: #d55e00; --c2: #009e73; --c3: #cc79a7;
+  --c4: #e69f00; --c5: #56b4e9; }
+@media screen and (prefers-color-scheme: dark) {
+  :root { color-scheme: dark; --ink: #e8e8e8; --paper: #16181b; --line: #474b50; --cell: #0072b2;
+    --quiet: #a9adb3; --focus: #56b4e9; --c0: #3d9be0; --c1: #f28a3c; --c2: #2fc9a0; --c3: #d992bb;
+    --c4: #f0b73a; --c5: #8fd0f5; }
 }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
   max-width: 68rem; margin: 0 auto; padding: 1rem 1.5rem 4rem; }
@@ -32,12 +37,12 @@ dd { margin: 0; overflow-wrap: anywhere; }
 .images { max-width: 36rem; color: var(--ink); background: var(--paper);
   border: 1px solid var(--line); padding: 0.5rem 1.2rem 1rem; }
 .images::backdrop { background: rgb(0 0 0 / 40%); }
-.figure { background: #fff; padding: 0.5rem; margin: 0.5rem 0; }
+.figure { margin: 0.5rem 0; }
+.figure text { fill: var(--ink); }
 .figure svg { display: block; width: 100%; height: auto; max-width: 52rem; margin: 0 auto; }
 summary { cursor: pointer; font-weight: 600; padding: 0.3rem 0; }
 @media print {
-  :root { --ink: #000; --paper: #fff; --line: #999; --cell: #56b4e9; --quiet: #444;
-    color-scheme: light; }
+  :root { --ink: #000; --line: #999; --quiet: #444; }
   body { max-width: none; padding: 0; font-size: 10pt; }
   nav, .images { display: none; }
   details::details-content { content-visibility: visible; block-size: auto; }

@@ -1,0 +1,180 @@
+"""The live page of `leadline serve`, in Chromium, while a job trains."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from browser.conftest import ODD_CLASS, Scheme, Visit, largest_wrong_cell
+from leadline.client import Client, Model, TrainingJob
+from support.servers import LiveServer, ServerFactory
+
+
+def root(server: LiveServer) -> str:
+    return server.metrics_url.removesuffix("metrics")
+
+
+@pytest.fixture(scope="module")
+def running(server: LiveServer, trained: Model) -> Iterator[TrainingJob]:
+    """A job that trains for as long as the tests of this module take."""
+    del trained
+    with Client(server.target) as client:
+        job = client.train(
+            dataset="odd", blocks=0, batch_norm=True, epochs=10_000, learning_rate=0.001
+        )
+        next(job.epochs())
+        yield job
+        job.cancel()
+
+
+@pytest.fixture
+def address(server: LiveServer, running: TrainingJob) -> str:
+    """Where the page is, while the job trains."""
+    del running
+    return root(server)
+
+
+def epoch(page: Page) -> int:
+    """The epoch whose images are shown."""
+    found = re.search(r"of epoch (\d+)", page.locator("#images-heading").inner_text())
+    assert found is not None
+    return int(found[1])
+
+
+def test_curves_and_wrong_images_of_a_running_job_keep_up(
+    visit: Visit, address: str, running: TrainingJob, scheme: Scheme
+) -> None:
+    page = visit(address, scheme=scheme).page
+    expect(page.locator("#connection")).to_have_text("connected")
+    card = page.locator("#running li")
+    expect(card).to_contain_text(running.name)
+    expect(page.locator("#images img").first).to_be_visible()
+    points = card.locator("polyline.test")
+    drawn, shown = points.get_attribute("points"), epoch(page)
+
+    expect(points).not_to_have_attribute("points", drawn or "")
+    page.wait_for_function(
+        "shown => !document.getElementById('images-heading').textContent"
+        ".includes(`of epoch ${shown},`)",
+        arg=shown,
+    )
+
+    assert epoch(page) > shown
+    assert page.locator("#curve-plot").get_attribute("aria-label")
+
+
+def test_a_click_on_a_cell_shows_the_images_behind_it(
+    visit: Visit, address: str, trained: Model, scheme: Scheme, server: LiveServer
+) -> None:
+    page = visit(f"{address}#{trained.job}", scheme=scheme).page
+    with Client(server.target) as client:
+        matrix = client.confusion_matrix(model=trained.epochs[-1].name)
+    rows = [list(row.counts) for row in matrix.rows]
+    cells = page.locator("#confusion td button")
+    expect(cells).to_have_count(100)
+    assert cells.all_inner_texts() == [str(count or "·") for row in rows for count in row]
+
+    cell = largest_wrong_cell(matrix)
+    chosen = cells.nth(10 * cell.true + cell.taken)
+
+    chosen.click()
+
+    heading = page.locator("#images-heading")
+    names = [one.class_name for one in matrix.classes]
+    expect(heading).to_contain_text(f"{names[cell.true]} taken for {names[cell.taken]}")
+    expect(chosen).to_have_attribute("aria-pressed", "true")
+    images = page.locator("#images img")
+    expect(images).to_have_count(min(24, cell.images))
+    images.last.scroll_into_view_if_needed()
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('#images img')].every(one => one.naturalWidth === 32)"
+    )
+    page.get_by_role("button", name="Show all wrong images").click()
+    expect(heading).to_contain_text("wrong image")
+
+
+def test_the_keyboard_does_the_same(visit: Visit, address: str, trained: Model) -> None:
+    page = visit(f"{address}#{trained.job}").page
+    cells = page.locator("#confusion td button")
+    expect(cells).to_have_count(100)
+    page.locator("#latest").focus()
+    page.keyboard.press("Tab")
+    expect(cells.first).to_be_focused()
+
+    for key in ("ArrowDown", "ArrowRight", "ArrowRight", "ArrowLeft", "ArrowUp", "ArrowDown"):
+        page.keyboard.press(key)
+    page.keyboard.press("Enter")
+
+    expect(cells.nth(11)).to_be_focused()
+    expect(page.locator("#images-heading")).to_contain_text("bee, rightly")
+    assert cells.nth(11).evaluate("one => getComputedStyle(one).outlineStyle") == "solid"
+
+
+def test_any_epoch_and_any_job_can_be_chosen(
+    visit: Visit, address: str, trained: Model, running: TrainingJob
+) -> None:
+    page = visit(address).page
+    expect(page.locator("#job-spec")).to_contain_text(running.name)
+
+    page.locator("#jobs a").filter(has_text=trained.job).press("Enter")
+
+    expect(page.locator("#job-heading")).to_be_focused()
+    expect(page.locator("#job-spec")).to_contain_text("succeeded, 3 of 3 epochs")
+    expect(page.locator("#images-heading")).to_contain_text("of epoch 3")
+    page.locator("#epoch").fill("2")
+    expect(page.locator("#images-heading")).to_contain_text("of epoch 2")
+    expect(page.locator("#latest")).not_to_be_checked()
+    page.locator("#curve-plot").focus()
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#curve-reading")).to_contain_text("epoch 2: train")
+
+
+def test_a_name_that_looks_like_html_is_text(visit: Visit, address: str, trained: Model) -> None:
+    page = visit(f"{address}#{trained.job}").page
+
+    expect(page.get_by_role("rowheader", name=ODD_CLASS, exact=True)).to_be_visible()
+    page.locator("#confusion td button").first.click()
+    expect(page.locator("#images-heading")).to_contain_text(f"{ODD_CLASS}, rightly")
+    assert page.locator("img[src=x]").count() == 0
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_nothing_is_wider_than_the_screen(
+    visit: Visit, address: str, trained: Model, width: int
+) -> None:
+    page = visit(f"{address}#{trained.job}", width=width).page
+    expect(page.locator("#images img").first).to_be_visible()
+
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_an_empty_server_says_what_to_do_and_a_restart_is_noticed(
+    visit: Visit, server_factory: ServerFactory
+) -> None:
+    server = server_factory("--spare-workers=0")
+    port = root(server).rstrip("/").rpartition(":")[2]
+    page = visit(root(server), may_be_away=True).page
+    expect(page.locator("#jobs-empty code")).to_contain_text("leadline train")
+    expect(page.locator("#sweeps-empty code")).to_contain_text("leadline sweep")
+    expect(page.locator("#running-empty")).to_be_visible()
+
+    server.stop()
+    expect(page.locator("#connection")).to_have_text("disconnected: trying again")
+    with Client(server_factory(f"--metrics-port={port}").target) as client:
+        expect(page.locator("#connection")).to_have_text("connected", timeout=15_000)
+        job = client.train(dataset="tiny", blocks=0, epochs=2, batch_size=200)
+        job.result()
+
+    expect(page.locator("#jobs tr")).to_contain_text("succeeded")
+    expect(page.locator("#models tr")).to_contain_text(job.model)
+    expect(page.locator("#jobs-empty")).to_be_hidden()
+
+
+def test_a_job_that_there_is_not_is_said(visit: Visit, server: LiveServer) -> None:
+    visited = visit(f"{root(server)}#jobs/nobody")
+
+    expect(visited.page.locator("#job-note")).to_contain_text("there is no job jobs/nobody")
+    # Chromium says of itself that what was asked for is not there.
+    assert len(visited.said) == 1
+    assert "404" in visited.said.pop()

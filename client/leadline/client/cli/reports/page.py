@@ -149,7 +149,7 @@ def _confusion(contents: Contents) -> str:
     )
     parts = [
         unfolding(
-            summary(one.matrix),
+            f"{describe.network(one.model.variant)}, {summary(one.matrix)}",
             confusion_table(one.matrix, one.cells, prefix=f"cell-{place}", most=most),
             table(
                 ("class", "#images", "#taken for it", "#precision", "#recall", "#F1"),

@@ -16,7 +16,7 @@ export function drawCurve(plot, points, card, { height, isSmall }) {
   svg.setAttribute("aria-hidden", "true");
   svg.append(...axes(scale, isSmall));
   for (const [column, name] of [[TRAIN, "train"], [TEST, "test"]]) {
-    svg.append(line(points, column, name, scale), ...marks(points, column, name, scale));
+    svg.append(line(points, column, name, scale), ...marks(points, column, name, scale, isSmall));
   }
   plot.replaceChildren(svg);
   plot.dataset.norm = card.batch_norm ? "with" : "without";
@@ -91,7 +91,7 @@ function xTicks(last, most) {
     if (epoch > 1) ticks.push(epoch);
   }
   // 1 stands close to 2 where the stride is small, and in its way where it is not.
-  return ticks.length > 2 && ticks[1] - 1 < (stride ?? 1) / 2 ? ticks.slice(1) : ticks;
+  return ticks.length > 2 && ticks[1] - 1 <= (stride ?? 1) / 2 ? ticks.slice(1) : ticks;
 }
 
 function text(x, y, words, anchor) {
@@ -103,8 +103,9 @@ function line(points, column, name, scale) {
   return makeSvg("polyline", { class: `curve ${name}`, points: steps.join(" ") });
 }
 
-function marks(points, column, name, scale) {
-  if (points.length > MARKED_EPOCHS) return [];
+function marks(points, column, name, scale, isSmall) {
+  // A single point is no line.
+  if (points.length > (isSmall ? 1 : MARKED_EPOCHS)) return [];
   return points.map((point) =>
     makeSvg("circle", { class: `mark ${name}`, cx: scale.x(point[0]), cy: scale.y(point[column]), r: 3 }),
   );

@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy
 
 from leadline.models.spec import TrainingSpec
+from leadline.server.errors import UnavailableError
 from leadline.server.jobs.database import open_database
 from leadline.server.jobs.feed import JobFeed
 from leadline.server.jobs.job import Progress
@@ -130,6 +131,8 @@ async def test_everyone_leaves_when_the_server_shuts_down(told: Broadcast, feed:
         async with asyncio.timeout(10):
             assert [message async for message in one] == []
             assert [message async for message in other] == []
+    with pytest.raises(UnavailableError, match="come again after its restart"):
+        await anext(told.watch(None))
 
 
 async def test_nothing_is_read_while_nobody_watches(told: Broadcast, feed: JobFeed) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import structlog
 
-from leadline.server.errors import StorageError
+from leadline.server.errors import StorageError, UnavailableError
 from leadline.server.jobs.feed import Change, JobFeed
 from leadline.server.jobs.job import EpochCompleted, Event, Job
 from leadline.server.jobs.store import JobStore
@@ -106,7 +106,10 @@ class Broadcast:
 
         Raises:
             TooBusyError: enough others watch.
+            UnavailableError: the server shuts down.
         """
+        if self._feed.is_closed:
+            raise UnavailableError("the server shuts down: come again after its restart")
         with self._watching() as task:
             await self._has_read.wait()
             place = self._place(after)

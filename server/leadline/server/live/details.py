@@ -1,9 +1,9 @@
 """What the page asks about one job: its curve, its confusion matrix, its wrong images."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from leadline.models.images import encode_png
 from leadline.server.errors import InvalidArgumentError
@@ -22,9 +22,6 @@ MOST_QUESTIONS = 64
 
 # Images that are shown at a time.
 PAGE_IMAGES = 24
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +64,8 @@ class Details:
             NotFoundError: there is no such job.
             TooBusyError: enough is asked already; so with every method.
         """
-        return await self._run(self._job, job_id)
+        with self._asking():
+            return await self._threads.run(self._job, job_id)
 
     async def confusion(self, job_id: str, epoch: int) -> Card:
         """How often test images of each class are taken for each class.
@@ -77,8 +75,9 @@ class Details:
             FailedPreconditionError: its images or its predictions are gone.
             DataLossError: its files are damaged.
         """
-        checkpoint = await self._catalog.resolve(ByName(job_id=job_id, epoch=epoch))
-        found = await self._run(self._inspector.confusion, checkpoint, "test")
+        with self._asking():
+            checkpoint = await self._catalog.resolve(ByName(job_id=job_id, epoch=epoch))
+            found = await self._threads.run(self._inspector.confusion, checkpoint, "test")
         return {
             **_checkpoint(checkpoint),
             "counts": found.counts.tolist(),
@@ -95,18 +94,16 @@ class Details:
             FailedPreconditionError: its images or its predictions are gone.
             DataLossError: its files are damaged.
         """
-        checkpoint = await self._catalog.resolve(ByName(job_id=job_id, epoch=epoch))
-        classes = len(checkpoint.model.started.class_names)
-        for field, index in (("true", cell.true), ("taken", cell.taken)):
-            if index is not None and not 0 <= index < classes:
-                raise InvalidArgumentError.of(field, f"is {index}, of classes 0 to {classes - 1}")
-        listing = await self._run(
-            self._inspector.list_misclassified,
-            checkpoint,
-            _query(cell),
-            offset=cell.offset,
-            limit=PAGE_IMAGES,
-        )
+        with self._asking():
+            checkpoint = await self._catalog.resolve(ByName(job_id=job_id, epoch=epoch))
+            _check(cell, classes=len(checkpoint.model.started.class_names))
+            listing = await self._threads.run(
+                self._inspector.list_misclassified,
+                checkpoint,
+                _query(cell),
+                offset=cell.offset,
+                limit=PAGE_IMAGES,
+            )
         return {
             **_checkpoint(checkpoint),
             "examples": [_example(one) for one in listing.examples],
@@ -121,7 +118,8 @@ class Details:
         Raises:
             InvalidArgumentError: it is not on this server.
         """
-        return await self._run(self._image, example)
+        with self._asking():
+            return await self._threads.run(self._image, example)
 
     def _job(self, job_id: str) -> Card:
         job = self._store.get(job_id)
@@ -132,14 +130,21 @@ class Details:
         (pixels,) = read_examples([example], self._dataset_cache)
         return encode_png(pixels)
 
-    async def _run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
         if self._pending >= MOST_QUESTIONS:
             raise TooBusyError(f"{MOST_QUESTIONS} questions are in work, which is the limit")
         self._pending += 1
         try:
-            return await self._threads.run(call, *args, **kwargs)
+            yield
         finally:
             self._pending -= 1
+
+
+def _check(cell: Cell, *, classes: int) -> None:
+    for field, index in (("true", cell.true), ("taken", cell.taken)):
+        if index is not None and not 0 <= index < classes:
+            raise InvalidArgumentError.of(field, f"is {index}, of classes 0 to {classes - 1}")
 
 
 def _query(cell: Cell) -> ListingQuery:

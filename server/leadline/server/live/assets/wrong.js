@@ -42,7 +42,7 @@ export class Wrong {
     if (epochs === this.#epochs) return;
     this.#epochs = epochs;
     byId("epoch").max = epochs;
-    this.#timer ??= setTimeout(() => this.#ask(), this.#shown ? LEAST_MS : 0);
+    this.#timer ??= setTimeout(() => this.#ask("off"), this.#shown ? LEAST_MS : 0);
   }
 
   #chooseEpoch() {
@@ -60,8 +60,10 @@ export class Wrong {
     return { id: this.#id, epoch: Number(byId("epoch").value), cell: this.#cell };
   }
 
-  // Asks, a question at a time, until what is shown is what is wanted.
-  async #ask() {
+  // Asks, a question at a time, until what is shown is what is wanted. What somebody has asked for
+  // is read aloud, and what follows by itself is not.
+  async #ask(live = "polite") {
+    byId("images-heading").setAttribute("aria-live", live);
     clearTimeout(this.#timer);
     this.#timer = null;
     if (this.#isAsking) return;

@@ -68,7 +68,9 @@ export class Wrong {
     this.#timer = null;
     if (this.#isAsking) return;
     this.#isAsking = true;
-    for (let wanted = this.#wanted(); wanted.id && !same(wanted, this.#shown); wanted = this.#wanted()) {
+    while (this.#id) {
+      const wanted = this.#wanted();
+      if (!byId("epoch").checkValidity() || same(wanted, this.#shown)) break;
       await this.#show(wanted);
     }
     this.#isAsking = false;

@@ -171,6 +171,28 @@ def test_an_empty_server_says_what_to_do_and_a_restart_is_noticed(
     expect(page.locator("#jobs-empty")).to_be_hidden()
 
 
+def test_a_page_that_nobody_sees_asks_nothing_and_catches_up(visit: Visit, address: str) -> None:
+    page = visit(address).page
+    points = page.locator("#running li polyline.test")
+    expect(points).to_be_visible()
+    page.evaluate(
+        """Object.defineProperty(document, "hidden", { get: () => window.unseen });
+        window.turn = (unseen) => {
+          window.unseen = unseen;
+          document.dispatchEvent(new Event("visibilitychange"));
+        };
+        window.turn(true);"""
+    )
+    page.wait_for_timeout(500)  # what is under way arrives
+    before = points.get_attribute("points") or ""
+    page.wait_for_timeout(1_500)
+
+    assert points.get_attribute("points") == before
+    page.evaluate("window.turn(false)")
+    expect(points).not_to_have_attribute("points", before)
+    expect(page.locator("#connection")).to_have_text("connected")
+
+
 def test_a_job_that_there_is_not_is_said(visit: Visit, server: LiveServer) -> None:
     visited = visit(f"{root(server)}#jobs/nobody")
 

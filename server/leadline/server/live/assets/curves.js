@@ -5,6 +5,7 @@ import { percent } from "./format.js";
 
 const LEAST_EPOCHS = 5;
 const MARKED_EPOCHS = 25;
+const MOST_TICKS = 6;
 const TRAIN = 1;
 const TEST = 2;
 
@@ -77,10 +78,10 @@ function titles(scale) {
 }
 
 function yTicks({ low, high }, isSmall) {
-  const steps = Math.round(10 * (high - low));
-  const stride = isSmall ? Math.max(steps, 1) : Math.ceil(steps / 6);
+  const [from, to] = [Math.round(100 * low), Math.round(100 * high)];
+  const stride = isSmall ? to - from : [2, 5, 10, 20].find((one) => (to - from) / one <= MOST_TICKS);
   const ticks = [];
-  for (let step = 0; step <= steps; step += stride) ticks.push(low + step / 10);
+  for (let tick = from; tick <= to; tick += stride) ticks.push(tick / 100);
   return ticks;
 }
 

@@ -3,6 +3,7 @@
 import http.client
 import json
 import shutil
+import socket
 import subprocess
 import time
 import urllib.request
@@ -365,6 +366,17 @@ def test_who_may_reach_the_page_is_for_the_operator_to_say(
     assert ask_at(server, "/", Host="gpu3")[0] == 421
     assert ask_at(server, "/live/v1/events", "HEAD")[0] == status
     assert ask_at(server, "/metrics")[0] == 200
+
+
+def test_what_is_no_http_is_refused_and_no_fault_of_the_server(live_server: LiveServer) -> None:
+    host, _, port = address(live_server).partition(":")
+    for request in (b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"a" * 20_000 + b"\r\n\r\n"):
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(request)
+            assert b" 400 " in connection.recv(100)
+
+    lines = [json.loads(line) for line in live_server.log.read_text().splitlines()]
+    assert not [line for line in lines if "aiohttp" in line.get("exception", "")]
 
 
 def test_metrics_are_what_prometheus_takes(live_server: LiveServer, ask: Ask) -> None:

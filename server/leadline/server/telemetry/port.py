@@ -1,10 +1,12 @@
 """The HTTP port: metrics, and whatever pages there are beside them."""
 
 import ipaddress
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CollectorRegistry
 
@@ -14,6 +16,18 @@ _METRICS = "/metrics"
 
 # What is then not answered is cut: streams have ended long before.
 _CLOSE_SECONDS = 2.0
+
+
+class _Answerable(logging.Filter):
+    """Passes over requests that are no HTTP: they are answered with status 400, and no fault."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, HttpProcessingError)
+
+
+_LOGGER = logging.getLogger(__name__)
+_LOGGER.addFilter(_Answerable())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +59,7 @@ class HttpPort:
         self._runner = web.AppRunner(
             application,
             access_log=None,
+            logger=_LOGGER,
             handle_signals=False,
             # Nothing is done, and no stream kept, for who is gone.
             handler_cancellation=True,

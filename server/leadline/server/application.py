@@ -37,9 +37,7 @@ from leadline.server.jobs.scheduler import Scheduler
 from leadline.server.jobs.service import JobService
 from leadline.server.jobs.store import JobStore
 from leadline.server.jobs.sweep_service import SweepService
-from leadline.server.live.broadcast import Broadcast
-from leadline.server.live.details import Details
-from leadline.server.live.page import is_shown, no_page, shown_page
+from leadline.server.live.page import is_shown, make_pages
 from leadline.server.serving.catalog import Catalog
 from leadline.server.serving.inputs import InputLimits
 from leadline.server.serving.predictor import Predictor
@@ -52,10 +50,9 @@ from leadline.server.workers.messages import Assignment
 
 _LOG = structlog.get_logger(__name__)
 
-# Threads for the store's, the inspector's and the live page's blocking calls.
+# Threads for the store's and the inspector's blocking calls.
 _STORE_THREADS = 4
 _INSPECTION_THREADS = 2
-_PAGE_THREADS = 2
 
 
 class StartupError(Exception):
@@ -162,7 +159,15 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         scheduler = _scheduler(core)
         servicers = _servicers(core, scheduler, stack)
         await stack.enter_async_context(_scheduling(core, scheduler))
-        url = await stack.enter_async_context(_http_port(core, _pages(core, stack)))
+        pages = make_pages(
+            settings,
+            store=core.store,
+            feed=core.feed,
+            catalog=core.catalog,
+            dataset_cache=data.datasets,
+            stack=stack,
+        )
+        url = await stack.enter_async_context(_http_port(core, pages))
         grpc_server = GrpcServer(settings, servicers, core.metrics.grpc)
         try:
             port = await grpc_server.start()
@@ -391,28 +396,6 @@ async def _scheduling(core: _Core, scheduler: Scheduler) -> AsyncIterator[None]:
     finally:
         await scheduler.stop()
         await task
-
-
-def _pages(core: _Core, stack: AsyncExitStack) -> Pages:
-    if not is_shown(core.settings):
-        return no_page(core.settings)
-    threads = Threads("page", _PAGE_THREADS)
-    stack.callback(threads.close)
-    return shown_page(
-        core.settings,
-        Broadcast(
-            store=core.store,
-            threads=threads,
-            feed=core.feed,
-            quiet_seconds=core.settings.stream_keepalive_seconds,
-        ),
-        Details(
-            store=core.store,
-            threads=threads,
-            catalog=core.catalog,
-            dataset_cache=core.data.datasets,
-        ),
-    )
 
 
 @asynccontextmanager

@@ -1,13 +1,22 @@
 """Puts the page together, or says why there is none."""
 
 import ipaddress
+from contextlib import AsyncExitStack
+from pathlib import Path
 
+from leadline.server.jobs.feed import JobFeed
+from leadline.server.jobs.store import JobStore
 from leadline.server.live.broadcast import Broadcast
 from leadline.server.live.details import Details
 from leadline.server.live.guard import Guard
 from leadline.server.live.handlers import Handlers, absent
+from leadline.server.serving.catalog import Catalog
 from leadline.server.settings import Settings
 from leadline.server.telemetry.port import Pages
+from leadline.server.threads import Threads
+
+# For blocking calls: the page has its own, so that it keeps no caller of gRPC waiting.
+_THREADS = 2
 
 
 def is_shown(settings: Settings) -> bool:
@@ -27,20 +36,42 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def shown_page(settings: Settings, broadcast: Broadcast, details: Details) -> Pages:
-    """The page."""
+def make_pages(
+    settings: Settings,
+    *,
+    store: JobStore,
+    feed: JobFeed,
+    catalog: Catalog,
+    dataset_cache: Path,
+    stack: AsyncExitStack,
+) -> Pages:
+    """The page, or what says why there is none.
+
+    Args:
+        settings: whether it is shown, and to whom.
+        store: where jobs are kept.
+        feed: who tells that there is news.
+        catalog: finds checkpoints.
+        dataset_cache: where the images are.
+        stack: ends the page's threads.
+    """
     guard = Guard([*settings.live_page_host_names, settings.metrics_host])
-    handlers = Handlers(broadcast, details)
+    if not is_shown(settings):
+        return Pages(routes=absent(_why(settings)), around=guard.around, prepare=guard.prepare)
+    threads = Threads("page", _THREADS)
+    stack.callback(threads.close)
+    quiet = settings.stream_keepalive_seconds
+    handlers = Handlers(
+        Broadcast(store=store, threads=threads, feed=feed, quiet_seconds=quiet),
+        Details(store=store, threads=threads, catalog=catalog, dataset_cache=dataset_cache),
+    )
     return Pages(routes=handlers.routes(), around=guard.around, prepare=guard.prepare)
 
 
-def no_page(settings: Settings) -> Pages:
-    """What is in its place."""
-    guard = Guard([*settings.live_page_host_names, settings.metrics_host])
+def _why(settings: Settings) -> str:
     reason = (
-        "the live page is off, as --live-page says"
+        "as --live-page says"
         if settings.live_page == "off"
-        else f"the live page is off, as {settings.metrics_host} is not on loopback"
+        else f"as {settings.metrics_host} is not on loopback"
     )
-    routes = absent(f"{reason}; --live-page on shows it to whoever can reach this port")
-    return Pages(routes=routes, around=guard.around, prepare=guard.prepare)
+    return f"the live page is off, {reason}; --live-page on shows it to whoever can reach this port"

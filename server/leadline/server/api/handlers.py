@@ -16,7 +16,7 @@ from grpc import aio
 
 from leadline.server.api.errors import DETAILS_KEY, to_status
 from leadline.server.errors import InvalidArgumentError, ServiceError, UnimplementedError
-from leadline.server.telemetry.metrics import GrpcMetrics, MethodMetrics
+from leadline.server.telemetry.calls import GrpcMetrics, MethodMetrics
 from leadline.server.transport.call import Call
 
 _LOG = structlog.get_logger(__name__)
@@ -87,7 +87,7 @@ class _Method:
             yield self._deserialized(data)
 
     def _deserialized(self, data: bytes | memoryview) -> Any:
-        self._metrics.received.inc()
+        self._metrics.received += 1
         try:
             return self._deserialize(data)
         except DecodeError as error:
@@ -99,7 +99,7 @@ class _Method:
 class _UnaryMethod(_Method):
     async def _respond(self, request: Any, call: Call) -> bytes:
         response = self._serialize(await self._behavior(request, call))
-        self._metrics.sent.inc()
+        self._metrics.sent += 1
         return response
 
 
@@ -113,7 +113,7 @@ class _StreamMethod(_Method):
         async with aclosing(responses):
             async for response in responses:
                 await call.write(response)
-                self._metrics.sent.inc()
+                self._metrics.sent += 1
 
 
 class _Counted:
@@ -127,7 +127,7 @@ class _Counted:
         self._began = time.monotonic()
 
     async def __aenter__(self) -> None:
-        self._metrics.started.inc()
+        self._metrics.started += 1
 
     async def __aexit__(
         self,
@@ -147,8 +147,7 @@ class _Counted:
         return isinstance(error, Exception)
 
     def _count(self, code: grpc.StatusCode) -> None:
-        self._metrics.handled(_CODE_LABELS[code]).inc()
-        self._metrics.seconds.observe(time.monotonic() - self._began)
+        self._metrics.end(_CODE_LABELS[code], time.monotonic() - self._began)
 
 
 def _give_status(call: Call, error: Exception, path: str) -> None:

@@ -17,8 +17,8 @@ from leadline.server.api.oip.reflection import reflection_pool
 from leadline.server.api.oip.servicer import OpenInferenceServicer
 from leadline.server.api.training import TrainingServicer
 from leadline.server.settings import Settings
+from leadline.server.telemetry.calls import GrpcMetrics
 from leadline.server.telemetry.logs import logs_are_json
-from leadline.server.telemetry.metrics import GrpcMetrics
 from leadline.server.transport.application import GrpcApplication
 from leadline.server.transport.listener import Listener
 from leadline.v1 import (

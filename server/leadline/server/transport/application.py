@@ -50,13 +50,13 @@ class GrpcApplication:
         if refusal is not None:
             await _refuse(send, refusal)
             return
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - ASGI servers run applications in tasks
         try:
-            call = Call(scope, receive, send, limit=self._max_message_bytes)
+            call = Call(scope, receive, send, task=task, limit=self._max_message_bytes)
         except ValueError:
             await _refuse(send, _BAD_REQUEST)
             return
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - ASGI servers run applications in tasks
         self._tasks.add(task)
         try:
             await self._answer(call, task)

@@ -46,13 +46,22 @@ class Call(aio.ServicerContext[Any, Any]):
     which `is_late` then tells.
     """
 
-    def __init__(self, scope: Event, receive: Receive, send: Send, *, limit: int) -> None:
-        """Makes one of an HTTP request, within the task that answers it.
+    def __init__(
+        self,
+        scope: Event,
+        receive: Receive,
+        send: Send,
+        *,
+        task: "asyncio.Task[Any]",
+        limit: int,
+    ) -> None:
+        """Makes one of an HTTP request.
 
         Args:
             scope: ASGI's, of the request.
             receive: ASGI's.
             send: ASGI's.
+            task: what answers it, cancelled when the deadline has passed.
             limit: the bytes that a message may have.
 
         Raises:
@@ -62,7 +71,7 @@ class Call(aio.ServicerContext[Any, Any]):
         self._send = send
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._task = asyncio.current_task()
+        self._task = task
         self._has_begun = False
         self._is_done = False
         self._code = grpc.StatusCode.OK
@@ -119,7 +128,7 @@ class Call(aio.ServicerContext[Any, Any]):
 
     def cancelled(self) -> bool:
         """Whether the call has been given up."""
-        return self._task is not None and self._task.cancelling() > 0
+        return self._task.cancelling() > 0
 
     def done(self) -> bool:
         """Whether the call has ended."""
@@ -261,6 +270,5 @@ class Call(aio.ServicerContext[Any, Any]):
         self._timer = asyncio.get_running_loop().call_later(seconds, self._give_up)
 
     def _give_up(self) -> None:
-        if self._task is not None:
-            self.is_late = True
-            self._task.cancel()
+        self.is_late = True
+        self._task.cancel()

@@ -5,6 +5,8 @@ import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+import numpy as np
+
 from leadline.server.errors import (
     InvalidArgumentError,
     MessageTooLargeError,
@@ -72,7 +74,7 @@ class MessageReader:
         if len(self._rest) >= end:
             taken, self._rest = self._rest[start:end], self._rest[end:]
             return taken
-        taken = memoryview(bytearray(end - start))
+        taken = np.empty(end - start, np.uint8).data  # unlike a bytearray it is not cleared
         filled = len(self._rest) - start
         taken[:filled] = self._rest[start:]
         while filled < len(taken):

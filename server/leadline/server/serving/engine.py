@@ -13,10 +13,15 @@ from numpy.typing import NDArray
 
 from leadline.models.checkpoint_files import INPUT, LOGITS, PROBABILITIES, load_onnx
 from leadline.models.images import IMAGE_SIZE
+from leadline.models.simd.frame import Crew
+from leadline.models.simd.inference import ExportedNetwork, Workspace
 from leadline.server.serving.inputs import Pixels
 
 MAX_BATCH = 32
-"""Images in a batch: as many as still make a network faster, some 3 ms of one core."""
+"""Images in a batch: as many as still make a network faster, 1 or 2 ms of one core."""
+
+# Up to so many images ONNX Runtime is faster, of more the vector units.
+_FEW = 2
 
 # What a loaded network of 10 blocks was measured to take beside its weights.
 _SESSION_BYTES = 640 << 10
@@ -84,26 +89,56 @@ def _write_normalized(pixels: Pixels, out: NDArray[np.float32]) -> None:
     out -= np.float32(1.0)
 
 
-class OnnxEngine(Engine):
-    """On the CPU, by ONNX Runtime, with each batch norm folded into its convolution."""
+class CpuEngine(Engine):
+    """On the CPU, with each batch norm folded into its convolution.
+
+    A few images by ONNX Runtime, more by `leadline.models.simd`, which has a
+    vector's lanes to fill.
+    """
 
     def __init__(self, model: bytes, *, threads: int) -> None:
-        super().__init__(len(model))
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Else each network would keep some 3 MB for what is between its layers.
-        with _SHARING:  # two threads may load their first networks at the same time
-            _share_memory()
-        options.add_session_config_entry("session.use_env_allocators", "1")
-        # Threads that spin while they wait would take the trainers' time.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(
-            model, options, providers=["CPUExecutionProvider"]
-        )
+        super().__init__(2 * len(model))
+        self._threads = threads
+        self._few = _session(model, threads)
+        self._many = ExportedNetwork(model, _crew(threads))
 
     def _run(self, images: NDArray[np.float32]) -> Scores:
-        return Scores(*self._session.run([LOGITS, PROBABILITIES], {INPUT: images}))
+        if len(images) <= _FEW:
+            return Scores(*self._few.run([LOGITS, PROBABILITIES], {INPUT: images}))
+        logits = self._many.logits(images, _workspace_of_thread(self._threads))
+        return Scores(logits, _softmax(logits))
+
+
+def _session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Else each network would keep some 3 MB for what is between its layers.
+    with _SHARING:  # two threads may load their first networks at the same time
+        _share_memory()
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    # Threads that spin while they wait would take the trainers' time.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+@functools.cache
+def _crew(threads: int) -> Crew:
+    return Crew(threads)
+
+
+def _workspace_of_thread(threads: int) -> Workspace:
+    """What the networks of the thread that calls compute in."""
+    if not hasattr(_OF_THREAD, "workspace"):
+        _OF_THREAD.workspace = Workspace(largest_batch=MAX_BATCH, threads=threads)
+    workspace: Workspace = _OF_THREAD.workspace
+    return workspace
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: NDArray[np.float32] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return probabilities
 
 
 @functools.cache
@@ -128,7 +163,7 @@ def load_engine(folder: Path, epoch: int, *, device: str, threads: int) -> Engin
         CheckpointError: a file is missing or damaged.
     """
     if device == "cpu":
-        return OnnxEngine(load_onnx(folder, epoch), threads=threads)
+        return CpuEngine(load_onnx(folder, epoch), threads=threads)
     # Where there is no GPU the server does without torch, which takes seconds
     # to load and half a gigabyte.
     from leadline.server.serving.cuda import CudaEngine  # noqa: PLC0415

@@ -13,6 +13,7 @@ from harness.infer import Images, Logits
 from harness.processes import ServerProcess, free_port
 from harness.tables import say
 from leadline.client import Client, HealthStatus, UnavailableError
+from leadline.models.batches import normalize
 from leadline.models.checkpoints import Checkpoint, load_checkpoint
 
 _TRAINING_SECONDS = 1_800
@@ -58,16 +59,26 @@ class Trained:
         """What the network gives in torch, float32 [images, classes].
 
         Args:
-            images: float32 [images, 3, 32, 32].
+            images: normalised float32 [images, 3, 32, 32], or uint8 [images, 32, 32, 3].
         """
-        found: Logits = self.checkpoint().network()(torch.from_numpy(images)).numpy()
+        given = torch.from_numpy(images)
+        normalised = normalize(given) if given.dtype == torch.uint8 else given
+        found: Logits = self.checkpoint().network()(normalised).numpy()
         return found
 
 
-def draw_images(count: int, *, seed: int = 1) -> Images:
-    """Noise that is normalised as images are, float32 [count, 3, 32, 32]."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (count, 3, 32, 32))
-    return (pixels / 127.5 - 1).astype(np.float32)
+def draw_images(count: int, *, seed: int = 1, as_bytes: bool = False) -> Images:
+    """Noise that is normalised as images are, float32 [count, 3, 32, 32].
+
+    Args:
+        count: how many.
+        seed: which.
+        as_bytes: draws uint8 pixels, [count, 32, 32, 3], instead.
+    """
+    random = np.random.default_rng(seed)
+    if as_bytes:
+        return random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    return (random.integers(0, 256, (count, 3, 32, 32)) / 127.5 - 1).astype(np.float32)
 
 
 def trained_model(*, blocks: int, epochs: int = 2) -> Trained:

@@ -100,6 +100,7 @@ class ExportedNetwork:
         self._infer_one = _single_pass(residual).function("infer_one")
         self._crew = crew
         self._groups, self._one = Frame(), Frame()
+        self._workspace: Workspace | None = None
         self._place_convolutions(layers("Conv"))
         (self._hidden, hidden_biases), (self._output,) = layers("Gemm")
         self._hidden_biases = hidden_biases[:, None]
@@ -111,6 +112,7 @@ class ExportedNetwork:
             images: float32 [n, 3, 32, 32], normalised.
             workspace: which no one else uses meanwhile.
         """
+        self._work_in(workspace)
         groups, left = divmod(len(images), LANES)
         groups += left >= _GROUP_COSTS
         in_groups = min(groups * LANES, len(images))
@@ -122,22 +124,27 @@ class ExportedNetwork:
         return by_lane.transpose(0, 2, 1).reshape(-1, by_lane.shape[1])[: len(images)]
 
     def _infer_groups(self, images: Floats, groups: int, workspace: Workspace) -> None:
-        frame = self._groups
         _into_lanes(images, workspace.of_groups["images"])
-        frame.number("groups", groups)
-        for name, array in workspace.of_groups.items():
-            frame.place_array(name, array)
-        self._crew.run(self._infer, frame, groups)
+        self._groups.number("groups", groups)
+        self._crew.run(self._infer, self._groups, groups)
 
     def _infer_alone(self, image: Floats, number: int, workspace: Workspace) -> None:
-        frame, arrays = self._one, workspace.of_one
-        arrays["images"][:] = image.transpose(1, 2, 0)
-        for name, array in arrays.items():
-            frame.place_array(name, array)
-        self._infer_one(frame.address, 0, 1)
+        workspace.of_one["images"][:] = image.transpose(1, 2, 0)
+        self._infer_one(self._one.address, 0, 1)
         group, lane = divmod(number, LANES)
-        features = arrays["features"][:, :_TAIL_CHANNELS]
+        features = workspace.of_one["features"][:, :_TAIL_CHANNELS]
         workspace.features[group, :, lane] = features.T.reshape(-1)
+
+    def _work_in(self, workspace: Workspace) -> None:
+        if workspace is self._workspace:
+            return
+        self._workspace = workspace
+        for frame, arrays in (
+            (self._groups, workspace.of_groups),
+            (self._one, workspace.of_one),
+        ):
+            for name, array in arrays.items():
+                frame.place_array(name, array)
 
     def _classify(self, features: Floats) -> Floats:
         # Group by group: products so small stay in the thread that asks for them. What

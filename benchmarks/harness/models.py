@@ -81,13 +81,14 @@ def draw_images(count: int, *, seed: int = 1, as_bytes: bool = False) -> Images:
     return (random.integers(0, 256, (count, 3, 32, 32)) / 127.5 - 1).astype(np.float32)
 
 
-def trained_model(*, blocks: int, epochs: int = 2) -> Trained:
+def trained_model(*, blocks: int, epochs: int = 2, residual: bool = False) -> Trained:
     """A network of so many blocks, with batch norm, of the cache; trained where it is new.
 
     Args:
         blocks: its depth.
         epochs: for how long it is trained. What it answers matters here, not
             how often it is right.
+        residual: whether it has residual connections, without which a deep one diverges.
 
     Raises:
         ServerError: Leadline did not start.
@@ -97,7 +98,7 @@ def trained_model(*, blocks: int, epochs: int = 2) -> Trained:
     record = folder / "trained.json"
     if not record.exists():
         say(f"training a model of {blocks} blocks, once: {folder}")
-        record.write_text(json.dumps(_train(folder, blocks, epochs)))
+        record.write_text(json.dumps(_train(folder, blocks, epochs, residual)))
     job_id, epoch = json.loads(record.read_text()).values()
     (description,) = (folder / "data" / "models" / job_id).glob(f"*/epoch-{epoch:05}.json")
     checkpoint = load_checkpoint(description.parent, epoch)
@@ -111,7 +112,7 @@ def trained_model(*, blocks: int, epochs: int = 2) -> Trained:
     )
 
 
-def _train(folder: Path, blocks: int, epochs: int) -> dict[str, str | int]:
+def _train(folder: Path, blocks: int, epochs: int, residual: bool) -> dict[str, str | int]:
     """Trains a model in `folder`; returns its job's id and its best epoch."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
@@ -132,7 +133,9 @@ def _train(folder: Path, blocks: int, epochs: int) -> dict[str, str | int]:
                 blocks=blocks,
                 batch_norm=True,
                 epochs=epochs,
-                learning_rate=0.05,
+                residual=residual,
+                initialization="kaiming" if residual else "default",
+                learning_rate=0.002 if residual else 0.05,
                 momentum=0.9,
             )
             best = job.result(timeout=_TRAINING_SECONDS).best_epoch

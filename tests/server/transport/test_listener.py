@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from itertools import repeat
+from socket import SOCK_STREAM
 from typing import Any
 
 import grpc
@@ -275,6 +276,26 @@ async def test_a_port_that_is_taken_is_an_error(served: Served) -> None:
     with pytest.raises(OSError, match="in use"):
         await Listener(served.application, grace_seconds=0, json_logs=False).start(
             "127.0.0.1", served.port
+        )
+
+
+async def test_every_address_of_a_host_is_served(served: Served) -> None:
+    listener = Listener(served.application, grace_seconds=0, json_logs=False)
+    port = await listener.start("localhost", 0)
+    found = await asyncio.get_running_loop().getaddrinfo("localhost", port, type=SOCK_STREAM)
+
+    for address in {str(one[4][0]) for one in found}:
+        _, writer = await asyncio.open_connection(address, port)
+        writer.close()
+        await writer.wait_closed()
+
+    await listener.close()
+
+
+async def test_a_host_that_is_not_known_is_an_error(served: Served) -> None:
+    with pytest.raises(OSError, match=r"not known|resolution"):
+        await Listener(served.application, grace_seconds=0, json_logs=False).start(
+            "no-such-host.invalid", 0
         )
 
 

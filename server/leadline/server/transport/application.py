@@ -8,6 +8,7 @@ import grpc
 import structlog
 from grpc import aio
 
+from leadline.server.errors import shorten
 from leadline.server.transport.call import Call, Send
 from leadline.server.transport.messages import Event, Receive
 
@@ -104,7 +105,9 @@ class GrpcApplication:
             return None
         method = self._find(call.path)
         if method is None:
-            call.set_status(grpc.StatusCode.UNIMPLEMENTED, f"there is no method {call.path}")
+            call.set_status(
+                grpc.StatusCode.UNIMPLEMENTED, f"there is no method {shorten(call.path)}"
+            )
             return None
         return await method.answer(call)
 

@@ -1,15 +1,23 @@
 """What listens on a port and speaks HTTP/2."""
 
 import asyncio
+import errno
 import socket
+from contextlib import ExitStack
 from typing import Any
 
 from h2corn import Config, Server
 
-# A dead caller is noticed within a minute: silent for so long, then asked so often.
-_KEEPALIVE_IDLE_SECONDS = 40
-_KEEPALIVE_INTERVAL_SECONDS = 5
-_KEEPALIVE_PROBES = 4
+# A dead caller is noticed within a minute: one that is silent, and one that
+# takes nothing of what is sent to it.
+_KEEPALIVE = {
+    socket.TCP_KEEPIDLE: 40,
+    socket.TCP_KEEPINTVL: 5,
+    socket.TCP_KEEPCNT: 4,
+    socket.TCP_USER_TIMEOUT: 60_000,
+}
+
+_NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 _BACKLOG = 1_024
 
@@ -50,12 +58,12 @@ class Listener:
         Raises:
             OSError: the address or the port cannot be had.
         """
-        with _bound(host, port) as listening:
-            bound = int(listening.getsockname()[1])
+        with ExitStack() as stack:
+            listening = [stack.enter_context(one) for one in await _bound(host, port)]
             self._server = Server(self._application, self._config(listening))
             self._serving = asyncio.create_task(self._server.serve(), name="grpc")
             await self._server.wait_started()
-        return bound
+            return _port_of(listening[0])
 
     def refuse_connections(self) -> None:
         """Takes no more connections, and asks those there are to open no more streams."""
@@ -68,9 +76,9 @@ class Listener:
             self.refuse_connections()
             await self._serving
 
-    def _config(self, listening: socket.socket) -> Config:
+    def _config(self, listening: list[socket.socket]) -> Config:
         return Config(
-            bind=(f"fd://{listening.fileno()}",),
+            bind=tuple(f"fd://{one.fileno()}" for one in listening),
             grpc=True,
             http1=False,
             lifespan="off",
@@ -87,18 +95,43 @@ class Listener:
         )
 
 
-def _bound(host: str, port: int) -> socket.socket:
-    family, kind, protocol, _, address = socket.getaddrinfo(
+async def _bound(host: str, port: int) -> list[socket.socket]:
+    """Sockets on every address of a host that this machine has, all on the same port.
+
+    Raises:
+        OSError: the host is not known, or an address cannot be had.
+    """
+    found = await asyncio.get_running_loop().getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listening = socket.socket(family, kind, protocol)
+    )
+    addresses = list(dict.fromkeys((one[0], one[4]) for one in found))
+    listening: list[socket.socket] = []
+    for number, (family, address) in enumerate(addresses, start=1):
+        # Where any port will do, all take the first one's.
+        chosen = _port_of(listening[0]) if listening else port
+        try:
+            listening.append(_listen(family, (address[0], chosen, *address[2:])))
+        except OSError as error:
+            # "localhost" has an address of IPv6 also where that is switched off.
+            is_last_hope = number == len(addresses) and not listening
+            if error.errno in _NOT_HERE and not is_last_hope:
+                continue
+            for one in listening:
+                one.close()
+            raise
+    return listening
+
+
+def _listen(family: int, address: tuple[Any, ...]) -> socket.socket:
+    listening = socket.socket(family, socket.SOCK_STREAM)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6 and address[0] != "::":
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         # Connections inherit these.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_SECONDS)
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL_SECONDS)
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
+        for option, value in _KEEPALIVE.items():
+            listening.setsockopt(socket.IPPROTO_TCP, option, value)
         listening.bind(address)
         listening.listen(_BACKLOG)
         listening.setblocking(False)
@@ -106,3 +139,7 @@ def _bound(host: str, port: int) -> socket.socket:
         listening.close()
         raise
     return listening
+
+
+def _port_of(listening: socket.socket) -> int:
+    return int(listening.getsockname()[1])

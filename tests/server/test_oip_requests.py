@@ -70,3 +70,12 @@ def test_large_requests_that_are_none_are_refused_as_protobuf_refuses_them(
                 parse(broken)
         else:
             assert whole(parse(broken)) == expected
+
+
+def test_a_request_of_countless_fields_is_left_to_protobuf() -> None:
+    many = ModelInferRequest(raw_input_contents=[b""] * 200_000)
+
+    parsed = parse(many.SerializeToString())
+
+    assert not isinstance(parsed.raw, list)
+    assert len(parsed.raw) == 200_000

@@ -31,6 +31,7 @@ async def answer_to(
     body: bytes = b"\0\0\0\0\0",
     method: bytes = b"POST",
     content_type: bytes | None = b"application/grpc",
+    takes_trailers: bool = True,
 ) -> Answer:
     """The answer to a request, on a connection of its own."""
     connection = h2.connection.H2Connection(
@@ -38,6 +39,7 @@ async def answer_to(
     )
     connection.initiate_connection()
     given = [] if content_type is None else [(b"content-type", content_type)]
+    given += [(b"te", b"trailers")] if takes_trailers else []
     connection.send_headers(1, [*_pseudo(method, path), *given, *fields])
     connection.send_data(1, body, end_stream=True)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -55,7 +57,6 @@ def _pseudo(method: bytes, path: str) -> Fields:
         (b":scheme", b"http"),
         (b":path", path.encode()),
         (b":authority", b"127.0.0.1"),
-        (b"te", b"trailers"),
     ]
 
 

@@ -19,6 +19,7 @@ from leadline.server.transport.listener import Listener
 from support.bare_http2 import answer_to
 
 _LIMIT = 1 << 20
+GRPC = [(b"content-type", b"application/grpc")]
 
 
 class Echo:
@@ -262,6 +263,7 @@ async def test_a_method_that_there_is_not_is_unimplemented(served: Served) -> No
         (b"POST", [(b"content-type", b"application/grpc-web")], b"415"),
         (b"POST", [], b"415"),
         (b"POST", [(b"content-type", b"application/grpc"), (b"grpc-timeout", b"soon")], b"400"),
+        (b"POST", [*GRPC, (b"grpc-timeout", b"1S"), (b"grpc-timeout", b"2S")], b"400"),
     ],
 )
 async def test_what_is_no_call_of_grpc_is_refused_as_http(
@@ -270,6 +272,60 @@ async def test_what_is_no_call_of_grpc_is_refused_as_http(
     answer = await answer_to(served.port, "/t.T/Echo", fields, method=method, content_type=None)
 
     assert answer.headers[b":status"] == status
+
+
+async def test_a_call_that_takes_no_trailers_is_refused(served: Served) -> None:
+    answer = await answer_to(served.port, "/t.T/Echo", [], takes_trailers=False)
+
+    assert answer.headers[b":status"] == b"400"
+    assert b"te: trailers" in answer.body
+
+
+async def test_paths_are_taken_as_they_are(served: Served) -> None:
+    answer = await answer_to(served.port, "/t.T/%45cho", [])
+
+    assert answer.trailers[b"grpc-status"] == b"12"
+
+
+async def test_callers_who_go_while_they_are_sent_to_are_no_errors(served: Served) -> None:
+    ended: list[BaseException | None] = []
+
+    class Sending:
+        async def answer(self, call: Call) -> None:
+            try:
+                while True:
+                    await call.send(b"x")
+                    await asyncio.sleep(0)
+            except BaseException as error:
+                ended.append(error)
+                raise
+
+    served.application._find = {"/t.T/Send": Sending()}.get
+    for _ in range(100):
+        call = served.channel.unary_stream("/t.T/Send")(b"")
+        await call.read()
+        call.cancel()
+
+    await until(lambda: len(ended) == 100)
+    assert {type(error) for error in ended} == {asyncio.CancelledError}
+
+
+async def test_once_it_closes_no_connection_is_taken(served: Served) -> None:
+    listener = Listener(served.application, grace_seconds=5, json_logs=False)
+    port = await listener.start("127.0.0.1", 0)
+    async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        sleep: Any = channel.unary_unary("/t.T/Sleep")
+        call = sleep(b"")
+        await served.sleeper.began.wait()
+
+        listener.refuse_connections()
+
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+        await served.application.stop(0)
+        with pytest.raises(aio.AioRpcError, match="shuts down"):
+            await call
+    await listener.close()
 
 
 async def test_a_port_that_is_taken_is_an_error(served: Served) -> None:

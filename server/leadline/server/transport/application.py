@@ -116,17 +116,22 @@ def _refusal(scope: Event) -> int | None:
     """The HTTP status of a request that is none of gRPC's; None where it is."""
     if scope["method"] != "POST":
         return _METHOD_NOT_ALLOWED
+    is_grpc = takes_trailers = False
     for name, value in scope["headers"]:
         if name == b"content-type":
             is_grpc = value == b"application/grpc" or value.startswith(
                 (b"application/grpc+", b"application/grpc;")
             )
-            return None if is_grpc else _UNSUPPORTED_MEDIA_TYPE
-    return _UNSUPPORTED_MEDIA_TYPE
+        elif name == b"te":
+            takes_trailers = True
+    if not is_grpc:
+        return _UNSUPPORTED_MEDIA_TYPE
+    # The status of a call is in its trailers.
+    return None if takes_trailers else _BAD_REQUEST
 
 
 async def _refuse(send: Send, status: int) -> None:
-    text = b"this port speaks gRPC\n"
+    text = b"this port speaks gRPC, with te: trailers\n"
     headers = [(b"content-type", b"text/plain; charset=utf-8")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": text})

@@ -68,9 +68,7 @@ class Call(aio.ServicerContext[Any, Any]):
             ValueError: a field of gRPC's own is malformed.
         """
         self._scope = scope
-        self._send = send
-        self._deadline: float | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._send_event = send
         self._task = task
         self._has_begun = False
         self._is_done = False
@@ -81,20 +79,20 @@ class Call(aio.ServicerContext[Any, Any]):
         self._serialize: Callable[[Any], bytes] | None = None
         self.is_late = False
         """Whether the deadline has passed."""
-        encoding = b"identity"
-        for name, value in scope["headers"]:
-            if name == b"grpc-timeout":
-                self._set_deadline(seconds_of_timeout(value))
-            elif name == b"grpc-encoding":
-                encoding = value
+        seconds, encoding = _timeout_and_encoding(scope["headers"])
         self.messages = MessageReader(receive, encoding=encoding, limit=limit)
         """The request's messages."""
+        # Last: a timer keeps what it is about until it is cancelled.
+        self._deadline = None if seconds is None else time.monotonic() + seconds
+        self._timer = None if seconds is None else _call_later(seconds, self._give_up)
 
     @property
     def path(self) -> str:
-        """The method's path, "/package.Service/Method"."""
-        path: str = self._scope["path"]
-        return path
+        """The method's path as it came, "/package.Service/Method"."""
+        # Not "path", in which percent signs are resolved: gRPC gives them no meaning, and
+        # who lets calls through by their paths must see what is seen here.
+        raw: bytes = self._scope["raw_path"]
+        return raw.decode("latin-1")
 
     # What servicers ask
 
@@ -252,6 +250,13 @@ class Call(aio.ServicerContext[Any, Any]):
         for callback in self._callbacks:
             callback(self)
 
+    async def _send(self, event: Event) -> None:
+        try:
+            await self._send_event(event)
+        except OSError as error:
+            # So ASGI says that the caller is gone; the task is about to be cancelled for it.
+            raise asyncio.CancelledError("the caller is gone") from error
+
     async def _begin(self, fields: Fields | None = None) -> None:
         if not self._has_begun:
             self._has_begun = True
@@ -265,10 +270,27 @@ class Call(aio.ServicerContext[Any, Any]):
             trailers.append((b"grpc-accept-encoding", ACCEPTED_ENCODINGS))
         return {"type": "http.response.trailers", "headers": trailers}
 
-    def _set_deadline(self, seconds: float) -> None:
-        self._deadline = time.monotonic() + seconds
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._give_up)
-
     def _give_up(self) -> None:
         self.is_late = True
         self._task.cancel()
+
+
+def _timeout_and_encoding(fields: Fields) -> tuple[float | None, bytes]:
+    """The seconds that a call may take, and what its messages are compressed by.
+
+    Raises:
+        ValueError: a field is malformed, or there twice.
+    """
+    seconds, encoding = None, b"identity"
+    for name, value in fields:
+        if name == b"grpc-timeout":
+            if seconds is not None:
+                raise ValueError("grpc-timeout is there twice")
+            seconds = seconds_of_timeout(value)
+        elif name == b"grpc-encoding":
+            encoding = value
+    return seconds, encoding
+
+
+def _call_later(seconds: float, function: Callable[[], None]) -> asyncio.TimerHandle:
+    return asyncio.get_running_loop().call_later(seconds, function)

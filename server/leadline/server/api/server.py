@@ -103,6 +103,14 @@ class GrpcServer:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         return bound
 
+    async def wait_broken(self) -> None:
+        """Waits until calls are answered no more, though nobody has stopped it.
+
+        Raises:
+            OSError: what has ended it.
+        """
+        await self._listener.wait_broken()
+
     async def announce_stop(self) -> None:
         """Makes health say that new calls should go elsewhere."""
         await self._health.enter_graceful_shutdown()

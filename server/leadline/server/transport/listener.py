@@ -89,11 +89,9 @@ class Listener:
         if self._serving is None:
             return
         self.refuse_connections()
-        try:
-            await self._serving
-        finally:
-            for one in self._listening:
-                one.close()
+        await asyncio.wait({self._serving})  # what may have ended it before, `wait_broken` tells
+        for one in self._listening:
+            one.close()
 
     async def wait_broken(self) -> None:
         """Waits until it serves no more, though nobody has closed it.

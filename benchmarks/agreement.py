@@ -3,7 +3,8 @@
     python benchmarks/agreement.py leadline-data
 
 It reads a server's data directory, which no server need use meanwhile, and
-compares every kept epoch of every model over its dataset's whole test split.
+compares every kept epoch of every model over its dataset's whole test split,
+each image in a full batch and again by itself.
 """
 
 import argparse
@@ -79,13 +80,13 @@ def _agreement(name: str, checkpoint: Checkpoint, engine: Engine, images: np.nda
     for start in range(0, len(images), BATCH_SIZE):
         pixels = np.array(images[start : start + BATCH_SIZE])
         logits = network(normalize(torch.from_numpy(pixels)))
-        parts = [
-            engine.score([pixels[at : at + MAX_BATCH]]) for at in range(0, len(pixels), MAX_BATCH)
-        ]
-        ours = np.concatenate([part.logits for part in parts])
-        probabilities = np.concatenate([part.probabilities for part in parts])
-        other += int((ours.argmax(1) != logits.numpy().argmax(1)).sum())
-        difference = max(difference, float(np.abs(probabilities - logits.softmax(1).numpy()).max()))
+        expected = logits.softmax(1).numpy()
+        for size in (MAX_BATCH, 1):
+            parts = [engine.score([pixels[at : at + size]]) for at in range(0, len(pixels), size)]
+            ours = np.concatenate([part.logits for part in parts])
+            probabilities = np.concatenate([part.probabilities for part in parts])
+            other += int((ours.argmax(1) != logits.numpy().argmax(1)).sum())
+            difference = max(difference, float(np.abs(probabilities - expected).max()))
     return Agreement(name, len(images), other, difference)
 
 

@@ -77,7 +77,7 @@ def _beside_training(options: argparse.Namespace) -> Result:
 
 
 def _overload(options: argparse.Namespace) -> Result:
-    trained = trained_model(blocks=overload.BLOCKS, epochs=1)
+    trained = trained_model(blocks=overload.BLOCKS, epochs=1, residual=True)
     found = overload.measure(trained, seconds=options.seconds)
     return overload.report(found), overload.as_json(found)
 

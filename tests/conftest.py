@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -58,7 +59,7 @@ def server_factory(tmp_path: Path, tiny_dataset: Path) -> Iterator[ServerFactory
     """Starts servers of a test's own, all in one folder, and ends them."""
     servers: list[LiveServer] = []
 
-    def start(*flags: str, folder: str = "server", **options: dict[str, str]) -> LiveServer:
+    def start(*flags: str, folder: str = "server", **options: Any) -> LiveServer:
         server = start_server(
             tmp_path / folder, f"--dataset=tiny={tiny_dataset}", *flags, **options
         )

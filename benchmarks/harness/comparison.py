@@ -138,11 +138,18 @@ def stay_on(core: int) -> None:
         os.sched_setaffinity(int(thread.name), {core})
 
 
-def questions(trained: Trained, point: Point) -> list[Question]:
-    """The request that is measured, and others of its kind to be asked beside it."""
-    each = request(trained.model, draw_images(point.batch))
+def questions(trained: Trained, point: Point, *, as_bytes: bool = False) -> list[Question]:
+    """The request that is measured, and others of its kind to be asked beside it.
+
+    Args:
+        trained: the model that is asked.
+        point: how many images each has.
+        as_bytes: asks about uint8 pixels, and not about float32.
+    """
+    each = request(trained.model, draw_images(point.batch, as_bytes=as_bytes))
     count = max(1, min(_QUESTIONS, _QUESTION_BYTES // len(each)))
-    images = [draw_images(point.batch, seed=seed) for seed in range(1, count + 1)]
+    seeds = range(1, count + 1)
+    images = [draw_images(point.batch, seed=seed, as_bytes=as_bytes) for seed in seeds]
     return [Question(request(trained.model, one), trained.logits(one)) for one in images]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from harness.comparison import (
     running,
     stay_on,
 )
-from harness.infer import Images
+from harness.infer import Images, Logits
 from harness.models import Trained, draw_images
 from harness.stats import Spread
 from harness.tables import say, table
@@ -31,17 +32,23 @@ BATCHES = (1, 8, 32, 128, 256)
 WIRE_BATCH = 256
 WIRE_IN_FLIGHT = (1, 4)
 
+# Whether images come as uint8, which is what pictures are, or as float32, four times as large.
+KINDS = {"UINT8": True, "FP32": False}
+
 _TOLERANCE = 1e-3
+
+Rates = dict[str, dict[int, list[float]]]
+"""Images a second, a value for each round, by kind and by a number."""
 
 
 @dataclass
 class EngineFigures:
-    """Images a second, a value for each round."""
+    """What came of it."""
 
-    in_process: dict[int, list[float]] = field(default_factory=dict)
+    in_process: Rates = field(default_factory=dict)
     """By images a call."""
 
-    over_the_wire: dict[int, list[float]] = field(default_factory=dict)
+    over_the_wire: Rates = field(default_factory=dict)
     """By requests in flight, each of 256 images."""
 
 
@@ -58,39 +65,49 @@ def measure_engine(trained: Trained, plan: Plan) -> EngineFigures:
     stay_on(LOAD_CORE)
     engine = load_engine(trained.folder, trained.epoch, device="cpu", threads=1)
     with running(["leadline"], trained) as (server,), _thread_on(SERVER_CORE) as thread:
-        for _ in range(plan.rounds):
+        for _, (kind, as_bytes) in product(range(plan.rounds), KINDS.items()):
             for batch in BATCHES:
-                rate = thread.submit(_rate, engine, trained, batch, plan.seconds).result()
-                figures.in_process.setdefault(batch, []).append(rate)
-                say(f"in process, {batch:>3} images: {rate:,.0f} images/s")
+                images = draw_images(batch, as_bytes=as_bytes)
+                rate = thread.submit(_rate, engine, trained, images, plan.seconds).result()
+                _add(figures.in_process, kind, batch, rate)
+                say(f"in process, {kind:>5}, {batch:>3} images: {rate:,.0f} images/s")
             for in_flight in WIRE_IN_FLIGHT:
                 point = Point(WIRE_BATCH, in_flight)
-                sample = measure(server, point, questions(trained, point), plan)
-                rate = sample.load.per_second * WIRE_BATCH
-                figures.over_the_wire.setdefault(in_flight, []).append(rate)
-                say(f"over the wire, {in_flight} in flight: {rate:,.0f} images/s")
+                asked = questions(trained, point, as_bytes=as_bytes)
+                rate = measure(server, point, asked, plan).load.per_second * WIRE_BATCH
+                _add(figures.over_the_wire, kind, in_flight, rate)
+                say(f"over the wire, {kind:>5}, {in_flight} in flight: {rate:,.0f} images/s")
     return figures
 
 
 def report(figures: EngineFigures) -> str:
     """Both tables: images a second, and how much of it is left over the wire."""
     engine = [
-        [str(batch), Spread.of(rates).text(), Spread.of([1e6 / rate for rate in rates]).text(1)]
-        for batch, rates in figures.in_process.items()
+        [
+            kind,
+            str(batch),
+            Spread.of(rates).text(),
+            Spread.of([1e6 / rate for rate in rates]).text(1),
+        ]
+        for kind, by_batch in figures.in_process.items()
+        for batch, rates in by_batch.items()
     ]
-    whole = figures.in_process[WIRE_BATCH]
     wire = [
         [
+            kind,
             str(in_flight),
             Spread.of(rates).text(),
-            Spread.of_ratios([100 * rate for rate in rates], whole).text(1),
+            Spread.of_ratios(
+                [100 * rate for rate in rates], figures.in_process[kind][WIRE_BATCH]
+            ).text(1),
         ]
-        for in_flight, rates in figures.over_the_wire.items()
+        for kind, by_in_flight in figures.over_the_wire.items()
+        for in_flight, rates in by_in_flight.items()
     ]
     return (
-        table(("images, in process", "images/s", "microseconds an image"), engine)
+        table(("pixels", "images, in process", "images/s", "microseconds an image"), engine)
         + f"\nRequests of {WIRE_BATCH} images over the wire:\n\n"
-        + table(("in flight", "images/s", "% of the engine's (bar: 90)"), wire)
+        + table(("pixels", "in flight", "images/s", "% of the engine's (bar: 90)"), wire)
     )
 
 
@@ -99,19 +116,22 @@ def as_json(figures: EngineFigures) -> dict[str, Any]:
     return {"engine": {"in_process": figures.in_process, "over_the_wire": figures.over_the_wire}}
 
 
-def _rate(engine: Engine, trained: Trained, batch: int, seconds: float) -> float:
-    """Images a second when so many are asked about at a time."""
-    images = draw_images(batch)
+def _add(rates: Rates, kind: str, number: int, rate: float) -> None:
+    rates.setdefault(kind, {}).setdefault(number, []).append(rate)
+
+
+def _rate(engine: Engine, trained: Trained, images: Images, seconds: float) -> float:
+    """Images a second when these are asked about at a time."""
     if not np.allclose(_score(engine, images), trained.logits(images), atol=_TOLERANCE):
         raise WrongAnswerError("the engine's logits are not those of torch")
     done, began = 0, time.monotonic()
     while (passed := time.monotonic() - began) < seconds:
         _score(engine, images)
-        done += batch
+        done += len(images)
     return done / passed
 
 
-def _score(engine: Engine, images: Images) -> Images:
+def _score(engine: Engine, images: Images) -> Logits:
     # In the batches that the server makes of a large request.
     parts = [
         engine.score([images[start : start + MAX_BATCH]]).logits

@@ -21,23 +21,24 @@ OUTPUT = "logits"
 # Some requests and answers are larger than the 4 MiB that gRPC takes unasked.
 _CHANNEL_OPTIONS = [("grpc.max_receive_message_length", -1)]
 
-Images = NDArray[np.float32]
+Images = NDArray[np.float32] | NDArray[np.uint8]
 Logits = NDArray[np.float32]
 
 
 def request(model: str, images: Images) -> bytes:
-    """A request for the logits of normalised images, serialised.
+    """A request for the logits of images, serialised.
 
     Args:
         model: its name.
-        images: float32 [images, 3, 32, 32].
+        images: normalised float32 [images, 3, 32, 32], or uint8 [images, 32, 32, 3].
     """
     message = ModelInferRequest(model_name=model)
     tensor = message.inputs.add()
-    tensor.name, tensor.datatype = INPUT, "FP32"
+    tensor.name = INPUT
+    tensor.datatype = "UINT8" if images.dtype == np.uint8 else "FP32"
     tensor.shape.extend(images.shape)
     message.outputs.add().name = OUTPUT
-    message.raw_input_contents.append(images.astype("<f4").tobytes())
+    message.raw_input_contents.append(images.tobytes())
     return message.SerializeToString()
 
 

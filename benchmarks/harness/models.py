@@ -13,6 +13,7 @@ from harness.infer import Images, Logits
 from harness.processes import ServerProcess, free_port
 from harness.tables import say
 from leadline.client import Client, HealthStatus, UnavailableError
+from leadline.models.batches import normalize
 from leadline.models.checkpoints import Checkpoint, load_checkpoint
 
 _TRAINING_SECONDS = 1_800
@@ -58,25 +59,36 @@ class Trained:
         """What the network gives in torch, float32 [images, classes].
 
         Args:
-            images: float32 [images, 3, 32, 32].
+            images: normalised float32 [images, 3, 32, 32], or uint8 [images, 32, 32, 3].
         """
-        found: Logits = self.checkpoint().network()(torch.from_numpy(images)).numpy()
+        given = torch.from_numpy(images)
+        normalised = normalize(given) if given.dtype == torch.uint8 else given
+        found: Logits = self.checkpoint().network()(normalised).numpy()
         return found
 
 
-def draw_images(count: int, *, seed: int = 1) -> Images:
-    """Noise that is normalised as images are, float32 [count, 3, 32, 32]."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (count, 3, 32, 32))
-    return (pixels / 127.5 - 1).astype(np.float32)
+def draw_images(count: int, *, seed: int = 1, as_bytes: bool = False) -> Images:
+    """Noise that is normalised as images are, float32 [count, 3, 32, 32].
+
+    Args:
+        count: how many.
+        seed: which.
+        as_bytes: draws uint8 pixels, [count, 32, 32, 3], instead.
+    """
+    random = np.random.default_rng(seed)
+    if as_bytes:
+        return random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    return (random.integers(0, 256, (count, 3, 32, 32)) / 127.5 - 1).astype(np.float32)
 
 
-def trained_model(*, blocks: int, epochs: int = 2) -> Trained:
+def trained_model(*, blocks: int, epochs: int = 2, residual: bool = False) -> Trained:
     """A network of so many blocks, with batch norm, of the cache; trained where it is new.
 
     Args:
         blocks: its depth.
         epochs: for how long it is trained. What it answers matters here, not
             how often it is right.
+        residual: whether it has residual connections, without which a deep one diverges.
 
     Raises:
         ServerError: Leadline did not start.
@@ -86,7 +98,7 @@ def trained_model(*, blocks: int, epochs: int = 2) -> Trained:
     record = folder / "trained.json"
     if not record.exists():
         say(f"training a model of {blocks} blocks, once: {folder}")
-        record.write_text(json.dumps(_train(folder, blocks, epochs)))
+        record.write_text(json.dumps(_train(folder, blocks, epochs, residual)))
     job_id, epoch = json.loads(record.read_text()).values()
     (description,) = (folder / "data" / "models" / job_id).glob(f"*/epoch-{epoch:05}.json")
     checkpoint = load_checkpoint(description.parent, epoch)
@@ -100,7 +112,7 @@ def trained_model(*, blocks: int, epochs: int = 2) -> Trained:
     )
 
 
-def _train(folder: Path, blocks: int, epochs: int) -> dict[str, str | int]:
+def _train(folder: Path, blocks: int, epochs: int, residual: bool) -> dict[str, str | int]:
     """Trains a model in `folder`; returns its job's id and its best epoch."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
@@ -121,7 +133,9 @@ def _train(folder: Path, blocks: int, epochs: int) -> dict[str, str | int]:
                 blocks=blocks,
                 batch_norm=True,
                 epochs=epochs,
-                learning_rate=0.05,
+                residual=residual,
+                initialization="kaiming" if residual else "default",
+                learning_rate=0.002 if residual else 0.05,
                 momentum=0.9,
             )
             best = job.result(timeout=_TRAINING_SECONDS).best_epoch

@@ -22,7 +22,7 @@ TIMES = 10
 # A deep network and several images a request: work enough that this process can
 # send ten times as many requests as the server can answer.
 BLOCKS = 64
-_IMAGES = 16
+_IMAGES = 40
 
 _LIMIT = 64
 _TIMEOUT = 30.0

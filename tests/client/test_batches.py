@@ -79,7 +79,7 @@ class Server:
     def error(self, images: Sequence[LoadedImage]) -> RpcError | None:
         self.asked += 1
         if len(images) > self._most:
-            return ResourceExhaustedError("larger than max")
+            return ResourceExhaustedError("too large", ErrorDetails(reason="MESSAGE_TOO_LARGE"))
         bad = [at for at, image in enumerate(images) if self._bad(image.index)]
         if not bad:
             return None

@@ -7,8 +7,8 @@ from llvmlite import ir
 
 from leadline.models.simd.compiler import Compiled
 from leadline.models.simd.emitter import I64, Emitter, const
-from leadline.models.simd.frame import Frame
 from leadline.models.simd.passes import FIELDS
+from leadline.models.simd.tensors import TensorFrame
 
 emitted: list[str] = []
 
@@ -23,7 +23,7 @@ def emit(module: ir.Module) -> None:
 
 
 def noted() -> int:
-    compiled, frame = Compiled("test", emit), Frame()
+    compiled, frame = Compiled("test", emit), TensorFrame()
     compiled.function("note")(frame.address, 2, 3)
     return frame.read(FIELDS[0])
 

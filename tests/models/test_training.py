@@ -108,6 +108,10 @@ def test_training_agrees_with_plain_torch(
             continue
         # And rounding decides of the ReLU of a value that has been made nearly zero.
         found, atol = trainer.network.state_dict()[name], 1e-3 if batch_norm else 1e-6
+        if not batch_norm and trainer.spec.optimizer is not Optimizer.SGD:
+            # A gradient that is hardly more than rounding, which differs between processors,
+            # is as long a step to Adam as any: a hundredth of one of its 8.
+            atol = 1e-2 * trainer.spec.learning_rate
         assert torch.allclose(found, value, atol=atol), name
     assert outcome.metrics.train_loss == pytest.approx(expected_loss, rel=1e-5)
 

@@ -43,7 +43,7 @@ def test_whatever_comes_is_read_or_refused(
     request = ModelInferRequest(inputs=inputs, raw_input_contents=raw)
 
     with contextlib.suppress(ServiceError):
-        pixels = reader(request, LIMITS).read()
+        pixels = reader(request, request.raw_input_contents, LIMITS).read()
         assert len(pixels) == inputs[0].shape[0]
 
 

@@ -17,6 +17,8 @@ from leadline.server.serving.inputs import InputLimits
 from leadline.server.serving.predictor import Predictor
 from leadline.server.telemetry.metrics import Metrics
 from leadline.server.threads import Threads
+from leadline.server.transport.application import GrpcApplication
+from leadline.server.transport.listener import Listener
 
 
 @pytest.fixture
@@ -46,12 +48,11 @@ async def servicer(tmp_path: Path) -> AsyncIterator[OpenInferenceServicer]:
 async def test_a_server_that_is_told_to_stop_lives_on_but_is_not_ready(
     servicer: OpenInferenceServicer,
 ) -> None:
-    server: Any = aio.server()
     handlers: Any = Handlers(Metrics().grpc)
     add_open_inference(servicer, handlers)
-    server.add_generic_rpc_handlers((handlers,))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
+    application = GrpcApplication(handlers.find, max_message_bytes=1 << 20)
+    listener = Listener(application, grace_seconds=1, json_logs=False)
+    port = await listener.start("127.0.0.1", 0)
 
     async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
 
@@ -66,7 +67,7 @@ async def test_a_server_that_is_told_to_stop_lives_on_but_is_not_ready(
         before = [await is_so("Live"), await is_so("Ready")]
         servicer.stop()
         after = [await is_so("Live"), await is_so("Ready")]
-    await server.stop(None)
+    await listener.close()
 
     assert before == [True, True]
     assert after == [True, False]

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from leadline.v1.training_service_pb2 import (
     TrainJobRequest,
     WatchJobRequest,
 )
-from support.servers import LiveServer, ServerFactory
+from support.servers import LiveServer, ServerFactory, start_server
 from support.wire import Stubs, connect, kind_and_sequence, reason, tiny_spec
 
 COMMAND = [sys.executable, "-m", "leadline.server.main"]
@@ -91,6 +92,47 @@ def test_health_and_reflection_tell_of_every_service(stubs: Stubs) -> None:
     }
     for service in ("", *(name for name in services if not name.startswith("grpc."))):
         assert health(stubs, service) == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_a_server_that_can_take_no_connection_ends_and_says_so(
+    server_factory: ServerFactory,
+) -> None:
+    server = server_factory("--spare-workers", "0")
+    host, port = server.target.split(":")
+    process = psutil.Process(server.process.pid)
+    few = process.num_fds() + 5
+    process.rlimit(psutil.RLIMIT_NOFILE, (few, few))
+
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):
+            with contextlib.suppress(ConnectionRefusedError):
+                stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
+        status = server.process.wait(timeout=30)
+
+    assert status == 1
+    assert "gRPC could be served no longer" in server.log.read_text()
+
+
+def test_more_connections_than_there_are_descriptors_for_wait_until_others_go(
+    tmp_path: Path,
+) -> None:
+    limited = ["bash", "-c", 'ulimit -n 500 && exec "$@"', "bash"]
+    server = start_server(tmp_path, "--spare-workers", "0", wrapper=limited)
+    host, port = server.target.split(":")
+    with contextlib.ExitStack() as stack:
+        for _ in range(600):
+            stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
+
+    stubs = connect(server.target)
+    assert health(stubs) == health_pb2.HealthCheckResponse.SERVING
+    assert server.stop() == 0
+
+
+def test_addresses_of_ipv6_are_told_as_clients_take_them(server_factory: ServerFactory) -> None:
+    server = server_factory("--host", "[::1]", "--spare-workers", "0")
+
+    assert server.target.startswith("[::1]:")
+    assert health(connect(server.target)) == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_sigterm_ends_streams_with_where_to_go_on_and_a_restart_goes_on(

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,13 +64,20 @@ ServerFactory = Callable[..., LiveServer]
 
 
 def start_server(
-    folder: Path, *flags: str, environment: dict[str, str] | None = None
+    folder: Path,
+    *flags: str,
+    environment: dict[str, str] | None = None,
+    wrapper: Sequence[str] = (),
 ) -> LiveServer:
-    """Starts a server that keeps its data in `folder`, and waits until it serves."""
+    """Starts a server that keeps its data in `folder`, and waits until it serves.
+
+    `wrapper` is a command that runs the command behind it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     ready, log = folder / "ready.json", folder / "server.log"
     ready.unlink(missing_ok=True)
     command = [
+        *wrapper,
         *(sys.executable, "-W", "error", "-m", "leadline.server.main"),
         *("--port", "0", "--metrics-port", "0", "--worker-threads", "1"),
         *("--data-dir", str(folder / "data"), "--ready-file", str(ready)),

@@ -20,15 +20,16 @@ def image_index(violation: Violation) -> int | None:
 
 
 def is_too_large(error: RpcError) -> bool:
-    """Whether gRPC itself refused a message for its size, which its text alone tells.
+    """Whether a message was refused for its size: by Leadline, or by gRPC on its way to it.
 
-    A server that has too much to do gives the same status.
+    gRPC says so by its text alone, and a server that has too much to do gives
+    the same status.
     """
-    return (
-        isinstance(error, ResourceExhaustedError)
-        and not error.reason
-        and "larger than max" in error.message
-    )
+    if not isinstance(error, ResourceExhaustedError):
+        return False
+    if error.reason:
+        return error.reason == "MESSAGE_TOO_LARGE"
+    return "larger than max" in error.message
 
 
 def is_too_much(error: RpcError) -> bool:

@@ -59,6 +59,10 @@ class StartupError(Exception):
     """The server cannot start; the message says why and what to do."""
 
 
+class ServingError(Exception):
+    """The server has had to end; the message says why."""
+
+
 @dataclass(frozen=True)
 class DataDir:
     """Where everything is that the server keeps."""
@@ -119,6 +123,8 @@ class RunningServer:
     target: str
     metrics_url: str
     page_url: str | None
+    broken: "asyncio.Task[None]"
+    """Ends, with what has happened, where gRPC is served no more."""
 
 
 async def serve(settings: Settings) -> None:
@@ -126,6 +132,7 @@ async def serve(settings: Settings) -> None:
 
     Raises:
         StartupError: it cannot start.
+        ServingError: it has ended by itself; jobs go on when it is started again.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -133,9 +140,14 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     async with run_server(settings) as server:
         _LOG.info("serving", target=server.target, metrics=server.metrics_url, page=server.page_url)
-        await stop.wait()
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({stopped, server.broken}, return_when=asyncio.FIRST_COMPLETED)
         _LOG.info("stopping", grace_seconds=settings.shutdown_grace_seconds)
     _LOG.info("stopped")
+    if not stopped.done():
+        stopped.cancel()
+        # A server that lives on without answering would not be started again.
+        raise ServingError(f"gRPC could be served no longer: {server.broken.exception()}")
 
 
 @asynccontextmanager
@@ -174,10 +186,12 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         except OSError as error:
             raise StartupError(str(error)) from error
         running = RunningServer(
-            target=f"{settings.host}:{port}",
+            target=_target(settings.host, port),
             metrics_url=f"{url}/metrics",
             page_url=f"{url}/" if is_shown(settings) else None,
+            broken=asyncio.create_task(grpc_server.wait_broken()),
         )
+        stack.callback(running.broken.cancel)
         with _ready_file(settings.ready_file, running):
             try:
                 yield running
@@ -187,6 +201,11 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
                 servicers.inference.close()
                 servicers.open_inference.stop()
                 await grpc_server.stop(settings.shutdown_grace_seconds)
+
+
+def _target(host: str, port: int) -> str:
+    """As clients take it, an address of IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
 
 
 class _Core:

@@ -6,6 +6,7 @@
     ├── AlreadyExistsError        the request id stands for another job or sweep
     ├── FailedPreconditionError   not in the present state of things
     ├── ResourceExhaustedError    a bounded queue is full; says when to try again
+    ├── MessageTooLargeError      a message has more bytes than the server takes
     ├── DataLossError             a file of the server's is missing or damaged
     ├── StorageError              the disk or the database takes no writes
     ├── DeadlineExceededError     the caller's deadline passed while it waited
@@ -112,6 +113,19 @@ class ResourceExhaustedError(ServiceError):
     def __init__(self, message: str, *, reason: str, retry_after: float) -> None:
         super().__init__(message, reason=reason)
         self.retry_after = retry_after
+
+
+class MessageTooLargeError(ServiceError):
+    """A message has more bytes than the server takes."""
+
+    def __init__(self, size: str, limit: int) -> None:
+        # "larger than max" is what gRPC's own servers say.
+        super().__init__(
+            f"a message is larger than max ({size} vs. {limit} bytes): send less at a time, "
+            "or start the server with more --max-message-bytes",
+            reason="MESSAGE_TOO_LARGE",
+            metadata={"limit_bytes": str(limit)},
+        )
 
 
 class DataLossError(ServiceError):

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import resource
 import sys
 import tomllib
 from pathlib import Path
@@ -13,12 +14,15 @@ import uvloop
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from leadline.server.application import StartupError, serve
+from leadline.server.application import ServingError, StartupError, serve
 from leadline.server.settings import ENVIRONMENT_PREFIX, Settings, load_settings
 from leadline.server.telemetry.logs import configure_logs
 
 _USAGE_ERROR = 2
-_STARTUP_ERROR = 1
+_FAILURE = 1
+
+# Kernels refuse more, also where a limit is none.
+_ENOUGH_DESCRIPTORS = 1 << 18
 
 # The one option that is not a flag of its own name: `--dataset NAME=SOURCE`,
 # as often as there are datasets.
@@ -28,8 +32,8 @@ _DATASETS = "datasets"
 def main(arguments: list[str]) -> int:
     """Runs the server; returns the process's exit status.
 
-    0 after SIGTERM or SIGINT, 1 where the server could not start, 2 where an
-    option is wrong.
+    0 after SIGTERM or SIGINT, 1 where the server could not start or go on, 2 where
+    an option is wrong.
     """
     try:
         result = _command().main(arguments, prog_name="leadline serve", standalone_mode=False)
@@ -87,13 +91,22 @@ def _run(config: Path | None, **flags: Any) -> int:
     # again would stop the event loop for a tenth of a second each time.
     gc.collect()
     gc.freeze()
+    _allow_descriptors()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings))
-    except StartupError as error:
+    except (StartupError, ServingError) as error:
         sys.stderr.write(f"leadline serve: {error}\n")
-        return _STARTUP_ERROR
+        return _FAILURE
     return 0
+
+
+def _allow_descriptors() -> None:
+    """Raises the limit on open files to what is allowed: each connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _ENOUGH_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _settings(config: Path | None, flags: dict[str, Any]) -> Settings:

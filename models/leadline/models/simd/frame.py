@@ -2,8 +2,8 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from leadline.models.simd.compiler import PassFunction
 from leadline.models.simd.passes import FIELDS
@@ -32,17 +32,18 @@ class Crew:
 
 
 class Frame:
-    """What a pass is told: numbers, and the addresses of tensors, which it keeps."""
+    """What a pass is told: numbers, and the addresses of arrays, which it keeps."""
 
     def __init__(self) -> None:
-        self._fields = torch.zeros(len(FIELDS), dtype=torch.int64)
-        self._tensors: dict[str, Tensor] = {}
-        self.address = self._fields.data_ptr()
-        self._barrier = self.place("barrier", torch.zeros(1, dtype=torch.int64))
+        self._fields = np.zeros(len(FIELDS), np.int64)
+        self._kept: dict[str, object] = {}
+        self.address = int(self._fields.ctypes.data)
+        self._barrier = np.zeros(1, np.int64)
+        self.place_array("barrier", self._barrier)
 
     def clear_barrier(self) -> None:
         """Forgets how often threads have come to the barrier."""
-        self._barrier.zero_()
+        self._barrier[0] = 0
 
     def number(self, name: str, value: int) -> None:
         """Sets a number."""
@@ -52,13 +53,13 @@ class Frame:
         """Returns a number."""
         return int(self._fields[FIELDS.index(name)])
 
-    def place(self, name: str, tensor: Tensor) -> Tensor:
-        """Sets an address, and returns the tensor."""
-        if not tensor.is_contiguous():
+    def place_array(self, name: str, array: NDArray[np.generic]) -> None:
+        """Sets the address of an array."""
+        if not array.flags.c_contiguous:
             raise ValueError(f"{name} is not contiguous")
-        self._tensors[name] = tensor
-        self._fields[FIELDS.index(name)] = tensor.data_ptr()
-        return tensor
+        self.point(name, int(array.ctypes.data), array)
 
-    def __getitem__(self, name: str) -> Tensor:
-        return self._tensors[name]
+    def point(self, name: str, address: int, owner: object) -> None:
+        """Sets an address, and keeps what lies there."""
+        self._kept[name] = owner
+        self.number(name, address)

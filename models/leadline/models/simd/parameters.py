@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from leadline.models.network import BlockNetwork
 from leadline.models.simd.elementwise import CHANNELS, EPSILON
-from leadline.models.simd.frame import Frame
+from leadline.models.simd.tensors import TensorFrame
 
 MOMENTUM = 0.1
 """The share of a batch in a batch norm's running statistics: PyTorch's default."""
@@ -42,7 +42,7 @@ class StackParameters:
         self._variances = _gather(module.running_var for module in norms)
         self._batches = _gather(module.num_batches_tracked for module in norms)
 
-    def read(self, frame: Frame) -> None:
+    def read(self, frame: TensorFrame) -> None:
         """Puts the present values into a frame, in the order in which passes read them."""
         for name in ("widen", "halve", "tail"):
             frame.place(f"{name}_weights", _for_forward(self._values[f"{name}_weights"]))
@@ -54,14 +54,14 @@ class StackParameters:
             if name in self._values:
                 frame.place(name, self._values[name])
 
-    def read_transposed(self, frame: Frame) -> None:
+    def read_transposed(self, frame: TensorFrame) -> None:
         """Puts the weights into a frame as the way back reads them."""
         for name in ("halve", "tail", "inner"):
             if f"{name}_weights" in self._values:
                 transposed = _for_gradient(self._values[f"{name}_weights"])
                 frame.place(f"{name}_transposed", transposed)
 
-    def fold(self, frame: Frame) -> None:
+    def fold(self, frame: TensorFrame) -> None:
         """Folds the batch norms of evaluation mode into what `read` has put into a frame."""
         if "norm_weights" not in self._values:
             return

@@ -9,7 +9,8 @@ from torch import Tensor
 from leadline.models.network import BlockNetwork
 from leadline.models.simd.compiler import Compiled, lanes_of_host
 from leadline.models.simd.elementwise import CHANNELS
-from leadline.models.simd.frame import Crew, Frame
+from leadline.models.simd.frame import Crew
+from leadline.models.simd.inference import inference_pass
 from leadline.models.simd.parameters import StackParameters
 from leadline.models.simd.passes import (
     HALVE,
@@ -20,8 +21,8 @@ from leadline.models.simd.passes import (
     WIDEN,
     emit_backward_pass,
     emit_forward_pass,
-    emit_inference_pass,
 )
+from leadline.models.simd.tensors import TensorFrame
 
 __all__ = ["InferenceStack", "TrainingStack"]
 
@@ -35,16 +36,6 @@ def _training_passes(batch_norm: bool, residual: bool) -> tuple[Compiled, int]:
         emit_backward_pass(module, batch_norm=batch_norm, residual=residual, lanes=lanes)
 
     return Compiled(f"training {batch_norm=} {residual=}", emit), lanes
-
-
-@cache
-def _inference_pass(residual: bool) -> tuple[Compiled, int]:
-    lanes = lanes_of_host()
-
-    def emit(module: ir.Module) -> None:
-        emit_inference_pass(module, residual=residual, lanes=lanes)
-
-    return Compiled(f"inference {residual=}", emit), lanes
 
 
 class TrainingStack:
@@ -72,7 +63,7 @@ class TrainingStack:
         self._has_norms = architecture.batch_norm and self._layers > 0
         self.parameters = StackParameters(network)
         self._most_groups = -(-largest_batch // self._lanes)
-        self._frame = Frame()
+        self._frame = TensorFrame()
         self._images = 0
         self._groups = 0
         self._reserve()
@@ -184,10 +175,10 @@ class InferenceStack:
     """From pixels to features, in evaluation mode, for whole splits."""
 
     def __init__(self, network: BlockNetwork, crew: Crew) -> None:
-        self._pass, self._lanes = _inference_pass(network.architecture.residual)
-        self._infer = self._pass.function("infer")
+        self._lanes = lanes_of_host()
+        self._infer = inference_pass(network.architecture.residual, self._lanes).function("infer")
         self._crew = crew
-        self._frame = Frame()
+        self._frame = TensorFrame()
         self._frame.number("layers", 2 * network.architecture.blocks)
         self._frame.place("widened", torch.zeros(crew.threads, WIDEN.output_vectors, self._lanes))
         self._frame.place("activations", torch.zeros(crew.threads, 2, PLANE, self._lanes))

@@ -1,14 +1,11 @@
-"""What happens around every RPC: errors become status, and all is counted.
-
-Each method is wrapped once, when it is registered. gRPC's own interceptors
-would do so anew at every call, which at the rates of predictions is felt.
-"""
+"""What happens around every RPC: errors become status, and all is counted."""
 
 import asyncio
 import inspect
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, TypeAlias
 
@@ -18,33 +15,32 @@ from google.protobuf.message import DecodeError
 from grpc import aio
 
 from leadline.server.api.errors import DETAILS_KEY, to_status
-from leadline.server.errors import InvalidArgumentError, ServiceError
-from leadline.server.telemetry.metrics import GrpcMetrics, MethodMetrics
+from leadline.server.errors import InvalidArgumentError, ServiceError, UnimplementedError
+from leadline.server.telemetry.calls import GrpcMetrics, MethodMetrics
+from leadline.server.transport.call import Call
 
 _LOG = structlog.get_logger(__name__)
 
 # grpc's classes are generic to type checkers alone.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Context = aio.ServicerContext[Any, Any]
-Behavior = Callable[[Any, Context], Any]
+Behavior = Callable[[Any, Call], Any]
 
 # The label values that go-grpc-middleware made usual.
 _CODE_LABELS = {
-    code.value[0]: "".join(word.capitalize() for word in code.name.split("_"))
-    for code in grpc.StatusCode
-} | {grpc.StatusCode.OK.value[0]: "OK", grpc.StatusCode.CANCELLED.value[0]: "Canceled"}
+    code: "".join(word.capitalize() for word in code.name.split("_")) for code in grpc.StatusCode
+} | {grpc.StatusCode.OK: "OK", grpc.StatusCode.CANCELLED: "Canceled"}
 
 
-class Handlers(grpc.GenericRpcHandler):
+class Handlers:
     """Every method of the server by its path.
 
     It stands in for the server where the stubs' `add_..._to_server` functions
-    register their methods, and is then added to the server as a whole.
+    register their methods.
     """
 
     def __init__(self, metrics: GrpcMetrics) -> None:
         self._metrics = metrics
-        self._handlers: dict[str, Handler] = {}
+        self._methods: dict[str, _Method] = {}
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Does nothing: what the stubs add here they register below as well."""
@@ -53,153 +49,126 @@ class Handlers(grpc.GenericRpcHandler):
         """Takes the methods of a service."""
         for name, handler in handlers.items():
             metrics = self._metrics.method(_kind(handler), service, name)
-            self._handlers[f"/{service}/{name}"] = _wrap(handler, metrics)
+            self._methods[f"/{service}/{name}"] = _method(handler, metrics)
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "Handler | None":
-        """The handler of a call's method; None where there is none."""
-        return self._handlers.get(handler_call_details.method)
-
-
-def _wrap(handler: Handler, metrics: MethodMetrics) -> Handler:
-    behavior, make_handler = _parts(handler)
-    counting = _counting_requests(behavior, handler, metrics)
-    wrap = _wrap_stream if handler.response_streaming else _wrap_unary
-    return make_handler(
-        wrap(counting, metrics),
-        request_deserializer=_deserializer(handler),
-        response_serializer=handler.response_serializer,
-    )
+    def find(self, path: str) -> "_Method | None":
+        """The method of a path; None where there is none."""
+        return self._methods.get(path)
 
 
-def _wrap_unary(behavior: Behavior, metrics: MethodMetrics) -> Behavior:
-    async def respond(request: Any, context: Context) -> Any:
-        async with _Call(metrics, context):
-            response = await behavior(request, context)
-            metrics.sent.inc()
-            return response
+class _Method:
+    """A servicer's method, ready to answer calls."""
 
-    return respond
-
-
-def _wrap_stream(behavior: Behavior, metrics: MethodMetrics) -> Behavior:
-    async def respond(request: Any, context: Context) -> AsyncIterator[Any]:
-        async with _Call(metrics, context):
-            responses = behavior(request, context)
-            if inspect.isawaitable(responses):  # it writes to the context by itself
-                await responses
-                return
-            async for response in responses:
-                yield response
-                metrics.sent.inc()
-
-    return respond
-
-
-def _counting_requests(behavior: Behavior, handler: Handler, metrics: MethodMetrics) -> Behavior:
-    received = metrics.received
-
-    def count_one(request: Any, context: Context) -> Any:
-        received.inc()
-        return behavior(_well_formed(request), context)
-
-    async def count_all(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        async for request in requests:
-            received.inc()
-            yield _well_formed(request)
-
-    if handler.request_streaming:
-        return lambda requests, context: behavior(count_all(requests), context)
-    return count_one
-
-
-class _Call:
-    """Around one call: counts it, and ends it with the status of its error."""
-
-    __slots__ = ("_began", "_context", "_metrics")
-
-    def __init__(self, metrics: MethodMetrics, context: Context) -> None:
+    def __init__(self, behavior: Behavior, handler: Handler, metrics: MethodMetrics) -> None:
+        self._behavior = behavior
+        self._deserialize: Callable[[Any], Any] = handler.request_deserializer or bytes
+        self._serialize: Callable[[Any], bytes] = handler.response_serializer or bytes
+        self._takes_stream = bool(handler.request_streaming)
         self._metrics = metrics
-        self._context = context
+
+    async def answer(self, call: Call) -> bytes | None:
+        """Answers a call."""
+        async with _Counted(self._metrics, call):
+            request = self._requests(call) if self._takes_stream else await self._request(call)
+            return await self._respond(request, call)
+        return None  # it ended with an error, which is its status now
+
+    async def _respond(self, request: Any, call: Call) -> bytes | None:
+        raise NotImplementedError
+
+    async def _request(self, call: Call) -> Any:
+        data = await call.messages.read()
+        if data is None or await call.messages.read() is not None:
+            raise UnimplementedError("the method takes one message, neither none nor several")
+        return self._deserialized(data)
+
+    async def _requests(self, call: Call) -> AsyncIterator[Any]:
+        while (data := await call.messages.read()) is not None:
+            yield self._deserialized(data)
+
+    def _deserialized(self, data: bytes | memoryview) -> Any:
+        self._metrics.received += 1
+        try:
+            return self._deserialize(data)
+        except DecodeError as error:
+            raise InvalidArgumentError.of(
+                "request", "is not a message of the method's type"
+            ) from error
+
+
+class _UnaryMethod(_Method):
+    async def _respond(self, request: Any, call: Call) -> bytes:
+        response = self._serialize(await self._behavior(request, call))
+        self._metrics.sent += 1
+        return response
+
+
+class _StreamMethod(_Method):
+    async def _respond(self, request: Any, call: Call) -> None:
+        call.serialize_with(self._serialize)
+        responses = self._behavior(request, call)
+        if inspect.isawaitable(responses):  # it writes to the call by itself
+            await responses
+            return
+        async with aclosing(responses):
+            async for response in responses:
+                await call.write(response)
+                self._metrics.sent += 1
+
+
+class _Counted:
+    """Around one call: counts it, and gives it the status of its error."""
+
+    __slots__ = ("_began", "_call", "_metrics")
+
+    def __init__(self, metrics: MethodMetrics, call: Call) -> None:
+        self._metrics = metrics
+        self._call = call
         self._began = time.monotonic()
 
     async def __aenter__(self) -> None:
-        self._metrics.started.inc()
+        self._metrics.started += 1
 
     async def __aexit__(
         self,
         _kind: type[BaseException] | None,
         error: BaseException | None,
         _trace: TracebackType | None,
-    ) -> None:
-        if error is None or isinstance(error, aio.AbortError):
-            self._count(_code(self._context))
-        elif isinstance(error, asyncio.CancelledError | GeneratorExit):
-            self._count(_code_of_cancellation(self._context))
-        elif isinstance(error, Exception):
+    ) -> bool:
+        if isinstance(error, asyncio.CancelledError | GeneratorExit):
+            late, gone = grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED
+            self._count(late if self._call.is_late else gone)
+            return False
+        if isinstance(error, Exception) and not isinstance(error, aio.AbortError):
             # The boundary: no error passes untranslated.
-            code, abort = _translate(error, self._metrics.path)
-            # Before the caller hears of it, who may look at the metrics next.
-            self._count(code.value[0])
-            await abort(self._context)
+            _give_status(self._call, error, self._metrics.path)
+        # Before the caller hears of it, who may look at the metrics next.
+        self._count(self._call.code())
+        return isinstance(error, Exception)
 
-    def _count(self, code: int) -> None:
-        self._metrics.handled(_CODE_LABELS[code]).inc()
-        self._metrics.seconds.observe(time.monotonic() - self._began)
-
-
-class _Malformed:
-    """Stands for bytes that are no message.
-
-    What a deserializer raises gRPC itself answers, as UNKNOWN; so that the
-    answer is ours, it passes this on instead.
-    """
+    def _count(self, code: grpc.StatusCode) -> None:
+        self._metrics.end(_CODE_LABELS[code], time.monotonic() - self._began)
 
 
-def _deserializer(handler: Handler) -> Callable[[bytes], Any]:
-    def deserialize(data: bytes) -> Any:
-        try:
-            return handler.request_deserializer(data) if handler.request_deserializer else data
-        except DecodeError:
-            return _Malformed()
-
-    return deserialize
-
-
-def _well_formed(request: Any) -> Any:
-    if isinstance(request, _Malformed):
-        raise InvalidArgumentError.of("request", "is not a message of the method's type")
-    return request
-
-
-def _translate(
-    error: Exception, path: str
-) -> tuple[grpc.StatusCode, Callable[[Context], Awaitable[None]]]:
+def _give_status(call: Call, error: Exception, path: str) -> None:
     if isinstance(error, ServiceError):
         code, status = to_status(error)
-        details = ((DETAILS_KEY, status.SerializeToString()),)
-        return code, lambda context: context.abort(code, str(error), details)
+        call.set_status(code, str(error), ((DETAILS_KEY, status.SerializeToString()),))
+        return
     # What went wrong inside is for the operator: the caller gets the number
     # under which the log tells of it.
     incident = secrets.token_hex(4)
     _LOG.error("a call failed", method=path, incident=incident, exc_info=error)
     message = f"an internal error, which the server's log tells of as incident {incident}"
-    return grpc.StatusCode.INTERNAL, lambda context: context.abort(
-        grpc.StatusCode.INTERNAL, message
+    call.set_status(grpc.StatusCode.INTERNAL, message)
+
+
+def _method(handler: Any, metrics: MethodMetrics) -> _Method:
+    behavior = (
+        handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
     )
-
-
-def _code(context: Context) -> int:
-    # The stubs say StatusCode; it is the number, and 0 where none was set.
-    code: Any = context.code()
-    return int(code.value[0]) if isinstance(code, grpc.StatusCode) else int(code or 0)
-
-
-def _code_of_cancellation(context: Context) -> int:
-    # The stubs say float; without a deadline it is None.
-    remaining: Any = context.time_remaining()
-    late = remaining is not None and remaining <= 0
-    code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
-    return int(code.value[0])
+    make = _StreamMethod if handler.response_streaming else _UnaryMethod
+    return make(behavior, handler, metrics)
 
 
 def _kind(handler: Handler) -> str:
@@ -209,13 +178,3 @@ def _kind(handler: Handler) -> str:
         (True, False): "client_stream",
         (True, True): "bidi_stream",
     }[bool(handler.request_streaming), bool(handler.response_streaming)]
-
-
-def _parts(handler: Any) -> tuple[Behavior, Callable[..., Handler]]:
-    if handler.request_streaming and handler.response_streaming:
-        return handler.stream_stream, grpc.stream_stream_rpc_method_handler
-    if handler.request_streaming:
-        return handler.stream_unary, grpc.stream_unary_rpc_method_handler
-    if handler.response_streaming:
-        return handler.unary_stream, grpc.unary_stream_rpc_method_handler
-    return handler.unary_unary, grpc.unary_unary_rpc_method_handler

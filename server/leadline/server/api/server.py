@@ -17,7 +17,10 @@ from leadline.server.api.oip.reflection import reflection_pool
 from leadline.server.api.oip.servicer import OpenInferenceServicer
 from leadline.server.api.training import TrainingServicer
 from leadline.server.settings import Settings
-from leadline.server.telemetry.metrics import GrpcMetrics
+from leadline.server.telemetry.calls import GrpcMetrics
+from leadline.server.telemetry.logs import logs_are_json
+from leadline.server.transport.application import GrpcApplication
+from leadline.server.transport.listener import Listener
 from leadline.v1 import (
     inference_service_pb2,
     inference_service_pb2_grpc,
@@ -53,12 +56,18 @@ class GrpcServer:
 
     def __init__(self, settings: Settings, servicers: Servicers, metrics: GrpcMetrics) -> None:
         self._settings = settings
-        self._server = aio.server(options=_options(settings))
         self._health = HealthServicer()
         handlers = Handlers(metrics)
         # To the stubs it is the server.
         self._register(servicers, cast(aio.Server, handlers))
-        self._server.add_generic_rpc_handlers((handlers,))
+        self._application = GrpcApplication(
+            handlers.find, max_message_bytes=settings.max_message_bytes
+        )
+        self._listener = Listener(
+            self._application,
+            grace_seconds=settings.shutdown_grace_seconds,
+            json_logs=logs_are_json(settings.log_format),
+        )
 
     def _register(self, servicers: Servicers, server: aio.Server) -> None:
         training_service_pb2_grpc.add_TrainingServiceServicer_to_server(servicers.training, server)
@@ -84,16 +93,23 @@ class GrpcServer:
         """
         host, port = self._settings.host, self._settings.port
         try:
-            bound = self._server.add_insecure_port(f"{host}:{port}")
-        except RuntimeError as error:
+            bound = await self._listener.start(host, port)
+        except OSError as error:
             raise OSError(
-                f"gRPC cannot be served on {host}:{port}: it is in use or not allowed; "
-                "name another with --port, 0 for a free one"
+                f"gRPC cannot be served on {host}:{port}: {error.strerror}; "
+                "name another address with --host, another port with --port, 0 for a free one"
             ) from error
-        await self._server.start()
         for service in (_WHOLE_SERVER, *SERVICE_NAMES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         return bound
+
+    async def wait_broken(self) -> None:
+        """Waits until calls are answered no more, though nobody has stopped it.
+
+        Raises:
+            OSError: what has ended it.
+        """
+        await self._listener.wait_broken()
 
     async def announce_stop(self) -> None:
         """Makes health say that new calls should go elsewhere."""
@@ -101,21 +117,6 @@ class GrpcServer:
 
     async def stop(self, grace_seconds: float) -> None:
         """Refuses new calls, and ends those that outlast the grace."""
-        await self._server.stop(grace_seconds)
-
-
-def _options(settings: Settings) -> list[tuple[str, int]]:
-    return [
-        # Two servers on one port would each get half of the calls.
-        ("grpc.so_reuseport", 0),
-        ("grpc.max_receive_message_length", settings.max_message_bytes),
-        # Answers are bounded by the sizes of pages and requests.
-        ("grpc.max_send_message_length", -1),
-        # A dead client is noticed within a minute, and a client may ping often
-        # enough to keep its streams through proxies: ours does so each 30 s.
-        ("grpc.keepalive_time_ms", 40_000),
-        ("grpc.keepalive_timeout_ms", 20_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
-        ("grpc.http2.max_ping_strikes", 0),
-    ]
+        self._listener.refuse_connections()
+        await self._application.stop(grace_seconds)
+        await self._listener.close()

@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from leadline.models.checkpoint_files import INPUT, LOGITS, PROBABILITIES, load_onnx
+from leadline.models.checkpoint_files import load_onnx
 from leadline.models.images import IMAGE_SIZE
+from leadline.models.simd.frame import Crew
+from leadline.models.simd.inference import ExportedNetwork, Workspace
 from leadline.server.serving.inputs import Pixels
 
 MAX_BATCH = 32
-"""Images in a batch: as many as still make a network faster, some 3 ms of one core."""
+"""Images in a batch: as many as still make a network faster, 1 or 2 ms of one core."""
 
-# What a loaded network of 10 blocks was measured to take beside its weights.
-_SESSION_BYTES = 640 << 10
+# What a loaded network takes beside its weights.
+_OVERHEAD_BYTES = 32 << 10
 
 
 _OF_THREAD = threading.local()
-_SHARING = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Engine(ABC):
     """A checkpoint's network, ready to classify; used by one thread at a time."""
 
     def __init__(self, weight_bytes: int) -> None:
-        self.memory_bytes = _SESSION_BYTES + weight_bytes
+        self.memory_bytes = _OVERHEAD_BYTES + weight_bytes
         """About what it takes up, in bytes."""
 
     def score(self, images: list[Pixels]) -> Scores:
@@ -84,35 +84,37 @@ def _write_normalized(pixels: Pixels, out: NDArray[np.float32]) -> None:
     out -= np.float32(1.0)
 
 
-class OnnxEngine(Engine):
-    """On the CPU, by ONNX Runtime, with each batch norm folded into its convolution."""
+class CpuEngine(Engine):
+    """On the CPU, with each batch norm folded into its convolution."""
 
     def __init__(self, model: bytes, *, threads: int) -> None:
-        super().__init__(len(model))
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Else each network would keep some 3 MB for what is between its layers.
-        with _SHARING:  # two threads may load their first networks at the same time
-            _share_memory()
-        options.add_session_config_entry("session.use_env_allocators", "1")
-        # Threads that spin while they wait would take the trainers' time.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(
-            model, options, providers=["CPUExecutionProvider"]
-        )
+        # The weights are held twice, as the model has them and as they are computed with.
+        super().__init__(2 * len(model))
+        self._threads = threads
+        self._network = ExportedNetwork(model, _crew(threads))
 
     def _run(self, images: NDArray[np.float32]) -> Scores:
-        return Scores(*self._session.run([LOGITS, PROBABILITIES], {INPUT: images}))
+        logits = self._network.logits(images, _workspace_of_thread(self._threads))
+        return Scores(logits, _softmax(logits))
 
 
 @functools.cache
-def _share_memory() -> None:
-    """Makes an arena from which all networks of the process take what they need in between."""
-    memory = onnxruntime.OrtMemoryInfo(
-        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
-    )
-    onnxruntime.create_and_register_allocator(memory, None)
+def _crew(threads: int) -> Crew:
+    return Crew(threads)
+
+
+def _workspace_of_thread(threads: int) -> Workspace:
+    """What the networks of the thread that calls compute in."""
+    if not hasattr(_OF_THREAD, "workspace"):
+        _OF_THREAD.workspace = Workspace(largest_batch=MAX_BATCH, threads=threads)
+    workspace: Workspace = _OF_THREAD.workspace
+    return workspace
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: NDArray[np.float32] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return probabilities
 
 
 def load_engine(folder: Path, epoch: int, *, device: str, threads: int) -> Engine:
@@ -128,7 +130,7 @@ def load_engine(folder: Path, epoch: int, *, device: str, threads: int) -> Engin
         CheckpointError: a file is missing or damaged.
     """
     if device == "cpu":
-        return OnnxEngine(load_onnx(folder, epoch), threads=threads)
+        return CpuEngine(load_onnx(folder, epoch), threads=threads)
     # Where there is no GPU the server does without torch, which takes seconds
     # to load and half a gigabyte.
     from leadline.server.serving.cuda import CudaEngine  # noqa: PLC0415

@@ -101,7 +101,7 @@ def decode_files(
 def read_tensor(
     pixel_type: PixelType,
     shape: Sequence[int],
-    data: bytes,
+    data: bytes | memoryview,
     limits: InputLimits,
     fields: InputFields = PREDICT_FIELDS,
 ) -> Pixels:

@@ -40,7 +40,12 @@ def configure_logs(*, level: str, style: str) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
+def logs_are_json(style: str) -> bool:
+    """Whether a style, as above, comes to JSON."""
+    return style == "json" or (style == "auto" and not sys.stderr.isatty())
+
+
 def _renderers(style: str) -> list[Any]:
-    if style == "console" or (style == "auto" and sys.stderr.isatty()):
+    if not logs_are_json(style):
         return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

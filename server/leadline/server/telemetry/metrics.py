@@ -5,8 +5,7 @@ jobs only and go when the job's worker goes, so their number is bounded.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import psutil
 from prometheus_client import (
@@ -14,7 +13,6 @@ from prometheus_client import (
     Counter,
     Gauge,
     GCCollector,
-    Histogram,
     PlatformCollector,
     ProcessCollector,
     disable_created_metrics,
@@ -25,63 +23,11 @@ from prometheus_client.registry import Collector
 from leadline.server.jobs.job import EpochCompleted, Job
 from leadline.server.jobs.states import JobState
 from leadline.server.jobs.sweep import SweepState
+from leadline.server.telemetry.calls import SECONDS, GrpcMetrics
+from leadline.server.telemetry.tallies import Tallied, Tally
 from leadline.server.workers.messages import Usage
 
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
-_GRPC_LABELS = ("grpc_type", "grpc_service", "grpc_method")
-
-
-class MethodMetrics:
-    """The metrics of one RPC method: found once, as finding them takes longer than counting."""
-
-    def __init__(self, metrics: "GrpcMetrics", labels: tuple[str, str, str]) -> None:
-        self.path = f"/{labels[1]}/{labels[2]}"
-        self.started = metrics.started.labels(*labels)
-        self.received = metrics.received.labels(*labels)
-        self.sent = metrics.sent.labels(*labels)
-        self.seconds = metrics.seconds.labels(*labels)
-        self._handled: dict[str, Counter] = {}
-        self._find_handled: Callable[[str], Counter] = partial(metrics.handled.labels, *labels)
-
-    def handled(self, code: str) -> Counter:
-        """Its calls that ended with the status code of this label."""
-        counter = self._handled.get(code)
-        if counter is None:
-            counter = self._handled[code] = self._find_handled(code)
-        return counter
-
-
-class GrpcMetrics:
-    """What dashboards for gRPC servers expect, under the usual names."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.started = Counter(
-            "grpc_server_started_total", "RPCs begun.", _GRPC_LABELS, registry=registry
-        )
-        self.handled = Counter(
-            "grpc_server_handled_total",
-            "RPCs ended, by status code.",
-            (*_GRPC_LABELS, "grpc_code"),
-            registry=registry,
-        )
-        self.received = Counter(
-            "grpc_server_msg_received_total", "Messages received.", _GRPC_LABELS, registry=registry
-        )
-        self.sent = Counter(
-            "grpc_server_msg_sent_total", "Messages sent.", _GRPC_LABELS, registry=registry
-        )
-        self.seconds = Histogram(
-            "grpc_server_handling_seconds",
-            "Seconds from an RPC's begin to its end.",
-            _GRPC_LABELS,
-            buckets=_SECONDS,
-            registry=registry,
-        )
-
-    def method(self, kind: str, service: str, name: str) -> MethodMetrics:
-        """Those of one method; `kind` is go-grpc-middleware's word, such as unary."""
-        return MethodMetrics(self, (kind, service, name))
 
 
 class Metrics:
@@ -94,7 +40,8 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        self.grpc = GrpcMetrics(self.registry)
+        self.grpc = GrpcMetrics()
+        self.registry.register(self.grpc)
         self._epochs = self._counter("leadline_epochs", "Epochs completed.")
         self._images = self._counter(
             "leadline_images_trained", "Training images that went through an optimisation step."
@@ -112,17 +59,13 @@ class Metrics:
         self._gpu_memory = self._job_gauge(
             "leadline_worker_gpu_memory_bytes", "GPU memory that the worker's torch has reserved."
         )
-        self._prediction_seconds = Histogram(
+        self._prediction_seconds = self._tally(
             "leadline_prediction_seconds",
             "Seconds from a prediction's arrival to its answer.",
-            buckets=_SECONDS,
-            registry=self.registry,
+            SECONDS,
         )
-        self._prediction_images = Histogram(
-            "leadline_prediction_batch_size",
-            "Images in a prediction.",
-            buckets=_IMAGES,
-            registry=self.registry,
+        self._prediction_images = self._tally(
+            "leadline_prediction_batch_size", "Images in a prediction.", _IMAGES
         )
         self._predictions_in_work = Gauge(
             "leadline_predictions_in_work",
@@ -180,6 +123,11 @@ class Metrics:
 
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(name, text, registry=self.registry)
+
+    def _tally(self, name: str, text: str, bounds: Sequence[float]) -> Tally:
+        tally = Tally(bounds)
+        self.registry.register(Tallied(name, text, tally))
+        return tally
 
     def _job_gauge(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, ("job",), registry=self.registry)

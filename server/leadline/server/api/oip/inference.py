@@ -13,6 +13,7 @@ from leadline.server.api.errors import to_status
 from leadline.server.api.oip.inputs import parameter_number, reader
 from leadline.server.api.oip.names import Models
 from leadline.server.api.oip.outputs import Wanted, response, wanted_outputs
+from leadline.server.api.oip.requests import InferRequest
 from leadline.server.api.oip.statistics import Statistics
 from leadline.server.api.ordered import OrderedAnswers
 from leadline.server.errors import ServiceError
@@ -58,24 +59,24 @@ class InferenceMethods:
             stream.stop()
 
     async def ModelInfer(  # noqa: N802
-        self, request: oip.ModelInferRequest, context: Context
+        self, request: InferRequest, context: Context
     ) -> oip.ModelInferResponse:
         """Classifies images."""
         return await self._infer(request, context, patient=False)
 
     async def ModelStreamInfer(  # noqa: N802
-        self, requests: AsyncIterator[oip.ModelInferRequest], context: Context
+        self, requests: AsyncIterator[InferRequest], context: Context
     ) -> AsyncIterator[oip.ModelStreamInferResponse]:
         """Classifies images for each request in turn."""
         errors_as_status = _ERRORS_AS_STATUS in tuple(context.invocation_metadata() or ())
 
-        async def answer(request: oip.ModelInferRequest) -> oip.ModelStreamInferResponse:
+        async def answer(request: InferRequest) -> oip.ModelStreamInferResponse:
             try:
                 answered = await self._infer(request, context, patient=True)
             except ServiceError as error:
                 if errors_as_status:
                     raise
-                return _error_in_stream(request, error)
+                return _error_in_stream(request.message, error)
             return _answer_in_stream(answered)
 
         stream = OrderedAnswers(answer, places=self._max_pending_per_stream)
@@ -90,16 +91,17 @@ class InferenceMethods:
             self._streams.discard(stream)
 
     async def _infer(
-        self, request: oip.ModelInferRequest, context: Context, *, patient: bool
+        self, asked: InferRequest, context: Context, *, patient: bool
     ) -> oip.ModelInferResponse:
         began = time.perf_counter_ns()
+        request, contents = asked
         checkpoint = await self._models.find(
             request.model_name, request.model_version, version_field="model_version"
         )
         counts = self._statistics.of((checkpoint.model.job.job_id, checkpoint.epoch.epoch))
         try:
             wanted = wanted_outputs(request)
-            read, is_quick = reader(request, self._limits)
+            read, is_quick = reader(request, contents, self._limits)
             timed = _Timed(read)
             scores = await self._predictor.predict(
                 checkpoint,

@@ -30,8 +30,8 @@ _SHAPE = "inputs[0].shape"
 _RAW_FIELD = "raw_input_contents[0]"
 _RAW = InputFields(files=_RAW_FIELD, shape=_SHAPE, data=_RAW_FIELD)
 
-# Raw pixels of up to so many bytes are read in some 50 microseconds.
-_QUICK_BYTES = 1 << 20
+# Raw pixels of up to so many bytes are read in some 150 microseconds.
+_QUICK_BYTES = 4 << 20
 
 # Typed numbers that are converted in some milliseconds.
 _PART = 1 << 16
@@ -55,8 +55,15 @@ class Reader(NamedTuple):
     is_quick: bool
 
 
-def reader(request: ModelInferRequest, limits: InputLimits) -> Reader:
+def reader(
+    request: ModelInferRequest, contents: Sequence[bytes | memoryview], limits: InputLimits
+) -> Reader:
     """What makes the pixels of a request.
+
+    Args:
+        request: says what they are.
+        contents: its raw contents.
+        limits: the most that it may carry.
 
     Raises:
         InvalidArgumentError: the inputs are not the one that models have.
@@ -69,10 +76,10 @@ def reader(request: ModelInferRequest, limits: InputLimits) -> Reader:
             "inputs[0].datatype",
             f"is {tensor.datatype!r}, but {INPUT} may be {', '.join(DATATYPES)}",
         )
-    if raw := request.raw_input_contents:
-        if len(raw) != 1 or tensor.HasField("contents"):
-            raise _contents_error(len(raw))
-        data = raw[0]
+    if contents:
+        if len(contents) != 1 or tensor.HasField("contents"):
+            raise _contents_error(len(contents))
+        data = contents[0]
         if pixel_type is None:
             return Reader(partial(_decode_raw, tensor.shape, data, limits), is_quick=False)
         read = partial(read_tensor, pixel_type, tensor.shape, data, limits, _RAW)
@@ -170,7 +177,7 @@ def _typed_fields(name: str) -> InputFields:
     return InputFields(files=field, shape=_SHAPE, data=field)
 
 
-def _decode_raw(shape: Sequence[int], data: bytes, limits: InputLimits) -> Pixels:
+def _decode_raw(shape: Sequence[int], data: bytes | memoryview, limits: InputLimits) -> Pixels:
     files = _split(data, _files_in(shape, limits))
     check_files(files, limits, _RAW)
     return decode_files(files, limits, _RAW)
@@ -186,7 +193,7 @@ def _files_in(shape: Sequence[int], limits: InputLimits) -> int:
     return shape[0]
 
 
-def _split(data: bytes, count: int) -> list[bytes]:
+def _split(data: bytes | memoryview, count: int) -> list[bytes]:
     files = []
     start = 0
     for index in range(count):
@@ -198,7 +205,7 @@ def _split(data: bytes, count: int) -> list[bytes]:
                 f"ends within element {index} of {count}: each must follow its length, four "
                 "bytes in little-endian order",
             )
-        files.append(data[start + _LENGTH_BYTES : end])
+        files.append(bytes(data[start + _LENGTH_BYTES : end]))
         start = end
     if start != len(data):
         raise InvalidArgumentError.of(

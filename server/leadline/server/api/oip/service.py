@@ -11,7 +11,9 @@ from google.protobuf.message import Message
 from grpc import aio
 
 from leadline.oip.v2 import open_inference_pb2
+from leadline.oip.v2.open_inference_pb2 import ModelInferRequest
 from leadline.server.api.oip.reflection import WIRE_PACKAGE
+from leadline.server.api.oip.requests import parse
 from leadline.server.api.oip.servicer import OpenInferenceServicer
 from leadline.server.errors import UnimplementedError
 
@@ -48,9 +50,12 @@ def _handler(
         if method.client_streaming
         else grpc.unary_unary_rpc_method_handler
     )
+    is_inference = method.input_type is ModelInferRequest.DESCRIPTOR
     return make(
         behavior,
-        request_deserializer=message_factory.GetMessageClass(method.input_type).FromString,
+        request_deserializer=parse
+        if is_inference
+        else message_factory.GetMessageClass(method.input_type).FromString,
         response_serializer=_serialize,
     )
 

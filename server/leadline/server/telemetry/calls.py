@@ -1,0 +1,72 @@
+"""What dashboards for gRPC servers expect, under the usual names."""
+
+from collections.abc import Iterable
+
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from leadline.server.telemetry.tallies import Tally
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+_LABELS = ("grpc_type", "grpc_service", "grpc_method")
+
+
+class MethodMetrics:
+    """Counts the calls of one method; the event loop's alone."""
+
+    __slots__ = ("handled", "labels", "path", "received", "seconds", "sent", "started")
+
+    def __init__(self, kind: str, service: str, name: str) -> None:
+        """Makes those of a method; `kind` is go-grpc-middleware's word, such as unary."""
+        self.labels = (kind, service, name)
+        self.path = f"/{service}/{name}"
+        self.started = 0
+        self.received = 0
+        self.sent = 0
+        self.handled: dict[str, int] = {}
+        self.seconds = Tally(SECONDS)
+
+    def end(self, code: str, seconds: float) -> None:
+        """A call has ended with the status code of this label, so long after its begin."""
+        self.handled[code] = self.handled.get(code, 0) + 1
+        self.seconds.observe(seconds)
+
+
+class GrpcMetrics(Collector):
+    """The metrics of all methods."""
+
+    def __init__(self) -> None:
+        self._methods: list[MethodMetrics] = []
+
+    def method(self, kind: str, service: str, name: str) -> MethodMetrics:
+        """Those of one method, from now on among all."""
+        metrics = MethodMetrics(kind, service, name)
+        self._methods.append(metrics)
+        return metrics
+
+    def collect(self) -> Iterable[Metric]:
+        """Reads all."""
+        yield self._counted("grpc_server_started", "RPCs begun.", "started")
+        yield self._counted("grpc_server_msg_received", "Messages received.", "received")
+        yield self._counted("grpc_server_msg_sent", "Messages sent.", "sent")
+        handled = CounterMetricFamily(
+            "grpc_server_handled", "RPCs ended, by status code.", labels=(*_LABELS, "grpc_code")
+        )
+        seconds = HistogramMetricFamily(
+            "grpc_server_handling_seconds",
+            "Seconds from an RPC's begin to its end.",
+            labels=_LABELS,
+        )
+        for method in self._methods:
+            for code, count in method.handled.copy().items():
+                handled.add_metric([*method.labels, code], count)
+            seconds.add_metric(method.labels, *method.seconds.read())
+        yield handled
+        yield seconds
+
+    def _counted(self, name: str, text: str, attribute: str) -> CounterMetricFamily:
+        family = CounterMetricFamily(name, text, labels=_LABELS)
+        for method in self._methods:
+            family.add_metric(method.labels, getattr(method, attribute))
+        return family

@@ -1,0 +1,137 @@
+"""Calls of gRPC as an ASGI application."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+import grpc
+import structlog
+from grpc import aio
+
+from leadline.server.errors import shorten
+from leadline.server.transport.call import Call, Send
+from leadline.server.transport.messages import Event, Receive
+
+_LOG = structlog.get_logger(__name__)
+
+_UNSUPPORTED_MEDIA_TYPE = 415
+_METHOD_NOT_ALLOWED = 405
+_BAD_REQUEST = 400
+
+
+class Method(Protocol):
+    """Answers the calls of one path."""
+
+    async def answer(self, call: Call) -> bytes | None:
+        """Answers a call: sends all its messages, but returns the last of a unary method.
+
+        Raises:
+            AbortError: the call has its status.
+        """
+
+
+class GrpcApplication:
+    """Answers each request by the method of its path."""
+
+    def __init__(self, find: Callable[[str], Method | None], *, max_message_bytes: int) -> None:
+        """Makes one.
+
+        Args:
+            find: gives the method of a path; None where there is none.
+            max_message_bytes: the bytes that a message may have.
+        """
+        self._find = find
+        self._max_message_bytes = max_message_bytes
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_stopping = False
+
+    async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
+        """Answers an HTTP request."""
+        refusal = _refusal(scope)
+        if refusal is not None:
+            await _refuse(send, refusal)
+            return
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - ASGI servers run applications in tasks
+        try:
+            call = Call(scope, receive, send, task=task, limit=self._max_message_bytes)
+        except ValueError:
+            await _refuse(send, _BAD_REQUEST)
+            return
+        self._tasks.add(task)
+        try:
+            await self._answer(call, task)
+        finally:
+            self._tasks.discard(task)
+            call.close()
+
+    @property
+    def calls_in_work(self) -> int:
+        """Calls that have not ended."""
+        return len(self._tasks)
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Refuses new calls, and ends those that outlast the grace with UNAVAILABLE."""
+        self._is_stopping = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace_seconds)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _answer(self, call: Call, task: "asyncio.Task[None]") -> None:
+        last = None
+        try:
+            last = await self._answered(call)
+        except aio.AbortError:
+            pass  # the call has its status
+        except asyncio.CancelledError:
+            if call.is_late:
+                call.set_status(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline has passed")
+            elif self._is_stopping:
+                call.set_status(grpc.StatusCode.UNAVAILABLE, "the server shuts down")
+            else:
+                raise  # the caller is gone
+            task.uncancel()
+        except Exception as error:  # noqa: BLE001 - the boundary: methods translate their errors
+            _LOG.error("a method failed", path=call.path, exc_info=error)
+            call.set_status(grpc.StatusCode.INTERNAL, "an internal error of the server")
+        await call.end(last)
+
+    async def _answered(self, call: Call) -> bytes | None:
+        if self._is_stopping:
+            call.set_status(grpc.StatusCode.UNAVAILABLE, "the server shuts down")
+            return None
+        method = self._find(call.path)
+        if method is None:
+            call.set_status(
+                grpc.StatusCode.UNIMPLEMENTED, f"there is no method {shorten(call.path)}"
+            )
+            return None
+        return await method.answer(call)
+
+
+def _refusal(scope: Event) -> int | None:
+    """The HTTP status of a request that is none of gRPC's; None where it is."""
+    if scope["method"] != "POST":
+        return _METHOD_NOT_ALLOWED
+    is_grpc = takes_trailers = False
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            is_grpc = value == b"application/grpc" or value.startswith(
+                (b"application/grpc+", b"application/grpc;")
+            )
+        elif name == b"te":
+            takes_trailers = True
+    if not is_grpc:
+        return _UNSUPPORTED_MEDIA_TYPE
+    # The status of a call is in its trailers.
+    return None if takes_trailers else _BAD_REQUEST
+
+
+async def _refuse(send: Send, status: int) -> None:
+    text = b"this port speaks gRPC, with te: trailers\n"
+    headers = [(b"content-type", b"text/plain; charset=utf-8")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": text})

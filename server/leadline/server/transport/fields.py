@@ -1,0 +1,88 @@
+"""What gRPC writes into the header fields and trailers of HTTP/2.
+
+Source: gRPC's own "gRPC over HTTP2" (doc/PROTOCOL-HTTP2.md).
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable
+from urllib.parse import quote
+
+from grpc import StatusCode
+
+Fields = list[tuple[bytes, bytes]]
+Metadata = tuple[tuple[str, str | bytes], ...]
+
+_TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
+_SECONDS = {b"H": 3_600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+
+# All of printable ASCII but the percent sign stands for itself in a message.
+_UNQUOTED = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"
+
+_BINARY = "-bin"
+
+# Of the call itself, and so no metadata of the caller's.
+_OF_THE_CALL = frozenset(
+    {b"te", b"content-type", b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding", b"host"}
+)
+
+OK_TRAILERS: Fields = [(b"grpc-status", b"0")]
+
+
+def seconds_of_timeout(value: bytes) -> float:
+    """The seconds that a `grpc-timeout` gives.
+
+    Raises:
+        ValueError: it is malformed.
+    """
+    match = _TIMEOUT.fullmatch(value)
+    if match is None:
+        raise ValueError("grpc-timeout is malformed")
+    return int(match[1]) * _SECONDS[match[2]]
+
+
+def metadata_of(fields: Iterable[tuple[bytes, bytes]]) -> Metadata:
+    """What the caller sent beside the call itself; values of `-bin` keys are bytes.
+
+    Raises:
+        ValueError: such a value is no base64.
+    """
+    return tuple(
+        (key, value)
+        for name, raw in fields
+        if name not in _OF_THE_CALL
+        for key, value in _metadatum(name.decode("ascii"), raw)
+    )
+
+
+def _metadatum(key: str, raw: bytes) -> Iterable[tuple[str, str | bytes]]:
+    if not key.endswith(_BINARY):
+        return ((key, raw.decode("latin-1")),)
+    try:
+        # Several values of a key may come joined by commas, and without padding.
+        return tuple(
+            (key, base64.b64decode(one + b"=" * (-len(one) % 4), validate=True))
+            for one in raw.split(b",")
+        )
+    except binascii.Error as error:
+        raise ValueError(f"the metadata {key} is no base64") from error
+
+
+def fields_of(metadata: Iterable[tuple[str, str | bytes]]) -> Fields:
+    """The fields that tell of metadata."""
+    return [(key.encode("ascii"), _field_value(key, value)) for key, value in metadata]
+
+
+def _field_value(key: str, value: str | bytes) -> bytes:
+    raw = value.encode("ascii") if isinstance(value, str) else value
+    return base64.b64encode(raw).rstrip(b"=") if key.endswith(_BINARY) else raw
+
+
+def trailers_of(
+    code: StatusCode, message: str, metadata: Iterable[tuple[str, str | bytes]] = ()
+) -> Fields:
+    """The trailers that end a call with a status."""
+    status = (b"grpc-status", b"%d" % code.value[0])
+    text = quote(message, safe=_UNQUOTED, errors="replace").encode("ascii")
+    return [status, *([(b"grpc-message", text)] if text else []), *fields_of(metadata)]

@@ -1,0 +1,77 @@
+"""Exported networks on vector units, against torch and to the bit among themselves."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from leadline.models.export import to_onnx
+from leadline.models.network import Architecture, BlockNetwork
+from leadline.models.simd.frame import Crew
+from leadline.models.simd.inference import ExportedNetwork, Workspace
+
+VARIANTS = [
+    Architecture(blocks=blocks, batch_norm=batch_norm, residual=residual, classes=classes)
+    for blocks, batch_norm, residual, classes in itertools.product(
+        (1, 3), (False, True), (False, True), (3, 10)
+    )
+] + [Architecture(blocks=0, batch_norm=False)]
+
+
+def trained(architecture: Architecture) -> BlockNetwork:
+    """A network whose batch norms have seen something, in evaluation mode."""
+    torch.manual_seed(1)
+    network = BlockNetwork(architecture)
+    with torch.no_grad():
+        network(torch.randn(32, 3, 32, 32))
+    return network.eval()
+
+
+def images(count: int) -> np.ndarray:
+    random = np.random.default_rng(count)
+    return random.uniform(-1, 1, (count, 3, 32, 32)).astype(np.float32)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("architecture", VARIANTS, ids=str)
+def test_logits_of_batches_of_any_size_are_those_of_torch(
+    architecture: Architecture, threads: int
+) -> None:
+    network = trained(architecture)
+    exported = ExportedNetwork(to_onnx(network), Crew(threads))
+    workspace = Workspace(largest_batch=40, threads=threads)
+    for count in (1, 7, 8, 9, 31, 40, 3):
+        batch = images(count)
+        with torch.inference_mode():
+            expected = network(torch.from_numpy(batch)).numpy()
+
+        logits = exported.logits(batch, workspace)
+
+        np.testing.assert_allclose(logits, expected, atol=2e-5)
+
+
+def test_an_image_has_the_same_logits_wherever_it_lies_in_a_batch() -> None:
+    exported = ExportedNetwork(to_onnx(trained(VARIANTS[0])), Crew(1))
+    workspace = Workspace(largest_batch=40, threads=1)
+    batch = images(40)
+
+    together = exported.logits(batch, workspace).copy()
+
+    for start, end in ((0, 1), (5, 9), (39, 40), (3, 33)):
+        alone = exported.logits(batch[start:end], workspace)
+        np.testing.assert_array_equal(alone, together[start:end])
+
+
+def test_what_one_network_leaves_in_a_workspace_disturbs_no_other() -> None:
+    first, second = (
+        ExportedNetwork(to_onnx(trained(architecture)), Crew(1))
+        for architecture in (VARIANTS[0], VARIANTS[-1])
+    )
+    shared = Workspace(largest_batch=16, threads=1)
+    huge = np.full((16, 3, 32, 32), 3e38, np.float32)
+
+    expected = second.logits(images(3), Workspace(largest_batch=16, threads=1)).copy()
+    first.logits(huge, shared)
+
+    np.testing.assert_array_equal(second.logits(images(3), shared), expected)

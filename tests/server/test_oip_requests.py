@@ -1,0 +1,81 @@
+"""Large requests are taken apart to what protobuf makes of them."""
+
+from collections.abc import Callable
+
+import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leadline.oip.v2.open_inference_pb2 import InferParameter, ModelInferRequest
+from leadline.server.api.oip.requests import InferRequest, parse
+
+_LARGE = bytes(range(256)) * 300
+
+_REQUESTS = st.builds(
+    ModelInferRequest,
+    model_name=st.text(max_size=5),
+    model_version=st.text(max_size=5),
+    id=st.text(max_size=5),
+    parameters=st.dictionaries(
+        st.text(max_size=3), st.builds(InferParameter, int64_param=st.integers(-9, 9)), max_size=2
+    ),
+    inputs=st.lists(
+        st.builds(
+            ModelInferRequest.InferInputTensor,
+            name=st.text(max_size=5),
+            shape=st.lists(st.integers(-(2**63), 2**63 - 1), max_size=4),
+        ),
+        max_size=2,
+    ),
+    raw_input_contents=st.lists(st.one_of(st.just(_LARGE), st.binary(max_size=9)), max_size=3),
+)
+
+
+def whole(request: InferRequest) -> ModelInferRequest:
+    together = ModelInferRequest()
+    together.CopyFrom(request.message)
+    del together.raw_input_contents[:]
+    together.raw_input_contents.extend(bytes(one) for one in request.raw)
+    return together
+
+
+@pytest.mark.parametrize("kind", [bytes, memoryview])
+@given(request=_REQUESTS)
+def test_a_request_is_the_same_in_two_parts(
+    request: ModelInferRequest, kind: Callable[[bytes], bytes | memoryview]
+) -> None:
+    data = request.SerializeToString()
+
+    assert whole(parse(kind(data))) == request
+
+
+def test_large_contents_are_not_in_the_message() -> None:
+    parsed = parse(ModelInferRequest(raw_input_contents=[_LARGE]).SerializeToString())
+
+    assert isinstance(parsed.raw[0], memoryview)
+    assert not parsed.message.raw_input_contents
+
+
+@given(st.integers(1, len(_LARGE)), st.binary(max_size=12))
+def test_large_requests_that_are_none_are_refused_as_protobuf_refuses_them(
+    cut: int, more: bytes
+) -> None:
+    data = ModelInferRequest(raw_input_contents=[_LARGE]).SerializeToString()
+    for broken in (data[:-cut], data + more):
+        try:
+            expected = ModelInferRequest.FromString(broken)
+        except DecodeError:
+            with pytest.raises(DecodeError):
+                parse(broken)
+        else:
+            assert whole(parse(broken)) == expected
+
+
+def test_a_request_of_countless_fields_is_left_to_protobuf() -> None:
+    many = ModelInferRequest(raw_input_contents=[b""] * 200_000)
+
+    parsed = parse(many.SerializeToString())
+
+    assert not isinstance(parsed.raw, list)
+    assert len(parsed.raw) == 200_000

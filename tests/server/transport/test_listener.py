@@ -1,0 +1,399 @@
+"""The transport on a real port, asked by gRPC's own client and by bare HTTP/2."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from itertools import repeat
+from socket import SOCK_STREAM
+from typing import Any
+
+import grpc
+import pytest
+from grpc import aio
+
+from faults.http2 import PREFACE, headers, message, settings
+from leadline.server.errors import InvalidArgumentError
+from leadline.server.transport.application import GrpcApplication, Method
+from leadline.server.transport.call import Call
+from leadline.server.transport.listener import Listener
+from support.bare_http2 import answer_to
+
+_LIMIT = 1 << 20
+GRPC = [(b"content-type", b"application/grpc")]
+
+
+class Echo:
+    """Answers with what it is sent."""
+
+    async def answer(self, call: Call) -> bytes:
+        message = await call.messages.read()
+        assert message is not None
+        return bytes(message)
+
+
+class EchoStream:
+    """Sends back each message of a stream as it comes."""
+
+    async def answer(self, call: Call) -> None:
+        while (message := await call.messages.read()) is not None:
+            await call.send(bytes(message))
+
+
+@dataclass
+class Sleeper:
+    """Never answers, and notes how it was woken."""
+
+    began: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    was_late: bool | None = None
+
+    async def answer(self, call: Call) -> bytes:
+        self.began.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.was_late = call.is_late
+            self.ended.set()
+            raise
+        return b""
+
+
+class Telling:
+    """Tells of its call in metadata, before and behind its answer."""
+
+    async def answer(self, call: Call) -> bytes:
+        await call.send_initial_metadata((("first", "1"), ("raw-bin", b"\0\xff")))
+        sent = dict(call.metadata)
+        call.set_trailing_metadata((("last", str(sent["asked"])), ("peer", call.peer())))
+        return b"" if call.time_remaining() is None else b"deadline"
+
+
+class Aborting:
+    """Ends in the middle of what it is sent, with an error."""
+
+    async def answer(self, call: Call) -> None:
+        await call.messages.read()
+        await call.send(b"one")
+        await call.abort(grpc.StatusCode.DATA_LOSS, "50 % is lost: 数", (("why-bin", b"\1"),))
+
+
+class Flooding:
+    """Sends without an end, and counts."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    async def answer(self, call: Call) -> None:
+        while True:
+            await call.send(bytes(100_000))
+            self.sent += 1
+
+
+@dataclass
+class Served:
+    """A server and a channel to it."""
+
+    port: int
+    channel: Any
+    application: GrpcApplication
+    sleeper: Sleeper
+    flooding: Flooding
+
+    async def unary(self, name: str, message: bytes = b"", **options: Any) -> bytes:
+        answer: bytes = await self.channel.unary_unary(f"/t.T/{name}")(
+            message, timeout=10, **options
+        )
+        return answer
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Served]:
+    sleeper, flooding = Sleeper(), Flooding()
+    methods: dict[str, Method] = {
+        "/t.T/Echo": Echo(),
+        "/t.T/EchoStream": EchoStream(),
+        "/t.T/Sleep": sleeper,
+        "/t.T/Tell": Telling(),
+        "/t.T/Abort": Aborting(),
+        "/t.T/Flood": flooding,
+    }
+    application = GrpcApplication(methods.get, max_message_bytes=_LIMIT)
+    listener = Listener(application, grace_seconds=0, json_logs=False)
+    port = await listener.start("127.0.0.1", 0)
+    options = [("grpc.max_receive_message_length", -1)]
+    async with aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+        yield Served(port, channel, application, sleeper, flooding)
+        listener.refuse_connections()
+        await application.stop(0)
+    await listener.close()
+
+
+@pytest.mark.parametrize("size", [0, 1, 16_384, 70_000, 500_000])
+@pytest.mark.parametrize("compression", list(grpc.Compression))
+async def test_messages_of_any_size_and_encoding_come_back(
+    served: Served, size: int, compression: grpc.Compression
+) -> None:
+    message = bytes(range(256)) * (size // 256) + bytes(size % 256)
+
+    assert await served.unary("Echo", message, compression=compression) == message
+
+
+async def test_many_calls_at_once_each_get_their_own_answer(served: Served) -> None:
+    messages = [bytes([index % 256]) * (index * 37 % 9_000) for index in range(500)]
+
+    answers = await asyncio.gather(*(served.unary("Echo", message) for message in messages))
+
+    assert answers == messages
+
+
+async def test_streams_go_both_ways_at_once(served: Served) -> None:
+    call = served.channel.stream_stream("/t.T/EchoStream")(timeout=10)
+
+    for index in range(50):
+        await call.write(b"%d" % index)
+        assert await call.read() == b"%d" % index
+    await call.done_writing()
+
+    assert await call.read() is aio.EOF
+    assert await call.code() is grpc.StatusCode.OK
+
+
+async def test_metadata_travels_both_ways(served: Served) -> None:
+    call = served.channel.unary_unary("/t.T/Tell")(b"", metadata=(("asked", "so"),), timeout=10)
+
+    assert await call == b"deadline"
+    assert dict(await call.initial_metadata()) == {"first": "1", "raw-bin": b"\0\xff"}
+    trailing = dict(await call.trailing_metadata())
+    assert trailing["last"] == "so"
+    assert str(trailing["peer"]).startswith("ipv4:127.0.0.1:")
+
+
+async def test_an_error_in_the_middle_of_a_stream_reaches_its_caller_whole(served: Served) -> None:
+    call = served.channel.stream_stream("/t.T/Abort")(timeout=10)
+    await call.write(b"")
+
+    assert await call.read() == b"one"
+    with pytest.raises(aio.AioRpcError) as caught:
+        await call.read()
+    assert caught.value.code() is grpc.StatusCode.DATA_LOSS
+    assert caught.value.details() == "50 % is lost: 数"
+    assert dict(await call.trailing_metadata())["why-bin"] == b"\1"
+
+
+async def test_a_stream_that_ends_while_it_is_written_to_keeps_its_status(served: Served) -> None:
+    # Asked by the synchronous client: that of asyncio loses the status by itself.
+    def codes() -> set[grpc.StatusCode]:
+        with grpc.insecure_channel(f"127.0.0.1:{served.port}") as channel:
+            ask: Any = channel.stream_stream("/t.T/Abort")
+            calls = [ask(repeat(bytes(200_000)), timeout=10) for _ in range(20)]
+            for call in calls:
+                with pytest.raises(grpc.RpcError):
+                    list(call)
+            return {call.code() for call in calls}
+
+    assert await asyncio.to_thread(codes) == {grpc.StatusCode.DATA_LOSS}
+
+
+async def test_a_passed_deadline_ends_the_method_and_says_so(served: Served) -> None:
+    # By bare HTTP/2: gRPC's own client would end the call by itself.
+    answer = await answer_to(served.port, "/t.T/Sleep", [(b"grpc-timeout", b"50m")])
+
+    assert answer.trailers[b"grpc-status"] == b"4"
+    assert served.sleeper.was_late is True
+
+
+async def test_a_caller_who_goes_ends_the_method(served: Served) -> None:
+    call = served.channel.unary_unary("/t.T/Sleep")(b"")
+    await served.sleeper.began.wait()
+
+    call.cancel()
+
+    await asyncio.wait_for(served.sleeper.ended.wait(), 10)
+    assert served.sleeper.was_late is False
+    await until(lambda: served.application.calls_in_work == 0)
+
+
+async def test_a_connection_that_breaks_ends_its_methods(served: Served) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    writer.write(PREFACE + settings() + headers(1, "/t.T/Sleep") + message(1, b""))
+    await served.sleeper.began.wait()
+
+    writer.transport.abort()
+
+    await asyncio.wait_for(served.sleeper.ended.wait(), 10)
+
+
+async def test_a_caller_who_does_not_read_is_not_written_to_without_end(served: Served) -> None:
+    call = served.channel.unary_stream("/t.T/Flood")(b"")
+    await call.read()
+    await until_still(lambda: served.flooding.sent)
+    # What fits into the windows of HTTP/2 and the buffers of the two sockets.
+    assert served.flooding.sent < 500
+
+    before = served.flooding.sent
+    for _ in range(before):
+        await call.read()
+    await until(lambda: served.flooding.sent > before)
+    call.cancel()
+
+
+async def test_a_message_above_the_limit_is_refused_and_the_connection_lives(
+    served: Served,
+) -> None:
+    with pytest.raises(aio.AioRpcError) as caught:
+        await served.unary("Echo", bytes(_LIMIT + 1))
+
+    # Methods tell of it as they tell of all errors; this one does not.
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert await served.unary("Echo", b"x") == b"x"
+
+
+async def test_a_method_that_there_is_not_is_unimplemented(served: Served) -> None:
+    with pytest.raises(aio.AioRpcError, match=r"there is no method /t\.T/Other") as caught:
+        await served.unary("Other")
+
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "status"),
+    [
+        (b"GET", [(b"content-type", b"application/grpc")], b"405"),
+        (b"POST", [(b"content-type", b"text/plain")], b"415"),
+        (b"POST", [(b"content-type", b"application/grpc-web")], b"415"),
+        (b"POST", [], b"415"),
+        (b"POST", [(b"content-type", b"application/grpc"), (b"grpc-timeout", b"soon")], b"400"),
+        (b"POST", [*GRPC, (b"grpc-timeout", b"1S"), (b"grpc-timeout", b"2S")], b"400"),
+    ],
+)
+async def test_what_is_no_call_of_grpc_is_refused_as_http(
+    served: Served, method: bytes, fields: list[tuple[bytes, bytes]], status: bytes
+) -> None:
+    answer = await answer_to(served.port, "/t.T/Echo", fields, method=method, content_type=None)
+
+    assert answer.headers[b":status"] == status
+
+
+async def test_a_call_that_takes_no_trailers_is_refused(served: Served) -> None:
+    answer = await answer_to(served.port, "/t.T/Echo", [], takes_trailers=False)
+
+    assert answer.headers[b":status"] == b"400"
+    assert b"te: trailers" in answer.body
+
+
+async def test_paths_are_taken_as_they_are(served: Served) -> None:
+    answer = await answer_to(served.port, "/t.T/%45cho", [])
+
+    assert answer.trailers[b"grpc-status"] == b"12"
+
+
+async def test_callers_who_go_while_they_are_sent_to_are_no_errors(served: Served) -> None:
+    ended: list[BaseException | None] = []
+
+    class Sending:
+        async def answer(self, call: Call) -> None:
+            try:
+                while True:
+                    await call.send(b"x")
+                    await asyncio.sleep(0)
+            except BaseException as error:
+                ended.append(error)
+                raise
+
+    served.application._find = {"/t.T/Send": Sending()}.get
+    for _ in range(100):
+        call = served.channel.unary_stream("/t.T/Send")(b"")
+        await call.read()
+        call.cancel()
+
+    await until(lambda: len(ended) == 100)
+    assert {type(error) for error in ended} == {asyncio.CancelledError}
+
+
+async def test_once_it_closes_no_connection_is_taken(served: Served) -> None:
+    listener = Listener(served.application, grace_seconds=5, json_logs=False)
+    port = await listener.start("127.0.0.1", 0)
+    async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        sleep: Any = channel.unary_unary("/t.T/Sleep")
+        call = sleep(b"")
+        await served.sleeper.began.wait()
+
+        listener.refuse_connections()
+
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+        await served.application.stop(0)
+        with pytest.raises(aio.AioRpcError, match="shuts down"):
+            await call
+    await listener.close()
+
+
+async def test_a_port_that_is_taken_is_an_error(served: Served) -> None:
+    with pytest.raises(OSError, match="in use"):
+        await Listener(served.application, grace_seconds=0, json_logs=False).start(
+            "127.0.0.1", served.port
+        )
+
+
+async def test_every_address_of_a_host_is_served(served: Served) -> None:
+    listener = Listener(served.application, grace_seconds=0, json_logs=False)
+    port = await listener.start("localhost", 0)
+    found = await asyncio.get_running_loop().getaddrinfo("localhost", port, type=SOCK_STREAM)
+
+    for address in {str(one[4][0]) for one in found}:
+        _, writer = await asyncio.open_connection(address, port)
+        writer.close()
+        await writer.wait_closed()
+
+    await listener.close()
+
+
+async def test_a_host_that_is_not_known_is_an_error(served: Served) -> None:
+    with pytest.raises(OSError, match=r"not known|resolution"):
+        await Listener(served.application, grace_seconds=0, json_logs=False).start(
+            "no-such-host.invalid", 0
+        )
+
+
+async def test_calls_in_work_have_their_grace_and_then_end_as_unavailable(served: Served) -> None:
+    call = served.channel.unary_unary("/t.T/Sleep")(b"")
+    await served.sleeper.began.wait()
+
+    await served.application.stop(0.05)
+
+    with pytest.raises(aio.AioRpcError, match="shuts down") as caught:
+        await call
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    with pytest.raises(aio.AioRpcError, match="shuts down"):
+        await served.unary("Echo")
+
+
+async def test_malformed_metadata_is_an_error_of_the_caller(served: Served) -> None:
+    errors: list[Exception] = []
+
+    class Asking:
+        async def answer(self, call: Call) -> bytes:
+            with pytest.raises(InvalidArgumentError, match="no base64") as caught:
+                call.invocation_metadata()
+            errors.append(caught.value)
+            return b""
+
+    served.application._find = {"/t.T/Ask": Asking()}.get
+
+    await answer_to(served.port, "/t.T/Ask", [(b"x-bin", b"*")])
+
+    assert len(errors) == 1
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110 - what it waits for is on the other side of a socket
+            await asyncio.sleep(0.01)
+
+
+async def until_still(value: Callable[[], int]) -> None:
+    """Waits until a number has not changed for half a second."""
+    before = -1
+    async with asyncio.timeout(20):
+        while before != (before := value()):  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.5)

@@ -51,9 +51,13 @@ def test_logits_of_batches_of_any_size_are_those_of_torch(
         np.testing.assert_allclose(logits, expected, atol=2e-5)
 
 
-def test_an_image_has_the_same_logits_wherever_it_lies_in_a_batch() -> None:
-    exported = ExportedNetwork(to_onnx(trained(VARIANTS[0])), Crew(1))
-    workspace = Workspace(largest_batch=40, threads=1)
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("architecture", VARIANTS, ids=str)
+def test_an_image_has_the_same_logits_wherever_it_lies_in_a_batch(
+    architecture: Architecture, threads: int
+) -> None:
+    exported = ExportedNetwork(to_onnx(trained(architecture)), Crew(threads))
+    workspace = Workspace(largest_batch=40, threads=threads)
     batch = images(40)
 
     together = exported.logits(batch, workspace).copy()
@@ -61,6 +65,23 @@ def test_an_image_has_the_same_logits_wherever_it_lies_in_a_batch() -> None:
     for start, end in ((0, 1), (5, 9), (39, 40), (3, 33)):
         alone = exported.logits(batch[start:end], workspace)
         np.testing.assert_array_equal(alone, together[start:end])
+
+
+def test_a_workspace_that_is_too_small_is_refused() -> None:
+    exported = ExportedNetwork(to_onnx(trained(VARIANTS[0])), Crew(3))
+
+    with pytest.raises(ValueError, match="a workspace of 2 threads is too small"):
+        exported.logits(images(3), Workspace(largest_batch=8, threads=2))
+    with pytest.raises(ValueError, match="could not broadcast"):
+        exported.logits(images(40), Workspace(largest_batch=8, threads=3))
+
+
+def test_a_network_of_other_shapes_is_refused() -> None:
+    network = trained(VARIANTS[0])
+    network.head.widen = torch.nn.Conv2d(3, 8, kernel_size=3)
+
+    with pytest.raises(ValueError, match="widen has weights of the shape"):
+        ExportedNetwork(to_onnx(network), Crew(1))
 
 
 def test_what_one_network_leaves_in_a_workspace_disturbs_no_other() -> None:

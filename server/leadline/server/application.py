@@ -43,7 +43,7 @@ from leadline.server.serving.inputs import InputLimits
 from leadline.server.serving.predictor import Predictor
 from leadline.server.settings import Settings
 from leadline.server.telemetry.metrics import Metrics
-from leadline.server.telemetry.port import HttpPort, Pages
+from leadline.server.telemetry.port import HttpPort, Pages, in_url
 from leadline.server.threads import Threads
 from leadline.server.workers.local import WorkerPool
 from leadline.server.workers.messages import Assignment
@@ -186,7 +186,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         except OSError as error:
             raise StartupError(str(error)) from error
         running = RunningServer(
-            target=_target(settings.host, port),
+            target=f"{in_url(settings.host)}:{port}",
             metrics_url=f"{url}/metrics",
             page_url=f"{url}/" if is_shown(settings) else None,
             broken=asyncio.create_task(grpc_server.wait_broken()),
@@ -201,11 +201,6 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
                 servicers.inference.close()
                 servicers.open_inference.stop()
                 await grpc_server.stop(settings.shutdown_grace_seconds)
-
-
-def _target(host: str, port: int) -> str:
-    """As clients take it, an address of IPv6 in brackets."""
-    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
 
 
 class _Core:

@@ -21,7 +21,7 @@ from leadline.server.telemetry.logs import configure_logs
 _USAGE_ERROR = 2
 _FAILURE = 1
 
-# Kernels refuse more, also where a limit is none.
+# A quarter of what kernels allow by default, also where a limit is none.
 _ENOUGH_DESCRIPTORS = 1 << 18
 
 # The one option that is not a flag of its own name: `--dataset NAME=SOURCE`,

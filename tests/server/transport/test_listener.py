@@ -45,14 +45,14 @@ class Sleeper:
 
     began: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
-    was_late: bool | None = None
+    end: grpc.StatusCode | None = None
 
     async def answer(self, call: Call) -> bytes:
         self.began.set()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            self.was_late = call.is_late
+            self.end = call.end_of_cancelled[0]
             self.ended.set()
             raise
         return b""
@@ -63,7 +63,7 @@ class Telling:
 
     async def answer(self, call: Call) -> bytes:
         await call.send_initial_metadata((("first", "1"), ("raw-bin", b"\0\xff")))
-        sent = dict(call.metadata)
+        sent = dict(call.invocation_metadata())
         call.set_trailing_metadata((("last", str(sent["asked"])), ("peer", call.peer())))
         return b"" if call.time_remaining() is None else b"deadline"
 
@@ -199,7 +199,7 @@ async def test_a_passed_deadline_ends_the_method_and_says_so(served: Served) -> 
     answer = await answer_to(served.port, "/t.T/Sleep", [(b"grpc-timeout", b"50m")])
 
     assert answer.trailers[b"grpc-status"] == b"4"
-    assert served.sleeper.was_late is True
+    assert served.sleeper.end is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 async def test_a_caller_who_goes_ends_the_method(served: Served) -> None:
@@ -209,7 +209,7 @@ async def test_a_caller_who_goes_ends_the_method(served: Served) -> None:
     call.cancel()
 
     await asyncio.wait_for(served.sleeper.ended.wait(), 10)
-    assert served.sleeper.was_late is False
+    assert served.sleeper.end is grpc.StatusCode.CANCELLED
     await until(lambda: served.application.calls_in_work == 0)
 
 
@@ -256,22 +256,23 @@ async def test_a_method_that_there_is_not_is_unimplemented(served: Served) -> No
 
 
 @pytest.mark.parametrize(
-    ("method", "fields", "status"),
+    ("method", "fields", "status", "why"),
     [
-        (b"GET", [(b"content-type", b"application/grpc")], b"405"),
-        (b"POST", [(b"content-type", b"text/plain")], b"415"),
-        (b"POST", [(b"content-type", b"application/grpc-web")], b"415"),
-        (b"POST", [], b"415"),
-        (b"POST", [(b"content-type", b"application/grpc"), (b"grpc-timeout", b"soon")], b"400"),
-        (b"POST", [*GRPC, (b"grpc-timeout", b"1S"), (b"grpc-timeout", b"2S")], b"400"),
+        (b"GET", GRPC, b"405", b"POST"),
+        (b"POST", [(b"content-type", b"text/plain")], b"415", b"application/grpc"),
+        (b"POST", [(b"content-type", b"application/grpc-web")], b"415", b"application/grpc"),
+        (b"POST", [], b"415", b"application/grpc"),
+        (b"POST", [*GRPC, (b"grpc-timeout", b"soon")], b"400", b"malformed"),
+        (b"POST", [*GRPC, (b"grpc-timeout", b"1S"), (b"grpc-timeout", b"2S")], b"400", b"twice"),
     ],
 )
 async def test_what_is_no_call_of_grpc_is_refused_as_http(
-    served: Served, method: bytes, fields: list[tuple[bytes, bytes]], status: bytes
+    served: Served, method: bytes, fields: list[tuple[bytes, bytes]], status: bytes, why: bytes
 ) -> None:
     answer = await answer_to(served.port, "/t.T/Echo", fields, method=method, content_type=None)
 
     assert answer.headers[b":status"] == status
+    assert why in answer.body
 
 
 async def test_a_call_that_takes_no_trailers_is_refused(served: Served) -> None:
@@ -364,6 +365,7 @@ async def test_calls_in_work_have_their_grace_and_then_end_as_unavailable(served
     with pytest.raises(aio.AioRpcError, match="shuts down") as caught:
         await call
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert served.sleeper.end is grpc.StatusCode.UNAVAILABLE
     with pytest.raises(aio.AioRpcError, match="shuts down"):
         await served.unary("Echo")
 

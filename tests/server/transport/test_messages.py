@@ -1,3 +1,4 @@
+import asyncio
 import gzip
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -12,9 +13,11 @@ from leadline.server.errors import (
     MessageTooLargeError,
     UnimplementedError,
 )
+from leadline.server.threads import Threads
 from leadline.server.transport.messages import MessageReader, Receive, framed
 
 _LIMIT = 1_000
+_UNPACKING = Threads("unpack", 1)
 
 
 def arriving(chunks: Iterable[bytes]) -> Receive:
@@ -28,8 +31,12 @@ def arriving(chunks: Iterable[bytes]) -> Receive:
     return receive
 
 
+def reading(receive: Receive, encoding: bytes = b"identity") -> MessageReader:
+    return MessageReader(receive, encoding=encoding, limit=_LIMIT, unpacking=_UNPACKING)
+
+
 def reader(*chunks: bytes, encoding: bytes = b"identity") -> MessageReader:
-    return MessageReader(arriving(chunks), encoding=encoding, limit=_LIMIT)
+    return reading(arriving(chunks), encoding)
 
 
 async def all_of(messages: MessageReader) -> list[bytes]:
@@ -61,7 +68,22 @@ async def test_a_body_may_end_with_the_chunk_that_ends_its_last_message() -> Non
     async def receive() -> dict[str, object]:
         return next(events)
 
-    assert await all_of(MessageReader(receive, encoding=b"identity", limit=_LIMIT)) == [b"x"]
+    assert await all_of(reading(receive)) == [b"x"]
+
+
+async def test_a_caller_who_goes_in_the_middle_is_no_end_of_the_body() -> None:
+    events: Iterator[dict[str, object]] = iter(
+        [
+            {"type": "http.request", "body": framed(b"four")[:7], "more_body": True},
+            {"type": "http.disconnect"},
+        ]
+    )
+
+    async def receive() -> dict[str, object]:
+        return next(events)
+
+    with pytest.raises(asyncio.CancelledError, match="gone"):
+        await reading(receive).read()
 
 
 @pytest.mark.parametrize("length", range(1, 8))

@@ -1,5 +1,7 @@
 """Exported networks by the passes of this package, without torch."""
 
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -10,8 +12,16 @@ from onnx import numpy_helper
 
 from leadline.models.simd import single
 from leadline.models.simd.compiler import Compiled
+from leadline.models.simd.convolutions import Convolution
 from leadline.models.simd.frame import Crew, Frame
-from leadline.models.simd.passes import PLANE, TAIL, WIDEN, emit_inference_pass
+from leadline.models.simd.passes import (
+    HALVE,
+    INNER,
+    PLANE,
+    TAIL,
+    WIDEN,
+    emit_inference_pass,
+)
 from leadline.models.simd.single import emit_single_pass
 
 Floats = NDArray[np.float32]
@@ -60,6 +70,7 @@ class Workspace:
 
     def __init__(self, *, largest_batch: int, threads: int) -> None:
         groups = -(-largest_batch // LANES)
+        self.threads = threads
         self.features = _aligned(groups, TAIL.output_vectors, LANES)
         self.of_groups = {
             "images": _aligned(groups, WIDEN.input_vectors, LANES),
@@ -85,6 +96,9 @@ class ExportedNetwork:
     Args:
         model: the serialised ONNX model, batch norms folded in.
         crew: who computes.
+
+    Raises:
+        ValueError: it is a network of another kind.
     """
 
     def __init__(self, model: bytes, crew: Crew) -> None:
@@ -111,6 +125,9 @@ class ExportedNetwork:
         Args:
             images: float32 [n, 3, 32, 32], normalised.
             workspace: which no one else uses meanwhile.
+
+        Raises:
+            ValueError: the workspace is for a smaller batch or fewer threads.
         """
         self._work_in(workspace)
         groups, left = divmod(len(images), LANES)
@@ -138,6 +155,8 @@ class ExportedNetwork:
     def _work_in(self, workspace: Workspace) -> None:
         if workspace is self._workspace:
             return
+        if workspace.threads < self._crew.threads:
+            raise ValueError(f"a workspace of {workspace.threads} threads is too small")
         self._workspace = workspace
         for frame, arrays in (
             (self._groups, workspace.of_groups),
@@ -156,24 +175,33 @@ class ExportedNetwork:
 
     def _place_convolutions(self, layers: list[list[Floats]]) -> None:
         widen, halve, *inner, tail = layers
-        named = {"widen": widen, "halve": halve}
-        if inner:
-            named["inner"] = [np.stack(parts) for parts in zip(*inner, strict=True)]
         for frame in (self._groups, self._one):
             frame.number("layers", len(inner))
             frame.number("groups", 1)
-            for name, parameters in named.items():
-                _place(frame, name, *parameters)
-        _place(self._groups, "tail", *tail)
+        both = (self._groups, self._one)
+        _place(both, "widen", WIDEN, widen)
+        _place(both, "halve", HALVE, halve)
+        if inner:
+            _place(both, "inner", INNER, [np.stack(parts) for parts in zip(*inner, strict=True)])
+        _place((self._groups,), "tail", TAIL, tail)
         # Its 4 channels, too, are a vector of 8.
-        _place(self._one, "tail", *(_padded(part, single.LANES) for part in tail))
+        whole = replace(TAIL, outputs=single.LANES)
+        _place((self._one,), "tail", whole, [_padded(part, single.LANES) for part in tail])
 
 
-def _place(frame: Frame, name: str, weights: Floats, biases: Floats) -> None:
+def _place(
+    frames: Iterable[Frame], name: str, shape: Convolution, parameters: Sequence[Floats]
+) -> None:
     """Places [..., outputs, inputs, kernel, kernel] as [..., kernel, kernel, inputs, outputs]."""
+    weights, biases = parameters
+    expected = (shape.outputs, shape.inputs, shape.kernel, shape.kernel)
+    # The passes have these shapes written into them.
+    if weights.shape[-4:] != expected or biases.shape[-1:] != expected[:1]:
+        raise ValueError(f"{name} has weights of the shape {weights.shape}, not {expected}")
     by_place = np.moveaxis(weights, (-2, -1, -3, -4), (-4, -3, -2, -1))
-    frame.place_array(f"{name}_weights", _aligned_copy(by_place))
-    frame.place_array(f"{name}_biases", _aligned_copy(biases))
+    for field, array in (("weights", _aligned_copy(by_place)), ("biases", _aligned_copy(biases))):
+        for frame in frames:
+            frame.place_array(f"{name}_{field}", array)
 
 
 def _padded(part: Floats, outputs: int) -> Floats:

@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from types import TracebackType
@@ -56,7 +57,7 @@ class Handlers:
         return self._methods.get(path)
 
 
-class _Method:
+class _Method(ABC):
     """A servicer's method, ready to answer calls."""
 
     def __init__(self, behavior: Behavior, handler: Handler, metrics: MethodMetrics) -> None:
@@ -73,8 +74,9 @@ class _Method:
             return await self._respond(request, call)
         return None  # it ended with an error, which is its status now
 
+    @abstractmethod
     async def _respond(self, request: Any, call: Call) -> bytes | None:
-        raise NotImplementedError
+        """Sends what is answered, but returns the one answer of a unary method."""
 
     async def _request(self, call: Call) -> Any:
         data = await call.messages.read()
@@ -136,8 +138,7 @@ class _Counted:
         _trace: TracebackType | None,
     ) -> bool:
         if isinstance(error, asyncio.CancelledError | GeneratorExit):
-            late, gone = grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED
-            self._count(late if self._call.is_late else gone)
+            self._count(self._call.end_of_cancelled[0])
             return False
         if isinstance(error, Exception) and not isinstance(error, aio.AbortError):
             # The boundary: no error passes untranslated.

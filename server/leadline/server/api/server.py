@@ -107,7 +107,7 @@ class GrpcServer:
         """Waits until calls are answered no more, though nobody has stopped it.
 
         Raises:
-            OSError: what has ended it.
+            Exception: what has ended it.
         """
         await self._listener.wait_broken()
 

@@ -35,7 +35,8 @@ _RETRY = b"retry: 1000\n\n"
 # How long a page may not read before its stream is ended.
 _STALL_SECONDS = 20.0
 
-_LARGEST_NUMBER = 10**9
+# As in the routes.
+_MOST_DIGITS = 9
 
 
 class Handlers:
@@ -130,7 +131,7 @@ def _cell(request: web.Request) -> Cell:
 
 
 def _number(name: str, value: str) -> int:
-    if not (value.isascii() and value.isdecimal()) or len(value) > len(str(_LARGEST_NUMBER)):
+    if not (value.isascii() and value.isdecimal()) or len(value) > _MOST_DIGITS:
         raise InvalidArgumentError.of(name, f"must be a whole number, is {value[:20]!r}")
     return int(value)
 

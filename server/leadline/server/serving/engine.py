@@ -19,8 +19,8 @@ from leadline.server.serving.inputs import Pixels
 MAX_BATCH = 32
 """Images in a batch: as many as still make a network faster, 1 or 2 ms of one core."""
 
-# What a loaded network takes beside its weights.
-_OVERHEAD_BYTES = 32 << 10
+# What a loaded network was measured to take beside its weights.
+_OVERHEAD_BYTES = 64 << 10
 
 
 _OF_THREAD = threading.local()
@@ -88,8 +88,7 @@ class CpuEngine(Engine):
     """On the CPU, with each batch norm folded into its convolution."""
 
     def __init__(self, model: bytes, *, threads: int) -> None:
-        # The weights are held twice, as the model has them and as they are computed with.
-        super().__init__(2 * len(model))
+        super().__init__(len(model))
         self._threads = threads
         self._network = ExportedNetwork(model, _crew(threads))
 
@@ -105,9 +104,9 @@ def _crew(threads: int) -> Crew:
 
 def _workspace_of_thread(threads: int) -> Workspace:
     """What the networks of the thread that calls compute in."""
-    if not hasattr(_OF_THREAD, "workspace"):
-        _OF_THREAD.workspace = Workspace(largest_batch=MAX_BATCH, threads=threads)
-    workspace: Workspace = _OF_THREAD.workspace
+    workspace: Workspace | None = getattr(_OF_THREAD, "workspace", None)
+    if workspace is None or workspace.threads < threads:
+        workspace = _OF_THREAD.workspace = Workspace(largest_batch=MAX_BATCH, threads=threads)
     return workspace
 
 

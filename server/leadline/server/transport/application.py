@@ -9,10 +9,13 @@ import structlog
 from grpc import aio
 
 from leadline.server.errors import shorten
+from leadline.server.threads import Threads
 from leadline.server.transport.call import Call, Send
 from leadline.server.transport.messages import Event, Receive
 
 _LOG = structlog.get_logger(__name__)
+
+_SHUTTING_DOWN = (grpc.StatusCode.UNAVAILABLE, "the server shuts down")
 
 _UNSUPPORTED_MEDIA_TYPE = 415
 _METHOD_NOT_ALLOWED = 405
@@ -42,43 +45,59 @@ class GrpcApplication:
         """
         self._find = find
         self._max_message_bytes = max_message_bytes
-        self._tasks: set[asyncio.Task[None]] = set()
+        # One at a time, so that a bomb has one thread and the memory of one message.
+        self._unpacking = Threads("unpack", 1)
+        self._calls: dict[asyncio.Task[None], Call] = {}
         self._is_stopping = False
 
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
         """Answers an HTTP request."""
         refusal = _refusal(scope)
         if refusal is not None:
-            await _refuse(send, refusal)
+            await _refuse(send, *refusal)
             return
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - ASGI servers run applications in tasks
         try:
-            call = Call(scope, receive, send, task=task, limit=self._max_message_bytes)
-        except ValueError:
-            await _refuse(send, _BAD_REQUEST)
+            call = self._call(scope, receive, send, task)
+        except ValueError as error:
+            await _refuse(send, _BAD_REQUEST, str(error))
             return
-        self._tasks.add(task)
+        self._calls[task] = call
         try:
             await self._answer(call, task)
         finally:
-            self._tasks.discard(task)
+            del self._calls[task]
             call.close()
 
     @property
     def calls_in_work(self) -> int:
         """Calls that have not ended."""
-        return len(self._tasks)
+        return len(self._calls)
 
     async def stop(self, grace_seconds: float) -> None:
-        """Refuses new calls, and ends those that outlast the grace with UNAVAILABLE."""
+        """Refuses new calls, and ends those that outlast the grace.
+
+        They end with UNAVAILABLE, but where they were writing their end already.
+        """
         self._is_stopping = True
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=grace_seconds)
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=grace_seconds)
+        for call in self._calls.values():
+            call.give_up(_SHUTTING_DOWN)
+        if self._calls:
+            await asyncio.wait(self._calls)
+        self._unpacking.close()
+
+    def _call(self, scope: Event, receive: Receive, send: Send, task: "asyncio.Task[None]") -> Call:
+        return Call(
+            scope,
+            receive,
+            send,
+            task=task,
+            limit=self._max_message_bytes,
+            unpacking=self._unpacking,
+        )
 
     async def _answer(self, call: Call, task: "asyncio.Task[None]") -> None:
         last = None
@@ -87,12 +106,10 @@ class GrpcApplication:
         except aio.AbortError:
             pass  # the call has its status
         except asyncio.CancelledError:
-            if call.is_late:
-                call.set_status(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline has passed")
-            elif self._is_stopping:
-                call.set_status(grpc.StatusCode.UNAVAILABLE, "the server shuts down")
-            else:
-                raise  # the caller is gone
+            code, message = call.end_of_cancelled
+            if code is grpc.StatusCode.CANCELLED:
+                raise  # there is nobody to tell
+            call.set_status(code, message)
             task.uncancel()
         except Exception as error:  # noqa: BLE001 - the boundary: methods translate their errors
             _LOG.error("a method failed", path=call.path, exc_info=error)
@@ -101,7 +118,7 @@ class GrpcApplication:
 
     async def _answered(self, call: Call) -> bytes | None:
         if self._is_stopping:
-            call.set_status(grpc.StatusCode.UNAVAILABLE, "the server shuts down")
+            call.set_status(*_SHUTTING_DOWN)
             return None
         method = self._find(call.path)
         if method is None:
@@ -112,10 +129,10 @@ class GrpcApplication:
         return await method.answer(call)
 
 
-def _refusal(scope: Event) -> int | None:
-    """The HTTP status of a request that is none of gRPC's; None where it is."""
+def _refusal(scope: Event) -> tuple[int, str] | None:
+    """The HTTP status and the reason for a request that is none of gRPC's; None where it is."""
     if scope["method"] != "POST":
-        return _METHOD_NOT_ALLOWED
+        return _METHOD_NOT_ALLOWED, "this port speaks gRPC, whose method is POST"
     is_grpc = takes_trailers = False
     for name, value in scope["headers"]:
         if name == b"content-type":
@@ -125,13 +142,13 @@ def _refusal(scope: Event) -> int | None:
         elif name == b"te":
             takes_trailers = True
     if not is_grpc:
-        return _UNSUPPORTED_MEDIA_TYPE
-    # The status of a call is in its trailers.
-    return None if takes_trailers else _BAD_REQUEST
+        return _UNSUPPORTED_MEDIA_TYPE, "this port speaks gRPC: send content-type: application/grpc"
+    if not takes_trailers:
+        return _BAD_REQUEST, "the status of a call is in its trailers: send te: trailers"
+    return None
 
 
-async def _refuse(send: Send, status: int) -> None:
-    text = b"this port speaks gRPC, with te: trailers\n"
+async def _refuse(send: Send, status: int, reason: str) -> None:
     headers = [(b"content-type", b"text/plain; charset=utf-8")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": text})
+    await send({"type": "http.response.body", "body": f"{reason}\n".encode()})

@@ -9,10 +9,10 @@ import grpc
 from grpc import aio
 
 from leadline.server.errors import InvalidArgumentError
+from leadline.server.threads import Threads
 from leadline.server.transport.fields import (
     OK_TRAILERS,
     Fields,
-    Metadata,
     fields_of,
     metadata_of,
     seconds_of_timeout,
@@ -29,6 +29,9 @@ from leadline.server.transport.messages import (
 Send = Callable[[Event], Awaitable[None]]
 MetadataPairs = Iterable[tuple[str, str | bytes]]
 
+_CALLER_GONE = (grpc.StatusCode.CANCELLED, "the caller is gone")
+_LATE = (grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline has passed")
+
 _CONTENT_TYPE = (b"content-type", b"application/grpc")
 _BEGIN: Event = {
     "type": "http.response.start",
@@ -42,8 +45,8 @@ _END_OK: Event = {"type": "http.response.trailers", "headers": OK_TRAILERS}
 class Call(aio.ServicerContext[Any, Any]):
     """A call in work: the context that gRPC's servicers are given.
 
-    Its task is cancelled when the caller is gone, and when the deadline has passed,
-    which `is_late` then tells.
+    Its task is cancelled when the caller is gone, its deadline has passed or the
+    server ends; `end_of_cancelled` then tells which.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Call(aio.ServicerContext[Any, Any]):
         *,
         task: "asyncio.Task[Any]",
         limit: int,
+        unpacking: Threads,
     ) -> None:
         """Makes one of an HTTP request.
 
@@ -63,6 +67,7 @@ class Call(aio.ServicerContext[Any, Any]):
             send: ASGI's.
             task: what answers it, cancelled when the deadline has passed.
             limit: the bytes that a message may have.
+            unpacking: where messages are decompressed.
 
         Raises:
             ValueError: a field of gRPC's own is malformed.
@@ -77,14 +82,14 @@ class Call(aio.ServicerContext[Any, Any]):
         self._trailing: MetadataPairs = ()
         self._callbacks: list[Callable[[Any], None]] = []
         self._serialize: Callable[[Any], bytes] | None = None
-        self.is_late = False
-        """Whether the deadline has passed."""
+        self.end_of_cancelled = _CALLER_GONE
+        """The code and the message of a call whose task is cancelled."""
         seconds, encoding = _timeout_and_encoding(scope["headers"])
-        self.messages = MessageReader(receive, encoding=encoding, limit=limit)
+        self.messages = MessageReader(receive, encoding=encoding, limit=limit, unpacking=unpacking)
         """The request's messages."""
         # Last: a timer keeps what it is about until it is cancelled.
         self._deadline = None if seconds is None else time.monotonic() + seconds
-        self._timer = None if seconds is None else _call_later(seconds, self._give_up)
+        self._timer = None if seconds is None else _call_later(seconds, self._let_lapse)
 
     @property
     def path(self) -> str:
@@ -109,16 +114,11 @@ class Call(aio.ServicerContext[Any, Any]):
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def invocation_metadata(self) -> Any:
-        """What the caller sent beside the messages.
+        """What the caller sent beside the messages: pairs of a key and a text, or bytes.
 
         Raises:
             InvalidArgumentError: a binary value is malformed.
         """
-        return self.metadata
-
-    @property
-    def metadata(self) -> Metadata:
-        """The same."""
         try:
             return metadata_of(self._scope["headers"])
         except ValueError as error:
@@ -242,6 +242,11 @@ class Call(aio.ServicerContext[Any, Any]):
         await self._send({"type": "http.response.body", "body": body})
         await self._send(self._last_event())
 
+    def give_up(self, end: tuple[grpc.StatusCode, str]) -> None:
+        """Cancels the call's task, so that it ends with a code and a message."""
+        self.end_of_cancelled = end
+        self._task.cancel()
+
     def close(self) -> None:
         """Lets go of what the call holds, however it has ended."""
         if self._timer is not None:
@@ -270,16 +275,15 @@ class Call(aio.ServicerContext[Any, Any]):
             trailers.append((b"grpc-accept-encoding", ACCEPTED_ENCODINGS))
         return {"type": "http.response.trailers", "headers": trailers}
 
-    def _give_up(self) -> None:
-        self.is_late = True
-        self._task.cancel()
+    def _let_lapse(self) -> None:
+        self.give_up(_LATE)
 
 
 def _timeout_and_encoding(fields: Fields) -> tuple[float | None, bytes]:
     """The seconds that a call may take, and what its messages are compressed by.
 
     Raises:
-        ValueError: a field is malformed, or there twice.
+        ValueError: the timeout is malformed, or there twice.
     """
     seconds, encoding = None, b"identity"
     for name, value in fields:

@@ -72,7 +72,11 @@ class Listener:
         self._listening = await _bound(host, port)
         self._server = Server(self._application, self._config(self._listening))
         self._serving = asyncio.create_task(self._server.serve(), name="grpc")
-        await self._server.wait_started()
+        try:
+            await self._server.wait_started()
+        except BaseException:
+            await self.close()
+            raise
         return _port_of(self._listening[0])
 
     def refuse_connections(self) -> None:
@@ -97,10 +101,11 @@ class Listener:
         """Waits until it serves no more, though nobody has closed it.
 
         Raises:
-            OSError: what has ended it.
+            Exception: what has ended it.
         """
         if self._serving is not None:
             await asyncio.shield(self._serving)
+            raise OSError("HTTP/2 is spoken no more")
 
     def _config(self, listening: list[socket.socket]) -> Config:
         return Config(

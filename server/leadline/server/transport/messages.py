@@ -4,7 +4,6 @@ import asyncio
 import struct
 import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from leadline.server.errors import (
     MessageTooLargeError,
     UnimplementedError,
 )
+from leadline.server.threads import Threads
 
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
@@ -23,8 +23,6 @@ _PREFIX = struct.Struct(">BI")
 
 # The zlib "window bits" that read each encoding.
 _WINDOW_BITS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
-
-_UNPACKING = ThreadPoolExecutor(1, thread_name_prefix="leadline-unpack")
 
 ACCEPTED_ENCODINGS = b"identity, deflate, gzip"
 
@@ -37,19 +35,23 @@ def framed(message: bytes) -> bytes:
 class MessageReader:
     """Reads the messages of a request, as they come and no further."""
 
-    __slots__ = ("_encoding", "_ended", "_limit", "_receive", "_rest")
+    __slots__ = ("_encoding", "_ended", "_limit", "_receive", "_rest", "_unpacking")
 
-    def __init__(self, receive: Receive, *, encoding: bytes, limit: int) -> None:
+    def __init__(
+        self, receive: Receive, *, encoding: bytes, limit: int, unpacking: Threads
+    ) -> None:
         """Makes one.
 
         Args:
             receive: ASGI's, of the request.
             encoding: what compressed messages are compressed by.
             limit: the bytes that a message may have, also once it is unpacked.
+            unpacking: where that is done.
         """
         self._receive = receive
         self._encoding = encoding
         self._limit = limit
+        self._unpacking = unpacking
         self._rest = memoryview(b"")
         self._ended = False
 
@@ -95,7 +97,8 @@ class MessageReader:
 
     async def _next_chunk(self) -> bytes:
         event = await self._receive()
-        # "http.disconnect" has neither: the caller is gone, and the call is cancelled.
+        if event["type"] == "http.disconnect":
+            raise asyncio.CancelledError("the caller is gone")
         self._ended = not event.get("more_body")
         chunk: bytes = event.get("body", b"")
         return chunk
@@ -107,11 +110,8 @@ class MessageReader:
                 f"messages compressed by {self._encoding.decode('latin-1')!r} are not supported: "
                 f"use one of {ACCEPTED_ENCODINGS.decode()}"
             )
-        # zlib leaves Python's lock alone. One at a time, so that a bomb has one thread and
-        # the memory of one message.
-        return await asyncio.get_running_loop().run_in_executor(
-            _UNPACKING, _unpack, message, window_bits, self._limit
-        )
+        # zlib leaves Python's lock alone.
+        return await self._unpacking.run(_unpack, message, window_bits, self._limit)
 
 
 def _unpack(message: memoryview, window_bits: int, limit: int) -> bytes:

@@ -37,5 +37,5 @@ mkdir -p "$cache"
 install triton nvidia-pytriton==0.7.0 "$onnxruntime" "numpy<3"
 # The custom runtime loads Leadline's own checkpoints with Leadline's own code, in
 # the same torch. Its other requirements are those of `leadline.models`.
-install mlserver mlserver==1.7.1 "$torch" onnx pillow safetensors
+install mlserver mlserver==1.7.1 "$torch" llvmlite onnx pillow safetensors
 echo "installed in $cache"

@@ -7,6 +7,8 @@ from harness.checks import Counts, WrongAnswerError, check_load
 from harness.h2load import Load, LoadError, LoadResult, frame, parse
 from harness.servers import total
 
+ONE = Load(in_flight=1, connections=1, seconds=3)
+
 SUMMARY = """\
 starting benchmark...
 Main benchmark duration is over for thread #0. Stopping all clients.
@@ -37,7 +39,7 @@ LOAD = Load(in_flight=2, connections=1, seconds=3)
 
 
 def test_a_run_is_read_from_its_summary_and_its_log() -> None:
-    found = parse(SUMMARY, LOG, 3)
+    found = parse(SUMMARY, LOG, ONE)
 
     assert (found.succeeded, found.failed, found.data_bytes) == (6, 0, 640)
     assert found.per_second == 2
@@ -50,23 +52,27 @@ def test_what_failed_is_counted_and_has_no_latency() -> None:
     )
     log = LOG.replace("\t200\t1500", "\t-1\t1500").replace("\t200\t1000", "\t503\t1000")
 
-    found = parse(summary, log, 3)
+    found = parse(summary, log, ONE)
 
     assert (found.succeeded, found.failed, found.latency(100)) == (4, 2, 0.75)
+
+
+def test_what_was_in_flight_when_it_began_to_count_may_be_in_one_count_alone() -> None:
+    assert parse(SUMMARY, LOG + "1\t200\t100\n", ONE).succeeded == 6
 
 
 @pytest.mark.parametrize(
     ("summary", "log", "why"),
     [
         ("", LOG, "no summary"),
-        (SUMMARY, LOG + "1\t200\t100\n", "counts 6 answers, but logs 7"),
+        (SUMMARY, LOG + 2 * "1\t200\t100\n", "counts 6 answers, but logs 8"),
         (SUMMARY, "1\t200\n", "other than three numbers"),
         (SUMMARY, "1\t200\tsoon\n", "other than three numbers"),
     ],
 )
 def test_output_that_makes_no_sense_is_no_measurement(summary: str, log: str, why: str) -> None:
     with pytest.raises(LoadError, match=why):
-        parse(summary, log, 3)
+        parse(summary, log, ONE)
 
 
 def test_a_message_is_framed_as_grpc_has_it() -> None:

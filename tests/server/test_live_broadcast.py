@@ -121,6 +121,26 @@ async def test_a_store_that_fails_is_told_of_and_asked_again(
     assert change["order"] == ["b"]
 
 
+async def test_nothing_is_said_of_jobs_before_they_can_be_read(
+    told: Broadcast, store: JobStore, tmp_path: Path
+) -> None:
+    submit(store, "a")
+    other = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'jobs.db'}")
+    with other.connect() as connection:
+        connection.exec_driver_sql("ALTER TABLE jobs RENAME TO gone")
+        connection.commit()
+        async with aclosing(told.watch(None)) as watching:
+            first = await anext(watching)
+            connection.exec_driver_sql("ALTER TABLE gone RENAME TO jobs")
+            connection.commit()
+            whole = await next_of(watching, "snapshot")
+    other.dispose()
+
+    assert (first.kind, first.id) == ("trouble", None)
+    assert "the job database failed" in first.data
+    assert whole["order"] == ["a"]
+
+
 async def test_everyone_leaves_when_the_server_shuts_down(told: Broadcast, feed: JobFeed) -> None:
     async with aclosing(told.watch(None)) as one, aclosing(told.watch(None)) as other:
         await next_of(one, "snapshot")

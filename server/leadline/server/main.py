@@ -1,6 +1,7 @@
 """`leadline serve`: reads the options, then runs the service until it is told to stop."""
 
 import asyncio
+import ctypes
 import gc
 import os
 import resource
@@ -20,6 +21,10 @@ from leadline.server.telemetry.logs import configure_logs
 
 _USAGE_ERROR = 2
 _FAILURE = 1
+
+# glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT_BYTES = 32 << 20
 
 # A quarter of what kernels allow by default, also where a limit is none.
 _ENOUGH_DESCRIPTORS = 1 << 18
@@ -92,6 +97,7 @@ def _run(config: Path | None, **flags: Any) -> int:
     gc.collect()
     gc.freeze()
     _allow_descriptors()
+    _keep_memory()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings))
@@ -107,6 +113,18 @@ def _allow_descriptors() -> None:
     most = _ENOUGH_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def _keep_memory() -> None:
+    """Has glibc keep what is freed, up to a bound.
+
+    Large messages come one after another. It would give the memory of each
+    back to the kernel, which clears it page by page for the next.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def _settings(config: Path | None, flags: dict[str, Any]) -> Settings:

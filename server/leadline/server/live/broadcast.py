@@ -13,7 +13,7 @@ import json
 import secrets
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,7 +102,8 @@ class Broadcast:
         """Yields what is new after the message of the id `after`, until the server stops.
 
         The whole comes first where `after` is None, or names a message that is
-        no longer at hand. `ALIVE` comes where nothing else has for a while.
+        no longer at hand; before it, where it cannot be read yet, comes why.
+        `ALIVE` comes where nothing else has for a while.
 
         Raises:
             TooBusyError: enough others watch.
@@ -112,8 +113,12 @@ class Broadcast:
             raise UnavailableError("the server shuts down: come again after its restart")
         with self._watching() as task:
             await self._has_read.wait()
+            async with aclosing(self._until_read(task)) as reasons:
+                async for reason in reasons:
+                    yield reason
             place = self._place(after)
-            while True:
+            # A page that watches what has ended comes again, to what has begun since.
+            while self._task is task and self._overview is not _UNREAD:
                 news = self._news
                 if place is None or place < self._number - len(self._messages):
                     place = self._number
@@ -126,6 +131,17 @@ class Broadcast:
                     return
                 elif not await news.wait(self._quiet_seconds):
                     yield ALIVE
+
+    async def _until_read(self, task: "asyncio.Task[None]") -> AsyncGenerator[Message, None]:
+        """Yields why nothing is known yet, for as long as that is so."""
+        trouble = ""
+        while self._overview is _UNREAD and not task.done():
+            news = self._news
+            if trouble != self._trouble:
+                trouble = self._trouble
+                yield self._message("trouble", {"message": trouble}, is_numbered=False)
+            elif not await news.wait(self._quiet_seconds):
+                yield ALIVE
 
     def _place(self, after: str | None) -> int | None:
         """The number of the message of an id; None where it is not one of this start's."""
@@ -181,8 +197,9 @@ class Broadcast:
             _LOG.error("the job store failed: trying again", why=str(error))
             return str(error)
         self._overview = now
-        changed = now.since(before)
-        if before is not _UNREAD and (changed or curves):
+        if before is _UNREAD:
+            self._wake()  # who waits for the whole
+        elif (changed := now.since(before)) or curves:
             self._tell("change", {**changed, "curves": curves})
         self._tell_progress()
         return ""
@@ -235,8 +252,9 @@ class Broadcast:
         self._messages.append(self._message(kind, data))
         self._wake()
 
-    def _message(self, kind: str, data: Mapping[str, Any]) -> Message:
-        return Message(id=f"{self._start}-{self._number}", kind=kind, data=json.dumps(data))
+    def _message(self, kind: str, data: Mapping[str, Any], *, is_numbered: bool = True) -> Message:
+        number = f"{self._start}-{self._number}" if is_numbered else None
+        return Message(id=number, kind=kind, data=json.dumps(data))
 
     def _wake(self) -> None:
         news, self._news = self._news, Change()

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
@@ -48,7 +48,9 @@ class Work:
 
     answer: "asyncio.Future[Scores]"
     taken: int = 0
-    parts: list[Scores] = field(default_factory=list)
+    scored: int = 0
+    scores: Scores | None = None
+    """What came of it, whole once all images are scored."""
 
     @property
     def left(self) -> int:
@@ -61,15 +63,23 @@ class Work:
         self.taken += len(images)
         return images
 
-    @property
-    def scores(self) -> Scores:
-        """What came of it, once all parts are there."""
-        if len(self.parts) == 1:
-            return self.parts[0]
-        return Scores(
-            np.concatenate([part.logits for part in self.parts]),
-            np.concatenate([part.probabilities for part in self.parts]),
-        )
+    def keep(self, part: Scores) -> None:
+        """Takes up the scores of the next images."""
+        count, images = len(part.logits), len(self.pixels)
+        if count == images:
+            self.scores = part
+            return
+        if self.scores is None:
+            self.scores = Scores(
+                *(
+                    np.empty((images, one.shape[1]), np.float32)
+                    for one in (part.logits, part.probabilities)
+                )
+            )
+        place = slice(self.scored, self.scored + count)
+        self.scores.logits[place] = part.logits
+        self.scores.probabilities[place] = part.probabilities
+        self.scored += count
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +244,7 @@ def _hand_out(batch: list[Slice], scores: Scores) -> None:
     start = 0
     for part in batch:
         end = start + len(part.images)
-        part.work.parts.append(Scores(scores.logits[start:end], scores.probabilities[start:end]))
+        part.work.keep(Scores(scores.logits[start:end], scores.probabilities[start:end]))
         start = end
 
 
@@ -251,7 +261,7 @@ def _settle_here(works: list[Work], error: Exception | None) -> None:
     for work in works:
         if work.answer.done():
             continue
-        if error is None:
-            work.answer.set_result(work.scores)
-        else:
+        if error is not None:
             work.answer.set_exception(error)
+        elif work.scores is not None:
+            work.answer.set_result(work.scores)

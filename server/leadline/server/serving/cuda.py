@@ -18,7 +18,7 @@ class CudaEngine(Engine):
     """
 
     # A batch is filled up to the next of these.
-    _SIZES = (1, 2, 4, 8, 16, MAX_BATCH)
+    _SIZES = (1, 2, 4, 8, 16, 32, MAX_BATCH)
 
     def __init__(self, folder: Path, epoch: int, *, device: str) -> None:
         checkpoint = load_checkpoint(folder, epoch)

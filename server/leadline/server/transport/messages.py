@@ -85,14 +85,17 @@ class MessageReader:
         taken = np.empty(end - start, np.uint8).data  # unlike a bytearray it is not cleared
         filled = len(self._rest) - start
         taken[:filled] = self._rest[start:]
+        self._rest = memoryview(b"")
         while filled < len(taken):
             if self._ended:
                 raise _cut_short()
-            chunk = memoryview(await self._next_chunk())
-            part = chunk[: len(taken) - filled]
-            taken[filled : filled + len(part)] = part
-            filled += len(part)
-            self._rest = chunk[len(part) :]
+            chunk = await self._next_chunk()
+            left = len(taken) - filled
+            if len(chunk) > left:
+                self._rest = memoryview(chunk)[left:]
+                chunk = chunk[:left]
+            taken[filled : filled + len(chunk)] = chunk
+            filled += len(chunk)
         return taken
 
     async def _next_chunk(self) -> bytes:

@@ -101,7 +101,7 @@ export class Detail {
   #mark(epoch) {
     const curve = this.#state.curve(this.id);
     if (!curve.length) return;
-    this.#marked = epoch && Math.min(Math.max(epoch, 1), curve.length);
+    this.#marked = epoch === null ? null : Math.min(Math.max(epoch, 1), curve.length);
     markEpoch(this.#plot, this.#scale, this.#marked);
     byId("curve-reading").setAttribute("aria-live", this.#marked ? "polite" : "off");
     say(byId("curve-reading"), reading(curve[(this.#marked ?? curve.length) - 1]));

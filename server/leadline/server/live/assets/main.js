@@ -62,7 +62,14 @@ async function ask(id) {
     if (id === detail.id) detail.keep(facts);
   } catch (error) {
     if (id === detail.id) detail.fail(error.message);
+    if (server.mayPass(error)) setTimeout(() => forget(id), server.RETRY_MS);
   }
+  plan();
+}
+
+function forget(id) {
+  answered.delete(id);
+  tried.delete(id);
   plan();
 }
 

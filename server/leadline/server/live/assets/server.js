@@ -2,11 +2,19 @@
 
 const ROOT = "/live/v1";
 
+// How long to wait before what could not be answered is asked again.
+export const RETRY_MS = 3000;
+
 async function ask(path) {
   const response = await fetch(`${ROOT}/${path}`);
-  if (!response.ok) throw new Error((await response.text()).trim() || `status ${response.status}`);
-  return response.json();
+  if (response.ok) return response.json();
+  const error = new Error((await response.text()).trim() || `status ${response.status}`);
+  error.status = response.status;
+  throw error;
 }
+
+// Whether the same question may be answered later: the server is away or busy.
+export const mayPass = (error) => !(error.status < 500);
 
 export const events = `${ROOT}/events`;
 

@@ -71,11 +71,15 @@ export class Wrong {
     while (this.#id) {
       const wanted = this.#wanted();
       if (!byId("epoch").checkValidity() || same(wanted, this.#shown)) break;
-      await this.#show(wanted);
+      if (!(await this.#show(wanted))) {
+        this.#timer ??= setTimeout(() => this.#ask("off"), server.RETRY_MS);
+        break;
+      }
     }
     this.#isAsking = false;
   }
 
+  // Returns whether that is settled.
   async #show(wanted) {
     const { id, epoch, cell } = wanted;
     try {
@@ -83,24 +87,29 @@ export class Wrong {
         server.confusion(id, epoch),
         server.examples(id, epoch, cell, 0),
       ]);
-      if (id !== this.#id) return;
+      if (id !== this.#id) return true;
       this.#confusion.draw(matrix, cell);
       drawImages(found, cell);
       say(byId("epoch-says"), `epoch ${epoch}: ${percent(matrix.accuracy)} of ${matrix.images.toLocaleString("en")} test images right`);
       this.#complain("");
     } catch (error) {
       this.#complain(error.message);
+      if (server.mayPass(error)) return false;
     }
     this.#shown = wanted;
+    return true;
   }
 
   async #showMore() {
     const { id, epoch, cell } = this.#shown;
+    byId("more").disabled = true; // a second click would bring the same images again
     try {
       const found = await server.examples(id, epoch, cell, shownImages());
       if (same(this.#shown, { id, epoch, cell })) addImages(found);
     } catch (error) {
       this.#complain(error.message);
+    } finally {
+      byId("more").disabled = false;
     }
   }
 

@@ -102,6 +102,18 @@ def test_an_answer_does_not_change_with_the_next(folder: Path) -> None:
     np.testing.assert_array_equal(scores.logits, kept)
 
 
+def test_pixels_beyond_all_measure_disturb_no_image_beside_them(folder: Path) -> None:
+    engine = load_engine(folder, 1, device="cpu", threads=1)
+    random = np.random.default_rng(4)
+    usual = random.uniform(-1, 1, (9, 3, 32, 32)).astype(np.float32)
+    huge = np.full((1, 3, 32, 32), 3e38, np.float32)
+
+    expected = engine.score([usual])
+    beside = engine.score([huge, usual])
+
+    np.testing.assert_array_equal(beside.logits[1:], expected.logits)
+
+
 def test_the_least_recently_used_networks_make_room(ref_of: RefOf) -> None:
     one = LoadedNetworks(device="cpu", threads=1, max_bytes=1 << 40)
     one.get(ref_of(1))

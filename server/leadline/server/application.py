@@ -200,7 +200,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
                 core.feed.close()
                 servicers.inference.close()
                 servicers.open_inference.stop()
-                await grpc_server.stop(settings.shutdown_grace_seconds)
+                await grpc_server.stop()
 
 
 class _Core:

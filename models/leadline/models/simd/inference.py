@@ -38,8 +38,6 @@ _GROUP_COSTS = 7
 
 _ALIGNMENT = 64
 
-_TAIL_CHANNELS = TAIL.outputs
-
 
 @cache
 def inference_pass(residual: bool, lanes: int) -> Compiled:
@@ -149,7 +147,7 @@ class ExportedNetwork:
         workspace.of_one["images"][:] = image.transpose(1, 2, 0)
         self._infer_one(self._one.address, 0, 1)
         group, lane = divmod(number, LANES)
-        features = workspace.of_one["features"][:, :_TAIL_CHANNELS]
+        features = workspace.of_one["features"][:, : TAIL.outputs]
         workspace.features[group, :, lane] = features.T.reshape(-1)
 
     def _work_in(self, workspace: Workspace) -> None:

@@ -115,8 +115,8 @@ class GrpcServer:
         """Makes health say that new calls should go elsewhere."""
         await self._health.enter_graceful_shutdown()
 
-    async def stop(self, grace_seconds: float) -> None:
+    async def stop(self) -> None:
         """Refuses new calls, and ends those that outlast the grace."""
         self._listener.refuse_connections()
-        await self._application.stop(grace_seconds)
+        await self._application.stop(self._settings.shutdown_grace_seconds)
         await self._listener.close()

@@ -11,7 +11,10 @@ from leadline.models.images import IMAGE_SIZE
 from leadline.models.metrics import EpochMetrics
 from leadline.models.spec import TrainingSpec
 
-FORMAT = 1
+FORMAT = 2
+
+# Format 1 knew blocks of two convolutions only.
+_TWO_CONVOLUTIONS = {"block_convolutions": 2}
 
 # What an image goes through before the network sees it. Recorded so that whoever
 # finds the files needs no code of ours, and checked so that it never changes unseen.
@@ -83,8 +86,13 @@ def from_json(data: bytes) -> CheckpointInfo:
         ValueError, KeyError, TypeError, AttributeError: it is damaged or of another format.
     """
     description = json.loads(data)
-    if description["format"] != FORMAT:
-        raise ValueError(f"it is of format {description['format']!r}, and {FORMAT} is known here")
+    if description["format"] == 1:
+        for part in ("architecture", "spec"):
+            description[part] = _TWO_CONVOLUTIONS | description[part]
+    elif description["format"] != FORMAT:
+        raise ValueError(
+            f"it is of format {description['format']!r}, and 1 to {FORMAT} are known here"
+        )
     if description["preprocessing"] != PREPROCESSING:
         raise ValueError("its images were prepared otherwise than they are here")
     files = {kind: FileRecord(**record) for kind, record in description["files"].items()}

@@ -12,6 +12,9 @@ class Architecture:
     blocks: int
     """The depth: blocks between the head and the tail. 0 or more."""
 
+    block_convolutions: int = 1
+    """The 3x3 convolutions of each block, in sequence: 1 or 2."""
+
     batch_norm: bool
     """Whether a batch norm follows each convolution inside the blocks."""
 
@@ -20,3 +23,13 @@ class Architecture:
 
     classes: int = 10
     """Classes that it tells apart."""
+
+    @property
+    def inner_convolutions(self) -> int:
+        """The convolutions inside the blocks, all blocks together."""
+        return self.blocks * self.block_convolutions
+
+    @property
+    def skip(self) -> int:
+        """The convolutions that an identity connection spans; 0 without such connections."""
+        return self.block_convolutions if self.residual else 0

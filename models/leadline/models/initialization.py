@@ -46,9 +46,10 @@ def _draw_kaiming(network: BlockNetwork) -> None:
     """
     gains = {network.classifier.get_submodule("hidden"): 2.0}
     for block in network.blocks:
-        first, last = (layer for layer in block.modules() if isinstance(layer, nn.Conv2d))
-        gains[first] = 2.0
-        gains[last] = 2.0 / len(network.blocks) if isinstance(block, ResidualBlock) else 2.0
+        convolutions = [layer for layer in block.modules() if isinstance(layer, nn.Conv2d)]
+        gains.update(dict.fromkeys(convolutions, 2.0))
+        if isinstance(block, ResidualBlock):
+            gains[convolutions[-1]] /= len(network.blocks)
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             variance = gains.get(layer, 1.0) / layer.weight[0].numel()

@@ -1,4 +1,4 @@
-"""The network, for any depth, with or without batch norm and residual connections."""
+"""The network, for any depth and form of its blocks."""
 
 from collections import OrderedDict
 
@@ -35,7 +35,13 @@ class BlockNetwork(nn.Module):
         )
         block = ResidualBlock if architecture.residual else Block
         self.blocks = nn.Sequential(
-            *(block(batch_norm=architecture.batch_norm) for _ in range(architecture.blocks))
+            *(
+                block(
+                    convolutions=architecture.block_convolutions,
+                    batch_norm=architecture.batch_norm,
+                )
+                for _ in range(architecture.blocks)
+            )
         )
         self.tail = nn.Conv2d(CHANNELS, 4, kernel_size=3, stride=2)
         self.classifier = nn.Sequential(
@@ -59,11 +65,21 @@ class BlockNetwork(nn.Module):
 
 
 class Block(nn.Sequential):
-    """Twice: a 3x3 convolution, a batch norm where asked, a ReLU. Keeps [N, 8, H, W]."""
+    """Once or twice: a 3x3 convolution, an optional batch norm, a ReLU. Keeps [N, 8, H, W].
 
-    def __init__(self, *, batch_norm: bool) -> None:
+    The notebook that Leadline grew from declares two convolutions a block, but
+    its forward pass gives the block's input to both and returns what the second
+    makes of it. The first gets no gradient and changes nothing: what the notebook
+    computes is a block of one convolution.
+
+    Args:
+        convolutions: 1 or 2, in sequence.
+        batch_norm: whether a batch norm follows each convolution.
+    """
+
+    def __init__(self, *, convolutions: int, batch_norm: bool) -> None:
         super().__init__()
-        for step in ("first", "second"):
+        for step in ("first", "second")[:convolutions]:
             self.add_module(f"{step}_conv", nn.Conv2d(CHANNELS, CHANNELS, kernel_size=3, padding=1))
             if batch_norm:
                 self.add_module(f"{step}_norm", nn.BatchNorm2d(CHANNELS))

@@ -110,7 +110,10 @@ class TrainingSpec:
     """The name under which the dataset is known, 1 to 64 of a-z, 0-9, '.', '_', '-'."""
 
     blocks: int = 2
-    """The depth: blocks of two 3x3 convolutions. 0 to 64."""
+    """The depth in blocks. 0 to 64."""
+
+    block_convolutions: int = 1
+    """The 3x3 convolutions of each block, in sequence. 1 or 2."""
 
     batch_norm: bool = False
     """Whether a batch norm follows each convolution inside the blocks."""
@@ -230,6 +233,7 @@ _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
         lambda name: _DATASET_NAME.fullmatch(name) is not None,
     ),
     ("blocks", f"0 to {MAX_BLOCKS}", _between(0, MAX_BLOCKS)),
+    ("block_convolutions", "1 or 2", lambda number: number in (1, 2)),
     ("epochs", f"1 to {MAX_EPOCHS:,}", _between(1, MAX_EPOCHS)),
     ("batch_size", f"1 to {MAX_BATCH_SIZE:,}", _between(1, MAX_BATCH_SIZE)),
     (

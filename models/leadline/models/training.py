@@ -101,6 +101,7 @@ class Trainer:
         self.device = device
         self.architecture = Architecture(
             blocks=spec.blocks,
+            block_convolutions=spec.block_convolutions,
             batch_norm=spec.batch_norm,
             residual=spec.residual,
             classes=len(dataset.class_names),

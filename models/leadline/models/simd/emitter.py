@@ -116,6 +116,10 @@ class Emitter:
         """The smaller of two integers."""
         return self.builder.select(self.builder.icmp_signed("<", left, right), left, right)
 
+    def is_odd(self, value: Value) -> Value:
+        """One for an odd integer, zero for an even one."""
+        return self.builder.and_(value, const(1))
+
     def at(self, pointer: Value, index: Value | int) -> Value:
         """The address of an element."""
         return self.builder.gep(pointer, [const(index) if isinstance(index, int) else index])

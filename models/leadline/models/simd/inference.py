@@ -38,22 +38,23 @@ _GROUP_COSTS = 7
 
 _ALIGNMENT = 64
 
+# Two of the head and one of the tail.
+_OUTER_CONVOLUTIONS = 3
+
 
 @cache
-def inference_pass(residual: bool, lanes: int) -> Compiled:
-    """Returns the pass `infer` of all networks with or without residual connections."""
+def inference_pass(skip: int, lanes: int) -> Compiled:
+    """Returns the pass `infer` of all networks whose identity connections span `skip` layers."""
 
     def emit(module: ir.Module) -> None:
-        emit_inference_pass(module, residual=residual, lanes=lanes)
+        emit_inference_pass(module, skip=skip, lanes=lanes)
 
-    return Compiled(f"inference {residual=} {lanes=}", emit)
+    return Compiled(f"inference {skip=} {lanes=}", emit)
 
 
 @cache
-def _single_pass(residual: bool) -> Compiled:
-    return Compiled(
-        f"inference of one {residual=}", lambda module: emit_single_pass(module, residual=residual)
-    )
+def _single_pass(skip: int) -> Compiled:
+    return Compiled(f"inference of one {skip=}", lambda module: emit_single_pass(module, skip=skip))
 
 
 class Workspace:
@@ -107,9 +108,9 @@ class ExportedNetwork:
             nodes = [node for node in graph.node if node.op_type == operator]
             return [[constants[name] for name in node.input[1:]] for node in nodes]
 
-        residual = any(node.op_type == "Add" for node in graph.node)
-        self._infer = inference_pass(residual, LANES).function("infer")
-        self._infer_one = _single_pass(residual).function("infer_one")
+        skip = _skip_of(graph)
+        self._infer = inference_pass(skip, LANES).function("infer")
+        self._infer_one = _single_pass(skip).function("infer_one")
         self._crew = crew
         self._groups, self._one = Frame(), Frame()
         self._workspace: Workspace | None = None
@@ -185,6 +186,18 @@ class ExportedNetwork:
         # Its 4 channels, too, are a vector of 8.
         whole = replace(TAIL, outputs=single.LANES)
         _place((self._one,), "tail", whole, [_padded(part, single.LANES) for part in tail])
+
+
+def _skip_of(graph: onnx.GraphProto) -> int:
+    """How many convolutions an identity connection spans; 0 without such connections."""
+    operators = [node.op_type for node in graph.node]
+    connections = operators.count("Add")
+    if not connections:
+        return 0
+    skip, left = divmod(operators.count("Conv") - _OUTER_CONVOLUTIONS, connections)
+    if left or skip not in (1, 2):
+        raise ValueError(f"identity connections must span 1 or 2 convolutions, not {skip}")
+    return skip
 
 
 def _place(

@@ -5,6 +5,7 @@ a batch norm needs what all of them found, they wait for one another.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from llvmlite import ir
 
@@ -28,7 +29,7 @@ SCRATCH = max(WIDEN.weights, HALVE.weights)
 FIELDS = (
     # How much there is.
     "groups",
-    "layers",  # convolutions inside of the blocks
+    "layers",  # convolutions inside the blocks
     "barrier",  # int64: how often a thread has come to one
     "counts",  # float [groups]: images in each
     "masks",  # vectors [groups]: one where a lane holds an image
@@ -76,6 +77,17 @@ FIELDS = (
 _PATIENCE = 4096
 
 
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """Where a convolution stands in what an identity connection spans."""
+
+    starts_skip: bool
+    """Whether the connection starts from this convolution's input."""
+
+    ends_skip: bool
+    """Whether the connection is added to this convolution's result."""
+
+
 class Pass:
     """Writes one pass: what it finds in its frame, and its share of the work."""
 
@@ -103,6 +115,36 @@ class Pass:
     def each_group(self, body: Callable[[Value], None]) -> None:
         """Does something to each group of this thread's share."""
         self.code.loop(self.first, self.last, lambda group, _: body(group))
+
+    def each_layer(
+        self, skip: int, body: Callable[[Value, Position], None], *, backward: bool = False
+    ) -> None:
+        """Does something to each convolution inside the blocks, in the order of a pass.
+
+        Args:
+            skip: convolutions that an identity connection spans; 0 without such connections.
+            body: is given the layer's number and its position in what a connection spans.
+            backward: from the last to the first.
+        """
+        builder = self.code.builder
+        span = max(skip, 1)
+
+        def at_span(number: Value, _: object) -> None:
+            first = builder.mul(number, const(span))
+            if backward:
+                first = builder.sub(self.layers, builder.add(first, const(span)))
+            for offset in reversed(range(span)) if backward else range(span):
+                position = Position(
+                    starts_skip=skip > 0 and offset == 0,
+                    ends_skip=skip > 0 and offset == span - 1,
+                )
+                body(builder.add(first, const(offset)), position)
+
+        self.code.loop(const(0), builder.sdiv(self.layers, const(span)), at_span)
+
+    def slopes(self, layer: Value, group: Value) -> Value:
+        """The gradient of what goes into a layer; layers use two places in turn."""
+        return self.vectors("slopes", (self.of_layer(self.code.is_odd(layer), group), PLANE))
 
     def of_layer(self, layer: Value, group: Value) -> Value:
         """The number of a group within a layer."""
@@ -144,10 +186,17 @@ class Pass:
         return self.code.at(pointer, self.code.offset(*terms))
 
 
-def emit_forward_pass(module: ir.Module, *, batch_norm: bool, residual: bool, lanes: int) -> None:
-    """Writes `forward(frame, thread, threads)`: from images to features, for a step of training."""
+def emit_forward_pass(module: ir.Module, *, batch_norm: bool, skip: int, lanes: int) -> None:
+    """Writes `forward(frame, thread, threads)`: from images to features, for a training step.
+
+    Args:
+        module: where the function goes.
+        batch_norm: whether a batch norm follows each convolution inside the blocks.
+        skip: convolutions that an identity connection spans; 0 without such connections.
+        lanes: images that are computed at once.
+    """
     widen, halve, tail = _outer_convolutions(module, lanes=lanes)
-    inner = _inner_steps(module, batch_norm=batch_norm, residual=residual, lanes=lanes)
+    inner = _inner_steps(module, batch_norm=batch_norm, skip=skip, lanes=lanes)
     run = Pass(module, "forward", lanes=lanes)
     code = run.code
 
@@ -172,13 +221,8 @@ def emit_forward_pass(module: ir.Module, *, batch_norm: bool, residual: bool, la
             run.vectors("features", (group, TAIL.output_vectors)),
         )
 
-    def at_block(block: Value, _: object) -> None:
-        for second in (False, True):
-            layer = code.builder.add(code.builder.mul(block, const(2)), const(int(second)))
-            inner(run, layer, second)
-
     run.each_group(begin)
-    code.loop(const(0), code.builder.sdiv(run.layers, const(2)), at_block)
+    run.each_layer(skip, lambda layer, position: inner(run, layer, position.ends_skip))
     run.each_group(end)
     code.close()
 
@@ -192,14 +236,14 @@ def _outer_convolutions(module: ir.Module, *, lanes: int) -> list[ir.Function]:
 
 
 def _inner_steps(
-    module: ir.Module, *, batch_norm: bool, residual: bool, lanes: int
+    module: ir.Module, *, batch_norm: bool, skip: int, lanes: int
 ) -> Callable[[Pass, Value, bool], None]:
     """Returns what writes one layer of a block."""
     convolve = {
         add: convolutions.emit_forward(
             module, f"_inner_{add}", INNER, lanes=lanes, add=add, relu=not batch_norm
         )
-        for add in ({False, residual} if not batch_norm else {False})
+        for add in ({False, skip > 0} if not batch_norm else {False})
     }
     if batch_norm:
         gather = elementwise.emit_statistics(module, "_gather", area=AREA, lanes=lanes)
@@ -208,12 +252,13 @@ def _inner_steps(
             add: elementwise.emit_normalization(
                 module, f"_normalize_{add}", area=AREA, lanes=lanes, add=add
             )
-            for add in {False, residual}
+            for add in {False, skip > 0}
         }
 
-    def emit(run: Pass, layer: Value, second: bool) -> None:
-        code, add = run.code, second and residual
-        below = code.builder.sub(layer, const(1))
+    def emit(run: Pass, layer: Value, add: bool) -> None:
+        code = run.code
+        # The activations that the identity connection which ends here starts from.
+        skipped = code.builder.sub(layer, const(skip - 1))
         above = code.builder.add(layer, const(1))
 
         def activations(layer: Value, group: Value) -> Value:
@@ -229,7 +274,7 @@ def _inner_steps(
                 activations(layer, group),
                 run.floats("inner_weights", (layer, INNER.weights)),
                 run.floats("inner_biases", (layer, CHANNELS)),
-                *([activations(below, group)] if with_sum else []),
+                *([activations(skipped, group)] if with_sum else []),
                 convolved(group) if batch_norm else activations(above, group),
             )
             if batch_norm:
@@ -246,7 +291,7 @@ def _inner_steps(
                 normalize[add],
                 convolved(group),
                 run.floats("norms", (layer, 4 * CHANNELS), (const(1), 2 * CHANNELS)),
-                *([activations(below, group)] if add else []),
+                *([activations(skipped, group)] if add else []),
                 activations(above, group),
             )
 
@@ -269,9 +314,12 @@ def _inner_steps(
     return emit
 
 
-def emit_backward_pass(module: ir.Module, *, batch_norm: bool, residual: bool, lanes: int) -> None:
-    """Writes `backward(frame, thread, threads)`: from the features' gradient to the parameters'."""
-    run_inner = _inner_gradients(module, batch_norm=batch_norm, residual=residual, lanes=lanes)
+def emit_backward_pass(module: ir.Module, *, batch_norm: bool, skip: int, lanes: int) -> None:
+    """Writes `backward(frame, thread, threads)`: from the features' gradient to the parameters'.
+
+    The arguments are those of `emit_forward_pass`.
+    """
+    run_inner = _inner_gradients(module, batch_norm=batch_norm, skip=skip, lanes=lanes)
     of_weights = {
         shape: convolutions.emit_weight_gradient(
             module, f"_{name}_weights", shape, lanes=lanes, at_once=at_once
@@ -300,12 +348,12 @@ def emit_backward_pass(module: ir.Module, *, batch_norm: bool, residual: bool, l
             run.vectors("scratch", (run.thread, SCRATCH)),
             run.floats("tail_gradients", (group, TAIL.weights)),
         )
-        below = run.vectors("slopes", (group, PLANE))
+        below = run.slopes(run.layers, group)
         code.call(of_input[TAIL], slopes, run.floats("tail_transposed"), below)
 
     def end(group: Value) -> None:
         scratch = run.vectors("scratch", (run.thread, SCRATCH))
-        slopes = run.vectors("slopes", (group, PLANE))
+        slopes = run.slopes(const(0), group)
         widened = run.vectors("widened", (group, WIDEN.output_vectors))
         below = run.vectors("widened_slopes", (run.thread, WIDEN.output_vectors))
         code.call(totals[AREA], slopes, run.floats("halve_bias_gradients", (group, CHANNELS)))
@@ -330,26 +378,21 @@ def emit_backward_pass(module: ir.Module, *, batch_norm: bool, residual: bool, l
             run.floats("widen_gradients", (group, WIDEN.weights)),
         )
 
-    def at_block(number: Value, _: object) -> None:
-        last = code.builder.sub(run.layers, code.builder.mul(number, const(2)))
-        for second in (True, False):
-            run_inner(run, code.builder.sub(last, const(1 if second else 2)), second)
-
     run.each_group(begin)
-    code.loop(const(0), code.builder.sdiv(run.layers, const(2)), at_block)
+    run.each_layer(skip, lambda layer, position: run_inner(run, layer, position), backward=True)
     run.each_group(end)
     code.close()
 
 
 def _inner_gradients(
-    module: ir.Module, *, batch_norm: bool, residual: bool, lanes: int
-) -> Callable[[Pass, Value, bool], None]:
-    """Returns what writes the way back through one layer of a block."""
+    module: ir.Module, *, batch_norm: bool, skip: int, lanes: int
+) -> Callable[[Pass, Value, Position], None]:
+    """Returns what writes the backward pass through one layer of a block."""
     through_relu = {
         keep: elementwise.emit_relu_gradient(
             module, f"_relu_{keep}", area=AREA, lanes=lanes, normalized=batch_norm, keep=keep
         )
-        for keep in {False, residual}
+        for keep in {False, skip > 0}
     }
     if batch_norm:
         combine = elementwise.emit_normalization_sums(module, "_combine_sums", lanes=lanes)
@@ -363,19 +406,14 @@ def _inner_gradients(
         add: convolutions.emit_input_gradient(
             module, f"_inner_input_{add}", INNER, lanes=lanes, add=add
         )
-        for add in {False, residual}
+        for add in {False, skip > 0}
     }
 
-    def emit(run: Pass, layer: Value, second: bool) -> None:
+    def emit(run: Pass, layer: Value, position: Position) -> None:
         code = run.code
         above = code.builder.add(layer, const(1))
-        # The gradient goes to and fro between two places.
-        here, there = (0, 1) if second else (1, 0)
         norms = run.floats("norms", (layer, 4 * CHANNELS))
         norm_gradients = run.floats("norm_gradients", (layer, 5 * CHANNELS))
-
-        def slopes(place: int, group: Value) -> Value:
-            return run.vectors("slopes", (run.of_layer(const(place), group), PLANE))
 
         def of_layer(name: str, layer: Value, group: Value) -> Value:
             return run.vectors(name, (run.of_layer(layer, group), PLANE))
@@ -384,10 +422,10 @@ def _inner_gradients(
             return run.floats("norm_sums", (run.of_layer(layer, group), 2 * CHANNELS))
 
         def relu(group: Value) -> None:
-            keep = second and residual
+            keep = position.ends_skip
             code.call(
                 through_relu[keep],
-                slopes(here, group),
+                run.slopes(above, group),
                 of_layer("activations", above, group),
                 *([of_layer("convolved", layer, group), norms] if batch_norm else []),
                 *([run.vectors("kept_slopes", (group, PLANE))] if keep else []),
@@ -398,7 +436,7 @@ def _inner_gradients(
             if batch_norm:
                 code.call(
                     through_norm,
-                    slopes(here, group),
+                    run.slopes(above, group),
                     of_layer("convolved", layer, group),
                     norms,
                     code.at(norm_gradients, 2 * CHANNELS),
@@ -407,17 +445,17 @@ def _inner_gradients(
             code.call(
                 of_weights,
                 of_layer("activations", layer, group),
-                slopes(here, group),
+                run.slopes(above, group),
                 run.vectors("scratch", (run.thread, SCRATCH)),
                 run.floats("inner_gradients", (run.of_layer(layer, group), INNER.weights)),
             )
-            add = residual and not second
+            add = position.starts_skip
             code.call(
                 of_input[add],
-                slopes(here, group),
+                run.slopes(above, group),
                 run.floats("inner_transposed", (layer, INNER.weights)),
                 *([run.vectors("kept_slopes", (group, PLANE))] if add else []),
-                slopes(there, group),
+                run.slopes(layer, group),
             )
 
         run.each_group(relu)
@@ -437,26 +475,26 @@ def _inner_gradients(
     return emit
 
 
-def emit_inference_pass(module: ir.Module, *, residual: bool, lanes: int) -> None:
+def emit_inference_pass(module: ir.Module, *, skip: int, lanes: int) -> None:
     """Writes `infer(frame, thread, threads)`: from images to features, batch norms folded.
 
-    Of what lies between the layers it holds one group a thread, which stays in
-    the processor's caches.
+    Between the layers it holds one group a thread, which stays in the
+    processor's caches. The arguments are those of `emit_forward_pass`.
     """
     widen, halve, tail = _outer_convolutions(module, lanes=lanes)
     inner = {
         add: convolutions.emit_forward(
             module, f"_inner_{add}", INNER, lanes=lanes, add=add, relu=True
         )
-        for add in {False, residual}
+        for add in {False, skip > 0}
     }
     run = Pass(module, "infer", lanes=lanes)
     code = run.code
     widened = run.vectors("widened", (run.thread, WIDEN.output_vectors))
-    places = [
-        run.vectors("activations", (run.thread, 2 * PLANE), (const(number), PLANE))
-        for number in range(2)
-    ]
+
+    def activations(layer: Value) -> Value:
+        """What goes into a layer: layers read and write two places in turn."""
+        return run.vectors("activations", (run.thread, 2 * PLANE), (code.is_odd(layer), PLANE))
 
     def at_group(group: Value) -> None:
         images = run.vectors("images", (group, WIDEN.input_vectors))
@@ -466,26 +504,25 @@ def emit_inference_pass(module: ir.Module, *, residual: bool, lanes: int) -> Non
             widened,
             run.floats("halve_weights"),
             run.floats("halve_biases"),
-            places[0],
+            activations(const(0)),
         )
 
-        def at_block(block: Value, _: object) -> None:
-            for second in (False, True):
-                layer = code.builder.add(code.builder.mul(block, const(2)), const(int(second)))
-                add = second and residual
-                code.call(
-                    inner[add],
-                    places[int(second)],
-                    run.floats("inner_weights", (layer, INNER.weights)),
-                    run.floats("inner_biases", (layer, CHANNELS)),
-                    *([places[0]] if add else []),  # read where it is then overwritten
-                    places[int(not second)],
-                )
+        def at_layer(layer: Value, position: Position) -> None:
+            skipped = activations(code.builder.sub(layer, const(skip - 1)))
+            code.call(
+                inner[position.ends_skip],
+                activations(layer),
+                run.floats("inner_weights", (layer, INNER.weights)),
+                run.floats("inner_biases", (layer, CHANNELS)),
+                # With a skip of two it is read where the result then overwrites it.
+                *([skipped] if position.ends_skip else []),
+                activations(code.builder.add(layer, const(1))),
+            )
 
-        code.loop(const(0), code.builder.sdiv(run.layers, const(2)), at_block)
+        run.each_layer(skip, at_layer)
         code.call(
             tail,
-            places[0],
+            activations(run.layers),
             run.floats("tail_weights"),
             run.floats("tail_biases"),
             run.vectors("features", (group, TAIL.output_vectors)),

@@ -15,7 +15,7 @@ from llvmlite import ir
 from leadline.models.simd.convolutions import Convolution
 from leadline.models.simd.elementwise import CHANNELS
 from leadline.models.simd.emitter import F32, Emitter, Value, const
-from leadline.models.simd.passes import HALVE, INNER, TAIL, WIDEN, Pass
+from leadline.models.simd.passes import HALVE, INNER, TAIL, WIDEN, Pass, Position
 
 LANES = CHANNELS
 
@@ -32,13 +32,18 @@ _CORNER = PITCH + 1
 _AT_ONCE = {WIDEN: 14, HALVE: 12, INNER: 12, TAIL: 5}
 
 
-def emit_single_pass(module: ir.Module, *, residual: bool) -> None:
-    """Writes `infer_one(frame, thread, threads)`: from an image to features, batch norms folded."""
+def emit_single_pass(module: ir.Module, *, skip: int) -> None:
+    """Writes `infer_one(frame, thread, threads)`: from an image to features, batch norms folded.
+
+    Args:
+        module: where the function goes.
+        skip: convolutions that an identity connection spans; 0 without such connections.
+    """
     widen = _emit_convolution(module, "_widen", WIDEN, pitch=WIDEN.size, to=WIDEN.output_size)
     halve = _emit_convolution(module, "_halve", HALVE, pitch=HALVE.size, to=PITCH)
     inner = {
         add: _emit_convolution(module, f"_inner_{add}", INNER, pitch=PITCH, to=PITCH, add=add)
-        for add in {False, residual}
+        for add in {False, skip > 0}
     }
     tail = _emit_convolution(module, "_tail", TAIL, pitch=PITCH, to=TAIL.output_size)
     run = Pass(module, "infer_one", lanes=LANES)
@@ -47,29 +52,30 @@ def emit_single_pass(module: ir.Module, *, residual: bool) -> None:
     def parameters(name: str) -> list[Value]:
         return [run.vectors(f"{name}_weights"), run.vectors(f"{name}_biases")]
 
-    def floats(place: int, start: int) -> Value:
-        return run.floats("activations", (const(place * BORDERED + start), LANES))
+    # Layers read and write two places in turn.
+    def floats(layer: Value, start: int) -> Value:
+        place = (code.is_odd(layer), BORDERED * LANES)
+        return run.floats("activations", place, (const(start), LANES))
 
-    def inside(place: int) -> Value:
-        return run.vectors("activations", (const(place * BORDERED + _CORNER), 1))
+    def inside(layer: Value) -> Value:
+        return run.vectors("activations", (code.is_odd(layer), BORDERED), (const(_CORNER), 1))
 
-    def at_block(block: Value, _: object) -> None:
-        for second in (0, 1):
-            layer = code.builder.add(code.builder.mul(block, const(2)), const(second))
-            add = bool(second) and residual
-            code.call(
-                inner[add],
-                floats(second, 0),
-                run.vectors("inner_weights", (layer, INNER.weights // CHANNELS)),
-                run.vectors("inner_biases", (layer, 1)),
-                *([inside(0)] if add else []),  # read where it is then overwritten
-                inside(1 - second),
-            )
+    def at_layer(layer: Value, position: Position) -> None:
+        skipped = inside(code.builder.sub(layer, const(skip - 1)))
+        code.call(
+            inner[position.ends_skip],
+            floats(layer, 0),
+            run.vectors("inner_weights", (layer, INNER.weights // CHANNELS)),
+            run.vectors("inner_biases", (layer, 1)),
+            # With a skip of two it is read where the result then overwrites it.
+            *([skipped] if position.ends_skip else []),
+            inside(code.builder.add(layer, const(1))),
+        )
 
     code.call(widen, run.floats("images"), *parameters("widen"), run.vectors("widened"))
-    code.call(halve, run.floats("widened"), *parameters("halve"), inside(0))
-    code.loop(const(0), code.builder.sdiv(run.layers, const(2)), at_block)
-    code.call(tail, floats(0, _CORNER), *parameters("tail"), run.vectors("features"))
+    code.call(halve, run.floats("widened"), *parameters("halve"), inside(const(0)))
+    run.each_layer(skip, at_layer)
+    code.call(tail, floats(run.layers, _CORNER), *parameters("tail"), run.vectors("features"))
     code.close()
 
 

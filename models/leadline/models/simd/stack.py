@@ -28,14 +28,14 @@ __all__ = ["InferenceStack", "TrainingStack"]
 
 
 @cache
-def _training_passes(batch_norm: bool, residual: bool) -> tuple[Compiled, int]:
+def _training_passes(batch_norm: bool, skip: int) -> tuple[Compiled, int]:
     lanes = lanes_of_host()
 
     def emit(module: ir.Module) -> None:
-        emit_forward_pass(module, batch_norm=batch_norm, residual=residual, lanes=lanes)
-        emit_backward_pass(module, batch_norm=batch_norm, residual=residual, lanes=lanes)
+        emit_forward_pass(module, batch_norm=batch_norm, skip=skip, lanes=lanes)
+        emit_backward_pass(module, batch_norm=batch_norm, skip=skip, lanes=lanes)
 
-    return Compiled(f"training {batch_norm=} {residual=}", emit), lanes
+    return Compiled(f"training {batch_norm=} {skip=}", emit), lanes
 
 
 class TrainingStack:
@@ -56,10 +56,10 @@ class TrainingStack:
 
     def __init__(self, network: BlockNetwork, largest_batch: int, crew: Crew) -> None:
         architecture = network.architecture
-        self._passes, self._lanes = _training_passes(architecture.batch_norm, architecture.residual)
+        self._passes, self._lanes = _training_passes(architecture.batch_norm, architecture.skip)
         self._forward, self._backward = map(self._passes.function, ("forward", "backward"))
         self._crew = crew
-        self._layers = 2 * architecture.blocks
+        self._layers = architecture.inner_convolutions
         self._has_norms = architecture.batch_norm and self._layers > 0
         self.parameters = StackParameters(network)
         self._most_groups = -(-largest_batch // self._lanes)
@@ -176,10 +176,10 @@ class InferenceStack:
 
     def __init__(self, network: BlockNetwork, crew: Crew) -> None:
         self._lanes = lanes_of_host()
-        self._infer = inference_pass(network.architecture.residual, self._lanes).function("infer")
+        self._infer = inference_pass(network.architecture.skip, self._lanes).function("infer")
         self._crew = crew
         self._frame = TensorFrame()
-        self._frame.number("layers", 2 * network.architecture.blocks)
+        self._frame.number("layers", network.architecture.inner_convolutions)
         self._frame.place("widened", torch.zeros(crew.threads, WIDEN.output_vectors, self._lanes))
         self._frame.place("activations", torch.zeros(crew.threads, 2, PLANE, self._lanes))
         self._groups = 0

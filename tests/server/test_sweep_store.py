@@ -1,6 +1,5 @@
 """Sweeps in the store: random lives of their jobs, then the rules one by one."""
 
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from leadline.server.errors import (
     NotFoundError,
     ResourceExhaustedError,
 )
-from leadline.server.jobs.database import SchemaError, open_database
+from leadline.server.jobs.database import open_database
 from leadline.server.jobs.grid import Grid, SweepAxis
 from leadline.server.jobs.job import (
     Environment,
@@ -466,36 +465,3 @@ def test_a_thousand_jobs_are_accepted_and_cancelled_as_one(store: JobStore) -> N
     assert view.sweep.state is SweepState.CANCELLED
     assert view.sweep.latest_sequence == 1_002
     assert len(events_of(store)) == 1_002
-
-
-def test_a_database_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> None:
-    path = tmp_path / "jobs.db"
-    database = sqlite3.connect(path)
-    database.executescript((Path(__file__).parent / "schema_1.sql").read_text())
-    database.close()
-
-    open_database(path).dispose()
-    engine = open_database(path)  # once more: it is up to date now
-    store = JobStore(engine)
-    cancelled, queued = store.get("a"), store.get("b")
-    submit(store, request(("seed", (0, 1))))
-
-    assert (cancelled.state, cancelled.completed_epochs) == (JobState.CANCELLED, 1)
-    assert cancelled.cancellation is not None
-    assert cancelled.cancellation.reason == "REQUESTED"
-    assert [type(one.body).__name__ for one in store.events("a", after=0, limit=9)] == [
-        *("Queued", "Started", "EpochCompleted", "Finished")
-    ]
-    assert (queued.state, queued.sweep_id) == (JobState.QUEUED, None)
-    assert store.cancel_sweep("s")[0].sweep.state is SweepState.CANCELLED
-    engine.dispose()
-
-
-def test_a_database_of_a_later_schema_is_refused(tmp_path: Path, store: JobStore) -> None:
-    with sqlite3.connect(tmp_path / "jobs.db") as database:
-        database.execute("PRAGMA user_version=3")
-    database.close()
-
-    with pytest.raises(SchemaError, match="schema 3"):
-        open_database(tmp_path / "jobs.db")
-    assert store.list_sweeps() == []

@@ -378,6 +378,7 @@ class ListModelsRequest(_message.Message):
     BLOCKS_FIELD_NUMBER: _builtins.int
     BATCH_NORM_FIELD_NUMBER: _builtins.int
     RESIDUAL_FIELD_NUMBER: _builtins.int
+    BLOCK_CONVOLUTIONS_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most this many models a page. 0: 50. Above 1,000: 1,000."""
     page_token: _builtins.str
@@ -392,6 +393,8 @@ class ListModelsRequest(_message.Message):
     """Only models with, or only without, batch norm. Unset: all."""
     residual: _builtins.bool
     """Only models with, or only without, residual connections. Unset: all."""
+    block_convolutions: _builtins.int
+    """Only models whose blocks have this many convolutions, 1 or 2. Unset: all."""
     def __init__(
         self,
         *,
@@ -401,19 +404,24 @@ class ListModelsRequest(_message.Message):
         blocks: _builtins.int | None = ...,
         batch_norm: _builtins.bool | None = ...,
         residual: _builtins.bool | None = ...,
+        block_convolutions: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_norm", b"_batch_norm", "_blocks", b"_blocks", "_residual", b"_residual", "batch_norm", b"batch_norm", "blocks", b"blocks", "residual", b"residual"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_norm", b"_batch_norm", "_block_convolutions", b"_block_convolutions", "_blocks", b"_blocks", "_residual", b"_residual", "batch_norm", b"batch_norm", "block_convolutions", b"block_convolutions", "blocks", b"blocks", "residual", b"residual"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_norm", b"_batch_norm", "_blocks", b"_blocks", "_residual", b"_residual", "batch_norm", b"batch_norm", "blocks", b"blocks", "dataset", b"dataset", "page_size", b"page_size", "page_token", b"page_token", "residual", b"residual"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_norm", b"_batch_norm", "_block_convolutions", b"_block_convolutions", "_blocks", b"_blocks", "_residual", b"_residual", "batch_norm", b"batch_norm", "block_convolutions", b"block_convolutions", "blocks", b"blocks", "dataset", b"dataset", "page_size", b"page_size", "page_token", b"page_token", "residual", b"residual"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_norm: _TypeAlias = _typing.Literal["batch_norm"]  # noqa: Y015
     _WhichOneofArgType__batch_norm: _TypeAlias = _typing.Literal["_batch_norm", b"_batch_norm"]  # noqa: Y015
+    _WhichOneofReturnType__block_convolutions: _TypeAlias = _typing.Literal["block_convolutions"]  # noqa: Y015
+    _WhichOneofArgType__block_convolutions: _TypeAlias = _typing.Literal["_block_convolutions", b"_block_convolutions"]  # noqa: Y015
     _WhichOneofReturnType__blocks: _TypeAlias = _typing.Literal["blocks"]  # noqa: Y015
     _WhichOneofArgType__blocks: _TypeAlias = _typing.Literal["_blocks", b"_blocks"]  # noqa: Y015
     _WhichOneofReturnType__residual: _TypeAlias = _typing.Literal["residual"]  # noqa: Y015
     _WhichOneofArgType__residual: _TypeAlias = _typing.Literal["_residual", b"_residual"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_norm) -> _WhichOneofReturnType__batch_norm | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__block_convolutions) -> _WhichOneofReturnType__block_convolutions | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__blocks) -> _WhichOneofReturnType__blocks | None: ...
     @_typing.overload

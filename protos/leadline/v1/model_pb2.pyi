@@ -155,6 +155,7 @@ class Variant(_message.Message):
     BLOCKS_FIELD_NUMBER: _builtins.int
     BATCH_NORM_FIELD_NUMBER: _builtins.int
     RESIDUAL_FIELD_NUMBER: _builtins.int
+    BLOCK_CONVOLUTIONS_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
     """The name of the dataset, such as "cifar10"."""
     blocks: _builtins.int
@@ -163,6 +164,10 @@ class Variant(_message.Message):
     """Whether a batch norm follows each convolution inside the blocks."""
     residual: _builtins.bool
     """Whether an identity connection goes around each block."""
+    block_convolutions: _builtins.int
+    """The convolutions of each block, 1 or 2. As a selector unset, or 0, means 1;
+    the server always sets it.
+    """
     def __init__(
         self,
         *,
@@ -170,11 +175,14 @@ class Variant(_message.Message):
         blocks: _builtins.int = ...,
         batch_norm: _builtins.bool = ...,
         residual: _builtins.bool = ...,
+        block_convolutions: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_block_convolutions", b"_block_convolutions", "block_convolutions", b"block_convolutions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_norm", b"batch_norm", "blocks", b"blocks", "dataset", b"dataset", "residual", b"residual"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_block_convolutions", b"_block_convolutions", "batch_norm", b"batch_norm", "block_convolutions", b"block_convolutions", "blocks", b"blocks", "dataset", b"dataset", "residual", b"residual"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__block_convolutions: _TypeAlias = _typing.Literal["block_convolutions"]  # noqa: Y015
+    _WhichOneofArgType__block_convolutions: _TypeAlias = _typing.Literal["_block_convolutions", b"_block_convolutions"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__block_convolutions) -> _WhichOneofReturnType__block_convolutions | None: ...
 
 Global___Variant: _TypeAlias = Variant  # noqa: Y015

@@ -24,23 +24,23 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fleadline/v1/training_spec.proto\x12\x0bleadline.v1\"\xc4\x05\n\x0cTrainingSpec\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x13\n\x06\x62locks\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\nbatch_norm\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12\x13\n\x06\x65pochs\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12\x17\n\nbatch_size\x18\x05 \x01(\x05H\x03\x88\x01\x01\x12\x1a\n\rlearning_rate\x18\x06 \x01(\x01H\x04\x88\x01\x01\x12)\n\toptimizer\x18\x07 \x01(\x0e\x32\x16.leadline.v1.Optimizer\x12\x15\n\x08momentum\x18\x08 \x01(\x01H\x05\x88\x01\x01\x12\x19\n\x0cweight_decay\x18\t \x01(\x01H\x06\x88\x01\x01\x12\x11\n\x04seed\x18\n \x01(\x05H\x07\x88\x01\x01\x12\x15\n\x08residual\x18\x0b \x01(\x08H\x08\x88\x01\x01\x12\x33\n\x0einitialization\x18\x0c \x01(\x0e\x32\x1b.leadline.v1.Initialization\x12\'\n\x08schedule\x18\r \x01(\x0e\x32\x15.leadline.v1.Schedule\x12\x15\n\x08nesterov\x18\x0e \x01(\x08H\t\x88\x01\x01\x12/\n\x0c\x61ugmentation\x18\x0f \x01(\x0e\x32\x19.leadline.v1.Augmentation\x12\x15\n\x08patience\x18\x10 \x01(\x05H\n\x88\x01\x01\x12)\n\tprecision\x18\x11 \x01(\x0e\x32\x16.leadline.v1.Precision\x12\x18\n\x0b\x64iagnostics\x18\x12 \x01(\x08H\x0b\x88\x01\x01\x42\t\n\x07_blocksB\r\n\x0b_batch_normB\t\n\x07_epochsB\r\n\x0b_batch_sizeB\x10\n\x0e_learning_rateB\x0b\n\t_momentumB\x0f\n\r_weight_decayB\x07\n\x05_seedB\x0b\n\t_residualB\x0b\n\t_nesterovB\x0b\n\t_patienceB\x0e\n\x0c_diagnostics*b\n\tOptimizer\x12\x19\n\x15OPTIMIZER_UNSPECIFIED\x10\x00\x12\x11\n\rOPTIMIZER_SGD\x10\x01\x12\x12\n\x0eOPTIMIZER_ADAM\x10\x02\x12\x13\n\x0fOPTIMIZER_ADAMW\x10\x03*h\n\x0eInitialization\x12\x1e\n\x1aINITIALIZATION_UNSPECIFIED\x10\x00\x12\x1a\n\x16INITIALIZATION_DEFAULT\x10\x01\x12\x1a\n\x16INITIALIZATION_KAIMING\x10\x02*h\n\x08Schedule\x12\x18\n\x14SCHEDULE_UNSPECIFIED\x10\x00\x12\x15\n\x11SCHEDULE_CONSTANT\x10\x01\x12\x13\n\x0fSCHEDULE_COSINE\x10\x02\x12\x16\n\x12SCHEDULE_ONE_CYCLE\x10\x03*v\n\x0c\x41ugmentation\x12\x1c\n\x18\x41UGMENTATION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41UGMENTATION_NONE\x10\x01\x12\x15\n\x11\x41UGMENTATION_FLIP\x10\x02\x12\x1a\n\x16\x41UGMENTATION_FLIP_CROP\x10\x03*U\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x15\n\x11PRECISION_FLOAT32\x10\x01\x12\x16\n\x12PRECISION_BFLOAT16\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fleadline/v1/training_spec.proto\x12\x0bleadline.v1\"\xfc\x05\n\x0cTrainingSpec\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x13\n\x06\x62locks\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\nbatch_norm\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12\x13\n\x06\x65pochs\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12\x17\n\nbatch_size\x18\x05 \x01(\x05H\x03\x88\x01\x01\x12\x1a\n\rlearning_rate\x18\x06 \x01(\x01H\x04\x88\x01\x01\x12)\n\toptimizer\x18\x07 \x01(\x0e\x32\x16.leadline.v1.Optimizer\x12\x15\n\x08momentum\x18\x08 \x01(\x01H\x05\x88\x01\x01\x12\x19\n\x0cweight_decay\x18\t \x01(\x01H\x06\x88\x01\x01\x12\x11\n\x04seed\x18\n \x01(\x05H\x07\x88\x01\x01\x12\x15\n\x08residual\x18\x0b \x01(\x08H\x08\x88\x01\x01\x12\x33\n\x0einitialization\x18\x0c \x01(\x0e\x32\x1b.leadline.v1.Initialization\x12\'\n\x08schedule\x18\r \x01(\x0e\x32\x15.leadline.v1.Schedule\x12\x15\n\x08nesterov\x18\x0e \x01(\x08H\t\x88\x01\x01\x12/\n\x0c\x61ugmentation\x18\x0f \x01(\x0e\x32\x19.leadline.v1.Augmentation\x12\x15\n\x08patience\x18\x10 \x01(\x05H\n\x88\x01\x01\x12)\n\tprecision\x18\x11 \x01(\x0e\x32\x16.leadline.v1.Precision\x12\x18\n\x0b\x64iagnostics\x18\x12 \x01(\x08H\x0b\x88\x01\x01\x12\x1f\n\x12\x62lock_convolutions\x18\x13 \x01(\x05H\x0c\x88\x01\x01\x42\t\n\x07_blocksB\r\n\x0b_batch_normB\t\n\x07_epochsB\r\n\x0b_batch_sizeB\x10\n\x0e_learning_rateB\x0b\n\t_momentumB\x0f\n\r_weight_decayB\x07\n\x05_seedB\x0b\n\t_residualB\x0b\n\t_nesterovB\x0b\n\t_patienceB\x0e\n\x0c_diagnosticsB\x15\n\x13_block_convolutions*b\n\tOptimizer\x12\x19\n\x15OPTIMIZER_UNSPECIFIED\x10\x00\x12\x11\n\rOPTIMIZER_SGD\x10\x01\x12\x12\n\x0eOPTIMIZER_ADAM\x10\x02\x12\x13\n\x0fOPTIMIZER_ADAMW\x10\x03*h\n\x0eInitialization\x12\x1e\n\x1aINITIALIZATION_UNSPECIFIED\x10\x00\x12\x1a\n\x16INITIALIZATION_DEFAULT\x10\x01\x12\x1a\n\x16INITIALIZATION_KAIMING\x10\x02*h\n\x08Schedule\x12\x18\n\x14SCHEDULE_UNSPECIFIED\x10\x00\x12\x15\n\x11SCHEDULE_CONSTANT\x10\x01\x12\x13\n\x0fSCHEDULE_COSINE\x10\x02\x12\x16\n\x12SCHEDULE_ONE_CYCLE\x10\x03*v\n\x0c\x41ugmentation\x12\x1c\n\x18\x41UGMENTATION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41UGMENTATION_NONE\x10\x01\x12\x15\n\x11\x41UGMENTATION_FLIP\x10\x02\x12\x1a\n\x16\x41UGMENTATION_FLIP_CROP\x10\x03*U\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x15\n\x11PRECISION_FLOAT32\x10\x01\x12\x16\n\x12PRECISION_BFLOAT16\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'leadline.v1.training_spec_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OPTIMIZER']._serialized_start=759
-  _globals['_OPTIMIZER']._serialized_end=857
-  _globals['_INITIALIZATION']._serialized_start=859
-  _globals['_INITIALIZATION']._serialized_end=963
-  _globals['_SCHEDULE']._serialized_start=965
-  _globals['_SCHEDULE']._serialized_end=1069
-  _globals['_AUGMENTATION']._serialized_start=1071
-  _globals['_AUGMENTATION']._serialized_end=1189
-  _globals['_PRECISION']._serialized_start=1191
-  _globals['_PRECISION']._serialized_end=1276
+  _globals['_OPTIMIZER']._serialized_start=815
+  _globals['_OPTIMIZER']._serialized_end=913
+  _globals['_INITIALIZATION']._serialized_start=915
+  _globals['_INITIALIZATION']._serialized_end=1019
+  _globals['_SCHEDULE']._serialized_start=1021
+  _globals['_SCHEDULE']._serialized_end=1125
+  _globals['_AUGMENTATION']._serialized_start=1127
+  _globals['_AUGMENTATION']._serialized_end=1245
+  _globals['_PRECISION']._serialized_start=1247
+  _globals['_PRECISION']._serialized_end=1332
   _globals['_TRAININGSPEC']._serialized_start=49
-  _globals['_TRAININGSPEC']._serialized_end=757
+  _globals['_TRAININGSPEC']._serialized_end=813
 # @@protoc_insertion_point(module_scope)

@@ -205,6 +205,7 @@ class TrainingSpec(_message.Message):
     PATIENCE_FIELD_NUMBER: _builtins.int
     PRECISION_FIELD_NUMBER: _builtins.int
     DIAGNOSTICS_FIELD_NUMBER: _builtins.int
+    BLOCK_CONVOLUTIONS_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
     """The name of a dataset that the server knows, such as "cifar10" or
     "synthetic". Unset or empty: "cifar10". Never a path.
@@ -273,6 +274,10 @@ class TrainingSpec(_message.Message):
     """Whether `EpochResult.diagnosis` and `JobStarted.diagnosis` are measured.
     That changes nothing of the training. Unset: false.
     """
+    block_convolutions: _builtins.int
+    """The 3x3 convolutions of each block, in sequence, each with its batch norm
+    and its ReLU. 1 or 2. Unset: 1.
+    """
     def __init__(
         self,
         *,
@@ -294,15 +299,18 @@ class TrainingSpec(_message.Message):
         patience: _builtins.int | None = ...,
         precision: Global___Precision.ValueType = ...,
         diagnostics: _builtins.bool | None = ...,
+        block_convolutions: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_norm", b"_batch_norm", "_batch_size", b"_batch_size", "_blocks", b"_blocks", "_diagnostics", b"_diagnostics", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_patience", b"_patience", "_residual", b"_residual", "_seed", b"_seed", "_weight_decay", b"_weight_decay", "batch_norm", b"batch_norm", "batch_size", b"batch_size", "blocks", b"blocks", "diagnostics", b"diagnostics", "epochs", b"epochs", "learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "patience", b"patience", "residual", b"residual", "seed", b"seed", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_norm", b"_batch_norm", "_batch_size", b"_batch_size", "_block_convolutions", b"_block_convolutions", "_blocks", b"_blocks", "_diagnostics", b"_diagnostics", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_patience", b"_patience", "_residual", b"_residual", "_seed", b"_seed", "_weight_decay", b"_weight_decay", "batch_norm", b"batch_norm", "batch_size", b"batch_size", "block_convolutions", b"block_convolutions", "blocks", b"blocks", "diagnostics", b"diagnostics", "epochs", b"epochs", "learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "patience", b"patience", "residual", b"residual", "seed", b"seed", "weight_decay", b"weight_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_norm", b"_batch_norm", "_batch_size", b"_batch_size", "_blocks", b"_blocks", "_diagnostics", b"_diagnostics", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_patience", b"_patience", "_residual", b"_residual", "_seed", b"_seed", "_weight_decay", b"_weight_decay", "augmentation", b"augmentation", "batch_norm", b"batch_norm", "batch_size", b"batch_size", "blocks", b"blocks", "dataset", b"dataset", "diagnostics", b"diagnostics", "epochs", b"epochs", "initialization", b"initialization", "learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "optimizer", b"optimizer", "patience", b"patience", "precision", b"precision", "residual", b"residual", "schedule", b"schedule", "seed", b"seed", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_norm", b"_batch_norm", "_batch_size", b"_batch_size", "_block_convolutions", b"_block_convolutions", "_blocks", b"_blocks", "_diagnostics", b"_diagnostics", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_patience", b"_patience", "_residual", b"_residual", "_seed", b"_seed", "_weight_decay", b"_weight_decay", "augmentation", b"augmentation", "batch_norm", b"batch_norm", "batch_size", b"batch_size", "block_convolutions", b"block_convolutions", "blocks", b"blocks", "dataset", b"dataset", "diagnostics", b"diagnostics", "epochs", b"epochs", "initialization", b"initialization", "learning_rate", b"learning_rate", "momentum", b"momentum", "nesterov", b"nesterov", "optimizer", b"optimizer", "patience", b"patience", "precision", b"precision", "residual", b"residual", "schedule", b"schedule", "seed", b"seed", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_norm: _TypeAlias = _typing.Literal["batch_norm"]  # noqa: Y015
     _WhichOneofArgType__batch_norm: _TypeAlias = _typing.Literal["_batch_norm", b"_batch_norm"]  # noqa: Y015
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
+    _WhichOneofReturnType__block_convolutions: _TypeAlias = _typing.Literal["block_convolutions"]  # noqa: Y015
+    _WhichOneofArgType__block_convolutions: _TypeAlias = _typing.Literal["_block_convolutions", b"_block_convolutions"]  # noqa: Y015
     _WhichOneofReturnType__blocks: _TypeAlias = _typing.Literal["blocks"]  # noqa: Y015
     _WhichOneofArgType__blocks: _TypeAlias = _typing.Literal["_blocks", b"_blocks"]  # noqa: Y015
     _WhichOneofReturnType__diagnostics: _TypeAlias = _typing.Literal["diagnostics"]  # noqa: Y015
@@ -327,6 +335,8 @@ class TrainingSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_norm) -> _WhichOneofReturnType__batch_norm | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_size) -> _WhichOneofReturnType__batch_size | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__block_convolutions) -> _WhichOneofReturnType__block_convolutions | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__blocks) -> _WhichOneofReturnType__blocks | None: ...
     @_typing.overload

@@ -94,6 +94,7 @@ _PHASES: dict[str, job_pb2.JobPhase.ValueType] = {
 # The fields of a spec that have presence, so that zero is not "unset".
 _OptionalField = Literal[
     "blocks",
+    "block_convolutions",
     "batch_norm",
     "epochs",
     "batch_size",
@@ -303,6 +304,7 @@ def from_model(model: Model) -> model_pb2.Model:
         variant=model_pb2.Variant(
             dataset=job.spec.dataset,
             blocks=job.spec.blocks,
+            block_convolutions=job.spec.block_convolutions,
             batch_norm=job.spec.batch_norm,
             residual=job.spec.residual,
         ),

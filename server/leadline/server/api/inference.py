@@ -1,5 +1,6 @@
 """`leadline.v1.InferenceService`."""
 
+import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -93,10 +94,13 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         wanted = VariantFilter(
             dataset=request.dataset or None,
             blocks=request.blocks if request.HasField("blocks") else None,
+            block_convolutions=(
+                request.block_convolutions if request.HasField("block_convolutions") else None
+            ),
             batch_norm=request.batch_norm if request.HasField("batch_norm") else None,
             residual=request.residual if request.HasField("residual") else None,
         )
-        query = ["models", wanted.dataset, wanted.blocks, wanted.batch_norm, wanted.residual]
+        query = ["models", *dataclasses.astuple(wanted)]
         before = self._tokens.read(query, request.page_token)
         models = await self._threads.run(
             self._store.list_models, wanted, before=before, limit=size + 1

@@ -43,6 +43,16 @@ def _to_filter(variant: model_pb2.Variant, within: str) -> VariantFilter:
     return VariantFilter(
         dataset=variant.dataset,
         blocks=variant.blocks,
+        block_convolutions=_block_convolutions(variant, within),
         batch_norm=variant.batch_norm,
         residual=variant.residual,
     )
+
+
+def _block_convolutions(variant: model_pb2.Variant, within: str) -> int:
+    number = variant.block_convolutions or 1
+    if number not in (1, 2):
+        raise InvalidArgumentError.of(
+            f"{within}variant.block_convolutions", f"must be 1 or 2, but is {number}"
+        )
+    return number

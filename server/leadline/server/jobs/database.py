@@ -13,11 +13,35 @@ from leadline.server.jobs.tables import metadata
 _BUSY_TIMEOUT = 5.0
 
 # Counts up with every change of the tables.
-_SCHEMA = 2
+_SCHEMA = 3
 
-# What makes the tables of schema 1, which knew neither sweeps nor residual
-# networks, those of schema 2, beside the tables and indexes that are new.
+# Schema 1 knew neither sweeps nor residual networks.
 _FROM_1 = (
+    """
+    CREATE TABLE sweeps (
+        number INTEGER NOT NULL PRIMARY KEY,
+        sweep_id VARCHAR(32) NOT NULL UNIQUE,
+        request_id VARCHAR(36) UNIQUE,
+        grid TEXT NOT NULL,
+        options TEXT NOT NULL,
+        median_stopping TEXT,
+        is_cancelled BOOLEAN NOT NULL,
+        create_time BIGINT NOT NULL,
+        end_time BIGINT,
+        latest_sequence INTEGER NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE sweep_events (
+        sweep_id VARCHAR(32) NOT NULL REFERENCES sweeps (sweep_id),
+        sequence INTEGER NOT NULL,
+        create_time BIGINT NOT NULL,
+        body TEXT,
+        job_number INTEGER REFERENCES jobs (number),
+        job_sequence INTEGER,
+        PRIMARY KEY (sweep_id, sequence)
+    )
+    """,
     "ALTER TABLE jobs ADD COLUMN sweep_id VARCHAR(32) REFERENCES sweeps (sweep_id)",
     "ALTER TABLE jobs ADD COLUMN cancel_reason VARCHAR(64)",
     "ALTER TABLE jobs ADD COLUMN cancel_message TEXT",
@@ -34,6 +58,29 @@ _FROM_1 = (
     ON jobs (dataset, blocks, batch_norm, residual, best_test_accuracy)
     """,
 )
+
+# Schema 2 knew blocks of two convolutions only, and did not say so.
+_FROM_2 = (
+    "ALTER TABLE jobs ADD COLUMN block_convolutions INTEGER NOT NULL DEFAULT 2",
+    "UPDATE jobs SET spec = json_set(spec, '$.block_convolutions', 2)",
+    "UPDATE sweeps SET grid = json_set(grid, '$.spec.block_convolutions', 2)",
+    """
+    UPDATE sweep_events SET body = json_set(body, '$.grid.spec.block_convolutions', 2)
+    WHERE json_extract(body, '$.grid') IS NOT NULL
+    """,
+    """
+    UPDATE events SET body = json_set(body, '$.spec.block_convolutions', 2)
+    WHERE kind = 'queued'
+    """,
+    "DROP INDEX jobs_by_variant",
+    """
+    CREATE INDEX jobs_by_variant
+    ON jobs (dataset, blocks, block_convolutions, batch_norm, residual, best_test_accuracy)
+    """,
+)
+
+# Statements that turn a schema into the next one, by the schema they start from.
+_MIGRATIONS = {1: _FROM_1, 2: _FROM_2}
 
 
 # The execution option of an engine whose transactions write.
@@ -68,15 +115,14 @@ def open_database(path: Path, *, busy_timeout: float = _BUSY_TIMEOUT) -> Engine:
 
 
 def _bring_up_to_date(connection: Connection) -> None:
-    found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-    if found == 1:
-        for statement in _FROM_1:
-            connection.exec_driver_sql(statement)
-        metadata.create_all(connection)
-    elif found != _SCHEMA:
+    schema = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+    if not 1 <= schema <= _SCHEMA:
         raise SchemaError(
-            f"it has the schema {found}, and this version of Leadline needs {_SCHEMA}"
+            f"it has the schema {schema}, and this version of Leadline needs {_SCHEMA}"
         )
+    for step in range(schema, _SCHEMA):
+        for statement in _MIGRATIONS[step]:
+            connection.exec_driver_sql(statement)
 
 
 def _configure(connection: sqlite3.Connection, _record: Any) -> None:

@@ -1,5 +1,6 @@
 """What can be asked of the job store: read-only, one snapshot a question."""
 
+import dataclasses
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,10 +34,11 @@ _BEST = (jobs.c.best_test_accuracy.desc(), jobs.c.number.desc())
 
 @dataclass(frozen=True, kw_only=True)
 class VariantFilter:
-    """Which models to find; None stands for any."""
+    """Which models to find, by columns of the table of jobs; None stands for any."""
 
     dataset: str | None = None
     blocks: int | None = None
+    block_convolutions: int | None = None
     batch_norm: bool | None = None
     residual: bool | None = None
 
@@ -224,12 +226,7 @@ def count_before(connection: Connection, job: Job) -> int:
 
 def _matching(wanted: VariantFilter) -> Select[Any]:
     query = select(jobs).where(jobs.c.completed_epochs > 0)
-    if wanted.dataset is not None:
-        query = query.where(jobs.c.dataset == wanted.dataset)
-    if wanted.blocks is not None:
-        query = query.where(jobs.c.blocks == wanted.blocks)
-    if wanted.batch_norm is not None:
-        query = query.where(jobs.c.batch_norm == wanted.batch_norm)
-    if wanted.residual is not None:
-        query = query.where(jobs.c.residual == wanted.residual)
+    for name, value in dataclasses.asdict(wanted).items():
+        if value is not None:
+            query = query.where(jobs.c[name] == value)
     return query

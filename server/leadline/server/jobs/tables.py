@@ -50,6 +50,7 @@ jobs = Table(
     # Columns of their own, beside the spec, for the questions asked of them.
     Column("dataset", String(64), nullable=False),
     Column("blocks", Integer, nullable=False),
+    Column("block_convolutions", Integer, nullable=False),
     Column("batch_norm", Boolean, nullable=False),
     Column("residual", Boolean, nullable=False),
     Column("options", Text, nullable=False),
@@ -71,7 +72,15 @@ jobs = Table(
     Column("latest_sequence", Integer, nullable=False, default=0),
     Index("jobs_by_state", "state", "priority", "number"),
     Index("jobs_by_sweep", "sweep_id", "number"),
-    Index("jobs_by_variant", "dataset", "blocks", "batch_norm", "residual", "best_test_accuracy"),
+    Index(
+        "jobs_by_variant",
+        "dataset",
+        "blocks",
+        "block_convolutions",
+        "batch_norm",
+        "residual",
+        "best_test_accuracy",
+    ),
 )
 
 events = Table(

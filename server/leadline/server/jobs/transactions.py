@@ -63,6 +63,7 @@ class Transactions(SweepQueries):
             "spec": json.dumps(spec.to_dict()),
             "dataset": spec.dataset,
             "blocks": spec.blocks,
+            "block_convolutions": spec.block_convolutions,
             "batch_norm": spec.batch_norm,
             "residual": spec.residual,
             "options": json.dumps(options.to_dict()),

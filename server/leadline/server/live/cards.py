@@ -105,6 +105,7 @@ def _network(job: Job) -> Card:
     return {
         "dataset": spec.dataset,
         "blocks": spec.blocks,
+        "block_convolutions": spec.block_convolutions,
         "batch_norm": spec.batch_norm,
         "residual": spec.residual,
     }

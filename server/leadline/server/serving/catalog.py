@@ -102,11 +102,12 @@ class Catalog:
 
     async def best_of_variants(self, dataset: str) -> list[CheckpointRef]:
         """The best checkpoint of each variant trained on a dataset, the most accurate first."""
-        best: dict[tuple[int, bool, bool], Job] = {}
+        best: dict[tuple[int, int, bool, bool], Job] = {}
         for job in await self._threads.run(self._store.list_jobs):
             if job.spec.dataset != dataset or not job.completed_epochs:
                 continue
-            variant = (job.spec.blocks, job.spec.batch_norm, job.spec.residual)
+            spec = job.spec
+            variant = (spec.blocks, spec.block_convolutions, spec.batch_norm, spec.residual)
             known = best.get(variant)
             # They come from the newest on: of equals that is the one that a variant stands for.
             if known is None or job.best_test_accuracy > known.best_test_accuracy:
@@ -141,6 +142,8 @@ class Catalog:
         best = await self._threads.run(self._store.best_of_variant, selector)
         if best is None:
             kind = "residual blocks" if selector.residual else "blocks"
+            if selector.block_convolutions == 2:  # noqa: PLR2004
+                kind += " of 2 convolutions"
             norm = "with" if selector.batch_norm else "without"
             raise NotFoundError(
                 "variant",

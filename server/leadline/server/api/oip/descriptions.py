@@ -81,6 +81,7 @@ def _parameters(checkpoint: CheckpointRef) -> dict[str, str]:
         "weights_sha256": checkpoint.epoch.weights_sha256,
         "dataset": spec.dataset,
         "blocks": str(spec.blocks),
+        "block_convolutions": str(spec.block_convolutions),
         "batch_norm": json.dumps(spec.batch_norm),
         "residual": json.dumps(spec.residual),
         "test_accuracy": str(checkpoint.epoch.test_accuracy),

@@ -1,10 +1,11 @@
 """What models and versions are called in the Open Inference Protocol.
 
 A model is named by its job's id, by "models/{job_id}", or by its variant:
-"{dataset}-{blocks}-blocks", with "-batch-norm" behind it where it has that, and
-"-residual" where it has residual connections. A variant's name is stable: it
-means the best trained model of its kind. Ids have no dashes, so the names cannot
-be confused. A version is an epoch's number.
+"{dataset}-{blocks}-blocks", followed by "-of-2" where a block has two
+convolutions, "-batch-norm" where it has batch norms, and "-residual" where it has
+residual connections. A variant's name is stable: it means the best trained model
+of its kind. Ids have no dashes, so the names cannot be confused. A version is an
+epoch's number.
 """
 
 import functools
@@ -17,16 +18,17 @@ from leadline.server.serving.catalog import ByName, Catalog, CheckpointRef, Sele
 
 _JOB = re.compile(r"(?:models/)?([a-z0-9]{1,32})")
 _VARIANT = re.compile(
-    r"([a-z0-9][a-z0-9._-]{0,63})-(0|[1-9][0-9]?)-blocks(-batch-norm)?(-residual)?"
+    r"([a-z0-9][a-z0-9._-]{0,63})-(0|[1-9][0-9]?)-blocks(-of-2)?(-batch-norm)?(-residual)?"
 )
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
 def variant_name(spec: TrainingSpec) -> str:
     """The stable name of the best model that is trained like this one."""
+    form = "-of-2" if spec.block_convolutions == 2 else ""  # noqa: PLR2004
     norm = "-batch-norm" if spec.batch_norm else ""
     residual = "-residual" if spec.residual else ""
-    return f"{spec.dataset}-{spec.blocks}-blocks{norm}{residual}"
+    return f"{spec.dataset}-{spec.blocks}-blocks{form}{norm}{residual}"
 
 
 class Models:
@@ -69,14 +71,15 @@ def _model(name: str) -> Selector:
         return VariantFilter(
             dataset=match[1],
             blocks=int(match[2]),
-            batch_norm=match[3] is not None,
-            residual=match[4] is not None,
+            block_convolutions=2 if match[3] else 1,
+            batch_norm=match[4] is not None,
+            residual=match[5] is not None,
         )
     raise NotFoundError(
         "model",
         repr(shorten(name)),
         "a model is named by its job's id, or as {dataset}-{blocks}-blocks with or without "
-        "-batch-norm and -residual; RepositoryIndex lists those there are",
+        "-of-2, -batch-norm and -residual, in this order; RepositoryIndex lists all models",
     )
 
 

@@ -10,7 +10,8 @@ export function counted(number, noun) {
 
 export function network(card) {
   const kind = card.residual ? "residual block" : "block";
-  return `${counted(card.blocks, kind)} ${card.batch_norm ? "with" : "without"} batch norm`;
+  const form = card.block_convolutions === 2 ? " of 2 convolutions" : "";
+  return `${counted(card.blocks, kind)}${form} ${card.batch_norm ? "with" : "without"} batch norm`;
 }
 
 export function localTime(moment) {

@@ -1,0 +1,225 @@
+"""The notebook's table, reproduced: its six networks for 51 epochs, beside its own figures.
+
+    python benchmarks/notebook_table.py cifar10-jpeg.tar.xz --figures docs/images
+
+The runs are sweeps on a server with its defaults: three seeds of 2 and 4 blocks and of 10
+with batch norm, one of the others. With --notebook-weights each network starts from the
+notebook's own initial weights instead, which no job can be given: the worker's trainer then
+runs in processes of this program. docs/notebook.md has the results.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.cache import cache_folder
+from harness.epochs import Service, service
+from harness.notebook_figures import draw_figures
+from harness.notebook_protocol import (
+    EPOCHS,
+    NETWORKS,
+    Network,
+    Run,
+    initial_weights,
+    published,
+)
+from harness.tables import machine, say, table, write_json
+from leadline.client import TrainingJob
+from leadline.models.batches import normalize
+from leadline.models.checkpoints import load_checkpoint
+from leadline.models.datasets import Dataset, Split, open_dataset
+from leadline.models.network import BlockNetwork
+from leadline.models.spec import TrainingSpec as TrainerSpec
+from leadline.models.training import Trainer
+from leadline.server.artifacts import Artifacts
+from leadline.v1.training_spec_pb2 import TrainingSpec
+
+_BATCH_SIZE = 128
+_SEEDS = (0, 1, 2)
+_PLAIN_ONCE = (6, 8, 10)
+_PLAIN_WITH_SEEDS = (2, 4)
+
+# By network, a run a seed; beside them the test accuracy after epoch 1 in training mode.
+Runs = dict[Network, list[Run]]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Trains, or reads what was trained, and prints the table; returns 0."""
+    options = _parser().parse_args(arguments)
+    if options.read is not None:
+        runs, in_training_mode = _read(options.read)
+    elif options.notebook_weights:
+        runs, in_training_mode = _from_notebook_weights(options.dataset, options.epochs), []
+    else:
+        runs, in_training_mode = _by_jobs(options.dataset, options.epochs)
+    sys.stdout.write(_report(runs, in_training_mode) + "\n")
+    figures = {network.slug: [asdict(run) for run in found] for network, found in runs.items()}
+    write_json(options.json, {"runs": figures, "in_training_mode": in_training_mode})
+    if options.figures is not None:
+        draw_figures(runs, options.figures)
+    return 0
+
+
+def _by_jobs(dataset: str, epochs: int) -> tuple[Runs, list[float]]:
+    """Trains by sweeps, and evaluates the networks with batch norm as the notebook did."""
+    with tempfile.TemporaryDirectory() as scratch:
+        data = Path(scratch, "data")
+        with service(data, dataset) as leadline:
+            jobs = _sweep_all(leadline, epochs)
+            runs = {network: [_run_of(job) for job in found] for network, found in jobs.items()}
+        test = open_dataset(dataset, cache_folder() / "datasets").test
+        artifacts = Artifacts(data / "models")
+        first_epochs = [
+            load_checkpoint(artifacts.folder(job.id, 1), 1).network()
+            for job in jobs[Network(10, True)]
+        ]
+        return runs, [accuracy_in_training_mode(network, test) for network in first_epochs]
+
+
+def _sweep_all(leadline: Service, epochs: int) -> dict[Network, list[TrainingJob]]:
+    """Submits the notebook's runs as three sweeps, and returns their jobs once they are done."""
+    common: dict[str, Any] = {"dataset": "measured", "epochs": epochs}
+    train = leadline.client.train_sweep
+    sweeps = [
+        train({"seed": _SEEDS}, TrainingSpec(blocks=10, batch_norm=True, **common)),
+        train({"blocks": _PLAIN_WITH_SEEDS[::-1], "seed": _SEEDS}, TrainingSpec(**common)),
+        train({"blocks": _PLAIN_ONCE[::-1]}, TrainingSpec(**common)),
+    ]
+    jobs: dict[Network, list[TrainingJob]] = {network: [] for network in NETWORKS}
+    for sweep in sweeps:
+        sweep.result()
+        for job in sweep.jobs():
+            spec = job.refresh().spec
+            jobs[Network(spec.blocks, spec.batch_norm)].append(job)
+        say(f"{sweep.id} is done")
+    return jobs
+
+
+def _run_of(job: TrainingJob) -> Run:
+    epochs = list(job.epochs())
+    return Run([one.train_accuracy for one in epochs], [one.test_accuracy for one in epochs])
+
+
+@torch.no_grad()
+def accuracy_in_training_mode(network: BlockNetwork, split: Split) -> float:
+    """Returns the fraction classified rightly with the statistics of batches of 128.
+
+    The notebook never leaves training mode, so its accuracies are of this kind.
+    """
+    network.train()
+    correct = 0
+    for start in range(0, len(split.labels), _BATCH_SIZE):
+        pixels = torch.tensor(split.images[start : start + _BATCH_SIZE])
+        labels = torch.tensor(split.labels[start : start + _BATCH_SIZE])
+        correct += int((network(normalize(pixels)).argmax(dim=1) == labels).sum().item())
+    return correct / len(split.labels)
+
+
+def _from_notebook_weights(dataset: str, epochs: int) -> Runs:
+    """Trains each network from the notebook's initial weights, a process a core."""
+    cache = cache_folder() / "datasets"
+    open_dataset(dataset, cache)  # decoded once, and not by each process
+    starts = dict(initial_weights())
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=spawn) as pool:
+        futures = {
+            network: pool.submit(_train_from, network, weights, dataset, cache, epochs)
+            for network, weights in starts.items()
+        }
+        return {network: [future.result()] for network, future in futures.items()}
+
+
+def _train_from(
+    network: Network, weights: dict[str, Tensor], dataset: str, cache: Path, epochs: int
+) -> Run:
+    trainer = _trainer(network, open_dataset(dataset, cache), epochs)
+    trainer.network.load_state_dict(weights)
+    metrics = [trainer.train_epoch(epoch).metrics for epoch in range(1, epochs + 1)]
+    say(f"{network.label} is done")
+    return Run([one.train_accuracy for one in metrics], [one.test_accuracy for one in metrics])
+
+
+def _trainer(network: Network, dataset: Dataset, epochs: int) -> Trainer:
+    spec = TrainerSpec(blocks=network.blocks, batch_norm=network.batch_norm, epochs=epochs)
+    return Trainer(spec, dataset, device=torch.device("cpu"), threads=1)
+
+
+def _report(runs: Runs, in_training_mode: Sequence[float]) -> str:
+    theirs = published()
+    heads = (
+        *("network", "train", "test", "mean test", "leaves 10 % in epoch"),
+        *("notebook: train", "test", "leaves 10 % in epoch"),
+    )
+    parts = [table(heads, (_row(network, runs[network], theirs[network]) for network in runs))]
+    if in_training_mode:
+        parts.append(
+            "10 blocks, batch norm, after epoch 1, evaluated in training mode as the notebook "
+            f"did: {_percents(in_training_mode)}; the notebook: "
+            f"{theirs[Network(10, True)].test[0]:.2%}\n"
+        )
+    parts.append(f"{EPOCHS} epochs in the notebook's protocol; {machine()}")
+    return "\n".join(parts)
+
+
+def _row(network: Network, runs: Sequence[Run], theirs: Run) -> list[str]:
+    tests = [run.test[-1] for run in runs]
+    return [
+        network.label,
+        _percents([run.train[-1] for run in runs]),
+        _percents(tests),
+        f"{100 * statistics.fmean(tests):.1f}",
+        ", ".join(_epoch(run) for run in runs),
+        *(_percents([values[-1]], digits=2) for values in (theirs.train, theirs.test)),
+        _epoch(theirs),
+    ]
+
+
+def _percents(fractions: Sequence[float], digits: int = 1) -> str:
+    return ", ".join(f"{100 * fraction:.{digits}f}" for fraction in fractions)
+
+
+def _epoch(run: Run) -> str:
+    return str(run.leaves_chance() or "never")
+
+
+def _read(path: Path) -> tuple[Runs, list[float]]:
+    found = json.loads(path.read_text())
+    runs = {
+        network: [Run(**run) for run in found["runs"][network.slug]]
+        for network in NETWORKS
+        if network.slug in found["runs"]
+    }
+    return runs, found["in_training_mode"]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="benchmarks/notebook_table.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("dataset", help="a folder or tar of images, or synthetic")
+    parser.add_argument(
+        "--notebook-weights", action="store_true", help="start from the notebook's initial weights"
+    )
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"of each run ({EPOCHS})")
+    parser.add_argument("--figures", type=Path, metavar="DIR", help="draw a figure a network")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to it")
+    parser.add_argument("--read", type=Path, metavar="FILE", help="train nothing: read such a file")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

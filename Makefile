@@ -5,6 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# `make test ISA=avx2` computes as a processor without AVX-512 would, in the libraries too.
+LIBRARIES_avx2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 OPENBLAS_CORETYPE=Haswell
+LIBRARIES_baseline := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 OPENBLAS_CORETYPE=Nehalem
+
 .PHONY: demo test faults bench-serving lint types protos sync format image image-test clean help
 .DEFAULT_GOAL := help
 
@@ -24,7 +28,7 @@ demo: $(STAMP)  ## Start a server, train with live progress, predict, show wrong
 	$(BIN)/leadline demo
 
 test: lint types  ## Check style and types, then run every test.
-	$(BIN)/python -m pytest --quiet
+	$(if $(ISA),env LEADLINE_SIMD_ISA=$(ISA) $(LIBRARIES_$(ISA))) $(BIN)/python -m pytest --quiet
 
 faults: $(STAMP)  ## Kill, cut, fill and damage things for about an hour and a half; print the figures.
 	$(BIN)/python tests/faults/run.py

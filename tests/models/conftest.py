@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from leadline.models.datasets import Dataset, Split
+from leadline.models.simd.instruction_set import InstructionSet, available_instruction_sets
 
 
 def _png_of(colour: tuple[int, int, int], size: tuple[int, int] = (32, 32)) -> bytes:
@@ -23,6 +24,13 @@ def _png_of(colour: tuple[int, int, int], size: tuple[int, int] = (32, 32)) -> b
 def _one_thread() -> None:
     """Keeps torch to one thread: on images this few, threads cost more than they save."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(params=available_instruction_sets(), ids=lambda isa: isa.value)
+def isa(request: pytest.FixtureRequest) -> InstructionSet:
+    """Each instruction set that the processor has: a test that takes it runs once for each."""
+    chosen: InstructionSet = request.param
+    return chosen
 
 
 @pytest.fixture

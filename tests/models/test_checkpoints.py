@@ -25,6 +25,7 @@ from leadline.models.checkpoints import (
 from leadline.models.datasets import Dataset
 from leadline.models.engine import SimdEngine
 from leadline.models.evaluation import evaluate
+from leadline.models.simd.instruction_set import instruction_set
 from leadline.models.spec import (
     Augmentation,
     Initialization,
@@ -137,6 +138,7 @@ def test_the_description_says_all_there_is_to_know(trainer: Trainer, tmp_path: P
     }
     assert description["environment"]["torch"] == torch.__version__
     assert description["environment"]["threads"] == torch.get_num_threads()
+    assert description["environment"]["instruction_set"] == instruction_set().value
     for record in description["files"].values():
         data = (tmp_path / record["name"]).read_bytes()
         assert (len(data), hashlib.sha256(data).hexdigest()) == (record["size"], record["sha256"])

@@ -11,6 +11,7 @@ from torch.nn import functional
 from leadline.models.batches import normalize
 from leadline.models.engine import Engine, SimdEngine, TorchEngine
 from leadline.models.network import Architecture, BlockNetwork
+from leadline.models.simd.instruction_set import InstructionSet
 
 VARIANTS = [
     Architecture(blocks=blocks, batch_norm=batch_norm, residual=residual)
@@ -29,8 +30,10 @@ def batch_of(images: int, seed: int = 1) -> tuple[Tensor, Tensor]:
     return pixels, torch.randint(0, 10, (images,), generator=generator)
 
 
-def engine_of(network: BlockNetwork, threads: int = 1, largest_batch: int = 64) -> SimdEngine:
-    return SimdEngine(network, largest_batch=largest_batch, threads=threads)
+def engine_of(
+    network: BlockNetwork, isa: InstructionSet, threads: int = 1, largest_batch: int = 64
+) -> SimdEngine:
+    return SimdEngine(network, largest_batch=largest_batch, threads=threads, isa=isa)
 
 
 def gradients_of(network: BlockNetwork) -> dict[str, Tensor]:
@@ -45,14 +48,16 @@ def distance(found: Tensor, exact: Tensor) -> float:
 
 @pytest.mark.parametrize("images", [1, 7, 16, 37, 64])
 @pytest.mark.parametrize("architecture", VARIANTS, ids=str)
-def test_gradients_are_as_exact_as_those_of_torch(architecture: Architecture, images: int) -> None:
+def test_gradients_are_as_exact_as_those_of_torch(
+    architecture: Architecture, images: int, isa: InstructionSet
+) -> None:
     exact = network_of(architecture).double()
     network, plain = network_of(architecture), network_of(architecture)
     pixels, labels = batch_of(images)
 
     exact_loss = functional.cross_entropy(exact(normalize(pixels).double()), labels)
     exact_loss.backward()  # type: ignore[no-untyped-call,unused-ignore]
-    loss = engine_of(network).gradients(pixels, labels)
+    loss = engine_of(network, isa).gradients(pixels, labels)
     TorchEngine(plain).gradients(pixels, labels)
 
     assert float(loss) == pytest.approx(exact_loss.item(), rel=1e-5)
@@ -69,9 +74,11 @@ def test_gradients_are_as_exact_as_those_of_torch(architecture: Architecture, im
 
 
 @pytest.mark.parametrize("architecture", VARIANTS, ids=str)
-def test_logits_agree_with_torch_in_evaluation_mode(architecture: Architecture) -> None:
+def test_logits_agree_with_torch_in_evaluation_mode(
+    architecture: Architecture, isa: InstructionSet
+) -> None:
     network = network_of(architecture)
-    engine = engine_of(network)
+    engine = engine_of(network, isa)
     for step in range(3):
         engine.gradients(*batch_of(50, seed=step))
     pixels, _ = batch_of(77, seed=9)
@@ -82,10 +89,12 @@ def test_logits_agree_with_torch_in_evaluation_mode(architecture: Architecture) 
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
-def test_twenty_steps_leave_the_weights_of_the_plain_loop(batch_norm: bool) -> None:
+def test_twenty_steps_leave_the_weights_of_the_plain_loop(
+    batch_norm: bool, isa: InstructionSet
+) -> None:
     architecture = Architecture(blocks=2, batch_norm=batch_norm)
     networks = [network_of(architecture, seed=4) for _ in range(2)]
-    engines: list[Engine] = [engine_of(networks[0]), TorchEngine(networks[1])]
+    engines: list[Engine] = [engine_of(networks[0], isa), TorchEngine(networks[1])]
     for network, engine in zip(networks, engines, strict=True):
         optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
         for step in range(20):
@@ -100,12 +109,14 @@ def test_twenty_steps_leave_the_weights_of_the_plain_loop(batch_norm: bool) -> N
 
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("batch_norm", [False, True])
-def test_the_number_of_threads_changes_no_bit(batch_norm: bool, residual: bool) -> None:
+def test_the_number_of_threads_changes_no_bit(
+    batch_norm: bool, residual: bool, isa: InstructionSet
+) -> None:
     architecture = Architecture(blocks=2, batch_norm=batch_norm, residual=residual)
     results = []
     for threads in (1, 2, 5):
         network = network_of(architecture)
-        engine = engine_of(network, threads)
+        engine = engine_of(network, isa, threads)
         optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
         for step, images in enumerate((53, 20, 64, 7)):
             engine.gradients(*batch_of(images, seed=step))
@@ -117,26 +128,26 @@ def test_the_number_of_threads_changes_no_bit(batch_norm: bool, residual: bool) 
             assert torch.equal(first, second)
 
 
-def test_a_network_that_was_loaded_later_is_computed() -> None:
+def test_a_network_that_was_loaded_later_is_computed(isa: InstructionSet) -> None:
     architecture = Architecture(blocks=1, batch_norm=True)
     network, other = network_of(architecture), network_of(architecture, seed=5)
-    engine = engine_of(network)
+    engine = engine_of(network, isa)
     network.load_state_dict(other.state_dict())
     engine.gradients(*batch_of(20))
-    expected = engine_of(other)
+    expected = engine_of(other, isa)
     expected.gradients(*batch_of(20))
     for name, value in gradients_of(other).items():
         assert torch.equal(gradients_of(network)[name], value), name
 
 
-def test_a_batch_that_is_larger_than_was_said_is_refused() -> None:
-    engine = engine_of(network_of(VARIANTS[0]), largest_batch=16)
+def test_a_batch_that_is_larger_than_was_said_is_refused(isa: InstructionSet) -> None:
+    engine = engine_of(network_of(VARIANTS[0]), isa, largest_batch=16)
     with pytest.raises(ValueError, match="a batch of 33 images is larger than was said"):
         engine.gradients(*batch_of(33))
 
 
-def test_what_is_not_a_number_stays_so() -> None:
+def test_what_is_not_a_number_stays_so(isa: InstructionSet) -> None:
     network = network_of(Architecture(blocks=2, batch_norm=False))
     with torch.no_grad():
         network.get_parameter("head.widen.weight")[0, 0, 0, 0] = float("nan")
-    assert engine_of(network).gradients(*batch_of(8)).isnan()
+    assert engine_of(network, isa).gradients(*batch_of(8)).isnan()

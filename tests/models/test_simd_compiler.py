@@ -1,13 +1,16 @@
 """Machine code, and where it is kept."""
 
+import platform
 from pathlib import Path
 
+import llvmlite.binding as llvm
 import pytest
 from llvmlite import ir
 
-from leadline.models.simd.compiler import Compiled
+from leadline.models.simd.compiler import Compiled, target_machine
 from leadline.models.simd.emitter import I64, Emitter, const
-from leadline.models.simd.passes import FIELDS
+from leadline.models.simd.instruction_set import InstructionSet, available_instruction_sets
+from leadline.models.simd.passes import FIELDS, emit_inference_pass
 from leadline.models.simd.tensors import TensorFrame
 
 emitted: list[str] = []
@@ -22,10 +25,20 @@ def emit(module: ir.Module) -> None:
     code.close()
 
 
-def noted() -> int:
-    compiled, frame = Compiled("test", emit), TensorFrame()
+def noted(isa: InstructionSet = InstructionSet.BASELINE) -> int:
+    compiled, frame = Compiled("test", emit, isa), TensorFrame()
     compiled.function("note")(frame.address, 2, 3)
     return frame.read(FIELDS[0])
+
+
+def assembly_for(isa: InstructionSet) -> str:
+    """The inference pass as assembly; made for any processor, whichever runs the test."""
+    module = ir.Module("inference")
+    machine = target_machine(isa)
+    module.triple = machine.triple
+    emit_inference_pass(module, skip=2, lanes=isa.lanes)
+    assembly: str = machine.emit_assembly(llvm.parse_assembly(str(module)))
+    return assembly
 
 
 @pytest.fixture
@@ -77,3 +90,23 @@ def test_a_relative_cache_folder_is_ignored(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert noted() == 42
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+def test_each_instruction_set_has_code_of_its_own_in_the_cache(cache: Path) -> None:
+    for isa in available_instruction_sets():
+        assert noted(isa) == 42
+    assert len(emitted) == len(list(cache.iterdir())) == len(available_instruction_sets())
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the registers of x86-64")
+@pytest.mark.parametrize("isa", InstructionSet)
+def test_code_uses_the_registers_of_its_instruction_set_and_no_wider_ones(
+    isa: InstructionSet,
+) -> None:
+    assembly = assembly_for(isa)
+
+    assert ("zmm" in assembly) == (isa is InstructionSet.AVX512)
+    assert ("ymm" in assembly) == (isa is InstructionSet.AVX2)
+    assert ("vfmadd" in assembly) == (isa is not InstructionSet.BASELINE)
+    # Without the instruction a fused product would be a call of the C library's.
+    assert "fmaf" not in assembly

@@ -10,6 +10,7 @@ from leadline.models.export import to_onnx
 from leadline.models.network import Architecture, BlockNetwork
 from leadline.models.simd.frame import Crew
 from leadline.models.simd.inference import ExportedNetwork, Workspace
+from leadline.models.simd.instruction_set import InstructionSet, available_instruction_sets
 
 VARIANTS = [
     Architecture(blocks=blocks, batch_norm=batch_norm, residual=residual, classes=classes)
@@ -36,10 +37,10 @@ def images(count: int) -> np.ndarray:
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("architecture", VARIANTS, ids=str)
 def test_logits_of_batches_of_any_size_are_those_of_torch(
-    architecture: Architecture, threads: int
+    architecture: Architecture, threads: int, isa: InstructionSet
 ) -> None:
     network = trained(architecture)
-    exported = ExportedNetwork(to_onnx(network), Crew(threads))
+    exported = ExportedNetwork(to_onnx(network), Crew(threads), isa)
     workspace = Workspace(largest_batch=40, threads=threads)
     for count in (1, 7, 8, 9, 31, 40, 3):
         batch = images(count)
@@ -54,9 +55,9 @@ def test_logits_of_batches_of_any_size_are_those_of_torch(
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("architecture", VARIANTS, ids=str)
 def test_an_image_has_the_same_logits_wherever_it_lies_in_a_batch(
-    architecture: Architecture, threads: int
+    architecture: Architecture, threads: int, isa: InstructionSet
 ) -> None:
-    exported = ExportedNetwork(to_onnx(trained(architecture)), Crew(threads))
+    exported = ExportedNetwork(to_onnx(trained(architecture)), Crew(threads), isa)
     workspace = Workspace(largest_batch=40, threads=threads)
     batch = images(40)
 
@@ -67,8 +68,8 @@ def test_an_image_has_the_same_logits_wherever_it_lies_in_a_batch(
         np.testing.assert_array_equal(alone, together[start:end])
 
 
-def test_a_workspace_that_is_too_small_is_refused() -> None:
-    exported = ExportedNetwork(to_onnx(trained(VARIANTS[0])), Crew(3))
+def test_a_workspace_that_is_too_small_is_refused(isa: InstructionSet) -> None:
+    exported = ExportedNetwork(to_onnx(trained(VARIANTS[0])), Crew(3), isa)
 
     with pytest.raises(ValueError, match="a workspace of 2 threads is too small"):
         exported.logits(images(3), Workspace(largest_batch=8, threads=2))
@@ -84,9 +85,9 @@ def test_a_network_of_other_shapes_is_refused() -> None:
         ExportedNetwork(to_onnx(network), Crew(1))
 
 
-def test_what_one_network_leaves_in_a_workspace_disturbs_no_other() -> None:
+def test_what_one_network_leaves_in_a_workspace_disturbs_no_other(isa: InstructionSet) -> None:
     first, second = (
-        ExportedNetwork(to_onnx(trained(architecture)), Crew(1))
+        ExportedNetwork(to_onnx(trained(architecture)), Crew(1), isa)
         for architecture in (VARIANTS[0], VARIANTS[-1])
     )
     shared = Workspace(largest_batch=16, threads=1)
@@ -96,3 +97,20 @@ def test_what_one_network_leaves_in_a_workspace_disturbs_no_other() -> None:
     first.logits(huge, shared)
 
     np.testing.assert_array_equal(second.logits(images(3), shared), expected)
+
+
+@pytest.mark.skipif(
+    InstructionSet.AVX512 not in available_instruction_sets(), reason="needs both sets"
+)
+@pytest.mark.parametrize("architecture", VARIANTS, ids=str)
+def test_instruction_sets_with_fused_products_give_the_same_logits(
+    architecture: Architecture,
+) -> None:
+    model, batch = to_onnx(trained(architecture)), images(19)
+
+    narrow, wide = (
+        ExportedNetwork(model, Crew(1), isa).logits(batch, Workspace(largest_batch=19, threads=1))
+        for isa in (InstructionSet.AVX2, InstructionSet.AVX512)
+    )
+
+    np.testing.assert_array_equal(narrow, wide)

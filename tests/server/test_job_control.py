@@ -10,6 +10,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from leadline.models.images import encode_png
+from leadline.models.simd.instruction_set import instruction_set
 from leadline.v1.inference_service_pb2 import EncodedImages, GetModelRequest, PredictRequest
 from leadline.v1.inspection_service_pb2 import ListMisclassifiedRequest
 from leadline.v1.job_pb2 import (
@@ -265,6 +266,7 @@ def test_a_job_tells_what_it_is_trained_with(stubs: Stubs, trained: list[JobEven
     assert job.environment.torch_version
     assert job.environment.leadline_version
     assert job.environment.python_version
+    assert job.environment.instruction_set == instruction_set().value
 
 
 @pytest.mark.parametrize("damaged", ["newest", "all"])

@@ -334,6 +334,15 @@ def test_a_lost_database_costs_no_checkpoint(server_factory: ServerFactory) -> N
     assert len(before) > 3
 
 
+def test_an_instruction_set_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    ended = serve(f"--data-dir={tmp_path}", "--port=0", LEADLINE_SIMD_ISA="avx1024")
+
+    assert ended.returncode == 2
+    assert "LEADLINE_SIMD_ISA is 'avx1024': it may be one of baseline, avx2, avx512" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_database_of_another_version_is_refused(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "leadline.db")) as database:
         database.execute("CREATE TABLE jobs (number INTEGER)")

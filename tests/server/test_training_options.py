@@ -41,6 +41,8 @@ def results(events: list[JobEvent]) -> list[EpochResult]:
 def test_a_job_of_every_option_trains_and_answers(stubs: Stubs) -> None:
     spec = tiny_spec(
         epochs=1,
+        # A tenth of where rounding decides whether bfloat16 diverges on a processor.
+        learning_rate=0.005,
         residual=True,
         nesterov=True,
         initialization=INITIALIZATION_KAIMING,
@@ -59,7 +61,7 @@ def test_a_job_of_every_option_trains_and_answers(stubs: Stubs) -> None:
     expected.CopyFrom(spec)
     expected.MergeFrom(type(spec)(optimizer=job.spec.optimizer, weight_decay=0.0, seed=0))
     assert job.spec == expected
-    assert results(events)[0].learning_rate < 0.05
+    assert results(events)[0].learning_rate < 0.005
 
 
 def test_a_diagnosis_is_told_for_the_start_and_each_epoch_and_kept(stubs: Stubs) -> None:

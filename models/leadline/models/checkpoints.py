@@ -34,6 +34,7 @@ from leadline.models.checkpoint_files import (
 from leadline.models.export import to_onnx
 from leadline.models.network import BlockNetwork
 from leadline.models.predictions import encode_predictions
+from leadline.models.simd.instruction_set import instruction_set
 from leadline.models.spec import Schedule, TrainingSpec
 from leadline.models.training import EpochOutcome, Trainer
 
@@ -207,6 +208,7 @@ def _environment(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "device": str(device),
         "threads": torch.get_num_threads(),
+        "instruction_set": instruction_set().value if device.type == "cpu" else None,
     }
 
 

@@ -12,6 +12,7 @@ from leadline.models.batches import normalize
 from leadline.models.cuda import CudaEngine
 from leadline.models.network import BlockNetwork
 from leadline.models.simd.frame import Crew
+from leadline.models.simd.instruction_set import InstructionSet, instruction_set
 from leadline.models.simd.stack import InferenceStack, TrainingStack
 
 __all__ = ["Engine", "SimdEngine", "TorchEngine", "engine_for"]
@@ -118,14 +119,23 @@ class SimdEngine:
         network: in main memory, in float32.
         largest_batch: images in the largest training batch.
         threads: that compute.
+        isa: the instructions to use; those of `instruction_set()` without.
     """
 
-    def __init__(self, network: BlockNetwork, *, largest_batch: int, threads: int) -> None:
+    def __init__(
+        self,
+        network: BlockNetwork,
+        *,
+        largest_batch: int,
+        threads: int,
+        isa: InstructionSet | None = None,
+    ) -> None:
+        isa = isa or instruction_set()
         torch.set_num_threads(1)
         self._network = network
         crew = Crew(threads)
-        self._training = TrainingStack(network, largest_batch, crew)
-        self._inference = InferenceStack(network, crew)
+        self._training = TrainingStack(network, largest_batch, crew, isa)
+        self._inference = InferenceStack(network, crew, isa)
 
     def gradients(self, pixels: Tensor, labels: Tensor) -> Tensor:
         """See `Engine.gradients`."""

@@ -355,8 +355,9 @@ Global___Retention: _TypeAlias = Retention  # noqa: Y015
 
 @_typing.final
 class JobEnvironment(_message.Message):
-    """What a job is trained with. The same spec on the same environment gives the
-    same weights, bit for bit, with and without interruptions.
+    """What a job is trained with, as its first worker found it. The same spec in
+    the same environment on the same machine gives the same weights, bit for bit,
+    with and without interruptions.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -365,6 +366,7 @@ class JobEnvironment(_message.Message):
     LEADLINE_VERSION_FIELD_NUMBER: _builtins.int
     TORCH_VERSION_FIELD_NUMBER: _builtins.int
     PYTHON_VERSION_FIELD_NUMBER: _builtins.int
+    INSTRUCTION_SET_FIELD_NUMBER: _builtins.int
     threads: _builtins.int
     """Computing threads on the CPU."""
     leadline_version: _builtins.str
@@ -373,6 +375,11 @@ class JobEnvironment(_message.Message):
     """The version of torch, its build included."""
     python_version: _builtins.str
     """The version of Python."""
+    instruction_set: _builtins.str
+    """The vector instructions on the CPU: "avx512", "avx2" or "baseline". In
+    bfloat16, torch computes the steps and chooses its instructions itself.
+    Empty on a GPU, and for a job of a server that did not record it yet.
+    """
     def __init__(
         self,
         *,
@@ -380,10 +387,11 @@ class JobEnvironment(_message.Message):
         leadline_version: _builtins.str = ...,
         torch_version: _builtins.str = ...,
         python_version: _builtins.str = ...,
+        instruction_set: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["leadline_version", b"leadline_version", "python_version", b"python_version", "threads", b"threads", "torch_version", b"torch_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instruction_set", b"instruction_set", "leadline_version", b"leadline_version", "python_version", b"python_version", "threads", b"threads", "torch_version", b"torch_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -402,7 +410,7 @@ class JobFailure(_message.Message):
     loss is no longer a finite number), "DATASET_UNAVAILABLE",
     "DEADLINE_EXCEEDED" (its time limit has passed), "OUT_OF_MEMORY",
     "NOT_REPEATABLE" (an epoch whose checkpoint was damaged was trained again,
-    on a machine that computes otherwise), "WORKER_LOST" (the worker died, too
+    and its weights differ: the message says what changed), "WORKER_LOST" (the worker died, too
     often to try again) or "INTERNAL".
     """
     message: _builtins.str

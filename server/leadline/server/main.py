@@ -15,6 +15,7 @@ import uvloop
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from leadline.models.simd.instruction_set import UnsupportedInstructionSetError, instruction_set
 from leadline.server.application import ServingError, StartupError, serve
 from leadline.server.settings import ENVIRONMENT_PREFIX, Settings, load_settings
 from leadline.server.telemetry.logs import configure_logs
@@ -91,6 +92,7 @@ def _shown(value: Any) -> str:
 
 def _run(config: Path | None, **flags: Any) -> int:
     settings = _settings(config, flags)
+    _check_instruction_set()
     configure_logs(level=settings.log_level, style=settings.log_format)
     # The modules stay to the end. To look through them for garbage again and
     # again would stop the event loop for a tenth of a second each time.
@@ -105,6 +107,14 @@ def _run(config: Path | None, **flags: Any) -> int:
         sys.stderr.write(f"leadline serve: {error}\n")
         return _FAILURE
     return 0
+
+
+def _check_instruction_set() -> None:
+    """Refuses a wrong variable now: the workers, who inherit it, would all end by it."""
+    try:
+        instruction_set()
+    except UnsupportedInstructionSetError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _allow_descriptors() -> None:

@@ -16,6 +16,9 @@ _START_SECONDS = 120.0
 _STOP_SECONDS = 30.0
 _LOG_LINES = 20
 
+# As in `leadline.models.simd.instruction_set`, which the client does not import.
+_INSTRUCTION_SET = "LEADLINE_SIMD_ISA"
+
 
 class ServerFailedError(LeadlineError):
     """The server of the demonstration did not start, or did not stop."""
@@ -56,7 +59,12 @@ def _start(data_dir: Path, ready: Path, log: Path, flags: Sequence[str]) -> subp
         *flags,
     ]
     # Settings for another server that happen to be in the environment are not meant for this one.
-    environment = {key: os.environ[key] for key in os.environ if not key.startswith("LEADLINE_")}
+    # The instruction set is no such setting: it holds for every process.
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith("LEADLINE_") or key == _INSTRUCTION_SET
+    }
     with log.open("wb") as stream:
         # In a session of its own, so that Ctrl-C ends it by way of us.
         return subprocess.Popen(  # noqa: S603 - this very program

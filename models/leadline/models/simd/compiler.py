@@ -1,4 +1,4 @@
-"""Makes machine code of LLVM's intermediate representation, for the processor at hand."""
+"""Makes machine code of LLVM's intermediate representation, for an instruction set."""
 
 import contextlib
 import ctypes
@@ -12,6 +12,7 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 
 from leadline.models._files import write_atomically
+from leadline.models.simd.instruction_set import InstructionSet
 
 PassFunction = Callable[[int, int, int], None]
 """Runs a thread's share of a pass: the frame's address, the thread's number, the threads."""
@@ -23,22 +24,18 @@ class Compiled:
     """The passes of a module, as machine code; they hold no lock of the interpreter's.
 
     Machine code is kept in the user's cache folder, so that it is made once for
-    a processor and a version of LLVM, and not once for each process.
+    an instruction set and a version of LLVM, and not once for each process.
 
     Args:
         name: of the module, one for all that `emit` may be.
         emit: writes the passes.
+        isa: the instructions to use, which this processor must have.
     """
 
-    def __init__(self, name: str, emit: Callable[[ir.Module], None]) -> None:
-        llvm.initialize_native_target()
-        llvm.initialize_native_asmprinter()
+    def __init__(self, name: str, emit: Callable[[ir.Module], None], isa: InstructionSet) -> None:
         triple = llvm.get_process_triple()
-        processor = llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
-        machine = llvm.Target.from_triple(triple).create_target_machine(
-            cpu=processor[0], features=processor[1], opt=2
-        )
-        kept = _KeptCode(name, *processor, str(llvm.llvm_version_info), _sources())
+        machine = target_machine(isa)
+        kept = _KeptCode(name, triple, isa.value, str(llvm.llvm_version_info), _sources())
         code = kept.read()
         if code is None:
             module = ir.Module(name)
@@ -84,9 +81,12 @@ class _KeptCode:
             write_atomically(self._path, hashlib.sha256(code).digest() + code)
 
 
-def lanes_of_host() -> int:
-    """Returns how many images this processor should compute at once: 16 with AVX-512, else 8."""
-    return 16 if llvm.get_host_cpu_features().get("avx512f") else 8
+def target_machine(isa: InstructionSet) -> llvm.TargetMachine:
+    """Returns LLVM's compiler for these instructions."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    target = llvm.Target.from_triple(llvm.get_process_triple())
+    return target.create_target_machine(cpu=isa.target_cpu, opt=2)
 
 
 def _compile(module: ir.Module, machine: llvm.TargetMachine) -> bytes:

@@ -146,9 +146,9 @@ class Emitter:
         return ir.Constant(self.vector, [0.0] * self.lanes)
 
     def fma(self, left: Value, right: Value, addend: Value) -> Value:
-        """Left x right + addend, rounded once."""
+        """Left x right + addend, rounded once where the instruction set has fused multiply-add."""
         intrinsic = self.declared(
-            f"llvm.fma.v{self.lanes}f32", ir.FunctionType(self.vector, [self.vector] * 3)
+            f"llvm.fmuladd.v{self.lanes}f32", ir.FunctionType(self.vector, [self.vector] * 3)
         )
         return self.builder.call(intrinsic, [left, right, addend])
 

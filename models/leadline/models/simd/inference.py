@@ -14,6 +14,7 @@ from leadline.models.simd import single
 from leadline.models.simd.compiler import Compiled
 from leadline.models.simd.convolutions import Convolution
 from leadline.models.simd.frame import Crew, Frame
+from leadline.models.simd.instruction_set import InstructionSet, instruction_set
 from leadline.models.simd.passes import (
     HALVE,
     INNER,
@@ -43,18 +44,22 @@ _OUTER_CONVOLUTIONS = 3
 
 
 @cache
-def inference_pass(skip: int, lanes: int) -> Compiled:
+def inference_pass(skip: int, lanes: int, isa: InstructionSet) -> Compiled:
     """Returns the pass `infer` of all networks whose identity connections span `skip` layers."""
 
     def emit(module: ir.Module) -> None:
         emit_inference_pass(module, skip=skip, lanes=lanes)
 
-    return Compiled(f"inference {skip=} {lanes=}", emit)
+    return Compiled(f"inference {skip=} {lanes=}", emit, isa)
 
 
 @cache
-def _single_pass(skip: int) -> Compiled:
-    return Compiled(f"inference of one {skip=}", lambda module: emit_single_pass(module, skip=skip))
+def _single_pass(skip: int, isa: InstructionSet) -> Compiled:
+    return Compiled(
+        f"inference of one {skip=}",
+        lambda module: emit_single_pass(module, skip=skip),
+        isa,
+    )
 
 
 class Workspace:
@@ -95,12 +100,14 @@ class ExportedNetwork:
     Args:
         model: the serialised ONNX model, batch norms folded in.
         crew: who computes.
+        isa: the instructions to use; those of `instruction_set()` without.
 
     Raises:
         ValueError: it is a network of another kind.
     """
 
-    def __init__(self, model: bytes, crew: Crew) -> None:
+    def __init__(self, model: bytes, crew: Crew, isa: InstructionSet | None = None) -> None:
+        isa = isa or instruction_set()
         graph = onnx.load_model_from_string(model).graph
         constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
 
@@ -109,8 +116,8 @@ class ExportedNetwork:
             return [[constants[name] for name in node.input[1:]] for node in nodes]
 
         skip = _skip_of(graph)
-        self._infer = inference_pass(skip, LANES).function("infer")
-        self._infer_one = _single_pass(skip).function("infer_one")
+        self._infer = inference_pass(skip, LANES, isa).function("infer")
+        self._infer_one = _single_pass(skip, isa).function("infer_one")
         self._crew = crew
         self._groups, self._one = Frame(), Frame()
         self._workspace: Workspace | None = None

@@ -7,10 +7,11 @@ from llvmlite import ir
 from torch import Tensor
 
 from leadline.models.network import BlockNetwork
-from leadline.models.simd.compiler import Compiled, lanes_of_host
+from leadline.models.simd.compiler import Compiled
 from leadline.models.simd.elementwise import CHANNELS
 from leadline.models.simd.frame import Crew
 from leadline.models.simd.inference import inference_pass
+from leadline.models.simd.instruction_set import InstructionSet
 from leadline.models.simd.parameters import StackParameters
 from leadline.models.simd.passes import (
     HALVE,
@@ -28,14 +29,14 @@ __all__ = ["InferenceStack", "TrainingStack"]
 
 
 @cache
-def _training_passes(batch_norm: bool, skip: int) -> tuple[Compiled, int]:
-    lanes = lanes_of_host()
+def _training_passes(batch_norm: bool, skip: int, isa: InstructionSet) -> Compiled:
+    lanes = isa.lanes
 
     def emit(module: ir.Module) -> None:
         emit_forward_pass(module, batch_norm=batch_norm, skip=skip, lanes=lanes)
         emit_backward_pass(module, batch_norm=batch_norm, skip=skip, lanes=lanes)
 
-    return Compiled(f"training {batch_norm=} {skip=}", emit), lanes
+    return Compiled(f"training {batch_norm=} {skip=}", emit, isa)
 
 
 class TrainingStack:
@@ -52,11 +53,15 @@ class TrainingStack:
             statistics kept. They get common storage, and must not be moved.
         largest_batch: images in the largest batch.
         crew: who computes.
+        isa: the instructions to use.
     """
 
-    def __init__(self, network: BlockNetwork, largest_batch: int, crew: Crew) -> None:
+    def __init__(
+        self, network: BlockNetwork, largest_batch: int, crew: Crew, isa: InstructionSet
+    ) -> None:
         architecture = network.architecture
-        self._passes, self._lanes = _training_passes(architecture.batch_norm, architecture.skip)
+        self._lanes = isa.lanes
+        self._passes = _training_passes(architecture.batch_norm, architecture.skip, isa)
         self._forward, self._backward = map(self._passes.function, ("forward", "backward"))
         self._crew = crew
         self._layers = architecture.inner_convolutions
@@ -174,9 +179,10 @@ class TrainingStack:
 class InferenceStack:
     """From pixels to features, in evaluation mode, for whole splits."""
 
-    def __init__(self, network: BlockNetwork, crew: Crew) -> None:
-        self._lanes = lanes_of_host()
-        self._infer = inference_pass(network.architecture.skip, self._lanes).function("infer")
+    def __init__(self, network: BlockNetwork, crew: Crew, isa: InstructionSet) -> None:
+        self._lanes = isa.lanes
+        passes = inference_pass(network.architecture.skip, self._lanes, isa)
+        self._infer = passes.function("infer")
         self._crew = crew
         self._frame = TensorFrame()
         self._frame.number("layers", network.architecture.inner_convolutions)

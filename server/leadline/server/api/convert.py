@@ -358,6 +358,7 @@ def _environment(environment: Environment) -> job_pb2.JobEnvironment:
         leadline_version=environment.leadline_version,
         torch_version=environment.torch_version,
         python_version=environment.python_version,
+        instruction_set=environment.instruction_set,
     )
 
 

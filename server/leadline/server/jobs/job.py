@@ -28,12 +28,17 @@ class Cancellation:
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """What a job is trained with; `threads` are those on the CPU."""
+    """What a job is trained with, as its first worker found it.
+
+    `threads` and `instruction_set` are those on the CPU. The latter is empty on a GPU,
+    and for a job of a server that did not record it yet.
+    """
 
     threads: int
     leadline_version: str
     torch_version: str
     python_version: str
+    instruction_set: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,12 +11,13 @@ from sqlalchemy import Connection, Engine, Select, func, select
 
 from leadline.server.errors import NotFoundError
 from leadline.server.jobs.faults import storage_faults
-from leadline.server.jobs.job import Event, Job, Model
+from leadline.server.jobs.job import Event, Job, Model, Started
 from leadline.server.jobs.records import (
     from_timestamp,
     read_event,
     read_jobs,
     read_model,
+    read_started,
     to_timestamp,
 )
 from leadline.server.jobs.states import JobState
@@ -145,6 +146,15 @@ class JobQueries:
             return [read_event(job_id, row) for row in connection.execute(query)]
 
     # Models
+
+    def get_started(self, job_id: str) -> Started | None:
+        """Returns what the job's first worker found, None before there was one.
+
+        Raises:
+            NotFoundError: there is no such job.
+        """
+        with self._reading() as connection:
+            return read_started(connection, get_job(connection, job_id))
 
     def get_model(self, job_id: str) -> Model:
         """What the job has trained.

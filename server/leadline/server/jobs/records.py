@@ -74,6 +74,11 @@ def read_model(connection: Connection, job: Job) -> Model:
     )
 
 
+def read_started(connection: Connection, job: Job) -> Started | None:
+    """What the job's first worker found, None before there was one."""
+    return _bodies_of(connection, [job.number]).get(job.number, {}).get(Started)
+
+
 def _model_epoch(row: Row[Any]) -> ModelEpoch:
     result = EpochCompleted.from_dict(json.loads(row.body))
     return ModelEpoch(result=result, attempt=row.attempt, is_kept=row.is_kept)

@@ -18,6 +18,7 @@ from leadline.server.errors import (
     StorageError,
 )
 from leadline.server.jobs.capacity import Capacity
+from leadline.server.jobs.environments import advice, differences
 from leadline.server.jobs.feed import JobFeed
 from leadline.server.jobs.job import EpochCompleted, Failure, Job, Model, Paused, Progress, Started
 from leadline.server.jobs.options import Retention
@@ -79,6 +80,9 @@ class _Run:
     task: asyncio.Task[None] | None = None
     worker: LocalWorker | None = None
     train_images: int = 0
+
+    started: Started | None = None
+    """What this worker found."""
 
 
 @dataclass
@@ -236,7 +240,7 @@ class Scheduler:
             if end is not None:
                 await self._after_loss(run.job, end)
         except _NO_LONGER as error:
-            await self._after_refusal(run.job, error)
+            await self._after_refusal(run, error)
         except StorageError:
             _LOG.exception("the job store failed", job=run.job.job_id)
             await self._hand_back(run.job)
@@ -280,12 +284,14 @@ class Scheduler:
             case Usage():
                 self._observer.on_usage(run.job, message)
             case Started():
-                run.train_images = message.train_images
+                run.train_images, run.started = message.train_images, message
                 event = await self._threads.run(
                     self._store.record_started, job_id, attempt, message
                 )
                 if event:
                     self._feed.publish(event, run.job.sweep_id)
+                else:
+                    await self._compare_environments(run.job, message)
             case EpochCompleted():
                 return await self._keep_epoch(run, message)
             case DiskFault():
@@ -345,15 +351,26 @@ class Scheduler:
         if job.completed_epochs:
             await self._drop_checkpoints(job)
 
-    async def _after_refusal(self, job: Job, error: ServiceError) -> None:
+    async def _compare_environments(self, job: Job, now: Started) -> None:
+        """Warns where a job goes on in another environment than it began in."""
+        before = await self._threads.run(self._store.get_started, job.job_id)
+        changes = differences(before, now) if before else []
+        if changes:
+            _LOG.warning("a job goes on in another environment", job=job.job_id, changes=changes)
+
+    async def _after_refusal(self, run: _Run, error: ServiceError) -> None:
         """Deals with a report that the store refused."""
+        job = run.job
         if not await self._is_running(job):
             # Cancelled or paused: what its worker still says no longer counts.
             _LOG.info("a worker is fenced off", job=job.job_id, why=str(error))
             return
-        await self._finish(
-            job.job_id, job.attempts, Failure(reason="NOT_REPEATABLE", message=str(error))
-        )
+        before = await self._threads.run(self._store.get_started, job.job_id)
+        message = str(error)
+        if before and run.started:
+            message += f": {advice(differences(before, run.started), before)}"
+        failure = Failure(reason="NOT_REPEATABLE", message=message)
+        await self._finish(job.job_id, job.attempts, failure)
 
     async def _after_loss(self, job: Job, end: str) -> None:
         """Tries a job again whose worker was lost, unless it was lost too often."""

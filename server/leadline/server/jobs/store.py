@@ -186,7 +186,7 @@ class JobStore(SweepStore):
             return get_job(connection, job.job_id)
 
     def record_started(self, job_id: str, attempt: int, started: Started) -> Event | None:
-        """Keeps what the first worker found; a later worker's is the same.
+        """Keeps what the first worker found.
 
         Returns:
             The event, None where it was told before.
@@ -304,7 +304,7 @@ class JobStore(SweepStore):
         if known.weights_sha256 != epoch.weights_sha256:
             raise FailedPreconditionError(
                 f"epoch {epoch.epoch} of job jobs/{job.job_id} was made again, but its weights "
-                "are not what they were: the machine computes otherwise than before",
+                "are not what they were",
                 reason="EPOCH_NOT_REPEATABLE",
             )
         connection.execute(

@@ -28,6 +28,7 @@ from leadline.models.early_stopping import is_exhausted
 from leadline.models.engine import SimdEngine
 from leadline.models.images import IMAGE_SIZE
 from leadline.models.network import Architecture, BlockNetwork, parameter_count
+from leadline.models.simd.instruction_set import instruction_set
 from leadline.models.training import DivergedError, EpochOutcome, Phase, Trainer
 from leadline.server.jobs.job import Environment, EpochCompleted, Failure, Progress, Started
 from leadline.server.workers.messages import (
@@ -172,6 +173,7 @@ def _started(device: torch.device, dataset: Dataset, trainer: Trainer) -> Starte
             leadline_version=importlib.metadata.version("leadline"),
             torch_version=torch.__version__,
             python_version=platform.python_version(),
+            instruction_set=instruction_set().value if device.type == "cpu" else "",
         ),
         # Of use where the job begins; what a later worker says of its start is not kept.
         diagnosis=trainer.diagnose(),

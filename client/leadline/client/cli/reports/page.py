@@ -76,6 +76,7 @@ def _facts(one: Subject) -> list[tuple[str, str]]:
         ("spec", describe.spec(one.job.spec)),
         ("device", one.job.device or "-"),
         ("threads", str(environment.threads)),
+        ("instruction set", environment.instruction_set or "-"),
         ("leadline", environment.leadline_version),
         ("torch", environment.torch_version),
         ("Python", environment.python_version),

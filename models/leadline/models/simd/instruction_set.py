@@ -1,0 +1,106 @@
+"""The vector instructions that a process computes with on the CPU."""
+
+import os
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from functools import cache
+
+import llvmlite.binding as llvm
+
+VARIABLE = "LEADLINE_SIMD_ISA"
+"""The environment variable that selects an instruction set by its name."""
+
+
+class UnsupportedInstructionSetError(ValueError):
+    """`LEADLINE_SIMD_ISA` names no instruction set that this processor has."""
+
+
+class InstructionSet(Enum):
+    """A level of vector instructions; code is compiled for the level, not for a CPU model.
+
+    The level alone decides the machine code, so every processor that has the
+    level runs the same instructions. Levels differ in how many images training
+    computes at once, and so in the order in which gradients are summed; the
+    baseline also rounds products before it adds them.
+    """
+
+    BASELINE = "baseline"
+    """What every 64-bit processor has: SSE2 on x86-64, without fused multiply-add."""
+
+    AVX2 = "avx2"
+    """x86-64-v3: AVX2 and FMA."""
+
+    AVX512 = "avx512"
+    """x86-64-v4: AVX-512 F, BW, CD, DQ and VL."""
+
+    @property
+    def lanes(self) -> int:
+        """float32 numbers in a vector: images that training computes at once."""
+        return {InstructionSet.BASELINE: 4, InstructionSet.AVX2: 8, InstructionSet.AVX512: 16}[self]
+
+    @property
+    def target_cpu(self) -> str:
+        """LLVM's name of the processor that has this level and nothing more."""
+        if self is InstructionSet.BASELINE:
+            return "generic"
+        return {InstructionSet.AVX2: "x86-64-v3", InstructionSet.AVX512: "x86-64-v4"}[self]
+
+
+_REQUIRED_FEATURES = {
+    InstructionSet.BASELINE: frozenset[str](),
+    InstructionSet.AVX2: frozenset({"avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe"}),
+}
+_REQUIRED_FEATURES[InstructionSet.AVX512] = _REQUIRED_FEATURES[InstructionSet.AVX2] | {
+    "avx512f",
+    "avx512bw",
+    "avx512cd",
+    "avx512dq",
+    "avx512vl",
+}
+
+
+@cache
+def available_instruction_sets() -> tuple[InstructionSet, ...]:
+    """Returns the instruction sets that this processor has, the narrowest first."""
+    return supported_by(llvm.get_host_cpu_features())
+
+
+def supported_by(features: Mapping[str, bool]) -> tuple[InstructionSet, ...]:
+    """Returns the instruction sets of a processor, the narrowest first.
+
+    Args:
+        features: which of LLVM's feature names the processor has.
+    """
+    present = {name for name, is_present in features.items() if is_present}
+    return tuple(one for one in InstructionSet if _REQUIRED_FEATURES[one] <= present)
+
+
+def instruction_set() -> InstructionSet:
+    """Returns what this process computes with.
+
+    That is the one that `LEADLINE_SIMD_ISA` names, or else the widest that the
+    processor has.
+
+    Raises:
+        UnsupportedInstructionSetError: the variable names another.
+    """
+    return choose(os.environ.get(VARIABLE, ""), available_instruction_sets())
+
+
+def choose(name: str, available: Sequence[InstructionSet]) -> InstructionSet:
+    """Returns the instruction set of a name, for an empty name the last available one.
+
+    Raises:
+        UnsupportedInstructionSetError: none of those available has this name.
+    """
+    if not name:
+        return available[-1]
+    for one in available:
+        if one.value == name:
+            return one
+    known = ", ".join(one.value for one in InstructionSet)
+    present = ", ".join(one.value for one in available)
+    raise UnsupportedInstructionSetError(
+        f"{VARIABLE} is {name!r}: it may be one of {known}, and this processor has {present}; "
+        "unset it to use the widest"
+    )

@@ -61,7 +61,9 @@ def main(arguments: Sequence[str]) -> int:
     if options.read is not None:
         runs, in_training_mode = _read(options.read)
     elif options.notebook_weights:
-        runs, in_training_mode = _from_notebook_weights(options.dataset, options.epochs), []
+        networks = [one for one in NETWORKS if one.slug in options.networks]
+        runs = _from_notebook_weights(options.dataset, networks, options.epochs)
+        in_training_mode = []
     else:
         runs, in_training_mode = _by_jobs(options.dataset, options.epochs)
     sys.stdout.write(_report(runs, in_training_mode) + "\n")
@@ -127,16 +129,16 @@ def accuracy_in_training_mode(network: BlockNetwork, split: Split) -> float:
     return correct / len(split.labels)
 
 
-def _from_notebook_weights(dataset: str, epochs: int) -> Runs:
-    """Trains each network from the notebook's initial weights, a process a core."""
+def _from_notebook_weights(dataset: str, networks: Sequence[Network], epochs: int) -> Runs:
+    """Trains networks from the notebook's initial weights, a process a core."""
     cache = cache_folder() / "datasets"
     open_dataset(dataset, cache)  # decoded once, and not by each process
     starts = dict(initial_weights())
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), mp_context=spawn) as pool:
         futures = {
-            network: pool.submit(_train_from, network, weights, dataset, cache, epochs)
-            for network, weights in starts.items()
+            network: pool.submit(_train_from, network, starts[network], dataset, cache, epochs)
+            for network in networks
         }
         return {network: [future.result()] for network, future in futures.items()}
 
@@ -213,6 +215,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("dataset", help="a folder or tar of images, or synthetic")
     parser.add_argument(
         "--notebook-weights", action="store_true", help="start from the notebook's initial weights"
+    )
+    slugs = [network.slug for network in NETWORKS]
+    parser.add_argument(
+        "--networks",
+        nargs="+",
+        choices=slugs,
+        default=slugs,
+        help="with --notebook-weights: these alone",
     )
     parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"of each run ({EPOCHS})")
     parser.add_argument("--figures", type=Path, metavar="DIR", help="draw a figure a network")

@@ -38,6 +38,8 @@ from leadline.models.training import Trainer
 
 SPEC = TrainingSpec(dataset="test", blocks=1, batch_norm=True, batch_size=64, momentum=0.9)
 
+OF_TWO = replace(SPEC, block_convolutions=2)
+
 OPTIMIZERS: list[dict[str, Any]] = [
     {"optimizer": Optimizer.SGD, "momentum": 0.0},
     {"optimizer": Optimizer.SGD, "momentum": 0.9, "weight_decay": 0.01},
@@ -54,6 +56,7 @@ BEYOND: list[dict[str, Any]] = [
         "residual": True,
         "initialization": Initialization.KAIMING,
     },
+    {"block_convolutions": 2, "residual": True},
     {"precision": Precision.BFLOAT16, "augmentation": Augmentation.FLIP},
 ]
 
@@ -122,6 +125,7 @@ def test_the_description_says_all_there_is_to_know(trainer: Trainer, tmp_path: P
     description = json.loads((tmp_path / "epoch-00001.json").read_text())
     assert description["architecture"] == {
         "blocks": 1,
+        "block_convolutions": 1,
         "batch_norm": True,
         "residual": False,
         "classes": 3,
@@ -223,20 +227,86 @@ def test_a_residual_network_comes_back_as_one(
         assert torch.equal(checkpoint.network()(images), trainer.network.eval()(images))
 
 
-def test_a_checkpoint_from_before_there_were_options_can_be_gone_on_from(
-    trainer: Trainer, saved: Path
+@pytest.mark.parametrize("block_convolutions", [1, 2])
+def test_blocks_come_back_with_their_convolutions(
+    dataset: Dataset, cpu: torch.device, tmp_path: Path, block_convolutions: int
 ) -> None:
-    fields = list(SPEC.to_dict())
-    fields = fields[: fields.index("seed") + 1]
+    spec = replace(SPEC, block_convolutions=block_convolutions)
+    trainer = Trainer(spec, dataset, device=cpu)
+    train_and_save(trainer, tmp_path, range(1, 2))
+    images = torch.randn(4, 3, 32, 32)
+
+    checkpoint = load_checkpoint(tmp_path, 1)
+
+    assert checkpoint.info.spec == spec
+    assert checkpoint.info.architecture.block_convolutions == block_convolutions
+    with torch.inference_mode():
+        assert torch.equal(checkpoint.network()(images), trainer.network.eval()(images))
+
+
+def as_format_1(description: dict[str, Any]) -> None:
+    """Makes a description one of format 1, which knew blocks of two convolutions only."""
+    description["format"] = 1
+    del description["architecture"]["block_convolutions"]
+    del description["spec"]["block_convolutions"]
+
+
+def test_a_checkpoint_of_format_1_has_blocks_of_two_convolutions(
+    dataset: Dataset, cpu: torch.device, tmp_path: Path
+) -> None:
+    trainer = Trainer(OF_TWO, dataset, device=cpu)
+    train_and_save(trainer, tmp_path, range(1, 2))
+    written = load_info(tmp_path, 1)
+
+    edit(tmp_path, as_format_1)
+
+    assert load_info(tmp_path, 1) == written
+    assert written.architecture.block_convolutions == written.spec.block_convolutions == 2
+    assert load_checkpoint(tmp_path, 1).network().architecture == written.architecture
+
+
+def test_training_goes_on_from_a_checkpoint_of_format_1_bit_for_bit(
+    dataset: Dataset, cpu: torch.device, tmp_path: Path
+) -> None:
+    straight, first, second = (Trainer(OF_TWO, dataset, device=cpu) for _ in range(3))
+    train_and_save(straight, tmp_path / "straight", range(1, 4))
+    train_and_save(first, tmp_path / "resumed", range(1, 2))
+    edit(tmp_path / "resumed", as_format_1)
+
+    restore(second, tmp_path / "resumed", 1)
+    train_and_save(second, tmp_path / "resumed", range(2, 4))
+
+    for path in (tmp_path / "straight").glob("*.safetensors"):
+        assert path.read_bytes() == (tmp_path / "resumed" / path.name).read_bytes(), path.name
+
+
+def test_blocks_of_one_convolution_do_not_go_on_from_a_checkpoint_of_format_1(
+    trainer: Trainer, dataset: Dataset, cpu: torch.device, tmp_path: Path
+) -> None:
+    train_and_save(Trainer(OF_TWO, dataset, device=cpu), tmp_path, range(1, 2))
+    edit(tmp_path, as_format_1)
+
+    with pytest.raises(CheckpointError, match="another training spec"):
+        restore(trainer, tmp_path, 1)
+
+
+def test_a_checkpoint_from_before_there_were_options_can_be_gone_on_from(
+    dataset: Dataset, cpu: torch.device, tmp_path: Path
+) -> None:
+    fields = ["dataset", "blocks", "batch_norm", "epochs", "batch_size", "learning_rate"]
+    fields += ["optimizer", "momentum", "weight_decay", "seed"]
 
     def forget(description: dict[str, Any]) -> None:
+        as_format_1(description)
         del description["architecture"]["residual"]
         description["spec"] = {field: description["spec"][field] for field in fields}
 
-    edit(saved, forget)
+    trainer = Trainer(OF_TWO, dataset, device=cpu)
+    train_and_save(trainer, tmp_path, range(1, 2))
+    edit(tmp_path, forget)
 
-    assert restore(trainer, saved, 1).spec == SPEC
-    assert not load_checkpoint(saved, 1).network().architecture.residual
+    assert restore(trainer, tmp_path, 1).spec == OF_TWO
+    assert not load_checkpoint(tmp_path, 1).network().architecture.residual
 
 
 def test_another_training_is_not_restored(dataset: Dataset, cpu: torch.device, saved: Path) -> None:
@@ -298,7 +368,8 @@ def edit(directory: Path, change: Callable[[dict[str, Any]], object]) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda it: it.update(format=2),
+        lambda it: it.update(format=0),
+        lambda it: it.update(format=3),
         lambda it: it.update(epoch=2),
         lambda it: it.pop("spec"),
         lambda it: it["spec"].update(colour="red"),

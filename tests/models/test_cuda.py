@@ -23,10 +23,15 @@ def batch_of(images: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return pixels.to("cuda"), labels.to("cuda")
 
 
+@pytest.mark.parametrize("block_convolutions", [1, 2])
 @pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16])
-def test_steps_and_logits_agree_with_torch(batch_norm: bool, autocast: torch.dtype | None) -> None:
-    architecture = Architecture(blocks=2, batch_norm=batch_norm)
+def test_steps_and_logits_agree_with_torch(
+    batch_norm: bool, autocast: torch.dtype | None, block_convolutions: int
+) -> None:
+    architecture = Architecture(
+        blocks=2, block_convolutions=block_convolutions, batch_norm=batch_norm
+    )
     networks = [network_of(architecture) for _ in range(2)]
     engines: list[Engine] = [CudaEngine(networks[0], autocast), TorchEngine(networks[1], autocast)]
     losses = []

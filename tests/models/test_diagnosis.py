@@ -24,8 +24,15 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
     )
 
 
-def network(*, batch_norm: bool, residual: bool = False, blocks: int = 2) -> BlockNetwork:
-    architecture = Architecture(blocks=blocks, batch_norm=batch_norm, residual=residual)
+def network(
+    *, batch_norm: bool, residual: bool = False, blocks: int = 2, block_convolutions: int = 1
+) -> BlockNetwork:
+    architecture = Architecture(
+        blocks=blocks,
+        block_convolutions=block_convolutions,
+        batch_norm=batch_norm,
+        residual=residual,
+    )
     return initial_network(architecture, Initialization.KAIMING, seed=1)
 
 
@@ -34,12 +41,14 @@ def mean_loss(blocks: BlockNetwork, features: torch.Tensor, labels: torch.Tensor
     return torch.nn.functional.cross_entropy(logits, labels).item()
 
 
+@pytest.mark.parametrize("block_convolutions", [1, 2])
 @pytest.mark.parametrize("residual", [False, True])
 def test_a_gradient_says_how_the_loss_changes_with_what_the_head_puts_out(
-    batch: tuple[torch.Tensor, torch.Tensor], residual: bool
+    batch: tuple[torch.Tensor, torch.Tensor], residual: bool, block_convolutions: int
 ) -> None:
     images, labels = batch
-    deep = network(batch_norm=True, residual=residual).double().train()
+    deep = network(batch_norm=True, residual=residual, block_convolutions=block_convolutions)
+    deep.double().train()
     with torch.no_grad():
         features = deep.head(images.double())
         # Along its own gradient a function grows by the gradient's norm.
@@ -55,13 +64,15 @@ def test_a_gradient_says_how_the_loss_changes_with_what_the_head_puts_out(
     assert change / 2e-5 == pytest.approx(norm, rel=1e-3)
 
 
+@pytest.mark.parametrize("block_convolutions", [1, 2])
 def test_a_spread_is_that_of_the_images_and_not_of_the_channels(
-    batch: tuple[torch.Tensor, torch.Tensor],
+    batch: tuple[torch.Tensor, torch.Tensor], block_convolutions: int
 ) -> None:
     images, labels = batch
-    plain = network(batch_norm=False)
+    plain = network(batch_norm=False, block_convolutions=block_convolutions)
+    last = ("first", "second")[block_convolutions - 1]
     with torch.no_grad():
-        plain.get_parameter("blocks.0.second_conv.bias").copy_(torch.arange(8.0) * 100)
+        plain.get_parameter(f"blocks.0.{last}_conv.bias").copy_(torch.arange(8.0) * 100)
         first = plain.blocks[0](plain.head(images)).double().numpy()
 
     found = diagnose(plain, images, labels)
@@ -72,11 +83,13 @@ def test_a_spread_is_that_of_the_images_and_not_of_the_channels(
     assert np.std(first) > 100
 
 
+@pytest.mark.parametrize("block_convolutions", [1, 2])
 def test_there_is_one_for_the_head_and_one_for_each_block(
-    batch: tuple[torch.Tensor, torch.Tensor],
+    batch: tuple[torch.Tensor, torch.Tensor], block_convolutions: int
 ) -> None:
     for blocks in (0, 3):
-        found = diagnose(network(batch_norm=False, blocks=blocks), *batch)
+        plain = network(batch_norm=False, blocks=blocks, block_convolutions=block_convolutions)
+        found = diagnose(plain, *batch)
         assert [one.block for one in found] == list(range(blocks + 1))
         assert all(one.activation_std > 0 and one.gradient_norm > 0 for one in found)
 

@@ -13,12 +13,23 @@ from leadline.models.network import Architecture, BlockNetwork
 
 
 def trained(
-    *, blocks: int, batch_norm: bool, residual: bool = False, classes: int = 10
+    *,
+    blocks: int,
+    block_convolutions: int = 1,
+    batch_norm: bool,
+    residual: bool = False,
+    classes: int = 10,
 ) -> BlockNetwork:
     """A network whose batch norms have seen images, and whose weights have moved."""
     torch.manual_seed(0)
     network = BlockNetwork(
-        Architecture(blocks=blocks, batch_norm=batch_norm, residual=residual, classes=classes)
+        Architecture(
+            blocks=blocks,
+            block_convolutions=block_convolutions,
+            batch_norm=batch_norm,
+            residual=residual,
+            classes=classes,
+        )
     )
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     for _ in range(3):
@@ -31,11 +42,17 @@ def trained(
 
 @pytest.mark.parametrize("residual", [True, False])
 @pytest.mark.parametrize("batch_norm", [True, False])
+@pytest.mark.parametrize("block_convolutions", [1, 2])
 @pytest.mark.parametrize("blocks", [0, 1, 10])
 def test_an_exported_network_gives_the_same_scores(
-    blocks: int, batch_norm: bool, residual: bool
+    blocks: int, block_convolutions: int, batch_norm: bool, residual: bool
 ) -> None:
-    network = trained(blocks=blocks, batch_norm=batch_norm, residual=residual)
+    network = trained(
+        blocks=blocks,
+        block_convolutions=block_convolutions,
+        batch_norm=batch_norm,
+        residual=residual,
+    )
     images = torch.randn(7, 3, 32, 32)
     session = onnxruntime.InferenceSession(to_onnx(network), providers=["CPUExecutionProvider"])
 
@@ -47,18 +64,24 @@ def test_an_exported_network_gives_the_same_scores(
     np.testing.assert_allclose(probabilities, expected.softmax(1).numpy(), atol=1e-5)
 
 
-def test_an_exported_network_is_valid_and_has_no_batch_norm_left() -> None:
-    model = onnx.load_from_string(to_onnx(trained(blocks=2, batch_norm=True, classes=3)))
+@pytest.mark.parametrize("block_convolutions", [1, 2])
+def test_an_exported_network_is_valid_and_has_no_batch_norm_left(block_convolutions: int) -> None:
+    network = trained(blocks=2, block_convolutions=block_convolutions, batch_norm=True, classes=3)
+    model = onnx.load_from_string(to_onnx(network))
 
     onnx.checker.check_model(model, full_check=True)
     operators = [node.op_type for node in model.graph.node]
-    assert operators.count("Conv") == 2 + 4 + 1
+    assert operators.count("Conv") == 2 + 2 * block_convolutions + 1
     assert "BatchNormalization" not in operators
     assert [one.dim_value for one in model.graph.output[0].type.tensor_type.shape.dim] == [0, 3]
 
 
-def test_a_residual_network_adds_once_a_block() -> None:
-    model = onnx.load_from_string(to_onnx(trained(blocks=3, batch_norm=True, residual=True)))
+@pytest.mark.parametrize("block_convolutions", [1, 2])
+def test_a_residual_network_adds_once_a_block(block_convolutions: int) -> None:
+    network = trained(
+        blocks=3, block_convolutions=block_convolutions, batch_norm=True, residual=True
+    )
+    model = onnx.load_from_string(to_onnx(network))
 
     onnx.checker.check_model(model, full_check=True)
     assert [node.op_type for node in model.graph.node].count("Add") == 3

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,10 +22,20 @@ def test_the_default_is_what_torch_draws_for_the_seed() -> None:
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_the_defaults_first_weights_are_the_notebooks_bit_for_bit() -> None:
-    # What `torch.manual_seed(0)` has given since the first release: jobs that were
-    # interrupted under an earlier version must go on from the same weights.
-    network = initial_network(Architecture(blocks=2, batch_norm=False), Initialization.DEFAULT, 0)
+@pytest.mark.parametrize(
+    ("block_convolutions", "last_weights"),
+    [
+        # What the seed 0 has given since the first release: jobs that were interrupted
+        # under an earlier version must go on from the same weights.
+        (2, ["0x1.715e7a0000000p-4", "-0x1.d065e60000000p-5"]),
+        (1, ["-0x1.8bc6960000000p-4", "0x1.8aa50e0000000p-5"]),
+    ],
+)
+def test_a_seeds_first_weights_are_the_same_in_every_release(
+    block_convolutions: int, last_weights: list[str]
+) -> None:
+    architecture = Architecture(blocks=2, block_convolutions=block_convolutions, batch_norm=False)
+    network = initial_network(architecture, Initialization.DEFAULT, 0)
 
     first = network.get_parameter("head.widen.weight")
     last = network.get_parameter("classifier.output.weight")
@@ -32,14 +43,15 @@ def test_the_defaults_first_weights_are_the_notebooks_bit_for_bit() -> None:
         "-0x1.c53fb20000000p-11",
         "0x1.fb703e0000000p-5",
     ]
-    assert [value.hex() for value in last.flatten()[-2:].tolist()] == [
-        "0x1.715e7a0000000p-4",
-        "-0x1.d065e60000000p-5",
-    ]
+    assert [value.hex() for value in last.flatten()[-2:].tolist()] == last_weights
 
 
-def test_kaiming_draws_weights_of_the_variance_that_what_follows_asks_for() -> None:
-    network = initial_network(DEEP, Initialization.KAIMING, seed=1)
+@pytest.mark.parametrize("block_convolutions", [1, 2])
+def test_kaiming_draws_weights_of_the_variance_that_what_follows_asks_for(
+    block_convolutions: int,
+) -> None:
+    deep = replace(DEEP, blocks=60 // block_convolutions, block_convolutions=block_convolutions)
+    network = initial_network(deep, Initialization.KAIMING, seed=1)
 
     blocks = [layer for layer in network.blocks.modules() if isinstance(layer, nn.Conv2d)]
     in_blocks = torch.cat([layer.weight.flatten() for layer in blocks])
@@ -55,18 +67,25 @@ def test_kaiming_draws_weights_of_the_variance_that_what_follows_asks_for() -> N
     assert network.tail.weight.std().item() == pytest.approx(math.sqrt(1 / 72), rel=0.15)
 
 
-def test_kaiming_lets_residual_blocks_add_as_much_as_goes_past_them() -> None:
-    deep = Architecture(blocks=30, batch_norm=False, residual=True)
+@pytest.mark.parametrize("block_convolutions", [1, 2])
+def test_kaiming_lets_residual_blocks_add_as_much_as_goes_past_them(
+    block_convolutions: int,
+) -> None:
+    deep = Architecture(
+        blocks=30, block_convolutions=block_convolutions, batch_norm=False, residual=True
+    )
     network = initial_network(deep, Initialization.KAIMING, seed=1)
 
-    variances = {
-        step: torch.stack(
+    *others, last = (
+        torch.stack(
             [network.get_parameter(f"blocks.{i}.{step}_conv.weight").var() for i in range(30)]
         ).mean()
-        for step in ("first", "second")
-    }
-    assert variances["first"].item() == pytest.approx(2 / 72, rel=0.05)
-    assert variances["second"].item() == pytest.approx(2 / 72 / 30, rel=0.05)
+        for step in ("first", "second")[:block_convolutions]
+    )
+    assert [other.item() for other in others] == pytest.approx(
+        [2 / 72] * (block_convolutions - 1), rel=0.05
+    )
+    assert last.item() == pytest.approx(2 / 72 / 30, rel=0.05)
     images = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         features = network.head(images)
@@ -100,11 +119,17 @@ def test_a_seed_decides_every_weight_and_disturbs_no_random_numbers(
     assert not torch.equal(first["tail.weight"], other["tail.weight"])
 
 
-def test_kaiming_keeps_images_apart_where_the_default_makes_them_alike() -> None:
+@pytest.mark.parametrize("block_convolutions", [1, 2])
+def test_kaiming_keeps_images_apart_where_the_default_makes_them_alike(
+    block_convolutions: int,
+) -> None:
     images = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     kept = {}
+    deep = Architecture(
+        blocks=20 // block_convolutions, block_convolutions=block_convolutions, batch_norm=False
+    )
     for initialization in Initialization:
-        network = initial_network(Architecture(blocks=10, batch_norm=False), initialization, seed=0)
+        network = initial_network(deep, initialization, seed=0)
         with torch.inference_mode():
             features = network.head(images)
             before, after = (

@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from leadline.models.batches import normalize
@@ -14,9 +14,20 @@ from leadline.models.network import Architecture, BlockNetwork
 from leadline.models.simd.instruction_set import InstructionSet
 
 VARIANTS = [
-    Architecture(blocks=blocks, batch_norm=batch_norm, residual=residual)
-    for blocks, batch_norm, residual in itertools.product((1, 3), (False, True), (False, True))
+    Architecture(
+        blocks=blocks,
+        block_convolutions=block_convolutions,
+        batch_norm=batch_norm,
+        residual=residual,
+    )
+    for blocks, block_convolutions, batch_norm, residual in itertools.product(
+        (1, 3), (1, 2), (False, True), (False, True)
+    )
 ] + [Architecture(blocks=0, batch_norm=batch_norm) for batch_norm in (False, True)]
+
+
+# An input of a ReLU this close to zero may have either sign in float32.
+KINK = 1e-5
 
 
 def network_of(architecture: Architecture, seed: int = 0) -> BlockNetwork:
@@ -46,29 +57,49 @@ def distance(found: Tensor, exact: Tensor) -> float:
     return float((found.double() - exact).norm() / (exact.norm() + 1e-12))
 
 
+def exact_network_of(
+    architecture: Architecture, pixels: Tensor, labels: Tensor, threshold: float
+) -> BlockNetwork:
+    """The network in float64, with the gradients where ReLUs open at a threshold.
+
+    Rounding decides whether a ReLU lets a gradient through where its input is nearly
+    zero, and decides otherwise on each processor. What thresholds next to zero change
+    is what that can change.
+    """
+    exact = network_of(architecture).double()
+    for part in (*exact.blocks, exact.classifier):
+        for name, layer in list(part.named_children()):
+            if isinstance(layer, nn.ReLU):
+                part.add_module(name, nn.Threshold(threshold, 0.0))
+    loss = functional.cross_entropy(exact(normalize(pixels).double()), labels)
+    loss.backward()  # type: ignore[no-untyped-call,unused-ignore]
+    return exact
+
+
 @pytest.mark.parametrize("images", [1, 7, 16, 37, 64])
 @pytest.mark.parametrize("architecture", VARIANTS, ids=str)
 def test_gradients_are_as_exact_as_those_of_torch(
     architecture: Architecture, images: int, isa: InstructionSet
 ) -> None:
-    exact = network_of(architecture).double()
-    network, plain = network_of(architecture), network_of(architecture)
+    network = network_of(architecture)
     pixels, labels = batch_of(images)
+    exact, lower, upper = (
+        exact_network_of(architecture, pixels, labels, threshold)
+        for threshold in (0.0, -KINK, KINK)
+    )
 
-    exact_loss = functional.cross_entropy(exact(normalize(pixels).double()), labels)
-    exact_loss.backward()  # type: ignore[no-untyped-call,unused-ignore]
     loss = engine_of(network, isa).gradients(pixels, labels)
-    TorchEngine(plain).gradients(pixels, labels)
 
-    assert float(loss) == pytest.approx(exact_loss.item(), rel=1e-5)
-    found, of_torch, expected = map(gradients_of, (network, plain, exact))
+    logits = network_of(architecture).double()(normalize(pixels).double())
+    assert float(loss) == pytest.approx(functional.cross_entropy(logits, labels).item(), rel=1e-5)
+    found, expected = gradients_of(network), gradients_of(exact)
     assert list(found) == list(expected)
     for name, value in expected.items():
         if architecture.batch_norm and name.endswith("conv.bias"):
             assert not found[name].any(), name  # what a batch norm takes away has no influence
             continue
-        # Where rounding decides of a ReLU, it is as unkind to torch.
-        assert distance(found[name], value) <= 2e-5 + 4 * distance(of_torch[name], value), name
+        kinks = max(distance(gradients_of(other)[name], value) for other in (lower, upper))
+        assert distance(found[name], value) <= 2e-5 + 2 * kinks, name
     for name, value in exact.named_buffers():
         assert torch.allclose(network.get_buffer(name).double(), value.double(), atol=1e-5), name
 
@@ -88,11 +119,14 @@ def test_logits_agree_with_torch_in_evaluation_mode(
     assert torch.allclose(engine.logits(pixels[:3]), expected[:3], atol=1e-5)
 
 
+@pytest.mark.parametrize("block_convolutions", [1, 2])
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_twenty_steps_leave_the_weights_of_the_plain_loop(
-    batch_norm: bool, isa: InstructionSet
+    batch_norm: bool, block_convolutions: int, isa: InstructionSet
 ) -> None:
-    architecture = Architecture(blocks=2, batch_norm=batch_norm)
+    architecture = Architecture(
+        blocks=2, block_convolutions=block_convolutions, batch_norm=batch_norm
+    )
     networks = [network_of(architecture, seed=4) for _ in range(2)]
     engines: list[Engine] = [engine_of(networks[0], isa), TorchEngine(networks[1])]
     for network, engine in zip(networks, engines, strict=True):
@@ -107,12 +141,18 @@ def test_twenty_steps_leave_the_weights_of_the_plain_loop(
         assert torch.allclose(found[name], value, atol=atol), name
 
 
+@pytest.mark.parametrize("block_convolutions", [1, 2])
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_the_number_of_threads_changes_no_bit(
-    batch_norm: bool, residual: bool, isa: InstructionSet
+    batch_norm: bool, residual: bool, block_convolutions: int, isa: InstructionSet
 ) -> None:
-    architecture = Architecture(blocks=2, batch_norm=batch_norm, residual=residual)
+    architecture = Architecture(
+        blocks=2,
+        block_convolutions=block_convolutions,
+        batch_norm=batch_norm,
+        residual=residual,
+    )
     results = []
     for threads in (1, 2, 5):
         network = network_of(architecture)

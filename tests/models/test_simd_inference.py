@@ -13,9 +13,15 @@ from leadline.models.simd.inference import ExportedNetwork, Workspace
 from leadline.models.simd.instruction_set import InstructionSet, available_instruction_sets
 
 VARIANTS = [
-    Architecture(blocks=blocks, batch_norm=batch_norm, residual=residual, classes=classes)
-    for blocks, batch_norm, residual, classes in itertools.product(
-        (1, 3), (False, True), (False, True), (3, 10)
+    Architecture(
+        blocks=blocks,
+        block_convolutions=block_convolutions,
+        batch_norm=batch_norm,
+        residual=residual,
+        classes=classes,
+    )
+    for blocks, block_convolutions, batch_norm, residual, classes in itertools.product(
+        (1, 3), (1, 2), (False, True), (False, True), (3, 10)
     )
 ] + [Architecture(blocks=0, batch_norm=False)]
 

@@ -23,6 +23,7 @@ def test_the_defaults_are_the_notebooks_protocol() -> None:
     assert TrainingSpec().to_dict() == {
         "dataset": "cifar10",
         "blocks": 2,
+        "block_convolutions": 1,
         "batch_norm": False,
         "epochs": 51,
         "batch_size": 128,
@@ -48,6 +49,7 @@ def test_the_defaults_are_the_notebooks_protocol() -> None:
     [
         ("dataset", ["a", "0", "a" * 64, "my-data_1.2"], ["", "a" * 65, "A", "-a", "a/b", "a\n"]),
         ("blocks", [0, 64], [-1, 65]),
+        ("block_convolutions", [1, 2], [0, 3, -1]),
         ("epochs", [1, 10_000], [0, 10_001, 10**9]),
         ("batch_size", [1, 65_536], [0, -1, 65_537]),
         ("learning_rate", [5e-324, 1_000.0], [0.0, -1.0, 1_000.1, math.nan, math.inf, -math.inf]),
@@ -108,6 +110,7 @@ def test_nesterov_needs_sgd_with_momentum(options: dict[str, Any]) -> None:
         augmentation=st.sampled_from(Augmentation),
         precision=st.sampled_from(Precision),
         residual=st.booleans(),
+        block_convolutions=st.integers(),
         patience=st.integers(),
         seed=st.integers(),
     )
@@ -134,6 +137,8 @@ def test_a_field_left_out_takes_its_default() -> None:
         {"schedule": "cyclic"},
         {"precision": True},
         {"residual": "yes"},
+        {"block_convolutions": "2"},
+        {"block_convolutions": True},
         {"dataset": None},
     ],
 )

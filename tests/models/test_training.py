@@ -30,6 +30,7 @@ OPTIMIZERS: list[dict[str, Any]] = [
     {"optimizer": Optimizer.SGD, "momentum": 0.9, "weight_decay": 0.01},
     {"optimizer": Optimizer.SGD, "momentum": 0.9, "nesterov": True},
     {"schedule": Schedule.ONE_CYCLE, "epochs": 2, "momentum": 0.9, "residual": True},
+    {"block_convolutions": 2, "momentum": 0.9},
     {"augmentation": Augmentation.FLIP_CROP, "initialization": Initialization.KAIMING},
     {"optimizer": Optimizer.ADAM, "learning_rate": 0.001, "weight_decay": 0.01},
     {"optimizer": Optimizer.ADAMW, "learning_rate": 0.001, "weight_decay": 0.5},

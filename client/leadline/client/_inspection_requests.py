@@ -53,6 +53,7 @@ class Selection(TypedDict, total=False):
     variant: Variant | None
     dataset: str | None
     blocks: int | None
+    block_convolutions: int | None
     batch_norm: bool | None
     residual: bool | None
 
@@ -154,10 +155,7 @@ def _selector(meant: ModelOrVariant) -> ModelSelector:
 
 def _split_off_selector(asked: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What answers a request, and its other fields, with numbers for names of enum values."""
-    selector = {
-        field: asked.pop(field, None)
-        for field in ("model", "variant", "dataset", "blocks", "batch_norm", "residual")
-    }
+    selector = {field: asked.pop(field, None) for field in Selection.__annotations__}
     return selector, {field: _number(field, value) for field, value in asked.items()}
 
 

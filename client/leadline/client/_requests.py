@@ -1,6 +1,6 @@
 """Requests, from the keyword arguments of the client's methods."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
@@ -113,6 +113,7 @@ def select(
     variant: Variant | None,
     dataset: str | None,
     blocks: int | None,
+    block_convolutions: int | None,
     batch_norm: bool | None,
     residual: bool | None,
 ) -> Selecting:
@@ -121,11 +122,16 @@ def select(
     Raises:
         InvalidArgumentError: not exactly one of them is given.
     """
-    variant = _variant(variant, dataset, blocks, batch_norm, residual)
+    parts = {
+        "dataset": dataset,
+        "blocks": blocks,
+        "block_convolutions": block_convolutions,
+        "batch_norm": batch_norm,
+        "residual": residual,
+    }
+    variant = _variant(variant, parts)
     if (model is None) == (variant is None):
-        raise invalid(
-            "selector", "name either a model or a variant (dataset, blocks, batch_norm, residual)"
-        )
+        raise invalid("selector", f"name either a model or a variant ({', '.join(parts)})")
     if model is not None:
         request.model = model_name(model if isinstance(model, str) else model.name)
     if variant is not None:
@@ -133,26 +139,14 @@ def select(
     return request
 
 
-def _variant(
-    variant: Variant | None,
-    dataset: str | None,
-    blocks: int | None,
-    batch_norm: bool | None,
-    residual: bool | None,
-) -> Variant | None:
-    if (dataset, blocks, batch_norm, residual) == (None, None, None, None):
+def _variant(variant: Variant | None, parts: Mapping[str, object]) -> Variant | None:
+    if all(part is None for part in parts.values()):
         return variant
     if variant is not None:
         raise invalid("variant", "given twice: once whole and once in its parts")
-    if dataset is None or blocks is None:
+    if parts["dataset"] is None or parts["blocks"] is None:
         raise invalid("variant", "a variant needs its dataset and its number of blocks")
-    return build(
-        Variant(),
-        dataset=dataset,
-        blocks=blocks,
-        batch_norm=bool(batch_norm),
-        residual=bool(residual),
-    )
+    return build(Variant(), **parts)
 
 
 def duration(seconds: float | None, field: str = "progress_interval") -> Duration | None:

@@ -26,6 +26,7 @@ class InferenceCalls:
         *,
         dataset: str = "",
         blocks: int | None = None,
+        block_convolutions: int | None = None,
         batch_norm: bool | None = None,
         residual: bool | None = None,
         page_size: int = 0,
@@ -35,6 +36,7 @@ class InferenceCalls:
             ListModelsRequest(),
             dataset=dataset,
             blocks=blocks,
+            block_convolutions=block_convolutions,
             batch_norm=batch_norm,
             residual=residual,
             page_size=page_size,
@@ -63,6 +65,7 @@ class InferenceCalls:
         variant: Variant | None = None,
         dataset: str | None = None,
         blocks: int | None = None,
+        block_convolutions: int | None = None,
         batch_norm: bool | None = None,
         residual: bool | None = None,
         top_k: int = 1,
@@ -88,6 +91,7 @@ class InferenceCalls:
             variant: instead: the best model of this variant.
             dataset: instead of `variant`: its parts.
             blocks: the variant's depth.
+            block_convolutions: the convolutions of each block, 1 or 2; None: 1.
             batch_norm: whether the variant has batch norm; None: it has not.
             residual: whether it has residual connections, likewise.
             top_k: how many of the most probable classes to return an image.
@@ -107,6 +111,7 @@ class InferenceCalls:
             variant=variant,
             dataset=dataset,
             blocks=blocks,
+            block_convolutions=block_convolutions,
             batch_norm=batch_norm,
             residual=residual,
         )
@@ -120,6 +125,7 @@ class InferenceCalls:
         variant: Variant | None = None,
         dataset: str | None = None,
         blocks: int | None = None,
+        block_convolutions: int | None = None,
         batch_norm: bool | None = None,
         residual: bool | None = None,
         top_k: int = 1,
@@ -145,6 +151,7 @@ class InferenceCalls:
             variant: as for `predict`.
             dataset: as for `predict`.
             blocks: as for `predict`.
+            block_convolutions: as for `predict`.
             batch_norm: as for `predict`.
             residual: as for `predict`.
             top_k: as for `predict`.
@@ -168,6 +175,7 @@ class InferenceCalls:
             variant=variant,
             dataset=dataset,
             blocks=blocks,
+            block_convolutions=block_convolutions,
             batch_norm=batch_norm,
             residual=residual,
         )

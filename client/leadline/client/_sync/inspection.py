@@ -67,6 +67,7 @@ class InspectionCalls:
                 variant: instead: the best model of this variant.
                 dataset: instead of `variant`: its parts.
                 blocks: the variant's depth.
+                block_convolutions: the convolutions of each block, 1 or 2; None: 1.
                 batch_norm: whether the variant has batch norm; None: it has not.
                 residual: whether it has residual connections, likewise.
                 split: "test", the default, or "train".
@@ -105,7 +106,8 @@ class InspectionCalls:
         Args:
             split: "test" or "train".
             **selection: which model, as for `list_misclassified`: `model`, or
-                `variant`, or `dataset`, `blocks`, `batch_norm` and `residual`.
+                `variant`, or `dataset`, `blocks`, `block_convolutions`,
+                `batch_norm` and `residual`.
 
         Raises:
             NotFoundError: there is no such model, epoch or variant.

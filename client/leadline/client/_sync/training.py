@@ -37,6 +37,7 @@ class TrainingCalls:
         *,
         dataset: str | None = None,
         blocks: int | None = None,
+        block_convolutions: int | None = None,
         batch_norm: bool | None = None,
         epochs: int | None = None,
         batch_size: int | None = None,
@@ -68,6 +69,8 @@ class TrainingCalls:
             spec: what to train; what is unset takes the server's defaults.
             dataset: this and the following, where given, over the spec's.
             blocks: the depth, 0 to 64.
+            block_convolutions: the 3x3 convolutions of each block, in sequence: 1
+                or 2.
             batch_norm: whether a batch norm follows each convolution in a block.
             epochs: passes over the training set.
             batch_size: images per step.
@@ -110,6 +113,7 @@ class TrainingCalls:
                 spec,
                 dataset=dataset,
                 blocks=blocks,
+                block_convolutions=block_convolutions,
                 batch_norm=batch_norm,
                 epochs=epochs,
                 batch_size=batch_size,

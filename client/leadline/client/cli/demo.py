@@ -122,7 +122,14 @@ def _show(session: Session, client: Client, out: Path, dataset: str, epochs: int
 
 
 def _listed(client: Client, job: TrainingJob) -> list[ListMisclassifiedResponse]:
-    selector = Selector(model=job.model, dataset=None, blocks=None, batch_norm=None, residual=None)
+    selector = Selector(
+        model=job.model,
+        dataset=None,
+        blocks=None,
+        block_convolutions=None,
+        batch_norm=None,
+        residual=None,
+    )
     return list(
         list_pages(
             client,

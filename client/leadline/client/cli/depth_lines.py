@@ -3,10 +3,10 @@
 from typing import NamedTuple
 
 import click
-from google.protobuf.struct_pb2 import Struct
+from google.protobuf.struct_pb2 import Struct, Value
 
 from leadline.client import Sweep, SweepVariant
-from leadline.client.cli import describe_sweep
+from leadline.client.cli import describe, describe_sweep
 
 
 class DepthLine(NamedTuple):
@@ -65,7 +65,12 @@ def _label(sweep: Sweep, variant: SweepVariant) -> str:
     others = Struct()
     others.CopyFrom(variant.values)
     others.fields.pop("blocks", None)
-    axis = others.fields.pop("batch_norm", None)
-    norm = sweep.spec.batch_norm if axis is None else axis.bool_value
-    label = f"{'with' if norm else 'without'} batch norm"
+    norm = others.fields.pop("batch_norm", Value(bool_value=sweep.spec.batch_norm))
+    convolutions = others.fields.pop(
+        "block_convolutions", Value(number_value=sweep.spec.block_convolutions)
+    )
+    number = int(convolutions.number_value)
+    label = describe.block_form(number, batch_norm=norm.bool_value)
+    if number > 1:
+        label = f"blocks {label}"
     return f"{label}, {describe_sweep.values(others)}" if others.fields else label

@@ -42,9 +42,21 @@ def local_time(time: Timestamp) -> str:
 
 def network(subject: TrainingSpec | Variant) -> str:
     """What a network is: "2 blocks with batch norm"."""
-    norm = "with" if subject.batch_norm else "without"
     kind = "residual block" if subject.residual else "block"
-    return f"{counted(subject.blocks, kind)} {norm} batch norm"
+    form = block_form(subject.block_convolutions, batch_norm=subject.batch_norm)
+    return f"{counted(subject.blocks, kind)} {form}"
+
+
+def block_form(convolutions: int, *, batch_norm: bool) -> str:
+    """How blocks are built: "with batch norm", or "of 2 convolutions with batch norm"."""
+    norm = "with batch norm" if batch_norm else "without batch norm"
+    return f"of {convolutions} convolutions {norm}" if convolutions > 1 else norm
+
+
+def depth(subject: TrainingSpec | Variant) -> str:
+    """The depth in a table: "10", or "10x2" for 10 blocks of 2 convolutions."""
+    convolutions = subject.block_convolutions
+    return f"{subject.blocks}x{convolutions}" if convolutions > 1 else str(subject.blocks)
 
 
 def spec(value: TrainingSpec) -> str:
@@ -186,7 +198,7 @@ _JOB_COLUMNS = (
     _Column("state", _state_and_reason),
     _Column("#priority", lambda job: str(job.options.priority), lambda job: job.options.priority),
     _Column("dataset", lambda job: job.spec.dataset),
-    _Column("#blocks", lambda job: str(job.spec.blocks)),
+    _Column("#blocks", lambda job: depth(job.spec)),
     _Column("batch norm", lambda job: "yes" if job.spec.batch_norm else "no"),
     _Column(
         "residual",

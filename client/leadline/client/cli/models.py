@@ -32,6 +32,9 @@ _HEADINGS = (
 @click.option("--dataset", help="Only models trained on this dataset.")
 @click.option("--blocks", type=int, help="Only models of this depth.")
 @click.option(
+    "--block-convolutions", type=int, help="Only models with this many convolutions in each block."
+)
+@click.option(
     "--batch-norm/--no-batch-norm", default=None, help="Only models with, or without, batch norm."
 )
 @click.option(
@@ -46,6 +49,7 @@ def models(
     model: str | None,
     dataset: str | None,
     blocks: int | None,
+    block_convolutions: int | None,
     batch_norm: bool | None,
     residual: bool | None,
 ) -> None:
@@ -55,7 +59,11 @@ def models(
             _show_epochs(session, client.get_model(model))
         else:
             found = client.models(
-                dataset=dataset or "", blocks=blocks, batch_norm=batch_norm, residual=residual
+                dataset=dataset or "",
+                blocks=blocks,
+                block_convolutions=block_convolutions,
+                batch_norm=batch_norm,
+                residual=residual,
             )
             _show_models(session, list(found))
 
@@ -72,7 +80,7 @@ def _row(model: Model) -> list[str]:
     return [
         model.name,
         model.variant.dataset,
-        str(model.variant.blocks),
+        describe.depth(model.variant),
         "yes" if model.variant.batch_norm else "no",
         "yes" if model.variant.residual else "no",
         f"{model.parameters:,}",

@@ -99,6 +99,7 @@ class Selector(TypedDict):
     model: str | None
     dataset: str | None
     blocks: int | None
+    block_convolutions: int | None
     batch_norm: bool | None
     residual: bool | None
 
@@ -108,7 +109,10 @@ def selector_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @click.option("--model", help="A model, models/ID, or one of its epochs, models/ID/epochs/N.")
     @click.option("--dataset", help="Instead: the best model trained on this dataset, with")
-    @click.option("--blocks", type=int, help="this depth in blocks, and")
+    @click.option("--blocks", type=int, help="this depth in blocks,")
+    @click.option(
+        "--block-convolutions", type=int, help="this many convolutions in each, 1 or 2  [1], and"
+    )
     @click.option(
         "--batch-norm/--no-batch-norm", default=None, help="with or without batch norm, and"
     )
@@ -121,17 +125,23 @@ def selector_options(function: Callable[..., Any]) -> Callable[..., Any]:
         model: str | None,
         dataset: str | None,
         blocks: int | None,
+        block_convolutions: int | None,
         batch_norm: bool | None,
         residual: bool | None,
         **others: Any,
     ) -> Any:
         if model is None and (dataset is None or blocks is None):
             raise click.UsageError("name what answers: --model, or --dataset and --blocks")
-        variant = (dataset, blocks, batch_norm, residual)
+        variant = (dataset, blocks, block_convolutions, batch_norm, residual)
         if model is not None and any(part is not None for part in variant):
             raise click.UsageError("--model already says it all: leave out the variant's options")
         selector = Selector(
-            model=model, dataset=dataset, blocks=blocks, batch_norm=batch_norm, residual=residual
+            model=model,
+            dataset=dataset,
+            blocks=blocks,
+            block_convolutions=block_convolutions,
+            batch_norm=batch_norm,
+            residual=residual,
         )
         return function(selector=selector, **others)
 
@@ -141,6 +151,11 @@ def selector_options(function: Callable[..., Any]) -> Callable[..., Any]:
 _SPEC_OPTIONS = (
     click.option("--dataset", help="A dataset that the server knows.  [server's: cifar10]"),
     click.option("--blocks", type=int, help="The depth in blocks, 0 to 64.  [server's: 2]"),
+    click.option(
+        "--block-convolutions",
+        type=int,
+        help="The convolutions of each block, 1 or 2.  [server's: 1]",
+    ),
     click.option(
         "--batch-norm/--no-batch-norm",
         default=None,
@@ -210,8 +225,9 @@ def spec_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def common_spec_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same without depth, batch norm and seed, in which the jobs of a sweep differ."""
-    return _with_spec_options(function, left_out=frozenset({"blocks", "batch_norm", "seed"}))
+    """The same without those that `leadline sweep` takes as axes."""
+    axes = {"blocks", "block_convolutions", "batch_norm", "seed"}
+    return _with_spec_options(function, left_out=frozenset(axes))
 
 
 def _with_spec_options(

@@ -14,10 +14,10 @@ MAX_SEEDS = 1_000
 _BATCH_NORM = {"yes": [True], "no": [False], "both": [False, True]}
 
 
-def _blocks(
+def _values(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> list[bool | float | str] | None:
-    """Depths: "2,4,6"."""
+    """Values of one field: "2,4,6"."""
     del context, parameter
     return None if value is None else [_typed(one) for one in value.split(",")]
 
@@ -49,9 +49,28 @@ def _typed(text: str) -> bool | float | str:
         return text
 
 
+def _merged(
+    own: dict[str, list[Any] | None], axes: dict[str, list[bool | float | str]]
+) -> dict[str, list[Any]]:
+    """The axes of options of their own, and those of --axis; seeds come last."""
+    given = {field: values for field, values in own.items() if values is not None}
+    for field in axes:
+        if field in given:
+            raise click.UsageError(f"{field} is given twice: once in --axis")
+    merged = given | axes
+    seeds = {"seed": merged.pop("seed")} if "seed" in merged else {}
+    return merged | seeds
+
+
 _OPTIONS = (
     click.option(
-        "--blocks", callback=_blocks, metavar="N,N,...", help="Depths in blocks, such as 2,4,6."
+        "--blocks", callback=_values, metavar="N,N,...", help="Depths in blocks, such as 2,4,6."
+    ),
+    click.option(
+        "--block-convolutions",
+        callback=_values,
+        metavar="N,N,...",
+        help="Convolutions of each block: 1, 2 or 1,2.  [server's: 1]",
     ),
     click.option(
         "--batch-norm",
@@ -94,6 +113,7 @@ def sweep_options(function: Callable[..., Any]) -> Callable[..., Any]:
     def with_options(
         *,
         blocks: list[bool | float | str] | None,
+        block_convolutions: list[bool | float | str] | None,
         batch_norm: str | None,
         seeds: int | None,
         axes: dict[str, list[bool | float | str]],
@@ -102,20 +122,18 @@ def sweep_options(function: Callable[..., Any]) -> Callable[..., Any]:
         min_completed_jobs: int | None,
         **others: Any,
     ) -> Any:
-        named = {
+        own = {
             "blocks": blocks,
+            "block_convolutions": block_convolutions,
             "batch_norm": None if batch_norm is None else _BATCH_NORM[batch_norm],
-            **axes,
-            "seed": axes.get("seed") if seeds is None else list(range(seeds)),
+            "seed": None if seeds is None else list(range(seeds)),
         }
-        for field, other in (("blocks", blocks), ("batch_norm", batch_norm), ("seed", seeds)):
-            if field in axes and other is not None:
-                raise click.UsageError(f"{field} is given twice: once in --axis")
+        named = _merged(own, axes)
         if not early_stop and (grace_epochs, min_completed_jobs) != (None, None):
             raise click.UsageError("--grace-epochs and --min-completed-jobs need --early-stop")
         rule = MedianStoppingRule(grace_epochs=grace_epochs, min_completed_jobs=min_completed_jobs)
         return function(
-            axes={field: values for field, values in named.items() if values is not None},
+            axes=named,
             rule=rule if early_stop else False,
             **others,
         )

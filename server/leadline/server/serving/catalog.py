@@ -141,13 +141,19 @@ class Catalog:
             return await self._threads.run(self._store.get_model, selector.job_id)
         best = await self._threads.run(self._store.best_of_variant, selector)
         if best is None:
-            kind = "residual blocks" if selector.residual else "blocks"
-            if selector.block_convolutions == 2:  # noqa: PLR2004
-                kind += " of 2 convolutions"
-            norm = "with" if selector.batch_norm else "without"
             raise NotFoundError(
                 "variant",
-                f"of {selector.blocks} {kind} {norm} batch norm on {selector.dataset}",
+                f"of {_network(selector)} on {selector.dataset}",
                 "train one with TrainJob, or see ListModels for those there are",
             )
         return best
+
+
+def _network(variant: VariantFilter) -> str:
+    """A variant's network in words, the same as the client's: "2 blocks with batch norm"."""
+    kind = "residual block" if variant.residual else "block"
+    plural = "" if variant.blocks == 1 else "s"
+    convolutions = variant.block_convolutions or 1
+    form = f" of {convolutions} convolutions" if convolutions > 1 else ""
+    norm = "with" if variant.batch_norm else "without"
+    return f"{variant.blocks} {kind}{plural}{form} {norm} batch norm"

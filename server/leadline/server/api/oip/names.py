@@ -25,7 +25,7 @@ _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 def variant_name(spec: TrainingSpec) -> str:
     """The stable name of the best model that is trained like this one."""
-    form = "-of-2" if spec.block_convolutions == 2 else ""  # noqa: PLR2004
+    form = f"-of-{spec.block_convolutions}" if spec.block_convolutions > 1 else ""
     norm = "-batch-norm" if spec.batch_norm else ""
     residual = "-residual" if spec.residual else ""
     return f"{spec.dataset}-{spec.blocks}-blocks{form}{norm}{residual}"

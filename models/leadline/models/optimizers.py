@@ -1,8 +1,9 @@
 """Torch's optimizers, without the compiler that they import.
 
 Torch decorates their methods for `torch.compile`. The decorators import
-`torch._dynamo` when a method is first called, which takes a second and 150 MB. A training process compiles nothing, so it calls the methods
-that the decorators wrap: the same arithmetic, to the bit.
+`torch._dynamo` when a method is first called, which takes a second and 150 MB.
+A training process compiles nothing, so it calls the methods that the
+decorators wrap: the same arithmetic, to the bit.
 """
 
 import inspect

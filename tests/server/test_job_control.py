@@ -38,8 +38,11 @@ from leadline.v1.training_service_pb2 import (
     TrainJobRequest,
     WatchJobRequest,
 )
+from support.datasets import specs_of
 from support.servers import LiveServer, ServerFactory
-from support.wire import Stubs, connect, kind_and_sequence, reason, tiny_spec, violations
+from support.wire import Stubs, connect, kind_and_sequence, reason, violations
+
+tiny_spec = specs_of(__file__)
 
 LONG = 10_000
 

@@ -27,8 +27,11 @@ from leadline.v1.training_service_pb2 import (
     TrainJobRequest,
     WatchJobRequest,
 )
+from support.datasets import specs_of
 from support.servers import LiveServer, ServerFactory, start_server
-from support.wire import Stubs, connect, kind_and_sequence, reason, tiny_spec
+from support.wire import Stubs, connect, kind_and_sequence, reason
+
+tiny_spec = specs_of(__file__)
 
 COMMAND = [sys.executable, "-m", "leadline.server.main"]
 

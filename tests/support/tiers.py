@@ -17,10 +17,35 @@ SERVER_FIXTURES = frozenset({"live_server", "busy_server", "server_factory"})
 SYSTEM_FOLDERS = frozenset({"browser", "faults", "packaging"})
 
 # The files that take longest, longest first: two workers that begin with them finish together.
-LONGEST_FILES: tuple[str, ...] = ()
+LONGEST_FILES = (
+    "faults/test_short_versions.py",
+    "server/test_serve.py",
+    "server/test_job_control.py",
+    "server/test_sweep_service.py",
+    "client/test_cli.py",
+    "client/test_cli_plot_sweep.py",
+    "client/test_reconnect.py",
+    "client/test_predict_stream.py",
+    "browser/test_live_page.py",
+    "server/test_inspection_comparisons.py",
+    "browser/test_report.py",
+    "docs/test_snippets.py",
+    "client/test_demo.py",
+    "packaging/test_wheel.py",
+    "server/test_training_options.py",
+    "server/test_training_service.py",
+    "server/test_predict_stream.py",
+    "server/test_sweep_store.py",
+    "models/test_synthetic.py",
+)
 
-# Of the command of a server's process.
-_SERVER_MODULES = ("leadline.server.main", "faults.counted_server")
+# What is in the command of a process that is a server, or starts one.
+_SERVER_COMMANDS = (
+    "leadline.server.main",
+    "faults.counted_server",
+    "leadline.client.cli serve",
+    "leadline.client.cli demo",
+)
 
 
 def mark_system_tests(items: Sequence[pytest.Item]) -> None:
@@ -65,5 +90,5 @@ class ServerStarts:
     def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "subprocess.Popen":
             command = " ".join(str(word) for word in arguments[1])
-            if any(module in command for module in _SERVER_MODULES):
+            if any(words in command for words in _SERVER_COMMANDS):
                 self._commands.append(command)

@@ -37,20 +37,24 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def shared_datasets(tiny_dataset: Path) -> list[str]:
+    """The options for `tiny` and a dataset name for each module, all of the same images."""
+    return [f"--dataset={name}={tiny_dataset}" for name in ("tiny", *module_datasets())]
+
+
+@pytest.fixture(scope="session")
 def live_server(
-    tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path
+    tmp_path_factory: pytest.TempPathFactory, shared_datasets: list[str]
 ) -> Iterator[LiveServer]:
-    """A server for all tests, with `synthetic`, `tiny` and a dataset name for each module."""
-    names = ("tiny", *module_datasets())
-    flags = (f"--dataset={name}={tiny_dataset}" for name in names)
-    server = start_server(tmp_path_factory.mktemp("server"), *flags)
+    """A server for all tests."""
+    server = start_server(tmp_path_factory.mktemp("server"), *shared_datasets)
     yield server
     assert server.stop() == 0, server.log.read_text()
 
 
 @pytest.fixture(scope="session")
 def busy_server(
-    tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path
+    tmp_path_factory: pytest.TempPathFactory, shared_datasets: list[str]
 ) -> Iterator[LiveServer]:
     """A server whose only device is taken: what is submitted waits.
 
@@ -59,7 +63,7 @@ def busy_server(
     """
     server = start_server(
         tmp_path_factory.mktemp("busy"),
-        f"--dataset=tiny={tiny_dataset}",
+        *shared_datasets,
         *("--spare-workers", "0", "--worker-silence-seconds", "86400"),
     )
     with Client(server.target) as client:

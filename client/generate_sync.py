@@ -10,11 +10,14 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import unasync
 
-PACKAGE = Path(__file__).parent / "leadline" / "client"
+PROJECT = Path(__file__).resolve().parents[1]
+
+PACKAGE = PROJECT / "client" / "leadline" / "client"
 
 NAMES = {
     "AsyncAnswerCall": "AnswerCall",
@@ -70,11 +73,14 @@ INIT = '"""The synchronous client, generated from the asynchronous one."""\n'
 def generate(output: Path) -> None:
     """Writes the synchronous package into the folder `output`."""
     output.mkdir(parents=True, exist_ok=True)
+    targets = []
     with tempfile.TemporaryDirectory() as folder:
         for source in sorted((PACKAGE / "_async").glob("*.py")):
-            target = output / source.name
             text = INIT if source.name == "__init__.py" else _converted(source, Path(folder))
-            target.write_text(_styled(HEADER.format(name=source.name) + text, source.name))
+            target = output / source.name
+            target.write_text(HEADER.format(name=source.name) + text)
+            targets.append(target)
+    _style(targets)
 
 
 def _converted(source: Path, folder: Path) -> str:
@@ -88,24 +94,23 @@ def _converted(source: Path, folder: Path) -> str:
     return text
 
 
-def _styled(text: str, name: str) -> str:
-    # Named as what it will be, so that ruff finds the project's settings.
-    as_file = f"--stdin-filename={PACKAGE / '_sync' / name}"
-    text = _ruff(text, "check", "--quiet", "--fix", "--unsafe-fixes", FIXES, as_file, "-")
-    return _ruff(text, "format", "--quiet", as_file, "-")
+def _style(paths: Sequence[Path]) -> None:
+    # The settings are named because the files may be outside the project.
+    options = ("--quiet", "--no-cache", f"--config={PROJECT / 'pyproject.toml'}")
+    _ruff("check", *options, "--fix", "--unsafe-fixes", FIXES, *map(str, paths))
+    _ruff("format", *options, *map(str, paths))
 
 
-def _ruff(text: str, *arguments: str) -> str:
-    command = [sys.executable, "-m", "ruff", *arguments]
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=True)  # noqa: S603
-    return done.stdout
+def _ruff(*arguments: str) -> None:
+    # In the project's folder, to which the paths in its settings are relative.
+    subprocess.run([sys.executable, "-m", "ruff", *arguments], check=True, cwd=PROJECT)  # noqa: S603
 
 
 def main() -> None:
     """Generates into the folder that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--output", type=Path, default=PACKAGE / "_sync")
-    generate(parser.parse_args().output)
+    generate(parser.parse_args().output.resolve())
 
 
 if __name__ == "__main__":

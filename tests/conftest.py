@@ -9,7 +9,25 @@ import psutil
 import pytest
 
 from leadline.client import Client
+from support.datasets import dataset_of, module_datasets
 from support.servers import LiveServer, ServerFactory, make_dataset, start_server
+from support.tiers import ServerStarts, mark_system_tests, put_longest_files_first
+
+_SERVER_STARTS = ServerStarts()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Before `-m` chooses among the tests."""
+    mark_system_tests(items)
+    put_longest_files_first(items)
+
+
+@pytest.fixture(autouse=True)
+def _unit_tests_start_no_server(request: pytest.FixtureRequest) -> Iterator[None]:
+    marked = request.node.get_closest_marker("system") is not None
+    with _SERVER_STARTS.none_unless(allowed=marked):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -19,18 +37,24 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def shared_datasets(tiny_dataset: Path) -> list[str]:
+    """The options for `tiny` and a dataset name for each module, all of the same images."""
+    return [f"--dataset={name}={tiny_dataset}" for name in ("tiny", *module_datasets())]
+
+
+@pytest.fixture(scope="session")
 def live_server(
-    tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path
+    tmp_path_factory: pytest.TempPathFactory, shared_datasets: list[str]
 ) -> Iterator[LiveServer]:
-    """A server for all tests, with the datasets `synthetic` and `tiny`."""
-    server = start_server(tmp_path_factory.mktemp("server"), f"--dataset=tiny={tiny_dataset}")
+    """A server for all tests."""
+    server = start_server(tmp_path_factory.mktemp("server"), *shared_datasets)
     yield server
     assert server.stop() == 0, server.log.read_text()
 
 
 @pytest.fixture(scope="session")
 def busy_server(
-    tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path
+    tmp_path_factory: pytest.TempPathFactory, shared_datasets: list[str]
 ) -> Iterator[LiveServer]:
     """A server whose only device is taken: what is submitted waits.
 
@@ -39,7 +63,7 @@ def busy_server(
     """
     server = start_server(
         tmp_path_factory.mktemp("busy"),
-        f"--dataset=tiny={tiny_dataset}",
+        *shared_datasets,
         *("--spare-workers", "0", "--worker-silence-seconds", "86400"),
     )
     with Client(server.target) as client:
@@ -55,14 +79,19 @@ def busy_server(
 
 
 @pytest.fixture
-def server_factory(tmp_path: Path, tiny_dataset: Path) -> Iterator[ServerFactory]:
-    """Starts servers of a test's own, all in one folder, and ends them."""
+def server_factory(
+    request: pytest.FixtureRequest, tmp_path: Path, tiny_dataset: Path
+) -> Iterator[ServerFactory]:
+    """Starts servers of a test's own, all in one folder, and ends them.
+
+    They have the datasets `tiny` and the module's own.
+    """
     servers: list[LiveServer] = []
+    names = ("tiny", dataset_of(request.path))
+    datasets = [f"--dataset={name}={tiny_dataset}" for name in names]
 
     def start(*flags: str, folder: str = "server", **options: Any) -> LiveServer:
-        server = start_server(
-            tmp_path / folder, f"--dataset=tiny={tiny_dataset}", *flags, **options
-        )
+        server = start_server(tmp_path / folder, *datasets, *flags, **options)
         servers.append(server)
         return server
 

@@ -14,7 +14,10 @@ from client.cli_outcome import QUICK, SCRIPT, Leadline, heed_ctrl_c
 from leadline.client import Client, Model
 from leadline.client.cli import main
 from leadline.client.cli.exit_codes import ExitCode
+from support.datasets import dataset_of
 from support.servers import LiveServer
+
+DATASET = dataset_of(__file__)
 
 # train and watch
 
@@ -80,7 +83,9 @@ def test_train_sends_what_is_given_and_nothing_else(busy_leadline: Leadline) -> 
 
 
 def test_a_diagnosis_is_shown_block_by_block(leadline: Leadline, client: Client) -> None:
-    job = client.train(dataset="tiny", blocks=2, epochs=1, batch_size=200, diagnostics=True, seed=8)
+    job = client.train(
+        dataset=DATASET, blocks=2, epochs=1, batch_size=200, diagnostics=True, seed=8
+    )
     (epoch,) = list(job.epochs())
 
     outcome = leadline("jobs", job.name, "--diagnosis")

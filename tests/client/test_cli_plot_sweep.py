@@ -8,7 +8,10 @@ from client.cli_outcome import Leadline
 from leadline.client import Client, Sweep, TrainingSpec
 from leadline.client.cli.depth_lines import depth_lines
 from leadline.client.cli.exit_codes import ExitCode
+from support.datasets import dataset_of
 from support.servers import LiveServer
+
+DATASET = dataset_of(__file__)
 
 
 def test_the_lines_are_those_of_the_jobs(depth_sweep: Sweep) -> None:
@@ -60,7 +63,7 @@ def test_a_sweep_without_depths_or_results_is_refused(
     leadline: Leadline, busy_leadline: Leadline, live_server: LiveServer, tmp_path: Path
 ) -> None:
     out = tmp_path / "sweep.png"
-    spec = TrainingSpec(dataset="tiny", blocks=0, epochs=1, batch_size=200)
+    spec = TrainingSpec(dataset=DATASET, blocks=0, epochs=1, batch_size=200)
     with Client(live_server.target) as client:
         flat = client.train_sweep({"seed": [0]}, spec).result()
     waiting = busy_leadline(

@@ -19,7 +19,10 @@ from client.cli_outcome import SCRIPT, Leadline, heed_ctrl_c
 from leadline.client import Client, Model
 from leadline.client.cli.exit_codes import ExitCode
 from leadline.client.cli.image_files import ImageFiles
+from support.datasets import dataset_of
 from support.servers import LiveServer, ServerFactory
+
+DATASET = dataset_of(__file__)
 
 
 @pytest.fixture
@@ -309,7 +312,7 @@ def test_an_interrupted_run_leaves_no_file(
 ) -> None:
     server = server_factory("--spare-workers", "0")
     with Client(server.target) as client:
-        job = client.train(dataset="tiny", blocks=0, epochs=1, batch_size=200)
+        job = client.train(dataset=DATASET, blocks=0, epochs=1, batch_size=200)
         job.result()
     folder = tmp_path / "answers"
     folder.mkdir()

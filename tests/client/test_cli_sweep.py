@@ -15,8 +15,11 @@ from leadline.client.cli.output import Output
 from leadline.client.cli.sweep_options import sweep_options
 from leadline.client.cli.sweep_views import LiveView
 from leadline.v1.sweep_pb2 import SweepBestDepth
+from support.datasets import dataset_of
 
-SMALL = ("--dataset", "tiny", "--epochs", "1", "--batch-size", "200")
+DATASET = dataset_of(__file__)
+
+SMALL = ("--dataset", DATASET, "--epochs", "1", "--batch-size", "200")
 
 
 def axes_of(*arguments: str) -> dict[str, list[object]]:

@@ -24,11 +24,14 @@ from leadline.client import (
     UnavailableError,
     Variant,
 )
+from support.datasets import dataset_of
 from support.servers import LiveServer
+
+DATASET = dataset_of(__file__)
 
 MakeClient = Callable[..., Client]
 
-SPEC = TrainingSpec(dataset="tiny", blocks=0, epochs=2, batch_size=200)
+SPEC = TrainingSpec(dataset=DATASET, blocks=0, epochs=2, batch_size=200)
 
 
 def test_a_job_is_followed_and_waited_for_from_its_submission_to_its_end(client: Client) -> None:

@@ -16,8 +16,11 @@ from leadline.client import (
     RetentionPolicy,
     TrainingSpec,
 )
+from support.datasets import dataset_of
 
-SPEC = TrainingSpec(dataset="tiny", blocks=0, epochs=2, batch_size=200)
+DATASET = dataset_of(__file__)
+
+SPEC = TrainingSpec(dataset=DATASET, blocks=0, epochs=2, batch_size=200)
 
 
 def test_a_job_is_paused_resumed_cancelled_and_deleted(busy_client: Client) -> None:

@@ -11,6 +11,8 @@ from leadline.client.cli import main
 from leadline.client.cli.exit_codes import ExitCode
 from support.servers import LiveServer
 
+pytestmark = pytest.mark.system
+
 
 def test_the_demonstration_shows_everything_and_cleans_up(
     tmp_path: Path, tiny_dataset: Path

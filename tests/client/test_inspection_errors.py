@@ -14,14 +14,17 @@ from leadline.client import (
     Split,
 )
 from leadline.client.cli.exit_codes import ExitCode
+from support.datasets import dataset_of
 from support.servers import LiveServer
+
+DATASET = dataset_of(__file__)
 
 
 @pytest.fixture(scope="session")
 def unkept(live_server: LiveServer) -> str:
     """A model as a version without predictions has left it."""
     with Client(live_server.target) as client:
-        job = client.train(dataset="tiny", blocks=0, epochs=1, batch_size=200)
+        job = client.train(dataset=DATASET, blocks=0, epochs=1, batch_size=200)
         job.result()
     (folder,) = (live_server.data_dir / job.model).iterdir()
     description = folder / "epoch-00001.json"

@@ -30,7 +30,10 @@ from leadline.client import (
     _batches,
 )
 from leadline.client._batches import BatchLimits
+from support.datasets import dataset_of
 from support.servers import LiveServer, ServerFactory
+
+DATASET = dataset_of(__file__)
 
 MakeClient = Callable[..., Client]
 
@@ -276,7 +279,7 @@ def test_a_stream_goes_on_with_the_server_that_comes_after_a_killed_one(
         flags = ("--port", str(free.getsockname()[1]), "--spare-workers", "0")
     server = server_factory(*flags)
     client = make_client(server.target, options=impatient)
-    job = client.train(dataset="tiny", blocks=0, epochs=1, batch_size=200)
+    job = client.train(dataset=DATASET, blocks=0, epochs=1, batch_size=200)
     job.result()
     whole = marks(job.predict(test_images))
 
@@ -298,7 +301,7 @@ def test_smaller_limits_of_a_server_are_kept_to(
         *("--max-image-bytes", "1000000"),
     )
     client = make_client(server.target)
-    job = client.train(dataset="tiny", blocks=0, epochs=1, batch_size=200)
+    job = client.train(dataset=DATASET, blocks=0, epochs=1, batch_size=200)
     job.result()
     whole = [marks(job.predict(path))[0] for path in test_images[:20]]
     # One too large for the server's limit on images, one even for that on messages.

@@ -8,7 +8,10 @@ import pytest
 
 from client.cutting_proxy import CuttingProxy
 from leadline.client import Client, JobState, Model
+from support.datasets import dataset_of
 from support.servers import LiveServer, ServerFactory
+
+DATASET = dataset_of(__file__)
 
 MakeClient = Callable[..., Client]
 
@@ -46,7 +49,7 @@ def test_a_job_is_submitted_once_over_a_connection_that_is_cut(
     for limit in (1, 40, 80, 120, 160, 200, 240):
         proxy = CuttingProxy(busy_server.target, [limit])
         with Client(proxy.target) as client:
-            job = client.train(dataset="tiny", epochs=2)
+            job = client.train(dataset=DATASET, epochs=2)
         proxy.close()
         after = {job.name for job in direct.jobs()}
         assert after - before == {job.name}
@@ -59,7 +62,7 @@ def test_a_job_is_followed_live_over_a_connection_that_is_cut(
     numbers = random.Random(4)  # noqa: S311 - repeatable on purpose
     proxy = CuttingProxy(live_server.target, [numbers.randint(60, 900) for _ in range(CUTS)])
     with Client(proxy.target, options=impatient) as client:
-        job = client.train(dataset="tiny", blocks=0, epochs=10, batch_size=200)
+        job = client.train(dataset=DATASET, blocks=0, epochs=10, batch_size=200)
         assert [epoch.epoch for epoch in job.epochs()] == list(range(1, 11))
         assert job.result().state == JobState.JOB_STATE_SUCCEEDED
     assert proxy.cuts
@@ -73,7 +76,7 @@ def test_a_job_is_followed_across_a_restart_of_the_server(server_factory: Server
     server = server_factory(*flags)
     told: list[float] = []
     with Client(server.target) as client:
-        job = client.train(dataset="tiny", blocks=0, epochs=8, batch_size=8)
+        job = client.train(dataset=DATASET, blocks=0, epochs=8, batch_size=8)
         epochs = job.epochs(on_reconnect=lambda _error, delay: told.append(delay))
         seen = [next(epochs).epoch for _ in range(2)]
         assert server.stop() == 0

@@ -16,8 +16,11 @@ from leadline.client import (
     SweepState,
     TrainingSpec,
 )
+from support.datasets import dataset_of
 
-SPEC = TrainingSpec(dataset="tiny", blocks=0, epochs=1, batch_size=200)
+DATASET = dataset_of(__file__)
+
+SPEC = TrainingSpec(dataset=DATASET, blocks=0, epochs=1, batch_size=200)
 
 
 @pytest.fixture(scope="module")

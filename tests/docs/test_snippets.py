@@ -10,6 +10,7 @@ from docs.command_line import flags_of, resolve
 from docs.pages import DOCS, PAGES, ROOT, Command, blocks, commands
 from leadline.client.cli.app import COMMANDS
 from leadline.v1.training_service_pb2 import DESCRIPTOR
+from support.datasets import dataset_of
 from support.servers import LiveServer
 
 SERVICE = DESCRIPTOR.services_by_name["TrainingService"]
@@ -28,7 +29,7 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(
 
     for snippet in snippets:
         code = snippet.replace("127.0.0.1:50051", live_server.target)
-        code = code.replace('"synthetic"', '"tiny"')  # the same, but faster
+        code = code.replace('"synthetic"', f'"{dataset_of(__file__)}"')  # the same, but faster
         exec(compile(code, page.name, "exec"), names)  # noqa: S102 - our own documentation
 
     assert snippets

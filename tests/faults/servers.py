@@ -15,6 +15,7 @@ from typing import Self
 import psutil
 
 from faults.counted_server import REPORT_VARIABLE
+from support.servers import END_WITH_PARENT
 
 _TESTS = Path(__file__).parents[1]
 
@@ -66,6 +67,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
         self._command = [
             *prefix,
+            *END_WITH_PARENT,
             *(sys.executable, "-W", "error", "-m", "faults.counted_server"),
             *("--data-dir", str(self.data_dir), "--ready-file", str(self._ready)),
             *("--dataset", f"tiny={dataset}"),

@@ -65,6 +65,7 @@ PUBLIC = {
     "initialization": {"initial_network"},
     "metrics": {"BlockDiagnosis", "EpochMetrics"},
     "network": {"Architecture", "BlockNetwork", "parameter_count"},
+    "optimizers": {"SGD", "Adam", "AdamW", "make_optimizer"},
     "predictions": {
         "NoPredictionsError",
         "SplitPredictions",

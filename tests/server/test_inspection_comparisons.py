@@ -31,8 +31,11 @@ from leadline.v1.inspection_service_pb2 import (
 from leadline.v1.job_pb2 import JobEvent
 from leadline.v1.model_pb2 import Variant
 from leadline.v1.training_service_pb2 import TrainJobRequest
+from support.datasets import specs_of
 from support.servers import CLASSES, LiveServer, ServerFactory
-from support.wire import Stubs, connect, reason, tiny_spec, violations
+from support.wire import Stubs, connect, reason, violations
+
+tiny_spec = specs_of(__file__)
 
 
 @pytest.fixture(scope="module")

@@ -29,8 +29,11 @@ from leadline.v1.inspection_service_pb2 import (
 from leadline.v1.job_pb2 import JobEvent, JobState
 from leadline.v1.model_pb2 import Variant
 from leadline.v1.training_service_pb2 import CancelJobRequest, GetJobRequest, TrainJobRequest
+from support.datasets import specs_of
 from support.servers import CLASSES, LiveServer
-from support.wire import Stubs, reason, tiny_spec, violations
+from support.wire import Stubs, reason, violations
+
+tiny_spec = specs_of(__file__)
 
 
 @pytest.fixture(scope="module")

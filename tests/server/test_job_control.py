@@ -38,8 +38,11 @@ from leadline.v1.training_service_pb2 import (
     TrainJobRequest,
     WatchJobRequest,
 )
+from support.datasets import specs_of
 from support.servers import LiveServer, ServerFactory
-from support.wire import Stubs, connect, kind_and_sequence, reason, tiny_spec, violations
+from support.wire import Stubs, connect, kind_and_sequence, reason, violations
+
+tiny_spec = specs_of(__file__)
 
 LONG = 10_000
 
@@ -61,17 +64,26 @@ def follow(stubs: Stubs, name: str, after: int = 0) -> list[JobEvent]:
     return list(stubs.training.WatchJob(request, timeout=60))
 
 
-def test_a_paused_job_goes_on_to_the_same_weights(stubs: Stubs) -> None:
-    first = begin(stubs, 3, epochs=12, blocks=2)
+def hashes(events: list[JobEvent]) -> list[str]:
+    """Of the weights of each epoch."""
+    return [event.epoch.weights_sha256 for event in events if event.HasField("epoch")]
+
+
+@pytest.fixture(scope="module")
+def straight(stubs: Stubs) -> list[JobEvent]:
+    """All events of a job of 14 epochs and 2 blocks that nothing interrupts."""
+    request = TrainJobRequest(spec=tiny_spec(epochs=14, blocks=2))
+    return list(stubs.training.TrainJob(request, timeout=60))
+
+
+def test_a_paused_job_goes_on_to_the_same_weights(stubs: Stubs, straight: list[JobEvent]) -> None:
+    first = begin(stubs, 3, epochs=14, blocks=2)
     name = first[0].job
 
     paused = stubs.training.PauseJob(PauseJobRequest(name=name), timeout=10)
     again = stubs.training.PauseJob(PauseJobRequest(name=name), timeout=10)
     resumed = stubs.training.ResumeJob(ResumeJobRequest(name=name), timeout=10)
     events = follow(stubs, name)
-    straight = list(
-        stubs.training.TrainJob(TrainJobRequest(spec=tiny_spec(epochs=12, blocks=2)), timeout=60)
-    )
 
     assert (paused.state, paused.pause.reason) == (JOB_STATE_PAUSED, "REQUESTED")
     assert again == paused
@@ -80,9 +92,7 @@ def test_a_paused_job_goes_on_to_the_same_weights(stubs: Stubs) -> None:
     kinds = [event.WhichOneof("event") for event in events]
     assert kinds.index("resumed") == kinds.index("paused") + 1
     assert [event.sequence for event in events] == list(range(1, len(events) + 1))
-    assert [event.epoch.weights_sha256 for event in events if event.HasField("epoch")] == [
-        event.epoch.weights_sha256 for event in straight if event.HasField("epoch")
-    ]
+    assert hashes(events) == hashes(straight)
     assert events[-1].finished.state == JOB_STATE_SUCCEEDED
 
 
@@ -271,7 +281,7 @@ def test_a_job_tells_what_it_is_trained_with(stubs: Stubs, trained: list[JobEven
 
 @pytest.mark.parametrize("damaged", ["newest", "all"])
 def test_a_damaged_checkpoint_is_passed_over_and_made_again(
-    server_factory: ServerFactory, damaged: str
+    server_factory: ServerFactory, straight: list[JobEvent], damaged: str
 ) -> None:
     server = server_factory()
     stubs = connect(server.target)
@@ -288,13 +298,10 @@ def test_a_damaged_checkpoint_is_passed_over_and_made_again(
 
     stubs.training.ResumeJob(ResumeJobRequest(name=name), timeout=10)
     rest = follow(stubs, name)
-    straight = list(stubs.training.TrainJob(request, timeout=60))
 
     assert len(files) == job.completed_epochs
     assert [kind for kind, _ in kind_and_sequence(rest)].count("epoch") == 14
-    assert [event.epoch.weights_sha256 for event in rest if event.HasField("epoch")] == [
-        event.epoch.weights_sha256 for event in straight if event.HasField("epoch")
-    ]
+    assert hashes(rest) == hashes(straight)
     assert rest[-1].finished.state == JOB_STATE_SUCCEEDED
 
 

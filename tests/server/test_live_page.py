@@ -21,9 +21,12 @@ from leadline.v1.inspection_service_pb2 import (
 )
 from leadline.v1.job_pb2 import JobEvent
 from leadline.v1.training_service_pb2 import CancelJobRequest, TrainJobRequest
+from support.datasets import specs_of
 from support.events import Told, open_stream
 from support.servers import LiveServer, ServerFactory
-from support.wire import Stubs, connect, tiny_spec
+from support.wire import Stubs, connect
+
+tiny_spec = specs_of(__file__)
 
 Answer = tuple[int, dict[str, str], bytes]
 Ask = Callable[..., Answer]

@@ -10,8 +10,11 @@ from leadline.models.images import encode_png
 from leadline.v1.inference_service_pb2 import EncodedImages, PredictRequest
 from leadline.v1.job_pb2 import JobEvent
 from leadline.v1.training_service_pb2 import CancelJobRequest, GetJobRequest, TrainJobRequest
+from support.datasets import specs_of
 from support.servers import LiveServer
-from support.wire import Stubs, tiny_spec
+from support.wire import Stubs
+
+tiny_spec = specs_of(__file__)
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

@@ -10,11 +10,14 @@ from leadline.oip.v2 import open_inference_pb2 as oip
 from leadline.server.api.oip.statistics import Statistics
 from leadline.v1.job_pb2 import RETENTION_POLICY_BEST_AND_LAST, JobOptions, Retention
 from leadline.v1.training_service_pb2 import TrainJobRequest
+from support.datasets import specs_of
 from support.open_inference import (
     OpenInference,
     raw_request,
 )
-from support.wire import Stubs, tiny_spec
+from support.wire import Stubs
+
+tiny_spec = specs_of(__file__)
 
 VARIANT = "tiny-1-blocks-batch-norm"
 

@@ -15,8 +15,11 @@ from leadline.v1.inference_service_pb2 import (
     Tensor,
 )
 from leadline.v1.training_service_pb2 import TrainJobRequest
+from support.datasets import specs_of
 from support.servers import ServerFactory
-from support.wire import Stubs, connect, tiny_spec
+from support.wire import Stubs, connect
+
+tiny_spec = specs_of(__file__)
 
 _LIMIT = 4
 _CALLS = 200

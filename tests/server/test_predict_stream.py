@@ -24,8 +24,11 @@ from leadline.v1.inference_service_pb2 import (
 )
 from leadline.v1.job_pb2 import JobEvent
 from leadline.v1.training_service_pb2 import TrainJobRequest
+from support.datasets import specs_of
 from support.servers import LiveServer, ServerFactory
-from support.wire import Stubs, connect, reason, tiny_spec
+from support.wire import Stubs, connect, reason
+
+tiny_spec = specs_of(__file__)
 
 INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT.value[0]
 NOT_FOUND = grpc.StatusCode.NOT_FOUND.value[0]

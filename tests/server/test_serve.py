@@ -27,8 +27,16 @@ from leadline.v1.training_service_pb2 import (
     TrainJobRequest,
     WatchJobRequest,
 )
+from support.datasets import specs_of
 from support.servers import LiveServer, ServerFactory, start_server
-from support.wire import Stubs, connect, kind_and_sequence, reason, tiny_spec
+from support.wire import Stubs, connect, kind_and_sequence, reason
+
+pytestmark = pytest.mark.system
+
+tiny_spec = specs_of(__file__)
+
+# Long enough to be interrupted after its second epoch.
+INTERRUPTED = tiny_spec(epochs=30, blocks=2, seed=3)
 
 COMMAND = [sys.executable, "-m", "leadline.server.main"]
 
@@ -135,13 +143,18 @@ def test_addresses_of_ipv6_are_told_as_clients_take_them(server_factory: ServerF
     assert health(connect(server.target)) == health_pb2.HealthCheckResponse.SERVING
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(stubs: Stubs) -> list[JobEvent]:
+    """All events of the job that others interrupt."""
+    return list(stubs.training.TrainJob(TrainJobRequest(spec=INTERRUPTED), timeout=60))
+
+
 def test_sigterm_ends_streams_with_where_to_go_on_and_a_restart_goes_on(
-    server_factory: ServerFactory,
+    server_factory: ServerFactory, uninterrupted: list[JobEvent]
 ) -> None:
-    spec = tiny_spec(epochs=40, blocks=2)
     server = server_factory()
     stubs = connect(server.target)
-    stream = stubs.training.TrainJob(TrainJobRequest(spec=spec), timeout=60)
+    stream = stubs.training.TrainJob(TrainJobRequest(spec=INTERRUPTED), timeout=60)
     events = [next(iter(stream)) for _ in range(4)]
     stopping = threading.Thread(target=server.stop)
     stopping.start()
@@ -153,12 +166,11 @@ def test_sigterm_ends_streams_with_where_to_go_on_and_a_restart_goes_on(
     request = WatchJobRequest(name=events[0].job, after_sequence=events[-1].sequence)
     events.extend(restarted.training.WatchJob(request, timeout=60))
     job = restarted.training.GetJob(GetJobRequest(name=events[0].job), timeout=10)
-    uninterrupted = list(restarted.training.TrainJob(TrainJobRequest(spec=spec), timeout=60))
 
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert reason(caught.value) == "SHUTTING_DOWN"
     assert server.process.returncode == 0
-    assert [event.sequence for event in events] == list(range(1, 44))
+    assert [event.sequence for event in events] == list(range(1, 34))
     assert job.state == JOB_STATE_SUCCEEDED
     assert job.attempts == 2
     assert without_times(events) == without_times(uninterrupted)
@@ -167,10 +179,9 @@ def test_sigterm_ends_streams_with_where_to_go_on_and_a_restart_goes_on(
 def test_a_killed_server_loses_no_event_and_its_workers_leave_with_it(
     server_factory: ServerFactory,
 ) -> None:
-    spec = tiny_spec(epochs=40, blocks=2)
     server = server_factory()
     stubs = connect(server.target)
-    stream = stubs.training.TrainJob(TrainJobRequest(spec=spec), timeout=60)
+    stream = stubs.training.TrainJob(TrainJobRequest(spec=INTERRUPTED), timeout=60)
     events = [next(iter(stream)) for _ in range(4)]
     workers = psutil.Process(server.process.pid).children()
 
@@ -182,23 +193,21 @@ def test_a_killed_server_loses_no_event_and_its_workers_leave_with_it(
 
     assert workers
     assert (len(gone), alive) == (len(workers), [])
-    assert [event.sequence for event in events] == list(range(1, 44))
+    assert [event.sequence for event in events] == list(range(1, 34))
     assert events[-1].finished.state == JOB_STATE_SUCCEEDED
 
 
 def test_a_killed_worker_is_replaced_and_the_result_is_the_same(
-    server_factory: ServerFactory,
+    server_factory: ServerFactory, uninterrupted: list[JobEvent]
 ) -> None:
-    spec = tiny_spec(epochs=30, blocks=2, seed=3)
     server = server_factory()
     stubs = connect(server.target)
-    stream = stubs.training.TrainJob(TrainJobRequest(spec=spec), timeout=60)
+    stream = stubs.training.TrainJob(TrainJobRequest(spec=INTERRUPTED), timeout=60)
     events = [next(iter(stream)) for _ in range(4)]
 
     worker_of(server, events[0].job).kill()
     events.extend(stream)
     job = stubs.training.GetJob(GetJobRequest(name=events[0].job), timeout=10)
-    uninterrupted = list(stubs.training.TrainJob(TrainJobRequest(spec=spec), timeout=60))
 
     assert job.attempts == 2
     assert without_times(events) == without_times(uninterrupted)

@@ -49,8 +49,11 @@ from leadline.v1.training_service_pb2 import (
     WatchJobRequest,
     WatchSweepRequest,
 )
+from support.datasets import specs_of
 from support.servers import LiveServer, ServerFactory
-from support.wire import Stubs, connect, details, reason, tiny_spec, violations
+from support.wire import Stubs, connect, details, reason, violations
+
+tiny_spec = specs_of(__file__)
 
 EPOCHS = 4
 LONG = 10_000

@@ -28,7 +28,11 @@ from leadline.v1.training_spec_pb2 import (
     PRECISION_BFLOAT16,
     SCHEDULE_ONE_CYCLE,
 )
-from support.wire import Stubs, tiny_spec
+from support.datasets import dataset_of, specs_of
+from support.wire import Stubs
+
+tiny_spec = specs_of(__file__)
+DATASET = dataset_of(__file__)
 
 # So small a step changes no weight: no epoch is better than the first.
 STILL: dict[str, Any] = {"learning_rate": 1e-30, "momentum": 0.0}
@@ -106,13 +110,13 @@ def test_a_variant_with_residuals_is_never_taken_for_one_without(stubs: Stubs, n
         names[residual] = events[-1].finished.model
 
     for residual, name in names.items():
-        variant = Variant(dataset="tiny", blocks=3, residual=residual)
+        variant = Variant(dataset=DATASET, blocks=3, residual=residual)
         pixels = Tensor(shape=noise.shape, data_type=DATA_TYPE_UINT8, data=noise.tobytes())
         request = PredictRequest(variant=variant, tensor=pixels)
         assert stubs.inference.Predict(request, timeout=30).model.startswith(name)
         model = stubs.inference.GetModel(GetModelRequest(name=name), timeout=10)
         assert model.variant == variant
-        listing = ListModelsRequest(dataset="tiny", blocks=3, residual=residual)
+        listing = ListModelsRequest(dataset=DATASET, blocks=3, residual=residual)
         listed = stubs.inference.ListModels(listing, timeout=10).models
         assert [one.name for one in listed] == [name]
 
@@ -125,7 +129,7 @@ def assignment(tiny_dataset: Path, tmp_path: Path) -> Assignment:
         job_id="job",
         attempt=1,
         spec=TrainingSpec(
-            dataset="tiny", blocks=0, epochs=9, batch_size=200, patience=2, learning_rate=1e-30
+            dataset=DATASET, blocks=0, epochs=9, batch_size=200, patience=2, learning_rate=1e-30
         ),
         completed_epochs=0,
         resume_from=(),

@@ -35,7 +35,10 @@ from leadline.v1.training_spec_pb2 import (
     SCHEDULE_CONSTANT,
     TrainingSpec,
 )
-from support.wire import Stubs, details, kind_and_sequence, reason, tiny_spec, violations
+from support.datasets import specs_of
+from support.wire import Stubs, details, kind_and_sequence, reason, violations
+
+tiny_spec = specs_of(__file__)
 
 LONG = 10_000
 

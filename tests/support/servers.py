@@ -19,7 +19,10 @@ CLASSES = ("ant", "bee", "cow", "dog", "elk", "fox", "gnu", "hen", "ibis", "jay"
 TRAIN_PER_CLASS = 40
 TEST_PER_CLASS = 20
 
-_START_SECONDS = 60
+# A command before another's. An interrupted run ends its processes without their fixtures.
+END_WITH_PARENT = ("setpriv", "--pdeathsig", "TERM")
+
+_START_SECONDS = 120
 
 
 def make_dataset(root: Path) -> Path:
@@ -78,6 +81,7 @@ def start_server(
     ready.unlink(missing_ok=True)
     command = [
         *wrapper,
+        *END_WITH_PARENT,
         *(sys.executable, "-W", "error", "-m", "leadline.server.main"),
         *("--port", "0", "--metrics-port", "0", "--worker-threads", "1"),
         *("--data-dir", str(folder / "data"), "--ready-file", str(ready)),

@@ -28,6 +28,7 @@ them, so that those that need no torch stay light: `spec`, `schedule`,
 - `evaluation`: how right a network is, image by image.
 - `metrics`: what an epoch came to.
 - `training`: the loop, epoch by epoch.
+- `optimizers`: the step that follows from gradients.
 - `schedule`: how the step size goes from step to step.
 - `augmentation`: how training images are varied from epoch to epoch.
 - `early_stopping`: when training ends before its last epoch.
@@ -54,6 +55,7 @@ __all__ = [
     "initialization",
     "metrics",
     "network",
+    "optimizers",
     "predictions",
     "schedule",
     "spec",

@@ -18,9 +18,10 @@ from leadline.models.engine import engine_for
 from leadline.models.evaluation import Evaluation, evaluate
 from leadline.models.initialization import initial_network
 from leadline.models.metrics import BlockDiagnosis, EpochMetrics
-from leadline.models.network import Architecture, BlockNetwork
+from leadline.models.network import Architecture
+from leadline.models.optimizers import make_optimizer
 from leadline.models.schedule import learning_rate
-from leadline.models.spec import Optimizer, Precision, TrainingSpec
+from leadline.models.spec import Precision, TrainingSpec
 
 __all__ = ["DivergedError", "EpochMetrics", "EpochOutcome", "Phase", "Trainer"]
 
@@ -108,7 +109,7 @@ class Trainer:
         )
         network = initial_network(self.architecture, spec.initialization, spec.seed)
         self.network = network.to(device)
-        self.optimizer = _optimizer(spec, self.network)
+        self.optimizer = make_optimizer(spec, self.network)
         self.threads = threads or torch.get_num_threads()
         self._engine = engine_for(
             self.network,
@@ -227,25 +228,6 @@ class Trainer:
     def _report(self, phase: Phase, done: int, total: int) -> None:
         if self._on_progress is not None:
             self._on_progress(phase, done, total)
-
-
-def _optimizer(spec: TrainingSpec, network: BlockNetwork) -> torch.optim.Optimizer:
-    # Fused: all parameters at once, not one after the other.
-    parameters, rate, decay = network.parameters(), spec.learning_rate, spec.weight_decay
-    match spec.optimizer:
-        case Optimizer.SGD:
-            return torch.optim.SGD(
-                parameters,
-                lr=rate,
-                momentum=spec.momentum,
-                nesterov=spec.nesterov,
-                weight_decay=decay,
-                fused=True,
-            )
-        case Optimizer.ADAM:
-            return torch.optim.Adam(parameters, lr=rate, weight_decay=decay, fused=True)
-        case Optimizer.ADAMW:
-            return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=True)
 
 
 def _make_repeatable(device: torch.device) -> None:

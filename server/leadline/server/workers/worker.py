@@ -28,6 +28,7 @@ from leadline.models.early_stopping import is_exhausted
 from leadline.models.engine import SimdEngine
 from leadline.models.images import IMAGE_SIZE
 from leadline.models.network import Architecture, BlockNetwork, parameter_count
+from leadline.models.optimizers import SGD
 from leadline.models.simd.instruction_set import instruction_set
 from leadline.models.training import DivergedError, EpochOutcome, Phase, Trainer
 from leadline.server.jobs.job import Environment, EpochCompleted, Failure, Progress, Started
@@ -232,14 +233,14 @@ def _fault(error: Exception) -> Failure | DiskFault:
 def _warm_up() -> None:
     """Takes one step of training for nothing.
 
-    The first optimizer imports a good part of torch, and the first step makes
-    or loads its machine code: seconds that no job should wait for.
+    The first step makes or loads its machine code, and imports what makes it:
+    time that no job should wait for.
     """
     pixels = torch.zeros(2, IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8)
     for batch_norm in (False, True):
         with torch.random.fork_rng(devices=[]):
             network = BlockNetwork(Architecture(blocks=1, batch_norm=batch_norm))
-        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+        optimizer = SGD(network.parameters(), lr=0.1)
         engine = SimdEngine(network, largest_batch=len(pixels), threads=1)
         engine.gradients(pixels, torch.tensor([0, 1]))
         optimizer.step()

@@ -1,0 +1,94 @@
+"""Which tests are of which tier, in what order files run, and that unit tests start no server."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+
+# The fixtures that start servers. What depends on one of them is a system test.
+SERVER_FIXTURES = frozenset({"live_server", "busy_server", "server_factory"})
+
+# What their tests start is a browser, a build, or a server of another kind.
+SYSTEM_FOLDERS = frozenset({"browser", "faults", "packaging"})
+
+# The files that take longest, longest first: two workers that begin with them finish together.
+LONGEST_FILES = (
+    "faults/test_short_versions.py",
+    "server/test_serve.py",
+    "server/test_job_control.py",
+    "server/test_sweep_service.py",
+    "client/test_cli.py",
+    "client/test_cli_plot_sweep.py",
+    "client/test_reconnect.py",
+    "client/test_predict_stream.py",
+    "browser/test_live_page.py",
+    "server/test_inspection_comparisons.py",
+    "browser/test_report.py",
+    "docs/test_snippets.py",
+    "client/test_demo.py",
+    "packaging/test_wheel.py",
+    "server/test_training_options.py",
+    "server/test_training_service.py",
+    "server/test_predict_stream.py",
+    "server/test_sweep_store.py",
+    "models/test_synthetic.py",
+)
+
+# What is in the command of a process that is a server, or starts one.
+_SERVER_COMMANDS = (
+    "leadline.server.main",
+    "faults.counted_server",
+    "leadline.client.cli serve",
+    "leadline.client.cli demo",
+)
+
+
+def mark_system_tests(items: Sequence[pytest.Item]) -> None:
+    """Marks the tests that need a server, a browser or a build."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if folder_of(item) in SYSTEM_FOLDERS or fixtures & SERVER_FIXTURES:
+            item.add_marker(pytest.mark.system)
+
+
+def put_longest_files_first(items: list[pytest.Item]) -> None:
+    """Sorts the tests by file; those of one file keep their order."""
+    places = {name: place for place, name in enumerate(LONGEST_FILES)}
+    items.sort(key=lambda item: places.get(_path_of(item), len(places)))
+
+
+def folder_of(item: pytest.Item) -> str:
+    """The folder in `tests` that a test is in."""
+    return _path_of(item).partition("/")[0]
+
+
+def _path_of(item: pytest.Item) -> str:
+    return item.path.relative_to(TESTS).as_posix()
+
+
+class ServerStarts:
+    """Counts the servers that this process starts."""
+
+    def __init__(self) -> None:
+        self._commands: list[str] = []
+        sys.addaudithook(self._note)
+
+    @contextmanager
+    def none_unless(self, *, allowed: bool) -> Iterator[None]:
+        """Fails where a server is started within it that is not allowed."""
+        before = len(self._commands)
+        yield
+        started = self._commands[before:]
+        if started and not allowed:
+            pytest.fail(f"it starts a server, so it must be marked as `system`: {started[0]}")
+
+    def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "subprocess.Popen":
+            command = " ".join(str(word) for word in arguments[1])
+            if any(words in command for words in _SERVER_COMMANDS):
+                self._commands.append(command)

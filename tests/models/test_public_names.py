@@ -55,6 +55,7 @@ PUBLIC = {
     "early_stopping": {"is_exhausted"},
     "evaluation": {"Evaluation", "classify", "evaluate"},
     "export": {"to_onnx"},
+    "graphs": {"GraphedFunction", "Graphs", "capture_graph"},
     "images": {
         "DEFAULT_MAX_PIXELS",
         "IMAGE_SIZE",

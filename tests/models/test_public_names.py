@@ -45,9 +45,12 @@ PUBLIC = {
     "datasets": {
         "Dataset",
         "DatasetError",
+        "SourceDescription",
         "Split",
         "SplitName",
         "check_source",
+        "describe_cache",
+        "describe_source",
         "find_dataset",
         "open_dataset",
     },

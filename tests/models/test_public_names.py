@@ -45,9 +45,12 @@ PUBLIC = {
     "datasets": {
         "Dataset",
         "DatasetError",
+        "SourceDescription",
         "Split",
         "SplitName",
         "check_source",
+        "describe_cache",
+        "describe_source",
         "find_dataset",
         "open_dataset",
     },
@@ -55,6 +58,7 @@ PUBLIC = {
     "early_stopping": {"is_exhausted"},
     "evaluation": {"Evaluation", "classify", "evaluate"},
     "export": {"to_onnx"},
+    "graphs": {"GraphedFunction", "Graphs", "capture_graph"},
     "images": {
         "DEFAULT_MAX_PIXELS",
         "IMAGE_SIZE",

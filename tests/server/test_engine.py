@@ -13,9 +13,11 @@ import torch
 from leadline.models.batches import normalize
 from leadline.models.checkpoints import load_checkpoint, save_checkpoint
 from leadline.models.datasets import Dataset, Split
+from leadline.models.graphs import Graphs
 from leadline.models.spec import TrainingSpec
 from leadline.models.training import Trainer
 from leadline.server.serving.catalog import CheckpointRef
+from leadline.server.serving.cuda import CudaEngine
 from leadline.server.serving.engine import MAX_BATCH, load_engine
 from leadline.server.serving.loaded import LoadedNetworks
 
@@ -88,6 +90,28 @@ def test_pixels_of_both_kinds_score_as_in_torch(folder: Path, device: str) -> No
         np.testing.assert_allclose(scores.logits, expected.numpy(), atol=close)
         np.testing.assert_allclose(scores.probabilities, expected.softmax(1).numpy(), atol=close)
         assert (scores.logits.argmax(1) == expected.numpy().argmax(1)).all()
+
+
+def test_predictions_go_on_where_no_graph_can_be_captured(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(function: Callable[..., torch.Tensor], inputs: Any) -> Callable[[], torch.Tensor]:
+        function(*inputs)
+        raise RuntimeError("no graphs here")
+
+    graphs = Graphs(fail)
+    engines = [CudaEngine(folder, epoch, device="cpu", graphs=graphs) for epoch in (2, 3)]
+    pixels = np.random.default_rng(1).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+
+    found = [engine.score([pixels]).logits for engine in (*engines, *engines)]
+
+    normalised = normalize(torch.from_numpy(pixels)).contiguous()
+    for epoch, logits in zip((2, 3, 2, 3), found, strict=True):
+        with torch.inference_mode():
+            expected = load_checkpoint(folder, epoch).network()(normalised)
+        np.testing.assert_array_equal(logits, expected.numpy())
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "no graphs here" in caplog.text
 
 
 def test_an_answer_does_not_change_with_the_next(folder: Path) -> None:

@@ -38,6 +38,7 @@ them, so that those that need no torch stay light: `spec`, `schedule`,
 - `predictions`: what each image was taken for, as a file.
 - `checkpoint_files`: what of these files can be read without torch.
 - `export`: a trained network as an ONNX model.
+- `graphs`: functions whose kernels a GPU launches as one graph, where it can.
 """
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "early_stopping",
     "evaluation",
     "export",
+    "graphs",
     "images",
     "initialization",
     "metrics",

@@ -6,14 +6,24 @@ tar with `train/CLASS/*.{png,jpg,jpeg}` and `test/CLASS/*` in it.
 """
 
 from leadline.models.datasets.contents import Dataset, DatasetError, Split, SplitName
-from leadline.models.datasets.sources import check_source, find_dataset, open_dataset
+from leadline.models.datasets.sources import (
+    SourceDescription,
+    check_source,
+    describe_cache,
+    describe_source,
+    find_dataset,
+    open_dataset,
+)
 
 __all__ = [
     "Dataset",
     "DatasetError",
+    "SourceDescription",
     "Split",
     "SplitName",
     "check_source",
+    "describe_cache",
+    "describe_source",
     "find_dataset",
     "open_dataset",
 ]

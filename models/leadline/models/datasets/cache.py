@@ -62,6 +62,14 @@ def load(cache_dir: Path, fingerprint: str) -> Dataset:
     return Dataset(fingerprint=fingerprint, class_names=class_names, train=train, test=test)
 
 
+def list_fingerprints(cache_dir: Path) -> list[str]:
+    """Returns the names of all decoded datasets, whole or not; none where there is no cache."""
+    if not cache_dir.is_dir():
+        return []
+    names = (path.name for path in cache_dir.iterdir() if path.is_dir())
+    return sorted(name for name in names if _FINGERPRINT.fullmatch(name))
+
+
 def load_source(cache_dir: Path, key: str) -> Dataset:
     """Opens the decoded dataset of a source that was decoded before.
 

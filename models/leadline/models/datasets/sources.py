@@ -1,6 +1,9 @@
 """From a source's name to the dataset that it stands for."""
 
 import errno
+import itertools
+from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -36,6 +39,65 @@ def check_source(source: str) -> None:
         DatasetError: no such file or folder, not readable, or neither a folder nor a tar.
     """
     _find_source(source, cache_dir=Path(), max_pixels=DEFAULT_MAX_PIXELS)
+
+
+@dataclass(frozen=True)
+class SourceDescription:
+    """What a source has, as far as that is known without decoding all of it."""
+
+    class_names: tuple[str, ...]
+    train_images: int
+    test_images: int
+    decoded: bool
+    """Whether the cache has it."""
+
+
+def describe_source(
+    source: str,
+    cache_dir: Path,
+    *,
+    samples: int,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> SourceDescription | None:
+    """Describes a source, and writes nothing. Blocks: of a tar, all is read.
+
+    Args:
+        source: as for `open_dataset`.
+        cache_dir: likewise.
+        samples: images to decode, where none is decoded yet.
+        max_pixels: as for `open_dataset`.
+
+    Returns:
+        The description; None for a source that would have to be downloaded.
+
+    Raises:
+        DatasetError: it cannot be read, is not as a dataset should be, or one
+            of the samples is no image.
+    """
+    found = _find_source(source, cache_dir=cache_dir, max_pixels=max_pixels)
+    try:
+        try:
+            dataset = cache.load_source(cache_dir, found.key())
+        except StaleCacheError:
+            return None if isinstance(found, Cifar10) else _sample(found.read(), samples)
+    except OSError as error:
+        raise DatasetError(f"the dataset {source!r} cannot be opened: {error}") from error
+    return SourceDescription(
+        class_names=dataset.class_names,
+        train_images=len(dataset.train),
+        test_images=len(dataset.test),
+        decoded=True,
+    )
+
+
+def _sample(contents: Contents, samples: int) -> SourceDescription:
+    deque(itertools.islice(contents.images, samples), maxlen=0)
+    return SourceDescription(
+        class_names=contents.class_names,
+        train_images=len(contents.labels["train"]),
+        test_images=len(contents.labels["test"]),
+        decoded=False,
+    )
 
 
 def open_dataset(
@@ -85,6 +147,18 @@ def find_dataset(fingerprint: str, cache_dir: Path) -> Dataset:
         return cache.load(cache_dir, fingerprint)
     except StaleCacheError as error:
         raise DatasetError(f"no dataset {fingerprint} is in the cache: {error}") from error
+
+
+def describe_cache(cache_dir: Path) -> dict[str, str | None]:
+    """Returns the fingerprint of each decoded dataset, with what is wrong with it, if anything."""
+    states: dict[str, str | None] = {}
+    for fingerprint in cache.list_fingerprints(cache_dir):
+        try:
+            cache.load(cache_dir, fingerprint)
+            states[fingerprint] = None
+        except StaleCacheError as error:
+            states[fingerprint] = str(error)
+    return states
 
 
 def _find_source(source: str, *, cache_dir: Path, max_pixels: int) -> Source:

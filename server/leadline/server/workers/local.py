@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import logging
 import os
+import re
 import sys
 from collections import deque
 from collections.abc import AsyncIterator
@@ -24,6 +26,9 @@ _LINE_LIMIT = 1 << 20
 # machine that takes the core from the very thread they wait for, and training
 # slows down many times over.
 _WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
+
+# As `leadline.server.workers.worker` logs: date, time, level, message.
+_SEVERE_LINE = re.compile(r"\d{4}-\d\d-\d\d \S+ (WARNING|ERROR|CRITICAL) ")
 
 # How much of a worker's log is kept for the failure of its job.
 _LOG_TAIL_LINES = 20
@@ -136,7 +141,13 @@ class LocalWorker:
                 return
             text = line.decode(errors="replace").rstrip()
             self._log_tail.append(text)
-            _LOG.info("worker log", pid=self.pid, line=text)
+            _LOG.log(_level_of(text), "worker log", pid=self.pid, line=text)
+
+
+def _level_of(line: str) -> int:
+    """How severe a line is that a worker logged; what libraries print is information."""
+    found = _SEVERE_LINE.match(line)
+    return logging.getLevelNamesMapping()[found[1]] if found else logging.INFO
 
 
 class WorkerPool:

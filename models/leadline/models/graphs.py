@@ -1,0 +1,192 @@
+"""Functions whose kernels a GPU launches as one graph, or one by one where none can be captured."""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["GraphedFunction", "Graphs", "capture_graph"]
+
+_LOG = logging.getLogger(__name__)
+
+# As many as PyTorch's notes on graphs advise before a capture.
+_WARM_UPS = 3
+
+Capture = Callable[[Callable[..., Tensor], Sequence[Tensor]], Callable[[], Tensor]]
+"""Takes a function and its inputs; returns what runs it again on whatever these then hold."""
+
+
+def capture_graph(
+    function: Callable[..., Tensor], inputs: Sequence[Tensor]
+) -> Callable[[], Tensor]:
+    """Captures the kernels that a function launches on its inputs' GPU.
+
+    The function is called several times, and must leave the same each time.
+
+    Source: the PyTorch notes on CUDA graphs.
+
+    Args:
+        function: of `inputs`.
+        inputs: on the GPU; a replay reads them where they are.
+
+    Returns:
+        What replays the graph and returns its result, which the next replay
+        overwrites.
+
+    Raises:
+        RuntimeError: torch, the driver or a library refuses, or memory is short.
+    """
+    # A capture that fails may leave its stream as the current one: torch puts
+    # the former one back in its later versions only.
+    with torch.cuda.device(inputs[0].device), torch.cuda.stream(_current_stream(inputs[0])):
+        # What is set up in the first calls must not be captured.
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call,unused-ignore]
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(_WARM_UPS):
+                function(*inputs)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            result = function(*inputs)
+
+    def replay() -> Tensor:
+        graph.replay()
+        return result
+
+    return replay
+
+
+def _current_stream(tensor: Tensor) -> torch.cuda.Stream:
+    return torch.cuda.current_stream(tensor.device)
+
+
+class Graphs:
+    """Whether graphs can be captured here, which is believed until a capture fails.
+
+    Args:
+        capture: makes the graphs.
+    """
+
+    def __init__(self, capture: Capture = capture_graph) -> None:
+        self.capture = capture
+        self.failure: str | None = None
+        """Why no graphs are captured any more; None while they are."""
+
+    def give_up(self, failure: str) -> None:
+        """Captures no more graphs, and warns of it once."""
+        if self.failure is None:
+            self.failure = failure
+            _LOG.warning(
+                "no graph could be captured on this GPU: this process goes on without graphs, "
+                "more slowly but with the same results; `leadline doctor` tests the GPU; "
+                "the reason: %s",
+                failure,
+            )
+
+
+_OF_THIS_PROCESS = Graphs()
+
+
+@dataclass(frozen=True)
+class _Captured:
+    places: tuple[Tensor, ...]
+    replay: Callable[[], Tensor]
+
+    def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
+        for place, value in zip(self.places, inputs, strict=True):
+            place[: len(value)].copy_(value)
+        return self.replay()
+
+
+class GraphedFunction:
+    """A function of batches, by a graph for each size of batch.
+
+    Where a graph cannot be captured, the state is put back and the function is
+    run as it is, for this call and for all later ones of the process. So what a
+    capture is not to blame for (the device's memory is too small, a kernel has
+    failed, an input is of a wrong shape) is raised by that run, as itself and
+    without a warning.
+
+    Used by one thread at a time.
+
+    Args:
+        function: of tensors on the device that have a row for each image. It
+            must do the same whenever it is called, for it is called several
+            times before a capture.
+        device: where it computes.
+        state: gives the tensors that the function changes.
+        sizes: of batches, ascending: a smaller batch is filled up to the next
+            with rows of any content. Without them each size has a graph.
+        graphs: shared by all functions that are to do without graphs from the
+            first failure on; those of this process without.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        *,
+        device: torch.device,
+        state: Callable[[], Iterable[Tensor]] = tuple,
+        sizes: Sequence[int] = (),
+        graphs: Graphs | None = None,
+    ) -> None:
+        self._function = function
+        self._device = device
+        self._state = state
+        self._sizes = sizes
+        self._graphs = graphs or _OF_THIS_PROCESS
+        self._captured: dict[int, _Captured] = {}
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Returns the function's result, which the next call may overwrite.
+
+        Args:
+            inputs: on any device. Of a batch that was filled up the result has
+                the additional rows, too.
+        """
+        if self._graphs.failure is not None:
+            self._captured.clear()  # with the memory that they hold
+            return self._run(inputs)
+        size = self._size_of(len(inputs[0]))
+        captured = self._captured.get(size)
+        return captured(inputs) if captured else self._capture_and_run(size, inputs)
+
+    def _size_of(self, count: int) -> int:
+        return next((size for size in self._sizes if size >= count), count)
+
+    def _run(self, inputs: Sequence[Tensor]) -> Tensor:
+        return self._function(*(one.to(self._device) for one in inputs))
+
+    def _capture_and_run(self, size: int, inputs: Sequence[Tensor]) -> Tensor:
+        kept = [value.clone() for value in self._state()]
+        failure = None
+        try:
+            self._captured[size] = self._capture(size, inputs)
+        except RuntimeError as error:
+            # Here only what is said is kept: the traceback would keep memory of the device.
+            failure = _first_line(error)
+        with torch.no_grad():
+            for value, former in zip(self._state(), kept, strict=True):
+                value.copy_(former)
+        if failure is None:
+            return self._captured[size](inputs)
+        result = self._run(inputs)
+        self._graphs.give_up(failure)
+        return result
+
+    def _capture(self, size: int, inputs: Sequence[Tensor]) -> _Captured:
+        places = tuple(self._place(size, one) for one in inputs)
+        return _Captured(places, self._graphs.capture(self._function, places))
+
+    def _place(self, size: int, example: Tensor) -> Tensor:
+        place = torch.zeros((size, *example.shape[1:]), dtype=example.dtype, device=self._device)
+        place[: len(example)].copy_(example)
+        return place
+
+
+def _first_line(error: RuntimeError) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'it says nothing'}"

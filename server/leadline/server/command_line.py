@@ -1,0 +1,107 @@
+"""The server's options on a command line, for every command that takes them."""
+
+import os
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from leadline.server.settings import ENVIRONMENT_PREFIX, Settings, load_settings
+
+# The one option that is not a flag of its own name: `--dataset NAME=SOURCE`,
+# as often as there are datasets.
+_DATASETS = "datasets"
+
+
+def settings_command(
+    name: str, callback: Callable[[Settings], Any], *, help_text: str
+) -> click.Command:
+    """A command that takes every option of the server.
+
+    Args:
+        name: what its own help calls it.
+        callback: called with the settings; what it returns the command returns.
+        help_text: what it does, before how its options can be set.
+    """
+
+    def run(config: Path | None, **flags: Any) -> Any:
+        return callback(_settings(config, flags))
+
+    options = [
+        click.Option(
+            ["--config"],
+            type=click.Path(path_type=Path),
+            envvar=f"{ENVIRONMENT_PREFIX}CONFIG",
+            help="A TOML file of these options.",
+        ),
+        *(_option(name, field) for name, field in Settings.model_fields.items()),
+    ]
+    return click.Command(
+        name,
+        callback=run,
+        params=list(options),
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+        help=f"{help_text} Every option can also be set by its environment variable, "
+        f"which is the flag's name behind {ENVIRONMENT_PREFIX}, or in the file that --config "
+        "names; a flag wins over a variable, a variable over the file.",
+    )
+
+
+def _option(name: str, field: FieldInfo) -> click.Option:
+    help_text = field.description or ""
+    if name == _DATASETS:
+        return click.Option(
+            ["--dataset", _DATASETS], multiple=True, metavar="NAME=SOURCE", help=help_text
+        )
+    flag = "--" + name.replace("_", "-")
+    default = "" if field.default is None else f"  [default: {_shown(field.default)}]"
+    if field.annotation is bool:
+        flag = f"{flag}/--no-{name.replace('_', '-')}"
+        return click.Option([flag, name], default=None, help=help_text + default)
+    return click.Option([flag, name], metavar="VALUE", help=help_text + default)
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _settings(config: Path | None, flags: dict[str, Any]) -> Settings:
+    datasets = _datasets(flags.pop(_DATASETS))
+    given = {name: value for name, value in flags.items() if value is not None}
+    if datasets:
+        given[_DATASETS] = datasets
+    try:
+        return load_settings(given, config)
+    except ValidationError as error:
+        raise click.UsageError("\n".join(_explain(one) for one in error.errors())) from error
+    except tomllib.TOMLDecodeError as error:
+        raise click.UsageError(f"{config} is not valid TOML: {error}") from error
+    except OSError as error:
+        raise click.UsageError(f"cannot read {config}: {error.strerror}") from error
+
+
+def _datasets(pairs: tuple[str, ...]) -> dict[str, str]:
+    datasets = {}
+    for pair in pairs:
+        name, equals, source = pair.partition("=")
+        if not (name and equals and source):
+            raise click.UsageError(f"--dataset takes NAME=SOURCE, not {pair!r}")
+        if name in datasets:
+            raise click.UsageError(f"--dataset names {name!r} twice")
+        datasets[name] = os.path.expanduser(source)  # noqa: PTH111 - a source may be no path
+    return datasets
+
+
+def _explain(error: Any) -> str:
+    name = str(error["loc"][0]) if error["loc"] else "settings"
+    flag = "--dataset" if name == _DATASETS else f"--{name.replace('_', '-')}"
+    if error["type"] == "extra_forbidden":
+        return f"{name}: there is no such option"
+    return (
+        f"{flag} (or {ENVIRONMENT_PREFIX}{name.upper()}, or {name} in the settings file): "
+        f"{error['msg']}, not {error['input']!r}"
+    )

@@ -74,7 +74,7 @@ def test_every_command_has_examples_that_parse(name: str) -> None:
             parsed = " ".join(words[:2]) if words[0] == "plot" else words[0]
             known = {flag for parameter in ALL[parsed].params for flag in parameter.opts}
             known |= {flag for one in ALL[parsed].params for flag in one.secondary_opts}
-            if parsed != "serve":  # whose options are the server's
+            if parsed not in {"serve", "doctor"}:  # whose options are the server's
                 assert {word for word in words if word.startswith("--")} <= known
 
 
@@ -91,7 +91,7 @@ def test_every_command_prints_json(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in LEAVES if name not in {"serve", "demo", "version"}]
+    "name", [name for name in LEAVES if name not in {"serve", "doctor", "demo", "version"}]
 )
 def test_every_command_that_calls_a_server_says_where(name: str) -> None:
     options = {parameter.name: parameter for parameter in LEAVES[name].params}
@@ -106,10 +106,11 @@ def test_serve_passes_everything_on_to_the_server(capsys: pytest.CaptureFixture[
     assert main(["serve", "--no-such-option"]) == ExitCode.USAGE
 
 
-def test_serve_says_what_to_install() -> None:
+@pytest.mark.parametrize("command", ["serve", "doctor"])
+def test_commands_of_the_server_say_what_to_install(command: str) -> None:
     code = (
         "import sys; sys.modules['pydantic'] = None; "
-        "from leadline.client.cli import main; sys.exit(main(['serve']))"
+        f"from leadline.client.cli import main; sys.exit(main(['{command}']))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60

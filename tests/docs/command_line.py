@@ -7,6 +7,9 @@ import click
 from leadline.client.cli.app import COMMANDS, leadline
 from leadline.server.settings import Settings
 
+# Commands that take every option of the server, which stand in operations.
+TAKE_SETTINGS = {"serve", "doctor"}
+
 
 def resolve(words: tuple[str, ...]) -> tuple[click.Command, tuple[str, ...]]:
     """The command that the words begin with, and the others."""
@@ -19,9 +22,10 @@ def resolve(words: tuple[str, ...]) -> tuple[click.Command, tuple[str, ...]]:
 
 def flags_of(command: click.Command) -> set[str]:
     """Every flag of a command."""
-    if command.name == "serve":
+    if command.name in TAKE_SETTINGS:
         names = {name.replace("_", "-") for name in Settings.model_fields}
-        return {f"--{name}" for name in names} | {"--dataset", "--config", "--no-reflection"}
+        flags = {f"--{name}" for name in names} | {"--dataset", "--config", "--no-reflection"}
+        return flags | ({"--json", "--help"} if command.name == "doctor" else set())
     options = [one for one in command.params if isinstance(one, click.Option)]
     return {"--help"}.union(*([*option.opts, *option.secondary_opts] for option in options))
 

@@ -22,6 +22,7 @@ class _Command(NamedTuple):
 
 COMMANDS = {
     "serve": _Command("serve", "Start a server."),
+    "doctor": _Command("doctor", "Check what this machine can do for a server."),
     "train": _Command("train", "Train a model and watch it learn."),
     "watch": _Command("watch", "Follow a job, from its first epoch or any other."),
     "sweep": _Command("sweep", "Train a grid of models as one, and compare them."),

@@ -29,7 +29,7 @@ class ExitCode(enum.IntEnum):
 
 MEANINGS = {
     ExitCode.SUCCESS: "success",
-    ExitCode.FAILED: "the job failed, or an image could not be classified",
+    ExitCode.FAILED: "the job failed, an image could not be classified, or a check failed",
     ExitCode.USAGE: "wrong usage: an invalid argument, a file that cannot be read or written",
     ExitCode.NOT_FOUND: "no such job, model, epoch or variant",
     ExitCode.UNAVAILABLE: "the server cannot be reached, or does not serve",

@@ -1,11 +1,11 @@
 """`leadline serve`."""
 
-import importlib
 from collections.abc import Sequence
 
 import click
 
 from leadline.client.cli.commands import Command
+from leadline.client.cli.server_packages import server_module
 
 
 @click.command(
@@ -20,12 +20,4 @@ from leadline.client.cli.commands import Command
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def serve(arguments: Sequence[str]) -> int:
     """Start a server; `leadline serve --help` shows its options."""
-    try:
-        server = importlib.import_module("leadline.server.main")
-    except ModuleNotFoundError as error:
-        if error.name is not None and error.name.startswith("leadline."):
-            raise  # a fault of ours, which another package does not mend
-        raise click.ClickException(
-            f"the server needs the package {error.name}: pip install 'leadline[server]'"
-        ) from error
-    return int(server.main(list(arguments)))
+    return int(server_module("leadline.server.main").main(list(arguments)))

@@ -1,0 +1,91 @@
+"""What a check comes to, and how checks are kept from waiting without end."""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Status(StrEnum):
+    """How serious a finding is."""
+
+    OK = "ok"
+
+    WARNING = "warning"
+    """A server works, but more slowly or with less than one would expect."""
+
+    FAILED = "failed"
+    """A server would not start, or jobs or predictions would fail."""
+
+    SKIPPED = "skipped"
+    """There is nothing to check, or what it needs has failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One finding.
+
+    Attributes:
+        name: what was checked; the same in every version.
+        status: how serious it is.
+        value: what was found, in a few words.
+        detail: the same as numbers and names, for programs; may be empty.
+        advice: what to do about it; empty where there is nothing to do.
+    """
+
+    name: str
+    status: Status
+    value: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    advice: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The finding as JSON has it."""
+        return {**asdict(self), "detail": dict(self.detail)}
+
+
+def within(seconds: float, name: str, run: Callable[[], Check]) -> Check:
+    """Returns what a check finds, or that it failed where it does not end in time.
+
+    A thread that hangs, as in a call of a dead file system, is left behind. An
+    exception that the check has not expected is a failure, too.
+    """
+    found: list[Check] = []
+
+    def work() -> None:
+        try:
+            found.append(run())
+        except Exception as error:  # noqa: BLE001 - the other checks are still of use
+            found.append(_broken(name, error))
+
+    thread = threading.Thread(target=work, daemon=True, name=f"doctor-{name}")
+    thread.start()
+    thread.join(seconds)
+    if found:
+        return found[0]
+    return Check(
+        name=name,
+        status=Status.FAILED,
+        value=f"no result within {seconds:g} s",
+        detail={"limit_seconds": seconds},
+        advice="the device or the file system behind it hangs: see the kernel's log",
+    )
+
+
+def _broken(name: str, error: Exception) -> Check:
+    return Check(
+        name=name,
+        status=Status.FAILED,
+        value=f"{type(error).__name__}: {error}",
+        advice="the check itself failed; report this as a bug",
+    )
+
+
+def in_bytes(count: float) -> str:
+    """A number of bytes for people, in binary units."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:  # noqa: PLR2004 - binary units
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"

@@ -1,0 +1,88 @@
+"""Programs that may hang, run so that nothing waits for them without end."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+# A process in a call of the kernel's that hangs does not even end when it is killed.
+_KILL_SECONDS = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a program came to.
+
+    Attributes:
+        output: what it wrote to its standard output.
+        error: how it failed, in a line; None where it succeeded.
+    """
+
+    output: str
+    error: str | None
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """The JSON objects that it wrote, one a line, as far as they are whole."""
+        lines = self.output.split("\n")[:-1]
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+def run(
+    command: Sequence[str], *, seconds: float, environment: Mapping[str, str] | None = None
+) -> Outcome:
+    """Runs a program to its end, or for so long."""
+    # Files, not pipes: they have what was written also where the program never ends.
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        try:
+            process = subprocess.Popen(  # noqa: S603 - programs of the doctor's choice
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
+                env={**os.environ, **(environment or {})},
+            )
+        except OSError as error:
+            return Outcome(output="", error=f"{command[0]} cannot be run: {error.strerror}")
+        failure = _wait(process, seconds)
+        output.seek(0)
+        errors.seek(0)
+        text, log = (one.read().decode(errors="replace") for one in (output, errors))
+    if failure is None and process.returncode:
+        last = (log.strip() or text.strip() or "it says nothing").splitlines()[-1]
+        failure = f"{_ending(process.returncode)}: {last}"
+    return Outcome(output=text, error=failure)
+
+
+def run_module(name: str, *arguments: str, seconds: float) -> Outcome:
+    """Runs a module of this package with a cache folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory(
+        prefix="leadline-doctor-", ignore_cleanup_errors=True
+    ) as folder:
+        environment = {
+            "XDG_CACHE_HOME": folder,
+            "CUDA_CACHE_PATH": folder,
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        command = [sys.executable, "-m", f"{__package__}.{name}", *arguments]
+        return run(command, seconds=seconds, environment=environment)
+
+
+def _wait(process: "subprocess.Popen[bytes]", seconds: float) -> str | None:
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_KILL_SECONDS)
+        return f"no result within {seconds:g} s"
+    return None
+
+
+def _ending(status: int) -> str:
+    return f"killed by signal {-status}" if status < 0 else f"status {status}"

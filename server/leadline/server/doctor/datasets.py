@@ -1,0 +1,70 @@
+"""The datasets: whether their sources can be read, and what is decoded already."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from leadline.models.datasets import DatasetError, describe_cache, describe_source
+from leadline.server.doctor.check import Check, Status
+
+# Images that are decoded to see whether they can be: a damaged file is found
+# among them, or at the start of the server.
+_SAMPLES = 200
+
+
+def dataset_name(name: str) -> str:
+    """The name of the check of a dataset."""
+    return f"dataset {name}"
+
+
+def check_dataset(name: str, source: str, cache: Path, *, max_pixels: int) -> Check:
+    """Whether a source can be opened and is as a dataset should be.
+
+    Images that are decoded already are not read again; of others a few are decoded.
+    """
+    try:
+        found = describe_source(source, cache, samples=_SAMPLES, max_pixels=max_pixels)
+    except DatasetError as error:
+        return Check(
+            name=dataset_name(name),
+            status=Status.FAILED,
+            value=str(error),
+            detail={"source": source},
+            advice=f"repair it, or name another source with --dataset {name}=SOURCE",
+        )
+    if found is None:
+        return Check(
+            name=dataset_name(name),
+            status=Status.OK,
+            value="is downloaded when a job first asks for it, which needs a network",
+            detail={"source": source, "decoded": False},
+        )
+    return Check(
+        name=dataset_name(name),
+        status=Status.OK,
+        value=f"{len(found.class_names):,} classes, {found.train_images:,} training and "
+        f"{found.test_images:,} test images, {'' if found.decoded else 'not yet '}decoded",
+        detail={
+            "source": source,
+            "classes": len(found.class_names),
+            "train_images": found.train_images,
+            "test_images": found.test_images,
+            "decoded": found.decoded,
+        },
+    )
+
+
+def check_cache(cache: Path) -> Check:
+    """Which decoded datasets the data directory has, and whether they are whole."""
+    states: Mapping[str, str | None] = describe_cache(cache)
+    damaged = {name: state for name, state in states.items() if state is not None}
+    value = f"{len(states):,} in {cache}" if states else "none yet"
+    return Check(
+        name="decoded datasets",
+        status=Status.WARNING if damaged else Status.OK,
+        value=f"{value}; damaged: {'; '.join(damaged.values())}" if damaged else value,
+        detail={
+            "whole": [name for name in states if name not in damaged],
+            "damaged": list(damaged),
+        },
+        advice="a job that needs it decodes it again from its source" if damaged else "",
+    )

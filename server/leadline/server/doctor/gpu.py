@@ -1,0 +1,235 @@
+"""The GPUs: what the driver has, what torch makes of it, and whether captures work."""
+
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from leadline.server.doctor.check import Check, Status, in_bytes
+from leadline.server.doctor.child import Outcome, run, run_module
+
+_DRIVER_SECONDS = 20.0
+_TORCH_SECONDS = 90.0
+
+# What the driver of NVIDIA's GPUs makes, on Linux itself and below Windows.
+_DRIVER = (Path("/proc/driver/nvidia/version"), Path("/dev/dxg"))
+
+_QUERY = "index,name,driver_version,compute_mode,memory.total,memory.used"
+
+# A server whose predictions and jobs share a GPU takes a context each.
+_LITTLE_MEMORY = 2 << 30
+
+_HIDDEN = "CUDA_VISIBLE_DEVICES"
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """The GPUs, and the findings about them.
+
+    Attributes:
+        checks: the findings.
+        usable: torch's names of the GPUs that it can compute on.
+    """
+
+    checks: tuple[Check, ...]
+    usable: tuple[str, ...] = ()
+
+
+def wants_gpu(devices: str, inference_device: str) -> bool:
+    """Whether a server with these settings would look for a GPU."""
+    named = {one.strip() for one in f"{devices},{inference_device}".split(",")}
+    return named != {"cpu"}
+
+
+def named_gpus(devices: str, inference_device: str) -> list[str]:
+    """The GPUs that the settings name one by one."""
+    named = {one.strip() for one in f"{devices},{inference_device}".split(",")}
+    return sorted(one for one in named if one.startswith("cuda:"))
+
+
+def find_gpus(devices: str, inference_device: str) -> Gpus:
+    """Looks for GPUs, by the driver's own program and by torch.
+
+    Args:
+        devices: where to train, as the setting has it.
+        inference_device: where to predict, likewise.
+    """
+    if not wants_gpu(devices, inference_device):
+        return Gpus((_driver(Status.SKIPPED, "the settings name the CPU alone"),))
+    program = shutil.which("nvidia-smi")
+    named = named_gpus(devices, inference_device)
+    if program is None and not any(path.exists() for path in _DRIVER):
+        return Gpus((_without_driver(named),))
+    driver, count = _ask_driver(program)
+    if driver.status is Status.FAILED:
+        return Gpus((driver,))
+    if os.environ.get(_HIDDEN) in {"", "-1"} and not named:
+        hidden = _torch(Status.SKIPPED, f"{_HIDDEN} hides every GPU")
+        return Gpus((driver, hidden))
+    if count == 0 and not named:
+        return Gpus((driver,))
+    return _with_torch(driver, run_module("agreement", "gpus", seconds=_TORCH_SECONDS), named)
+
+
+def check_capture(device: str, outcome: Outcome) -> Check:
+    """Whether a step and an evaluation could be captured and replayed.
+
+    Args:
+        device: torch's name of the GPU.
+        outcome: of `leadline.server.doctor.agreement` on it.
+    """
+    told = [line for line in outcome.lines if "capture_failure" in line]
+    name = f"capture {device}"
+    if not told:
+        return Check(
+            name=name,
+            status=Status.FAILED,
+            value=outcome.error or "no result",
+            advice="a GPU that fails in this way fails jobs too: use --devices cpu "
+            "--inference-device cpu, or look into the kernel's log for the driver's errors",
+        )
+    failure = told[0]["capture_failure"]
+    return Check(
+        name=name,
+        status=Status.OK if failure is None else Status.WARNING,
+        value=failure or "a training step and an evaluation were captured and replayed",
+        detail={"failure": failure},
+        advice="" if failure is None else "the server goes on without graphs, more slowly",
+    )
+
+
+def supports(architectures: Sequence[str], capability: Sequence[int]) -> bool:
+    """Whether a build of torch has code that a GPU can run.
+
+    Machine code ("sm_80") runs on GPUs of the same major version that are not
+    older, PTX ("compute_80") on all that are not older.
+
+    Source: the CUDA C++ programming guide, "Application compatibility".
+
+    Args:
+        architectures: as torch lists them.
+        capability: the GPU's compute capability, major and minor version.
+    """
+    major, minor = capability
+    for kind, digits in re.findall(r"\b(sm|compute)_(\d+)", " ".join(architectures)):
+        built = int(digits[:-1]), int(digits[-1])
+        if kind == "compute" and built <= (major, minor):
+            return True
+        if kind == "sm" and built[0] == major and built[1] <= minor:
+            return True
+    return False
+
+
+def judge_gpu(gpu: dict[str, Any], architectures: Sequence[str]) -> Check:
+    """The finding about one GPU.
+
+    Args:
+        gpu: as `leadline.server.doctor.agreement` describes it.
+        architectures: that torch was built for.
+    """
+    capability = ".".join(map(str, gpu["capability"]))
+    memory = f"{in_bytes(gpu['free_bytes'])} free of {in_bytes(gpu['total_bytes'])}"
+    status, advice = Status.OK, ""
+    if not supports(architectures, gpu["capability"]):
+        status = Status.FAILED
+        advice = f"torch has no code for it, only for {', '.join(architectures)}: install another"
+    elif gpu["free_bytes"] < _LITTLE_MEMORY:
+        status = Status.WARNING
+        advice = "another program uses its memory: see nvidia-smi"
+    return Check(
+        name=f"gpu {gpu['device']}",
+        status=status,
+        value=f"{gpu['name']}, compute capability {capability}, {memory}",
+        detail={**gpu, "architectures": list(architectures)},
+        advice=advice,
+    )
+
+
+def _without_driver(named: list[str]) -> Check:
+    if not named:
+        return _driver(Status.SKIPPED, "there is no NVIDIA driver: the CPU trains and predicts")
+    return _driver(
+        Status.FAILED,
+        f"there is no NVIDIA driver, and the settings name {', '.join(named)}",
+        advice="install the driver, give the container the GPU, or use auto or cpu",
+    )
+
+
+def _ask_driver(program: str | None) -> tuple[Check, int | None]:
+    """What the driver says, and how many GPUs it has, None where that is not known."""
+    if program is None:
+        return _driver(Status.OK, "is loaded; nvidia-smi is not installed"), None
+    outcome = run(
+        [program, f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"],
+        seconds=_DRIVER_SECONDS,
+    )
+    if outcome.error is not None and "No devices were found" not in outcome.output:
+        check = _driver(
+            Status.FAILED,
+            f"nvidia-smi fails: {outcome.error}",
+            advice="reload or reinstall the driver, or use --devices cpu --inference-device cpu",
+        )
+        return check, None
+    rows = [[cell.strip() for cell in line.split(",")] for line in outcome.output.splitlines()]
+    gpus = [dict(zip(_QUERY.split(","), row, strict=True)) for row in rows if len(row) > 1]
+    return _judge_driver(gpus), len(gpus)
+
+
+def _judge_driver(gpus: list[dict[str, str]]) -> Check:
+    if not gpus:
+        return _driver(Status.SKIPPED, "the driver is loaded and has no GPU")
+    names = ", ".join(gpu["name"] for gpu in gpus)
+    exclusive = [gpu["index"] for gpu in gpus if gpu["compute_mode"].startswith("Exclusive")]
+    return _driver(
+        Status.FAILED if exclusive else Status.OK,
+        f"{gpus[0]['driver_version']}, {names}",
+        detail={"gpus": gpus},
+        advice="a server and each of its jobs are processes of their own: allow several with "
+        f"nvidia-smi -i {','.join(exclusive)} -c DEFAULT"
+        if exclusive
+        else "",
+    )
+
+
+def _with_torch(driver: Check, outcome: Outcome, named: list[str]) -> Gpus:
+    if not outcome.lines:
+        return Gpus((driver, _torch(Status.FAILED, outcome.error or "no result")))
+    told = outcome.lines[0]
+    if told["cuda"] is None:
+        why = "this build of torch computes on the CPU alone"
+        return Gpus((driver, _torch(Status.FAILED, why, detail=told)))
+    if told["error"] is not None or not told["gpus"]:
+        why = told["error"] or "it finds no GPU"
+        return Gpus((driver, _torch(Status.FAILED, why, detail=told)))
+    checks = [judge_gpu(gpu, told["architectures"]) for gpu in told["gpus"]]
+    found = [gpu["device"] for gpu in told["gpus"]]
+    torch = _torch(Status.OK, f"CUDA {told['cuda']}, {len(found)} GPUs", detail=told)
+    if missing := [name for name in named if name not in found]:
+        torch = _torch(Status.FAILED, f"the settings name {', '.join(missing)}, and it has {found}")
+    usable = tuple(
+        device
+        for device, check in zip(found, checks, strict=True)
+        if check.status is not Status.FAILED
+    )
+    return Gpus((driver, torch, *checks), usable)
+
+
+def _driver(status: Status, value: str, *, detail: Any = None, advice: str = "") -> Check:
+    return Check(name="gpu driver", status=status, value=value, detail=detail or {}, advice=advice)
+
+
+def _torch(status: Status, value: str, *, detail: Any = None) -> Check:
+    advice = (
+        ""
+        if status is not Status.FAILED
+        else (
+            "install a torch whose CUDA version the driver supports, or use --devices cpu "
+            "--inference-device cpu"
+        )
+    )
+    return Check(
+        name="torch on the gpu", status=status, value=value, detail=detail or {}, advice=advice
+    )

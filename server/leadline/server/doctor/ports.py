@@ -1,0 +1,134 @@
+"""The ports: whether a server could bind them."""
+
+import errno
+import http.client
+import ipaddress
+import os
+import socket
+from collections.abc import Callable
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from leadline.server.doctor.check import Check, Status
+from leadline.server.telemetry.port import in_url
+
+_ANSWER_SECONDS = 3.0
+_SERVICE = "leadline.v1.TrainingService"
+
+# Names the Leadline server that answers on a host and port; None where none does.
+_WhoAnswers = Callable[[str, int], str | None]
+
+
+def check_grpc_port(host: str, port: int) -> Check:
+    """The port of gRPC; one that a Leadline server has is as it should be."""
+    return _check("grpc port", host, port, option="--port", who_answers=_who_answers_grpc)
+
+
+def check_http_port(host: str, port: int) -> Check:
+    """The port of metrics and the live page, likewise."""
+    return _check("http port", host, port, option="--metrics-port", who_answers=_who_answers_http)
+
+
+def _check(name: str, host: str, port: int, *, option: str, who_answers: _WhoAnswers) -> Check:
+    place = f"{in_url(host.strip('[]'))}:{port}"
+    detail = {"host": host, "port": port, "loopback": _is_loopback(host)}
+    error = _binding_error(host.strip("[]"), port)
+    if error is None:
+        reach = "" if detail["loopback"] else "; open to the network, without a password"
+        return Check(
+            name=name,
+            status=Status.OK,
+            value=f"{place if port else 'any free port'} can be bound{reach}",
+            detail={**detail, "in_use_by": None},
+        )
+    user = who_answers(_reachable(host), port) if error.errno == errno.EADDRINUSE else None
+    if user is not None:
+        return Check(
+            name=name,
+            status=Status.OK,
+            value=f"{place} is in use by {user}",
+            detail={**detail, "in_use_by": user},
+        )
+    used = error.errno == errno.EADDRINUSE
+    return Check(
+        name=name,
+        status=Status.FAILED,
+        value=f"{place}: " + ("another program uses it" if used else _reason(error)),
+        detail={**detail, "in_use_by": "another program" if used else None},
+        advice=f"stop that program, or name another port with {option}"
+        if used
+        else f"name another address, or another port with {option}",
+    )
+
+
+def _binding_error(host: str, port: int) -> OSError | None:
+    """Why no socket can be bound there; None where one can."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        return error
+    except UnicodeError:
+        return OSError(errno.EINVAL, "that is no name of a host")
+    errors = [_error_at(family, address) for family, _, _, _, address in found]
+    # "localhost" has an address of IPv6 also where that is switched off.
+    missing = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+    serious = [one for one in errors if one is not None and one.errno not in missing]
+    if serious or all(errors):
+        return next(one for one in (*serious, *errors) if one is not None)
+    return None
+
+
+def _error_at(family: int, address: tuple[object, ...]) -> OSError | None:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as bound:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6 and address[0] != "::":
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            bound.bind(address)
+    except OSError as error:
+        return error
+    return None
+
+
+def _who_answers_grpc(host: str, port: int) -> str | None:
+    with grpc.insecure_channel(f"{in_url(host)}:{port}") as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        request = health_pb2.HealthCheckRequest(service=_SERVICE)
+        try:
+            status = health.Check(request, timeout=_ANSWER_SECONDS).status
+        except grpc.RpcError:
+            return None
+    serves = status == health_pb2.HealthCheckResponse.SERVING
+    return "a Leadline server, which " + ("serves" if serves else "does not serve now")
+
+
+def _who_answers_http(host: str, port: int) -> str | None:
+    connection = http.client.HTTPConnection(host, port, timeout=_ANSWER_SECONDS)
+    try:
+        connection.request("GET", "/metrics")
+        metrics = connection.getresponse().read()
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+    return "a Leadline server" if b"\nleadline_jobs{" in metrics else None
+
+
+def _reachable(host: str) -> str:
+    """Where a server is reached that is bound to a host: loopback, of every interface."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.strip("[]"), host.strip("[]"))  # noqa: S104
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _reason(error: OSError) -> str:
+    # Errors of names have numbers of their own.
+    if isinstance(error, socket.gaierror) or error.errno is None:
+        return error.strerror or str(error)
+    return os.strerror(error.errno)

@@ -1,0 +1,194 @@
+"""The data directory: whether a server could keep its data there."""
+
+import fcntl
+import os
+import shutil
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import psutil
+
+from leadline.models._files import write_atomically
+from leadline.server.doctor.check import Check, Status, in_bytes
+
+# A commit of the job store syncs the disk once: some ten in an epoch.
+_SLOW_FSYNC_SECONDS = 0.02
+_FSYNCS = 20
+_BLOCK = bytes(4096)
+
+# CIFAR-10 takes 184 MB decoded, and an epoch's checkpoint 0.15 MB.
+_LITTLE_SPACE = 2 << 30
+_NO_SPACE = 100 << 20
+
+_NAME_ANOTHER = "name another folder with --data-dir"
+
+
+def existing_part(folder: Path) -> Path:
+    """Returns the folder, or the nearest around it that is there."""
+    absolute = folder.absolute()
+    return next(one for one in (absolute, *absolute.parents) if os.path.lexists(one))
+
+
+def check_data_dir(folder: Path) -> Check:
+    """Whether it can be written, or made where it is not there."""
+    there = existing_part(folder)
+    exists = there == folder.absolute()
+    detail = {"path": str(folder.absolute()), "exists": exists}
+    if problem := _problem_of(there):
+        return Check(
+            name="data directory",
+            status=Status.FAILED,
+            value=f"{folder}: {problem}",
+            detail=detail,
+            advice=f"change that, or {_NAME_ANOTHER}",
+        )
+    held = exists and _is_locked(folder / "lock")
+    state = "is not there yet, and can be made"
+    if exists:
+        state = "can be written; a running server uses it" if held else "can be written"
+    return Check(
+        name="data directory",
+        status=Status.OK,
+        value=f"{folder} {state}",
+        detail={**detail, "in_use": held},
+    )
+
+
+def check_space(folder: Path) -> Check:
+    """How much room is left on its file system."""
+    usage = shutil.disk_usage(existing_part(folder))
+    status = Status.OK
+    if usage.free < _LITTLE_SPACE:
+        status = Status.FAILED if usage.free < _NO_SPACE else Status.WARNING
+    return Check(
+        name="disk space",
+        status=status,
+        value=f"{in_bytes(usage.free)} free of {in_bytes(usage.total)}",
+        detail={"free_bytes": usage.free, "total_bytes": usage.total},
+        advice="" if status is Status.OK else f"free some space, or {_NAME_ANOTHER}",
+    )
+
+
+def check_file_system(folder: Path) -> Check:
+    """Whether it keeps what the data rests on: renames, locks, and SQLite's journal."""
+    there = existing_part(folder)
+    if _problem_of(there) is not None:
+        return _skipped("file system")
+    kind = _file_system_of(there)
+    with _scratch(there) as scratch:
+        problems = [problem for test in _TESTS if (problem := test(scratch))]
+    return Check(
+        name="file system",
+        status=Status.FAILED if problems else Status.OK,
+        value=f"{kind}: {'; '.join(problems) or 'renames, locks and SQLite work'}",
+        detail={"type": kind, "problems": problems},
+        advice=f"use a local disk: {_NAME_ANOTHER}" if problems else "",
+    )
+
+
+def check_fsync(folder: Path) -> Check:
+    """How long the disk takes to keep a block for good: the median of several."""
+    there = existing_part(folder)
+    if _problem_of(there) is not None:
+        return _skipped("fsync")
+    with _scratch(there) as scratch:
+        seconds = statistics.median(_fsync_seconds(scratch / "block"))
+    slow = seconds > _SLOW_FSYNC_SECONDS
+    return Check(
+        name="fsync",
+        status=Status.WARNING if slow else Status.OK,
+        value=f"{seconds * 1000:.2f} ms",
+        detail={"median_seconds": seconds, "slow_above_seconds": _SLOW_FSYNC_SECONDS},
+        advice="each change of a job waits for it: use a faster disk" if slow else "",
+    )
+
+
+def _skipped(name: str) -> Check:
+    return Check(name=name, status=Status.SKIPPED, value="the data directory cannot be written")
+
+
+def _problem_of(folder: Path) -> str | None:
+    if not folder.is_dir():
+        return f"{folder} is no folder"
+    try:
+        with _scratch(folder) as scratch:
+            (scratch / "file").write_bytes(_BLOCK)
+    except OSError as error:
+        return f"{folder} cannot be written: {error.strerror}"
+    return None
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".leadline-doctor-") as name:
+        yield Path(name)
+
+
+def _fsync_seconds(path: Path) -> Iterator[float]:
+    with path.open("wb", buffering=0) as file:
+        for _ in range(_FSYNCS):
+            began = time.perf_counter()
+            file.write(_BLOCK)
+            os.fsync(file.fileno())
+            yield time.perf_counter() - began
+
+
+def _test_rename(scratch: Path) -> str | None:
+    path = scratch / "renamed"
+    for content in (b"former", b"latter"):
+        write_atomically(path, content)
+    return None if path.read_bytes() == b"latter" else "a rename does not replace a file"
+
+
+def _test_lock(scratch: Path) -> str | None:
+    path = scratch / "lock"
+    with path.open("a+") as first, path.open("a+") as second:
+        fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+    return "locks keep nobody out"
+
+
+def _test_database(scratch: Path) -> str | None:
+    with closing(sqlite3.connect(scratch / "test.db")) as database:
+        (mode,) = database.execute("PRAGMA journal_mode=WAL").fetchone()
+        database.execute("CREATE TABLE numbers (number INTEGER)")
+        database.execute("INSERT INTO numbers VALUES (7)")
+        database.commit()
+    return None if mode == "wal" else "SQLite cannot write its journal ahead"
+
+
+_TESTS = (_test_rename, _test_lock, _test_database)
+
+
+def _file_system_of(path: Path) -> str:
+    mounts = [
+        (Path(one.mountpoint), one.fstype)
+        for one in psutil.disk_partitions(all=True)
+        if path.resolve().is_relative_to(one.mountpoint)
+    ]
+    # Of mounts at one place the last is the one that is seen.
+    mounts.sort(key=lambda mount: len(mount[0].parts))
+    return mounts[-1][1] if mounts else "unknown"
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a process holds a lock on a file: asked of the kernel, without taking the lock.
+
+    Source: proc_locks(5).
+    """
+    try:
+        status = path.stat()
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return False
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    return any(device in line.split() and "FLOCK" in line for line in lines)

@@ -12,6 +12,10 @@ import pytest
 from client.cli_outcome import SCRIPT
 from leadline.client.cli.exit_codes import ExitCode
 
+# Some seconds of computing, on a machine where other tests may run as well.
+_SECONDS = 400
+pytestmark = pytest.mark.timeout(_SECONDS + 20)
+
 FREE_PORTS = ("--port", "0", "--metrics-port", "0")
 
 
@@ -21,7 +25,7 @@ def doctor(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
         capture_output=True,
         text=True,
         check=False,
-        timeout=110,
+        timeout=_SECONDS,
         env={**os.environ, **environment},
     )
 

@@ -3,7 +3,7 @@
 from leadline.server.doctor.check import Check, Status
 from leadline.server.doctor.child import Outcome, run_module
 
-SECONDS = 180.0
+SECONDS = 300.0
 """How long a device has: torch is loaded, and machine code made."""
 
 TOLERANCES = {"gradients": 1e-4, "logits": 1e-5}

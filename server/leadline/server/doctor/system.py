@@ -75,7 +75,7 @@ def check_processor() -> Check:
         value=f"{detail['model']}, {detail['cores']} cores, {chosen.value}, "
         f"{chosen.lanes} images at a time",
         detail={**detail, "instruction_set": chosen.value, "lanes": chosen.lanes},
-        advice="without AVX2 training and prediction take about three times as long" if slow else "",
+        advice="without AVX2 the CPU takes about three times as long" if slow else "",
     )
 
 

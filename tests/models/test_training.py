@@ -179,7 +179,7 @@ def test_steps_in_bfloat16_leave_weights_and_evaluations_in_float32(
 
 
 def test_a_network_learns(dataset: Dataset, cpu: torch.device) -> None:
-    spec = replace(SPEC, batch_size=16, learning_rate=0.05, momentum=0.9)
+    spec = replace(SPEC, batch_size=16, learning_rate=0.01, momentum=0.9)
     trainer = Trainer(spec, dataset, device=cpu)
     accuracies = [trainer.train_epoch(epoch).metrics.test_accuracy for epoch in range(1, 7)]
     assert max(accuracies) > 0.9

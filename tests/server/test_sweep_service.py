@@ -403,7 +403,7 @@ def test_hopeless_jobs_are_stopped_when_that_is_asked_for(stubs: Stubs) -> None:
     rule = MedianStoppingRule(grace_epochs=1, min_completed_jobs=1)
     # The first learns; at a rate of 1e-9 nothing is learnt.
     request = a_request(
-        options={"axes": axes(learning_rate=[0.05, 1e-9]), "median_stopping": rule}, epochs=6
+        options={"axes": axes(learning_rate=[0.01, 1e-9]), "median_stopping": rule}, epochs=6
     )
 
     events = durable(stubs.training.TrainSweep(request, timeout=60))

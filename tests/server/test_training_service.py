@@ -94,7 +94,7 @@ def test_the_events_say_what_was_asked_and_what_came_of_it(trained: list[JobEven
     assert started.started.device
     assert 0 < last.train_loss < epochs[0].epoch.train_loss
     assert (last.test_accuracy * 200) == pytest.approx(round(last.test_accuracy * 200))
-    assert last.learning_rate == 0.05
+    assert last.learning_rate == 0.01
     assert last.seconds > 0
     assert last.images_per_second > 0
     assert last.model == f"models/{finished.job.removeprefix('jobs/')}/epochs/3"

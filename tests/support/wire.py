@@ -38,7 +38,7 @@ def tiny_spec(**changes: Any) -> TrainingSpec:
         "batch_norm": True,
         "epochs": 3,
         "batch_size": 20,
-        "learning_rate": 0.05,
+        "learning_rate": 0.01,
         "momentum": 0.9,
     }
     return TrainingSpec(**{**values, **changes})

@@ -489,18 +489,27 @@ def test_blocks_of_two_convolutions_are_told_apart_and_filtered(
 ) -> None:
     for number in (1, 2):
         job = client.train(
-            dataset="tiny", blocks=5, block_convolutions=number, epochs=1, batch_size=200
+            dataset=DATASET, blocks=5, block_convolutions=number, epochs=1, batch_size=200
         )
         job.result()
-        listed = leadline("models", "--blocks", "5", "--block-convolutions", str(number), "--json")
+        listed = leadline(
+            "models",
+            "--dataset",
+            DATASET,
+            "--blocks",
+            "5",
+            "--block-convolutions",
+            str(number),
+            "--json",
+        )
         assert [model["job"] for model in listed.messages] == [job.name]
         (shown,) = leadline("jobs", job.name, "--json").messages
         assert shown["spec"]["block_convolutions"] == number
 
-    rows = leadline("models", "--blocks", "5").out.split("\n")
+    rows = leadline("models", "--dataset", DATASET, "--blocks", "5").out.split("\n")
     assert [row.split()[2] for row in rows if row.strip().startswith("models/")] == ["5x2", "5"]
     answered = leadline(
-        *("misclassified", "--dataset", "tiny", "--blocks", "5", "--block-convolutions", "2"),
+        *("misclassified", "--dataset", DATASET, "--blocks", "5", "--block-convolutions", "2"),
         "--json",
     )
     assert answered.messages[0]["model"].startswith(job.model)

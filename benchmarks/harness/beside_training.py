@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 
 from harness.checks import WrongAnswerError
-from harness.models import Trained
+from harness.models import BLOCK_CONVOLUTIONS, Trained
 from harness.open_loop import Outcome, latencies, run_open_loop
 from harness.predict import caller, classes, draw_pixels, expected_classes, unpinned_leadline
 from harness.stats import Spread, percentile
@@ -55,7 +55,12 @@ def training(target: str) -> Iterator[None]:
     """A job that trains, from its first steps on, within the context."""
     with Client(target) as client:
         job = client.train(
-            dataset="synthetic", blocks=10, batch_norm=True, epochs=_EPOCHS, progress_interval=0.1
+            dataset="synthetic",
+            blocks=10,
+            block_convolutions=BLOCK_CONVOLUTIONS,
+            batch_norm=True,
+            epochs=_EPOCHS,
+            progress_interval=0.1,
         )
         try:
             for event in job.events():

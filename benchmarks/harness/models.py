@@ -16,6 +16,9 @@ from leadline.client import Client, HealthStatus, UnavailableError
 from leadline.models.batches import normalize
 from leadline.models.checkpoints import Checkpoint, load_checkpoint
 
+BLOCK_CONVOLUTIONS = 2
+"""Of the networks that are served, and of the one that is trained beside them."""
+
 _TRAINING_SECONDS = 1_800
 
 
@@ -84,6 +87,8 @@ def draw_images(count: int, *, seed: int = 1, as_bytes: bool = False) -> Images:
 def trained_model(*, blocks: int, epochs: int = 2, residual: bool = False) -> Trained:
     """A network of so many blocks, with batch norm, of the cache; trained where it is new.
 
+    Its blocks have two convolutions, as those of the first measurements of serving had.
+
     Args:
         blocks: its depth.
         epochs: for how long it is trained. What it answers matters here, not
@@ -97,7 +102,7 @@ def trained_model(*, blocks: int, epochs: int = 2, residual: bool = False) -> Tr
     folder = cache_folder() / f"trained-{blocks}-blocks"
     record = folder / "trained.json"
     if not record.exists():
-        say(f"training a model of {blocks} blocks, once: {folder}")
+        say(f"training a model of {blocks} blocks of 2 convolutions, once: {folder}")
         record.write_text(json.dumps(_train(folder, blocks, epochs, residual)))
     job_id, epoch = json.loads(record.read_text()).values()
     (description,) = (folder / "data" / "models" / job_id).glob(f"*/epoch-{epoch:05}.json")
@@ -131,6 +136,7 @@ def _train(folder: Path, blocks: int, epochs: int, residual: bool) -> dict[str, 
             job = client.train(
                 dataset="synthetic",
                 blocks=blocks,
+                block_convolutions=BLOCK_CONVOLUTIONS,
                 batch_norm=True,
                 epochs=epochs,
                 residual=residual,

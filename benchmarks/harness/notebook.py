@@ -3,8 +3,9 @@
 Rebuilt from its protocol: images pass through transforms one by one, again in
 each pass, in a `DataLoader` with two workers; after each epoch both splits are
 classified in training mode, while graphs are built for gradients that nobody
-asks for. Each line on standard input is an epoch to train; each line on
-standard output says how many seconds it took.
+asks for. Its blocks declare two convolutions, give their input to both, and return
+what the second computes: the work of the first is lost. Each line on standard input
+is an epoch to train; each line on standard output says how many seconds it took.
 
     python -m harness.notebook CACHE FINGERPRINT --blocks 10 --batch-norm
 """
@@ -49,6 +50,25 @@ class Images(TorchDataset[tuple[Tensor, int]]):
         return image, int(self._split.labels[index])
 
 
+class Block(nn.Module):
+    """A block of the notebook: its first convolution is computed, and its result overwritten.
+
+    Leadline's block of one convolution computes the same function.
+    """
+
+    def __init__(self, *, batch_norm: bool) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = (nn.Conv2d(8, 8, 3, padding=1) for _ in range(2))
+        self.bn1, self.bn2 = (nn.BatchNorm2d(8) if batch_norm else nn.Identity() for _ in range(2))
+        self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns the features, float32 [batch, 8, 12, 12], of features of the same shape."""
+        self.relu1(self.bn1(self.conv1(x)))
+        result: Tensor = self.relu2(self.bn2(self.conv2(x)))
+        return result
+
+
 def main(arguments: Sequence[str]) -> int:
     """Trains an epoch for each line that comes."""
     parser = argparse.ArgumentParser()
@@ -59,9 +79,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     device = best_device()
     dataset = find_dataset(options.fingerprint, options.cache)
-    network = BlockNetwork(Architecture(blocks=options.blocks, batch_norm=options.batch_norm)).to(
-        device
-    )
+    network = _network(options.blocks, batch_norm=options.batch_norm).to(device)
     optimizer = torch.optim.SGD(network.parameters(), lr=_LEARNING_RATE)
     train, test = Images(dataset.train), Images(dataset.test)
     for _ in sys.stdin:
@@ -72,6 +90,13 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.write(json.dumps({"seconds": seconds, "accuracies": accuracies}) + "\n")
         sys.stdout.flush()
     return 0
+
+
+def _network(blocks: int, *, batch_norm: bool) -> nn.Module:
+    """The notebook's network: Leadline's, but for the blocks."""
+    network = BlockNetwork(Architecture(blocks=0, batch_norm=batch_norm))
+    network.blocks = nn.Sequential(*(Block(batch_norm=batch_norm) for _ in range(blocks)))
+    return network
 
 
 def _train(

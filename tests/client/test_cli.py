@@ -11,8 +11,8 @@ import pytest
 from PIL import Image as Pillow
 
 from client.cli_outcome import QUICK, SCRIPT, Leadline, heed_ctrl_c
-from leadline.client import Client, Model
-from leadline.client.cli import main
+from leadline.client import Client, Model, Variant
+from leadline.client.cli import describe, main
 from leadline.client.cli.exit_codes import ExitCode
 from support.datasets import dataset_of
 from support.servers import LiveServer
@@ -52,6 +52,7 @@ def test_train_as_json_prints_the_events(leadline: Leadline) -> None:
 def test_train_sends_what_is_given_and_nothing_else(busy_leadline: Leadline) -> None:
     outcome = busy_leadline(
         *("train", "--dataset", "tiny", "--blocks", "3", "--batch-norm", "--epochs", "4"),
+        *("--block-convolutions", "2"),
         *("--batch-size", "5", "--learning-rate", "0.5", "--optimizer", "adamw"),
         *("--weight-decay", "0.25", "--seed", "6", "--residual", "--patience", "7"),
         *("--initialization", "kaiming", "--schedule", "one_cycle", "--no-nesterov"),
@@ -78,6 +79,7 @@ def test_train_sends_what_is_given_and_nothing_else(busy_leadline: Leadline) -> 
         "patience": 7,
         "precision": "PRECISION_BFLOAT16",
         "diagnostics": True,
+        "block_convolutions": 2,
     }
     assert job["state"] == "JOB_STATE_QUEUED"
 
@@ -480,3 +482,49 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.split()[-1] == text.split()[-1]
     assert main(["version", "--json"]) == ExitCode.SUCCESS
     assert json.loads(capsys.readouterr().out) == {"version": text.split()[-1]}
+
+
+def test_blocks_of_two_convolutions_are_told_apart_and_filtered(
+    leadline: Leadline, client: Client
+) -> None:
+    for number in (1, 2):
+        job = client.train(
+            dataset=DATASET, blocks=5, block_convolutions=number, epochs=1, batch_size=200
+        )
+        job.result()
+        listed = leadline(
+            "models",
+            "--dataset",
+            DATASET,
+            "--blocks",
+            "5",
+            "--block-convolutions",
+            str(number),
+            "--json",
+        )
+        assert [model["job"] for model in listed.messages] == [job.name]
+        (shown,) = leadline("jobs", job.name, "--json").messages
+        assert shown["spec"]["block_convolutions"] == number
+
+    rows = leadline("models", "--dataset", DATASET, "--blocks", "5").out.split("\n")
+    assert [row.split()[2] for row in rows if row.strip().startswith("models/")] == ["5x2", "5"]
+    answered = leadline(
+        *("misclassified", "--dataset", DATASET, "--blocks", "5", "--block-convolutions", "2"),
+        "--json",
+    )
+    assert answered.messages[0]["model"].startswith(job.model)
+
+
+def test_a_variant_that_there_is_not_is_named_in_the_words_of_the_listings(
+    leadline: Leadline,
+) -> None:
+    variant = ("--dataset", "tiny", "--blocks", "1", "--residual", "--block-convolutions")
+    missing = leadline("misclassified", *variant, "2")
+    assert missing.code == ExitCode.NOT_FOUND
+    network = Variant(blocks=1, block_convolutions=2, residual=True)
+    assert describe.network(network) == "1 residual block of 2 convolutions without batch norm"
+    assert f"no variant of {describe.network(network)} on tiny" in missing.err
+
+    refused = leadline("misclassified", *variant, "3")
+    assert refused.code == ExitCode.USAGE
+    assert "--block-convolutions: must be 1 or 2, but is 3" in refused.err

@@ -8,6 +8,7 @@ from client.cli_outcome import Leadline
 from leadline.client import Client, Sweep, TrainingSpec
 from leadline.client.cli.depth_lines import depth_lines
 from leadline.client.cli.exit_codes import ExitCode
+from leadline.client.cli.figures.style import Legend, legend_layout
 from support.datasets import dataset_of
 from support.servers import LiveServer
 
@@ -41,6 +42,34 @@ def test_other_axes_make_lines_of_their_own(depth_sweep: Sweep) -> None:
     labels = [line.label for line in depth_lines(sweep)]
 
     assert labels == [f"without batch norm, learning_rate={rate}" for rate in ("0.5", "0.05")]
+
+
+def test_blocks_of_two_convolutions_have_lines_that_say_so(depth_sweep: Sweep) -> None:
+    sweep = Sweep()
+    sweep.CopyFrom(depth_sweep)
+    for variant in sweep.table.variants:
+        variant.values["block_convolutions"] = 2 if variant.values["batch_norm"] else 1
+        del variant.values["batch_norm"]
+    of_two = Sweep()
+    of_two.CopyFrom(depth_sweep)
+    of_two.spec.block_convolutions = 2
+
+    assert [line.label for line in depth_lines(sweep)] == [
+        "without batch norm",
+        "blocks of 2 convolutions without batch norm",
+    ]
+    assert [line.label for line in depth_lines(of_two)] == [
+        "blocks of 2 convolutions without batch norm",
+        "blocks of 2 convolutions with batch norm",
+    ]
+
+
+def test_a_legend_has_two_columns_only_where_its_labels_fit() -> None:
+    assert legend_layout(["with batch norm"]) == Legend(columns=1, extra_height=0)
+    assert legend_layout(["with batch norm"] * 4) == Legend(columns=2, extra_height=0)
+    assert legend_layout(["with batch norm"] * 6) == Legend(columns=2, extra_height=0.25)
+    long = "10 residual blocks of 2 convolutions with batch norm: training set"
+    assert legend_layout([long] * 4) == Legend(columns=1, extra_height=0.5)
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])

@@ -43,6 +43,11 @@ def test_the_options_name_the_axes() -> None:
         "learning_rate": [0.01, 0.1],
         "residual": [False, True],
     }
+    assert axes_of("--block-convolutions", "1,2", "--blocks", "2", "--axis", "seed=1") == {
+        "blocks": [2.0],
+        "block_convolutions": [1.0, 2.0],
+        "seed": [1.0],
+    }
     assert axes_of("--axis", "optimizer=sgd,adam", "--axis", "seed=7,9") == {
         "optimizer": ["sgd", "adam"],
         "seed": [7.0, 9.0],
@@ -55,6 +60,10 @@ def test_the_options_name_the_axes() -> None:
         (("--axis", "residual"), "is no axis such as"),
         (("--axis", "seed=1", "--axis", "seed=2"), "given twice"),
         (("--axis", "seed=1", "--seeds", "2"), "given twice"),
+        (
+            ("--axis", "block-convolutions=1", "--block-convolutions", "2"),
+            "block_convolutions is given twice",
+        ),
         (("--grace-epochs", "2"), "need --early-stop"),
         (("--batch-norm", "perhaps"), "perhaps"),
     ],

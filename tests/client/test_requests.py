@@ -115,6 +115,8 @@ def test_a_variant_is_selected_whole_or_by_its_parts() -> None:
     assert selected(dataset="tiny", blocks=2).variant == variant
     residual = Variant(dataset="tiny", blocks=2, residual=True)
     assert selected(dataset="tiny", blocks=2, residual=True).variant == residual
+    of_two = Variant(dataset="tiny", blocks=2, block_convolutions=2)
+    assert selected(dataset="tiny", blocks=2, block_convolutions=2).variant == of_two
 
 
 @pytest.mark.parametrize(
@@ -128,6 +130,9 @@ def test_a_variant_is_selected_whole_or_by_its_parts() -> None:
         {"blocks": 2},
         {"batch_norm": True},
         {"residual": True},
+        {"block_convolutions": 2},
+        {"model": "abc", "block_convolutions": 1},
+        {"variant": Variant(dataset="tiny"), "block_convolutions": 2},
     ],
 )
 def test_anything_but_one_model_or_variant_is_refused(arguments: dict[str, object]) -> None:
@@ -136,7 +141,15 @@ def test_anything_but_one_model_or_variant_is_refused(arguments: dict[str, objec
 
 
 def selected(**arguments: object) -> PredictRequest:
-    names = ("model", "variant", "dataset", "blocks", "batch_norm", "residual")
+    names = (
+        "model",
+        "variant",
+        "dataset",
+        "blocks",
+        "block_convolutions",
+        "batch_norm",
+        "residual",
+    )
     return select(PredictRequest(), **{**dict.fromkeys(names), **arguments})  # type: ignore[arg-type]
 
 

@@ -10,7 +10,7 @@ from leadline.oip.v2 import open_inference_pb2 as oip
 from leadline.server.api.oip.statistics import Statistics
 from leadline.v1.job_pb2 import RETENTION_POLICY_BEST_AND_LAST, JobOptions, Retention
 from leadline.v1.training_service_pb2 import TrainJobRequest
-from support.datasets import specs_of
+from support.datasets import dataset_of, specs_of
 from support.open_inference import (
     OpenInference,
     raw_request,
@@ -18,6 +18,7 @@ from support.open_inference import (
 from support.wire import Stubs
 
 tiny_spec = specs_of(__file__)
+DATASET = dataset_of(__file__)
 
 VARIANT = "tiny-1-blocks-batch-norm"
 
@@ -99,6 +100,27 @@ def test_the_index_lists_every_epoch_and_the_variants(
     (variant,) = [entry for (name, _), entry in ready.items() if name == VARIANT]
     meant = client.call("ModelConfig", oip.ModelConfigRequest(name=VARIANT)).config.parameters
     assert meant["model"].string_value.split("/")[1] in variant.reason
+
+
+def test_blocks_of_two_convolutions_have_a_name_of_their_own(
+    client: OpenInference, stubs: Stubs, noise: np.ndarray
+) -> None:
+    jobs = {}
+    for number, name in ((1, f"{DATASET}-6-blocks"), (2, f"{DATASET}-6-blocks-of-2")):
+        spec = tiny_spec(epochs=1, blocks=6, batch_norm=False, block_convolutions=number)
+        events = list(stubs.training.TrainJob(TrainJobRequest(spec=spec), timeout=60))
+        jobs[name] = events[0].job.removeprefix("jobs/")
+
+    for number, (name, job) in enumerate(jobs.items(), start=1):
+        answer = client.infer(raw_request(name, "UINT8", noise))
+        assert answer.parameters["model"].string_param == f"models/{job}/epochs/1"
+        config = client.call("ModelConfig", oip.ModelConfigRequest(name=name)).config
+        assert config.parameters["block_convolutions"].string_value == str(number)
+    listed = client.call("RepositoryIndex", oip.RepositoryIndexRequest()).models
+    assert set(jobs) <= {entry.name for entry in listed}
+    for form in ("-of-1", "-of-3", "-batch-norm-of-2"):
+        unknown = oip.ModelReadyRequest(name=f"{DATASET}-6-blocks{form}")
+        assert not client.call("ModelReady", unknown).ready
 
 
 def test_a_model_is_loaded_and_unloaded_and_stays_available(

@@ -58,6 +58,11 @@ def test_values_come_as_json_has_them() -> None:
         ([("seed", [])], "axes[0].values", "at least one value"),
         ([("seed", [1.0, 2.0, 1.0])], "axes[0].values[2]", "1 stands there twice"),
         ([("blocks", [2.0, 2.5])], "axes[0].values[1]", "must be of type int, but is 2.5"),
+        (
+            [("block_convolutions", [1.0, 1.5])],
+            "axes[0].values[1]",
+            "must be of type int, but is 1.5",
+        ),
         ([("blocks", [True])], "axes[0].values[0]", "must be of type int, but is True"),
         ([("batch_norm", [1.0])], "axes[0].values[0]", "must be of type bool, but is 1"),
         ([("seed", [None])], "axes[0].values[0]", "but is None"),

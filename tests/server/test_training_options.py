@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from leadline.models.datasets import open_dataset
@@ -19,6 +20,11 @@ from leadline.v1.inference_service_pb2 import (
     PredictRequest,
     Tensor,
 )
+from leadline.v1.inspection_service_pb2 import (
+    CompareModelsRequest,
+    GetConfusionMatrixRequest,
+    ModelSelector,
+)
 from leadline.v1.job_pb2 import JOB_STATE_SUCCEEDED, EpochResult, JobEvent
 from leadline.v1.model_pb2 import Variant
 from leadline.v1.training_service_pb2 import GetJobRequest, TrainJobRequest, WatchJobRequest
@@ -29,7 +35,7 @@ from leadline.v1.training_spec_pb2 import (
     SCHEDULE_ONE_CYCLE,
 )
 from support.datasets import dataset_of, specs_of
-from support.wire import Stubs
+from support.wire import Stubs, violations
 
 tiny_spec = specs_of(__file__)
 DATASET = dataset_of(__file__)
@@ -110,7 +116,7 @@ def test_a_variant_with_residuals_is_never_taken_for_one_without(stubs: Stubs, n
         names[residual] = events[-1].finished.model
 
     for residual, name in names.items():
-        variant = Variant(dataset=DATASET, blocks=3, residual=residual)
+        variant = Variant(dataset=DATASET, blocks=3, block_convolutions=1, residual=residual)
         pixels = Tensor(shape=noise.shape, data_type=DATA_TYPE_UINT8, data=noise.tobytes())
         request = PredictRequest(variant=variant, tensor=pixels)
         assert stubs.inference.Predict(request, timeout=30).model.startswith(name)
@@ -119,6 +125,61 @@ def test_a_variant_with_residuals_is_never_taken_for_one_without(stubs: Stubs, n
         listing = ListModelsRequest(dataset=DATASET, blocks=3, residual=residual)
         listed = stubs.inference.ListModels(listing, timeout=10).models
         assert [one.name for one in listed] == [name]
+
+
+def test_blocks_of_two_convolutions_are_never_taken_for_blocks_of_one(
+    stubs: Stubs, noise: Any
+) -> None:
+    names = {}
+    for number in (1, 2):
+        spec = tiny_spec(epochs=1, blocks=4, batch_norm=False, block_convolutions=number)
+        events = list(stubs.training.TrainJob(TrainJobRequest(spec=spec), timeout=60))
+        names[number] = events[-1].finished.model
+    names[0] = names[1]
+    pixels = Tensor(shape=noise.shape, data_type=DATA_TYPE_UINT8, data=noise.tobytes())
+
+    for number, name in names.items():
+        variant = Variant(dataset=DATASET, blocks=4, block_convolutions=number)
+        request = PredictRequest(variant=variant, tensor=pixels)
+        assert stubs.inference.Predict(request, timeout=30).model.startswith(name)
+        matrix = GetConfusionMatrixRequest(variant=variant)
+        found = stubs.inspection.GetConfusionMatrix(matrix, timeout=30)
+        assert found.model.startswith(name)
+        model = stubs.inference.GetModel(GetModelRequest(name=name), timeout=10)
+        assert model.variant.block_convolutions == model.spec.block_convolutions == (number or 1)
+    unset = PredictRequest(variant=Variant(dataset=DATASET, blocks=4), tensor=pixels)
+    assert stubs.inference.Predict(unset, timeout=30).model.startswith(names[1])
+    comparison = CompareModelsRequest(
+        baseline=ModelSelector(variant=unset.variant),
+        candidate=ModelSelector(variant=Variant(dataset=DATASET, blocks=4, block_convolutions=2)),
+    )
+    compared = stubs.inspection.CompareModels(comparison, timeout=30)
+    assert compared.baseline.startswith(names[1])
+    assert compared.candidate.startswith(names[2])
+
+    def listed(block_convolutions: int | None = None) -> list[str]:
+        request = ListModelsRequest(
+            dataset=DATASET, blocks=4, block_convolutions=block_convolutions
+        )
+        return [one.name for one in stubs.inference.ListModels(request, timeout=10).models]
+
+    assert listed() == [names[2], names[1]]
+    assert listed(block_convolutions=1) == [names[1]]
+    assert listed(block_convolutions=2) == [names[2]]
+
+
+@pytest.mark.parametrize("number", [-1, 3])
+def test_a_variant_has_blocks_of_one_convolution_or_two(
+    stubs: Stubs, noise: Any, number: int
+) -> None:
+    variant = Variant(dataset=DATASET, blocks=0, block_convolutions=number)
+    pixels = Tensor(shape=noise.shape, data_type=DATA_TYPE_UINT8, data=noise.tobytes())
+    with pytest.raises(grpc.RpcError) as refused:
+        stubs.inference.Predict(PredictRequest(variant=variant, tensor=pixels), timeout=10)
+
+    assert violations(refused.value) == {
+        "variant.block_convolutions": f"must be 1 or 2, but is {number}"
+    }
 
 
 @pytest.fixture

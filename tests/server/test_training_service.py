@@ -44,6 +44,7 @@ LONG = 10_000
 
 # The options beyond the notebook's protocol, as they are where nobody asks for them.
 NOTHING_BEYOND: dict[str, Any] = {
+    "block_convolutions": 1,
     "residual": False,
     "initialization": INITIALIZATION_DEFAULT,
     "schedule": SCHEDULE_CONSTANT,

@@ -65,7 +65,7 @@ def finished(event: SweepFinished) -> str:
 def variant_table(table: SweepTable) -> tuple[list[str], list[list[str]]]:
     """The headings and rows of what the variants came to."""
     fields = sorted({field for one in table.variants for field in one.values})
-    headings = [*fields, "#seeds", "#best test", "#spread", "#last test", "#spread"]
+    headings = [*map(_heading, fields), "#seeds", "#best test", "#spread", "#last test", "#spread"]
     rows = [
         [
             *(_plain(one.values[field]) for field in fields),
@@ -110,7 +110,7 @@ def sweep_list(sweeps: Sequence[Sweep]) -> tuple[list[str], list[list[str]]]:
 def job_list(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
     """The headings and rows of a sweep's jobs."""
     fields = [axis.field for axis in sweep.axes]
-    headings = ["job", *fields, "state", "#epochs", "#best test", "#last test"]
+    headings = ["job", *map(_heading, fields), "state", "#epochs", "#best test", "#last test"]
     return headings, [
         [
             one.job,
@@ -122,6 +122,11 @@ def job_list(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
         ]
         for one in sweep.jobs
     ]
+
+
+def _heading(field: str) -> str:
+    """A field in words, which a narrow terminal can break."""
+    return field.replace("_", " ")
 
 
 def _statistics(found: SeedStatistics) -> list[str]:

@@ -8,13 +8,10 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from leadline.client.cli.figures.style import COLOURS, DPI, TEXT, dress
+from leadline.client.cli.figures.style import COLOURS, DPI, TEXT, dress, legend_layout
 from leadline.client.cli.files import appearing
 
 _FEW_EPOCHS = 20
-
-# Inches.
-_LEGEND_ROW = 0.25
 
 
 class Curve(NamedTuple):
@@ -35,10 +32,11 @@ def draw_curves(curves: Sequence[Curve], path: Path, *, title: str) -> None:
 
 def curves_figure(curves: Sequence[Curve], *, title: str) -> Figure:
     """The curves; the more there are, the more room their legend has below them."""
-    # Without pyplot: it keeps figures, and wants a display.
-    figure = Figure(
-        figsize=(8, 5 + _LEGEND_ROW * max(len(curves) - 2, 0)), dpi=DPI, layout="constrained"
+    legend = legend_layout(
+        [f"{curve.label}: {split} set" for curve in curves for split in ("training", "test")]
     )
+    # Without pyplot: it keeps figures, and wants a display.
+    figure = Figure(figsize=(8, 5 + legend.extra_height), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     for curve, colour in zip(curves, cycle(COLOURS), strict=False):
         # Few points are better seen with a mark each, many without.
@@ -67,5 +65,5 @@ def curves_figure(curves: Sequence[Curve], *, title: str) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(visible=True, alpha=0.3)
     # Below the axes, where it can hide no line.
-    figure.legend(loc="outside lower center", ncols=2, fontsize=TEXT, frameon=False)
+    figure.legend(loc="outside lower center", ncols=legend.columns, fontsize=TEXT, frameon=False)
     return figure

@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from leadline.client.cli.depth_lines import DepthLine
-from leadline.client.cli.figures.style import COLOURS, DPI, TEXT, dress
+from leadline.client.cli.figures.style import COLOURS, DPI, TEXT, dress, legend_layout
 from leadline.client.cli.files import appearing
 
 # Lines differ in their marks too, for those who see or print no colours.
@@ -26,7 +26,8 @@ def draw_sweep(lines: Sequence[DepthLine], path: Path, *, title: str) -> None:
 
 def sweep_figure(lines: Sequence[DepthLine], *, title: str) -> Figure:
     """The lines, and around each a band from the lowest to the highest seed."""
-    figure = Figure(figsize=(8, 5), dpi=DPI, layout="constrained")
+    legend = legend_layout([line.label for line in lines])
+    figure = Figure(figsize=(8, 5 + legend.extra_height), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     for line, colour, mark in zip(lines, cycle(COLOURS), cycle(_MARKS), strict=False):
         axes.plot(
@@ -47,7 +48,7 @@ def sweep_figure(lines: Sequence[DepthLine], *, title: str) -> Figure:
     note = "line: mean over the seeds, band: lowest to highest"
     figure.legend(
         loc="outside lower center",
-        ncols=min(len(lines), 2),
+        ncols=legend.columns,
         fontsize=TEXT,
         frameon=False,
         title=note,

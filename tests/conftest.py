@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from leadline.client import Client
-from support.datasets import dataset_of, module_datasets
+from support.datasets import COMMON_DATASETS, dataset_of, module_datasets
 from support.servers import LiveServer, ServerFactory, make_dataset, start_server
 from support.tiers import ServerStarts, mark_system_tests, put_longest_files_first
 
@@ -38,8 +38,8 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shared_datasets(tiny_dataset: Path) -> list[str]:
-    """The options for `tiny` and a dataset name for each module, all of the same images."""
-    return [f"--dataset={name}={tiny_dataset}" for name in ("tiny", *module_datasets())]
+    """The options for all dataset names of a server that modules share."""
+    return [f"--dataset={name}={tiny_dataset}" for name in (*COMMON_DATASETS, *module_datasets())]
 
 
 @pytest.fixture(scope="session")

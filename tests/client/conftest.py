@@ -147,7 +147,7 @@ def model(live_server: LiveServer) -> Model:
 @pytest.fixture(scope="session")
 def depth_sweep(live_server: LiveServer) -> Sweep:
     """A sweep of 1 and 0 blocks, without and with batch norm, 2 seeds of each."""
-    spec = TrainingSpec(dataset="tiny", epochs=1, batch_size=100, learning_rate=0.05)
+    spec = TrainingSpec(dataset="depths", epochs=1, batch_size=100, learning_rate=0.05)
     with Client(live_server.target) as client:
         return client.train_sweep(
             {"blocks": [1, 0], "batch_norm": [False, True], "seed": [0, 1]}, spec

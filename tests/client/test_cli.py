@@ -23,14 +23,17 @@ DATASET = dataset_of(__file__)
 
 
 # The first to need the job has it trained, the other one follows it again.
-SHARED = ("train", *QUICK, "--seed", "3", "--request-id", str(uuid.uuid4()))
+SHARED = (
+    *("train", *QUICK, "--dataset", DATASET, "--seed", "3"),
+    *("--request-id", str(uuid.uuid4())),
+)
 
 
 def test_train_prints_a_line_for_each_epoch(leadline: Leadline) -> None:
     outcome = leadline(*SHARED)
     lines = outcome.out.splitlines()
     assert outcome.code == ExitCode.SUCCESS
-    assert "0 blocks without batch norm on tiny, 2 epochs in batches of 200" in lines[0]
+    assert f"0 blocks without batch norm on {DATASET}, 2 epochs in batches of 200" in lines[0]
     assert lines[1].startswith("started on ")
     assert lines[2].startswith("epoch 1/2   train ")
     assert lines[3].startswith("epoch 2/2   train ")

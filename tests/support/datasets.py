@@ -1,7 +1,7 @@
 """Dataset names for the server that tests share: one for each module, all of the same images.
 
-A module trains on its own name, so no other sees its models. `tiny` has the models that
-fixtures train for all modules, and no others.
+A module trains on its own name, so no other sees its models. The names in `COMMON_DATASETS`
+have what fixtures train for all modules, and nothing else.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,9 @@ from pathlib import Path
 
 from leadline.v1.training_spec_pb2 import TrainingSpec
 from support.wire import tiny_spec
+
+# `tiny` has models of one variant, `depths` has the sweep of depths.
+COMMON_DATASETS = ("tiny", "depths")
 
 _TESTS = Path(__file__).parents[1]
 

@@ -496,14 +496,8 @@ def test_blocks_of_two_convolutions_are_told_apart_and_filtered(
         )
         job.result()
         listed = leadline(
-            "models",
-            "--dataset",
-            DATASET,
-            "--blocks",
-            "5",
-            "--block-convolutions",
-            str(number),
-            "--json",
+            *("models", "--dataset", DATASET, "--blocks", "5"),
+            *("--block-convolutions", str(number), "--json"),
         )
         assert [model["job"] for model in listed.messages] == [job.name]
         (shown,) = leadline("jobs", job.name, "--json").messages

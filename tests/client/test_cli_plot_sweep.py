@@ -72,6 +72,18 @@ def test_a_legend_has_two_columns_only_where_its_labels_fit() -> None:
     assert legend_layout([long] * 4) == Legend(columns=1, extra_height=0.5)
 
 
+def test_a_sweep_without_an_axis_of_batch_norms_says_what_all_its_jobs_have(
+    depth_sweep: Sweep,
+) -> None:
+    sweep = Sweep()
+    sweep.CopyFrom(depth_sweep)
+    sweep.spec.batch_norm = True
+    for variant in sweep.table.variants:
+        del variant.values["batch_norm"]
+
+    assert {line.label for line in depth_lines(sweep)} == {"with batch norm"}
+
+
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_a_sweep_is_drawn(
     leadline: Leadline, depth_sweep: Sweep, tmp_path: Path, suffix: str

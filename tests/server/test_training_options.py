@@ -60,6 +60,7 @@ def test_a_job_of_every_option_trains_and_answers(stubs: Stubs) -> None:
         augmentation=AUGMENTATION_FLIP_CROP,
         precision=PRECISION_BFLOAT16,
         patience=1,
+        block_convolutions=2,
         diagnostics=True,
     )
     events = list(stubs.training.TrainJob(TrainJobRequest(spec=spec), timeout=60))
@@ -76,7 +77,9 @@ def test_a_job_of_every_option_trains_and_answers(stubs: Stubs) -> None:
 
 def test_a_diagnosis_is_told_for_the_start_and_each_epoch_and_kept(stubs: Stubs) -> None:
     spec = tiny_spec(epochs=2, blocks=2, diagnostics=True)
-    events = list(stubs.training.TrainJob(TrainJobRequest(spec=spec), timeout=60))
+    stream = stubs.training.TrainJob(TrainJobRequest(spec=spec), timeout=60)
+    # On a slow machine there are events without a sequence while nothing happens.
+    events = [event for event in stream if event.sequence]
 
     told = [events[1].started.diagnosis, *(result.diagnosis for result in results(events))]
     for diagnosis in told:

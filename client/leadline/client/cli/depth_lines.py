@@ -3,10 +3,13 @@
 from typing import NamedTuple
 
 import click
-from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.struct_pb2 import Struct
 
 from leadline.client import Sweep, SweepVariant
 from leadline.client.cli import describe, describe_sweep
+
+_TWO = 2
+"""Convolutions of a block, where it is not of one."""
 
 
 class DepthLine(NamedTuple):
@@ -62,15 +65,13 @@ def _blocks(variant: SweepVariant) -> int:
 
 
 def _label(sweep: Sweep, variant: SweepVariant) -> str:
-    others = Struct()
-    others.CopyFrom(variant.values)
-    others.fields.pop("blocks", None)
-    norm = others.fields.pop("batch_norm", Value(bool_value=sweep.spec.batch_norm))
-    convolutions = others.fields.pop(
-        "block_convolutions", Value(number_value=sweep.spec.block_convolutions)
-    )
-    number = int(convolutions.number_value)
-    label = describe.block_form(number, batch_norm=norm.bool_value)
-    if number > 1:
-        label = f"blocks {label}"
-    return f"{label}, {describe_sweep.values(others)}" if others.fields else label
+    others = {field: variant.values[field] for field in variant.values if field != "blocks"}
+    norm = bool(others.pop("batch_norm", sweep.spec.batch_norm))
+    of_two = others.pop("block_convolutions", sweep.spec.block_convolutions) == _TWO
+    form = describe.block_form(_TWO if of_two else 1, batch_norm=norm)
+    label = f"blocks {form}" if of_two else form
+    if not others:
+        return label
+    rest = Struct()
+    rest.update(others)
+    return f"{label}, {describe_sweep.values(rest)}"

@@ -9,6 +9,7 @@ runs in processes of this program. docs/notebook.md has the results.
 """
 
 import argparse
+import copy
 import json
 import multiprocessing
 import os
@@ -62,8 +63,7 @@ def main(arguments: Sequence[str]) -> int:
         runs, in_training_mode = _read(options.read)
     elif options.notebook_weights:
         networks = [one for one in NETWORKS if one.slug in options.networks]
-        runs = _from_notebook_weights(options.dataset, networks, options.epochs)
-        in_training_mode = []
+        runs, in_training_mode = _from_notebook_weights(options.dataset, networks, options.epochs)
     else:
         runs, in_training_mode = _by_jobs(options.dataset, options.epochs)
     sys.stdout.write(_report(runs, in_training_mode) + "\n")
@@ -126,13 +126,15 @@ def accuracy_in_training_mode(network: BlockNetwork, split: Split) -> float:
     correct = 0
     order = torch.randperm(len(split.labels), generator=torch.Generator().manual_seed(0))
     images, targets = torch.tensor(split.images), torch.tensor(split.labels)
-    for batch in order.split(_BATCH_SIZE):
+    for batch in torch.split(order, _BATCH_SIZE):
         pixels, labels = images[batch], targets[batch]
         correct += int((network(normalize(pixels)).argmax(dim=1) == labels).sum().item())
     return correct / len(split.labels)
 
 
-def _from_notebook_weights(dataset: str, networks: Sequence[Network], epochs: int) -> Runs:
+def _from_notebook_weights(
+    dataset: str, networks: Sequence[Network], epochs: int
+) -> tuple[Runs, list[float]]:
     """Trains networks from the notebook's initial weights, a process a core."""
     cache = cache_folder() / "datasets"
     open_dataset(dataset, cache)  # decoded once, and not by each process
@@ -143,17 +145,27 @@ def _from_notebook_weights(dataset: str, networks: Sequence[Network], epochs: in
             network: pool.submit(_train_from, network, starts[network], dataset, cache, epochs)
             for network in networks
         }
-        return {network: [future.result()] for network, future in futures.items()}
+        results = {network: future.result() for network, future in futures.items()}
+    runs = {network: [run] for network, (run, _) in results.items()}
+    return runs, [accuracy for _, accuracy in results.values() if accuracy is not None]
 
 
 def _train_from(
     network: Network, weights: dict[str, Tensor], dataset: str, cache: Path, epochs: int
-) -> Run:
+) -> tuple[Run, float | None]:
+    """Trains, and evaluates a network with batch norm after epoch 1 in training mode too."""
     trainer = _trainer(network, open_dataset(dataset, cache), epochs)
     trainer.network.load_state_dict(weights)
-    metrics = [trainer.train_epoch(epoch).metrics for epoch in range(1, epochs + 1)]
+    metrics = [trainer.train_epoch(1).metrics]
+    in_training_mode = None
+    if network.batch_norm:
+        # Of a copy: the evaluation changes the running statistics.
+        copied = copy.deepcopy(trainer.network)
+        in_training_mode = accuracy_in_training_mode(copied, trainer.dataset.test)
+    metrics += [trainer.train_epoch(epoch).metrics for epoch in range(2, epochs + 1)]
     say(f"{network.label} is done")
-    return Run([one.train_accuracy for one in metrics], [one.test_accuracy for one in metrics])
+    run = Run([one.train_accuracy for one in metrics], [one.test_accuracy for one in metrics])
+    return run, in_training_mode
 
 
 def _trainer(network: Network, dataset: Dataset, epochs: int) -> Trainer:

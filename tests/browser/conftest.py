@@ -8,10 +8,20 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    Request,
+    expect,
+    sync_playwright,
+)
 
 from leadline.client import Client, ConfusionMatrix, Model
 from support.servers import LiveServer, start_server
+
+# How long an assertion waits for the page, in ms: another test process may have the cores.
+expect.set_options(timeout=30_000)
 
 Scheme = Literal["light", "dark"]
 

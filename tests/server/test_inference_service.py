@@ -304,7 +304,9 @@ def test_a_model_is_described(stubs: Stubs, trained: list[JobEvent], model: str)
 
     assert described in listed
     assert described.job == trained[0].job
-    assert described.variant == TINY_VARIANT
+    assert described.variant == Variant(
+        dataset="tiny", blocks=1, block_convolutions=1, batch_norm=True
+    )
     assert tuple(described.class_names) == CLASSES
     assert [epoch.test_accuracy for epoch in described.epochs] == [
         event.epoch.test_accuracy for event in trained[2:5]

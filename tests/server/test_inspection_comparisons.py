@@ -333,7 +333,7 @@ def test_the_best_of_each_good_variant_of_a_dataset_is_asked(
         assert (max(accuracies) < 0.2) == (rate < 0.01)
 
     page = stubs.inspection.ListLikelyLabelErrors(
-        ListLikelyLabelErrorsRequest(dataset="tiny"), timeout=10
+        ListLikelyLabelErrorsRequest(dataset=spec.dataset), timeout=10
     )
 
     assert set(page.models) == {models[0, False], models[0, True]}

@@ -88,7 +88,7 @@ def test_the_events_say_what_was_asked_and_what_came_of_it(trained: list[JobEven
     last = epochs[-1].epoch
 
     assert queued.queued.spec == tiny_spec(
-        optimizer=OPTIMIZER_SGD, weight_decay=0.0, seed=0, **NOTHING_BEYOND
+        dataset="tiny", optimizer=OPTIMIZER_SGD, weight_decay=0.0, seed=0, **NOTHING_BEYOND
     )
     assert (started.started.train_images, started.started.test_images) == (400, 200)
     assert len(started.started.class_names) == 10

@@ -32,7 +32,7 @@ def report(curves: Curves, dataset: str) -> str:
     ]
     for heading, moment in (("Before the first step", 0), (f"After epoch {epochs}", -1)):
         for measured, values in (("signal", _signals(moment)), ("gradient", _gradients(moment))):
-            parts.append(f"{heading}: {measured} after so many convolutions of the blocks.")
+            parts.append(f"{heading}: {measured} by convolutions passed in the blocks.")
             shown = {name: values(one) for name, one in curves.items() if _has(one, moment)}
             parts.append(_by_convolution(shown))
     return "\n\n".join(parts) + "\n"

@@ -9,9 +9,13 @@ STAMP := $(VENV)/.installed
 LIBRARIES_avx2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 OPENBLAS_CORETYPE=Haswell
 LIBRARIES_baseline := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 OPENBLAS_CORETYPE=Nehalem
 
-# Two processes, each of which takes a file at a time, in the order of `tests/support/tiers.py`.
+# Processes that each take a file at a time, in the order of `tests/support/tiers.py`.
+PROCESSES := 2
 PYTEST = $(if $(ISA),env LEADLINE_SIMD_ISA=$(ISA) $(LIBRARIES_$(ISA))) $(BIN)/python -m pytest --quiet \
-	--numprocesses=2 --dist=loadfile --no-loadscope-reorder
+	--numprocesses=$(PROCESSES) --dist=loadfile --no-loadscope-reorder
+
+# Tests start hundreds of processes: compile each module once, whatever the caller's shell says.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo check test unit faults bench-serving lint types protos sync format image image-test clean help
 .DEFAULT_GOAL := help
@@ -31,14 +35,14 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## Start a server, train with live progress, predict, show wrong images.
 	$(BIN)/leadline demo
 
-check: $(STAMP)  ## Check style and types, and run the tests that need no server; a minute.
-	@$(MAKE) --no-print-directory --jobs --output-sync=target lint types unit
+check: lint types unit  ## Check style and types, and run the tests that need no server; a minute.
 
 test: lint types  ## Check style and types, then run every test.
 	$(PYTEST) --durations=20
 
+unit: PROCESSES := 3  # these tests mostly wait
 unit: $(STAMP)  ## Run the tests that need no server, browser or build.
-	$(PYTEST) -m 'not system'
+	$(PYTEST) -m 'not system and not other_isa'
 
 faults: $(STAMP)  ## Kill, cut, fill and damage things for about an hour and a half; print the figures.
 	$(BIN)/python tests/faults/run.py

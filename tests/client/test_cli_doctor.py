@@ -14,7 +14,7 @@ from leadline.client.cli.exit_codes import ExitCode
 
 # Some seconds of computing, on a machine where other tests may run as well.
 _SECONDS = 400
-pytestmark = pytest.mark.timeout(_SECONDS + 20)
+pytestmark = [pytest.mark.system, pytest.mark.timeout(_SECONDS + 20)]
 
 FREE_PORTS = ("--port", "0", "--metrics-port", "0")
 

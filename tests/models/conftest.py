@@ -11,7 +11,11 @@ import torch
 from PIL import Image
 
 from leadline.models.datasets import Dataset, Split
-from leadline.models.simd.instruction_set import InstructionSet, available_instruction_sets
+from leadline.models.simd.instruction_set import (
+    InstructionSet,
+    available_instruction_sets,
+    instruction_set,
+)
 
 
 def _png_of(colour: tuple[int, int, int], size: tuple[int, int] = (32, 32)) -> bytes:
@@ -26,7 +30,14 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(params=available_instruction_sets(), ids=lambda isa: isa.value)
+@pytest.fixture(
+    params=[
+        pytest.param(
+            one, id=one.value, marks=() if one is instruction_set() else pytest.mark.other_isa
+        )
+        for one in available_instruction_sets()
+    ]
+)
 def isa(request: pytest.FixtureRequest) -> InstructionSet:
     """Each instruction set that the processor has: a test that takes it runs once for each."""
     chosen: InstructionSet = request.param

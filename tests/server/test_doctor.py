@@ -225,6 +225,7 @@ def test_a_damaged_image_among_the_first_fails(tmp_path: Path, tiny_dataset: Pat
     assert "aaa.png" in found.value
 
 
+@pytest.mark.system
 @pytest.mark.timeout(400)
 def test_all_ways_to_compute_on_the_cpu_agree() -> None:
     outcome = compute_on("cpu")

@@ -16,7 +16,7 @@ SERVER_FIXTURES = frozenset({"live_server", "busy_server", "server_factory"})
 # What their tests start is a browser, a build, or a server of another kind.
 SYSTEM_FOLDERS = frozenset({"browser", "faults", "packaging"})
 
-# The files that take longest, longest first: two workers that begin with them finish together.
+# The files that take longest, longest first: workers that begin with them finish together.
 LONGEST_FILES = (
     "faults/test_short_versions.py",
     "server/test_serve.py",
@@ -36,7 +36,15 @@ LONGEST_FILES = (
     "server/test_training_service.py",
     "server/test_predict_stream.py",
     "server/test_sweep_store.py",
+    "models/test_simd.py",
+    "client/test_streams.py",
+    "server/test_doctor.py",
+    "models/test_checkpoints.py",
+    "models/test_simd_inference.py",
+    "client/test_bulk_faults.py",
     "models/test_synthetic.py",
+    "client/test_client.py",
+    "server/test_live_broadcast.py",
 )
 
 # What is in the command of a process that is a server, or starts one.

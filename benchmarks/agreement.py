@@ -20,7 +20,8 @@ from leadline.models.batches import normalize
 from leadline.models.checkpoints import Checkpoint, list_epochs, load_checkpoint
 from leadline.models.datasets import find_dataset
 from leadline.models.evaluation import BATCH_SIZE
-from leadline.server.serving.engine import MAX_BATCH, Engine, load_engine
+from leadline.server.serving.classifier import MAX_BATCH, Classifier
+from leadline.server.serving.loaded import load_classifier
 
 _MOST_DIFFERENCE = 1e-4
 
@@ -70,12 +71,14 @@ def _compare(data_dir: Path, device: str) -> Iterator[Agreement]:
             checkpoint = load_checkpoint(folder, epoch)
             dataset = find_dataset(checkpoint.info.dataset_fingerprint, data_dir / "datasets")
             name = f"{folder.parent.name}/epochs/{epoch}"
-            engine = load_engine(folder, epoch, device=device, threads=1)
+            engine = load_classifier(folder, epoch, device=device, threads=1)
             yield _agreement(name, checkpoint, engine, dataset.test.images)
 
 
 @torch.inference_mode()
-def _agreement(name: str, checkpoint: Checkpoint, engine: Engine, images: np.ndarray) -> Agreement:
+def _agreement(
+    name: str, checkpoint: Checkpoint, engine: Classifier, images: np.ndarray
+) -> Agreement:
     network, other, difference = checkpoint.network(), 0, 0.0
     for start in range(0, len(images), BATCH_SIZE):
         pixels = np.array(images[start : start + BATCH_SIZE])

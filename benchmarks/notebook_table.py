@@ -44,7 +44,7 @@ from leadline.models.datasets import Dataset, Split, open_dataset
 from leadline.models.network import BlockNetwork
 from leadline.models.spec import TrainingSpec as TrainerSpec
 from leadline.models.training import Trainer
-from leadline.server.artifacts import Artifacts
+from leadline.server.storage.artifacts import Artifacts
 from leadline.v1.training_spec_pb2 import TrainingSpec
 
 _BATCH_SIZE = 128

@@ -26,7 +26,8 @@ from harness.infer import Images, Logits
 from harness.models import Trained, draw_images
 from harness.stats import Spread
 from harness.tables import say, table
-from leadline.server.serving.engine import MAX_BATCH, Engine, load_engine
+from leadline.server.serving.classifier import MAX_BATCH, Classifier
+from leadline.server.serving.loaded import load_classifier
 
 BATCHES = (1, 8, 32, 128, 256)
 WIRE_BATCH = 256
@@ -63,7 +64,7 @@ def measure_engine(trained: Trained, plan: Plan) -> EngineFigures:
     """
     figures = EngineFigures()
     stay_on(LOAD_CORE)
-    engine = load_engine(trained.folder, trained.epoch, device="cpu", threads=1)
+    engine = load_classifier(trained.folder, trained.epoch, device="cpu", threads=1)
     with running(["leadline"], trained) as (server,), _thread_on(SERVER_CORE) as thread:
         for _, (kind, as_bytes) in product(range(plan.rounds), KINDS.items()):
             for batch in BATCHES:
@@ -120,7 +121,7 @@ def _add(rates: Rates, kind: str, number: int, rate: float) -> None:
     rates.setdefault(kind, {}).setdefault(number, []).append(rate)
 
 
-def _rate(engine: Engine, trained: Trained, images: Images, seconds: float) -> float:
+def _rate(engine: Classifier, trained: Trained, images: Images, seconds: float) -> float:
     """Images a second when these are asked about at a time."""
     if not np.allclose(_score(engine, images), trained.logits(images), atol=_TOLERANCE):
         raise WrongAnswerError("the engine's logits are not those of torch")
@@ -131,7 +132,7 @@ def _rate(engine: Engine, trained: Trained, images: Images, seconds: float) -> f
     return done / passed
 
 
-def _score(engine: Engine, images: Images) -> Logits:
+def _score(engine: Classifier, images: Images) -> Logits:
     # In the batches that the server makes of a large request.
     parts = [
         engine.score([images[start : start + MAX_BATCH]]).logits

@@ -13,10 +13,10 @@ from docs.pages import DOCS, ROOT, rows, section
 from leadline.client.cli.exit_codes import MEANINGS
 from leadline.models.spec import TrainingSpec
 from leadline.server.api.errors import _STATUS_OF
-from leadline.server.jobs.faults import _FAULTS
 from leadline.server.jobs.states import MOVES
-from leadline.server.jobs.sweep import MEDIAN_STOPPED
 from leadline.server.settings import ENVIRONMENT_PREFIX, Settings
+from leadline.server.storage.sqlite_errors import _FAULTS
+from leadline.server.sweeps.sweep import MEDIAN_STOPPED
 from leadline.server.workers.messages import _KINDS
 from support.servers import LiveServer
 

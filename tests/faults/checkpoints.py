@@ -8,7 +8,7 @@ from faults.jobs import comparable, damage, open_store, reference, replay, specs
 from faults.servers import wait_for_spares, wait_until
 from faults.setting import Figure, Setting, all_of, none_of
 from leadline.client import Client, TrainingJob
-from leadline.server.artifacts import Artifacts
+from leadline.server.storage.artifacts import Artifacts
 
 _EPOCHS_BEFORE_DAMAGE = 3
 

@@ -11,8 +11,8 @@ import sqlalchemy
 from faults.setting import Scale
 from leadline.client import Client
 from leadline.models.checkpoints import CheckpointError, load_info
-from leadline.server.artifacts import Artifacts
-from leadline.server.jobs.store import JobStore
+from leadline.server.storage.artifacts import Artifacts
+from leadline.server.storage.store import JobStore
 from leadline.v1.job_pb2 import JOB_STATE_SUCCEEDED, JobEvent
 from leadline.v1.training_spec_pb2 import OPTIMIZER_ADAM, OPTIMIZER_ADAMW, TrainingSpec
 from support.wire import tiny_spec

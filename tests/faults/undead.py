@@ -9,11 +9,11 @@ import threading
 from pathlib import Path
 from typing import IO
 
-from leadline.server.artifacts import Artifacts
 from leadline.server.errors import FailedPreconditionError
 from leadline.server.jobs.job import EpochCompleted, Failure, Job, Paused, Started
 from leadline.server.jobs.states import JobState
-from leadline.server.jobs.store import JobStore
+from leadline.server.storage.artifacts import Artifacts
+from leadline.server.storage.store import JobStore
 from leadline.server.workers.messages import Assignment, DiskFault, Done, Message, decode
 
 _PATIENCE_SECONDS = 120

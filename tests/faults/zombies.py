@@ -13,8 +13,8 @@ from faults.servers import Server, wait_until
 from faults.setting import PATIENT, Figure, Setting, all_of, none_of
 from faults.undead import Undead, assignment_of
 from leadline.client import Client
-from leadline.server.artifacts import Artifacts
-from leadline.server.jobs.store import JobStore
+from leadline.server.storage.artifacts import Artifacts
+from leadline.server.storage.store import JobStore
 from leadline.server.workers.messages import Assignment
 from leadline.v1.training_spec_pb2 import TrainingSpec
 

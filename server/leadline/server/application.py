@@ -23,28 +23,28 @@ from leadline.server.api.pages import PageTokens
 from leadline.server.api.predict import PredictHandler
 from leadline.server.api.server import GrpcServer, Servicers
 from leadline.server.api.training import TrainingServicer
-from leadline.server.artifacts import Artifacts
 from leadline.server.datasets import prepare_datasets
 from leadline.server.devices import available_cores, inference_device, training_devices
 from leadline.server.errors import StorageError
 from leadline.server.inspection.inspector import Inspector
-from leadline.server.jobs.capacity import Capacity, Device
-from leadline.server.jobs.database import SchemaError, open_database
-from leadline.server.jobs.feed import JobFeed
 from leadline.server.jobs.job import Job, Model
 from leadline.server.jobs.options import Retention, RetentionPolicy
-from leadline.server.jobs.scheduler import Scheduler
-from leadline.server.jobs.service import JobService
-from leadline.server.jobs.store import JobStore
-from leadline.server.jobs.sweep_service import SweepService
 from leadline.server.live.page import is_shown, make_pages
+from leadline.server.scheduling.capacity import Capacity, Device
+from leadline.server.scheduling.notifier import JobNotifier
+from leadline.server.scheduling.scheduler import Scheduler
+from leadline.server.services.jobs import JobService
+from leadline.server.services.sweeps import SweepService
 from leadline.server.serving.catalog import Catalog
 from leadline.server.serving.inputs import InputLimits
 from leadline.server.serving.predictor import Predictor
 from leadline.server.settings import Settings
+from leadline.server.storage.artifacts import Artifacts
+from leadline.server.storage.database import SchemaError, open_database
+from leadline.server.storage.store import JobStore
 from leadline.server.telemetry.metrics import Metrics
 from leadline.server.telemetry.port import HttpPort, Pages, in_url
-from leadline.server.threads import Threads
+from leadline.server.thread_pool import ThreadPool
 from leadline.server.workers.local import WorkerPool
 from leadline.server.workers.messages import Assignment
 
@@ -174,7 +174,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         pages = make_pages(
             settings,
             store=core.store,
-            feed=core.feed,
+            notifier=core.notifier,
             catalog=core.catalog,
             dataset_cache=data.datasets,
             stack=stack,
@@ -197,7 +197,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
                 yield running
             finally:
                 await grpc_server.announce_stop()
-                core.feed.close()
+                core.notifier.close()
                 servicers.inference.close()
                 servicers.open_inference.stop()
                 await grpc_server.stop()
@@ -214,8 +214,8 @@ class _Core:
         self.store = store
         self.fingerprints = fingerprints
         self.artifacts = Artifacts(data.models)
-        self.threads = Threads("store", _STORE_THREADS)
-        self.feed = JobFeed()
+        self.threads = ThreadPool("store", _STORE_THREADS)
+        self.notifier = JobNotifier()
         self.catalog = Catalog(store=store, threads=self.threads, artifacts=self.artifacts)
         self.metrics = Metrics()
         self.metrics.watch_jobs(store.count_by_state)
@@ -283,7 +283,7 @@ def _scheduler(core: _Core) -> Scheduler:
     return Scheduler(
         store=core.store,
         threads=core.threads,
-        feed=core.feed,
+        notifier=core.notifier,
         pool=WorkerPool(spares=settings.spare_workers, niceness=settings.worker_niceness),
         artifacts=core.artifacts,
         assign=assign,
@@ -336,12 +336,12 @@ def _servicers(core: _Core, scheduler: Scheduler, stack: AsyncExitStack) -> Serv
     )
     stack.callback(predictor.close)
     core.metrics.watch_predictions(lambda: predictor.pending)
-    inspection_threads = Threads("inspection", _INSPECTION_THREADS)
+    inspection_threads = ThreadPool("inspection", _INSPECTION_THREADS)
     stack.callback(inspection_threads.close)
     jobs = JobService(
         store=core.store,
         threads=core.threads,
-        feed=core.feed,
+        notifier=core.notifier,
         scheduler=scheduler,
         artifacts=core.artifacts,
         datasets=settings.dataset_sources,
@@ -352,7 +352,7 @@ def _servicers(core: _Core, scheduler: Scheduler, stack: AsyncExitStack) -> Serv
     sweeps = SweepService(
         store=core.store,
         threads=core.threads,
-        feed=core.feed,
+        notifier=core.notifier,
         scheduler=scheduler,
         artifacts=core.artifacts,
         datasets=settings.dataset_sources,
@@ -399,7 +399,7 @@ def _servicers(core: _Core, scheduler: Scheduler, stack: AsyncExitStack) -> Serv
 async def _scheduling(core: _Core, scheduler: Scheduler) -> AsyncIterator[None]:
     try:
         recovered = await core.threads.run(core.store.recover)
-        await core.threads.run(core.artifacts.sweep, core.store.job_ids())
+        await core.threads.run(core.artifacts.finish_deletions, core.store.job_ids())
     except (StorageError, OSError) as error:
         raise StartupError(f"the data directory {core.data.root} is unusable: {error}") from error
     if recovered:

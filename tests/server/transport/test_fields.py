@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadline.server.transport.fields import (
+from leadline.server.transport.headers import (
     fields_of,
     metadata_of,
     seconds_of_timeout,

@@ -13,11 +13,11 @@ from leadline.server.errors import (
     MessageTooLargeError,
     UnimplementedError,
 )
-from leadline.server.threads import Threads
+from leadline.server.thread_pool import ThreadPool
 from leadline.server.transport.messages import MessageReader, Receive, framed
 
 _LIMIT = 1_000
-_UNPACKING = Threads("unpack", 1)
+_DECOMPRESSION_POOL = ThreadPool("unpack", 1)
 
 
 def arriving(chunks: Iterable[bytes]) -> Receive:
@@ -32,7 +32,9 @@ def arriving(chunks: Iterable[bytes]) -> Receive:
 
 
 def reading(receive: Receive, encoding: bytes = b"identity") -> MessageReader:
-    return MessageReader(receive, encoding=encoding, limit=_LIMIT, unpacking=_UNPACKING)
+    return MessageReader(
+        receive, encoding=encoding, limit=_LIMIT, decompression_pool=_DECOMPRESSION_POOL
+    )
 
 
 def reader(*chunks: bytes, encoding: bytes = b"identity") -> MessageReader:

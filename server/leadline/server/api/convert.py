@@ -34,8 +34,8 @@ from leadline.server.jobs.job import (
     Started,
 )
 from leadline.server.jobs.options import JobOptions, Retention, RetentionPolicy
-from leadline.server.jobs.service import JobView, ProgressView
 from leadline.server.jobs.states import JobState
+from leadline.server.services.jobs import JobView, ProgressView
 from leadline.v1 import job_pb2, model_pb2, training_spec_pb2
 
 # The fields of a spec that are enums, and the values that their numbers stand for.

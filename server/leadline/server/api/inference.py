@@ -10,12 +10,12 @@ from grpc import aio
 from leadline.server.api.convert import from_model
 from leadline.server.api.errors import to_status
 from leadline.server.api.names import parse_model
-from leadline.server.api.ordered import OrderedAnswers
+from leadline.server.api.ordered_pipeline import OrderedPipeline
 from leadline.server.api.pages import PageTokens, page_size
 from leadline.server.api.predict import PredictHandler
 from leadline.server.errors import DataLossError, InvalidArgumentError, NotFoundError
-from leadline.server.jobs.queries import JobQueries, VariantFilter
-from leadline.server.threads import Threads
+from leadline.server.storage.queries import JobQueries, VariantFilter
+from leadline.server.thread_pool import ThreadPool
 from leadline.v1 import inference_service_pb2, inference_service_pb2_grpc, model_pb2
 
 Context = aio.ServicerContext[Any, Any]
@@ -36,7 +36,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         *,
         handler: PredictHandler,
         store: JobQueries,
-        threads: Threads,
+        threads: ThreadPool,
         tokens: PageTokens,
         max_pending_per_stream: int,
     ) -> None:
@@ -45,7 +45,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         self._threads = threads
         self._tokens = tokens
         self._max_pending_per_stream = max_pending_per_stream
-        self._streams: set[OrderedAnswers[Any, Any]] = set()
+        self._streams: set[OrderedPipeline[Any, Any]] = set()
         self._closed = False
 
     async def Predict(  # noqa: N802
@@ -68,7 +68,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         ) -> inference_service_pb2.PredictStreamResponse:
             return await self._answer(message, context)
 
-        stream = OrderedAnswers(answer, places=self._max_pending_per_stream)
+        stream = OrderedPipeline(answer, max_in_flight=self._max_pending_per_stream)
         self._streams.add(stream)
         if self._closed:
             stream.stop()
@@ -130,7 +130,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
                 message.request,
                 caller=context.peer(),
                 seconds_left=context.time_remaining(),
-                patient=True,
+                wait_if_full=True,
             )
         except _ERRORS_OF_A_MESSAGE as error:
             _, status = to_status(error)

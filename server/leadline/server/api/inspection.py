@@ -22,7 +22,7 @@ from leadline.server.api.pages import PageTokens, page_size, query_of
 from leadline.server.api.selectors import to_selector
 from leadline.server.inspection.inspector import Inspector
 from leadline.server.serving.catalog import ByName, Catalog, CheckpointRef, Selector
-from leadline.server.threads import Threads
+from leadline.server.thread_pool import ThreadPool
 from leadline.v1 import inspection_service_pb2 as pb
 from leadline.v1 import inspection_service_pb2_grpc
 
@@ -52,7 +52,7 @@ class InspectionServicer(inspection_service_pb2_grpc.InspectionServiceServicer):
     """Shows what checkpoints get wrong."""
 
     def __init__(
-        self, *, catalog: Catalog, inspector: Inspector, threads: Threads, tokens: PageTokens
+        self, *, catalog: Catalog, inspector: Inspector, threads: ThreadPool, tokens: PageTokens
     ) -> None:
         self._catalog = catalog
         self._inspector = inspector

@@ -16,7 +16,7 @@ from leadline.server.api.names import parse_example
 from leadline.server.api.selectors import to_selector
 from leadline.server.errors import InvalidArgumentError
 from leadline.server.serving.catalog import Catalog
-from leadline.server.serving.engine import Scores
+from leadline.server.serving.classifier import Scores
 from leadline.server.serving.examples import FIELD, read_examples
 from leadline.server.serving.inputs import (
     InputLimits,
@@ -66,7 +66,7 @@ class PredictHandler:
         *,
         caller: str,
         seconds_left: float | None,
-        patient: bool = False,
+        wait_if_full: bool = False,
     ) -> PredictResponse:
         """Classifies the request's images.
 
@@ -74,7 +74,7 @@ class PredictHandler:
             request: what to classify, and what by.
             caller: with whom others take turns.
             seconds_left: until the caller's deadline; None without one.
-            patient: whether to wait where too many requests are in work.
+            wait_if_full: whether to wait where too many requests are in work.
 
         Raises:
             InvalidArgumentError: a field of the request is wrong.
@@ -86,15 +86,15 @@ class PredictHandler:
         """
         top_k = _top_k(request.top_k)
         selector = to_selector(request, request.WhichOneof("selector"))
-        read, quick = self._reader(request)
+        read, run_inline = self._reader(request)
         checkpoint = await self._catalog.resolve(selector)
         scores = await self._predictor.predict(
             checkpoint,
             read,
             seconds_left=seconds_left,
             caller=caller,
-            quick=quick,
-            patient=patient,
+            run_inline=run_inline,
+            wait_if_full=wait_if_full,
         )
         response = PredictResponse(
             model=checkpoint.name, weights_sha256=checkpoint.epoch.weights_sha256

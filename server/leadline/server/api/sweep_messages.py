@@ -16,13 +16,13 @@ from leadline.server.api.convert import (
     to_spec,
 )
 from leadline.server.errors import InvalidArgumentError
-from leadline.server.jobs.grid import AxisValue, Grid, SweepAxis, read_axes, size_violation
 from leadline.server.jobs.job import Event, Job
-from leadline.server.jobs.median_stopping import MedianStopping
 from leadline.server.jobs.options import Retention
-from leadline.server.jobs.service import seconds_left
 from leadline.server.jobs.states import JobState
-from leadline.server.jobs.sweep import (
+from leadline.server.services.jobs import seconds_left
+from leadline.server.sweeps.grid import AxisValue, Grid, SweepAxis, read_axes, size_violation
+from leadline.server.sweeps.median_stopping import MedianStopping
+from leadline.server.sweeps.sweep import (
     MEDIAN_STOPPED,
     Sweep,
     SweepCounts,
@@ -34,7 +34,7 @@ from leadline.server.jobs.sweep import (
     SweepState,
     SweepView,
 )
-from leadline.server.jobs.sweep_table import BestDepth, SeedStatistics, SweepTable, Variant
+from leadline.server.sweeps.table import BestDepth, SeedStatistics, SweepTable, Variant
 from leadline.v1 import job_pb2, sweep_pb2
 from leadline.v1.training_service_pb2 import TrainSweepRequest
 

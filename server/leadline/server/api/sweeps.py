@@ -9,6 +9,7 @@ from grpc import aio
 from leadline.server.api.following import read_interval, read_request_id, read_sequence
 from leadline.server.api.names import parse_sweep
 from leadline.server.api.pages import PageTokens, page_size
+from leadline.server.api.send_limiter import SendLimiter
 from leadline.server.api.sweep_messages import (
     from_sweep,
     from_sweep_event,
@@ -16,10 +17,9 @@ from leadline.server.api.sweep_messages import (
     from_sweep_view,
     to_sweep_request,
 )
-from leadline.server.api.turnstile import Turnstile
 from leadline.server.jobs.options import Retention
-from leadline.server.jobs.sweep import SweepEvent
-from leadline.server.jobs.sweep_service import SweepService
+from leadline.server.services.sweeps import SweepService
+from leadline.server.sweeps.sweep import SweepEvent
 from leadline.v1 import sweep_pb2, training_service_pb2, training_service_pb2_grpc
 
 Context = aio.ServicerContext[Any, Any]
@@ -35,12 +35,12 @@ class SweepMethods(training_service_pb2_grpc.TrainingServiceServicer):
         sweeps: SweepService,
         tokens: PageTokens,
         *,
-        turnstile: Turnstile,
+        send_limiter: SendLimiter,
         default_retention: Retention,
     ) -> None:
         self._sweeps = sweeps
         self._sweep_tokens = tokens
-        self._sweep_turnstile = turnstile
+        self._sweep_send_limiter = send_limiter
         self._default_retention = default_retention
 
     async def TrainSweep(  # noqa: N802
@@ -132,6 +132,6 @@ class SweepMethods(training_service_pb2_grpc.TrainingServiceServicer):
             message = (
                 from_sweep_event(one) if isinstance(one, SweepEvent) else from_sweep_progress(one)
             )
-            async with self._sweep_turnstile.passing():
+            async with self._sweep_send_limiter.slot():
                 yield message
-        await self._sweep_turnstile.leave()
+        await self._sweep_send_limiter.wait_to_close()

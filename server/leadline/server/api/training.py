@@ -19,13 +19,13 @@ from leadline.server.api.convert import (
 from leadline.server.api.following import read_interval, read_request_id, read_sequence
 from leadline.server.api.names import parse_job, parse_sweep
 from leadline.server.api.pages import PageTokens, page_size
+from leadline.server.api.send_limiter import SendLimiter
 from leadline.server.api.sweeps import SweepMethods
-from leadline.server.api.turnstile import Turnstile
 from leadline.server.errors import InvalidArgumentError
 from leadline.server.jobs.job import Event
-from leadline.server.jobs.service import JobService
 from leadline.server.jobs.states import JobState
-from leadline.server.jobs.sweep_service import SweepService
+from leadline.server.services.jobs import JobService
+from leadline.server.services.sweeps import SweepService
 from leadline.v1 import job_pb2, training_service_pb2
 
 Context = aio.ServicerContext[Any, Any]
@@ -39,13 +39,13 @@ class TrainingServicer(SweepMethods):
     """Submits, follows, lists and steers jobs; and sweeps, as it inherits it."""
 
     def __init__(self, jobs: JobService, sweeps: SweepService, tokens: PageTokens) -> None:
-        turnstile = Turnstile()
+        send_limiter = SendLimiter()
         super().__init__(
-            sweeps, tokens, turnstile=turnstile, default_retention=jobs.default_retention
+            sweeps, tokens, send_limiter=send_limiter, default_retention=jobs.default_retention
         )
         self._jobs = jobs
         self._tokens = tokens
-        self._turnstile = turnstile
+        self._send_limiter = send_limiter
         self._messages: OrderedDict[tuple[str, int], job_pb2.JobEvent] = OrderedDict()
 
     async def TrainJob(  # noqa: N802
@@ -134,9 +134,9 @@ class TrainingServicer(SweepMethods):
         news = self._jobs.watch(job_id, after_sequence=after_sequence, progress_interval=interval)
         async for one in news:
             message = self._message(one) if isinstance(one, Event) else from_progress(one)
-            async with self._turnstile.passing():
+            async with self._send_limiter.slot():
                 yield message
-        await self._turnstile.leave()
+        await self._send_limiter.wait_to_close()
 
     def _message(self, event: Event) -> job_pb2.JobEvent:
         """An event as it is sent: to a thousand watchers, and converted once."""

@@ -1,6 +1,6 @@
 """What is new, read once and told to every page that is open.
 
-While somebody watches, one task follows the feed, asks the store what has
+While somebody watches, one task follows the notifier, asks the store what has
 changed, and numbers that as a message. The latest messages are kept at hand.
 Watchers pull, as those of a job do: each has a place of its own, and one who
 fell behind all messages at hand, or comes from before a restart, is told the
@@ -20,14 +20,14 @@ from typing import Any
 import structlog
 
 from leadline.server.errors import StorageError, UnavailableError
-from leadline.server.jobs.feed import Change, JobFeed
 from leadline.server.jobs.job import EpochCompleted, Event, Job
-from leadline.server.jobs.store import JobStore
-from leadline.server.jobs.watching import EVENTS_A_READ
 from leadline.server.live.cards import point, progress_card
 from leadline.server.live.errors import TooBusyError
 from leadline.server.live.overview import Overview, read_overview
-from leadline.server.threads import Threads
+from leadline.server.scheduling.notifier import JobNotifier, Notification
+from leadline.server.services.watching import EVENTS_A_READ
+from leadline.server.storage.store import JobStore
+from leadline.server.thread_pool import ThreadPool
 
 _LOG = structlog.get_logger(__name__)
 
@@ -72,25 +72,25 @@ class Broadcast:
     """Tells pages what is new."""
 
     def __init__(
-        self, *, store: JobStore, threads: Threads, feed: JobFeed, quiet_seconds: float
+        self, *, store: JobStore, threads: ThreadPool, notifier: JobNotifier, quiet_seconds: float
     ) -> None:
         """Makes a broadcast, which does nothing until somebody watches.
 
         Args:
             store: where jobs are kept.
             threads: where the store's calls block.
-            feed: who tells that there is news.
+            notifier: who tells that there is news.
             quiet_seconds: after which a watcher is told that nothing is new.
         """
         self._store = store
         self._threads = threads
-        self._feed = feed
+        self._notifier = notifier
         self._quiet_seconds = quiet_seconds
         # Of this start: another's numbers mean something else.
         self._start = secrets.token_hex(4)
         self._number = 0
         self._messages: deque[Message] = deque(maxlen=_AT_HAND)
-        self._news = Change()
+        self._news = Notification()
         self._overview = _UNREAD
         self._trouble = ""
         self._progress: dict[str, dict[str, Any]] = {}
@@ -109,7 +109,7 @@ class Broadcast:
             TooBusyError: enough others watch.
             UnavailableError: the server shuts down.
         """
-        if self._feed.is_closed:
+        if self._notifier.is_closed:
             raise UnavailableError("the server shuts down: come again after its restart")
         with self._watching() as task:
             await self._has_read.wait()
@@ -173,14 +173,14 @@ class Broadcast:
         self._number += 1
         self._overview = _UNREAD
         try:
-            while not self._feed.is_closed:
-                change = self._feed.any_change()
+            while not self._notifier.is_closed:
+                notification = self._notifier.any_notification()
                 self._tell_trouble(trouble := await self._read())
                 self._has_read.set()
                 if trouble:
                     await asyncio.sleep(_RETRY_SECONDS)
                     continue
-                while not await change.wait(_PROGRESS_SECONDS):
+                while not await notification.wait(_PROGRESS_SECONDS):
                     self._tell_progress()
                 await asyncio.sleep(_GATHER_SECONDS)
         finally:
@@ -217,7 +217,7 @@ class Broadcast:
         return curves
 
     async def _events(self, job: Job, after: int) -> list[Event]:
-        at_hand = self._feed.latest(job.job_id, after=after)
+        at_hand = self._notifier.latest(job.job_id, after=after)
         if at_hand is None:
             return await self._threads.run(
                 self._store.events, job.job_id, after=after, limit=EVENTS_A_READ
@@ -227,7 +227,7 @@ class Broadcast:
     def _tell_progress(self) -> None:
         progress = {}
         for job in self._overview.running:
-            found = self._feed.progress(job.job_id)
+            found = self._notifier.progress(job.job_id)
             if found is not None:
                 progress[job.job_id] = progress_card(job, found)
         if progress != self._progress:
@@ -257,7 +257,7 @@ class Broadcast:
         return Message(id=number, kind=kind, data=json.dumps(data))
 
     def _wake(self) -> None:
-        news, self._news = self._news, Change()
+        news, self._news = self._news, Notification()
         news.set()
 
 

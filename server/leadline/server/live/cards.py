@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from leadline.server.jobs.job import EpochCompleted, Job, Model, Progress
-from leadline.server.jobs.service import seconds_left
-from leadline.server.jobs.sweep import Sweep
+from leadline.server.services.jobs import seconds_left
+from leadline.server.sweeps.sweep import Sweep
 
 Card = dict[str, Any]
 

@@ -10,12 +10,12 @@ from leadline.server.errors import InvalidArgumentError
 from leadline.server.inspection.examples import Example, ImageFormat
 from leadline.server.inspection.inspector import Inspector
 from leadline.server.inspection.misclassified import Grouping, ListingQuery
-from leadline.server.jobs.store import JobStore
 from leadline.server.live.cards import Card, job_details
 from leadline.server.live.errors import TooBusyError
 from leadline.server.serving.catalog import ByName, Catalog, CheckpointRef
 from leadline.server.serving.examples import ExampleRef, read_examples
-from leadline.server.threads import Threads
+from leadline.server.storage.store import JobStore
+from leadline.server.thread_pool import ThreadPool
 
 # Questions in work or waiting for a thread.
 MOST_QUESTIONS = 64
@@ -48,7 +48,7 @@ class Details:
     """Answers the page's questions, in threads that it has to itself."""
 
     def __init__(
-        self, *, store: JobStore, threads: Threads, catalog: Catalog, dataset_cache: Path
+        self, *, store: JobStore, threads: ThreadPool, catalog: Catalog, dataset_cache: Path
     ) -> None:
         self._store = store
         self._threads = threads

@@ -6,8 +6,8 @@ from typing import Any
 
 from leadline.server.jobs.job import Job
 from leadline.server.jobs.states import JobState
-from leadline.server.jobs.store import JobStore
 from leadline.server.live.cards import Card, by_id, job_card, model_card, sweep_card
+from leadline.server.storage.store import JobStore
 
 # What a page has room for; the command line lists the rest.
 NEWEST_JOBS = 100

@@ -4,16 +4,16 @@ import ipaddress
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from leadline.server.jobs.feed import JobFeed
-from leadline.server.jobs.store import JobStore
 from leadline.server.live.broadcast import Broadcast
 from leadline.server.live.details import Details
-from leadline.server.live.guard import Guard
-from leadline.server.live.handlers import Handlers, absent
+from leadline.server.live.routes import Handlers, absent
+from leadline.server.live.security_middleware import Guard
+from leadline.server.scheduling.notifier import JobNotifier
 from leadline.server.serving.catalog import Catalog
 from leadline.server.settings import Settings
+from leadline.server.storage.store import JobStore
 from leadline.server.telemetry.port import Pages
-from leadline.server.threads import Threads
+from leadline.server.thread_pool import ThreadPool
 
 # For blocking calls: the page has its own, so that it keeps no caller of gRPC waiting.
 _THREADS = 2
@@ -40,7 +40,7 @@ def make_pages(
     settings: Settings,
     *,
     store: JobStore,
-    feed: JobFeed,
+    notifier: JobNotifier,
     catalog: Catalog,
     dataset_cache: Path,
     stack: AsyncExitStack,
@@ -50,7 +50,7 @@ def make_pages(
     Args:
         settings: whether it is shown, and to whom.
         store: where jobs are kept.
-        feed: who tells that there is news.
+        notifier: who tells that there is news.
         catalog: finds checkpoints.
         dataset_cache: where the images are.
         stack: ends the page's threads.
@@ -58,11 +58,11 @@ def make_pages(
     guard = Guard([*settings.live_page_host_names, settings.metrics_host])
     if not is_shown(settings):
         return Pages(routes=absent(_why(settings)), around=guard.around, prepare=guard.prepare)
-    threads = Threads("page", _THREADS)
+    threads = ThreadPool("page", _THREADS)
     stack.callback(threads.close)
     quiet = settings.stream_keepalive_seconds
     handlers = Handlers(
-        Broadcast(store=store, threads=threads, feed=feed, quiet_seconds=quiet),
+        Broadcast(store=store, threads=threads, notifier=notifier, quiet_seconds=quiet),
         Details(store=store, threads=threads, catalog=catalog, dataset_cache=dataset_cache),
     )
     return Pages(routes=handlers.routes(), around=guard.around, prepare=guard.prepare)

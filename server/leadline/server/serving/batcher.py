@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from leadline.server.errors import DeadlineExceededError
-from leadline.server.serving.engine import MAX_BATCH, Scores
+from leadline.server.serving.classifier import MAX_BATCH, Scores
 from leadline.server.serving.inputs import Pixels
 
 _TURN = 8

@@ -9,11 +9,11 @@ from pathlib import Path
 import structlog
 
 from leadline.models.checkpoint_files import CheckpointError
-from leadline.server.artifacts import Artifacts
 from leadline.server.errors import DataLossError, NotFoundError
 from leadline.server.jobs.job import EpochCompleted, Job, Model
-from leadline.server.jobs.queries import JobQueries, VariantFilter
-from leadline.server.threads import Threads
+from leadline.server.storage.artifacts import Artifacts
+from leadline.server.storage.queries import JobQueries, VariantFilter
+from leadline.server.thread_pool import ThreadPool
 
 _LOG = structlog.get_logger(__name__)
 
@@ -73,7 +73,7 @@ class CheckpointRef:
 class Catalog:
     """Finds checkpoints by name or by variant."""
 
-    def __init__(self, *, store: JobQueries, threads: Threads, artifacts: Artifacts) -> None:
+    def __init__(self, *, store: JobQueries, threads: ThreadPool, artifacts: Artifacts) -> None:
         self._store = store
         self._threads = threads
         self._artifacts = artifacts

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from leadline.models.checkpoints import load_checkpoint
 from leadline.models.graphs import GraphedFunction, Graphs
-from leadline.server.serving.engine import MAX_BATCH, Engine, Scores
+from leadline.server.serving.classifier import MAX_BATCH, Classifier, Scores
 
 
-class CudaEngine(Engine):
+class CudaClassifier(Classifier):
     """On a GPU, by torch, with the kernels' launches captured once for each size of batch.
 
     Where none can be captured, it computes without.

@@ -10,10 +10,10 @@ from typing import Protocol
 from leadline.server.errors import DeadlineExceededError, ResourceExhaustedError
 from leadline.server.serving.batcher import Batcher
 from leadline.server.serving.catalog import CheckpointRef
-from leadline.server.serving.engine import Scores
+from leadline.server.serving.classifier import Scores
 from leadline.server.serving.inputs import Pixels
 from leadline.server.serving.loaded import LoadedNetworks
-from leadline.server.threads import Threads
+from leadline.server.thread_pool import ThreadPool
 
 # Threads that decode images; decoding leaves Python's lock alone.
 _DECODERS = 2
@@ -28,47 +28,47 @@ class PredictionObserver(Protocol):
         """A request of so many images was answered, so long after it came."""
 
 
-class Places:
+class AdmissionLimiter:
     """A bounded number of requests in work at a time; belongs to one event loop."""
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._taken = 0
+        self._in_flight = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     @property
-    def taken(self) -> int:
+    def in_flight(self) -> int:
         """Requests in work."""
-        return self._taken
+        return self._in_flight
 
-    async def take(self, *, patient: bool) -> None:
-        """Takes a place, which `leave` gives back.
+    async def acquire(self, *, wait: bool) -> None:
+        """Takes a place, which `release` gives back.
 
         Args:
-            patient: whether to wait for one, in the order of coming.
+            wait: whether to wait for a slot, in the order of coming.
 
         Raises:
             ResourceExhaustedError: none is free, and it is not waited for.
         """
-        if self._taken < self._count:
-            self._taken += 1
-        elif patient:
+        if self._in_flight < self._count:
+            self._in_flight += 1
+        elif wait:
             await self._wait()
         else:
             raise ResourceExhaustedError(
-                f"{self._taken} predictions are in work, which is the limit: try again soon",
+                f"{self._in_flight} predictions are in work, which is the limit: try again soon",
                 reason="TOO_MANY_PREDICTIONS",
                 retry_after=_RETRY_SECONDS,
             )
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Hands a place to the next who waits, or frees it."""
         while self._waiting:
             place = self._waiting.popleft()
             if not place.done():
                 place.set_result(None)
                 return
-        self._taken -= 1
+        self._in_flight -= 1
 
     async def _wait(self) -> None:
         place = asyncio.get_running_loop().create_future()
@@ -77,7 +77,7 @@ class Places:
             await place
         except asyncio.CancelledError:
             if place.done() and not place.cancelled():
-                self.leave()  # it was handed over just now
+                self.release()  # it was handed over just now
             raise
 
 
@@ -103,15 +103,15 @@ class Predictor:
             observer: hears of predictions.
         """
         self._observer = observer
-        self._places = Places(max_pending)
-        self._decoders = Threads("decode", _DECODERS)
+        self._admission = AdmissionLimiter(max_pending)
+        self._decoders = ThreadPool("decode", _DECODERS)
         self.loaded = LoadedNetworks(device=device, threads=threads, max_bytes=max_loaded_bytes)
         self._batcher = Batcher()
 
     @property
     def pending(self) -> int:
         """Requests in work."""
-        return self._places.taken
+        return self._admission.in_flight
 
     async def predict(
         self,
@@ -120,8 +120,8 @@ class Predictor:
         *,
         seconds_left: float | None,
         caller: str = "",
-        quick: bool = False,
-        patient: bool = False,
+        run_inline: bool = False,
+        wait_if_full: bool = False,
     ) -> Scores:
         """Classifies images.
 
@@ -130,9 +130,9 @@ class Predictor:
             read: makes the pixels.
             seconds_left: until the caller's deadline; None without one.
             caller: with whom others take turns.
-            quick: whether `read` takes some microseconds only, so that it is
+            run_inline: whether `read` takes some microseconds only, so that it is
                 called at once; else it is called in a thread.
-            patient: whether to wait for a place where too many requests are in
+            wait_if_full: whether to wait for a place where too many requests are in
                 work; for streams, which hold their callers back.
 
         Raises:
@@ -143,9 +143,11 @@ class Predictor:
         """
         began = time.monotonic()
         deadline = None if seconds_left is None else began + seconds_left
-        await self._places.take(patient=patient)
+        await self._admission.acquire(wait=wait_if_full)
         try:
-            pixels = read() if quick else await self._decoders.run(_unless_late, deadline, read)
+            pixels = (
+                read() if run_inline else await self._decoders.run(_unless_late, deadline, read)
+            )
             scores = await self._batcher.score(
                 checkpoint.key,
                 partial(self.loaded.get, checkpoint),
@@ -154,7 +156,7 @@ class Predictor:
                 deadline=deadline,
             )
         finally:
-            self._places.leave()
+            self._admission.release()
         self._observer.on_prediction(images=len(pixels), seconds=time.monotonic() - began)
         return scores
 

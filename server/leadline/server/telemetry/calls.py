@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from leadline.server.telemetry.tallies import Tally
+from leadline.server.telemetry.histograms import UnlockedHistogram
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -25,7 +25,7 @@ class MethodMetrics:
         self.received = 0
         self.sent = 0
         self.handled: dict[str, int] = {}
-        self.seconds = Tally(SECONDS)
+        self.seconds = UnlockedHistogram(SECONDS)
 
     def end(self, code: str, seconds: float) -> None:
         """A call has ended with the status code of this label, so long after its begin."""

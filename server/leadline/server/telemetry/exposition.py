@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
-from leadline.server.threads import Threads
+from leadline.server.thread_pool import ThreadPool
 
 # What a scrape says to the application of Prometheus's own client.
 _Environment = dict[str, str]
@@ -19,7 +19,7 @@ class Exposition:
     def __init__(self, registry: CollectorRegistry) -> None:
         # The client's own application knows formats, compression and parameters.
         self._application: Callable[..., Iterable[bytes]] = make_wsgi_app(registry)
-        self._threads = Threads("metrics", 1)
+        self._threads = ThreadPool("metrics", 1)
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answers a request of any method."""

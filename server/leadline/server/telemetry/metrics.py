@@ -22,9 +22,9 @@ from prometheus_client.registry import Collector
 
 from leadline.server.jobs.job import EpochCompleted, Job
 from leadline.server.jobs.states import JobState
-from leadline.server.jobs.sweep import SweepState
+from leadline.server.sweeps.sweep import SweepState
 from leadline.server.telemetry.calls import SECONDS, GrpcMetrics
-from leadline.server.telemetry.tallies import Tallied, Tally
+from leadline.server.telemetry.histograms import HistogramCollector, UnlockedHistogram
 from leadline.server.workers.messages import Usage
 
 _IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -59,12 +59,12 @@ class Metrics:
         self._gpu_memory = self._job_gauge(
             "leadline_worker_gpu_memory_bytes", "GPU memory that the worker's torch has reserved."
         )
-        self._prediction_seconds = self._tally(
+        self._prediction_seconds = self._histogram(
             "leadline_prediction_seconds",
             "Seconds from a prediction's arrival to its answer.",
             SECONDS,
         )
-        self._prediction_images = self._tally(
+        self._prediction_images = self._histogram(
             "leadline_prediction_batch_size", "Images in a prediction.", _IMAGES
         )
         self._predictions_in_work = Gauge(
@@ -124,10 +124,10 @@ class Metrics:
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(name, text, registry=self.registry)
 
-    def _tally(self, name: str, text: str, bounds: Sequence[float]) -> Tally:
-        tally = Tally(bounds)
-        self.registry.register(Tallied(name, text, tally))
-        return tally
+    def _histogram(self, name: str, text: str, bounds: Sequence[float]) -> UnlockedHistogram:
+        histogram = UnlockedHistogram(bounds)
+        self.registry.register(HistogramCollector(name, text, histogram))
+        return histogram
 
     def _job_gauge(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, ("job",), registry=self.registry)

@@ -9,7 +9,7 @@ import structlog
 from grpc import aio
 
 from leadline.server.errors import shorten
-from leadline.server.threads import Threads
+from leadline.server.thread_pool import ThreadPool
 from leadline.server.transport.call import Call, Send
 from leadline.server.transport.messages import Event, Receive
 
@@ -46,7 +46,7 @@ class GrpcApplication:
         self._find = find
         self._max_message_bytes = max_message_bytes
         # One at a time, so that a bomb has one thread and the memory of one message.
-        self._unpacking = Threads("unpack", 1)
+        self._decompression_pool = ThreadPool("unpack", 1)
         self._calls: dict[asyncio.Task[None], Call] = {}
         self._is_stopping = False
 
@@ -87,7 +87,7 @@ class GrpcApplication:
             call.give_up(_SHUTTING_DOWN)
         if self._calls:
             await asyncio.wait(self._calls)
-        self._unpacking.close()
+        self._decompression_pool.close()
 
     def _call(self, scope: Event, receive: Receive, send: Send, task: "asyncio.Task[None]") -> Call:
         return Call(
@@ -96,7 +96,7 @@ class GrpcApplication:
             send,
             task=task,
             limit=self._max_message_bytes,
-            unpacking=self._unpacking,
+            decompression_pool=self._decompression_pool,
         )
 
     async def _answer(self, call: Call, task: "asyncio.Task[None]") -> None:

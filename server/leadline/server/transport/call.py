@@ -9,8 +9,8 @@ import grpc
 from grpc import aio
 
 from leadline.server.errors import InvalidArgumentError
-from leadline.server.threads import Threads
-from leadline.server.transport.fields import (
+from leadline.server.thread_pool import ThreadPool
+from leadline.server.transport.headers import (
     OK_TRAILERS,
     Fields,
     fields_of,
@@ -57,7 +57,7 @@ class Call(aio.ServicerContext[Any, Any]):
         *,
         task: "asyncio.Task[Any]",
         limit: int,
-        unpacking: Threads,
+        decompression_pool: ThreadPool,
     ) -> None:
         """Makes one of an HTTP request.
 
@@ -67,7 +67,7 @@ class Call(aio.ServicerContext[Any, Any]):
             send: ASGI's.
             task: what answers it, cancelled when the deadline has passed.
             limit: the bytes that a message may have.
-            unpacking: where messages are decompressed.
+            decompression_pool: where messages are decompressed.
 
         Raises:
             ValueError: a field of gRPC's own is malformed.
@@ -85,7 +85,9 @@ class Call(aio.ServicerContext[Any, Any]):
         self.end_of_cancelled = _CALLER_GONE
         """The code and the message of a call whose task is cancelled."""
         seconds, encoding = _timeout_and_encoding(scope["headers"])
-        self.messages = MessageReader(receive, encoding=encoding, limit=limit, unpacking=unpacking)
+        self.messages = MessageReader(
+            receive, encoding=encoding, limit=limit, decompression_pool=decompression_pool
+        )
         """The request's messages."""
         # Last: a timer keeps what it is about until it is cancelled.
         self._deadline = None if seconds is None else time.monotonic() + seconds

@@ -13,7 +13,7 @@ from leadline.server.errors import (
     MessageTooLargeError,
     UnimplementedError,
 )
-from leadline.server.threads import Threads
+from leadline.server.thread_pool import ThreadPool
 
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
@@ -35,10 +35,10 @@ def framed(message: bytes) -> bytes:
 class MessageReader:
     """Reads the messages of a request, as they come and no further."""
 
-    __slots__ = ("_encoding", "_ended", "_limit", "_receive", "_rest", "_unpacking")
+    __slots__ = ("_decompression_pool", "_encoding", "_ended", "_limit", "_receive", "_rest")
 
     def __init__(
-        self, receive: Receive, *, encoding: bytes, limit: int, unpacking: Threads
+        self, receive: Receive, *, encoding: bytes, limit: int, decompression_pool: ThreadPool
     ) -> None:
         """Makes one.
 
@@ -46,12 +46,12 @@ class MessageReader:
             receive: ASGI's, of the request.
             encoding: what compressed messages are compressed by.
             limit: the bytes that a message may have, also once it is unpacked.
-            unpacking: where that is done.
+            decompression_pool: where that is done.
         """
         self._receive = receive
         self._encoding = encoding
         self._limit = limit
-        self._unpacking = unpacking
+        self._decompression_pool = decompression_pool
         self._rest = memoryview(b"")
         self._ended = False
 
@@ -114,7 +114,7 @@ class MessageReader:
                 f"use one of {ACCEPTED_ENCODINGS.decode()}"
             )
         # zlib leaves Python's lock alone.
-        return await self._unpacking.run(_unpack, message, window_bits, self._limit)
+        return await self._decompression_pool.run(_unpack, message, window_bits, self._limit)
 
 
 def _unpack(message: memoryview, window_bits: int, limit: int) -> bytes:

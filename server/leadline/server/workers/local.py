@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 import structlog
 
-from leadline.server.workers.child import Child
+from leadline.server.workers.child_process import ChildProcess
 from leadline.server.workers.messages import Assignment, Message, Ready, decode
 
 _LOG = structlog.get_logger(__name__)
@@ -45,7 +45,7 @@ class WorkerSilentError(WorkerError):
 class LocalWorker:
     """One training process, from its start to its end."""
 
-    def __init__(self, process: Child) -> None:
+    def __init__(self, process: ChildProcess) -> None:
         self._process = process
         self._log_tail: deque[str] = deque(maxlen=_LOG_TAIL_LINES)
         self._log_task = asyncio.create_task(self._forward_log())
@@ -55,7 +55,7 @@ class LocalWorker:
         """Starts a process, which loads torch and then waits for its assignment."""
         module = "leadline.server.workers.process"
         return cls(
-            await Child.spawn(
+            await ChildProcess.spawn(
                 [sys.executable, "-m", module, f"--niceness={niceness}"],
                 environment={**_WORKER_ENVIRONMENT, **os.environ},
                 line_limit=_LINE_LIMIT,

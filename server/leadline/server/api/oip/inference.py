@@ -15,10 +15,10 @@ from leadline.server.api.oip.names import Models
 from leadline.server.api.oip.outputs import Wanted, response, wanted_outputs
 from leadline.server.api.oip.requests import InferRequest
 from leadline.server.api.oip.statistics import Statistics
-from leadline.server.api.ordered import OrderedAnswers
+from leadline.server.api.ordered_pipeline import OrderedPipeline
 from leadline.server.errors import ServiceError
 from leadline.server.serving.catalog import CheckpointRef
-from leadline.server.serving.engine import Scores
+from leadline.server.serving.classifier import Scores
 from leadline.server.serving.inputs import InputLimits, Pixels
 from leadline.server.serving.predictor import Predictor
 
@@ -49,7 +49,7 @@ class InferenceMethods:
         self._statistics = Statistics()
         self._limits = limits
         self._max_pending_per_stream = max_pending_per_stream
-        self._streams: set[OrderedAnswers[Any, Any]] = set()
+        self._streams: set[OrderedPipeline[Any, Any]] = set()
         self.is_stopping = False
 
     def stop(self) -> None:
@@ -62,7 +62,7 @@ class InferenceMethods:
         self, request: InferRequest, context: Context
     ) -> oip.ModelInferResponse:
         """Classifies images."""
-        return await self._infer(request, context, patient=False)
+        return await self._infer(request, context, wait_if_full=False)
 
     async def ModelStreamInfer(  # noqa: N802
         self, requests: AsyncIterator[InferRequest], context: Context
@@ -72,14 +72,14 @@ class InferenceMethods:
 
         async def answer(request: InferRequest) -> oip.ModelStreamInferResponse:
             try:
-                answered = await self._infer(request, context, patient=True)
+                answered = await self._infer(request, context, wait_if_full=True)
             except ServiceError as error:
                 if errors_as_status:
                     raise
                 return _error_in_stream(request.message, error)
             return _answer_in_stream(answered)
 
-        stream = OrderedAnswers(answer, places=self._max_pending_per_stream)
+        stream = OrderedPipeline(answer, max_in_flight=self._max_pending_per_stream)
         self._streams.add(stream)
         if self.is_stopping:
             stream.stop()
@@ -91,7 +91,7 @@ class InferenceMethods:
             self._streams.discard(stream)
 
     async def _infer(
-        self, asked: InferRequest, context: Context, *, patient: bool
+        self, asked: InferRequest, context: Context, *, wait_if_full: bool
     ) -> oip.ModelInferResponse:
         began = time.perf_counter_ns()
         request, contents = asked
@@ -108,8 +108,8 @@ class InferenceMethods:
                 timed,
                 seconds_left=_seconds_left(request, context),
                 caller=context.peer(),
-                quick=is_quick,
-                patient=patient,
+                run_inline=is_quick,
+                wait_if_full=wait_if_full,
             )
             inferred = time.perf_counter_ns()
             answer = await _answer(request, checkpoint, wanted, scores)

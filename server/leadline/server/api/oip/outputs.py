@@ -11,7 +11,7 @@ from leadline.oip.v2.open_inference_pb2 import InferParameter, ModelInferRequest
 from leadline.server.api.oip.inputs import parameter_number, refuse_shared_memory
 from leadline.server.errors import InvalidArgumentError
 from leadline.server.serving.catalog import CheckpointRef
-from leadline.server.serving.engine import Scores
+from leadline.server.serving.classifier import Scores
 
 OUTPUTS = ("probabilities", "logits")
 

@@ -17,11 +17,11 @@ from leadline.server.api.oip.names import Models
 from leadline.server.api.oip.statistics import Counts, statistics_message
 from leadline.server.errors import InvalidArgumentError, NotFoundError, UnimplementedError
 from leadline.server.jobs.job import Model
-from leadline.server.jobs.queries import JobQueries, VariantFilter
 from leadline.server.serving.catalog import Catalog
 from leadline.server.serving.inputs import InputLimits
 from leadline.server.serving.predictor import Predictor
-from leadline.server.threads import Threads
+from leadline.server.storage.queries import JobQueries, VariantFilter
+from leadline.server.thread_pool import ThreadPool
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -40,7 +40,7 @@ class OpenInferenceServicer(InferenceMethods):
         catalog: Catalog,
         predictor: Predictor,
         store: JobQueries,
-        threads: Threads,
+        threads: ThreadPool,
         limits: InputLimits,
         max_pending_per_stream: int,
     ) -> None:

@@ -1,0 +1,116 @@
+"""Runs one checkpoint's network on pixels, as fast as its device can."""
+
+import functools
+import threading
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leadline.models.images import IMAGE_SIZE
+from leadline.models.simd.frame import Crew
+from leadline.models.simd.inference import ExportedNetwork, Workspace
+from leadline.server.serving.inputs import Pixels
+
+MAX_BATCH = 64
+"""Images in a batch: as many as one core computes in some 3 ms."""
+
+# What a loaded network was measured to take beside its weights.
+_OVERHEAD_BYTES = 64 << 10
+
+
+_OF_THREAD = threading.local()
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a network makes of images, float32 [images, classes] each.
+
+    Ranks are those of the logits: rounding makes ties of probabilities.
+    """
+
+    logits: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+
+
+class Classifier(ABC):
+    """A checkpoint's network, ready to classify; used by one thread at a time."""
+
+    def __init__(self, weight_bytes: int) -> None:
+        self.memory_bytes = _OVERHEAD_BYTES + weight_bytes
+        """About what it takes up, in bytes."""
+
+    def score(self, images: list[Pixels]) -> Scores:
+        """Classifies a batch.
+
+        Args:
+            images: arrays of uint8 [images, 32, 32, 3] or normalised float32
+                [images, 3, 32, 32], together at most `MAX_BATCH` images.
+
+        Returns:
+            The scores of all in their order, in arrays of their own.
+        """
+        if len(images) == 1 and images[0].dtype == np.float32:
+            return self._run(cast(NDArray[np.float32], images[0]))
+        batch, end = _batch_of_thread(), 0
+        for pixels in images:
+            start, end = end, end + len(pixels)
+            _write_normalized(pixels, batch[start:end])
+        return self._run(batch[:end])
+
+    @abstractmethod
+    def _run(self, images: NDArray[np.float32]) -> Scores:
+        """Classifies normalised images, [images, 3, 32, 32]."""
+
+
+def _batch_of_thread() -> NDArray[np.float32]:
+    """Where the thread that calls puts a batch together."""
+    if not hasattr(_OF_THREAD, "batch"):
+        _OF_THREAD.batch = np.empty((MAX_BATCH, 3, IMAGE_SIZE, IMAGE_SIZE), np.float32)
+    batch: NDArray[np.float32] = _OF_THREAD.batch
+    return batch
+
+
+def _write_normalized(pixels: Pixels, out: NDArray[np.float32]) -> None:
+    """Writes as float32 what `leadline.models.batches.normalize` makes of pixels, bit for bit."""
+    if pixels.dtype == np.float32:
+        out[:] = pixels
+        return
+    np.divide(pixels.transpose(0, 3, 1, 2), np.float32(127.5), out=out)
+    out -= np.float32(1.0)
+
+
+class CpuClassifier(Classifier):
+    """On the CPU, with each batch norm folded into its convolution."""
+
+    def __init__(self, model: bytes, *, threads: int) -> None:
+        super().__init__(len(model))
+        self._threads = threads
+        self._network = ExportedNetwork(model, _crew(threads))
+
+    def _run(self, images: NDArray[np.float32]) -> Scores:
+        logits = self._network.logits(images, _workspace_of_thread(self._threads))
+        return Scores(logits, _softmax(logits))
+
+
+@functools.cache
+def _crew(threads: int) -> Crew:
+    return Crew(threads)
+
+
+def _workspace_of_thread(threads: int) -> Workspace:
+    """What the networks of the thread that calls compute in."""
+    workspace: Workspace | None = getattr(_OF_THREAD, "workspace", None)
+    if workspace is None or workspace.threads < threads:
+        workspace = _OF_THREAD.workspace = Workspace(largest_batch=MAX_BATCH, threads=threads)
+    return workspace
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    # Of pixels beyond all measure the logits may be infinite: then these are no numbers.
+    with np.errstate(invalid="ignore"):
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities: NDArray[np.float32] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return probabilities

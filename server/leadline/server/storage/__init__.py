@@ -1,0 +1,1 @@
+"""Jobs, sweeps and events in a database; the files of models in a folder."""

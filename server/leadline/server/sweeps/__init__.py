@@ -1,0 +1,1 @@
+"""Sweeps: grids of jobs, their tables and stopping rules."""

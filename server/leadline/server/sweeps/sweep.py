@@ -1,0 +1,192 @@
+"""A sweep and its events, as values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Self
+
+from leadline.server.jobs.job import Event, Job, Progress
+from leadline.server.jobs.options import JobOptions
+from leadline.server.jobs.states import JobState
+from leadline.server.sweeps.grid import AxisValue, Grid
+from leadline.server.sweeps.median_stopping import MedianStopping
+from leadline.server.sweeps.table import SweepTable
+
+# Why a job was cancelled by the median stopping rule.
+MEDIAN_STOPPED = "MEDIAN_STOPPED"
+
+
+class SweepState(StrEnum):
+    """Where a sweep stands, which follows from where its jobs do."""
+
+    QUEUED = "queued"  # no job has begun
+    RUNNING = "running"  # some jobs run, or wait after others have begun
+    PAUSED = "paused"  # every job that is not final is set aside
+    SUCCEEDED = "succeeded"  # final: no job failed, at least one succeeded
+    FAILED = "failed"  # final: at least one job failed
+    CANCELLED = "cancelled"  # final: the sweep was cancelled, or every job was
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more happens."""
+        return self in {SweepState.SUCCEEDED, SweepState.FAILED, SweepState.CANCELLED}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepCounts:
+    """How many jobs of a sweep are in which state.
+
+    Attributes:
+        by_state: their number in each state, zeros included.
+        begun: those that a worker has had.
+        median_stopped: of the cancelled ones those that the rule stopped.
+    """
+
+    by_state: Mapping[JobState, int]
+    begun: int
+    median_stopped: int
+
+    def state(self, *, is_cancelled: bool) -> SweepState:
+        """Where the sweep stands; `is_cancelled`: somebody has cancelled it."""
+        if self.by_state[JobState.RUNNING]:
+            return SweepState.RUNNING
+        if self.by_state[JobState.QUEUED]:
+            has_begun = self.begun or any(self.by_state[state] for state in _FINAL)
+            return SweepState.RUNNING if has_begun else SweepState.QUEUED
+        if self.by_state[JobState.PAUSED]:
+            return SweepState.PAUSED
+        if is_cancelled:
+            return SweepState.CANCELLED
+        if self.by_state[JobState.FAILED]:
+            return SweepState.FAILED
+        succeeded = self.by_state[JobState.SUCCEEDED]
+        return SweepState.SUCCEEDED if succeeded else SweepState.CANCELLED
+
+    def to_dict(self) -> dict[str, Any]:
+        """The counts as JSON values."""
+        by_state = {state.value: count for state, count in self.by_state.items()}
+        return {**vars(self), "by_state": by_state}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The counts that `to_dict` wrote."""
+        by_state = {JobState(state): count for state, count in values["by_state"].items()}
+        return cls(**{**values, "by_state": by_state})
+
+
+_FINAL = tuple(state for state in JobState if state.is_final)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRequest:
+    """What a caller asks for: a grid, and how its jobs are kept and stopped."""
+
+    grid: Grid
+    options: JobOptions
+    median_stopping: MedianStopping | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """A sweep as it stands.
+
+    Attributes:
+        number: its place in the order of submission.
+        latest_sequence: the sequence of its newest event.
+    """
+
+    number: int
+    sweep_id: str
+    request: SweepRequest
+    state: SweepState
+    create_time: datetime
+    end_time: datetime | None
+    counts: SweepCounts
+    latest_sequence: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepQueued:
+    """The sweep was accepted, and all its jobs with it.
+
+    Attributes:
+        grid: what they train.
+        jobs: the jobs' ids and in what they differ, in the order of the grid.
+    """
+
+    grid: Grid
+    jobs: tuple[tuple[str, dict[str, AxisValue]], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The event as JSON values."""
+        return {"grid": self.grid.to_dict(), "jobs": [list(one) for one in self.jobs]}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The event that `to_dict` wrote."""
+        return cls(
+            grid=Grid.from_dict(values["grid"]),
+            jobs=tuple((job_id, point) for job_id, point in values["jobs"]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepFinished:
+    """The last job reached its final state."""
+
+    state: SweepState
+    counts: SweepCounts
+    table: SweepTable
+
+    def to_dict(self) -> dict[str, Any]:
+        """The event as JSON values."""
+        return {
+            "state": self.state.value,
+            "counts": self.counts.to_dict(),
+            "table": self.table.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The event that `to_dict` wrote."""
+        return cls(
+            state=SweepState(values["state"]),
+            counts=SweepCounts.from_dict(values["counts"]),
+            table=SweepTable.from_dict(values["table"]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepEvent:
+    """A durable step in a sweep's life, numbered from 1 without gaps.
+
+    `body` is an event of one of its jobs between the first and the last.
+    """
+
+    sweep_id: str
+    sequence: int
+    create_time: datetime
+    body: SweepQueued | Event | SweepFinished
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepView:
+    """A sweep, its jobs in the order of the grid, and what they came to."""
+
+    sweep: Sweep
+    jobs: tuple[Job, ...]
+    table: SweepTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepProgress:
+    """How far a sweep is at this moment; transient.
+
+    Attributes:
+        sweep: as it stands.
+        running: the jobs that run, in the order of the grid, and how far they are.
+    """
+
+    sweep: Sweep
+    running: tuple[tuple[Job, Progress], ...]

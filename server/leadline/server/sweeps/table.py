@@ -1,0 +1,213 @@
+"""What the jobs of a sweep came to: a row a variant, and the best depths."""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from leadline.server.jobs.job import Job
+from leadline.server.sweeps.grid import SEED, AxisValue, Grid
+from leadline.server.sweeps.student_t import student_t_cdf
+
+_DEPTH = "blocks"
+
+# A combination of axes' values, which can be compared and looked up.
+_Key = tuple[tuple[str, AxisValue], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedStatistics:
+    """Fractions in [0, 1], one a seed.
+
+    Attributes:
+        count: how many, at least 1.
+        mean: their mean.
+        deviation: their sample standard deviation; None of a single one.
+        least: the lowest.
+        most: the highest.
+    """
+
+    count: int
+    mean: float
+    deviation: float | None
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Self:
+        """Those of at least one value."""
+        return cls(
+            count=len(values),
+            mean=statistics.fmean(values),
+            deviation=statistics.stdev(values) if len(values) > 1 else None,
+            least=min(values),
+            most=max(values),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """The jobs that differ in nothing but the seed.
+
+    Attributes:
+        point: the value of each axis, but the seed, by its field.
+        job_ids: its jobs, in the order of the grid.
+        finished_jobs: how many of them are in a final state.
+        best: the highest test accuracy of each job; None where none has an epoch.
+        last: the test accuracy of each job's newest epoch; likewise.
+        best_job_id: the job with the highest test accuracy; likewise.
+    """
+
+    point: dict[str, AxisValue]
+    job_ids: tuple[str, ...]
+    finished_jobs: int
+    best: SeedStatistics | None
+    last: SeedStatistics | None
+    best_job_id: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestDepth:
+    """The depth with the highest mean of the best test accuracies.
+
+    Attributes:
+        point: of which combination of the other axes, the seed left out.
+        blocks: the depth; the smaller of equals.
+        mean: its mean, a fraction in [0, 1].
+        confidence: the probability that it is the best; None where that cannot
+            be told.
+        runner_up: the next best depth; None where no other has results.
+        margin: by how much it is better than that in the mean, a fraction.
+    """
+
+    point: dict[str, AxisValue]
+    blocks: int
+    mean: float
+    confidence: float | None
+    runner_up: int | None
+    margin: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepTable:
+    """What the jobs came to, as far as they are."""
+
+    variants: tuple[Variant, ...]
+    best_depths: tuple[BestDepth, ...]
+
+    @classmethod
+    def of(cls, grid: Grid, jobs: Iterable[Job]) -> Self:
+        """The table of a sweep's jobs, which are in the order of the grid."""
+        rows: dict[_Key, list[Job]] = {}
+        for job in jobs:
+            rows.setdefault(_key(grid.point_of(job.spec), without={SEED}), []).append(job)
+        variants = tuple(_variant(dict(key), group) for key, group in rows.items())
+        return cls(variants=variants, best_depths=tuple(_best_depths(variants)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The table as JSON values."""
+        return {
+            "variants": [_plain(one) for one in self.variants],
+            "best_depths": [_plain(one) for one in self.best_depths],
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The table that `to_dict` wrote."""
+        return cls(
+            variants=tuple(_read_variant(one) for one in values["variants"]),
+            best_depths=tuple(BestDepth(**one) for one in values["best_depths"]),
+        )
+
+
+def confidence_in_best(best: SeedStatistics, others: Sequence[SeedStatistics]) -> float | None:
+    """The probability that the mean of `best` is the highest in truth, given the seeds.
+
+    The product over the others of Student's t distribution at the difference
+    of the means by its standard error, with Welch's degrees of freedom: a
+    lower bound by Slepian's inequality. Branke, Chick and Schmidt, "Selecting
+    a Selection Procedure", Management Science 53 (2007), PCS_Slep.
+
+    Returns:
+        It, in [0, 1]; None where there is no other, or one has a single seed.
+    """
+    if not others:
+        return None
+    product = 1.0
+    for other in others:
+        probability = _probability_above(best, other)
+        if probability is None:
+            return None
+        product *= probability
+    return product
+
+
+def _probability_above(one: SeedStatistics, other: SeedStatistics) -> float | None:
+    if one.deviation is None or other.deviation is None:
+        return None
+    difference = one.mean - other.mean
+    variances = [group.deviation**2 / group.count for group in (one, other) if group.deviation]
+    if not variances:  # no seed differs from another, as where nothing is learnt
+        return 0.5 if difference == 0 else float(difference > 0)
+    degrees = sum(variances) ** 2 / sum(
+        (group.deviation**2 / group.count) ** 2 / (group.count - 1)
+        for group in (one, other)
+        if group.deviation
+    )
+    return student_t_cdf(difference / math.sqrt(sum(variances)), degrees)
+
+
+def _variant(point: dict[str, AxisValue], jobs: Sequence[Job]) -> Variant:
+    begun = [(job, job.latest_epoch) for job in jobs if job.latest_epoch is not None]
+    bests = [job.best_test_accuracy for job, _ in begun]
+    lasts = [epoch.test_accuracy for _, epoch in begun]
+    return Variant(
+        point=point,
+        job_ids=tuple(job.job_id for job in jobs),
+        finished_jobs=sum(job.state.is_final for job in jobs),
+        best=SeedStatistics.of(bests) if begun else None,
+        last=SeedStatistics.of(lasts) if begun else None,
+        best_job_id=begun[bests.index(max(bests))][0].job_id if begun else None,
+    )
+
+
+def _best_depths(variants: Sequence[Variant]) -> Iterable[BestDepth]:
+    groups: dict[_Key, list[tuple[int, SeedStatistics]]] = {}
+    for variant in variants:
+        depth = variant.point.get(_DEPTH)
+        if isinstance(depth, int) and variant.best:
+            key = _key(variant.point, without={_DEPTH})
+            groups.setdefault(key, []).append((depth, variant.best))
+    for key, depths in groups.items():
+        (blocks, best), *others = sorted(depths, key=lambda one: (-one[1].mean, one[0]))
+        yield BestDepth(
+            point=dict(key),
+            blocks=blocks,
+            mean=best.mean,
+            confidence=confidence_in_best(best, [other for _, other in others]),
+            runner_up=others[0][0] if others else None,
+            margin=best.mean - others[0][1].mean if others else 0.0,
+        )
+
+
+def _key(point: dict[str, AxisValue], *, without: set[str]) -> _Key:
+    return tuple((field, value) for field, value in point.items() if field not in without)
+
+
+def _plain(one: Variant | BestDepth) -> dict[str, Any]:
+    return {
+        name: vars(value) if isinstance(value, SeedStatistics) else value
+        for name, value in vars(one).items()
+    }
+
+
+def _read_variant(values: dict[str, Any]) -> Variant:
+    return Variant(
+        **{
+            **values,
+            "job_ids": tuple(values["job_ids"]),
+            "best": values["best"] and SeedStatistics(**values["best"]),
+            "last": values["last"] and SeedStatistics(**values["last"]),
+        }
+    )

@@ -1,0 +1,73 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grpc import aio
+
+from leadline.oip.v2 import open_inference_pb2 as oip
+from leadline.server.api.dispatcher import Handlers
+from leadline.server.api.oip.service import add_open_inference
+from leadline.server.api.oip.servicer import OpenInferenceServicer
+from leadline.server.serving.catalog import Catalog
+from leadline.server.serving.inputs import InputLimits
+from leadline.server.serving.predictor import Predictor
+from leadline.server.storage.artifacts import Artifacts
+from leadline.server.storage.database import open_database
+from leadline.server.storage.store import JobStore
+from leadline.server.telemetry.metrics import Metrics
+from leadline.server.thread_pool import ThreadPool
+from leadline.server.transport.application import GrpcApplication
+from leadline.server.transport.listener import Listener
+
+
+@pytest.fixture
+async def servicer(tmp_path: Path) -> AsyncIterator[OpenInferenceServicer]:
+    engine = open_database(tmp_path / "jobs.db")
+    store, threads = JobStore(engine), ThreadPool("store", 1)
+    predictor = Predictor(
+        device="cpu",
+        threads=1,
+        max_pending=1,
+        max_loaded_bytes=1 << 20,
+        observer=Metrics(),
+    )
+    yield OpenInferenceServicer(
+        catalog=Catalog(store=store, threads=threads, artifacts=Artifacts(tmp_path)),
+        predictor=predictor,
+        store=store,
+        threads=threads,
+        limits=InputLimits(images=1, image_bytes=1 << 20, image_pixels=1 << 20),
+        max_pending_per_stream=1,
+    )
+    predictor.close()
+    threads.close()
+    engine.dispose()
+
+
+async def test_a_server_that_is_told_to_stop_lives_on_but_is_not_ready(
+    servicer: OpenInferenceServicer,
+) -> None:
+    handlers: Any = Handlers(Metrics().grpc)
+    add_open_inference(servicer, handlers)
+    application = GrpcApplication(handlers.find, max_message_bytes=1 << 20)
+    listener = Listener(application, grace_seconds=1, json_logs=False)
+    port = await listener.start("127.0.0.1", 0)
+
+    async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+
+        async def is_so(what: str) -> bool:
+            call: Any = channel.unary_unary(
+                f"/inference.GRPCInferenceService/Server{what}",
+                response_deserializer=oip.ServerReadyResponse.FromString,
+            )
+            answer = await call(b"", timeout=10)
+            return bool(answer.ready)
+
+        before = [await is_so("Live"), await is_so("Ready")]
+        servicer.stop()
+        after = [await is_so("Live"), await is_so("Ready")]
+    await listener.close()
+
+    assert before == [True, True]
+    assert after == [True, False]

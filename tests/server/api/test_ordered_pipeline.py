@@ -1,0 +1,172 @@
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leadline.server.api.ordered_pipeline import OrderedPipeline
+from leadline.server.errors import NotFoundError, ServiceError, UnavailableError
+
+
+class Work:
+    """Answers each number with itself, in the order in which a test finishes them."""
+
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+        self.ended: list[int] = []
+        self._gates: dict[int, asyncio.Event] = {}
+
+    def finish(self, *numbers: int) -> None:
+        for number in numbers:
+            self._gates.setdefault(number, asyncio.Event()).set()
+
+    async def answer(self, number: int) -> int:
+        self.begun.append(number)
+        try:
+            await self._gates.setdefault(number, asyncio.Event()).wait()
+        finally:
+            self.ended.append(number)
+        return number
+
+
+async def requests(numbers: Iterable[int], read: list[int]) -> AsyncIterator[int]:
+    for number in numbers:
+        read.append(number)
+        yield number
+
+
+async def endless() -> AsyncIterator[int]:
+    yield 0
+    await asyncio.Event().wait()
+
+
+async def collected(answers: AsyncIterator[int]) -> tuple[list[int], Exception | None]:
+    """The answers, and the error that they end with."""
+    found: list[int] = []
+    while True:
+        try:
+            found.append(await anext(answers))
+        except StopAsyncIteration:
+            return found, None
+        except ServiceError as error:
+            return found, error
+
+
+async def settle() -> None:
+    """Lets everything run that can."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+@given(order=st.permutations(range(12)), max_in_flight=st.integers(1, 13))
+def test_answers_come_in_the_order_of_the_requests_however_the_work_ends(
+    order: list[int], max_in_flight: int
+) -> None:
+    async def run() -> list[int]:
+        work = Work()
+
+        async def finish() -> None:
+            for number in order:
+                await asyncio.sleep(0)
+                work.finish(number)
+
+        answers = OrderedPipeline(work.answer, max_in_flight=max_in_flight)
+        finishing = asyncio.create_task(finish())
+        found = [answer async for answer in answers.responses(requests(range(12), []))]
+        await finishing
+        return found
+
+    assert asyncio.run(run()) == list(range(12))
+
+
+async def test_a_caller_who_takes_no_answers_is_not_read_on() -> None:
+    work, read = Work(), list[int]()
+    work.finish(*range(100))
+    answers = OrderedPipeline(work.answer, max_in_flight=3).responses(requests(range(100), read))
+
+    assert await anext(answers) == 0
+    await settle()
+
+    # The first is answered but has not left before the next is asked for.
+    assert read == [0, 1, 2]
+    assert [await anext(answers), await anext(answers)] == [1, 2]
+    await settle()
+    assert read == [0, 1, 2, 3, 4]
+    await answers.aclose()
+
+
+async def test_an_answer_does_not_wait_for_the_next_request() -> None:
+    work = Work()
+    work.finish(0)
+    answers = OrderedPipeline(work.answer, max_in_flight=4).responses(endless())
+
+    assert await anext(answers) == 0
+    await answers.aclose()
+
+
+async def test_nothing_goes_on_that_was_let_go_of() -> None:
+    work = Work()
+    answers = OrderedPipeline(work.answer, max_in_flight=4).responses(requests(range(10), []))
+    waiting = asyncio.create_task(anext(answers))
+    await settle()
+    assert work.begun == [0, 1, 2, 3]
+
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+    assert sorted(work.ended) == [0, 1, 2, 3]
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_an_error_comes_after_the_answers_before_it_and_ends_the_rest() -> None:
+    work = Work()
+    work.finish(0, 1)
+
+    async def answer(number: int) -> int:
+        if number == 2:
+            raise NotFoundError("model", "models/a", "train one")
+        return await work.answer(number)
+
+    found, error = await collected(
+        OrderedPipeline(answer, max_in_flight=4).responses(requests(range(10), []))
+    )
+
+    assert found == [0, 1]
+    assert isinstance(error, NotFoundError)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_what_reading_raises_comes_after_the_answers() -> None:
+    async def broken() -> AsyncIterator[int]:
+        yield 0
+        raise NotFoundError("model", "models/a", "train one")
+
+    work = Work()
+    work.finish(0)
+    found, error = await collected(
+        OrderedPipeline(work.answer, max_in_flight=4).responses(broken())
+    )
+
+    assert found == [0]
+    assert isinstance(error, NotFoundError)
+
+
+@pytest.mark.parametrize("when", ["before", "at once", "later"])
+async def test_a_stopped_stream_answers_what_it_has_read(when: str) -> None:
+    work = Work()
+    stream = OrderedPipeline(work.answer, max_in_flight=4)
+    if when == "before":
+        stream.stop()
+    reading = asyncio.create_task(collected(stream.responses(endless())))
+    if when == "later":
+        await settle()
+    stream.stop()
+    work.finish(0)
+
+    found, error = await reading
+
+    assert isinstance(error, UnavailableError)
+    assert found == ([0] if when == "later" else [])
+    assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -1,0 +1,257 @@
+"""Answers belong to who asked, nobody waits for nothing, and nobody is starved."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leadline.server.errors import DeadlineExceededError
+from leadline.server.serving.batcher import Batcher, Work, WorkQueue
+from leadline.server.serving.classifier import MAX_BATCH, Scores
+from leadline.server.serving.inputs import Pixels
+
+
+class Echo:
+    """A network whose logits tell which images it was given, and in what batches."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.senders: list[set[int]] = []
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
+        self.has_begun = threading.Event()
+
+    def score(self, images: list[Pixels]) -> Scores:
+        self.has_begun.set()
+        assert self.may_go_on.wait(30)
+        values = np.concatenate([pixels[:, 0, 0, :2] for pixels in images]).astype(np.float32)
+        self.batches.append(len(values))
+        self.senders.append({int(sender) for sender in values[:, 0]})
+        return Scores(values, -values)
+
+
+def pixels(*, sender: int, count: int) -> Pixels:
+    """Images whose first value is their sender's number, and whose second is theirs."""
+    images = np.zeros((count, 1, 1, 2), np.float32)
+    images[..., 0] = sender
+    images[..., 1] = np.arange(count)[:, None, None]
+    return images
+
+
+@pytest.fixture
+def batcher() -> Iterator[Batcher]:
+    batcher = Batcher()
+    yield batcher
+    batcher.close()
+
+
+@pytest.fixture
+async def held(batcher: Batcher) -> AsyncIterator[Echo]:
+    """A network that is at work on a batch of someone's, until it may go on."""
+    network = Echo()
+    network.may_go_on.clear()
+    first = asyncio.create_task(ask(batcher, network, sender=0, count=1))
+    await asyncio.to_thread(network.has_begun.wait, 30)
+    yield network
+    network.may_go_on.set()
+    await first
+
+
+async def ask(
+    batcher: Batcher,
+    network: Echo,
+    *,
+    sender: int,
+    count: int,
+    caller: str = "",
+    deadline: float | None = None,
+) -> Scores:
+    return await batcher.score(
+        network,
+        lambda: network,
+        pixels(sender=sender, count=count),
+        caller=caller,
+        deadline=deadline,
+    )
+
+
+@pytest.mark.parametrize("networks", [1, 3])
+async def test_answers_go_to_whom_they_belong_with_mixed_sizes_under_load(
+    batcher: Batcher, networks: int
+) -> None:
+    there = [Echo() for _ in range(networks)]
+    counts = [1 + (7 * sender) % 90 for sender in range(200)]
+
+    answers = await asyncio.gather(
+        *(
+            ask(
+                batcher,
+                there[sender % networks],
+                sender=sender,
+                count=count,
+                caller=str(sender % 5),
+            )
+            for sender, count in enumerate(counts)
+        )
+    )
+
+    for sender, (count, scores) in enumerate(zip(counts, answers, strict=True)):
+        expected = [[sender, number] for number in range(count)]
+        assert scores.logits.tolist() == expected
+        assert (-scores.probabilities).tolist() == expected
+    assert max(size for network in there for size in network.batches) <= MAX_BATCH
+
+
+async def test_a_request_by_itself_is_computed_at_once_and_alone(batcher: Batcher) -> None:
+    network = Echo()
+
+    await ask(batcher, network, sender=1, count=1)
+    await ask(batcher, network, sender=1, count=3)
+
+    assert network.batches == [1, 3]
+
+
+async def test_what_comes_while_a_batch_is_computed_is_computed_together(
+    batcher: Batcher, held: Echo
+) -> None:
+    calls = [
+        asyncio.create_task(ask(batcher, held, sender=sender, count=2)) for sender in range(1, 6)
+    ]
+    await asyncio.sleep(0)  # to where it waits
+
+    held.may_go_on.set()
+    await asyncio.gather(*calls)
+
+    assert held.batches == [1, 10]
+
+
+async def test_a_large_request_does_not_hold_up_a_small_one_of_another_caller(
+    batcher: Batcher, held: Echo
+) -> None:
+    large = asyncio.create_task(ask(batcher, held, sender=1, count=1_000, caller="a"))
+    await asyncio.sleep(0)  # to where it waits
+    small = asyncio.create_task(ask(batcher, held, sender=2, count=1, caller="b"))
+    await asyncio.sleep(0)  # to where it waits
+
+    held.may_go_on.set()
+    await asyncio.gather(large, small)
+
+    assert held.senders[:3] == [{0}, {1, 2}, {1}]
+
+
+async def test_work_of_a_caller_who_is_gone_is_not_done(batcher: Batcher, held: Echo) -> None:
+    gone = asyncio.create_task(ask(batcher, held, sender=1, count=500))
+    await asyncio.sleep(0)  # to where it waits
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+
+    held.may_go_on.set()
+    await ask(batcher, held, sender=2, count=1)
+
+    assert held.batches == [1, 1]
+
+
+async def test_work_whose_deadline_has_passed_is_not_done(batcher: Batcher, held: Echo) -> None:
+    late = asyncio.create_task(ask(batcher, held, sender=1, count=500, deadline=time.monotonic()))
+    await asyncio.sleep(0)  # to where it waits
+
+    held.may_go_on.set()
+    with pytest.raises(DeadlineExceededError, match="deadline passed"):
+        await late
+
+    await ask(batcher, held, sender=2, count=1)
+    assert held.batches == [1, 1]
+
+
+async def test_an_error_of_a_network_reaches_all_who_asked_it_and_nobody_else(
+    batcher: Batcher, held: Echo
+) -> None:
+    def break_down() -> Echo:
+        raise OSError("it is damaged")
+
+    broken = [
+        asyncio.create_task(
+            batcher.score(
+                "broken", break_down, pixels(sender=1, count=40), caller=caller, deadline=None
+            )
+        )
+        for caller in "ab"
+    ]
+    await asyncio.sleep(0)  # to where it waits
+    sound = asyncio.create_task(ask(batcher, held, sender=2, count=40))
+    await asyncio.sleep(0)  # to where it waits
+
+    held.may_go_on.set()
+
+    for call in broken:
+        with pytest.raises(OSError, match="it is damaged"):
+            await call
+    assert len((await sound).logits) == 40
+
+
+arrivals = st.lists(
+    st.tuples(st.sampled_from("xyz"), st.sampled_from("abc"), st.integers(1, 100)), max_size=30
+)
+
+
+@given(arrivals)
+def test_a_queue_hands_out_every_image_once_in_the_order_of_its_request(
+    requests: list[tuple[str, str, int]],
+) -> None:
+    queue, loop = WorkQueue(), asyncio.new_event_loop()
+    works = [
+        Work(
+            key=key,
+            network=Echo,
+            pixels=pixels(sender=sender, count=count),
+            caller=caller,
+            deadline=None,
+            answer=loop.create_future(),
+        )
+        for sender, (key, caller, count) in enumerate(requests)
+    ]
+    for work in works:
+        queue.add(work)
+    taken: dict[int, list[float]] = {sender: [] for sender in range(len(works))}
+
+    while queue:
+        batch = queue.next_batch(lambda _: True)
+        assert len({part.work.key for part in batch}) == 1
+        assert 1 <= sum(len(part.images) for part in batch) <= MAX_BATCH
+        for part in batch:
+            for image in part.images[:, 0, 0]:
+                taken[int(image[0])].append(float(image[1]))
+
+    loop.close()
+    assert taken == {sender: list(range(len(work.pixels))) for sender, work in enumerate(works)}
+
+
+@given(st.integers(1, 6))
+def test_callers_take_turns(callers: int) -> None:
+    queue, loop = WorkQueue(), asyncio.new_event_loop()
+    for caller in range(callers):
+        for _ in range(100):
+            queue.add(
+                Work(
+                    key="network",
+                    network=Echo,
+                    pixels=pixels(sender=caller, count=1),
+                    caller=str(caller),
+                    deadline=None,
+                    answer=loop.create_future(),
+                )
+            )
+    rounds = [queue.next_batch(lambda _: True) for _ in range(callers)]
+
+    loop.close()
+    shares = [
+        sum(part.work.caller == str(caller) for batch in rounds for part in batch)
+        for caller in range(callers)
+    ]
+    assert max(shares) - min(shares) <= MAX_BATCH

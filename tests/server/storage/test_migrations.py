@@ -1,0 +1,137 @@
+"""Databases that earlier versions of Leadline wrote, opened by this one."""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+from sqlalchemy import Engine
+
+from leadline.models.spec import TrainingSpec
+from leadline.server.jobs.job import Queued
+from leadline.server.jobs.options import JobOptions
+from leadline.server.jobs.states import JobState
+from leadline.server.storage.database import SchemaError, open_database
+from leadline.server.storage.queries import VariantFilter
+from leadline.server.storage.store import JobStore
+from leadline.server.sweeps.grid import Grid, SweepAxis
+from leadline.server.sweeps.sweep import SweepQueued, SweepRequest, SweepState
+
+SCHEMAS = (1, 2)
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[JobStore]:
+    engine = open_database(path)
+    try:
+        yield JobStore(engine)
+    finally:
+        engine.dispose()
+
+
+def restore(path: Path, schema: int) -> Path:
+    """Makes a database of a dump."""
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.executescript((Path(__file__).parent / f"schema_{schema}.sql").read_text())
+    return path
+
+
+def columns_and_indexes(engine: Engine) -> dict[str, tuple[set[str], set[str]]]:
+    inspector = sqlalchemy.inspect(engine)
+    return {
+        table: (
+            {f"{one['name']} {one['type']}" for one in inspector.get_columns(table)},
+            {f"{one['name']} {one['column_names']}" for one in inspector.get_indexes(table)},
+        )
+        for table in inspector.get_table_names()
+    }
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_a_migrated_database_has_the_tables_of_a_new_one(tmp_path: Path, schema: int) -> None:
+    migrated = open_database(restore(tmp_path / "old.db", schema))
+    new = open_database(tmp_path / "new.db")
+
+    assert columns_and_indexes(migrated) == columns_and_indexes(new)
+    migrated.dispose()
+    new.dispose()
+
+
+def test_jobs_of_the_first_schema_are_kept(tmp_path: Path) -> None:
+    path = restore(tmp_path / "jobs.db", 1)
+    open_database(path).dispose()
+
+    with opened(path) as store:  # a second time: nothing is left to migrate
+        cancelled, queued = store.get("a"), store.get("b")
+        bodies = [one.body for one in store.events("a", after=0, limit=9)]
+
+    assert (cancelled.state, cancelled.completed_epochs) == (JobState.CANCELLED, 1)
+    assert cancelled.cancellation is not None
+    assert cancelled.cancellation.reason == "REQUESTED"
+    assert [type(body).__name__ for body in bodies] == [
+        *("Queued", "Started", "EpochCompleted", "Finished")
+    ]
+    assert (queued.state, queued.sweep_id) == (JobState.QUEUED, None)
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_a_migrated_database_takes_sweeps(tmp_path: Path, schema: int) -> None:
+    request = SweepRequest(
+        grid=Grid(spec=TrainingSpec(), axes=(SweepAxis(field="seed", values=(0, 1)),)),
+        options=JobOptions(),
+        median_stopping=None,
+    )
+    with opened(restore(tmp_path / "jobs.db", schema)) as store:
+        store.create_sweep(
+            request, sweep_id="new", job_ids=["n0", "n1"], request_id=None, max_queued=9
+        )
+        view, _ = store.cancel_sweep("new")
+
+    assert view.sweep.state is SweepState.CANCELLED
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_jobs_from_before_were_trained_with_two_convolutions_a_block(
+    tmp_path: Path, schema: int
+) -> None:
+    with opened(restore(tmp_path / "jobs.db", schema)) as store:
+        specs = [job.spec for job in store.list_jobs()]
+        queued = [store.events(job.job_id, after=0, limit=1)[0].body for job in store.list_jobs()]
+        one, two = (
+            store.best_of_variant(
+                VariantFilter(dataset="tiny", blocks=2, block_convolutions=number)
+            )
+            for number in (1, 2)
+        )
+
+    assert {spec.block_convolutions for spec in specs} == {2}
+    assert [body.spec for body in queued if isinstance(body, Queued)] == specs
+    assert one is None
+    assert two is not None
+
+
+def test_sweeps_from_before_were_of_two_convolutions_a_block(tmp_path: Path) -> None:
+    with opened(restore(tmp_path / "jobs.db", 2)) as store:
+        view = store.view_sweep("s")
+        first = store.sweep_events("s", after=0, limit=1)[0].body
+
+    grid = view.sweep.request.grid
+    assert grid.spec.block_convolutions == 2
+    assert isinstance(first, SweepQueued)
+    assert first.grid == grid
+    assert [grid.point_of(job.spec) for job in view.jobs] == grid.points()
+    assert view.table.best_depths[0].blocks == 2
+
+
+def test_a_database_of_a_later_schema_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    open_database(path).dispose()
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA user_version=4")
+
+    with pytest.raises(SchemaError, match="schema 4"):
+        open_database(path)
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (4,)

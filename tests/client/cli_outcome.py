@@ -1,7 +1,6 @@
 """What a command came to."""
 
 import json
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,11 +8,14 @@ from typing import Any
 
 SCRIPT = (sys.executable, "-m", "leadline.client.cli")
 
-
-def heed_ctrl_c() -> None:
-    """In a process to be: tests in a shell's background inherit that Ctrl-C is ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
+# For tests that send Ctrl-C, which processes in the background of a shell ignore. The signal is
+# not reset by `preexec_fn`: gRPC's fork handlers can abort a process that runs Python before exec.
+_HEED_CTRL_C = """\
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("leadline.client.cli", run_name="__main__", alter_sys=True)
+"""
+INTERRUPTIBLE_SCRIPT = (sys.executable, "-c", _HEED_CTRL_C)
 
 QUICK = ("--dataset", "tiny", "--blocks", "0", "--epochs", "2", "--batch-size", "200")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image as Pillow
 
-from client.cli_outcome import QUICK, SCRIPT, Leadline, heed_ctrl_c
+from client.cli_outcome import INTERRUPTIBLE_SCRIPT, QUICK, SCRIPT, Leadline
 from leadline.client import Client, Model, Variant
 from leadline.client.cli import describe, main
 from leadline.client.cli.exit_codes import ExitCode
@@ -190,11 +190,10 @@ def test_ctrl_c_leaves_the_job_alone(busy_server: LiveServer) -> None:
 
 def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*SCRIPT, *arguments],
+        [*INTERRUPTIBLE_SCRIPT, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=heed_ctrl_c,  # noqa: PLW1509 - it only resets a signal
     )
 
 

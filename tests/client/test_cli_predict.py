@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from client.cli_outcome import SCRIPT, Leadline, heed_ctrl_c
+from client.cli_outcome import INTERRUPTIBLE_SCRIPT, SCRIPT, Leadline
 from leadline.client import Client, Model
 from leadline.client.cli.exit_codes import ExitCode
 from leadline.client.cli.image_files import ImageFiles
@@ -318,19 +318,14 @@ def test_an_interrupted_run_leaves_no_file(
     folder.mkdir()
     # Stopped like with Ctrl-Z, it answers nothing: the run waits as long as it is let.
     server.process.send_signal(signal.SIGSTOP)
-    command = (*SCRIPT, "predict", str(test_images[0].parent), "--model", job.model)
+    command = (*INTERRUPTIBLE_SCRIPT, "predict", str(test_images[0].parent), "--model", job.model)
     more = ("--out", str(folder / "out.csv"), "--target", server.target)
-    with subprocess.Popen(
-        [*command, *more],
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=heed_ctrl_c,  # noqa: PLW1509 - it only resets a signal
-    ) as process:
-        wait_until(lambda: list(folder.iterdir()), "the file's beginning")
+    with subprocess.Popen([*command, *more], stderr=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: list(folder.iterdir()) or process.poll() is not None, "the file")
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=30)
     server.process.send_signal(signal.SIGCONT)
-    assert process.returncode == ExitCode.INTERRUPTED
+    assert process.returncode == ExitCode.INTERRUPTED, told
     assert list(folder.iterdir()) == []
     assert "Traceback" not in told
 

@@ -11,6 +11,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_WORD = re.compile(r"[\w'-]+")
 _SECTION = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
@@ -33,6 +34,11 @@ def blocks(page: Path, language: str) -> list[str]:
 def prose(page: Path) -> str:
     """A page without its fenced blocks."""
     return _BLOCK.sub("", page.read_text())
+
+
+def words(page: Path) -> str:
+    """The words of a page's prose in lower case, with single spaces and without punctuation."""
+    return f" {' '.join(_WORD.findall(prose(page).lower()))} "
 
 
 def rows(text: str) -> list[list[str]]:

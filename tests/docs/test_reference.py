@@ -118,7 +118,7 @@ def test_the_states_and_their_moves_stand_in_the_architecture() -> None:
 
 
 def test_every_message_of_a_worker_stands_in_the_architecture() -> None:
-    table = rows(section(DOCS / "architecture.md", "What a worker hears and says"))[1:]
+    table = rows(section(DOCS / "architecture.md", "Messages between server and worker"))[1:]
 
     assert {code(row[0]) for row in table} == set(_KINDS)
 

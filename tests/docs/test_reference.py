@@ -14,6 +14,7 @@ from leadline.client.cli.exit_codes import MEANINGS
 from leadline.models.spec import TrainingSpec
 from leadline.server.api.errors import _STATUS_OF
 from leadline.server.jobs.states import MOVES
+from leadline.server.serving.classifier import MAX_BATCH
 from leadline.server.settings import ENVIRONMENT_PREFIX, Settings
 from leadline.server.storage.sqlite_errors import _FAULTS
 from leadline.server.sweeps.sweep import MEDIAN_STOPPED
@@ -107,6 +108,12 @@ def test_every_error_of_the_domain_stands_in_the_architecture_with_its_status() 
     assert {code(row[0]): code(row[1]) for row in table} == {
         error.__name__: status.name for error, (status, _) in _STATUS_OF.items()
     }
+
+
+def test_the_architecture_states_the_batch_size() -> None:
+    stated = re.findall(r"A batch has at most (\d+) images", (DOCS / "architecture.md").read_text())
+
+    assert stated == [str(MAX_BATCH)]
 
 
 def test_the_states_and_their_moves_stand_in_the_architecture() -> None:

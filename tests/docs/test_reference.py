@@ -111,7 +111,7 @@ def test_every_error_of_the_domain_stands_in_the_architecture_with_its_status() 
 
 
 def test_the_architecture_states_the_batch_size() -> None:
-    stated = re.findall(r"A batch has at most (\d+) images", (DOCS / "architecture.md").read_text())
+    stated = re.findall(r"A batch has at most\s(\d+)\simages", (DOCS / "architecture.md").read_text())
 
     assert stated == [str(MAX_BATCH)]
 

@@ -102,6 +102,16 @@ def test_every_reason_that_callers_are_told_stands_in_the_contract() -> None:
     assert set(re.findall(r"`([A-Z_]+)`", " ".join(cells))) == used
 
 
+def test_the_log_events_that_the_pages_quote_are_logged() -> None:
+    text = "".join((DOCS / page).read_text() for page in ("operations.md", "reliability.md"))
+    quoted = set(re.findall(r"(?:event|warning),?\s`([^`]+)`", text))
+    sources = "".join(path.read_text() for path in (ROOT / "server").rglob("*.py"))
+    sources += "".join(path.read_text() for path in (ROOT / "models").rglob("*.py"))
+
+    assert len(quoted) >= 3
+    assert {event for event in quoted if f'"{" ".join(event.split())}' not in sources} == set()
+
+
 def test_every_error_of_the_domain_stands_in_the_architecture_with_its_status() -> None:
     table = rows(section(DOCS / "architecture.md", "Errors"))[1:]
 
@@ -111,7 +121,9 @@ def test_every_error_of_the_domain_stands_in_the_architecture_with_its_status() 
 
 
 def test_the_architecture_states_the_batch_size() -> None:
-    stated = re.findall(r"A batch has at most\s(\d+)\simages", (DOCS / "architecture.md").read_text())
+    stated = re.findall(
+        r"A batch has at most\s(\d+)\simages", (DOCS / "architecture.md").read_text()
+    )
 
     assert stated == [str(MAX_BATCH)]
 

@@ -104,7 +104,7 @@ def test_every_reason_that_callers_are_told_stands_in_the_contract() -> None:
 
 def test_the_log_events_that_the_pages_quote_are_logged() -> None:
     text = "".join((DOCS / page).read_text() for page in ("operations.md", "reliability.md"))
-    quoted = set(re.findall(r"(?:event|warning),?\s`([^`]+)`", text))
+    quoted = set(re.findall(r"(?:event|warning),?\s+`([^`]+)`", text))
     sources = "".join(path.read_text() for path in (ROOT / "server").rglob("*.py"))
     sources += "".join(path.read_text() for path in (ROOT / "models").rglob("*.py"))
 

@@ -132,8 +132,7 @@ def test_the_bar_of_a_confusion_matrix_is_as_tall_as_the_matrix(classes: int) ->
     (bar,) = left.child_axes
     legend = right.get_legend()
     assert legend is not None
-    assert figure._suptitle is not None
-    assert_within(figure, [legend, right.title, figure._suptitle])
+    assert_within(figure, [legend, right.title, *figure.texts])
     matrix_box, bar_box = left.get_window_extent(), bar.get_window_extent()
     assert bar_box.y0 == pytest.approx(matrix_box.y0, abs=1)
     assert bar_box.y1 == pytest.approx(matrix_box.y1, abs=1)

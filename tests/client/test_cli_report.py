@@ -208,13 +208,13 @@ def pair_of(axes: dict[str, list[Any]], accuracies: list[float]) -> tuple[str, s
 
 def test_a_sweep_compares_jobs_that_differ_in_one_thing_only() -> None:
     # The best without batch norm has 2 blocks, the best with it 4: the pair is of 4 blocks.
-    axes = {"blocks": [2, 4], "batch_norm": [False, True]}
+    axes: dict[str, list[Any]] = {"blocks": [2, 4], "batch_norm": [False, True]}
     assert pair_of(axes, [0.6, 0.1, 0.2, 0.9]) == ("batch_norm", "jobs/2", "jobs/3")
     # Seeds are kept apart, and the baseline comes first even if it is the better one.
-    seeds = {"batch_norm": [False, True], "seed": [0, 1]}
+    seeds: dict[str, list[Any]] = {"batch_norm": [False, True], "seed": [0, 1]}
     assert pair_of(seeds, [0.3, 0.9, 0.8, 0.2]) == ("batch_norm", "jobs/1", "jobs/3")
     # Without batch norm: the best depth with itself over the other axis, its two best values.
-    rates = {"blocks": [2, 4], "learning_rate": [0.1, 0.2, 0.3]}
+    rates: dict[str, list[Any]] = {"blocks": [2, 4], "learning_rate": [0.1, 0.2, 0.3]}
     accuracies = [0.1, 0.2, 0.3, 0.9, 0.1, 0.8]
     assert pair_of(rates, accuracies) == ("learning_rate", "jobs/3", "jobs/5")
     assert pair_of({"blocks": [2, 4, 6]}, [0.5, 0.9, 0.7]) == ("blocks", "jobs/1", "jobs/2")

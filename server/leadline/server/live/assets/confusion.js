@@ -27,7 +27,7 @@ export class ConfusionTable {
       row.forEach((count, taken) => {
         const button = this.#buttons[isA][taken];
         say(button, count ? `${count}` : "·");
-        const words = `${count} of ${classes[isA]} taken for ${classes[taken]}: show images`;
+        const words = `${count} of true ${classes[isA]} predicted ${classes[taken]}: show images`;
         button.setAttribute("aria-label", words);
         button.setAttribute("aria-pressed", cell?.true === isA && cell?.taken === taken);
         button.parentElement.style.setProperty("--share", `${Math.round((100 * count) / images)}%`);
@@ -38,7 +38,7 @@ export class ConfusionTable {
   #build(classes) {
     this.#classes = JSON.stringify(classes);
     const names = classes.map((name) => make("th", { scope: "col" }, make("span", {}, name)));
-    const head = make("tr", {}, make("th", { scope: "col" }, "is, taken for"), ...names);
+    const head = make("tr", {}, make("th", { scope: "col" }, "true \\ predicted"), ...names);
     this.#buttons = classes.map(() => classes.map(() => make("button", { type: "button", tabindex: -1 })));
     this.#buttons[0][0].tabIndex = 0;
     const rows = this.#buttons.map((row, isA) =>

@@ -1,14 +1,17 @@
 // One job: what it is, its curve, every epoch.
 
-import { drawCurve, markEpoch, reading } from "./curves.js";
+import { drawCurve, isFinal, markEpoch, reading } from "./curves.js";
 import { byId, list, make, say, show } from "./dom.js";
 import { localTime, network, percent } from "./format.js";
 import { Wrong } from "./wrong.js";
 
 const HEIGHT = 300;
 
-// Rows of a table that a page bears.
+// The longest table that a page shows.
 const EPOCHS_LISTED = 500;
+
+const NO_EPOCH_YET = "No epoch is complete yet: curves and images come with the first.";
+const ENDED_EARLY = "The job ended before its first epoch was complete: it has no curves and no images.";
 
 export class Detail {
   #state;
@@ -69,22 +72,25 @@ export class Detail {
   #drawNone() {
     say(byId("job-heading"), `jobs/${this.id}`);
     say(byId("job-spec"), "");
-    show(byId("job-empty"), false);
-    show(byId("job-results"), false);
+    for (const part of ["job-sweep", "job-empty", "job-results"]) show(byId(part), false);
   }
 
   #drawJob(job) {
     const curve = this.#state.curve(this.id);
     say(byId("job-heading"), network(job));
     say(byId("job-spec"), `jobs/${job.id} on ${job.dataset}: ${job.state}, ${job.completed} of ${job.epochs} epochs`);
+    say(byId("job-empty"), isFinal(job) ? ENDED_EARLY : NO_EPOCH_YET);
     show(byId("job-empty"), job.completed === 0);
+    show(byId("job-sweep"), Boolean(job.sweep));
+    byId("job-sweep").lastChild.href = `#sweeps/${job.sweep}`;
+    say(byId("job-sweep").lastChild, `sweeps/${job.sweep}`);
     show(byId("job-results"), curve.length > 0);
     if (curve.length) this.#drawCurve(job, curve);
     this.#wrong.draw(curve.length);
   }
 
   #drawCurve(job, curve) {
-    const drawn = `${curve.length} ${this.#plot.clientWidth}`;
+    const drawn = `${curve.length} ${job.state} ${this.#plot.clientWidth}`;
     if (this.#plot.dataset.drawn === drawn) return;
     this.#plot.dataset.drawn = drawn;
     this.#scale = drawCurve(this.#plot, curve, job, { height: HEIGHT, isSmall: false });

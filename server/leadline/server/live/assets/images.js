@@ -26,13 +26,13 @@ function showMore(found) {
 
 function heading(found, cell) {
   const of = `of epoch ${found.epoch}`;
-  if (cell === null) return `${counted(found.wrong, "wrong image")} ${of}, the surest first`;
+  if (cell === null) return `${counted(found.wrong, "wrong image")} ${of}, highest probability first`;
   return `${counted(found.total, "image")} ${of}: ${what(cell, found.classes)}`;
 }
 
 function what(one, classes) {
   const [isA, taken] = [classes[one.true], classes[one.taken]];
-  return isA === taken ? `${isA}, rightly` : `${isA} taken for ${taken}`;
+  return isA === taken ? `${isA}, correct` : `true ${isA}, predicted ${taken}`;
 }
 
 function figure(example, { classes, fingerprint }) {
@@ -41,9 +41,9 @@ function figure(example, { classes, fingerprint }) {
     src: server.image(fingerprint, example.index),
     alt: `test image ${example.index}: ${words}`,
     title: `test image ${example.index}`,
-    width: 64,
-    height: 64,
+    width: 128,
+    height: 128,
     loading: "lazy",
   });
-  return make("li", {}, picture, make("span", {}, words), make("small", {}, percent(example.probability)));
+  return make("li", {}, picture, make("span", {}, words), make("small", {}, `${percent(example.probability)}, image ${example.index}`));
 }

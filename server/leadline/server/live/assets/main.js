@@ -1,4 +1,4 @@
-// The page: hears the server's news, and shows them.
+// The page: receives the server's changes, and shows them.
 
 import { Detail } from "./detail.js";
 import { byId, say, show } from "./dom.js";
@@ -7,9 +7,11 @@ import { drawRunning, MOST_CURVES } from "./running.js";
 import * as server from "./server.js";
 import { State } from "./state.js";
 import { follow } from "./stream.js";
+import { SweepView } from "./sweep.js";
 
 const state = new State();
 const detail = new Detail(state);
+const sweep = new SweepView(state, plan);
 
 // What was known of a job when it was last asked for: how it stands, and its epochs.
 const answered = new Map();
@@ -28,20 +30,27 @@ function plan() {
 }
 
 function draw() {
-  detail.choose(chosen());
+  const [kind, id] = address();
+  sweep.choose(kind === "sweeps" ? id : null);
+  detail.choose(kind === "sweeps" ? null : (id ?? newest()));
   say(byId("trouble"), state.trouble);
   show(byId("trouble"), state.trouble !== "");
-  drawLists(state, detail.id);
+  drawLists(state, detail.id, sweep.id);
   drawRunning(state, detail.id);
   detail.draw();
+  sweep.draw();
   const running = state.running().slice(0, MOST_CURVES);
   for (const id of new Set([detail.id, ...running.map((job) => job.id)])) if (id) ask(id);
 }
 
-// The job that the address names, else the newest that runs, else the newest with results.
-function chosen() {
-  const named = /^#jobs\/([0-9a-z]+)$/.exec(location.hash)?.[1];
-  if (named) return named;
+// What the address names: ["jobs" or "sweeps", id], or nothing.
+function address() {
+  return /^#(jobs|sweeps)\/([0-9a-z]+)$/.exec(location.hash)?.slice(1) ?? [];
+}
+
+// The job that is shown where the address names none: the one that was, else the newest that runs,
+// else the newest with results.
+function newest() {
   const jobs = state.ordered();
   if (state.jobs.has(detail.id)) return detail.id;
   return (jobs.find((job) => job.state === "running") ?? jobs.find((job) => job.completed) ?? jobs[0])?.id ?? null;
@@ -87,12 +96,13 @@ function stand(isConnected) {
   say(byId("connection"), isConnected ? "connected" : "disconnected: trying again");
 }
 
-function leadToJob() {
+function showChosen() {
   draw();
-  byId("job-heading").focus({ preventScroll: true });
-  byId("job").scrollIntoView();
+  const section = address()[0] === "sweeps" ? "sweep" : "job";
+  byId(`${section}-heading`).focus({ preventScroll: true });
+  byId(section).scrollIntoView();
 }
 
-window.addEventListener("hashchange", leadToJob);
+window.addEventListener("hashchange", showChosen);
 window.addEventListener("resize", plan);
 follow(server.events, { hear, stand });

@@ -39,7 +39,7 @@ function update(card, job, state, isChosen) {
 
 function drawSmall(plot, job, curve) {
   // Drawn anew only where there is more to draw, or other room for it.
-  const drawn = `${curve.length} ${plot.clientWidth}`;
+  const drawn = `${curve.length} ${job.state} ${plot.clientWidth}`;
   if (plot.dataset.drawn === drawn) return;
   plot.dataset.drawn = drawn;
   if (curve.length) drawCurve(plot, curve, job, { height: HEIGHT, isSmall: true });

@@ -20,6 +20,8 @@ export const events = `${ROOT}/events`;
 
 export const job = (id) => ask(`jobs/${id}`);
 
+export const sweep = (id) => ask(`sweeps/${id}`);
+
 export const confusion = (id, epoch) => ask(`jobs/${id}/epochs/${epoch}/confusion`);
 
 // A cell is { true, taken }, class indices; null stands for all wrong images.

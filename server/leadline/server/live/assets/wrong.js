@@ -90,7 +90,7 @@ export class Wrong {
       if (id !== this.#id) return true;
       this.#confusion.draw(matrix, cell);
       drawImages(found, cell);
-      say(byId("epoch-says"), `epoch ${epoch}: ${percent(matrix.accuracy)} of ${matrix.images.toLocaleString("en")} test images right`);
+      say(byId("epoch-says"), `epoch ${epoch}: ${percent(matrix.accuracy)} of ${matrix.images.toLocaleString("en")} test images correct`);
       this.#complain("");
     } catch (error) {
       this.#complain(error.message);

@@ -174,7 +174,7 @@ def test_an_empty_server_says_what_to_do_and_a_restart_is_noticed(
     expect(page.locator("#running-empty")).to_be_visible()
 
     server.stop()
-    expect(page.locator("#connection")).to_have_text("disconnected: trying again")
+    expect(page.locator("#connection")).to_have_text("disconnected: reconnecting")
     with Client(server_factory(f"--metrics-port={port}").target) as client:
         expect(page.locator("#connection")).to_have_text("connected", timeout=15_000)
         job = client.train(dataset="tiny", blocks=0, epochs=2, batch_size=200)

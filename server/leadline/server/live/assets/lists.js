@@ -1,6 +1,6 @@
 // The lists of everything: jobs, queue, sweeps, models.
 
-import { byId, list, make, say, show } from "./dom.js";
+import { byId, make, reconcile, setText, show } from "./dom.js";
 import { counted, inWords, network, percent, plainValue, shortNetwork } from "./format.js";
 
 // The best models of each dataset that are shown.
@@ -23,14 +23,14 @@ export function drawLists(state, chosen, sweep) {
 
 function drawCounts({ counts }) {
   const parts = Object.entries(counts).filter(([, number]) => number > 0);
-  say(byId("counts"), parts.map(([name, number]) => `${number} ${name}`).join(", "));
+  setText(byId("counts"), parts.map(([name, number]) => `${number} ${name}`).join(", "));
 }
 
 function drawJobs(state, chosen) {
   const jobs = state.ordered();
   show(byId("jobs-empty"), state.isKnown && jobs.length === 0);
   show(byId("jobs-table"), jobs.length > 0);
-  list(byId("jobs"), jobs, {
+  reconcile(byId("jobs"), jobs, {
     key: byCardId,
     create: jobRow,
     update: (line, job) => updateJob(line, job, job.id === chosen),
@@ -38,7 +38,7 @@ function drawJobs(state, chosen) {
   const all = Object.values(state.counts).reduce((sum, number) => sum + number, 0);
   const rest = byId("jobs-rest");
   show(rest, all > jobs.length);
-  say(rest, `and ${counted(all - jobs.length, "older job")}: leadline jobs lists all`);
+  setText(rest, `and ${counted(all - jobs.length, "older job")}: leadline jobs lists all`);
 }
 
 function jobRow() {
@@ -54,18 +54,18 @@ function updateJob(line, job, isChosen) {
   drawReason(name, job);
   line.classList.toggle("chosen", isChosen);
   markCurrent(name.firstChild, isChosen);
-  say(state.children[0], stateInWords(job.state));
-  say(state.children[1], `${job.completed}/${counted(job.epochs, "epoch")}`);
+  setText(state.children[0], stateInWords(job.state));
+  setText(state.children[1], `${job.completed}/${counted(job.epochs, "epoch")}`);
   state.dataset.state = job.state;
-  say(accuracy.children[0], percent(job.test));
-  say(accuracy.children[1], job.completed ? `${percent(job.train)} train` : "");
+  setText(accuracy.children[0], percent(job.test));
+  setText(accuracy.children[1], job.completed ? `${percent(job.train)} train` : "");
 }
 
 // Why a job has failed, below its name.
 function drawReason(cell, job) {
   if (job.state !== "failed") return;
   if (!cell.children[1]) cell.append(make("small", { class: "reason" }));
-  say(cell.children[1], job.note);
+  setText(cell.children[1], job.note);
   cell.children[1].title = job.note;
 }
 
@@ -77,7 +77,7 @@ function markCurrent(anchor, isCurrent) {
 function drawQueue(state) {
   const waiting = state.queue.map((id) => state.jobs.get(id)).filter(Boolean);
   show(byId("queue-empty"), state.isKnown && waiting.length === 0);
-  list(byId("queue"), waiting, {
+  reconcile(byId("queue"), waiting, {
     key: byCardId,
     create: () => make("li"),
     update: (line, job) => link(line, job),
@@ -85,12 +85,12 @@ function drawQueue(state) {
   const rest = byId("queue-rest");
   const more = (state.counts.queued ?? 0) - waiting.length;
   show(rest, more > 0);
-  say(rest, `and ${counted(more, "more job")} behind them`);
+  setText(rest, `and ${counted(more, "more job")} behind them`);
 }
 
 function drawSweeps(state, chosen) {
   show(byId("sweeps-empty"), state.isKnown && state.sweeps.length === 0);
-  list(byId("sweeps"), state.sweeps, {
+  reconcile(byId("sweeps"), state.sweeps, {
     key: byCardId,
     create: () => make("li", {}, make("a"), make("span"), make("progress"), make("small")),
     update: (line, sweep) => updateSweep(line, sweep, sweep.id === chosen),
@@ -102,12 +102,12 @@ function updateSweep(line, sweep, isChosen) {
   const { total, done, words } = sweepStatus(sweep);
   name.href = `#sweeps/${sweep.id}`;
   markCurrent(name, isChosen);
-  say(name, `sweeps/${sweep.id}`);
-  say(what, axes(sweep));
+  setText(name, `sweeps/${sweep.id}`);
+  setText(what, axes(sweep));
   bar.max = Math.max(total, 1);
   bar.value = done;
   bar.setAttribute("aria-label", `${done} of ${counted(total, "job")} done`);
-  say(counts, words);
+  setText(counts, words);
 }
 
 // How far a sweep is: "running, 3 of 12 jobs done, 1 failed".
@@ -129,10 +129,10 @@ function axis({ field, values }) {
 function drawModels(state) {
   show(byId("models-empty"), state.isKnown && state.models.length === 0);
   show(byId("models-table"), state.models.length > 0);
-  list(byId("models"), byDataset(state.models), {
+  reconcile(byId("models"), byDataset(state.models), {
     key: (item) => item.id ?? `dataset ${item.heading}`,
     create: (item) => (item.id ? row(3, [1, 2]) : headingRow()),
-    update: (line, item) => (item.id ? updateModel(line, item) : say(line.firstChild, item.heading)),
+    update: (line, item) => (item.id ? updateModel(line, item) : setText(line.firstChild, item.heading)),
   });
 }
 
@@ -150,8 +150,8 @@ function headingRow() {
 function updateModel(line, model) {
   const [name, epoch, test] = line.children;
   link(name, model, "models");
-  say(epoch, `${model.best_epoch}`);
-  say(test, percent(model.best_test));
+  setText(epoch, `${model.best_epoch}`);
+  setText(test, percent(model.best_test));
 }
 
 export function row(cells, numbers) {
@@ -170,6 +170,6 @@ export function link(parent, card, kind = "jobs") {
   const anchor = parent.firstChild;
   anchor.href = `#jobs/${card.id}`;
   anchor.dataset.norm = card.batch_norm ? "with" : "without";
-  say(anchor.children[0], shortNetwork(card));
-  say(anchor.children[1], `${kind}/${card.id} on ${card.dataset}, seed ${card.seed}`);
+  setText(anchor.children[0], shortNetwork(card));
+  setText(anchor.children[1], `${kind}/${card.id} on ${card.dataset}, seed ${card.seed}`);
 }

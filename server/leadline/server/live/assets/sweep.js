@@ -1,6 +1,6 @@
 // One sweep: accuracy over an axis, its points and its jobs, live while it runs.
 
-import { byId, list, make, say, show } from "./dom.js";
+import { byId, make, reconcile, setText, show } from "./dom.js";
 import { counted, inWords, percent, plainValue } from "./format.js";
 import { axes, row, stateInWords, sweepStatus } from "./lists.js";
 import { drawPoints, linesOf } from "./points.js";
@@ -17,7 +17,7 @@ export class SweepView {
   #redraw;
   #facts = null;
   #failure = "";
-  #answered = "";
+  #fetchedVersion = "";
   #isWaiting = false;
   #plot = byId("sweep-plot");
 
@@ -34,7 +34,7 @@ export class SweepView {
     this.id = id;
     this.#facts = null;
     this.#failure = "";
-    this.#answered = "";
+    this.#fetchedVersion = "";
     for (const part of ["points", "points-head", "sweep-jobs", "sweep-jobs-head"]) byId(part).replaceChildren();
   }
 
@@ -42,26 +42,26 @@ export class SweepView {
     show(byId("sweep"), this.id !== null);
     if (this.id === null) return;
     this.#fetch();
-    say(byId("sweep-note"), this.#failure);
+    setText(byId("sweep-note"), this.#failure);
     show(byId("sweep-note"), this.#failure !== "");
     show(byId("sweep-results"), this.#facts !== null);
-    say(byId("sweep-heading"), this.#facts ? `Sweep of ${axes(this.#facts.sweep)}` : `sweeps/${this.id}`);
-    say(byId("sweep-state"), this.#facts ? this.#standing() : "");
+    setText(byId("sweep-heading"), this.#facts ? `Sweep of ${axes(this.#facts.sweep)}` : `sweeps/${this.id}`);
+    setText(byId("sweep-state"), this.#facts ? this.#stateText() : "");
     if (this.#facts) this.#drawFacts();
   }
 
-  // Fetches the sweep where the stream has told of a change of it or of its jobs.
+  // Fetches the sweep if the stream has brought a change of it or of its jobs.
   async #fetch() {
-    const [id, news] = [this.id, this.#news()];
-    if (this.#isWaiting || news === this.#answered) return;
+    const [id, version] = [this.id, this.#version()];
+    if (this.#isWaiting || version === this.#fetchedVersion) return;
     this.#isWaiting = true;
     let pause = LEAST_MS;
     try {
       const facts = await server.sweep(id);
-      if (id === this.id) [this.#facts, this.#failure, this.#answered] = [facts, "", news];
+      if (id === this.id) [this.#facts, this.#failure, this.#fetchedVersion] = [facts, "", version];
     } catch (error) {
-      if (server.mayPass(error)) pause = server.RETRY_MS;
-      else if (id === this.id) this.#answered = news;
+      if (server.isTransient(error)) pause = server.RETRY_MS;
+      else if (id === this.id) this.#fetchedVersion = version;
       if (id === this.id) this.#failure = error.message;
     }
     setTimeout(() => {
@@ -72,13 +72,13 @@ export class SweepView {
   }
 
   // A text that differs whenever the sweep does.
-  #news() {
+  #version() {
     const jobs = this.#state.ordered().filter((job) => job.sweep === this.id);
     const card = this.#state.sweeps.find((sweep) => sweep.id === this.id);
     return JSON.stringify([this.id, card, jobs.map((job) => [job.id, job.state, job.completed])]);
   }
 
-  #standing() {
+  #stateText() {
     const { sweep, spec } = this.#facts;
     const dataset = sweep.axes.some(({ field }) => field === "dataset") ? "" : ` on ${spec.dataset}`;
     return `sweeps/${sweep.id}${dataset}: ${sweepStatus(sweep).words}`;
@@ -89,15 +89,15 @@ export class SweepView {
     const lines = linesOf(this.#facts);
     drawPoints(this.#plot, lines);
     show(byId("sweep-figure"), lines.isDrawn);
-    list(byId("sweep-key"), lines.isDrawn ? lines.groups : [], {
+    reconcile(byId("sweep-key"), lines.isDrawn ? lines.groups : [], {
       key: ({ style, label }) => `${style} ${label}`,
       create: (line) => make("li", { class: line.style }, make("span", {}, line.label)),
       update: () => {},
     });
-    list(byId("sweep-best"), best_depths, {
+    reconcile(byId("sweep-best"), best_depths, {
       key: (best) => JSON.stringify(best.point),
       create: () => make("li"),
-      update: (line, best) => say(line, bestDepth(best)),
+      update: (line, best) => setText(line, bestDepth(best)),
     });
     const fields = sweep.axes.map(({ field }) => field);
     drawPointTable(fields.filter((field) => field !== "seed"), variants);
@@ -107,7 +107,7 @@ export class SweepView {
 
 function drawPointTable(fields, variants) {
   drawHead("points-head", fields, ["seeds", "best test, mean", "lowest", "highest"]);
-  list(byId("points"), variants, {
+  reconcile(byId("points"), variants, {
     key: ({ point }) => JSON.stringify(point),
     create: () => row(fields.length + 4, numbered(fields.length, 4)),
     update: (line, { point, job_ids, best }) => {
@@ -120,7 +120,7 @@ function drawPointTable(fields, variants) {
 
 function drawJobTable(fields, jobs) {
   drawHead("sweep-jobs-head", ["job", "state", ...fields], ["epochs", "best test"]);
-  list(byId("sweep-jobs"), jobs.slice(0, JOBS_LISTED), {
+  reconcile(byId("sweep-jobs"), jobs.slice(0, JOBS_LISTED), {
     key: ({ id }) => id,
     create: (job) => {
       const line = row(fields.length + 4, numbered(fields.length + 2, 2));
@@ -129,7 +129,7 @@ function drawJobTable(fields, jobs) {
     },
     update: (line, job) => {
       const [, state, ...rest] = line.children;
-      say(state, job.state === "failed" ? `${stateInWords(job.state)}: ${job.note}` : stateInWords(job.state));
+      setText(state, job.state === "failed" ? `${stateInWords(job.state)}: ${job.note}` : stateInWords(job.state));
       state.dataset.state = job.state;
       const accuracy = percent(job.completed ? job.best_test : null);
       const values = fields.map((field) => plainValue(job.values[field]));
@@ -137,7 +137,7 @@ function drawJobTable(fields, jobs) {
     },
   });
   show(byId("sweep-jobs-rest"), jobs.length > JOBS_LISTED);
-  say(byId("sweep-jobs-rest"), `and ${counted(jobs.length - JOBS_LISTED, "more job")}: leadline sweeps lists all`);
+  setText(byId("sweep-jobs-rest"), `and ${counted(jobs.length - JOBS_LISTED, "more job")}: leadline sweeps lists all`);
 }
 
 function drawHead(id, words, numbers) {
@@ -150,7 +150,7 @@ function drawHead(id, words, numbers) {
 const numbered = (from, count) => Array.from({ length: count }, (_, place) => from + place);
 
 function fill({ children }, texts) {
-  texts.forEach((words, place) => say(children[place], words));
+  texts.forEach((words, place) => setText(children[place], words));
 }
 
 // "best depth with batch norm yes: 1 block, 45.56 % in the mean, 93.9 % likely the best depth tried".

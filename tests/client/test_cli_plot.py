@@ -152,6 +152,10 @@ def test_titles_say_network_dataset_and_epoch() -> None:
         "2 blocks with batch norm, jobs/a",
         "2 blocks with batch norm, jobs/b",
     ]
+    seeds[1].spec.seed = 1
+    assert model_curves(seeds)[1].label == "2 blocks with batch norm, seed 1"
+    seeds[1].spec.learning_rate = 0.05
+    assert model_curves(seeds)[0].label == "2 blocks with batch norm, learning rate 0, seed 0"
 
 
 def test_two_datasets_are_told_apart_also_where_they_share_a_name() -> None:

@@ -14,7 +14,7 @@ from leadline.client import (
     Sweep,
 )
 from leadline.client._text import counted
-from leadline.client.cli import describe
+from leadline.client.cli import describe, describe_sweep
 from leadline.client.cli.commands import Group
 from leadline.client.cli.depth_lines import depth_lines
 from leadline.client.cli.figures.files import figure_path, require_plot, save
@@ -183,22 +183,49 @@ def model_curves(models: list[Model]) -> "list[Curve]":
     """The accuracies of models, epoch by epoch, each with a label that no other has."""
     from leadline.client.cli.figures.curves import Curve  # noqa: PLC0415 - needs matplotlib
 
-    is_same_dataset = len(_datasets(models)) == 1
-    labels = [
-        describe.network(model.variant) if is_same_dataset else _network_on_dataset(model, models)
-        for model in models
-    ]
     return [
         Curve(
-            # Runs of one variant differ only in their names.
-            label if labels.count(label) == 1 else f"{label}, {model.job}",
+            label,
             model.variant.batch_norm,
             [epoch.epoch for epoch in model.epochs],
             [100 * epoch.train_accuracy for epoch in model.epochs],
             [100 * epoch.test_accuracy for epoch in model.epochs],
         )
+        for label, model in zip(_labels(models), models, strict=True)
+    ]
+
+
+def _labels(models: list[Model]) -> list[str]:
+    """What tells models apart: network, dataset, fields of the spec, and at last the job."""
+    is_same_dataset = len(_datasets(models)) == 1
+    labels = [
+        describe.network(model.variant) if is_same_dataset else _network_on_dataset(model, models)
+        for model in models
+    ]
+    peers = [
+        [other for other, its_label in zip(models, labels, strict=True) if its_label == label]
+        for label in labels
+    ]
+    labels = [
+        ", ".join([label, *_differences(model, others)])
+        for label, model, others in zip(labels, models, peers, strict=True)
+    ]
+    return [
+        label if labels.count(label) == 1 else f"{label}, {model.job}"
         for label, model in zip(labels, models, strict=True)
     ]
+
+
+def _differences(model: Model, others: list[Model]) -> list[str]:
+    """The fields in which the specs of `others` differ, as they are in `model`: "seed 1"."""
+    parts = []
+    for field in model.spec.DESCRIPTOR.fields:
+        if len({getattr(other.spec, field.name) for other in others}) > 1:
+            value = getattr(model.spec, field.name)
+            if field.enum_type is not None:
+                value = field.enum_type.values_by_number[value].name.lower()
+            parts.append(f"{field.name.replace('_', ' ')} {describe_sweep.plain(value)}")
+    return parts
 
 
 def curves_title(models: list[Model]) -> str:

@@ -15,6 +15,7 @@ _MARKUP = 300
 _BASE64 = 4 / 3
 
 _GRID_PER_CLASS = 2
+_NONE = "No test image is predicted as this class."
 
 
 def images_a_cell(subjects: Sequence[Subject]) -> int:
@@ -90,7 +91,7 @@ def grid(matrix: ConfusionMatrix, cells: Cells) -> str:
     """A row for each class: wrong images that are predicted as it, then correct ones."""
     names = [metrics.class_name for metrics in matrix.classes]
     rows = "".join(
-        f'<h4>{text(name)}</h4>\n<div class="row">{"".join(map(_in_grid, shown))}</div>\n'
+        f'<h4>{text(name)}</h4>\n<div class="row">{"".join(map(_in_grid, shown)) or _NONE}</div>\n'
         for name, shown in zip(names, _grid_rows(matrix, cells), strict=True)
     )
     return f'<div class="grid">{rows}</div>\n'

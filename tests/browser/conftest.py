@@ -31,7 +31,9 @@ Visit = Callable[..., "Visited"]
 ODD_CLASS = "<img src=x onerror=alert(1)>"
 
 # What Chromium says by itself while a server is away.
-_AWAY = re.compile(r"net::ERR_(CONNECTION_REFUSED|CONNECTION_RESET|INCOMPLETE_CHUNKED_ENCODING)")
+_AWAY = re.compile(
+    r"net::ERR_(CONNECTION_REFUSED|CONNECTION_RESET|EMPTY_RESPONSE|INCOMPLETE_CHUNKED_ENCODING)"
+)
 
 
 class Visited:

@@ -7,7 +7,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from browser.conftest import ODD_CLASS, Scheme, Visit, largest_wrong_cell
-from leadline.client import Client, Model, TrainingJob
+from leadline.client import Client, Job, JobFailedError, Model, TrainingJob, TrainingSpec
+from support.datasets import dataset_of
 from support.servers import LiveServer, ServerFactory
 
 
@@ -16,9 +17,19 @@ def root(server: LiveServer) -> str:
 
 
 @pytest.fixture(scope="module")
-def running(server: LiveServer, trained: Model) -> Iterator[TrainingJob]:
+def failed(server: LiveServer) -> Job:
+    """A job that failed in its first epoch."""
+    with Client(server.target) as client:
+        job = client.train(dataset="odd", blocks=2, epochs=3, learning_rate=1_000)
+        with pytest.raises(JobFailedError):
+            job.result()
+        return job.refresh()
+
+
+@pytest.fixture(scope="module")
+def running(server: LiveServer, trained: Model, failed: Job) -> Iterator[TrainingJob]:
     """A job that trains for as long as the tests of this module take."""
-    del trained
+    del trained, failed
     with Client(server.target) as client:
         job = client.train(
             dataset="odd", blocks=0, batch_norm=True, epochs=10_000, learning_rate=0.001
@@ -37,9 +48,9 @@ def address(server: LiveServer, running: TrainingJob) -> str:
 
 def epoch(page: Page) -> int:
     """The epoch whose images are shown."""
-    found = re.search(r"of epoch (\d+)", page.locator("#images-heading").inner_text())
-    assert found is not None
-    return int(found[1])
+    match = re.search(r"of epoch (\d+)", page.locator("#images-heading").inner_text())
+    assert match is not None
+    return int(match[1])
 
 
 def test_curves_and_wrong_images_of_a_running_job_keep_up(
@@ -81,8 +92,8 @@ def test_a_click_on_a_cell_shows_the_images_behind_it(
     chosen.click()
 
     heading = page.locator("#images-heading")
-    names = [one.class_name for one in matrix.classes]
-    expect(heading).to_contain_text(f"{names[cell.true]} taken for {names[cell.taken]}")
+    names = [metrics.class_name for metrics in matrix.classes]
+    expect(heading).to_contain_text(f"true {names[cell.true]}, predicted {names[cell.taken]}")
     expect(chosen).to_have_attribute("aria-pressed", "true")
     images = page.locator("#images img")
     expect(images).to_have_count(min(24, cell.images))
@@ -107,7 +118,7 @@ def test_the_keyboard_does_the_same(visit: Visit, address: str, trained: Model) 
     page.keyboard.press("Enter")
 
     expect(cells.nth(11)).to_be_focused()
-    expect(page.locator("#images-heading")).to_contain_text("bee, rightly")
+    expect(page.locator("#images-heading")).to_contain_text("bee, correct")
     assert cells.nth(11).evaluate("one => getComputedStyle(one).outlineStyle") == "solid"
 
 
@@ -128,6 +139,9 @@ def test_any_epoch_and_any_job_can_be_chosen(
     page.locator("#curve-plot").focus()
     page.keyboard.press("ArrowLeft")
     expect(page.locator("#curve-reading")).to_contain_text("epoch 2: train")
+    # The axis ends with the job's last epoch.
+    ticks = page.locator("#curve-plot text[text-anchor=middle]:not([transform])")
+    assert ticks.all_text_contents() == ["1", "2", "3", "epochs completed"]
 
 
 def test_a_name_that_looks_like_html_is_text(visit: Visit, address: str, trained: Model) -> None:
@@ -135,7 +149,7 @@ def test_a_name_that_looks_like_html_is_text(visit: Visit, address: str, trained
 
     expect(page.get_by_role("rowheader", name=ODD_CLASS, exact=True)).to_be_visible()
     page.locator("#confusion td button").first.click()
-    expect(page.locator("#images-heading")).to_contain_text(f"{ODD_CLASS}, rightly")
+    expect(page.locator("#images-heading")).to_contain_text(f"{ODD_CLASS}, correct")
     assert page.locator("img[src=x]").count() == 0
 
 
@@ -160,15 +174,73 @@ def test_an_empty_server_says_what_to_do_and_a_restart_is_noticed(
     expect(page.locator("#running-empty")).to_be_visible()
 
     server.stop()
-    expect(page.locator("#connection")).to_have_text("disconnected: trying again")
+    expect(page.locator("#connection")).to_have_text("disconnected: reconnecting")
     with Client(server_factory(f"--metrics-port={port}").target) as client:
         expect(page.locator("#connection")).to_have_text("connected", timeout=15_000)
         job = client.train(dataset="tiny", blocks=0, epochs=2, batch_size=200)
         job.result()
 
     expect(page.locator("#jobs tr")).to_contain_text("succeeded")
-    expect(page.locator("#models tr")).to_contain_text(job.model)
+    expect(page.locator("#models tr.group")).to_have_text("tiny")
+    expect(page.locator("#models tr:not(.group)")).to_contain_text(job.model)
     expect(page.locator("#jobs-empty")).to_be_hidden()
+
+
+def test_a_failed_job_says_why(visit: Visit, address: str, failed: Job) -> None:
+    page = visit(f"{address}#{failed.name}").page
+
+    row = page.locator("#jobs tr").filter(has_text=failed.name)
+    expect(row).to_contain_text(failed.failure.message)
+    expect(page.locator("#job-note")).to_have_text(failed.failure.message)
+    expect(page.locator("#job-empty")).to_contain_text("ended before its first epoch")
+
+
+def test_rows_of_jobs_are_two_lines_high(visit: Visit, address: str, trained: Model) -> None:
+    page = visit(address, width=1280).page
+
+    row = page.locator("#jobs tr").filter(has_text=trained.job)
+    expect(row).to_contain_text("seed 0")
+    assert row.evaluate("row => row.clientHeight") < 60
+    # The whole name stays visible, on a phone too.
+    page.set_viewport_size({"width": 360, "height": 800})
+    assert row.locator("small").first.evaluate("name => name.scrollWidth <= name.clientWidth")
+
+
+def test_a_sweep_is_shown_live_and_models_by_dataset(
+    server_factory: ServerFactory, visit: Visit
+) -> None:
+    # The page is closed before its server: fixtures end in reverse order.
+    server, other = server_factory(), dataset_of(__file__)
+    spec = TrainingSpec(dataset="tiny", epochs=1, batch_size=200)
+    with Client(server.target) as client:
+        sweep = client.train_sweep({"blocks": [0], "batch_norm": [False, True]}, spec)
+        page = visit(f"{root(server)}#{sweep.name}").page
+        expect(page.locator("#sweep-heading")).to_contain_text("Sweep of blocks 0")
+        expect(page.locator("#sweep-state")).to_contain_text("on tiny: running")
+        client.train(dataset=other, blocks=0, epochs=1, batch_size=200).result()
+        table = sweep.result().table
+
+    expect(page.locator("#sweep-state")).to_contain_text("succeeded, 2 of 2 jobs done")
+    expect(page.locator("#sweep-plot .mark")).to_have_count(2)
+    points = page.locator("#points tr")
+    for place, variant in enumerate(table.variants):
+        accuracy = f"{100 * variant.best_test_accuracy.mean:.2f} %"
+        expect(points.nth(place)).to_contain_text(accuracy)
+        assert accuracy in (page.locator("#sweep-plot").get_attribute("aria-label") or "")
+    expect(page.locator("#sweep-key li.plain-0")).to_have_text("without batch norm")
+    expect(page.locator("#sweep-key li.norm-0")).to_have_text("with batch norm")
+    groups = page.locator("#models tr.group")
+    expect(groups).to_have_count(2)
+    assert sorted(groups.all_inner_texts()) == sorted([other, "tiny"])
+
+    job = page.locator("#sweep-jobs a").first
+    job.press("Enter")
+    expect(page.locator("#job-heading")).to_be_focused()
+    expect(page.locator("#sweep")).to_be_hidden()
+    page.get_by_role("link", name=sweep.name).first.press("Enter")
+    expect(page.locator("#sweep-heading")).to_be_focused()
+    page.set_viewport_size({"width": 360, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
 def test_a_page_that_nobody_sees_asks_nothing_and_catches_up(visit: Visit, address: str) -> None:

@@ -8,7 +8,6 @@ from client.cli_outcome import Leadline
 from leadline.client import Client, Sweep, TrainingSpec
 from leadline.client.cli.depth_lines import depth_lines
 from leadline.client.cli.exit_codes import ExitCode
-from leadline.client.cli.figures.style import Legend, legend_layout
 from support.datasets import dataset_of
 from support.servers import LiveServer
 
@@ -20,15 +19,15 @@ def test_the_lines_are_those_of_the_jobs(depth_sweep: Sweep) -> None:
 
     assert [line.label for line in lines] == ["without batch norm", "with batch norm"]
     for line, norm in zip(lines, (False, True), strict=True):
-        assert line.blocks == [0, 1]
+        assert (line.batch_norm, line.blocks) == (norm, [0, 1])
         for place, blocks in enumerate(line.blocks):
-            found = [
-                100 * one.best_test_accuracy
-                for one in depth_sweep.jobs
-                if one.values["blocks"] == blocks and one.values["batch_norm"] == norm
+            accuracies = [
+                100 * job.best_test_accuracy
+                for job in depth_sweep.jobs
+                if job.values["blocks"] == blocks and job.values["batch_norm"] == norm
             ]
-            assert line.mean[place] == pytest.approx(sum(found) / 2)
-            assert (line.lowest[place], line.highest[place]) == (min(found), max(found))
+            assert line.mean[place] == pytest.approx(sum(accuracies) / 2)
+            assert (line.lowest[place], line.highest[place]) == (min(accuracies), max(accuracies))
 
 
 def test_other_axes_make_lines_of_their_own(depth_sweep: Sweep) -> None:
@@ -64,14 +63,6 @@ def test_blocks_of_two_convolutions_have_lines_that_say_so(depth_sweep: Sweep) -
     ]
 
 
-def test_a_legend_has_two_columns_only_where_its_labels_fit() -> None:
-    assert legend_layout(["with batch norm"]) == Legend(columns=1, extra_height=0)
-    assert legend_layout(["with batch norm"] * 4) == Legend(columns=2, extra_height=0)
-    assert legend_layout(["with batch norm"] * 6) == Legend(columns=2, extra_height=0.25)
-    long = "10 residual blocks of 2 convolutions with batch norm: training set"
-    assert legend_layout([long] * 4) == Legend(columns=1, extra_height=0.5)
-
-
 def test_a_sweep_without_an_axis_of_batch_norms_says_what_all_its_jobs_have(
     depth_sweep: Sweep,
 ) -> None:
@@ -82,6 +73,7 @@ def test_a_sweep_without_an_axis_of_batch_norms_says_what_all_its_jobs_have(
         del variant.values["batch_norm"]
 
     assert {line.label for line in depth_lines(sweep)} == {"with batch norm"}
+    assert {line.batch_norm for line in depth_lines(sweep)} == {True}
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
@@ -97,7 +89,7 @@ def test_a_sweep_is_drawn(
     if suffix == "svg":
         drawn = out.read_text()
         words = ("with batch norm", "without batch norm", "depth (blocks)")
-        assert all(f"<!-- {one} -->" in drawn for one in words)
+        assert all(f"<!-- {word} -->" in drawn for word in words)
 
 
 def test_a_sweep_without_depths_or_results_is_refused(

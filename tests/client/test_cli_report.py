@@ -2,10 +2,12 @@
 
 import base64
 import io
+import itertools
 import re
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image as Pillow
@@ -14,7 +16,7 @@ from client.cli_outcome import Leadline
 from leadline.client import Client, ConfusionMatrix, Example, Job, Model, ModelEpoch, Sweep
 from leadline.client.cli import describe, describe_sweep
 from leadline.client.cli.exit_codes import ExitCode
-from leadline.client.cli.reports.contents import Subject
+from leadline.client.cli.reports.contents import Subject, fair_pair
 from leadline.client.cli.reports.examples import confusion_table, images_a_cell
 from leadline.v1.inspection_service_pb2 import ClassMetrics, ConfusionRow
 from support.servers import LiveServer
@@ -84,22 +86,26 @@ def test_a_sweep_is_reported_with_the_numbers_of_the_service(
     for row in describe_sweep.variant_table(depth_sweep.table)[1]:
         assert all(cell in page.words for cell in row)
     with Client(live_server.target) as client:
-        best: dict[bool, ConfusionMatrix] = {}
         for place, variant in enumerate(depth_sweep.table.variants):
             model = client.get_model(variant.best_job.replace("jobs/", "models/"))
             matrix = client.confusion_matrix(model=model)
             assert page.counts(f"cell-{place}-") == nonzero(matrix)
             assert model.dataset_fingerprint in page.words
             assert model.epochs[model.best_epoch - 1].weights_sha256 in page.words
-            norm = model.variant.batch_norm
-            if norm not in best or matrix.accuracy > best[norm].accuracy:
-                best[norm] = matrix
-        compared = client.compare_models(best[False].model, best[True].model)
+        pair = fair_pair(depth_sweep)
+        assert pair is not None
+        compared = client.compare_models(
+            *(job.job.replace("jobs/", "models/") for job in (pair.baseline, pair.candidate))
+        )
+    words = " ".join(page.words.split())
+    assert pair.difference in words
+    assert "dataset depths, 10 classes (fingerprint" in words
+    assert re.search(r"trained \d{4}-\d\d-\d\d \d\d:\d\d:\d\d to \d{4}-", words)
     for label, number in (
         ("fixed", compared.fixed),
         ("broken", compared.broken),
         ("still wrong", compared.still_wrong),
-        ("right in both", compared.both_right),
+        ("correct in both", compared.both_right),
     ):
         assert re.search(rf"{label}\s+{number}\b", page.words), label
     assert compared.baseline in page.words
@@ -180,7 +186,53 @@ def test_names_of_classes_are_text_whatever_they_look_like() -> None:
     page = Page(confusion_table(matrix, cells, prefix="cell", most=8))
 
     assert "script" not in {tag for tag, _ in page.tags}
-    assert f"1 of {name} taken for {name}: show images" in page.values("aria-label")
+    assert f"1 of true {name} predicted {name}: show images" in page.values("aria-label")
+
+
+def sweep_of(axes: dict[str, list[Any]], accuracies: list[float]) -> Sweep:
+    """A sweep of succeeded jobs with these accuracies, in the order of the grid."""
+    sweep = Sweep(name="sweeps/a")
+    for field in axes:
+        sweep.axes.add(field=field)
+    for place, values in enumerate(itertools.product(*axes.values())):
+        job = sweep.jobs.add(job=f"jobs/{place}", completed_epochs=1)
+        job.values.update(dict(zip(axes, values, strict=True)))
+        job.best_test_accuracy = accuracies[place]
+    return sweep
+
+
+def pair_of(axes: dict[str, list[Any]], accuracies: list[float]) -> tuple[str, str, str] | None:
+    pair = fair_pair(sweep_of(axes, accuracies))
+    return pair and (pair.field, pair.baseline.job, pair.candidate.job)
+
+
+def test_a_sweep_compares_jobs_that_differ_in_one_thing_only() -> None:
+    # The best without batch norm has 2 blocks, the best with it 4: the pair is of 4 blocks.
+    axes: dict[str, list[Any]] = {"blocks": [2, 4], "batch_norm": [False, True]}
+    assert pair_of(axes, [0.6, 0.1, 0.2, 0.9]) == ("batch_norm", "jobs/2", "jobs/3")
+    # Seeds are kept apart, and the baseline comes first even if it is the better one.
+    seeds: dict[str, list[Any]] = {"batch_norm": [False, True], "seed": [0, 1]}
+    assert pair_of(seeds, [0.3, 0.9, 0.8, 0.2]) == ("batch_norm", "jobs/1", "jobs/3")
+    # Without batch norm: the best depth with itself over the other axis, its two best values.
+    rates: dict[str, list[Any]] = {"blocks": [2, 4], "learning_rate": [0.1, 0.2, 0.3]}
+    accuracies = [0.1, 0.2, 0.3, 0.9, 0.1, 0.8]
+    assert pair_of(rates, accuracies) == ("learning_rate", "jobs/3", "jobs/5")
+    assert pair_of({"blocks": [2, 4, 6]}, [0.5, 0.9, 0.7]) == ("blocks", "jobs/1", "jobs/2")
+    assert pair_of({"dataset": ["a", "b"], "seed": [0, 1]}, [0.1, 0.2, 0.3, 0.4]) is None
+
+    pair = fair_pair(sweep_of(axes, [0.6, 0.1, 0.2, 0.9]))
+    assert pair is not None
+    assert pair.difference == "Both have blocks=4. Only batch norm differs: no, then yes."
+
+
+def test_a_comparison_leaves_out_jobs_without_an_epoch() -> None:
+    sweep = sweep_of({"blocks": [2, 4], "batch_norm": [False, True]}, [0.6, 0.1, 0.0, 0.9])
+    sweep.jobs[2].completed_epochs = 0
+
+    pair = fair_pair(sweep)
+
+    assert pair is not None
+    assert (pair.baseline.job, pair.candidate.job) == ("jobs/0", "jobs/1")
 
 
 @pytest.mark.parametrize(("models", "room"), [(1, 8), (6, 3), (60, 0)])

@@ -15,10 +15,10 @@ from leadline.client.cli.demo_server import running_server
 from leadline.client.cli.exit_codes import ExitCode
 from leadline.client.cli.figures.files import can_plot
 from leadline.client.cli.following import show_events
-from leadline.client.cli.misclassified import list_pages, show_table, write_grid
+from leadline.client.cli.misclassified import list_pages, show_table
 from leadline.client.cli.options import Selector, Session
 from leadline.client.cli.output import Output
-from leadline.client.cli.plot import write_curves
+from leadline.client.cli.plot import write_curves, write_grid
 from leadline.client.cli.predict import show_predictions
 from leadline.client.cli.views import make_view
 from leadline.v1.inference_service_pb2 import PredictResponse
@@ -187,8 +187,9 @@ def _draw(
         session.output.text("\n5. No pictures: they need matplotlib, pip install 'leadline[plot]'.")
         return
     write_curves([client.get_model(job.model)], out / "curves.png")
-    write_grid(pages, out / "grid.png", grouping="predicted_class", per_class=_PER_CLASS)
-    session.output.text(f"\n5. Pictures: {out / 'curves.png'} and {out / 'grid.png'}.")
+    grid = out / "grid.png"
+    write_grid(client, pages, grid, grouping="predicted_class", per_class=_PER_CLASS)
+    session.output.text(f"\n5. Pictures: {out / 'curves.png'} and {grid}.")
 
 
 def _sum_up(output: Output, data_dir: Path | None, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""What the variants of a sweep came to, as lines over the depth."""
+"""The variants of a sweep as lines of accuracy over depth."""
 
 from typing import NamedTuple
 
@@ -8,17 +8,23 @@ from google.protobuf.struct_pb2 import Struct
 from leadline.client import Sweep, SweepVariant
 from leadline.client.cli import describe, describe_sweep
 
-_TWO = 2
-"""Convolutions of a block, where it is not of one."""
-
 
 class DepthLine(NamedTuple):
     """The test accuracies of one combination of the other axes, by ascending depth.
 
     Accuracies are of each job's best epoch, in percent, over the seeds.
+
+    Attributes:
+        label: the combination in words.
+        batch_norm: whether its networks have batch norm, which decides the line's colour.
+        blocks: the depths.
+        mean: the mean accuracy at each.
+        lowest: that of the worst seed.
+        highest: that of the best seed.
     """
 
     label: str
+    batch_norm: bool
     blocks: list[int]
     mean: list[float]
     lowest: list[float]
@@ -39,24 +45,25 @@ def depth_lines(sweep: Sweep) -> list[DepthLine]:
         raise click.ClickException(
             f"{sweep.name} has no axis blocks, only {axes}: there is no depth to draw over"
         )
-    found: dict[str, list[SweepVariant]] = {}
+    lines: dict[str, list[SweepVariant]] = {}
     for variant in sweep.table.variants:
         if variant.best_test_accuracy.count:
-            found.setdefault(_label(sweep, variant), []).append(variant)
-    if not found:
+            lines.setdefault(_label(sweep, variant), []).append(variant)
+    if not lines:
         raise click.ClickException(f"no job of {sweep.name} has completed an epoch")
-    return [_line(label, variants) for label, variants in found.items()]
+    return [_line(sweep, label, variants) for label, variants in lines.items()]
 
 
-def _line(label: str, variants: list[SweepVariant]) -> DepthLine:
+def _line(sweep: Sweep, label: str, variants: list[SweepVariant]) -> DepthLine:
     ascending = sorted(variants, key=_blocks)
-    accuracies = [one.best_test_accuracy for one in ascending]
+    accuracies = [variant.best_test_accuracy for variant in ascending]
     return DepthLine(
         label,
-        [_blocks(one) for one in ascending],
-        [100 * one.mean for one in accuracies],
-        [100 * one.min for one in accuracies],
-        [100 * one.max for one in accuracies],
+        _batch_norm(sweep, variants[0]),
+        [_blocks(variant) for variant in ascending],
+        [100 * accuracy.mean for accuracy in accuracies],
+        [100 * accuracy.min for accuracy in accuracies],
+        [100 * accuracy.max for accuracy in accuracies],
     )
 
 
@@ -64,12 +71,21 @@ def _blocks(variant: SweepVariant) -> int:
     return int(variant.values.fields["blocks"].number_value)
 
 
+def _batch_norm(sweep: Sweep, variant: SweepVariant) -> bool:
+    if "batch_norm" in variant.values:
+        return bool(variant.values["batch_norm"])
+    return sweep.spec.batch_norm
+
+
 def _label(sweep: Sweep, variant: SweepVariant) -> str:
     others = {field: variant.values[field] for field in variant.values if field != "blocks"}
-    norm = bool(others.pop("batch_norm", sweep.spec.batch_norm))
-    of_two = others.pop("block_convolutions", sweep.spec.block_convolutions) == _TWO
-    form = describe.block_form(_TWO if of_two else 1, batch_norm=norm)
-    label = f"blocks {form}" if of_two else form
+    others.pop("batch_norm", None)
+    fields = variant.values.fields
+    convolutions = sweep.spec.block_convolutions
+    if others.pop("block_convolutions", None) is not None:
+        convolutions = int(fields["block_convolutions"].number_value)
+    form = describe.block_form(convolutions, batch_norm=_batch_norm(sweep, variant))
+    label = f"blocks {form}" if convolutions > 1 else form
     if not others:
         return label
     rest = Struct()

@@ -23,7 +23,7 @@ def state(value: SweepState.ValueType) -> str:
 def values(struct: Struct) -> str:
     """What distinguishes a job or a variant: "blocks=2, batch_norm=true"."""
     # By name: a map has no order of its own.
-    return ", ".join(f"{field}={_plain(struct[field])}" for field in sorted(struct)) or "all"
+    return ", ".join(f"{field}={plain(struct[field])}" for field in sorted(struct)) or "all"
 
 
 def counts(found: SweepCounts) -> str:
@@ -68,7 +68,7 @@ def variant_table(table: SweepTable) -> tuple[list[str], list[list[str]]]:
     headings = [*map(_heading, fields), "#seeds", "#best test", "#spread", "#last test", "#spread"]
     rows = [
         [
-            *(_plain(one.values[field]) for field in fields),
+            *(plain(one.values[field]) for field in fields),
             f"{one.best_test_accuracy.count}/{len(one.jobs)}",
             *_statistics(one.best_test_accuracy),
             *_statistics(one.last_test_accuracy),
@@ -114,7 +114,7 @@ def job_list(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
     return headings, [
         [
             one.job,
-            *(_plain(one.values[field]) for field in fields),
+            *(plain(one.values[field]) for field in fields),
             "stopped" if one.median_stopped else describe.state(one.state),
             str(one.completed_epochs),
             describe.percent(one.best_test_accuracy) if one.completed_epochs else "-",
@@ -138,7 +138,8 @@ def _statistics(found: SeedStatistics) -> list[str]:
     return [describe.percent(found.mean), spread]
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
+    """A value of an axis in words."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -16,6 +16,7 @@ from leadline.client.cli.options import (
     selector_options,
     session_options,
 )
+from leadline.client.cli.plot import write_grid
 
 _LARGEST_PAGE = 1_000
 
@@ -103,7 +104,7 @@ def misclassified(
     asked.update(per_class=per_class, include_correct=True)
     with session.client() as client:
         shown = list(_printed(session, list_pages(client, selector, **asked)))
-    write_grid(shown, out, grouping=asked["grouping"], per_class=per_class)
+        write_grid(client, shown, out, grouping=asked["grouping"], per_class=per_class)
     session.output.text(f"{summary(shown[0])}\nwrote {out}")
 
 
@@ -137,22 +138,6 @@ def show_table(
     """Prints examples, and what they are a part of, which any page says."""
     session.output.table(("#image", "is", "taken for", "#probability"), map(_row, examples))
     session.output.text(summary(page))
-
-
-def write_grid(
-    pages: list[ListMisclassifiedResponse], out: Path, *, grouping: str, per_class: int
-) -> None:
-    """Writes the examples as a picture grid."""
-    from leadline.client.cli.figures.grid import draw_grid  # noqa: PLC0415 - needs matplotlib
-
-    draw_grid(
-        [example for page in pages for example in page.examples],
-        [count.class_name for count in pages[0].class_counts],
-        out,
-        by_true_class=grouping == "true_class",
-        per_class=per_class,
-        title=summary(pages[0]),
-    )
 
 
 def summary(page: ListMisclassifiedResponse) -> str:

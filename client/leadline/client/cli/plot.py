@@ -5,12 +5,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from leadline.client import ConfusionMatrix, Model, Split, Sweep
+from leadline.client import (
+    Client,
+    ConfusionMatrix,
+    ListMisclassifiedResponse,
+    Model,
+    Split,
+    Sweep,
+)
 from leadline.client._text import counted
-from leadline.client.cli import describe
+from leadline.client.cli import describe, describe_sweep
 from leadline.client.cli.commands import Group
 from leadline.client.cli.depth_lines import depth_lines
-from leadline.client.cli.figures.files import figure_path, require_plot
+from leadline.client.cli.figures.files import figure_path, require_plot, save
 from leadline.client.cli.options import Selector, Session, selector_options, session_options
 
 if TYPE_CHECKING:
@@ -42,8 +49,8 @@ def plot() -> None:
 def curves(session: Session, *, jobs: tuple[str, ...], out: Path) -> None:
     """Draw train and test accuracy per epoch of one JOB or several.
 
-    A job that still trains is drawn as far as it is. Needs 'leadline[plot]'. With --json the
-    models that were drawn are printed.
+    A running job is drawn up to its latest epoch. Needs 'leadline[plot]'. With --json the models
+    that were drawn are printed.
     """
     require_plot()
     with session.client() as client:
@@ -67,19 +74,20 @@ def curves(session: Session, *, jobs: tuple[str, ...], out: Path) -> None:
     type=click.Choice(["test", "train"]),
     default="test",
     show_default=True,
-    help="Of which images.",
+    help="The images to count.",
 )
 @_out_option
 @session_options
 def confusion(session: Session, *, selector: Selector, split: str, out: Path) -> None:
-    """Draw a model's confusion matrix, and how far its probabilities hold.
+    """Draw a model's confusion matrix, and how well calibrated its probabilities are.
 
     Needs 'leadline[plot]'. With --json the ConfusionMatrix that was drawn is printed.
     """
     require_plot()
     with session.client() as client:
         matrix = client.confusion_matrix(split=split, **selector)
-    write_confusion(matrix, out)
+        model = _model_of(client, matrix.model)
+    write_confusion(matrix, model, out)
     if session.output.as_json:
         session.output.message(matrix)
     session.output.text(f"wrote {out}")
@@ -95,18 +103,18 @@ def confusion(session: Session, *, selector: Selector, split: str, out: Path) ->
 @_out_option
 @session_options
 def sweep(session: Session, *, sweep: str, out: Path) -> None:
-    """Draw test accuracy against depth, as the jobs of a SWEEP came to it.
+    """Draw the best test accuracy of a SWEEP's jobs against depth.
 
     There is a line for each combination of the other axes, such as with and without batch norm,
-    and around it a band from the lowest to the highest seed. A sweep that still trains is drawn
-    as far as it is. Needs 'leadline[plot]'. With --json the Sweep that was drawn is printed.
+    and around it a band from the lowest to the highest seed. A running sweep is drawn up to its
+    latest epochs. Needs 'leadline[plot]'. With --json the Sweep that was drawn is printed.
     """
     require_plot()
     with session.client() as client:
-        found = client.get_sweep(sweep)
-    write_sweep(found, out)
+        drawn = client.get_sweep(sweep)
+    write_sweep(drawn, out)
     if session.output.as_json:
-        session.output.message(found)
+        session.output.message(drawn)
     session.output.text(f"wrote {out}")
 
 
@@ -117,58 +125,143 @@ def write_sweep(sweep: Sweep, out: Path) -> None:
         click.ClickException: there is nothing to draw.
     """
     lines = depth_lines(sweep)
-    from leadline.client.cli.figures.sweep import draw_sweep  # noqa: PLC0415 - needs matplotlib
+    from leadline.client.cli.figures.sweep import sweep_figure  # noqa: PLC0415 - needs matplotlib
 
-    draw_sweep(lines, out, title=sweep_title(sweep))
+    save(sweep_figure(lines, title=sweep_title(sweep)), out)
 
 
 def sweep_title(sweep: Sweep) -> str:
-    """What a picture of a sweep shows."""
+    """The title of a picture of a sweep."""
     axes = {axis.field for axis in sweep.axes}
-    title = "Best test accuracy"
+    title = "Best test accuracy by depth"
     if "epochs" not in axes:
-        title += f" within {counted(sweep.spec.epochs, 'epoch')}"
-    return title if "dataset" in axes else f"{title} on {sweep.spec.dataset}"
+        title += f", within {counted(sweep.spec.epochs, 'epoch')}"
+    return title if "dataset" in axes else f"{title}, on {sweep.spec.dataset}"
 
 
-def write_confusion(matrix: ConfusionMatrix, out: Path) -> None:
-    """Writes a confusion matrix as a picture."""
+def write_confusion(matrix: ConfusionMatrix, model: Model, out: Path) -> None:
+    """Writes a confusion matrix of an epoch of `model` as a picture."""
     from leadline.client.cli.figures.confusion import (  # noqa: PLC0415 - needs matplotlib
-        draw_confusion,
+        confusion_figure,
     )
 
-    images = "training" if matrix.split == Split.SPLIT_TRAIN else "test"
-    title = (
-        f"{matrix.model}: {describe.percent(matrix.accuracy)} of {matrix.images:,} {images} "
-        "images right"
+    count = counts_title(matrix.accuracy, matrix.images, matrix.split)
+    save(confusion_figure(matrix, title=f"{epoch_title(model, matrix.model)}\n{count}"), out)
+
+
+def write_grid(
+    client: Client,
+    pages: list[ListMisclassifiedResponse],
+    out: Path,
+    *,
+    grouping: str,
+    per_class: int,
+) -> None:
+    """Writes the examples of a listing as a picture grid, with a row for each class."""
+    from leadline.client.cli.figures.grid import grid_figure  # noqa: PLC0415 - needs matplotlib
+
+    first = pages[0]
+    count = counts_title(first.split_accuracy, first.split_images, first.split)
+    figure = grid_figure(
+        [example for page in pages for example in page.examples],
+        [row.class_name for row in first.class_counts],
+        by_true_class=grouping == "true_class",
+        per_class=per_class,
+        title=f"{epoch_title(_model_of(client, first.model), first.model)}\n{count}",
     )
-    draw_confusion(matrix, out, title=title)
+    save(figure, out)
 
 
 def write_curves(models: list[Model], out: Path) -> None:
-    """Writes the curves of models."""
-    from leadline.client.cli.figures.curves import draw_curves  # noqa: PLC0415
+    """Writes the accuracy curves of models as a picture."""
+    from leadline.client.cli.figures.curves import curves_figure  # noqa: PLC0415
 
-    draw_curves(model_curves(models), out, title=curves_title(models))
+    save(curves_figure(model_curves(models), title=curves_title(models)), out)
 
 
 def model_curves(models: list[Model]) -> "list[Curve]":
-    """The accuracies of models, epoch by epoch."""
+    """The accuracies of models, epoch by epoch, each with a label that no other has."""
     from leadline.client.cli.figures.curves import Curve  # noqa: PLC0415 - needs matplotlib
 
-    labels = [describe.network(model.variant) for model in models]
     return [
         Curve(
-            # Runs of one variant differ only in their names.
-            label if labels.count(label) == 1 else f"{label}, {model.job}",
+            label,
+            model.variant.batch_norm,
             [epoch.epoch for epoch in model.epochs],
             [100 * epoch.train_accuracy for epoch in model.epochs],
             [100 * epoch.test_accuracy for epoch in model.epochs],
         )
+        for label, model in zip(_labels(models), models, strict=True)
+    ]
+
+
+def _labels(models: list[Model]) -> list[str]:
+    """What tells models apart: network, dataset, fields of the spec, and at last the job."""
+    is_same_dataset = len(_datasets(models)) == 1
+    labels = [
+        describe.network(model.variant) if is_same_dataset else _network_on_dataset(model, models)
+        for model in models
+    ]
+    peers = [
+        [other for other, its_label in zip(models, labels, strict=True) if its_label == label]
+        for label in labels
+    ]
+    labels = [
+        ", ".join([label, *_differences(model, others)])
+        for label, model, others in zip(labels, models, peers, strict=True)
+    ]
+    return [
+        label if labels.count(label) == 1 else f"{label}, {model.job}"
         for label, model in zip(labels, models, strict=True)
     ]
 
 
+def _differences(model: Model, others: list[Model]) -> list[str]:
+    """The fields in which the specs of `others` differ, as they are in `model`: "seed 1"."""
+    parts = []
+    for field in model.spec.DESCRIPTOR.fields:
+        if len({getattr(other.spec, field.name) for other in others}) > 1:
+            value = getattr(model.spec, field.name)
+            if field.enum_type is not None:
+                value = field.enum_type.values_by_number[value].name.lower()
+            parts.append(f"{field.name.replace('_', ' ')} {describe_sweep.plain(value)}")
+    return parts
+
+
 def curves_title(models: list[Model]) -> str:
-    """What a picture of curves shows."""
-    return f"Accuracy on {', '.join(sorted({model.variant.dataset for model in models}))}"
+    """The title of a picture of curves."""
+    if len(models) == 1:
+        return f"{_network_on_dataset(models[0], models)}: accuracy by epoch\n{models[0].job}"
+    return f"Accuracy by epoch on {', '.join(_datasets(models))}"
+
+
+def epoch_title(model: Model, name: str) -> str:
+    """Which network, dataset and epoch "models/{id}/epochs/{epoch}" is."""
+    epoch = name.rpartition("/")[2]
+    return f"{describe.network(model.variant)} on {model.variant.dataset}, epoch {epoch}\n{name}"
+
+
+def counts_title(accuracy: float, images: int, split: Split.ValueType) -> str:
+    """What a split of a dataset came to: "90.00 % of 200 test images correct"."""
+    kind = "training" if split == Split.SPLIT_TRAIN else "test"
+    return f"{describe.percent(accuracy)} of {images:,} {kind} images correct"
+
+
+def _network_on_dataset(model: Model, models: list[Model]) -> str:
+    return f"{describe.network(model.variant)} on {_dataset(model, models)}"
+
+
+def _datasets(models: list[Model]) -> list[str]:
+    """The datasets of models, each once."""
+    return sorted({_dataset(model, models) for model in models})
+
+
+def _dataset(model: Model, models: list[Model]) -> str:
+    """A dataset's name, with its fingerprint where the name has stood for several contents."""
+    name = model.variant.dataset
+    contents = {other.dataset_fingerprint for other in models if other.variant.dataset == name}
+    return name if len(contents) == 1 else f"{name} ({model.dataset_fingerprint[:8]})"
+
+
+def _model_of(client: Client, epoch: str) -> Model:
+    return client.get_model(epoch.partition("/epochs/")[0])

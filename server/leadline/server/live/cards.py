@@ -108,6 +108,7 @@ def _network(job: Job) -> Card:
         "block_convolutions": spec.block_convolutions,
         "batch_norm": spec.batch_norm,
         "residual": spec.residual,
+        "seed": spec.seed,
     }
 
 

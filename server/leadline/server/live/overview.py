@@ -12,7 +12,7 @@ from leadline.server.storage.store import JobStore
 # What a page has room for; the command line lists the rest.
 NEWEST_JOBS = 100
 WAITING_JOBS = 100
-BEST_MODELS = 20
+BEST_MODELS = 60
 NEWEST_SWEEPS = 20
 
 

@@ -8,6 +8,7 @@ from leadline.server.live.broadcast import Broadcast
 from leadline.server.live.details import Details
 from leadline.server.live.routes import Handlers, absent
 from leadline.server.live.security_middleware import Guard
+from leadline.server.live.sweeps import SweepRoutes
 from leadline.server.scheduling.notifier import JobNotifier
 from leadline.server.serving.catalog import Catalog
 from leadline.server.settings import Settings
@@ -65,7 +66,9 @@ def make_pages(
         Broadcast(store=store, threads=threads, notifier=notifier, quiet_seconds=quiet),
         Details(store=store, threads=threads, catalog=catalog, dataset_cache=dataset_cache),
     )
-    return Pages(routes=handlers.routes(), around=guard.around, prepare=guard.prepare)
+    sweeps = SweepRoutes(store=store, threads=threads)
+    routes = (*handlers.routes(), *sweeps.routes())
+    return Pages(routes=routes, around=guard.around, prepare=guard.prepare)
 
 
 def _why(settings: Settings) -> str:

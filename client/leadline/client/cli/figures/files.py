@@ -2,8 +2,14 @@
 
 import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from leadline.client.cli.files import appearing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -11,7 +17,7 @@ _SUFFIXES = (".png", ".pdf", ".svg")
 def figure_path(
     context: click.Context, parameter: click.Parameter, value: Path | None
 ) -> Path | None:
-    """Checks the name before anything is trained or asked for."""
+    """Checks the name before any call to the server."""
     del context, parameter
     if value is not None and value.suffix.lower() not in _SUFFIXES:
         raise click.BadParameter(f"{value} ends with none of {', '.join(_SUFFIXES)}")
@@ -19,15 +25,21 @@ def figure_path(
 
 
 def can_plot() -> bool:
-    """Whether pictures can be drawn."""
+    """Whether matplotlib is installed."""
     return importlib.util.find_spec("matplotlib") is not None
 
 
 def require_plot() -> None:
-    """Checks that pictures can be drawn.
+    """Checks that matplotlib is installed.
 
     Raises:
-        click.ClickException: they cannot.
+        click.ClickException: it is not.
     """
     if not can_plot():
         raise click.ClickException("pictures need matplotlib: pip install 'leadline[plot]'")
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Writes a figure to a file, in the format that its suffix names."""
+    with appearing(path) as temporary:
+        figure.savefig(temporary)

@@ -1,87 +1,110 @@
-"""The picture grid: a row for each class, wrong images on the left and right ones beside."""
+"""The picture grid: a row for each class, wrong images on the left and correct ones beside."""
 
 import io
+import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 
 from matplotlib import image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from PIL import Image
 
 from leadline.client import Example
-from leadline.client.cli.files import appearing
+from leadline.client.cli.figures.style import QUIET, TITLE, wrapped
 
-_WRONG = "#D55E00"
-_RIGHT = "#0072B2"
+# As on the live page; the words say what the colours say.
+_WRONG = "#B33A00"
+_CORRECT = "#00735A"
 
-# Inches. Every row is as high as any other, whether its captions need two lines or none. At this
-# resolution all are whole pixels, and a pixel of an image is a square of 3: the file is small.
-_IMAGE = 1.0
-_CAPTION = 0.375
+# Inches. At this resolution all are whole pixels, and a pixel of a 32x32 image is a square of 6.
+_DPI = 128
+_IMAGE = 1.5
+_CAPTION = 0.625
 _ROW_GAP = 0.25
 _GAP = 0.375
-_NAMES = 1.125
-_TITLE = 0.625
-_DPI = 96
+_NAMES = 1.375
+_HEADING = 0.375
+_LINE = 0.25
+
+# Characters of a class name that fit on a line beside a row, and in a caption.
+_NAME_WIDTH = 14
+_CAPTION_WIDTH = 26
+
+_NOTE = "Rows are {} classes. Images as the network sees them: resized to 32 x 32 pixels."
 
 
-def draw_grid(
+def grid_figure(
     examples: Sequence[Example],
     classes: Sequence[str],
-    path: Path,
     *,
     by_true_class: bool,
     per_class: int,
     title: str,
-) -> None:
-    """Writes the grid to a file, in the format that its suffix says.
+) -> Figure:
+    """The grid.
 
     Args:
         examples: what to show.
-        classes: the names of the classes, a row each.
-        path: the file.
+        classes: the names of the classes, a row for each.
         by_true_class: whether a row holds the images of a class, or those
-            that were taken for it.
-        per_class: wrong images a row, and as many right ones. A place stays
-            empty where there are fewer.
-        title: what stands above.
+            predicted as it.
+        per_class: wrong images in a row, and as many correct ones. A cell
+            stays empty where there are fewer.
+        title: what the picture shows.
     """
-    figure = _figure(rows=len(classes), columns=2 * per_class)
-    figure.suptitle(title.replace(": ", "\n", 1), y=_title_place(figure), va="top", fontsize=11)
-    axes = figure.subplots(len(classes), 2 * per_class, squeeze=False)
+    columns = 2 * per_class
+    width = _NAMES + columns * (_IMAGE + _GAP)
+    lines = [
+        wrapped(title, inches=width),
+        wrapped(_NOTE.format("true" if by_true_class else "predicted"), inches=1.4 * width),
+    ]
+    above, below = (_LINE * (1 + len(text.splitlines())) for text in lines)
+    figure = _figure(len(classes), width, above=above + _HEADING, below=below)
+    _write_around(figure, *lines)
+    axes = figure.subplots(len(classes), columns, squeeze=False)
     for row, name in enumerate(classes):
-        wrong, right = _of_class(examples, row, by_true_class=by_true_class)
+        wrong, correct = _of_class(examples, row, by_true_class=by_true_class)
         for column in range(per_class):
             _draw_cell(axes[row, column], wrong, column, "no more wrong")
-            _draw_cell(axes[row, per_class + column], right, column, "no more right")
-        axes[row, 0].set_ylabel(name, fontsize=11, rotation=0, ha="right", va="center")
+            _draw_cell(axes[row, per_class + column], correct, column, "no more correct")
+        axes[row, 0].set_ylabel(
+            textwrap.fill(name, _NAME_WIDTH), fontsize=11, rotation=0, ha="right", va="center"
+        )
         if row:
             _draw_line_above(figure, axes[row, 0])
-    with appearing(path) as temporary:
-        figure.savefig(temporary)
-        if path.suffix.lower() == ".png":
-            _shrink(temporary)
+    _write_heading(figure, axes[0, 0], "wrong", _WRONG)
+    _write_heading(figure, axes[0, per_class], "correct", _CORRECT)
+    return figure
 
 
-def _figure(*, rows: int, columns: int) -> Figure:
-    width = _NAMES + columns * (_IMAGE + _GAP)
-    height = _TITLE + rows * (_CAPTION + _IMAGE + _ROW_GAP)
+def _figure(rows: int, width: float, *, above: float, below: float) -> Figure:
+    height = above + rows * (_CAPTION + _IMAGE + _ROW_GAP) + below
     figure = Figure(figsize=(width, height), dpi=_DPI)
     figure.subplots_adjust(
         left=_NAMES / width,
         right=1 - _GAP / width,
-        top=1 - (_TITLE + _CAPTION) / height,
-        bottom=_ROW_GAP / height,
+        top=1 - (above + _CAPTION) / height,
+        bottom=(_ROW_GAP + below) / height,
         wspace=_GAP / _IMAGE,
         hspace=(_CAPTION + _ROW_GAP) / _IMAGE,
     )
     return figure
 
 
+def _write_around(figure: Figure, title: str, note: str) -> None:
+    height = float(figure.get_figheight())
+    figure.suptitle(title, y=1 - 0.15 / height, va="top", fontsize=TITLE - 1)
+    figure.text(0.5, 0.1 / height, note, ha="center", va="bottom", fontsize=9, color=QUIET)
+
+
+def _write_heading(figure: Figure, axes: Axes, words: str, colour: str) -> None:
+    box = axes.get_position()
+    above = (_CAPTION + 0.05) / float(figure.get_figheight())
+    figure.text(box.x0, box.y1 + above, words, va="bottom", fontsize=12, color=colour)
+
+
 def _draw_line_above(figure: Figure, axes: Axes) -> None:
-    # Between an image and the captions below it, so that they belong to what is below them.
+    # Between an image and the captions below it, which belong to the row below.
     above = (_CAPTION + _ROW_GAP / 2) / float(figure.get_figheight())
     line = Line2D(
         [0.02, 0.98],
@@ -93,17 +116,6 @@ def _draw_line_above(figure: Figure, axes: Axes) -> None:
     figure.add_artist(line)
 
 
-def _shrink(png: Path) -> None:
-    # 32 levels a channel are finer than a photograph's noise, and take a third off the file.
-    levels = [round(round(value * 31 / 255) * 255 / 31) for value in range(256)]
-    with Image.open(png) as picture:
-        picture.convert("RGB").point(levels * 3).save(png, optimize=True)
-
-
-def _title_place(figure: Figure) -> float:
-    return 1 - 0.1 / float(figure.get_figheight())
-
-
 def _of_class(
     examples: Sequence[Example], row: int, *, by_true_class: bool
 ) -> tuple[list[Example], list[Example]]:
@@ -113,12 +125,12 @@ def _of_class(
         if row == (example.true_class_index if by_true_class else example.predicted_class_index)
     ]
     return (
-        [example for example in of_class if not _is_right(example)],
-        [example for example in of_class if _is_right(example)],
+        [example for example in of_class if not _is_correct(example)],
+        [example for example in of_class if _is_correct(example)],
     )
 
 
-def _is_right(example: Example) -> bool:
+def _is_correct(example: Example) -> bool:
     return example.true_class_index == example.predicted_class_index
 
 
@@ -126,17 +138,24 @@ def _draw_cell(axes: Axes, examples: Sequence[Example], column: int, missing: st
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     if column >= len(examples):
-        axes.text(0.5, 0.5, missing, ha="center", va="center", fontsize=8, color="#777777")
+        axes.text(0.5, 0.5, missing, ha="center", va="center", fontsize=9, color=QUIET)
         return
     example = examples[column]
-    axes.imshow(image.imread(io.BytesIO(example.png), format="png"), interpolation="nearest")
-    # The words say what the colour says, for those who see none.
-    if _is_right(example):
-        axes.set_title(f"{example.true_class_name}: right", fontsize=9, color=_RIGHT, pad=4)
+    # An equal aspect: an image that is wider than high stays so within its square cell.
+    axes.imshow(
+        image.imread(io.BytesIO(example.png), format="png"), interpolation="nearest", aspect="equal"
+    )
+    colour = _CORRECT if _is_correct(example) else _WRONG
+    axes.set_title(_caption(example), fontsize=9, color=colour, pad=4)
+
+
+def _caption(example: Example) -> str:
+    lines = [f"true {example.true_class_name}"]
+    if _is_correct(example):
+        lines = [f"{example.true_class_name}, correct"]
     else:
-        axes.set_title(
-            f"{example.true_class_name} taken for\n{example.predicted_class_name}",
-            fontsize=9,
-            color=_WRONG,
-            pad=4,
-        )
+        lines.append(f"predicted {example.predicted_class_name}")
+    lines.append(f"{100 * example.probability:.1f} %, image {example.index}")
+    return "\n".join(
+        line if len(line) <= _CAPTION_WIDTH else f"{line[: _CAPTION_WIDTH - 1]}…" for line in lines
+    )

@@ -1,47 +1,93 @@
-"""What all figures have in common: colours that everyone can tell apart, sizes that can be read."""
+"""What all figures share: colours by kind of network, text sizes, and a legend that always fits."""
 
-import math
+import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import matplotlib as mpl
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which those who are colour-blind can tell apart.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Okabe and Ito's colours, which colour-blind readers can tell apart: cool without batch norm, warm
+# with it. The live page and the report use the same first colour for each.
+COOL = ("#0072B2", "#56B4E9", "#009E73")
+WARM = ("#D55E00", "#E69F00", "#CC79A7")
+_MARKS = {False: ("o", "^", "v", "P"), True: ("s", "D", "X", "*")}
 
+INK = "#000000"
+QUIET = "#595959"
 DPI = 150
 TITLE = 14
 LABEL = 12
 TEXT = 11
 
-_LONGEST_OF_TWO = 42
-"""Characters of a legend's label at most, where two columns fit on a figure."""
+# Characters of a title that fit on an inch, and of a label on a figure of 8 inches, at these sizes.
+_TITLE_CHARACTERS = 7.75
+_LABEL_WIDTH = 76
 
-_ROWS_WITHIN = 2
-_ROW = 0.25
-"""Rows of a legend for which a figure has room, and the inches that each further one needs."""
-
-
-class Legend(NamedTuple):
-    """How a legend below the axes is laid out."""
-
-    columns: int
-    extra_height: float
-    """Inches by which the figure must be higher."""
+# Class names are text, also where they hold dollar signs, which matplotlib reads as mathematics.
+mpl.rcParams["text.parse_math"] = False
 
 
-def legend_layout(labels: Sequence[str]) -> Legend:
-    """The layout of a legend with these labels: two columns where they fit, else one."""
-    fits = len(labels) > 1 and max(map(len, labels)) <= _LONGEST_OF_TWO
-    columns = 2 if fits else 1
-    rows = math.ceil(len(labels) / columns)
-    return Legend(columns, _ROW * max(rows - _ROWS_WITHIN, 0))
+class LineStyle(NamedTuple):
+    """How a line is told from the others."""
+
+    colour: str
+    mark: str
+
+
+def line_styles(batch_norms: Sequence[bool]) -> list[LineStyle]:
+    """A style for each line, by whether its networks have batch norm, never by order alone."""
+    used: Counter[bool] = Counter()
+    styles = []
+    for batch_norm in batch_norms:
+        colours, marks = WARM if batch_norm else COOL, _MARKS[batch_norm]
+        place = used[batch_norm]
+        styles.append(LineStyle(colours[place % len(colours)], marks[place % len(marks)]))
+        used[batch_norm] += 1
+    return styles
+
+
+def add_legend(figure: Figure, handles: Sequence[Artist], *, note: str = "") -> None:
+    """Puts a legend below the axes, where it hides no line, and makes the figure higher for it.
+
+    Args:
+        figure: with constrained layout.
+        handles: labelled lines.
+        note: the legend's title; empty: none.
+    """
+    labels = [textwrap.fill(str(handle.get_label()), _LABEL_WIDTH) for handle in handles]
+    for columns in (3, 2, 1):
+        legend = figure.legend(
+            handles,
+            labels,
+            loc="outside lower center",
+            ncols=columns,
+            fontsize=TEXT,
+            frameon=False,
+            title=note or None,
+            title_fontsize=TEXT,
+        )
+        box = legend.get_window_extent()
+        if box.width <= figure.bbox.width or columns == 1:
+            break
+        legend.remove()
+    figure.set_figheight(figure.get_figheight() + box.height / figure.dpi)
 
 
 def dress(axes: Axes, *, title: str, x: str, y: str) -> None:
     """Gives axes their title, what they show with its unit, and a quiet frame."""
-    axes.set_title(title, fontsize=TITLE)
+    axes.set_title(wrapped(title), fontsize=TITLE)
     axes.set_xlabel(x, fontsize=LABEL)
     axes.set_ylabel(y, fontsize=LABEL)
     axes.tick_params(labelsize=TEXT)
     axes.spines[["top", "right"]].set_visible(False)
+    axes.set_axisbelow(True)
+
+
+def wrapped(title: str, *, inches: float = 8) -> str:
+    """A title on as many lines as it needs in this width; its own line breaks stay."""
+    width = int(_TITLE_CHARACTERS * inches)
+    return "\n".join(textwrap.fill(line, width) for line in title.splitlines())

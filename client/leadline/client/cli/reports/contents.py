@@ -1,10 +1,12 @@
-"""What a report is about, as the server tells it."""
+"""The contents of a report, fetched from the server."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 import click
+from google.protobuf.struct_pb2 import Struct
 
 from leadline.client import (
     Client,
@@ -17,17 +19,19 @@ from leadline.client import (
     ModelEpoch,
     Sweep,
 )
+from leadline.client.cli import describe_sweep
+from leadline.v1.sweep_pb2 import SweepJob
 
 # Images of a cell of the confusion matrix, and of an outcome of a comparison.
 CELL_IMAGES = 8
 _OUTCOMES = ("fixed", "broken", "still_wrong")
 
 Cells = dict[tuple[int, int], list[Example]]
-"""By the index of the true class and that of the class taken: the most probable images."""
+"""By the indices of the true and of the predicted class: the images of highest probability."""
 
 
 class Subject(NamedTuple):
-    """A model and what one of its epochs makes of the test images."""
+    """A model and how one of its epochs classifies the test images."""
 
     job: Job
     model: Model
@@ -37,81 +41,145 @@ class Subject(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What comparing two models came to, and the first images of each outcome."""
+    """The comparison of two models.
+
+    Attributes:
+        counts: how many images have each outcome.
+        examples: the first images of each outcome.
+        difference: in what the two models differ, as a sentence; empty where the caller chose them.
+    """
 
     counts: CompareModelsResponse
     examples: list[ComparedExample]
+    difference: str = ""
 
 
 class Contents(NamedTuple):
     """Everything that a report shows.
 
     Attributes:
-        title: what it is about.
-        sweep: the sweep, where it is about one.
+        title: the names of its subjects.
+        written: when its contents were fetched, in local time.
+        sweep: the sweep, if the report is about one.
         subjects: the models, one at least.
-        comparison: of two of them, where there are two to compare.
+        comparison: of two models, if there are two to compare.
     """
 
     title: str
+    written: datetime
     sweep: Sweep | None
     subjects: list[Subject]
     comparison: Comparison | None
 
 
 def collect(client: Client, names: Sequence[str]) -> Contents:
-    """Asks for all that a report shows.
+    """Fetches everything that a report shows.
 
     Args:
-        client: whom to ask.
+        client: connected to the server.
         names: "jobs/{id}", or "sweeps/{id}", or two models or epochs.
 
     Raises:
-        click.ClickException: there is nothing to report of the sweep yet.
+        click.ClickException: no job of the sweep has completed an epoch.
         LeadlineError: the server refused a call.
     """
+    written = datetime.now().astimezone()
     first, *others = names
     if others:
         subjects = [_subject(client, name) for name in names]
-        return Contents(" and ".join(names), None, subjects, _comparison(client, subjects))
+        comparison = _comparison(client, *(subject.matrix.model for subject in subjects))
+        return Contents(" and ".join(names), written, None, subjects, comparison)
     if first.startswith("sweeps/"):
-        return _of_sweep(client, client.get_sweep(first))
-    return Contents(first, None, [_subject(client, first.replace("jobs/", "models/", 1))], None)
+        return _of_sweep(client, client.get_sweep(first), written)
+    return Contents(first, written, None, [_subject(client, _model(first))], None)
 
 
-def _of_sweep(client: Client, sweep: Sweep) -> Contents:
+def _of_sweep(client: Client, sweep: Sweep, written: datetime) -> Contents:
     best = [variant.best_job for variant in sweep.table.variants if variant.best_job]
     if not best:
         raise click.ClickException(f"no job of {sweep.name} has completed an epoch")
-    subjects = [_subject(client, job.replace("jobs/", "models/", 1)) for job in best]
-    pair = [_best(subjects, batch_norm=norm) for norm in (False, True)]
-    compared = [subject for subject in pair if subject is not None]
-    comparison = _comparison(client, compared) if len(compared) == len(pair) else None
-    return Contents(sweep.name, sweep, subjects, comparison)
+    subjects = [_subject(client, _model(job)) for job in best]
+    pair = fair_pair(sweep)
+    comparison = None
+    if pair is not None:
+        comparison = _comparison(client, _model(pair.baseline.job), _model(pair.candidate.job))
+        comparison = comparison._replace(difference=pair.difference)
+    return Contents(sweep.name, written, sweep, subjects, comparison)
 
 
-def _best(subjects: Iterable[Subject], *, batch_norm: bool) -> Subject | None:
-    """The most accurate with or without batch norm, the first of equals."""
-    candidates = [one for one in subjects if one.model.variant.batch_norm == batch_norm]
-    return max(candidates, key=lambda one: one.matrix.accuracy, default=None)
+class Pair(NamedTuple):
+    """Two jobs of a sweep that differ in the value of one axis only."""
+
+    field: str
+    baseline: SweepJob
+    candidate: SweepJob
+
+    @property
+    def difference(self) -> str:
+        """What the jobs share and in what they differ, in a sentence."""
+        common = Struct()
+        common.update(
+            {name: value for name, value in self.baseline.values.items() if name != self.field}
+        )
+        before, after = (
+            describe_sweep.plain(job.values[self.field]) for job in (self.baseline, self.candidate)
+        )
+        shared = f"Both have {describe_sweep.values(common)}. " if common.fields else ""
+        return f"{shared}Only {self.field.replace('_', ' ')} differs: {before}, then {after}."
+
+
+def fair_pair(sweep: Sweep) -> Pair | None:
+    """The two jobs to compare: the most accurate pair that differs in one axis only.
+
+    Batch norm is that axis where the sweep has it, and depth only where it has no other. The
+    seed is never that axis, nor the dataset: models on different images cannot be compared.
+
+    Returns:
+        The pair, the earlier value of the axis first; None where there is none.
+    """
+    fields = [axis.field for axis in sweep.axes if axis.field not in {"seed", "dataset"}]
+    for field in sorted(fields, key=lambda field: (field != "batch_norm", field == "blocks")):
+        groups: dict[str, list[SweepJob]] = defaultdict(list)
+        for job in sweep.jobs:
+            if job.completed_epochs:
+                others = {name: value for name, value in job.values.items() if name != field}
+                groups[repr(sorted(others.items()))].append(job)
+        pairs = [
+            sorted(group, key=_accuracy, reverse=True)[:2]
+            for group in groups.values()
+            if len(group) > 1
+        ]
+        if pairs:
+            best = max(pairs, key=lambda pair: [_accuracy(job) for job in pair])
+            baseline, candidate = (job for job in sweep.jobs if job in best)
+            return Pair(field, baseline, candidate)
+    return None
+
+
+def _accuracy(job: SweepJob) -> float:
+    return float(job.best_test_accuracy)
+
+
+def _model(job: str) -> str:
+    return job.replace("jobs/", "models/", 1)
 
 
 def _subject(client: Client, name: str) -> Subject:
     matrix = client.confusion_matrix(model=name)
-    # From here on that epoch, whatever becomes the best one meanwhile.
+    # The rest is about this epoch, even if a better one is completed meanwhile.
     model_name, _, number = matrix.model.partition("/epochs/")
     model = client.get_model(model_name)
-    epoch = next(one for one in model.epochs if one.epoch == int(number))
+    epoch = next(epoch for epoch in model.epochs if epoch.epoch == int(number))
     return Subject(client.job(model.job).refresh(), model, epoch, matrix, _cells(client, matrix))
 
 
 def _cells(client: Client, matrix: ConfusionMatrix) -> Cells:
     cells: Cells = defaultdict(list)
-    for one in matrix.classes:
-        # A call a class: within it the groups are the cells of its row.
+    for metrics in matrix.classes:
+        # One call for each class: within it the groups are the cells of its row.
         row = client.misclassified(
             model=matrix.model,
-            true_class=one.class_name,
+            true_class=metrics.class_name,
             grouping="predicted_class",
             per_class=CELL_IMAGES,
             include_correct=True,
@@ -121,10 +189,11 @@ def _cells(client: Client, matrix: ConfusionMatrix) -> Cells:
     return dict(cells)
 
 
-def _comparison(client: Client, subjects: Sequence[Subject]) -> Comparison:
-    baseline, candidate = (subject.matrix.model for subject in subjects)
-    pages = [
-        client.compare_models(baseline, candidate, outcome=outcome, page_size=CELL_IMAGES)
-        for outcome in _OUTCOMES
-    ]
+def _comparison(client: Client, baseline: str, candidate: str) -> Comparison:
+    pages: list[CompareModelsResponse] = []
+    for outcome in _OUTCOMES:
+        page = client.compare_models(baseline, candidate, outcome=outcome, page_size=CELL_IMAGES)
+        # The other pages are about the same epochs, even if better ones are completed meanwhile.
+        baseline, candidate = page.baseline, page.candidate
+        pages.append(page)
     return Comparison(pages[0], [example for page in pages for example in page.examples])

@@ -1,25 +1,25 @@
-"""The images of a report: behind the cells of confusion matrices, in grids, in comparisons."""
+"""The images of a report: in the cells of confusion matrices, in grids, in comparisons."""
 
 from collections.abc import Sequence
 
 from leadline.client import ComparedExample, ConfusionMatrix, Example
-from leadline.client.cli import describe
 from leadline.client.cli.reports.contents import CELL_IMAGES, Cells, Subject
-from leadline.client.cli.reports.markup import picture, text
+from leadline.client.cli.reports.markup import picture, text, wide
 
-# Characters that images may take in a page, those of all models together: with the rest, which is
-# half a million and less, a page stays below 8 MB.
+# Characters for the images of a page, those of all models together: with the rest, which is half a
+# million at most, a page stays below 8 MB.
 _BUDGET = 6_800_000
 
-# Around the image data of a picture, and four characters for three bytes of it.
-_MARKUP = 260
+# The markup around each image, and Base64's four characters for three bytes of it.
+_MARKUP = 300
 _BASE64 = 4 / 3
 
 _GRID_PER_CLASS = 2
+_NONE = "No test image is predicted as this class."
 
 
 def images_a_cell(subjects: Sequence[Subject]) -> int:
-    """How many images there is room for behind each cell, the same for all models."""
+    """How many images each cell has room for, the same for all models."""
     cells = [cell for subject in subjects for cell in subject.cells.values()]
     grids = [row for subject in subjects for row in _grid_rows(subject.matrix, subject.cells)]
     for number in range(CELL_IMAGES, 0, -1):
@@ -36,45 +36,46 @@ def confusion_table(matrix: ConfusionMatrix, cells: Cells, *, prefix: str, most:
         matrix: the counts.
         cells: the images.
         prefix: what the ids of the cells begin with.
-        most: images a cell; 0: cells open nothing.
+        most: images in a cell; 0: cells open nothing.
     """
-    names = [one.class_name for one in matrix.classes]
+    names = [metrics.class_name for metrics in matrix.classes]
     head = "".join(f'<th scope="col">{text(name)}</th>' for name in names)
     rows, popovers = [], []
     for true, row in enumerate(matrix.rows):
         line = [f'<th scope="row">{text(names[true])}</th>']
-        for taken, count in enumerate(row.counts):
+        for predicted, count in enumerate(row.counts):
             share = count / max(sum(row.counts), 1)
-            shown = cells.get((true, taken), [])[:most]
-            name = f"{prefix}-{true}-{taken}"
-            line.append(_cell(count, share, name if shown else "", names[true], names[taken]))
+            shown = cells.get((true, predicted), [])[:most]
+            name = f"{prefix}-{true}-{predicted}"
+            line.append(_cell(count, share, name if shown else "", names[true], names[predicted]))
             if shown:
-                popovers.append(_popover(name, names[true], names[taken], count, shown))
+                popovers.append(_popover(name, names[true], names[predicted], count, shown))
         rows.append(f"<tr>{''.join(line)}</tr>\n")
     return (
-        '<div class="wide"><table class="confusion"><thead><tr>'
-        f'<th scope="col">is, taken for</th>{head}</tr></thead>\n'
+        f'{wide("Confusion matrix")}<table class="confusion"><thead><tr>'
+        f'<th scope="col">true \\ predicted</th>{head}</tr></thead>\n'
         f"<tbody>{''.join(rows)}</tbody></table></div>\n{''.join(popovers)}"
     )
 
 
-def _cell(count: int, share: float, opens: str, true: str, taken: str) -> str:
+def _cell(count: int, share: float, opens: str, true: str, predicted: str) -> str:
     if not opens:
         return f"<td>{count or '·'}</td>"
-    said = f"{count} of {true} taken for {taken}: show images"
+    label = f"{count} of true {true} predicted {predicted}: show images"
     return (
         f'<td style="--share:{100 * share:.0f}%"><button type="button" '
-        f'popovertarget="{text(opens)}" aria-label="{text(said)}">{count}</button></td>'
+        f'popovertarget="{text(opens)}" aria-label="{text(label)}">{count}</button></td>'
     )
 
 
-def _popover(name: str, true: str, taken: str, count: int, shown: Sequence[Example]) -> str:
-    heading = f"{true} taken for {taken}: {len(shown)} of {count}, the most probable first"
+def _popover(name: str, true: str, predicted: str, count: int, shown: Sequence[Example]) -> str:
+    kind = _kind(true, predicted)
+    heading = f"{kind}: {len(shown)} of {count}, the highest probability first"
     images = "".join(
         picture(
             example.png,
-            shows=f"test image {example.index}, {true} taken for {taken}",
-            caption=f"{example.index}: {describe.percent(example.probability)}",
+            shows=f"test image {example.index}, {kind}",
+            caption=_sure(example),
         )
         for example in shown
     )
@@ -87,10 +88,10 @@ def _popover(name: str, true: str, taken: str, count: int, shown: Sequence[Examp
 
 
 def grid(matrix: ConfusionMatrix, cells: Cells) -> str:
-    """A row for each class: wrong images that are taken for it, then right ones."""
-    names = [one.class_name for one in matrix.classes]
+    """A row for each class: wrong images that are predicted as it, then correct ones."""
+    names = [metrics.class_name for metrics in matrix.classes]
     rows = "".join(
-        f'<h4>{text(name)}</h4>\n<div class="row">{"".join(map(_in_grid, shown))}</div>\n'
+        f'<h4>{text(name)}</h4>\n<div class="row">{"".join(map(_in_grid, shown)) or _NONE}</div>\n'
         for name, shown in zip(names, _grid_rows(matrix, cells), strict=True)
     )
     return f'<div class="grid">{rows}</div>\n'
@@ -98,34 +99,44 @@ def grid(matrix: ConfusionMatrix, cells: Cells) -> str:
 
 def _grid_rows(matrix: ConfusionMatrix, cells: Cells) -> list[list[Example]]:
     rows = []
-    for one in matrix.classes:
-        column = [cell for (_, taken), cell in cells.items() if taken == one.class_index]
-        taken_for_it = sorted(
+    for index in (metrics.class_index for metrics in matrix.classes):
+        column = [cell for (_, predicted), cell in cells.items() if predicted == index]
+        predicted_as_it = sorted(
             (example for cell in column for example in cell),
             key=lambda example: (-example.probability, example.index),
         )
-        wrong = [each for each in taken_for_it if each.true_class_index != one.class_index]
-        right = [each for each in taken_for_it if each.true_class_index == one.class_index]
-        rows.append([*wrong[:_GRID_PER_CLASS], *right[:_GRID_PER_CLASS]])
+        wrong = [example for example in predicted_as_it if example.true_class_index != index]
+        correct = [example for example in predicted_as_it if example.true_class_index == index]
+        rows.append([*wrong[:_GRID_PER_CLASS], *correct[:_GRID_PER_CLASS]])
     return rows
 
 
 def _in_grid(example: Example) -> str:
-    wrong = example.true_class_index != example.predicted_class_index
-    says = f"taken for {example.predicted_class_name}" if wrong else "right"
-    caption = f"{example.true_class_name}: {says}"
-    return picture(example.png, shows=f"test image {example.index}, {caption}", caption=caption)
+    kind = _kind(example.true_class_name, example.predicted_class_name)
+    return picture(
+        example.png,
+        shows=f"test image {example.index}, {kind}",
+        caption=f"{kind}\n{_sure(example)}",
+    )
+
+
+def _kind(true: str, predicted: str) -> str:
+    return f"{true}, correct" if true == predicted else f"true {true}, predicted {predicted}"
+
+
+def _sure(example: Example) -> str:
+    return f"{100 * example.probability:.1f} %, image {example.index}"
 
 
 def compared(examples: Sequence[ComparedExample]) -> str:
-    """Images of one outcome of a comparison."""
+    """The images of one outcome of a comparison."""
     images = "".join(
         picture(
-            one.png,
-            shows=f"test image {one.index}, {one.true_class_name}",
-            caption=f"{one.true_class_name}: {one.baseline.class_name}, then "
-            f"{one.candidate.class_name}",
+            example.png,
+            shows=f"test image {example.index}, true {example.true_class_name}",
+            caption=f"true {example.true_class_name}\nbaseline {example.baseline.class_name}\n"
+            f"candidate {example.candidate.class_name}",
         )
-        for one in examples
+        for example in examples
     )
     return f'<div class="row">{images}</div>\n'

@@ -23,10 +23,15 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         + "</tr>\n"
         for row in rows
     )
+    name = ", ".join(heading.removeprefix("#") for heading in headings)
     return (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n'
-        f"<tbody>{body}</tbody></table></div>\n"
+        f"{wide(name)}<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>\n"
     )
+
+
+def wide(name: str) -> str:
+    """The start of a box that scrolls sideways, by keyboard too, where its table is too wide."""
+    return f'<div class="wide" role="region" tabindex="0" aria-label="{text(name)}">'
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:
@@ -36,7 +41,7 @@ def facts(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def picture(png: bytes, *, shows: str, caption: str) -> str:
-    """An image within the page, with what it shows for those who do not see it."""
+    """An image within the page, with a description for those who do not see it."""
     data = base64.b64encode(png).decode("ascii")
     return (
         f'<figure class="example"><img alt="{text(shows)}" src="data:image/png;base64,{data}">'
@@ -51,7 +56,7 @@ def section(heading: str, *parts: str, name: str) -> str:
 
 
 def unfolding(summary: str, *parts: str) -> str:
-    """What opens when its summary is clicked."""
+    """A part that opens when its summary is clicked."""
     body = "".join(parts)
     return f"<details><summary>{text(summary)}</summary>\n{body}</details>\n"
 

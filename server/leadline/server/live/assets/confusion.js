@@ -1,6 +1,6 @@
 // The confusion matrix: a table of buttons, each of which shows the images of its cell.
 
-import { make, say } from "./dom.js";
+import { make, setText } from "./dom.js";
 
 const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
@@ -22,14 +22,14 @@ export class ConfusionTable {
   // Shows counts, and which cell's images are shown; null for none.
   draw({ classes, counts }, cell) {
     if (this.#classes !== JSON.stringify(classes)) this.#build(classes);
-    counts.forEach((row, isA) => {
+    counts.forEach((row, truth) => {
       const images = Math.max(row.reduce((sum, count) => sum + count, 0), 1);
-      row.forEach((count, taken) => {
-        const button = this.#buttons[isA][taken];
-        say(button, count ? `${count}` : "·");
-        const words = `${count} of ${classes[isA]} taken for ${classes[taken]}: show images`;
+      row.forEach((count, predicted) => {
+        const button = this.#buttons[truth][predicted];
+        setText(button, count ? `${count}` : "·");
+        const words = `${count} of true ${classes[truth]} predicted ${classes[predicted]}: show images`;
         button.setAttribute("aria-label", words);
-        button.setAttribute("aria-pressed", cell?.true === isA && cell?.taken === taken);
+        button.setAttribute("aria-pressed", cell?.true === truth && cell?.taken === predicted);
         button.parentElement.style.setProperty("--share", `${Math.round((100 * count) / images)}%`);
       });
     });
@@ -38,16 +38,16 @@ export class ConfusionTable {
   #build(classes) {
     this.#classes = JSON.stringify(classes);
     const names = classes.map((name) => make("th", { scope: "col" }, make("span", {}, name)));
-    const head = make("tr", {}, make("th", { scope: "col" }, "is, taken for"), ...names);
+    const head = make("tr", {}, make("th", { scope: "col" }, "true \\ predicted"), ...names);
     this.#buttons = classes.map(() => classes.map(() => make("button", { type: "button", tabindex: -1 })));
     this.#buttons[0][0].tabIndex = 0;
-    const rows = this.#buttons.map((row, isA) =>
-      make("tr", {}, make("th", { scope: "row" }, classes[isA]), ...row.map((one) => make("td", {}, one))),
+    const rows = this.#buttons.map((row, truth) =>
+      make("tr", {}, make("th", { scope: "row" }, classes[truth]), ...row.map((button) => make("td", {}, button))),
     );
     this.#table.replaceChildren(make("thead", {}, head), make("tbody", {}, ...rows));
   }
 
-  // One cell at a time is a stop of the tabulator; arrow keys lead to the others.
+  // A roving tabindex: one cell is in the tab order, and arrow keys lead to the others.
   #move(event) {
     const place = this.#placeOf(event.target);
     const step = STEPS[event.key];
@@ -61,9 +61,9 @@ export class ConfusionTable {
   }
 
   #placeOf(target) {
-    for (const [isA, row] of this.#buttons.entries()) {
-      const taken = row.indexOf(target);
-      if (taken >= 0) return [isA, taken];
+    for (const [truth, row] of this.#buttons.entries()) {
+      const predicted = row.indexOf(target);
+      if (predicted >= 0) return [truth, predicted];
     }
     return null;
   }

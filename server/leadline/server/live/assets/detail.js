@@ -1,14 +1,17 @@
 // One job: what it is, its curve, every epoch.
 
-import { drawCurve, markEpoch, reading } from "./curves.js";
-import { byId, list, make, say, show } from "./dom.js";
+import { drawCurve, isFinal, markEpoch, reading } from "./curves.js";
+import { byId, make, reconcile, setText, show } from "./dom.js";
 import { localTime, network, percent } from "./format.js";
 import { Wrong } from "./wrong.js";
 
 const HEIGHT = 300;
 
-// Rows of a table that a page bears.
+// The longest table that a page shows.
 const EPOCHS_LISTED = 500;
+
+const NO_EPOCH_YET = "No epoch is complete yet: curves and images come with the first.";
+const ENDED_EARLY = "The job ended before its first epoch was complete: it has no curves and no images.";
 
 export class Detail {
   #state;
@@ -40,26 +43,26 @@ export class Detail {
     byId("facts").replaceChildren();
   }
 
-  // Says why the job cannot be shown.
+  // Takes the reason why the job cannot be shown.
   fail(message) {
     this.#failure = message;
   }
 
-  // What the server says of the job as a whole.
+  // Takes the job as the server sent it.
   keep(facts) {
     this.#facts = facts;
     this.#failure = "";
-    list(byId("facts"), factsOf(facts), {
+    reconcile(byId("facts"), factsOf(facts), {
       key: ([name]) => name,
       create: ([name]) => make("div", {}, make("dt", {}, name), make("dd")),
-      update: (line, [, value]) => say(line.children[1], value),
+      update: (line, [, value]) => setText(line.children[1], value),
     });
   }
 
   draw() {
     const job = this.#state.jobs.get(this.id) ?? this.#facts?.job;
     const note = this.#failure || job?.note || "";
-    say(byId("job-note"), note);
+    setText(byId("job-note"), note);
     show(byId("job-note"), note !== "");
     show(byId("job"), Boolean(job) || note !== "");
     if (job) this.#drawJob(job);
@@ -67,44 +70,47 @@ export class Detail {
   }
 
   #drawNone() {
-    say(byId("job-heading"), `jobs/${this.id}`);
-    say(byId("job-spec"), "");
-    show(byId("job-empty"), false);
-    show(byId("job-results"), false);
+    setText(byId("job-heading"), `jobs/${this.id}`);
+    setText(byId("job-spec"), "");
+    for (const part of ["job-sweep", "job-empty", "job-results"]) show(byId(part), false);
   }
 
   #drawJob(job) {
     const curve = this.#state.curve(this.id);
-    say(byId("job-heading"), network(job));
-    say(byId("job-spec"), `jobs/${job.id} on ${job.dataset}: ${job.state}, ${job.completed} of ${job.epochs} epochs`);
+    setText(byId("job-heading"), network(job));
+    setText(byId("job-spec"), `jobs/${job.id} on ${job.dataset}: ${job.state}, ${job.completed} of ${job.epochs} epochs`);
+    setText(byId("job-empty"), isFinal(job) ? ENDED_EARLY : NO_EPOCH_YET);
     show(byId("job-empty"), job.completed === 0);
+    show(byId("job-sweep"), Boolean(job.sweep));
+    byId("job-sweep").lastChild.href = `#sweeps/${job.sweep}`;
+    setText(byId("job-sweep").lastChild, `sweeps/${job.sweep}`);
     show(byId("job-results"), curve.length > 0);
     if (curve.length) this.#drawCurve(job, curve);
     this.#wrong.draw(curve.length);
   }
 
   #drawCurve(job, curve) {
-    const drawn = `${curve.length} ${this.#plot.clientWidth}`;
+    const drawn = `${curve.length} ${job.state} ${this.#plot.clientWidth}`;
     if (this.#plot.dataset.drawn === drawn) return;
     this.#plot.dataset.drawn = drawn;
     this.#scale = drawCurve(this.#plot, curve, job, { height: HEIGHT, isSmall: false });
     byId("curve").dataset.norm = this.#plot.dataset.norm;
     this.#mark(this.#marked);
-    list(byId("epochs"), curve.slice(-EPOCHS_LISTED).reverse(), {
+    reconcile(byId("epochs"), curve.slice(-EPOCHS_LISTED).reverse(), {
       key: ([epoch]) => `${epoch}`,
       create: epochRow,
       update: () => {},
     });
   }
 
-  // Reads an epoch off the curve; null for the latest.
+  // Shows the accuracies of an epoch of the curve; null for the latest.
   #mark(epoch) {
     const curve = this.#state.curve(this.id);
     if (!curve.length) return;
     this.#marked = epoch === null ? null : Math.min(Math.max(epoch, 1), curve.length);
     markEpoch(this.#plot, this.#scale, this.#marked);
     byId("curve-reading").setAttribute("aria-live", this.#marked ? "polite" : "off");
-    say(byId("curve-reading"), reading(curve[(this.#marked ?? curve.length) - 1]));
+    setText(byId("curve-reading"), reading(curve[(this.#marked ?? curve.length) - 1]));
   }
 
   #point({ clientX }) {

@@ -14,6 +14,20 @@ export function network(card) {
   return `${counted(card.blocks, kind)}${form} ${card.batch_norm ? "with" : "without"} batch norm`;
 }
 
+// A network in a line of a table: "10x2 blocks, residual, batch norm".
+export function shortNetwork(card) {
+  const depth = card.block_convolutions === 2 ? `${card.blocks}x2` : `${card.blocks}`;
+  const kind = card.residual ? ", residual" : "";
+  return `${depth} block${depth === "1" ? "" : "s"}${kind}, ${card.batch_norm ? "" : "no "}batch norm`;
+}
+
+// A value of an axis of a sweep.
+export function plainValue(value) {
+  return typeof value === "boolean" ? (value ? "yes" : "no") : `${value}`;
+}
+
+export const inWords = (field) => field.replaceAll("_", " ");
+
 export function localTime(moment) {
   return moment ? new Date(moment).toLocaleString() : "–";
 }

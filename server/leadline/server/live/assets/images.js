@@ -1,38 +1,38 @@
-// The images behind a cell of the confusion matrix, or all that are wrong.
+// The images in a cell of the confusion matrix, or all that are wrong.
 
-import { byId, make, say, show } from "./dom.js";
+import { byId, make, setText, show } from "./dom.js";
 import { counted, percent } from "./format.js";
 import * as server from "./server.js";
 
-// Shows the first page of what the server found.
-export function drawImages(found, cell) {
-  say(byId("images-heading"), heading(found, cell));
+// Shows the first page of a listing.
+export function drawImages(listing, cell) {
+  setText(byId("images-heading"), heading(listing, cell));
   show(byId("all-wrong"), cell !== null);
-  byId("images").replaceChildren(...found.examples.map((one) => figure(one, found)));
-  showMore(found);
+  byId("images").replaceChildren(...listing.examples.map((example) => figure(example, listing)));
+  showMore(listing);
 }
 
-// Adds the next page to those that are shown.
-export function addImages(found) {
-  byId("images").append(...found.examples.map((one) => figure(one, found)));
-  showMore(found);
+// Adds the next page.
+export function addImages(listing) {
+  byId("images").append(...listing.examples.map((example) => figure(example, listing)));
+  showMore(listing);
 }
 
 export const shownImages = () => byId("images").childElementCount;
 
-function showMore(found) {
-  show(byId("more"), shownImages() < found.total);
+function showMore(listing) {
+  show(byId("more"), shownImages() < listing.total);
 }
 
-function heading(found, cell) {
-  const of = `of epoch ${found.epoch}`;
-  if (cell === null) return `${counted(found.wrong, "wrong image")} ${of}, the surest first`;
-  return `${counted(found.total, "image")} ${of}: ${what(cell, found.classes)}`;
+function heading(listing, cell) {
+  const of = `of epoch ${listing.epoch}`;
+  if (cell === null) return `${counted(listing.wrong, "wrong image")} ${of}, highest probability first`;
+  return `${counted(listing.total, "image")} ${of}: ${what(cell, listing.classes)}`;
 }
 
-function what(one, classes) {
-  const [isA, taken] = [classes[one.true], classes[one.taken]];
-  return isA === taken ? `${isA}, rightly` : `${isA} taken for ${taken}`;
+function what({ true: index, taken }, classes) {
+  const [truth, predicted] = [classes[index], classes[taken]];
+  return truth === predicted ? `${truth}, correct` : `true ${truth}, predicted ${predicted}`;
 }
 
 function figure(example, { classes, fingerprint }) {
@@ -41,9 +41,9 @@ function figure(example, { classes, fingerprint }) {
     src: server.image(fingerprint, example.index),
     alt: `test image ${example.index}: ${words}`,
     title: `test image ${example.index}`,
-    width: 64,
-    height: 64,
+    width: 128,
+    height: 128,
     loading: "lazy",
   });
-  return make("li", {}, picture, make("span", {}, words), make("small", {}, percent(example.probability)));
+  return make("li", {}, picture, make("span", {}, words), make("small", {}, `${percent(example.probability)}, image ${example.index}`));
 }

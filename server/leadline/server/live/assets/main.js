@@ -1,98 +1,108 @@
-// The page: hears the server's news, and shows them.
+// The page: receives the server's changes, and shows them.
 
 import { Detail } from "./detail.js";
-import { byId, say, show } from "./dom.js";
+import { byId, setText, show } from "./dom.js";
 import { drawLists } from "./lists.js";
 import { drawRunning, MOST_CURVES } from "./running.js";
 import * as server from "./server.js";
 import { State } from "./state.js";
 import { follow } from "./stream.js";
+import { SweepView } from "./sweep.js";
 
 const state = new State();
 const detail = new Detail(state);
+const sweep = new SweepView(state, scheduleDraw);
 
-// What was known of a job when it was last asked for: how it stands, and its epochs.
-const answered = new Map();
-const tried = new Map();
+// The state and the epochs of each job when it was last fetched.
+const fetchedStates = new Map();
+const fetchedEpochs = new Map();
 
-let isPlanned = false;
+let isScheduled = false;
 
-// All that is heard within a frame is drawn once.
-function plan() {
-  if (isPlanned) return;
-  isPlanned = true;
+// All changes within a frame are drawn once.
+function scheduleDraw() {
+  if (isScheduled) return;
+  isScheduled = true;
   requestAnimationFrame(() => {
-    isPlanned = false;
+    isScheduled = false;
     draw();
   });
 }
 
 function draw() {
-  detail.choose(chosen());
-  say(byId("trouble"), state.trouble);
+  const [kind, id] = address();
+  sweep.choose(kind === "sweeps" ? id : null);
+  detail.choose(kind === "sweeps" ? null : (id ?? newest()));
+  setText(byId("trouble"), state.trouble);
   show(byId("trouble"), state.trouble !== "");
-  drawLists(state, detail.id);
+  drawLists(state, detail.id, sweep.id);
   drawRunning(state, detail.id);
   detail.draw();
+  sweep.draw();
   const running = state.running().slice(0, MOST_CURVES);
-  for (const id of new Set([detail.id, ...running.map((job) => job.id)])) if (id) ask(id);
+  for (const id of new Set([detail.id, ...running.map((job) => job.id)])) if (id) fetchJob(id);
 }
 
-// The job that the address names, else the newest that runs, else the newest with results.
-function chosen() {
-  const named = /^#jobs\/([0-9a-z]+)$/.exec(location.hash)?.[1];
-  if (named) return named;
+// What the address names: ["jobs" or "sweeps", id], or nothing.
+function address() {
+  return /^#(jobs|sweeps)\/([0-9a-z]+)$/.exec(location.hash)?.slice(1) ?? [];
+}
+
+// The job that is shown where the address names none: the one that was, else the newest that runs,
+// else the newest with results.
+function newest() {
   const jobs = state.ordered();
   if (state.jobs.has(detail.id)) return detail.id;
   return (jobs.find((job) => job.state === "running") ?? jobs.find((job) => job.completed) ?? jobs[0])?.id ?? null;
 }
 
-// Asks for the whole of a job where something of it is not known, once for each news of it.
-async function ask(id) {
+// Fetches a job if the page lacks a part of it, once for each change.
+async function fetchJob(id) {
   const card = state.jobs.get(id);
-  const stands = `${card?.state} ${card?.completed > 0}`;
-  const isNew = id === detail.id && answered.get(id) !== stands;
-  const isShort = state.lacks(id) && tried.get(id) !== card.completed;
+  const current = `${card?.state} ${card?.completed > 0}`;
+  const isNew = id === detail.id && fetchedStates.get(id) !== current;
+  const isShort = state.isIncomplete(id) && fetchedEpochs.get(id) !== card.completed;
   if (!isNew && !isShort) return;
-  if (id === detail.id) answered.set(id, stands);
-  if (isShort) tried.set(id, card.completed);
+  if (id === detail.id) fetchedStates.set(id, current);
+  if (isShort) fetchedEpochs.set(id, card.completed);
   try {
     const facts = await server.job(id);
     state.keepCurve(id, facts.curve);
     if (id === detail.id) detail.keep(facts);
   } catch (error) {
     if (id === detail.id) detail.fail(error.message);
-    if (server.mayPass(error)) setTimeout(() => forget(id), server.RETRY_MS);
+    if (server.isTransient(error)) setTimeout(() => forget(id), server.RETRY_MS);
   }
-  plan();
+  scheduleDraw();
 }
 
 function forget(id) {
-  answered.delete(id);
-  tried.delete(id);
-  plan();
+  fetchedStates.delete(id);
+  fetchedEpochs.delete(id);
+  scheduleDraw();
 }
 
-function hear(kind, data) {
+function receive(kind, data) {
   if (kind === "snapshot") {
-    answered.clear();
-    tried.clear();
+    fetchedStates.clear();
+    fetchedEpochs.clear();
   }
-  state.hear(kind, data);
-  plan();
+  state.receive(kind, data);
+  scheduleDraw();
 }
 
-function stand(isConnected) {
+function setConnected(isConnected) {
   byId("connection").dataset.state = isConnected ? "connected" : "disconnected";
-  say(byId("connection"), isConnected ? "connected" : "disconnected: trying again");
+  setText(byId("connection"), isConnected ? "connected" : "disconnected: reconnecting");
 }
 
-function leadToJob() {
+function showChosen() {
   draw();
-  byId("job-heading").focus({ preventScroll: true });
-  byId("job").scrollIntoView();
+  const section = address()[0] === "sweeps" ? "sweep" : "job";
+  byId(`${section}-heading`).focus({ preventScroll: true });
+  byId(section).scrollIntoView();
 }
 
-window.addEventListener("hashchange", leadToJob);
-window.addEventListener("resize", plan);
-follow(server.events, { hear, stand });
+window.addEventListener("hashchange", showChosen);
+window.addEventListener("resize", scheduleDraw);
+follow(server.events, { receive, setConnected });

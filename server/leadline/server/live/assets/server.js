@@ -1,11 +1,11 @@
-// Questions to the server.
+// Requests to the server.
 
 const ROOT = "/live/v1";
 
-// How long to wait before what could not be answered is asked again.
+// How long to wait before a failed request is repeated.
 export const RETRY_MS = 3000;
 
-async function ask(path) {
+async function get(path) {
   const response = await fetch(`${ROOT}/${path}`);
   if (response.ok) return response.json();
   const error = new Error((await response.text()).trim() || `status ${response.status}`);
@@ -13,19 +13,21 @@ async function ask(path) {
   throw error;
 }
 
-// Whether the same question may be answered later: the server is away or busy.
-export const mayPass = (error) => !(error.status < 500);
+// Whether the same request may succeed later: the server is away or busy.
+export const isTransient = (error) => !(error.status < 500);
 
 export const events = `${ROOT}/events`;
 
-export const job = (id) => ask(`jobs/${id}`);
+export const job = (id) => get(`jobs/${id}`);
 
-export const confusion = (id, epoch) => ask(`jobs/${id}/epochs/${epoch}/confusion`);
+export const sweep = (id) => get(`sweeps/${id}`);
+
+export const confusion = (id, epoch) => get(`jobs/${id}/epochs/${epoch}/confusion`);
 
 // A cell is { true, taken }, class indices; null stands for all wrong images.
 export function examples(id, epoch, cell, offset) {
   const query = new URLSearchParams({ ...cell, offset });
-  return ask(`jobs/${id}/epochs/${epoch}/examples?${query}`);
+  return get(`jobs/${id}/epochs/${epoch}/examples?${query}`);
 }
 
 export const image = (fingerprint, index) => `${ROOT}/images/${fingerprint}/test/${index}.png`;

@@ -1,4 +1,4 @@
-// What the server has told, put together.
+// The state of the server, put together from its messages.
 
 export class State {
   constructor() {
@@ -11,11 +11,11 @@ export class State {
     this.progress = {};
     this.trouble = "";
     this.isKnown = false;
-    // Of the jobs whose curves were asked for: points by epoch, by job.
+    // The points of each curve that was fetched, by job.
     this.curves = new Map();
   }
 
-  hear(kind, data) {
+  receive(kind, data) {
     if (kind === "snapshot") this.#begin(data);
     if (kind === "snapshot" || kind === "change") this.#change(data);
     if (kind === "progress") this.progress = data;
@@ -35,8 +35,8 @@ export class State {
     return this.curves.get(id) ?? [];
   }
 
-  // Whether a job has epochs that its curve lacks, and must be asked for as a whole.
-  lacks(id) {
+  // Whether a job has epochs that its curve lacks, so that it must be fetched.
+  isIncomplete(id) {
     return this.curve(id).length < (this.jobs.get(id)?.completed ?? 0);
   }
 
@@ -61,7 +61,7 @@ export class State {
     for (const id of this.jobs.keys()) if (!shown.has(id)) this.jobs.delete(id);
   }
 
-  // New epochs go to the end; where some are missing in between, the whole is asked for.
+  // New epochs go to the end; if some are missing in between, the whole curve is fetched.
   #extend(id, points) {
     const curve = this.curves.get(id);
     if (!curve) return;

@@ -1,16 +1,16 @@
-// The stream of news, across broken connections and restarts of the server.
+// The stream of changes, across broken connections and restarts of the server.
 
 const KINDS = ["snapshot", "change", "progress", "trouble", "alive"];
 
-// After a refusal the browser gives up for good; then it is tried again here.
-const AGAIN_MS = 3000;
+// After a refusal the browser stops reconnecting; then this module does.
+const RECONNECT_MS = 3000;
 
-// Silences of so many times what the server keeps to mean that the connection is dead.
-const SILENCES = 3;
+// A connection is dead after this many of the server's keepalive intervals without a message.
+const MISSED_KEEPALIVES = 3;
 
-// Calls hear(kind, data) for each message, and stand(isConnected) for each change. While nobody
-// sees the page there is no stream: a browser holds but six connections to a server.
-export function follow(url, { hear, stand }) {
+// Calls receive(kind, data) for each message, and setConnected(isConnected) for each change. A hidden
+// page has no stream: a browser opens at most six connections to a server.
+export function follow(url, { receive, setConnected }) {
   let source = null;
   let timer = null;
   let quietMs = 60_000;
@@ -18,10 +18,10 @@ export function follow(url, { hear, stand }) {
   function open() {
     if (source || document.hidden) return;
     source = new EventSource(url);
-    source.addEventListener("open", () => stand(true));
-    source.addEventListener("error", broken);
-    for (const kind of KINDS) source.addEventListener(kind, (event) => heard(kind, event));
-    watch();
+    source.addEventListener("open", () => setConnected(true));
+    source.addEventListener("error", onError);
+    for (const kind of KINDS) source.addEventListener(kind, (event) => onMessage(kind, event));
+    restartTimer();
   }
 
   function close() {
@@ -32,23 +32,23 @@ export function follow(url, { hear, stand }) {
 
   function reopen(afterMs) {
     close();
-    stand(false);
+    setConnected(false);
     timer = setTimeout(open, afterMs);
   }
 
-  function heard(kind, event) {
+  function onMessage(kind, event) {
     const data = JSON.parse(event.data);
-    if (kind === "snapshot") quietMs = SILENCES * 1000 * data.quiet_seconds + 2000;
-    watch();
-    hear(kind, data);
+    if (kind === "snapshot") quietMs = MISSED_KEEPALIVES * 1000 * data.quiet_seconds + 2000;
+    restartTimer();
+    receive(kind, data);
   }
 
-  function broken() {
-    if (source.readyState === EventSource.CLOSED) reopen(AGAIN_MS);
-    else stand(false);
+  function onError() {
+    if (source.readyState === EventSource.CLOSED) reopen(RECONNECT_MS);
+    else setConnected(false);
   }
 
-  function watch() {
+  function restartTimer() {
     clearTimeout(timer);
     timer = setTimeout(() => reopen(0), quietMs);
   }

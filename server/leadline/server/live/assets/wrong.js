@@ -1,12 +1,12 @@
-// What an epoch of the chosen job gets wrong: its confusion matrix, and the images of a cell.
+// What an epoch of the chosen job gets wrong: its confusion matrix, and the images in a cell.
 
 import { ConfusionTable } from "./confusion.js";
-import { byId, say, show } from "./dom.js";
+import { byId, setText, show } from "./dom.js";
 import { percent } from "./format.js";
 import { addImages, drawImages, shownImages } from "./images.js";
 import * as server from "./server.js";
 
-// While epochs are short, those that nobody asked for follow no faster than this.
+// The latest epoch is followed no faster than this.
 const LEAST_MS = 1000;
 
 export class Wrong {
@@ -14,14 +14,14 @@ export class Wrong {
   #epochs = 0;
   #cell = null;
   #shown = null;
-  #isAsking = false;
+  #isFetching = false;
   #timer = null;
   #confusion = new ConfusionTable(byId("confusion"), (cell) => this.#chooseCell(cell));
 
   constructor() {
     byId("all-wrong").addEventListener("click", () => this.#chooseCell(null));
     byId("more").addEventListener("click", () => this.#showMore());
-    byId("latest").addEventListener("change", () => this.#ask());
+    byId("latest").addEventListener("change", () => this.#refresh());
     byId("epoch").addEventListener("input", () => this.#chooseEpoch());
     byId("epoch-form").addEventListener("submit", (event) => event.preventDefault());
   }
@@ -37,94 +37,94 @@ export class Wrong {
     show(byId("more"), false);
   }
 
-  // Says how many epochs the job has by now.
+  // Takes note of how many epochs the job has.
   draw(epochs) {
     if (epochs === this.#epochs) return;
     this.#epochs = epochs;
     byId("epoch").max = epochs;
-    this.#timer ??= setTimeout(() => this.#ask("off"), this.#shown ? LEAST_MS : 0);
+    this.#timer ??= setTimeout(() => this.#refresh("off"), this.#shown ? LEAST_MS : 0);
   }
 
   #chooseEpoch() {
     byId("latest").checked = false;
-    if (byId("epoch").checkValidity()) this.#ask();
+    if (byId("epoch").checkValidity()) this.#refresh();
   }
 
   #chooseCell(cell) {
     this.#cell = cell;
-    this.#ask();
+    this.#refresh();
   }
 
-  #wanted() {
+  #selection() {
     if (byId("latest").checked) byId("epoch").value = this.#epochs;
     return { id: this.#id, epoch: Number(byId("epoch").value), cell: this.#cell };
   }
 
-  // Asks, a question at a time, until what is shown is what is wanted. What somebody has asked for
-  // is read aloud, and what follows by itself is not.
-  async #ask(live = "polite") {
+  // Fetches until what is shown is what is selected, one request at a time. Screen readers announce
+  // what the user selected, but not what follows the latest epoch.
+  async #refresh(live = "polite") {
     byId("images-heading").setAttribute("aria-live", live);
     clearTimeout(this.#timer);
     this.#timer = null;
-    if (this.#isAsking) return;
-    this.#isAsking = true;
+    if (this.#isFetching) return;
+    this.#isFetching = true;
     while (this.#id) {
-      const wanted = this.#wanted();
-      if (!byId("epoch").checkValidity() || same(wanted, this.#shown)) break;
-      if (!(await this.#show(wanted))) {
-        this.#timer ??= setTimeout(() => this.#ask("off"), server.RETRY_MS);
+      const selected = this.#selection();
+      if (!byId("epoch").checkValidity() || same(selected, this.#shown)) break;
+      if (!(await this.#show(selected))) {
+        this.#timer ??= setTimeout(() => this.#refresh("off"), server.RETRY_MS);
         break;
       }
     }
-    this.#isAsking = false;
+    this.#isFetching = false;
   }
 
-  // Returns whether that is settled.
-  async #show(wanted) {
-    const { id, epoch, cell } = wanted;
+  // Returns whether there is no need to try again.
+  async #show(selected) {
+    const { id, epoch, cell } = selected;
     try {
-      const [matrix, found] = await Promise.all([
+      const [matrix, listing] = await Promise.all([
         server.confusion(id, epoch),
         server.examples(id, epoch, cell, 0),
       ]);
       if (id !== this.#id) return true;
       this.#confusion.draw(matrix, cell);
-      drawImages(found, cell);
-      say(byId("epoch-says"), `epoch ${epoch}: ${percent(matrix.accuracy)} of ${matrix.images.toLocaleString("en")} test images right`);
-      this.#complain("");
+      drawImages(listing, cell);
+      setText(byId("epoch-says"), `epoch ${epoch}: ${percent(matrix.accuracy)} of ${matrix.images.toLocaleString("en")} test images correct`);
+      this.#showError("");
     } catch (error) {
-      this.#complain(error.message);
-      if (server.mayPass(error)) return false;
+      this.#showError(error.message);
+      if (server.isTransient(error)) return false;
     }
-    this.#shown = wanted;
+    this.#shown = selected;
     return true;
   }
 
   async #showMore() {
     const { id, epoch, cell } = this.#shown;
-    byId("more").disabled = true; // a second click would bring the same images again
+    byId("more").disabled = true; // a second click would add the same images again
     try {
-      const found = await server.examples(id, epoch, cell, shownImages());
-      if (same(this.#shown, { id, epoch, cell })) addImages(found);
+      const listing = await server.examples(id, epoch, cell, shownImages());
+      if (same(this.#shown, { id, epoch, cell })) addImages(listing);
     } catch (error) {
-      this.#complain(error.message);
+      this.#showError(error.message);
     } finally {
       byId("more").disabled = false;
     }
   }
 
-  #complain(message) {
-    say(byId("confusion-trouble"), message);
+  #showError(message) {
+    setText(byId("confusion-trouble"), message);
     show(byId("confusion-trouble"), message !== "");
   }
 }
 
-function same(one, other) {
+function same(selected, other) {
   return (
     other !== null &&
-    one.id === other.id &&
-    one.epoch === other.epoch &&
-    one.cell?.true === other.cell?.true &&
-    one.cell?.taken === other.cell?.taken
+    selected.id === other.id &&
+    selected.epoch === other.epoch &&
+    selected.cell?.true === other.cell?.true &&
+    selected.cell?.taken === other.cell?.taken
   );
 }

@@ -1,0 +1,55 @@
+"""One sweep as the page shows it: its points, its jobs, and the best depths, as JSON."""
+
+import json
+from collections.abc import Iterable
+
+from aiohttp import web
+
+from leadline.server.live.cards import Card, job_card, sweep_card
+from leadline.server.live.errors import TooBusyError
+from leadline.server.storage.store import JobStore
+from leadline.server.sweeps.sweep import SweepView
+from leadline.server.thread_pool import ThreadPool
+
+# Requests that run or wait for a thread.
+MOST_REQUESTS = 16
+
+_SWEEP = "/live/v1/sweeps/{sweep:[0-9a-z]{1,32}}"
+
+
+class SweepRoutes:
+    """Serves sweeps to the page."""
+
+    def __init__(self, *, store: JobStore, threads: ThreadPool) -> None:
+        self._store = store
+        self._threads = threads
+        self._pending = 0
+
+    def routes(self) -> Iterable[web.AbstractRouteDef]:
+        """The routes, for the application's router."""
+        return (web.get(_SWEEP, self._sweep),)
+
+    async def _sweep(self, request: web.Request) -> web.Response:
+        if self._pending >= MOST_REQUESTS:
+            raise TooBusyError(f"{MOST_REQUESTS} requests are in flight, which is the limit")
+        self._pending += 1
+        try:
+            body = await self._threads.run(self._read, request.match_info["sweep"])
+        finally:
+            self._pending -= 1
+        return web.Response(text=body, content_type="application/json")
+
+    def _read(self, sweep_id: str) -> str:
+        # Encoded in the thread too: a thousand jobs are some 400 KB.
+        return json.dumps(sweep_details(self._store.view_sweep(sweep_id)))
+
+
+def sweep_details(view: SweepView) -> Card:
+    """A sweep with its jobs in the order of the grid, and its table; accuracies are fractions."""
+    grid = view.sweep.request.grid
+    return {
+        "sweep": sweep_card(view.sweep),
+        "spec": grid.spec.to_dict(),
+        "jobs": [{**job_card(job), "values": grid.point_of(job.spec)} for job in view.jobs],
+        **view.table.to_dict(),
+    }

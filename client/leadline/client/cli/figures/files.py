@@ -30,4 +30,6 @@ def require_plot() -> None:
         click.ClickException: they cannot.
     """
     if not can_plot():
-        raise click.ClickException("pictures need matplotlib: pip install 'leadline[plot]'")
+        raise click.ClickException(
+            "pictures need matplotlib: in a clone of the repository, run pip install '.[plot]'"
+        )

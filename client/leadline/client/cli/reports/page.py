@@ -2,7 +2,7 @@
 
 from itertools import groupby
 
-from leadline.client import CompareModelsResponse, Outcome, Sweep
+from leadline.client import CompareModelsResponse, Outcome, Sweep, state_name
 from leadline.client._text import counted
 from leadline.client.cli import describe, describe_sweep
 from leadline.client.cli.compare import outcome_name, p_value
@@ -71,7 +71,7 @@ def _label(one: Subject) -> str:
 def _facts(one: Subject) -> list[tuple[str, str]]:
     environment = one.job.environment
     return [
-        ("job", f"{one.job.name}, {describe.state(one.job.state)}"),
+        ("job", f"{one.job.name}, {state_name(one.job)}"),
         ("submitted", describe.local_time(one.job.create_time)),
         ("spec", describe.spec(one.job.spec)),
         ("device", one.job.device or "-"),

@@ -131,8 +131,8 @@ def test_an_outage_is_one_line_without_the_words_of_grpc() -> None:
     assert lines == ["connection lost; reconnecting"]
     outage.end()
     reason = ErrorDetails(reason="SHUTTING_DOWN")
-    outage.begin(UnavailableError("the server is shutting down", reason), 0.1)
-    assert lines[1:] == ["connection lost (the server is shutting down); reconnecting"]
+    outage.begin(UnavailableError("the server shuts down: watch jobs/a again", reason), 0.1)
+    assert lines[1:] == ["connection lost (the server shuts down); reconnecting"]
 
 
 @pytest.mark.parametrize(

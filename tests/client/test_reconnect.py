@@ -1,11 +1,14 @@
 """A real server behind a proxy that cuts connections at random points, and one that restarts."""
 
 import random
+import re
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from client.cli_outcome import SCRIPT
 from leadline.client import Client, JobState, Model
 from support.datasets import dataset_of
 from support.proxy import Proxy
@@ -77,9 +80,21 @@ def test_a_job_is_followed_across_a_restart_of_the_server(server_factory: Server
     with Client(server.target) as client:
         job = client.train(dataset=DATASET, blocks=0, epochs=8, batch_size=8)
         epochs = job.epochs(on_reconnect=lambda _error, delay: told.append(delay))
+        watcher = subprocess.Popen(
+            [*SCRIPT, "watch", job.name, "--target", server.target],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert watcher.stdout is not None
+        shown = [watcher.stdout.readline()]
         seen = [next(epochs).epoch for _ in range(2)]
         assert server.stop() == 0
         server_factory(*flags)
         seen += [epoch.epoch for epoch in epochs]
     assert seen == list(range(1, 9))
     assert told
+    out, err = watcher.communicate(timeout=60)
+    numbers = re.findall(r"^epoch (\d+)/8 ", "".join([*shown, out]), re.MULTILINE)
+    assert numbers == [str(number) for number in seen]
+    assert re.fullmatch(r"connection lost( \([^:]*\))?; reconnecting\n", err)

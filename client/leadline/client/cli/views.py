@@ -54,8 +54,9 @@ class Outage:
     def begin(self, error: RpcError, _delay: float) -> None:
         """Notes a broken stream; called before each attempt to reconnect."""
         if not self._lasts:
-            # A reason is the server's own; without one, the text is gRPC's remark about a socket.
-            why = f" ({error})" if error.reason else ""
+            # With a reason, the text is the server's: what is wrong, then what to do, which is done
+            # here. Without one, it is gRPC's remark about a socket.
+            why = f" ({error.message.partition(':')[0]})" if error.reason else ""
             self._say(f"connection lost{why}; reconnecting")
         self._lasts = True
 

@@ -61,7 +61,7 @@ def test_a_sweep_is_paused_resumed_cancelled_and_deleted(busy_client: Client) ->
     with pytest.raises(DeadlineExceededError, match=f"{sweep.name} has not ended"):
         sweep.result(timeout=0.2)
     assert busy_client.cancel_sweep(sweep.name).state == SweepState.SWEEP_STATE_CANCELLED
-    with pytest.raises(SweepCancelledError, match="4 of 4 jobs were"):
+    with pytest.raises(SweepCancelledError, match="4 of 4 jobs cancelled"):
         sweep.result()
     busy_client.delete_sweep(sweep.id)
     sweep.detach()

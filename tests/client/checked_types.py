@@ -19,6 +19,7 @@ from leadline.client import (
     Prediction,
     Predictions,
     TrainingJob,
+    TrainingSweep,
 )
 
 
@@ -30,6 +31,8 @@ def right(client: Client) -> None:
     assert_type(job.result(timeout=5), Job)
     assert_type(job.pause(), Job)
     client.train(time_limit=90, retention=5)
+    client.train({"dataset": "a", "optimizer": "adam"}, schedule="one_cycle")
+    assert_type(client.train_sweep({"seed": range(3)}, dataset="a"), TrainingSweep)
     assert_type(client.predict(["a.png", b"", "b.png"], model=client.get_model("a")), Predictions)
     assert_type(job.predict("a.png", epoch=1), Predictions)
     for result in client.predict_stream((name for name in ("a", "b")), model="a"):
@@ -56,6 +59,9 @@ def wrong(client: Client) -> None:
     client.train(time_limit="2h")  # type: ignore[arg-type]
     client.train(retention=0.5)  # type: ignore[arg-type]
     client.train("synthetic")  # type: ignore[arg-type]
+    client.train({"epoch": 5})  # type: ignore[arg-type]
+    client.train(optimizer="lion")  # type: ignore[arg-type]
+    client.train_sweep({}, schedule="linear")  # type: ignore[arg-type]
     client.job("a").result("soon")  # type: ignore[arg-type]
     client.predict(5, model="a")  # type: ignore[arg-type]
     client.predict_stream(names(), model="a")  # type: ignore[arg-type]

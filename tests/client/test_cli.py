@@ -325,7 +325,7 @@ def test_what_is_wrong_with_a_listing_is_told_by_flag(
     assert f"\n  {arguments[0]}: " in outcome.err
 
 
-# confusion, compare, mislabeled
+# confusion, compare, label-errors
 
 
 def test_a_confusion_matrix_is_shown(leadline: Leadline, model: Model) -> None:
@@ -350,12 +350,12 @@ def test_two_epochs_are_compared(leadline: Leadline, model: Model) -> None:
 
 def test_labels_that_models_contradict_are_shown(leadline: Leadline, model: Model) -> None:
     epochs = [epoch.name for epoch in model.epochs]
-    outcome = leadline("mislabeled", *epochs, "--min-models", "1", "--limit", "3")
+    outcome = leadline("label-errors", *epochs, "--min-models", "1", "--limit", "3")
     assert "of test images contradicted by at least 1 of " in outcome.out
     assert sum(line.strip()[:1].isdigit() for line in outcome.out.splitlines()) == 4
-    refused = leadline("mislabeled", *epochs, "--min-models", "9")
+    refused = leadline("label-errors", *epochs, "--min-models", "9")
     assert "\n  --min-models: " in refused.err
-    assert leadline("mislabeled").code == ExitCode.USAGE
+    assert leadline("label-errors").code == ExitCode.USAGE
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
@@ -399,7 +399,7 @@ def test_a_server_that_serves_is_healthy(leadline: Leadline) -> None:
     assert leadline("health", "--json").messages == [{"status": "SERVING"}]
     unknown = leadline("health", "--service", "no.such.Service")
     assert unknown.code == ExitCode.NOT_FOUND
-    assert unknown.err == "Error: not found: the server knows no service 'no.such.Service'\n"
+    assert unknown.err == "Error: not found: the server has no service 'no.such.Service'\n"
 
 
 @pytest.mark.parametrize(
@@ -415,7 +415,7 @@ def test_a_server_that_serves_is_healthy(leadline: Leadline) -> None:
         ("misclassified", ("--model", "nobody")),
         ("confusion", ("--model", "nobody")),
         ("compare", ("nobody", "noone")),
-        ("mislabeled", ("nobody", "noone")),
+        ("label-errors", ("nobody", "noone")),
         ("plot", ("curves", "nobody", "--out", "never.png")),
     ],
 )

@@ -1,9 +1,11 @@
 """Every command explains itself, and the explanations are true."""
 
+import os
 import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -116,7 +118,7 @@ def test_commands_of_the_server_say_what_to_install(command: str) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == ExitCode.USAGE
-    assert "pip install 'leadline[server]'" in done.stderr
+    assert "pip install '.[server]'" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["misclassified", "plot"])
@@ -126,7 +128,7 @@ def test_pictures_say_what_to_install(
     monkeypatch.setattr("leadline.client.cli.figures.files.can_plot", lambda: False)
     arguments = ["curves", "a"] if command == "plot" else ["--model", "a"]
     assert main([command, *arguments, "--out", "a.png"]) == ExitCode.USAGE
-    assert "pip install 'leadline[plot]'" in capsys.readouterr().err
+    assert "pip install '.[plot]'" in capsys.readouterr().err
 
 
 def test_every_exit_code_has_a_meaning() -> None:
@@ -150,3 +152,52 @@ def test_a_wrong_command_line_ends_with_2(
 ) -> None:
     assert main(arguments) == ExitCode.USAGE
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["tran"], "train"),
+        (["predcit"], "predict"),
+        (["errors"], "label-errors"),
+        (["plot", "curve", "a"], "curves"),
+        (["train", "--lr", "1"], "--learning-rate"),
+        (["train", "--epoch", "1"], "--epochs"),
+        (["train", "--norm"], "--batch-norm"),
+        (["sweep", "--bn", "both"], "--batch-norm"),
+        (["watch", "a", "--jsn"], "--json"),
+        (["plot", "curves", "a", "--outt", "b"], "--out"),
+    ],
+)
+def test_a_slip_is_told_with_what_is_meant(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], meant: str
+) -> None:
+    assert main(arguments) == ExitCode.USAGE
+    assert capsys.readouterr().err.endswith(f"Did you mean {meant}?\n")
+
+
+def test_what_resembles_nothing_gets_no_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--xyzzy"]) == ExitCode.USAGE
+    assert capsys.readouterr().err.endswith("No such option: --xyzzy.\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "number", "completed"),
+    [("leadline tra", 1, "train"), ("leadline train --learn", 2, "--learning-rate")],
+)
+def test_a_shell_completes_commands_and_options(words: str, number: int, completed: str) -> None:
+    environment = {
+        **os.environ,
+        "_LEADLINE_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(number),
+    }
+    done = subprocess.run(
+        [Path(sys.executable).with_name("leadline")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert f"plain,{completed}\n" in done.stdout

@@ -92,7 +92,7 @@ def test_what_cannot_be_classified_is_told_by_its_name_and_all_else_is_classifie
     ]
     told = outcome.err.splitlines()
     assert [line.partition(": ")[0] for line in told[:2]] == [str(corrupt), str(empty)]
-    assert told[2:] == ["2 failures, each told above"]
+    assert told[2:] == ["2 failures, see above"]
 
 
 def test_as_json_there_is_an_answer_for_all_images_or_for_none(
@@ -151,7 +151,7 @@ def test_json_lines_have_an_object_an_image(leadline: Leadline, model: Model, ph
             assert max(one["logits"]) == one["logits"][one["class_index"]]
     assert f"{photos / 'b/corrupt.jpeg'}: " in outcome.err
     # Text, a list, a pipe, and a link that leads in a circle.
-    assert "passed over 4 files" in outcome.err
+    assert "skipped 4 files not named .png or .jpg" in outcome.err
 
 
 def test_csv_has_a_row_an_image(leadline: Leadline, model: Model, photos: Path) -> None:
@@ -220,7 +220,7 @@ def test_a_run_of_nothing_but_junk_is_told_and_written(
         (("--out", "a.txt"), "neither .csv nor .jsonl"),
         (("--out", "a.csv", "--format", "table"), "for the screen"),
         (("--logits",), "no room for logits"),
-        (("--out", "/dev/null", "--format", "csv"), "no regular file"),
+        (("--out", "/dev/null", "--format", "csv"), "not a regular file"),
     ],
 )
 def test_options_that_contradict_are_refused(

@@ -148,11 +148,17 @@ def test_two_epochs_are_reported_side_by_side(
     assert "McNemar's test" in page.words
 
 
+def test_a_bare_id_is_enough(leadline: Leadline, model: Model, tmp_path: Path) -> None:
+    page = written(leadline, tmp_path / "report.html", model.job.removeprefix("jobs/"))
+    assert model.job in page.words
+
+
 @pytest.mark.parametrize(
     ("subjects", "out", "code"),
     [
-        (("nobody",), "report.html", ExitCode.USAGE),
-        (("jobs/a", "jobs/b"), "report.html", ExitCode.USAGE),
+        (("nobody",), "report.html", ExitCode.NOT_FOUND),
+        (("jobs/a", "sweeps/b"), "report.html", ExitCode.USAGE),
+        (("jobs/a", "jobs/b"), "report.html", ExitCode.NOT_FOUND),
         (("a", "b", "c"), "report.html", ExitCode.USAGE),
         (("jobs/a",), "report.pdf", ExitCode.USAGE),
         (("jobs/nobody",), "report.html", ExitCode.NOT_FOUND),

@@ -57,7 +57,7 @@ def test_the_options_name_the_axes() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--axis", "residual"), "is no axis such as"),
+        (("--axis", "residual"), "is not an axis such as"),
         (("--axis", "seed=1", "--axis", "seed=2"), "given twice"),
         (("--axis", "seed=1", "--seeds", "2"), "given twice"),
         (
@@ -106,10 +106,8 @@ def test_a_sweep_is_followed_to_its_table(leadline: Leadline, done: Outcome) -> 
     assert re.fullmatch(r"sweeps/\w{10}: 2 jobs that differ in blocks, batch_norm, seed", first)
     assert "batch_norm=yes, blocks=0, seed=0: started on cpu" in done.out
     assert "succeeded: 2 succeeded" in done.out
-    assert re.search(
-        r"best depth with batch_norm=yes: \d blocks?, \d+\.\d\d % in the mean", done.out
-    )
-    assert "how sure that is cannot be told" in done.out
+    assert re.search(r"best depth with batch_norm=yes: \d blocks?, mean \d+\.\d\d %", done.out)
+    assert "its likelihood needs two seeds of each depth" in done.out
 
     name = first.partition(":")[0]
     shown = leadline("sweeps", name)
@@ -133,7 +131,9 @@ def test_a_sweep_is_steered_by_its_name(busy_leadline: Leadline) -> None:
     assert submitted.code == ExitCode.SUCCESS, submitted.err
     assert f"leadline watch {name}" in submitted.err
     assert busy_leadline("pause", name).out == f"{name} is paused: 2 paused\n"
-    assert busy_leadline("resume", name).out == f"{name} is queued: 2 queued\n"
+    assert (
+        busy_leadline("resume", name.removeprefix("sweeps/")).out == f"{name} is queued: 2 queued\n"
+    )
     assert busy_leadline("delete", name, "--yes").code == ExitCode.SERVER_ERROR
     listed = [json.loads(line) for line in busy_leadline("sweeps", "--json").out.splitlines()]
     assert listed[0]["name"] == name
@@ -150,14 +150,13 @@ def test_the_live_table_follows_the_variants(
 ) -> None:
     name = done.out.partition(":")[0]
     lines = leadline("watch", name, "--json").out.splitlines()
-    view = LiveView(Output(as_json=False))
     epochs = []
-    for line in lines:
-        event = Parse(line, SweepEvent())
-        view.show(event)
-        if event.job.HasField("epoch"):
-            epochs.append([list(column.cells) for column in view._table().columns][:3])
-    view.close()
+    with LiveView(Output(as_json=False)) as view:
+        for line in lines:
+            event = Parse(line, SweepEvent())
+            view.show(event)
+            if event.job.HasField("epoch"):
+                epochs.append([list(column.cells) for column in view._table().columns][:3])
 
     variants = ["batch_norm=yes, blocks=0", "batch_norm=yes, blocks=1"]
     assert epochs == [
@@ -167,18 +166,37 @@ def test_the_live_table_follows_the_variants(
     assert "succeeded: 2 succeeded" in capsys.readouterr().out
 
 
+def test_the_reason_of_a_failure_is_shown_in_every_view(
+    leadline: Leadline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = leadline("sweep", *SMALL, "--axis", "learning_rate=1000")
+    assert failed.code == ExitCode.FAILED
+    sweep = failed.out.partition(":")[0]
+    shown = leadline("sweeps", sweep)
+    (job,) = re.findall(r"^(jobs/\w+) is failed.*\(DIVERGED\)$", shown.out, re.MULTILINE)
+    (line,) = [line for line in leadline("jobs").out.splitlines() if f" {job} " in line]
+    assert " failed (diverged) " in line
+    reason = leadline("jobs", job).out.splitlines()[-1]
+    assert reason.endswith("(DIVERGED)")
+    for name in (job, sweep):
+        assert reason in leadline("watch", name).out
+    events = leadline("watch", sweep, "--json").out.splitlines()
+    with LiveView(Output(as_json=False)) as view:
+        for event in events:
+            view.show(Parse(event, SweepEvent()))
+    assert f"{job} failed: {reason}" in capsys.readouterr().out
+
+
 def test_a_best_depth_says_how_sure_it_is() -> None:
     one = SweepBestDepth(blocks=2, mean_test_accuracy=0.5)
     one.values.update({"batch_norm": True})
     assert describe_sweep.best_depth(one) == (
-        "best depth with batch_norm=yes: 2 blocks, 50.00 % in the mean; "
-        "there is no other to compare it with"
+        "best depth with batch_norm=yes: 2 blocks, mean 50.00 %; no other depth to compare"
     )
     one.runner_up_blocks, one.margin = 4, 0.02
     assert describe_sweep.best_depth(one).endswith(
-        "2.00 points above 4 blocks; how sure that is cannot be told "
-        "without two seeds of each depth"
+        "2.00 points above 4 blocks; its likelihood needs two seeds of each depth"
     )
     one.confidence = 0.987
-    assert describe_sweep.best_depth(one).endswith("the best of them with a probability of 98.7%")
+    assert describe_sweep.best_depth(one).endswith("; 98.7 % likely the best depth tried")
     assert describe_sweep.variant_table(SweepTable())[1] == []

@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+from collections.abc import Callable
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -9,6 +11,7 @@ from rich.console import Console
 
 from leadline.client import (
     EpochResult,
+    ErrorDetails,
     Job,
     JobCancelledError,
     JobEvent,
@@ -17,13 +20,25 @@ from leadline.client import (
     JobProgress,
     JobState,
     Model,
+    Sweep,
+    SweepState,
     TrainingSpec,
     UnavailableError,
+    state_name,
 )
-from leadline.client.cli import describe, models
+from leadline.client.cli import describe, describe_sweep, models
 from leadline.client.cli.options import Session
 from leadline.client.cli.output import Output
-from leadline.client.cli.views import JsonView, LineView, LiveView, event_line, make_view
+from leadline.client.cli.sweep_views import make_sweep_view
+from leadline.client.cli.views import (
+    JsonView,
+    LineView,
+    LiveView,
+    Outage,
+    View,
+    event_line,
+    make_view,
+)
 from leadline.v1.job_pb2 import JobFailure, JobFinished, JobPaused, JobQueued, JobResumed
 from leadline.v1.training_service_pb2 import ListJobsResponse
 
@@ -68,7 +83,7 @@ def test_the_live_view_shows_every_stage(terminal: io.StringIO) -> None:
             total_images=50_000,
             time_left=Duration(seconds=3725),
         )
-        view.reconnecting(UnavailableError("away"), 0.5)
+        view.connection_lost("connection lost; reconnecting")
         view.show(JobEvent(progress=training))
     text = terminal.getvalue()
     for shown in (
@@ -76,7 +91,7 @@ def test_the_live_view_shows_every_stage(terminal: io.StringIO) -> None:
         "epoch 1/3   train  50.00 %   test  40.00 %",
         "epoch 2/3",
         "1,024/50,000 images; train 50.0%, test 40.0%, loss 0.000; 1:02:05 left",
-        "the stream broke (away): reconnecting in 0.5 s",
+        "connection lost; reconnecting",
     ):
         assert shown in text
 
@@ -99,14 +114,25 @@ def test_the_live_view_says_what_a_job_waits_for(terminal: io.StringIO) -> None:
         assert text in terminal.getvalue()
 
 
-def test_reconnecting_is_told_on_stderr_where_stdout_is_no_terminal(
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize("make", [make_view, make_sweep_view])
+def test_a_lost_connection_is_reported_on_stderr_where_stdout_is_no_terminal(
+    capsys: pytest.CaptureFixture[str], make: Callable[[Output], View[JobEvent]]
 ) -> None:
     for as_json in (False, True):
-        make_view(Output(as_json=as_json)).reconnecting(UnavailableError("away"), 1.0)
-        captured = capsys.readouterr()
-        assert captured.out == ""
-        assert "reconnecting in 1.0 s" in captured.err
+        make(Output(as_json=as_json)).connection_lost("connection lost; reconnecting")
+        assert capsys.readouterr() == ("", "connection lost; reconnecting\n")
+
+
+def test_an_outage_is_one_line_without_the_words_of_grpc() -> None:
+    lines: list[str] = []
+    outage = Outage(lines.append)
+    for delay in (0.1, 0.2, 0.4):
+        outage.begin(UnavailableError("ipv4:127.0.0.1:50051: connect: refused (111)"), delay)
+    assert lines == ["connection lost; reconnecting"]
+    outage.end()
+    reason = ErrorDetails(reason="SHUTTING_DOWN")
+    outage.begin(UnavailableError("the server shuts down: watch jobs/a again", reason), 0.1)
+    assert lines[1:] == ["connection lost (the server shuts down); reconnecting"]
 
 
 @pytest.mark.parametrize(
@@ -129,8 +155,9 @@ def test_an_event_is_a_line(event: JobEvent, line: str | None) -> None:
 
 
 def test_a_state_that_is_not_known_is_shown_by_its_number() -> None:
-    assert describe.state(JobState.ValueType(99)) == "state 99"
-    assert describe.state(JobState.JOB_STATE_RUNNING) == "running"
+    assert state_name(Job(state=JobState.ValueType(99))) == "state 99"
+    assert state_name(Job(state=JobState.JOB_STATE_RUNNING)) == "running"
+    assert state_name(Sweep(state=SweepState.SWEEP_STATE_FAILED)) == "failed"
 
 
 def test_a_table_of_jobs_has_priorities_where_they_matter_and_reasons_of_pauses() -> None:
@@ -171,6 +198,56 @@ def test_a_model_says_which_epochs_are_not_kept(capsys: pytest.CaptureFixture[st
     models._show_epochs(session, model)
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if "/epochs/" in line]
     assert [row[5:] for row in rows] == [["not", "kept"], ["best"], []]
+
+
+FAILED = Job(
+    name="jobs/phgcrktpjf",
+    state=JobState.JOB_STATE_FAILED,
+    failure=JobFailure(reason="DIVERGED", message="the loss is not finite"),
+    options=JobOptions(priority=3),
+    device="cuda:0",
+)
+
+
+def test_a_failed_job_is_listed_with_its_reason() -> None:
+    headings, (row,) = describe.job_table([FAILED])
+    assert row[headings.index("state")] == "failed (diverged)"
+    assert describe.reason(FAILED) == "the loss is not finite (DIVERGED)"
+    assert describe.standing(FAILED).endswith(": the loss is not finite (DIVERGED)")
+    assert describe.reason(Job(state=JobState.JOB_STATE_RUNNING)) == ""
+
+
+@pytest.mark.parametrize("width", [40, 80, 100])
+def test_a_narrow_terminal_cuts_neither_names_nor_numbers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int
+) -> None:
+    model = Model(name="models/phgcrktpjf", parameters=1_234_567, best_test_accuracy=0.5)
+    model.variant.dataset = "a-dataset-whose-name-is-long"
+    sweep = Sweep(name="sweeps/phgcrktpjf")
+    sweep.axes.add(field="block_convolutions")
+    sweep.jobs.add(job="jobs/phgcrktpjf").values.update({"block_convolutions": 2})
+    stream = io.StringIO()
+    monkeypatch.setattr(Output, "console", Console(file=stream, force_terminal=True, width=width))
+    tables = {
+        "models/phgcrktpjf": describe.model_table([model]),
+        "jobs/phgcrktpjf": describe.job_table([FAILED]),
+        "sweeps/phgcrktpjf": describe_sweep.sweep_list([sweep]),
+        " jobs/phgcrktpjf": describe_sweep.job_list(sweep),
+    }
+    for name, (headings, rows) in tables.items():
+        stream.seek(stream.truncate(0))
+        Output(as_json=False).table(headings, rows)
+        shown = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())
+        assert max(map(len, shown.splitlines())) <= width
+        assert f"{name} " in shown
+        assert "…" not in shown
+        left_out = capsys.readouterr().out.partition("width: ")[2].rstrip(".\n").split(", ")
+        numbers = [
+            cell
+            for heading, cell in zip(headings, rows[0], strict=True)
+            if heading.startswith("#") and heading[1:] not in left_out
+        ]
+        assert all(f" {number} " in shown for number in numbers)
 
 
 def test_json_has_its_fields_in_the_order_of_the_contract(

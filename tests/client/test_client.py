@@ -305,7 +305,7 @@ def test_a_page_token_that_was_never_given_is_refused(client: Client, model: Mod
 def test_the_server_is_healthy(client: Client) -> None:
     assert client.health() is HealthStatus.SERVING
     assert client.health("leadline.v1.TrainingService") is HealthStatus.SERVING
-    with pytest.raises(NotFoundError, match=r"the server knows no service 'no\.such\.Service'"):
+    with pytest.raises(NotFoundError, match=r"the server has no service 'no\.such\.Service'"):
         client.health("no.such.Service")
 
 

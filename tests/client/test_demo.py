@@ -28,7 +28,7 @@ def test_the_demonstration_shows_everything_and_cleans_up(
         timeout=110,
     )
     assert done.returncode == ExitCode.SUCCESS, done.stderr
-    for shown in ("epoch 1/1", "succeeded: best epoch 1", "by models/", "taken for", "Next"):
+    for shown in ("epoch 1/1", "succeeded: best epoch 1", "by models/", "predicted", "Next"):
         assert shown in done.stdout
     assert sorted(path.name for path in out.iterdir()) == ["curves.png", "grid.png"]
     for path in out.iterdir():

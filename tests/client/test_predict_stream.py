@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from client.cutting_proxy import CuttingProxy
 from leadline.client import (
     AsyncClient,
     Client,
@@ -31,6 +30,7 @@ from leadline.client import (
 )
 from leadline.client._batches import BatchLimits
 from support.datasets import dataset_of
+from support.proxy import Proxy
 from support.servers import LiveServer, ServerFactory
 
 DATASET = dataset_of(__file__)
@@ -140,7 +140,7 @@ def test_an_image_that_cannot_be_classified_keeps_no_other_from_being(
     assert isinstance(failures[3].error, FileNotFoundError)
     assert str(failures[3]) == "No such file or directory"
     assert isinstance(failures[4].error, IsADirectoryError)
-    assert "no regular file" in str(failures[5])
+    assert "not a regular file" in str(failures[5])
     for index in (0, 11, 20, 23, 30, 31, 39):
         error = failures[index].error
         assert isinstance(error, InvalidArgumentError)
@@ -257,15 +257,14 @@ def test_no_answer_is_lost_or_repeated_over_a_connection_that_is_cut(
 ) -> None:
     numbers = random.Random(seed)  # noqa: S311 - repeatable on purpose
     # From the middle of the first answer to many answers in; each takes about 300 bytes.
-    proxy = CuttingProxy(live_server.target, [numbers.randint(200, 2500) for _ in range(12)])
     told: list[float] = []
-    stream = make_client(proxy.target, options=impatient).predict_stream(
-        known.files, model=known.model, on_reconnect=lambda _error, delay: told.append(delay)
-    )
-    assert marks(stream) == same(known.marks)
-    assert proxy.cuts > 3
+    with Proxy(live_server.target, [numbers.randint(200, 2500) for _ in range(12)]) as proxy:
+        stream = make_client(proxy.target, options=impatient).predict_stream(
+            known.files, model=known.model, on_reconnect=lambda _error, delay: told.append(delay)
+        )
+        assert marks(stream) == same(known.marks)
+        assert proxy.cuts > 3
     assert told
-    proxy.close()
 
 
 @pytest.mark.usefixtures("small_batches")

@@ -129,8 +129,11 @@ def test_the_exported_names_are_these_and_no_others() -> None:
         "UnavailableError",
         "UnimplementedError",
         "UnknownError",
+        "UsageError",
         "Variant",
         "Violation",
+        "state_name",
+        "to_dict",
     ]
     assert leadline.client.__all__ == sorted(leadline.client.__all__)
     assert all(hasattr(leadline.client, name) for name in leadline.client.__all__)

@@ -25,8 +25,8 @@ from leadline.client._requests import (
     duration,
     job_states,
     select,
-    training_spec,
 )
+from leadline.client._training_spec import training_spec
 from leadline.v1.inference_service_pb2 import PredictRequest
 from leadline.v1.inspection_service_pb2 import ListMisclassifiedRequest
 from leadline.v1.training_service_pb2 import ListJobsRequest
@@ -49,14 +49,14 @@ def test_keywords_go_over_a_copy_of_the_spec() -> None:
 @pytest.mark.parametrize(
     ("field", "value"), [("blocks", 2**40), ("epochs", "three"), ("dataset", 7)]
 )
-def test_a_value_that_fits_no_field_is_named(field: str, value: object) -> None:
+def test_a_value_that_fits_no_field_is_named(field: str, value: Any) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         training_spec(None, **{field: value})
     assert [violation.field for violation in caught.value.violations] == [f"spec.{field}"]
 
 
 @pytest.mark.parametrize("name", ["adam", "ADAM", "OPTIMIZER_ADAM", Optimizer.OPTIMIZER_ADAM])
-def test_an_enum_is_taken_by_value_or_name(name: Optimizer.ValueType | str) -> None:
+def test_an_enum_is_taken_by_value_or_name(name: Any) -> None:
     assert training_spec(None, optimizer=name).optimizer == Optimizer.OPTIMIZER_ADAM
 
 
@@ -65,18 +65,43 @@ def test_every_enum_of_a_spec_is_taken_by_each_of_its_names(enum: Any) -> None:
     field = enum.DESCRIPTOR.name.lower()
     for name, number in enum.items():
         if number:
-            short = name.removeprefix(f"{field.upper()}_").lower()
+            short: Any = name.removeprefix(f"{field.upper()}_").lower()
             assert getattr(training_spec(None, **{field: short}), field) == number
-    with pytest.raises(InvalidArgumentError, match="none of") as caught:
-        training_spec(None, **{field: "quick"})
+    wrong: dict[str, Any] = {field: "quick"}
+    with pytest.raises(InvalidArgumentError, match="not one of") as caught:
+        training_spec(None, **wrong)
     assert [violation.field for violation in caught.value.violations] == [f"spec.{field}"]
 
 
 def test_an_enum_by_a_name_that_is_none_lists_those_there_are() -> None:
-    with pytest.raises(InvalidArgumentError, match="none of sgd, adam, adamw"):
-        training_spec(None, optimizer="lion")
+    with pytest.raises(InvalidArgumentError, match="not one of sgd, adam, adamw"):
+        training_spec(None, optimizer="lion")  # type: ignore[arg-type]
     with pytest.raises(InvalidArgumentError):
-        training_spec(None, optimizer="unspecified")
+        training_spec(None, optimizer="unspecified")  # type: ignore[arg-type]
+
+
+def test_a_spec_may_be_a_dict() -> None:
+    spec = training_spec({"dataset": "tiny", "optimizer": "adam", "seed": None}, blocks=2)
+    assert spec == TrainingSpec(dataset="tiny", optimizer=Optimizer.OPTIMIZER_ADAM, blocks=2)
+    assert training_spec({"blocks": 3}, blocks=None).blocks == 3
+    with pytest.raises(InvalidArgumentError, match="must be a TrainingSpec or a dict, is a str"):
+        training_spec("tiny")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("field", "meant"),
+    [("epoch", "epochs"), ("lr", "learning_rate"), ("decay", "weight_decay"), ("bn", "batch_norm")],
+)
+def test_a_field_that_there_is_not_is_named_with_the_one_that_is_meant(
+    field: str, meant: str
+) -> None:
+    unknown: dict[str, Any] = {field: 1}
+    for spec, fields in ((None, unknown), (unknown, {})):
+        with pytest.raises(InvalidArgumentError, match=f"Did you mean {meant}") as caught:
+            training_spec(spec, **fields)  # type: ignore[arg-type]
+        assert [violation.field for violation in caught.value.violations] == [f"spec.{field}"]
+    with pytest.raises(InvalidArgumentError, match="there is no such field"):
+        listing_request(model="abc", **unknown)
 
 
 def test_states_by_name() -> None:
@@ -100,7 +125,7 @@ def test_a_listing_takes_its_enums_by_name_and_leaves_out_what_is_not_given() ->
     )
     assert request.HasField("seed")
     assert not request.HasField("per_class")
-    with pytest.raises(InvalidArgumentError, match="'both' is none of test, train"):
+    with pytest.raises(InvalidArgumentError, match="'both' is not one of test, train"):
         listing_request(model="abc", split="both")
 
 
@@ -135,22 +160,18 @@ def test_a_variant_is_selected_whole_or_by_its_parts() -> None:
         {"variant": Variant(dataset="tiny"), "block_convolutions": 2},
     ],
 )
-def test_anything_but_one_model_or_variant_is_refused(arguments: dict[str, object]) -> None:
+def test_anything_but_one_model_or_variant_is_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgumentError):
         selected(**arguments)
 
 
-def selected(**arguments: object) -> PredictRequest:
-    names = (
-        "model",
-        "variant",
-        "dataset",
-        "blocks",
-        "block_convolutions",
-        "batch_norm",
-        "residual",
-    )
-    return select(PredictRequest(), **{**dict.fromkeys(names), **arguments})  # type: ignore[arg-type]
+def selected(**arguments: Any) -> PredictRequest:
+    return select(PredictRequest(), **arguments)
+
+
+def test_an_argument_of_no_selection_is_named_with_what_is_meant() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"blok: .* Did you mean blocks\?"):
+        selected(dataset="tiny", blok=2)
 
 
 def test_a_list_fills_a_repeated_field() -> None:

@@ -45,7 +45,7 @@ def test_a_sweep_is_followed_to_its_table(client: Client, request_id: str) -> No
 
 def test_a_sweep_of_which_a_job_failed_is_an_error(client: Client) -> None:
     sweep = client.train_sweep({"learning_rate": [1e3]}, SPEC, priority=1)
-    with pytest.raises(SweepFailedError, match="failed: 1 of 1 job did") as caught:
+    with pytest.raises(SweepFailedError, match="failed: 1 of 1 job failed") as caught:
         sweep.result()
     assert caught.value.sweep.counts.failed == 1
 
@@ -61,7 +61,7 @@ def test_a_sweep_is_paused_resumed_cancelled_and_deleted(busy_client: Client) ->
     with pytest.raises(DeadlineExceededError, match=f"{sweep.name} has not ended"):
         sweep.result(timeout=0.2)
     assert busy_client.cancel_sweep(sweep.name).state == SweepState.SWEEP_STATE_CANCELLED
-    with pytest.raises(SweepCancelledError, match="4 of 4 jobs were"):
+    with pytest.raises(SweepCancelledError, match="4 of 4 jobs cancelled"):
         sweep.result()
     busy_client.delete_sweep(sweep.id)
     sweep.detach()

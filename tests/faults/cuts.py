@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from faults.proxy import Proxy
 from faults.setting import Figure, Scale, Setting, all_of, none_of
 from leadline.client import AsyncClient, Client, LeadlineError
 from leadline.v1.job_pb2 import JOB_STATE_SUCCEEDED, JobEvent
+from support.proxy import Proxy
 from support.wire import tiny_spec
 
 _PROGRESS_SECONDS = 0.05

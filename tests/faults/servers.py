@@ -1,11 +1,8 @@
 """A server that can be killed at any moment, and comes back where it was."""
 
 import contextlib
-import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,21 +12,15 @@ from typing import Self
 import psutil
 
 from faults.counted_server import REPORT_VARIABLE
-from support.servers import END_WITH_PARENT
+from support.servers import Launcher, ServerNeverCameError
 
 _TESTS = Path(__file__).parents[1]
-
-_START_SECONDS = 120
 
 # A worker that takes no more of the CPU than this while it is looked at has
 # loaded what it needs.
 _IDLE_SECONDS = 0.02
 
 _WORKER_MODULE = "leadline.server.workers.process"
-
-
-class ServerNeverCameError(Exception):
-    """A server did not become ready: the message has its log."""
 
 
 class Server:
@@ -53,27 +44,18 @@ class Server:
             prefix: a command that runs the server's.
         """
         self.folder = folder
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.data_dir = self.folder / "data"
-        self.log = self.folder / "server.log"
-        self._ready = self.folder / "ready.json"
-        self._report = self.folder / "tasks"
-        self._environment = {
-            **os.environ,
-            "PYTHONPATH": str(_TESTS),
-            REPORT_VARIABLE: str(self._report),
-        }
+        self._report = folder / "tasks"
+        self._launcher = Launcher(
+            folder,
+            *("--dataset", f"tiny={dataset}"),
+            *flags,
+            module="faults.counted_server",
+            environment={"PYTHONPATH": str(_TESTS), REPORT_VARIABLE: str(self._report)},
+            wrapper=prefix,
+        )
+        self.data_dir, self.log = self._launcher.data_dir, self._launcher.log
         self._port = 0
         self._process: subprocess.Popen[bytes] | None = None
-        self._command = [
-            *prefix,
-            *END_WITH_PARENT,
-            *(sys.executable, "-W", "error", "-m", "faults.counted_server"),
-            *("--data-dir", str(self.data_dir), "--ready-file", str(self._ready)),
-            *("--dataset", f"tiny={dataset}"),
-            *("--worker-threads", "1", "--metrics-port", "0"),
-            *flags,
-        ]
         self.metrics_url = ""
         self.survivors: list[int] = []
 
@@ -111,11 +93,7 @@ class Server:
 
     def spawn(self) -> None:
         """Starts the server without waiting for it."""
-        self._ready.unlink(missing_ok=True)
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*self._command, "--port", str(self._port)], stderr=log, env=self._environment
-            )
+        self._process = self._launcher.spawn("--port", str(self._port))
 
     def wait_ready(self) -> None:
         """Waits until the server serves.
@@ -123,14 +101,9 @@ class Server:
         Raises:
             ServerNeverCameError: it ended, or took too long.
         """
-        deadline = time.monotonic() + _START_SECONDS
-        while not self._ready.exists():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise ServerNeverCameError(f"status {self.process.poll()}:\n{self.last_words()}")
-            time.sleep(0.01)
-        reached = json.loads(self._ready.read_text())
-        self._port = int(reached["target"].rpartition(":")[2])
-        self.metrics_url = reached["metrics_url"]
+        reached = self._launcher.wait_ready(self.process)
+        self._port = int(reached.target.rpartition(":")[2])
+        self.metrics_url = reached.metrics_url
 
     def kill(self) -> None:
         """Ends the server with SIGKILL, and returns when its workers are gone too."""
@@ -165,10 +138,6 @@ class Server:
         self.process.send_signal(signal.SIGUSR1)
         wait_until(self._report.exists, "the server had counted its tasks")
         return len(self._report.read_text().splitlines())
-
-    def last_words(self) -> str:
-        """The end of its log."""
-        return self.log.read_text()[-4_000:]
 
 
 def _is_worker(process: psutil.Process) -> bool:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,36 +67,76 @@ class LiveServer:
 ServerFactory = Callable[..., LiveServer]
 
 
-def start_server(
-    folder: Path,
-    *flags: str,
-    environment: dict[str, str] | None = None,
-    wrapper: Sequence[str] = (),
-) -> LiveServer:
+class ServerNeverCameError(Exception):
+    """A server did not become ready: the message has the end of its log."""
+
+
+class Launcher:
+    """Starts server processes that keep their data, their log and their ready file in one folder.
+
+    Attributes:
+        data_dir: where they keep their data.
+        log: their log, of all of them.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *flags: str,
+        module: str = "leadline.server.main",
+        environment: dict[str, str] | None = None,
+        wrapper: Sequence[str] = (),
+    ) -> None:
+        """Prepares a command line; `wrapper` is a command that runs the command behind it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.data_dir, self.log = folder / "data", folder / "server.log"
+        self._ready = folder / "ready.json"
+        self._environment = {**os.environ, **(environment or {})}
+        self._command = [
+            *wrapper,
+            *END_WITH_PARENT,
+            *(sys.executable, "-W", "error", "-m", module),
+            *("--metrics-port", "0", "--worker-threads", "1"),
+            *("--data-dir", str(self.data_dir), "--ready-file", str(self._ready)),
+            *flags,
+        ]
+
+    def spawn(self, *flags: str) -> subprocess.Popen[bytes]:
+        """Starts a server without waiting for it."""
+        self._ready.unlink(missing_ok=True)
+        with self.log.open("ab") as log:
+            return subprocess.Popen([*self._command, *flags], stderr=log, env=self._environment)
+
+    def wait_ready(self, process: subprocess.Popen[bytes]) -> LiveServer:
+        """Waits until the server serves.
+
+        Raises:
+            ServerNeverCameError: it ended, or took too long.
+        """
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._ready.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise ServerNeverCameError(f"status {process.poll()}:\n{self.last_words()}")
+            time.sleep(0.01)
+        reached = json.loads(self._ready.read_text())
+        return LiveServer(
+            process, reached["target"], reached["metrics_url"], self.data_dir, self.log
+        )
+
+    def last_words(self) -> str:
+        """The end of the log."""
+        return self.log.read_text()[-4_000:]
+
+
+def start_server(folder: Path, *flags: str, **options: Any) -> LiveServer:
     """Starts a server that keeps its data in `folder`, and waits until it serves.
 
-    `wrapper` is a command that runs the command behind it.
+    The options are those of a `Launcher`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    ready, log = folder / "ready.json", folder / "server.log"
-    ready.unlink(missing_ok=True)
-    command = [
-        *wrapper,
-        *END_WITH_PARENT,
-        *(sys.executable, "-W", "error", "-m", "leadline.server.main"),
-        *("--port", "0", "--metrics-port", "0", "--worker-threads", "1"),
-        *("--data-dir", str(folder / "data"), "--ready-file", str(ready)),
-        *flags,
-    ]
-    with log.open("ab") as stderr:
-        process = subprocess.Popen(
-            command, stderr=stderr, env={**os.environ, **(environment or {})}
-        )
-    deadline = time.monotonic() + _START_SECONDS
-    while not ready.exists():
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            pytest.fail(f"the server did not start:\n{log.read_text()}")
-        time.sleep(0.02)
-    reached = json.loads(ready.read_text())
-    return LiveServer(process, reached["target"], reached["metrics_url"], folder / "data", log)
+    launcher = Launcher(folder, "--port", "0", *flags, **options)
+    process = launcher.spawn()
+    try:
+        return launcher.wait_ready(process)
+    except ServerNeverCameError as error:
+        process.kill()
+        pytest.fail(f"the server did not start: {error}")

@@ -12,9 +12,9 @@ Example::
         for example in client.misclassified(model=job.model):
             print(example.index, example.true_class_name, example.predicted_class_name)
 
-`AsyncClient` has the same methods as coroutines. Data are the messages of
-`leadline.v1`, the usual ones of which are here too; what lives on, a job or a sweep, is a
-handle. Errors are drawn as a tree in `LeadlineError`'s module.
+`AsyncClient` has the same methods as coroutines. Data are messages of `leadline.v1`, most of
+which are exported here too; `to_dict` turns one into plain values. A job or a sweep, which lives on
+the server, is a handle. The module of `LeadlineError` shows the tree of errors.
 """
 
 from leadline.client._async.client import AsyncClient
@@ -49,9 +49,11 @@ from leadline.client._errors import (
     UnavailableError,
     UnimplementedError,
     UnknownError,
+    UsageError,
 )
 from leadline.client._health import HealthStatus
 from leadline.client._images import Image, Images
+from leadline.client._messages import state_name, to_dict
 from leadline.client._predictions import ImageFailure, Predictions
 from leadline.client._sync.client import Client
 from leadline.client._sync.job import TrainingJob
@@ -195,6 +197,9 @@ __all__ = [
     "UnavailableError",
     "UnimplementedError",
     "UnknownError",
+    "UsageError",
     "Variant",
     "Violation",
+    "state_name",
+    "to_dict",
 ]

@@ -1,4 +1,4 @@
-"""Images put together into requests of a bearable size, and the requests made of them."""
+"""Batches of images, and the requests made of them."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from leadline.v1 import inference_service_pb2 as pb
 
 @dataclass(frozen=True, kw_only=True)
 class BatchLimits:
-    """The most that one request holds, an image that is larger by itself excepted."""
+    """The most that one request holds; a single larger image is a request of its own."""
 
     images: int
     bytes: int
 
 
-# A call by itself: few requests, each far below the limits of a server.
+# A unary call: few requests, each far below the limits of a server.
 CALL_LIMITS = BatchLimits(images=1024, bytes=8 * 1024 * 1024)
 
 # A message of a stream: below the lowest limit on messages that a server can
-# be given (1 MiB), and small enough that several are under way at a time.
+# be given (1 MiB), and small enough for several in flight.
 STREAM_LIMITS = BatchLimits(images=256, bytes=960 * 1024)
 
 Batch: TypeAlias = tuple[LoadableImage, ...]
-"""Images of one kind, one after the other; not empty."""
+"""Consecutive images of one kind; not empty."""
 
 
 class Batcher:
-    """Puts images together, in their order, as they come."""
+    """Groups images into batches, in their order."""
 
     def __init__(self, limits: BatchLimits) -> None:
         self._limits = limits
@@ -51,7 +51,7 @@ class Batcher:
         self._kind: Kind | None = None
 
     def add(self, image: LoadableImage) -> Batch | None:
-        """Takes an image; the batch that it completes, or had no place in, where there is one."""
+        """Adds an image; returns a batch if this completes it, or does not fit into it."""
         done = None if self._has_room_for(image) else self.rest()
         self._images.append(image)
         self._size += image.size
@@ -61,7 +61,7 @@ class Batcher:
         return done
 
     def rest(self) -> Batch | None:
-        """The batch that is not complete, which this ends; None where there is none."""
+        """Ends and returns the incomplete batch; None if it is empty."""
         rest = tuple(self._images)
         self._images, self._size, self._kind = [], 0, None
         return rest or None
@@ -78,10 +78,10 @@ class Batcher:
 
 
 def stream_batcher(batch_size: int | None) -> Batcher:
-    """What puts the images of a stream together, so many a request; None: as many as is usual.
+    """The batcher of a stream with so many images per request; None: the default.
 
     Raises:
-        InvalidArgumentError: no request has so many images.
+        InvalidArgumentError: the number is out of range.
     """
     if batch_size is None:
         return Batcher(STREAM_LIMITS)
@@ -92,7 +92,7 @@ def stream_batcher(batch_size: int | None) -> Batcher:
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """One image and the bytes to send of it."""
+    """One image and its bytes to send."""
 
     index: int
     kind: Kind
@@ -100,23 +100,23 @@ class LoadedImage:
 
 
 def batches(images: Images) -> Iterator[Batch]:
-    """The images of a call by itself, put together, in order.
+    """The batches of the images of a unary call, in order.
 
-    Files are loaded later; that they are there is checked first.
+    Checks first that the files exist, and loads them later.
 
     Raises:
-        InvalidArgumentError: there is no image, one is too large to be sent, or
-            an array has another shape or type.
-        OSError: a file is not there.
+        InvalidArgumentError: there is no image, one is too large, or an array
+            has another shape or type.
+        OSError: a file does not exist.
     """
-    sources = list(_sources(listed(images)))
-    if not any(one.count for one in sources):
+    elements = list(_sources(listed(images)))
+    if not any(element.count for element in elements):
         raise invalid("images", "there are none")
-    return _batched(chain.from_iterable(one.images for one in sources))
+    return _batched(chain.from_iterable(element.images for element in elements))
 
 
 def source_or_failure(image: object, index: int) -> Source:
-    """The images in what a caller gave as one; where it can be none, what fails in its place."""
+    """The images in one element of the caller's, or an image that fails with its error."""
     try:
         return source(image, index)
     except (OSError, InvalidArgumentError) as error:
@@ -128,10 +128,10 @@ def load(image: LoadableImage) -> LoadedImage:
 
     Raises:
         OSError: the file cannot be read.
-        InvalidArgumentError: it was found out before.
+        InvalidArgumentError: it is no image.
     """
     data = image.load()
-    assert image.kind is not None  # noqa: S101 - those without a kind raise
+    assert image.kind is not None  # noqa: S101 - images without a kind raise
     return LoadedImage(image.index, image.kind, data)
 
 
@@ -145,7 +145,7 @@ def load_all(batch: Batch) -> Sequence[LoadedImage]:
 
 
 def request(images: Sequence[LoadedImage], selector: pb.PredictRequest) -> pb.PredictRequest:
-    """The request for images of one kind, of which there is at least one.
+    """The request for at least one image, all of one kind.
 
     Args:
         images: what to classify.
@@ -174,10 +174,10 @@ def request(images: Sequence[LoadedImage], selector: pb.PredictRequest) -> pb.Pr
 def predictions(
     images: Sequence[LoadedImage], response: pb.PredictResponse
 ) -> Sequence[pb.Prediction]:
-    """The predictions of a response, one an image.
+    """The predictions of a response, one per image.
 
     Raises:
-        InternalError: there are more of them, or fewer.
+        InternalError: their number differs from that of the images.
     """
     if len(response.predictions) != len(images):
         raise InternalError(
@@ -190,9 +190,9 @@ def predictions(
 def _sources(images: Iterable[Image]) -> Iterator[Source]:
     index = 0
     for image in images:
-        found = source(image, index)
-        index += found.count
-        yield found
+        element = source(image, index)
+        index += element.count
+        yield element
 
 
 def _batched(images: Iterable[LoadableImage]) -> Iterator[Batch]:

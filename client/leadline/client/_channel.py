@@ -1,30 +1,36 @@
-"""How a channel to the server is made: every option of gRPC in one place.
+"""Channels to the server, with every option of gRPC in one place.
 
-- Messages of up to 64 MiB both ways, since grpc's 4 MiB meet pictures by
-  surprise; the server states limits of its own.
-- Pings every 30 s, so that a dead peer is noticed while a job is between two
-  events; the server expects none sooner than 5 s after the last, and cuts
-  nobody off for more.
-- No retry policy of gRPC's: that gives up as soon as an answer has begun,
-  so a connection cut in the middle of one is an error to the caller, and it
-  knows nothing of streams. The SDK repeats calls itself: see `_retry`.
+- Messages of up to 64 MiB both ways: grpc's default of 4 MiB is too small
+  for images. The server has its own limits.
+- Pings every 30 s, to notice a dead peer between two events of a job. The
+  server accepts a ping every 5 s.
+- No retry policy of gRPC's: it does not retry once an answer has begun, nor
+  streams. The SDK repeats calls itself: see `_retry`.
 - The first reconnection is tried after 0.2 s and later ones at least every
   5 s, since a server that restarts is back within seconds.
-- A connection of one's own for each client, rather than grpc's sharing of
-  connections between channels of a process: closing one is then closing it.
-- No proxy on the way to this very machine: grpc honours `http_proxy` for
-  127.0.0.1 too, where no proxy can help.
+- A connection per client: by default grpc shares connections between the
+  channels of a process, and closing a channel leaves them open.
+- No HTTP proxy for this machine: grpc uses `http_proxy` for 127.0.0.1 too.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import grpc
 import grpc.aio
 
+from leadline.client._errors import invalid
+
 ChannelOptions = Sequence[tuple[str, Any]]
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+
+DEFAULT_PORT = 50051
+_LAST_PORT = 65_535
+
+# Without a port: a name, an IPv4 address, or an IPv6 address in brackets.
+_HOST = re.compile(r"[\w.-]+|\[[0-9a-fA-F:.]+\]")
 
 _LOOPBACK_HOSTS = ("127.", "localhost", "[::1]", "ipv4:127.", "ipv6:[::1]", "unix:")
 
@@ -49,8 +55,30 @@ def open_async_channel(
     return grpc.aio.secure_channel(target, credentials, options)
 
 
+def normal_target(target: str) -> str:
+    """The target for gRPC, without "http://", and with port 50051 if it has none.
+
+    Raises:
+        InvalidArgumentError: it is empty, has a wrong port, or begins with https://.
+    """
+    address = target.strip()
+    if address.lower().startswith("https://"):
+        raise invalid("target", "the server has no TLS yet: give HOST:PORT instead of https://")
+    if address.lower().startswith("http://"):
+        address = address[len("http://") :].rstrip("/")
+    if not address:
+        raise invalid("target", "the address is empty: give HOST:PORT")
+    if _HOST.fullmatch(address):
+        return f"{address}:{DEFAULT_PORT}"
+    # gRPC silently takes a port beyond the last one for another port.
+    port = re.search(r":(\d+)$", address)
+    if port and not 1 <= int(port.group(1)) <= _LAST_PORT:
+        raise invalid("target", f"{port.group(1)} is no port: give 1 to {_LAST_PORT}")
+    return address
+
+
 def channel_options(target: str, overrides: ChannelOptions = ()) -> list[tuple[str, Any]]:
-    """The options of a channel to `target`, over which the caller's take precedence."""
+    """The options of a channel to `target`; the caller's override the SDK's."""
     options: dict[str, Any] = {
         "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
         "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,

@@ -1,23 +1,27 @@
-"""Where a watcher stands in the events of a job or a sweep."""
+"""The position of a watcher in the events of a job or a sweep."""
+
+from typing import TypeVar
 
 from leadline.client._errors import EventGapError
 from leadline.v1.job_pb2 import JobEvent
 from leadline.v1.sweep_pb2 import SweepEvent
 
+AnyEvent = TypeVar("AnyEvent", bound=JobEvent | SweepEvent)
+
 
 class EventCursor:
-    """Lets each durable event pass exactly once, in order.
+    """Accepts each durable event exactly once, in order.
 
     Attributes:
-        sequence: of the last durable event that passed.
-        finished: whether that was the last there is.
+        sequence: of the last durable event that it accepted.
+        finished: whether that was the last event of all.
     """
 
     def __init__(self, name: str, after_sequence: int, *, with_progress: bool = True) -> None:
         """Starts after a sequence.
 
-        Without progress, transient events do not pass: a server sends some
-        unasked, so that no proxy takes a quiet stream for dead.
+        Without progress, it drops transient events: a server sends some
+        anyway, to keep proxies from closing a quiet stream.
         """
         self.sequence = after_sequence
         self.finished = False
@@ -25,10 +29,10 @@ class EventCursor:
         self._with_progress = with_progress
 
     def accept(self, event: JobEvent | SweepEvent) -> bool:
-        """Whether the event is new to the watcher, and wanted.
+        """Whether the watcher should see the event.
 
         Raises:
-            EventGapError: an event before this one never came.
+            EventGapError: an event before this one is missing.
         """
         if event.sequence == 0:  # transient
             return self._with_progress and not self.finished

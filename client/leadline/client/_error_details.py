@@ -1,8 +1,8 @@
-"""What an error status carries for programs, decoded.
+"""The details of an error status, for programs.
 
-A server sends a `google.rpc.Status` in the trailing metadata (AIP-193). Whatever
-cannot be decoded is left out: an error must never be lost behind a fault in
-its own description.
+A server sends a `google.rpc.Status` in the trailing metadata (AIP-193). Details
+that cannot be decoded are left out: a fault in the details must not hide the
+error.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,7 +26,7 @@ class Violation(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorDetails:
-    """The details of an error status; empty where none were sent.
+    """The details of an error status; empty if none were sent.
 
     Attributes:
         reason: of `google.rpc.ErrorInfo`, in UPPER_SNAKE_CASE.
@@ -56,7 +56,7 @@ def decode_details(trailing_metadata: Iterable[Metadatum] | None) -> ErrorDetail
 
 def decode_status(value: bytes) -> ErrorDetails:
     """The details in a serialized `google.rpc.Status`."""
-    # Loaded where an error needs them: most programs never meet one.
+    # Only errors need them, and importing them takes time.
     from google.rpc import error_details_pb2, status_pb2  # noqa: PLC0415
 
     status = status_pb2.Status()

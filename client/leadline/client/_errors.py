@@ -5,34 +5,34 @@ The tree::
     LeadlineError
     ├── RpcError                      the server answered with an error status
     │   ├── InvalidArgumentError      a field is wrong: see `violations`
-    │   ├── OutOfRangeError           a value is beyond what there is
+    │   ├── OutOfRangeError           a value is out of range
     │   ├── NotFoundError             no such job, model, epoch or dataset
-    │   ├── AlreadyExistsError        `request_id` stands for another job
+    │   ├── AlreadyExistsError        `request_id` belongs to another job
     │   ├── FailedPreconditionError   not in this state: a job already ended
     │   ├── AbortedError              a conflict with another call
     │   ├── ResourceExhaustedError    too much in flight: see `retry_delay`
     │   ├── UnauthenticatedError      no valid credentials
     │   ├── PermissionDeniedError     not allowed for these credentials
-    │   ├── UnimplementedError        the server does not know this call
+    │   ├── UnimplementedError        the server does not have this call
     │   ├── UnavailableError          the server cannot be reached, or shuts down
     │   ├── DeadlineExceededError     no answer within `timeout`
     │   ├── CancelledError            the call was cut off on its way
     │   ├── DataLossError             stored data is damaged
     │   ├── InternalError             a fault of the server
-    │   └── UnknownError              a status that says nothing more
+    │   └── UnknownError              a status without details
     ├── JobError                      `result()` of a job that did not succeed
     │   ├── JobFailedError            see `job.failure`
     │   └── JobCancelledError
     ├── SweepError                    `result()` of a sweep that did not succeed
     │   ├── SweepFailedError          one of its jobs failed
     │   └── SweepCancelledError
-    ├── EventGapError                 events came with a number missing
-    └── ClientClosedError             a call on a client that is closed
+    ├── EventGapError                 an event is missing
+    ├── ClientClosedError             a call on a client that is closed
+    └── UsageError                    the SDK cannot be used in this way
 
-An `RpcError` may also be raised by the SDK itself where it can tell without
-asking: an image that no server takes is an `InvalidArgumentError` at once.
-grpc's own exceptions never leave the SDK. Files that cannot be read are the
-ordinary `OSError`.
+The SDK also raises an `RpcError` itself if it needs no call to detect the
+error: an invalid image is an `InvalidArgumentError` at once. grpc's exceptions
+never leave the SDK. Files that cannot be read raise the ordinary `OSError`.
 """
 
 from typing import ClassVar
@@ -70,7 +70,7 @@ class RpcError(LeadlineError):
 
     @property
     def reason(self) -> str:
-        """The kind of error in UPPER_SNAKE_CASE, for programs; empty where none was sent."""
+        """The kind of error in UPPER_SNAKE_CASE, for programs; empty if none was sent."""
         return self.details.reason
 
     @property
@@ -80,7 +80,7 @@ class RpcError(LeadlineError):
 
     @property
     def retry_delay(self) -> float | None:
-        """Seconds after which the server suggests to try again; None where it does not."""
+        """Seconds after which the server suggests a retry; None if it does not."""
         return self.details.retry_delay
 
 
@@ -96,13 +96,13 @@ class InvalidArgumentError(RpcError):
 
 
 class OutOfRangeError(RpcError):
-    """A value is beyond what there is."""
+    """A value is out of range."""
 
     code = StatusCode.OUT_OF_RANGE
 
 
 class NotFoundError(RpcError):
-    """There is no such job, model, epoch, variant or dataset."""
+    """The job, model, epoch, variant or dataset does not exist."""
 
     code = StatusCode.NOT_FOUND
 
@@ -120,7 +120,7 @@ class FailedPreconditionError(RpcError):
 
 
 class AbortedError(RpcError):
-    """The call met a conflict with another one."""
+    """The call conflicts with another one."""
 
     code = StatusCode.ABORTED
 
@@ -144,7 +144,7 @@ class PermissionDeniedError(RpcError):
 
 
 class UnimplementedError(RpcError):
-    """The server does not know the call: it is older, or another service."""
+    """The server does not have the call: it is older, or another service."""
 
     code = StatusCode.UNIMPLEMENTED
 
@@ -164,7 +164,7 @@ class DeadlineExceededError(RpcError):
 class CancelledError(RpcError):
     """The call was cut off on its way, by a proxy for instance.
 
-    Not `asyncio.CancelledError`, which is left alone.
+    Not `asyncio.CancelledError`, which the SDK does not change.
     """
 
     code = StatusCode.CANCELLED
@@ -183,7 +183,7 @@ class InternalError(RpcError):
 
 
 class UnknownError(RpcError):
-    """A status that says nothing more."""
+    """A status without details."""
 
     code = StatusCode.UNKNOWN
 
@@ -237,7 +237,7 @@ class SweepFailedError(SweepError):
     def __str__(self) -> str:
         counts = self.sweep.counts
         jobs = counted(len(self.sweep.jobs), "job")
-        return f"{self.sweep.name} failed: {counts.failed} of {jobs} did"
+        return f"{self.sweep.name} failed: {counts.failed} of {jobs} failed"
 
 
 class SweepCancelledError(SweepError):
@@ -245,11 +245,11 @@ class SweepCancelledError(SweepError):
 
     def __str__(self) -> str:
         jobs = counted(len(self.sweep.jobs), "job")
-        return f"{self.sweep.name} was cancelled: {self.sweep.counts.cancelled} of {jobs} were"
+        return f"{self.sweep.name} was cancelled: {self.sweep.counts.cancelled} of {jobs} cancelled"
 
 
 class EventGapError(LeadlineError):
-    """The events of a job or a sweep came with a number missing: the server broke its promise."""
+    """An event of a job or a sweep is missing, which is a fault of the server."""
 
     def __init__(self, job: str, expected: int, received: int) -> None:
         super().__init__(job, expected, received)
@@ -266,6 +266,10 @@ class ClientClosedError(LeadlineError):
 
     def __str__(self) -> str:
         return "the client is closed: make a new one"
+
+
+class UsageError(LeadlineError):
+    """The SDK cannot be used in this way, such as in a second event loop; the text says how."""
 
 
 STATUS_ERRORS: dict[StatusCode, type[RpcError]] = {
@@ -293,6 +297,6 @@ STATUS_ERRORS: dict[StatusCode, type[RpcError]] = {
 
 
 def invalid(field: str, description: str) -> InvalidArgumentError:
-    """The error for a field that is wrong whatever server is asked."""
+    """The error for a field that is wrong for any server."""
     violation = Violation(field, description)
     return InvalidArgumentError(f"{field}: {description}", ErrorDetails(violations=(violation,)))

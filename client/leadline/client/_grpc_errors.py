@@ -10,8 +10,8 @@ import grpc
 from leadline.client._error_details import Metadatum, decode_details, decode_status
 from leadline.client._errors import STATUS_ERRORS, RpcError, UnavailableError, UnknownError
 
-# What grpc.aio says of a message that found its call just ended, in place of the
-# status that it ended with.
+# grpc.aio's error for a message sent on a call that has just ended, instead of the
+# status of the call.
 _NOT_SENT = "Internal error from Core"
 
 _ERRORS_BY_NUMBER = {code.value[0]: error for code, error in STATUS_ERRORS.items()}
@@ -30,10 +30,10 @@ class Status(Protocol):
 
 
 class Closeable(Protocol):
-    """What a call is made on."""
+    """A connection that calls are made on."""
 
     def check_open(self) -> None:
-        """Raises `ClientClosedError` where it was closed."""
+        """Raises `ClientClosedError` if it was closed."""
 
 
 @contextmanager
@@ -42,17 +42,15 @@ def sdk_errors(connection: Closeable) -> Iterator[None]:
 
     Raises:
         RpcError: the server answered with an error.
-        ClientClosedError: the connection was closed meanwhile. grpc.aio tells
-            this by cancelling the reader, which would look as if its own task
-            had been cancelled.
+        ClientClosedError: the connection was closed meanwhile. grpc.aio then
+            cancels the reader, which would look like a cancelled task.
     """
     try:
         yield
     except grpc.RpcError as error:
         connection.check_open()
-        # From None: all that grpc knows is carried over, and grpc's exception
-        # of a synchronous stream is the call itself, which a traceback would
-        # keep alive with its channel.
+        # From None: nothing is lost, and grpc's exception of a synchronous
+        # stream is the call itself: a traceback would keep it and its channel alive.
         raise from_grpc(error) from None
     except asyncio.CancelledError:
         connection.check_open()
@@ -74,5 +72,5 @@ def from_status(status: Status) -> RpcError:
 
 
 def _trailing_metadata(error: grpc.RpcError) -> Iterable[Metadatum] | None:
-    # Each of grpc's two APIs has a type of its own for it; both are pairs.
+    # The two APIs of grpc have different types for it; both are pairs.
     return cast("Iterable[Metadatum] | None", error.trailing_metadata())

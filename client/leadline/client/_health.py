@@ -1,4 +1,4 @@
-"""What the server says about itself."""
+"""The health of the server."""
 
 import enum
 
@@ -12,7 +12,7 @@ class HealthStatus(enum.Enum):
     """The server takes calls."""
 
     NOT_SERVING = 2
-    """The server shuts down, or cannot work."""
+    """The server is shutting down, or cannot work."""
 
     SERVICE_UNKNOWN = 3
-    """The server knows no service of this name."""
+    """The server has no service of this name."""

@@ -1,4 +1,4 @@
-"""Errors about one image of many, told in the caller's count."""
+"""Errors about one image of many, by its index in the call."""
 
 import re
 from collections.abc import Callable
@@ -7,14 +7,14 @@ from dataclasses import replace
 from leadline.client._error_details import Violation
 from leadline.client._errors import InvalidArgumentError, ResourceExhaustedError, RpcError
 
-# Where a server says that a request has too many images.
+# The fields of errors about too many images in a request.
 _COUNTED = frozenset({"encoded.images", "examples.names", "tensor.shape"})
 
 _IMAGE = re.compile(r"^(?:(?:encoded\.)?images|examples\.names)\[(\d+)\]")
 
 
 def image_index(violation: Violation) -> int | None:
-    """The index of the image that a violation is about; None where it is about none."""
+    """The index of the image that a violation names; None if it names none."""
     match = _IMAGE.match(violation.field)
     return int(match.group(1)) if match else None
 
@@ -22,8 +22,7 @@ def image_index(violation: Violation) -> int | None:
 def is_too_large(error: RpcError) -> bool:
     """Whether a message was refused for its size: by Leadline, or by gRPC on its way to it.
 
-    gRPC says so by its text alone, and a server that has too much to do gives
-    the same status.
+    gRPC's error differs from that of an overloaded server only in its text.
     """
     if not isinstance(error, ResourceExhaustedError):
         return False
@@ -42,17 +41,17 @@ def is_too_much(error: RpcError) -> bool:
 def shifted(error: InvalidArgumentError, offset: int) -> InvalidArgumentError:
     """The error with the indices of images counted over all requests of a call.
 
-    The server counts them from the first of a request, and knows of no other.
+    The server counts from the first image of each request.
     """
     return renamed(error, lambda index: f"images[{index + offset}]")
 
 
 def renamed(error: InvalidArgumentError, name: Callable[[int], str]) -> InvalidArgumentError:
-    """The error with the names of images, in its text too, where it has their indices."""
+    """The error with names of images instead of their indices, also in its text."""
     violations = tuple(_renamed(violation, name) for violation in error.violations)
     if violations == error.violations:
         return error
-    summary = "; ".join(f"{one.field}: {one.description}" for one in violations)
+    summary = "; ".join(f"{violation.field}: {violation.description}" for violation in violations)
     return InvalidArgumentError(summary, replace(error.details, violations=violations))
 
 

@@ -1,8 +1,8 @@
-"""What callers have as images, one by one and ready to be sent.
+"""The images of callers, ready to send.
 
-Four kinds can be sent: image files (PNG or JPEG), uint8 pixels, float32 pixels
-that are already normalised, and names of images that the server has. A request
-has one kind; an image alone tells which it is of, so a call may mix them.
+There are four kinds: image files (PNG or JPEG), uint8 pixels, normalised
+float32 pixels, and names of images on the server. A request has images of one
+kind. A call may mix them, since each image shows its kind.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class SupportsArray(Protocol):
 
 @runtime_checkable
 class SupportsSave(Protocol):
-    """A picture of Pillow's kind."""
+    """A Pillow image."""
 
     @property
     def mode(self) -> str: ...
@@ -58,20 +58,20 @@ Image: TypeAlias = (
 )
 Images: TypeAlias = Image | Iterable[Image]
 
-# What else is in a message beside its images.
+# Less what else a message holds.
 _LARGEST_IMAGE = MAX_MESSAGE_BYTES - 64 * 1024
 
-# As the server gives them: no path looks like this but by intent, and then "./" helps.
+# As in the server's listings. A path that looks like this needs "./" before it.
 _EXAMPLE_NAME = re.compile(r"datasets/[0-9a-f]{64}/(train|test)/[0-9]+")
 
 _SHAPES = (
-    "wanted: uint8 [32, 32, 3] or [images, 32, 32, 3] (RGB, 0 to 255), or float32 [3, 32, 32] or "
+    "expected uint8 [32, 32, 3] or [images, 32, 32, 3] (RGB, 0 to 255), or float32 [3, 32, 32] or "
     "[images, 3, 32, 32] (RGB, normalised to [-1, 1])"
 )
 
 
 class Kind(Enum):
-    """What can be sent in one request."""
+    """What a request holds."""
 
     ENCODED = "image files"
     UINT8 = "uint8 pixels"
@@ -81,13 +81,13 @@ class Kind(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class LoadableImage:
-    """One image, not yet loaded where it is a file.
+    """One image; a file is not loaded yet.
 
     Attributes:
-        index: its place among all the images of a call, 0 for the first.
-        kind: what it can be sent together with; None for one that cannot be
-            loaded, which is as good in any company.
-        size: its bytes.
+        index: its index among all images of a call.
+        kind: requests have images of one kind; None for an image that cannot be
+            loaded, which fits any.
+        size: in bytes.
         load: the bytes to send; raises OSError or InvalidArgumentError.
     """
 
@@ -99,11 +99,11 @@ class LoadableImage:
 
 @dataclass(frozen=True)
 class Source:
-    """What a caller gave as one: an image, or an array of them.
+    """One element of the caller's images: an image, or an array of images.
 
     Attributes:
-        count: how many images it has.
-        images: the images, to be gone through once.
+        count: the number of images.
+        images: the images; iterate over them once.
     """
 
     count: int
@@ -111,10 +111,10 @@ class Source:
 
 
 def listed(images: Images) -> Iterable[Image]:
-    """The images of a call, of which there may be but one.
+    """The images of a call as an iterable, also if it is a single image.
 
     Raises:
-        InvalidArgumentError: they can be no images.
+        InvalidArgumentError: they are not images.
     """
     if isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | NamedExample):
         return [images]
@@ -126,16 +126,16 @@ def listed(images: Images) -> Iterable[Image]:
 
 
 def source(image: object, index: int) -> Source:
-    """The images in what a caller gave as one.
+    """The images in one element of the caller's images.
 
     Args:
-        image: what the caller gave.
-        index: the place of its first image among all of the call.
+        image: the element.
+        index: of its first image among all images of the call.
 
     Raises:
-        InvalidArgumentError: it is no image, is too large to be sent, or is an
-            array of another shape or type.
-        OSError: it is a file that is not there, or is none.
+        InvalidArgumentError: it is no image, is too large, or is an array of
+            another shape or type.
+        OSError: the file does not exist, or is not a regular file.
     """
     field = f"images[{index}]"
     if isinstance(image, NamedExample):
@@ -153,13 +153,13 @@ def source(image: object, index: int) -> Source:
         return Source(len(array), _rows(array, index))
     raise invalid(
         field,
-        f"a {type(image).__name__} is no image: give a path, the bytes of a PNG or JPEG file, "
+        f"a {type(image).__name__} is not an image: give a path, the bytes of a PNG or JPEG file, "
         "an array, a Pillow image or an example",
     )
 
 
 def unloadable(error: OSError | InvalidArgumentError, index: int) -> Source:
-    """What stands for an image that is found out before it is loaded."""
+    """An image that fails with this error when it is loaded."""
 
     def load() -> NoReturn:
         raise error
@@ -181,8 +181,8 @@ def _file(path: Path, index: int) -> LoadableImage:
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(f"{path} is a folder: give the images in it")
     if not stat.S_ISREG(status.st_mode):
-        # Whoever opens a pipe waits for a writer, who may never come.
-        raise OSError(f"{path} is no regular file: read it yourself, and give its bytes")
+        # Opening a pipe blocks until something writes to it.
+        raise OSError(f"{path} is not a regular file: read it, and give its bytes")
     _check_size(status.st_size, f"images[{index}]")
     return LoadableImage(index=index, kind=Kind.ENCODED, size=status.st_size, load=path.read_bytes)
 
@@ -194,7 +194,7 @@ def _encoded(data: bytes, index: int) -> LoadableImage:
 
 def _check_size(size: int, field: str) -> None:
     if size > _LARGEST_IMAGE:
-        raise invalid(field, f"{size:,} bytes are more than fit a request ({_LARGEST_IMAGE:,})")
+        raise invalid(field, f"{size:,} bytes are more than a request holds ({_LARGEST_IMAGE:,})")
 
 
 def _saved(image: SupportsSave, field: str) -> bytes:
@@ -202,7 +202,7 @@ def _saved(image: SupportsSave, field: str) -> bytes:
     try:
         image.save(buffer, format="PNG")
     except (OSError, ValueError) as error:
-        # PNG knows no CMYK, say: Pillow's text names the mode.
+        # PNG has no CMYK, for example: Pillow's text names the mode.
         raise invalid(field, f"cannot be sent as PNG: {error}; convert it to RGB") from error
     return buffer.getvalue()
 
@@ -215,16 +215,16 @@ def _rows(array: np.ndarray[Any, Any], first: int) -> Iterator[LoadableImage]:
 
 
 def _finite_bytes(row: np.ndarray[Any, Any], index: int) -> bytes:
-    import numpy as np  # noqa: PLC0415 - only those who send arrays wait for it
+    import numpy as np  # noqa: PLC0415 - only arrays need it
 
-    # The server refuses them too, but a whole request of them.
+    # The server would refuse the whole request.
     if not np.isfinite(row).all():
         raise invalid(f"images[{index}]", "has values that are not finite numbers")
     return row.tobytes()
 
 
 def _as_numpy(image: SupportsArray, field: str) -> np.ndarray[Any, Any]:
-    import numpy as np  # noqa: PLC0415 - only those who send arrays wait for it
+    import numpy as np  # noqa: PLC0415 - only arrays need it
 
     try:
         return np.asarray(image)
@@ -234,11 +234,11 @@ def _as_numpy(image: SupportsArray, field: str) -> np.ndarray[Any, Any]:
 
 
 def _normal_form(array: np.ndarray[Any, Any], field: str) -> np.ndarray[Any, Any]:
-    """The array with its images first, in the byte order of the wire."""
-    wanted = {("u", 1): (32, 32, 3), ("f", 4): (3, 32, 32)}.get(
+    """The array as [images, ...], in the byte order of the wire."""
+    shape = {("u", 1): (32, 32, 3), ("f", 4): (3, 32, 32)}.get(
         (array.dtype.kind, array.dtype.itemsize)
     )
-    if wanted is None or array.shape[-3:] != wanted or array.ndim not in (3, 4):
+    if shape is None or array.shape[-3:] != shape or array.ndim not in (3, 4):
         raise invalid(field, f"{array.dtype} {list(array.shape)}; {_SHAPES}")
-    array = array.reshape(-1, *wanted)
+    array = array.reshape(-1, *shape)
     return array.astype(array.dtype.newbyteorder("<"), copy=False)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias, TypedDict, Unpack
 
 from leadline.client._names import model_name
-from leadline.client._requests import ModelLike, build, enum_value, select
+from leadline.client._requests import ModelLike, Selection, build, enum_value, select
 from leadline.v1.inspection_service_pb2 import (
     CompareModelsRequest,
     ExampleOrder,
@@ -46,18 +46,6 @@ _ENUMS = {
 }
 
 
-class Selection(TypedDict, total=False):
-    """The keyword arguments that say which model is meant."""
-
-    model: ModelLike | None
-    variant: Variant | None
-    dataset: str | None
-    blocks: int | None
-    block_convolutions: int | None
-    batch_norm: bool | None
-    residual: bool | None
-
-
 class Listing(Selection, total=False):
     """The keyword arguments of `list_misclassified`, which documents them."""
 
@@ -97,15 +85,17 @@ class LabelErrors(TypedDict, total=False):
     page_size: int
 
 
-def listing_request(**asked: Unpack[Listing]) -> ListMisclassifiedRequest:
+def listing_request(**query: Unpack[Listing]) -> ListMisclassifiedRequest:
     """The request for a listing.
 
     Raises:
         InvalidArgumentError: a value does not fit its field's type, or not
             exactly one model or variant is named.
     """
-    selector, fields = _split_off_selector(dict(asked))
-    return select(build(ListMisclassifiedRequest(), **fields), **selector)
+    given: dict[str, Any] = dict(query)
+    selection = {field: given.pop(field, None) for field in Selection.__annotations__}
+    fields = {field: _number(field, value) for field, value in given.items()}
+    return select(build(ListMisclassifiedRequest(), **fields), **selection)
 
 
 def confusion_request(
@@ -116,33 +106,32 @@ def confusion_request(
     Raises:
         InvalidArgumentError: not exactly one model or variant is named.
     """
-    selector, _ = _split_off_selector(dict(selection))
     request = build(GetConfusionMatrixRequest(), split=_number("split", split))
-    return select(request, **selector)
+    return select(request, **selection)
 
 
 def comparison_request(
-    baseline: ModelOrVariant, candidate: ModelOrVariant, **asked: Unpack[Comparing]
+    baseline: ModelOrVariant, candidate: ModelOrVariant, **query: Unpack[Comparing]
 ) -> CompareModelsRequest:
     """The request for a comparison.
 
     Raises:
         InvalidArgumentError: a value does not fit its field's type.
     """
-    fields = {field: _number(field, value) for field, value in asked.items()}
+    fields = {field: _number(field, value) for field, value in query.items()}
     return build(
         CompareModelsRequest(baseline=_selector(baseline), candidate=_selector(candidate)), **fields
     )
 
 
-def label_errors_request(**asked: Unpack[LabelErrors]) -> ListLikelyLabelErrorsRequest:
+def label_errors_request(**query: Unpack[LabelErrors]) -> ListLikelyLabelErrorsRequest:
     """The request for likely label errors.
 
     Raises:
         InvalidArgumentError: a value does not fit its field's type.
     """
-    fields = {field: _number(field, value) for field, value in asked.items()}
-    models = [one if isinstance(one, str) else one.name for one in asked.get("models", ())]
+    fields = {field: _number(field, value) for field, value in query.items()}
+    models = [model if isinstance(model, str) else model.name for model in query.get("models", ())]
     fields["models"] = [model_name(name) for name in models]
     return build(ListLikelyLabelErrorsRequest(), **fields)
 
@@ -151,12 +140,6 @@ def _selector(meant: ModelOrVariant) -> ModelSelector:
     if isinstance(meant, Variant):
         return ModelSelector(variant=meant)
     return ModelSelector(model=model_name(meant if isinstance(meant, str) else meant.name))
-
-
-def _split_off_selector(asked: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What answers a request, and its other fields, with numbers for names of enum values."""
-    selector = {field: asked.pop(field, None) for field in Selection.__annotations__}
-    return selector, {field: _number(field, value) for field, value in asked.items()}
 
 
 def _number(field: str, value: Any) -> Any:

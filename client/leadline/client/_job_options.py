@@ -1,4 +1,4 @@
-"""How a job is scheduled and kept, from the keyword arguments of `train`."""
+"""The options of a job, from the keyword arguments of `train`."""
 
 from datetime import timedelta
 from typing import TypeAlias
@@ -15,7 +15,7 @@ from leadline.v1.job_pb2 import (
 )
 
 TimeLimit: TypeAlias = float | timedelta
-"""A length of time; a number is one of seconds."""
+"""A duration; a number is in seconds."""
 
 RetentionLike: TypeAlias = Retention | str | int
 """A `Retention`, "all", "best_and_last", or the n of every nth epoch."""
@@ -29,7 +29,7 @@ _POLICIES: dict[str, RetentionPolicy.ValueType] = {
 def job_options(
     *, priority: int | None, time_limit: TimeLimit | None, retention: RetentionLike | None
 ) -> JobOptions | None:
-    """The options with what is not None; None where that is nothing.
+    """The options that are not None; None if there are none.
 
     Raises:
         InvalidArgumentError: a value does not fit its field.
@@ -59,5 +59,7 @@ def _retention(value: RetentionLike) -> Retention:
     policy = _POLICIES.get(value.lower())
     if policy is None:
         known = ", ".join(_POLICIES)
-        raise invalid("options.retention", f"{value!r} is none of {known}, nor a number of epochs")
+        raise invalid(
+            "options.retention", f"{value!r} is not one of {known}, nor a number of epochs"
+        )
     return Retention(policy=policy)

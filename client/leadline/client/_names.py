@@ -12,5 +12,9 @@ def sweep_name(name: str) -> str:
 
 
 def model_name(name: str) -> str:
-    """The resource name of a model or an epoch: "models/{id}[/epochs/{n}]"."""
+    """The resource name of a model or an epoch: "models/{id}[/epochs/{n}]".
+
+    A job's name stands for its model.
+    """
+    name = name.removeprefix("jobs/")
     return name if name.startswith("models/") else f"models/{name}"

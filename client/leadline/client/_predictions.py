@@ -1,4 +1,4 @@
-"""What images were taken for."""
+"""The results of predictions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from leadline.v1.inference_service_pb2 import Prediction
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions(Sequence[Prediction]):
-    """One `Prediction` an image, in the order of the images.
+    """A `Prediction` for each image, in the order of the images.
 
     Attributes:
         predictions: the predictions.
@@ -47,12 +47,12 @@ class Predictions(Sequence[Prediction]):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFailure:
-    """What `predict_stream` has in the place of an image that cannot be classified.
+    """The result of `predict_stream` for an image that cannot be classified.
 
     Attributes:
-        index: the image's place in the stream, 0 for the first.
-        error: why: its file cannot be read (OSError), or it is no image that
-            can be classified (InvalidArgumentError).
+        index: of the image in the stream.
+        error: why: its file cannot be read (OSError), or it is not a valid
+            image (InvalidArgumentError).
     """
 
     index: int
@@ -61,4 +61,6 @@ class ImageFailure:
     def __str__(self) -> str:
         if isinstance(self.error, OSError):
             return self.error.strerror or str(self.error)
-        return "; ".join(one.description for one in self.error.violations) or str(self.error)
+        return "; ".join(violation.description for violation in self.error.violations) or str(
+            self.error
+        )

@@ -1,13 +1,14 @@
 """Requests, from the keyword arguments of the client's methods."""
 
-from collections.abc import Iterable, Mapping
-from typing import TypeAlias, TypeVar
+from collections.abc import Collection, Iterable
+from typing import Final, TypeAlias, TypedDict, TypeVar, Unpack
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from leadline.client._errors import invalid
 from leadline.client._names import model_name
+from leadline.client._text import did_you_mean
 from leadline.v1.inference_service_pb2 import PredictRequest
 from leadline.v1.inspection_service_pb2 import (
     GetConfusionMatrixRequest,
@@ -16,35 +17,27 @@ from leadline.v1.inspection_service_pb2 import (
 )
 from leadline.v1.job_pb2 import JobState
 from leadline.v1.model_pb2 import Model, ModelEpoch, Variant
-from leadline.v1.training_spec_pb2 import (
-    Augmentation,
-    Initialization,
-    Optimizer,
-    Precision,
-    Schedule,
-    TrainingSpec,
-)
-
-OptimizerLike: TypeAlias = Optimizer.ValueType | str
-"""A value of `Optimizer`, or its name in any case, with or without the prefix: "adamw"."""
-
-InitializationLike: TypeAlias = Initialization.ValueType | str
-"""A value of `Initialization`, or its name likewise: "kaiming"."""
-
-ScheduleLike: TypeAlias = Schedule.ValueType | str
-"""A value of `Schedule`, or its name likewise: "one_cycle"."""
-
-AugmentationLike: TypeAlias = Augmentation.ValueType | str
-"""A value of `Augmentation`, or its name likewise: "flip_crop"."""
-
-PrecisionLike: TypeAlias = Precision.ValueType | str
-"""A value of `Precision`, or its name likewise: "bfloat16"."""
 
 JobStateLike: TypeAlias = JobState.ValueType | str
-"""A value of `JobState`, or its name in any case, with or without the prefix: "running"."""
+"""A value of `JobState`, or its name, with or without the prefix: "running"."""
 
 ModelLike: TypeAlias = str | Model | ModelEpoch
 """A model or one of its epochs, or its name or bare ID."""
+
+
+class Selection(TypedDict, total=False):
+    """The keyword arguments that choose a model, by itself or as the best of a variant."""
+
+    model: ModelLike | None
+    variant: Variant | None
+    dataset: str | None
+    blocks: int | None
+    block_convolutions: int | None
+    batch_norm: bool | None
+    residual: bool | None
+
+
+_PARTS: Final = ("dataset", "blocks", "block_convolutions", "batch_norm", "residual")
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 Selecting = TypeVar(
@@ -64,38 +57,14 @@ def build(message: AnyMessage, **fields: object) -> AnyMessage:
     return message
 
 
-def training_spec(spec: TrainingSpec | None, **fields: object) -> TrainingSpec:
-    """A copy of the spec, with the fields that are not None put over it.
-
-    A value of an enum may be given by its name.
-
-    Raises:
-        InvalidArgumentError: a value does not fit its field's type.
-    """
-    result = TrainingSpec()
-    if spec is not None:
-        result.CopyFrom(spec)
-    for field, value in fields.items():
-        if value is not None:
-            set_field(result, field, _spec_value(field, value), path=f"spec.{field}")
-    return result
-
-
-def _spec_value(field: str, value: object) -> object:
-    """The value of a spec's field, with a number for the name of an enum's value."""
-    enum = TrainingSpec.DESCRIPTOR.fields_by_name[field].enum_type
-    if enum is None or not isinstance(value, str):
-        return value
-    numbers = [(one.name, one.number) for one in enum.values]
-    return enum_value(f"spec.{field}", f"{field.upper()}_", numbers, value)
-
-
 def set_field(message: Message, field: str, value: object, *, path: str) -> None:
-    """Sets a field, or extends it where the value is a list.
+    """Sets a field, or extends it if the value is a list.
 
     Raises:
-        InvalidArgumentError: the value does not fit its type; `path` names the field.
+        InvalidArgumentError: the message has no such field, or the value does not fit its type;
+            `path` names the field.
     """
+    check_field(field, message.DESCRIPTOR.fields_by_name, path=path)
     try:
         if isinstance(value, list):
             getattr(message, field).extend(value)
@@ -106,32 +75,27 @@ def set_field(message: Message, field: str, value: object, *, path: str) -> None
         raise invalid(path, str(error)) from None
 
 
-def select(
-    request: Selecting,
-    *,
-    model: ModelLike | None,
-    variant: Variant | None,
-    dataset: str | None,
-    blocks: int | None,
-    block_convolutions: int | None,
-    batch_norm: bool | None,
-    residual: bool | None,
-) -> Selecting:
-    """The request, with what answers it: a model or a variant.
+def check_field(field: str, known: Collection[str], *, path: str = "") -> None:
+    """Checks that a field exists.
 
     Raises:
-        InvalidArgumentError: not exactly one of them is given.
+        InvalidArgumentError: it does not; `path` names it, and the text what is likely meant.
     """
-    parts = {
-        "dataset": dataset,
-        "blocks": blocks,
-        "block_convolutions": block_convolutions,
-        "batch_norm": batch_norm,
-        "residual": residual,
-    }
-    variant = _variant(variant, parts)
+    if field not in known:
+        raise invalid(path or field, f"there is no such field.{did_you_mean(field, known)}")
+
+
+def select(request: Selecting, **selection: Unpack[Selection]) -> Selecting:
+    """The request with its model or its variant.
+
+    Raises:
+        InvalidArgumentError: not exactly one of them is given, or an argument does not exist.
+    """
+    for field in selection:
+        check_field(field, Selection.__annotations__)
+    model, variant = selection.get("model"), _variant(selection)
     if (model is None) == (variant is None):
-        raise invalid("selector", f"name either a model or a variant ({', '.join(parts)})")
+        raise invalid("selector", f"give either a model or a variant ({', '.join(_PARTS)})")
     if model is not None:
         request.model = model_name(model if isinstance(model, str) else model.name)
     if variant is not None:
@@ -139,11 +103,13 @@ def select(
     return request
 
 
-def _variant(variant: Variant | None, parts: Mapping[str, object]) -> Variant | None:
-    if all(part is None for part in parts.values()):
+def _variant(selection: Selection) -> Variant | None:
+    parts = {part: selection.get(part) for part in _PARTS}
+    variant = selection.get("variant")
+    if all(value is None for value in parts.values()):
         return variant
     if variant is not None:
-        raise invalid("variant", "given twice: once whole and once in its parts")
+        raise invalid("variant", "give the variant either whole or in parts")
     if parts["dataset"] is None or parts["blocks"] is None:
         raise invalid("variant", "a variant needs its dataset and its number of blocks")
     return build(Variant(), **parts)
@@ -153,7 +119,7 @@ def duration(seconds: float | None, field: str = "progress_interval") -> Duratio
     """Seconds as a message; None stays None.
 
     Raises:
-        InvalidArgumentError: no message holds them; `field` names whose they are.
+        InvalidArgumentError: they are out of range; `field` names them.
     """
     if seconds is None:
         return None
@@ -167,7 +133,7 @@ def duration(seconds: float | None, field: str = "progress_interval") -> Duratio
 
 def job_states(states: Iterable[JobStateLike]) -> list[JobState.ValueType]:
     """The states of these names."""
-    if isinstance(states, str):  # an easy slip, and a string is an iterable too
+    if isinstance(states, str):  # an easy mistake: a string is an iterable too
         states = [states]
     return [
         JobState.ValueType(enum_value("states", "JOB_STATE_", JobState.items(), state))
@@ -176,10 +142,10 @@ def job_states(states: Iterable[JobStateLike]) -> list[JobState.ValueType]:
 
 
 def enum_value(field: str, prefix: str, items: Iterable[tuple[str, int]], value: int | str) -> int:
-    """The number of an enum's value, given as itself or as its name in any case.
+    """The number of an enum's value, given as a number or as a name in any case.
 
     Raises:
-        InvalidArgumentError: there is no value of this name.
+        InvalidArgumentError: the enum has no value of this name.
     """
     if isinstance(value, int):
         return value
@@ -187,5 +153,5 @@ def enum_value(field: str, prefix: str, items: Iterable[tuple[str, int]], value:
     name = value.upper().removeprefix(prefix).lower()
     if name not in values or values[name] == 0:
         known = ", ".join(name for name, number in values.items() if number)
-        raise invalid(field, f"{value!r} is none of {known}")
+        raise invalid(field, f"{value!r} is not one of {known}")
     return values[name]

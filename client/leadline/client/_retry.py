@@ -16,25 +16,25 @@ CALL_ATTEMPTS = 4
 FIRST_DELAY = 0.1
 LAST_DELAY = 5.0
 
-# A server's advice to wait longer than this is shortened to it.
+# The longest delay that a server can impose.
 _LONGEST_ADVICE = 60.0
 
-# A stream that lasted longer than this was attached, even if the job had
-# nothing to say: connecting alone fails within 20 s.
+# A stream that lasted longer than this was connected, even if it had no
+# events: connecting fails within 20 s.
 _ATTACHED_SECONDS = 60.0
 
 _TRANSPORT_CODES = frozenset(
     {
         StatusCode.UNAVAILABLE,
-        StatusCode.CANCELLED,  # by a proxy: our own cancelling never comes here
-        StatusCode.DEADLINE_EXCEEDED,  # of a proxy: our streams have no deadline
-        StatusCode.RESOURCE_EXHAUSTED,  # a server with too many streams at this moment
+        StatusCode.CANCELLED,  # by a proxy: the SDK's own cancelling never gets here
+        StatusCode.DEADLINE_EXCEEDED,  # of a proxy: streams have no deadline
+        StatusCode.RESOURCE_EXHAUSTED,  # the server has too many streams
         StatusCode.ABORTED,
     }
 )
 
-# A cut in the middle of a message shows as one of these, but so does a fault
-# of the server, which asking again for minutes would only hide.
+# Either a connection cut in the middle of a message, or a fault of the server,
+# which minutes of retries would hide.
 _DOUBTFUL_CODES = frozenset({StatusCode.INTERNAL, StatusCode.UNKNOWN})
 _DOUBTFUL_ATTEMPTS = 3
 
@@ -42,8 +42,8 @@ _DOUBTFUL_ATTEMPTS = 3
 class Reconnection:
     """Decides about the next attempt at a stream that broke.
 
-    Delays grow from 0.1 s to 5 s, each shortened at random by up to a half so
-    that many watchers of a restarted server do not come back all at once.
+    Delays grow from 0.1 s to 5 s, with a random jitter of up to one half, so
+    that many watchers do not reconnect to a restarted server all at once.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Reconnection:
         self._attempt_began = self._clock()
 
     def heard(self) -> None:
-        """Notes that the stream delivered something: the outage, if any, is over."""
+        """Notes that the stream delivered an event: the outage, if any, is over."""
         self._failures = 0
         self._broken_since = None
 
@@ -76,8 +76,8 @@ class Reconnection:
         """The seconds to wait before the next attempt.
 
         Raises:
-            RpcError: `error`, where another attempt would not help or the
-                outage has lasted too long.
+            RpcError: `error`, if another attempt would not help, or the outage
+                has lasted too long.
         """
         now = self._clock()
         if now - self._attempt_began > _ATTACHED_SECONDS:
@@ -114,6 +114,9 @@ class Attempts:
     """Decides about the next attempt at a call that is safe to repeat, within its timeout.
 
     All unary calls are, and a submission is by its request id.
+
+    Attributes:
+        failures: how many attempts have failed so far, the last one included.
     """
 
     def __init__(
@@ -127,7 +130,7 @@ class Attempts:
         self._clock = clock
         self._jitter = jitter
         self._deadline = clock() + timeout
-        self._failures = 0
+        self.failures = 0
 
     def remaining(self) -> float:
         """The seconds left for the next attempt."""
@@ -137,12 +140,12 @@ class Attempts:
         """The seconds to wait before the next attempt.
 
         Raises:
-            RpcError: `error`, where it was the last attempt or another would
-                not help.
+            RpcError: `error`, if it was the last attempt, or another would not
+                help.
         """
-        self._failures += 1
-        delay = 0.2 * 2.0 ** (self._failures - 1) * (1 - self._jitter() / 2)
-        if error.code is not StatusCode.UNAVAILABLE or self._failures >= CALL_ATTEMPTS:
+        self.failures += 1
+        delay = 0.2 * 2.0 ** (self.failures - 1) * (1 - self._jitter() / 2)
+        if error.code is not StatusCode.UNAVAILABLE or self.failures >= CALL_ATTEMPTS:
             raise error from None
         if delay >= self.remaining():
             raise error from None

@@ -1,7 +1,7 @@
-"""The few things that the asynchronous and the synchronous client do differently.
+"""The differences between the asynchronous and the synchronous client.
 
-Each comes as a pair; `client/generate_sync.py` puts the second of a pair
-where the asynchronous code has the first.
+Each is a pair; `client/generate_sync.py` replaces the first of a pair by the
+second.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import Generic, Protocol, Self, TypeAlias, TypeVar
 
 import grpc
 
-from leadline.client._errors import DeadlineExceededError
+from leadline.client._errors import DeadlineExceededError, UsageError
 from leadline.client._images import Image, Images, listed
 from leadline.v1.inference_service_pb2 import PredictStreamResponse
 
@@ -24,7 +24,7 @@ Response_co = TypeVar("Response_co", covariant=True)
 
 
 class Cancellable(Protocol):
-    """A call that can be cut short."""
+    """A call that can be cancelled."""
 
     def cancel(self) -> object: ...
 
@@ -68,14 +68,14 @@ class AsyncAnswerCall(Cancellable, Protocol):
 
 
 ImageStream: TypeAlias = Images
-"""Images of a call of the synchronous client, which may be gone through as they come."""
+"""Images of a call of the synchronous client; may be a generator."""
 
 AsyncImageStream: TypeAlias = Images | AsyncIterable[Image]
-"""Images of a call of the asynchronous client, which may be gone through as they come."""
+"""Images of a call of the asynchronous client; may be a generator of either kind."""
 
 
 class _Timer:
-    """Cuts a call short, and remembers that it did."""
+    """Cancels a call after a time, and remembers that it did."""
 
     expired = False
 
@@ -93,12 +93,12 @@ class _Timer:
 
 @contextmanager
 def async_cancel_after(call: Cancellable, seconds: float) -> Iterator[None]:
-    """Cancels the call, unless the block is left within `seconds`.
+    """Cancels the call unless the block ends within `seconds`.
 
-    A stream has no deadline of its own, but its first message has one.
+    A stream has no deadline, but its first message has one.
 
     Raises:
-        DeadlineExceededError: it was not.
+        DeadlineExceededError: the block took longer.
     """
     timer = _Timer(call, seconds)
     handle = asyncio.get_running_loop().call_later(seconds, timer.expire)
@@ -114,10 +114,10 @@ def async_cancel_after(call: Cancellable, seconds: float) -> Iterator[None]:
 
 @contextmanager
 def cancel_after(call: Cancellable, seconds: float) -> Iterator[None]:
-    """Cancels the call, unless the block is left within `seconds`.
+    """Cancels the call unless the block ends within `seconds`.
 
     Raises:
-        DeadlineExceededError: it was not.
+        DeadlineExceededError: the block took longer.
     """
     timer = _Timer(call, seconds)
     thread = threading.Timer(seconds, timer.expire)
@@ -131,6 +131,25 @@ def cancel_after(call: Cancellable, seconds: float) -> Iterator[None]:
         raise
     finally:
         thread.cancel()
+
+
+def async_own_loop(owner: object) -> object:
+    """The running event loop, which must be the owner unless that is None.
+
+    Raises:
+        UsageError: it is another one. A channel of grpc.aio works in no other loop than its own.
+    """
+    loop = asyncio.get_running_loop()
+    if owner is not None and owner is not loop:
+        raise UsageError(
+            "the client belongs to another event loop: make an AsyncClient in each asyncio.run"
+        )
+    return loop
+
+
+def own_loop(owner: object) -> object:
+    """The owner, which is None: synchronous channels belong to no event loop."""
+    return owner
 
 
 async def async_sleep(seconds: float) -> None:
@@ -157,7 +176,7 @@ async def async_each(images: AsyncImageStream) -> AsyncIterator[Image]:
     """The images one by one.
 
     Raises:
-        InvalidArgumentError: they can be no images.
+        InvalidArgumentError: they are not images.
     """
     if isinstance(images, AsyncIterable):
         async for image in images:
@@ -171,23 +190,23 @@ def each(images: ImageStream) -> Iterator[Image]:
     """The images one by one.
 
     Raises:
-        InvalidArgumentError: they can be no images.
+        InvalidArgumentError: they are not images.
     """
     yield from listed(images)
 
 
 class AsyncOutbox(Generic[T]):
-    """Messages on their way out: grpc takes them from here, in a task of its own."""
+    """A queue of messages to send, which grpc reads in a task."""
 
     def __init__(self) -> None:
         self._messages: asyncio.Queue[tuple[T] | None] = asyncio.Queue()
 
     def put(self, message: T) -> None:
-        """Has a message sent after those before it."""
+        """Appends a message."""
         self._messages.put_nowait((message,))
 
     def close(self) -> None:
-        """Says that there are no more."""
+        """Ends the queue."""
         self._messages.put_nowait(None)
 
     def __aiter__(self) -> Self:
@@ -202,20 +221,20 @@ class AsyncOutbox(Generic[T]):
 
 
 class Outbox(Generic[T]):
-    """Messages on their way out: grpc takes them from here, in a thread of its own.
+    """A queue of messages to send, which grpc reads in a thread.
 
-    The thread waits here, cancelled call or not: close what is no longer used.
+    The thread waits even after the call is cancelled: close the queue.
     """
 
     def __init__(self) -> None:
         self._messages: queue.SimpleQueue[tuple[T] | None] = queue.SimpleQueue()
 
     def put(self, message: T) -> None:
-        """Has a message sent after those before it."""
+        """Appends a message."""
         self._messages.put((message,))
 
     def close(self) -> None:
-        """Says that there are no more."""
+        """Ends the queue."""
         self._messages.put(None)
 
     def __iter__(self) -> Self:

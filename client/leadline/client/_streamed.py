@@ -1,4 +1,4 @@
-"""A batch of images on its way through a stream, and what comes of each of them."""
+"""A batch of images in a stream, and the result of each image."""
 
 from collections.abc import Iterable, Sequence
 
@@ -12,19 +12,19 @@ from leadline.client._image_errors import image_index, is_too_large, renamed
 from leadline.client._predictions import ImageFailure
 from leadline.v1.inference_service_pb2 import Prediction
 
-# The fields of a request that its images are in.
+# The fields of a request that hold images.
 _INPUTS = ("encoded", "examples", "tensor")
 
 
 class StreamedBatch:
-    """A batch that is being answered.
+    """A batch in flight.
 
     Attributes:
-        images: what there is to ask about, which is what could be loaded.
+        images: those that could be loaded.
     """
 
     def __init__(self, batch: Batch) -> None:
-        """Loads the images; one that cannot be is a failure and no matter to others. Blocks."""
+        """Loads the images; those that cannot be loaded become failures. Blocks."""
         self._results: dict[int, Prediction | ImageFailure] = {}
         self.images: list[LoadedImage] = []
         for image in batch:
@@ -35,29 +35,29 @@ class StreamedBatch:
 
     @property
     def results(self) -> list[Prediction | ImageFailure]:
-        """What has come of the images, in their order."""
+        """The results of the images, in their order."""
         return [self._results[index] for index in sorted(self._results)]
 
     def answer(self, images: Iterable[LoadedImage], predictions: Iterable[Prediction]) -> None:
-        """Takes the answer to some of the images."""
+        """Records the predictions of some of the images."""
         for image, prediction in zip(images, predictions, strict=True):
             self._results[image.index] = prediction
 
     def refuse(self, images: Sequence[LoadedImage], error: RpcError) -> list[Sequence[LoadedImage]]:
-        """Takes an error about some of the images; what to ask instead, part by part.
+        """Records an error about some of the images; returns the parts to send again.
 
-        Images that the error names have failed; the others can be asked about
-        again. Where it names none, a half is asked about at a time, until it is
-        about one image alone.
+        Images that the error names have failed; the others are one part. If it
+        names none, the parts are halves, down to a single image, which fails.
 
         Raises:
-            RpcError: `error`, where it is not about the images.
+            RpcError: `error`, if it is not about the images.
         """
         if isinstance(error, InvalidArgumentError):
             bad = {image_index(violation) for violation in error.violations} - {None}
             if bad:
                 return self._without(images, bad, error)
-            about_images = any(one.field.startswith(_INPUTS) for one in error.violations)
+            fields = [violation.field for violation in error.violations]
+            about_images = any(field.startswith(_INPUTS) for field in fields)
         else:
             about_images = is_too_large(error)
         if not about_images:
@@ -71,7 +71,7 @@ class StreamedBatch:
             if position in bad:
                 self._fail(image.index, _about(error, position, image.index))
         rest = [image for position, image in enumerate(images) if position not in bad]
-        if len(rest) == len(images):  # an index of no image: asking again would not end
+        if len(rest) == len(images):  # an index of no image: another attempt would not end
             raise error
         return [rest] if rest else []
 
@@ -90,6 +90,6 @@ class StreamedBatch:
 
 
 def _about(error: InvalidArgumentError, position: int, index: int) -> InvalidArgumentError:
-    """Of an error about several images, what is about one."""
-    found = [one for one in error.violations if image_index(one) == position]
-    return renamed(invalid(found[0].field, found[0].description), lambda _: f"images[{index}]")
+    """The part of an error about several images that is about one of them."""
+    violation = next(one for one in error.violations if image_index(one) == position)
+    return renamed(invalid(*violation), lambda _: f"images[{index}]")

@@ -23,13 +23,13 @@ def to_axes(axes: Axes) -> list[SweepAxis]:
     """The axes as messages.
 
     Raises:
-        InvalidArgumentError: something is no value of a field.
+        InvalidArgumentError: a value cannot be that of a field.
     """
     return [_axis(number, field, values) for number, (field, values) in enumerate(axes.items())]
 
 
 def median_stopping_rule(value: MedianStoppingLike) -> MedianStoppingRule | None:
-    """The rule; None where there is none."""
+    """The rule; None without one."""
     if isinstance(value, MedianStoppingRule):
         return value
     return MedianStoppingRule() if value else None
@@ -37,14 +37,14 @@ def median_stopping_rule(value: MedianStoppingLike) -> MedianStoppingRule | None
 
 def _axis(number: int, field: str, values: Iterable[AxisValue]) -> SweepAxis:
     path = f"axes[{number}].values"
-    if isinstance(values, str):  # an easy slip, and a string is an iterable too
+    if isinstance(values, str):  # an easy mistake: a string is an iterable too
         raise invalid(path, f"{values!r} is a single value: give a list")
     if not isinstance(field, str):
-        raise invalid(f"axes[{number}].field", f"{field!r} is no name of a field")
+        raise invalid(f"axes[{number}].field", f"{field!r} is not the name of a field")
     axis = SweepAxis(field=field)
     for index, value in enumerate(values):
         try:
             axis.values.append(ParseDict(value, Value()))
         except (ParseError, TypeError, ValueError) as error:
-            raise invalid(f"{path}[{index}]", f"{value!r} is no value: {error}") from None
+            raise invalid(f"{path}[{index}]", f"{value!r} is not a value: {error}") from None
     return axis

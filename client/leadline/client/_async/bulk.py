@@ -1,4 +1,4 @@
-"""Asking about images as they come, over as many streams as that takes."""
+"""Predictions of images as they arrive, over as many streams as that takes."""
 
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -38,18 +38,18 @@ from leadline.v1.inference_service_pb2 import (
     PredictStreamResponse,
 )
 
-# Messages under way: one is computed and one comes back while two wait.
-_MOST_PENDING = 4
+# Requests in flight: one is computed and one returns while two wait.
+_MAX_IN_FLIGHT = 4
 
-# For a stream that is through, to be told so by the server.
-_GOODBYE_SECONDS = 5.0
+# Until the server confirms the end of a finished stream.
+_CLOSE_SECONDS = 5.0
 
 
 class AsyncBulkPrediction:
     """The work behind an `AsyncPredictionStream`.
 
     Attributes:
-        model: the checkpoint that answers; empty before it did.
+        model: the checkpoint that answers; empty before the first answer.
         weights_sha256: the SHA-256 of its weights file.
     """
 
@@ -67,29 +67,29 @@ class AsyncBulkPrediction:
         self._selector = selector
         self._on_reconnect = on_reconnect
         self._reconnection = Reconnection(connection.reconnect_timeout, on_reconnect=on_reconnect)
-        # A server that has not answered once may not be there at all.
+        # A server that has never answered may not exist.
         self._answered = False
         self._first_attempts: Attempts | None = None
         self._call: AsyncAnswerCall | None = None
         self._outbox: AsyncOutbox[PredictStreamRequest] = AsyncOutbox()
-        # Read and not yet answered, in order: what is sent again where a stream breaks.
+        # Read and not yet answered, in order: sent again if the stream breaks.
         self._pending: deque[StreamedBatch] = deque()
         self._batches = _batches(images, stream_batcher(batch_size))
 
     async def results(self) -> AsyncGenerator[Prediction | ImageFailure, None]:
-        """What comes of each image, in order; to be gone through once."""
+        """The result of each image, in order; iterate over it once."""
         try:
             while await self._fill():
                 for result in await self._first_results():
                     yield result
-            await self._say_goodbye()
+            await self._finish_stream()
         finally:
             self._detach()
 
     async def _fill(self) -> bool:
-        """Sends what there is place for; whether there is anything to wait for."""
-        # The first alone: all others are asked of the checkpoint that answers it.
-        while len(self._pending) < (_MOST_PENDING if self.model else 1):
+        """Fills the window of requests in flight; returns whether any answer is due."""
+        # The first alone: the checkpoint that answers it answers all others.
+        while len(self._pending) < (_MAX_IN_FLIGHT if self.model else 1):
             batch = await anext(self._batches, None)
             if batch is None:
                 break
@@ -102,22 +102,22 @@ class AsyncBulkPrediction:
     async def _first_results(self) -> list[Prediction | ImageFailure]:
         first = self._pending[0]
         if first.images:
-            await self._settle(first)
+            await self._answer_batch(first)
         self._pending.popleft()
         return first.results
 
-    async def _settle(self, batch: StreamedBatch) -> None:
+    async def _answer_batch(self, batch: StreamedBatch) -> None:
         images = batch.images
         answer = await self._receive()
         if answer is None:
-            await self._ask_apart(batch, [images])
+            await self._predict_parts(batch, [images])
         elif answer.HasField("error"):
-            await self._ask_apart(batch, batch.refuse(images, from_status(answer.error)))
+            await self._predict_parts(batch, batch.refuse(images, from_status(answer.error)))
         else:
-            self._take(batch, images, answer.response)
+            self._record(batch, images, answer.response)
 
     async def _receive(self) -> PredictStreamResponse | None:
-        """The answer to the first message; None where one of them is too large for the server."""
+        """The next answer; None if one of the requests is too large for the server."""
         while True:
             try:
                 return await self._next_answer(self._call or self._attach())
@@ -143,19 +143,21 @@ class AsyncBulkPrediction:
             return self._reconnection.delay(error)
         return self._first_attempts.delay(error)
 
-    async def _ask_apart(self, batch: StreamedBatch, parts: list[Sequence[LoadedImage]]) -> None:
-        """Asks part by part about images of which some were refused, while the stream waits."""
+    async def _predict_parts(
+        self, batch: StreamedBatch, parts: list[Sequence[LoadedImage]]
+    ) -> None:
+        """Predicts part by part the images of a refused request, while the stream waits."""
         while parts:
             part = parts.pop(0)
             try:
-                response = await self._ask_patiently(part)
+                response = await self._predict_part(part)
             except RpcError as error:
                 parts = [*batch.refuse(part, error), *parts]
             else:
-                self._take(batch, part, response)
+                self._record(batch, part, response)
 
-    async def _ask_patiently(self, images: Sequence[LoadedImage]) -> PredictResponse:
-        # Who waits for a stream waits for the server here too.
+    async def _predict_part(self, images: Sequence[LoadedImage]) -> PredictResponse:
+        # As patient as the stream: it waits for a server that is away.
         reconnection = Reconnection(
             self._connection.reconnect_timeout, on_reconnect=self._on_reconnect
         )
@@ -170,7 +172,7 @@ class AsyncBulkPrediction:
                     raise
                 await async_sleep(reconnection.delay(error))
 
-    def _take(
+    def _record(
         self, batch: StreamedBatch, images: Sequence[LoadedImage], response: PredictResponse
     ) -> None:
         batch.answer(images, predictions(images, response))
@@ -197,16 +199,16 @@ class AsyncBulkPrediction:
             call.cancel()
         self._outbox.close()
 
-    async def _say_goodbye(self) -> None:
-        """Ends the stream in good order, so that the server does not count it as cut off."""
+    async def _finish_stream(self) -> None:
+        """Ends the stream cleanly, so that the server does not count it as cut off."""
         if self._call is None:
             return
         self._outbox.close()
-        # All is answered: however it ends, nothing is missing.
+        # Everything is answered, however it ends.
         with (
             suppress(RpcError, StopAsyncIteration),
             sdk_errors(self._connection),
-            async_cancel_after(self._call, _GOODBYE_SECONDS),
+            async_cancel_after(self._call, _CLOSE_SECONDS),
         ):
             await anext(aiter(self._call))
 
@@ -216,8 +218,8 @@ async def _batches(images: AsyncImageStream, batcher: Batcher) -> AsyncIterator[
     async for image in async_each(images):
         source = source_or_failure(image, index)
         index += source.count
-        for one in source.images:
-            if batch := batcher.add(one):
+        for loadable in source.images:
+            if batch := batcher.add(loadable):
                 yield batch
     if rest := batcher.rest():
         yield rest

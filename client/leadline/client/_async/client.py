@@ -1,4 +1,4 @@
-"""The client: one method a call of the service, and handles for what lives on."""
+"""The client: a method for each call of the service, and handles of jobs and sweeps."""
 
 from types import TracebackType
 from typing import Self
@@ -28,9 +28,9 @@ class AsyncClient(AsyncTrainingCalls, AsyncSweepCalls, AsyncInferenceCalls, Asyn
             await job.result()
             print((await client.predict("cat.png", model=job.model)).class_names)
 
-    Every method raises an `RpcError` where the server answers with an error:
-    `NotFoundError`, `InvalidArgumentError` and so on, whose tree is drawn in
-    `LeadlineError`'s module; and `ClientClosedError` once the client is closed.
+    Every method raises an `RpcError` if the server answers with an error:
+    `NotFoundError`, `InvalidArgumentError` and so on; the module of
+    `LeadlineError` shows the tree. A closed client raises `ClientClosedError`.
     """
 
     def __init__(
@@ -45,14 +45,15 @@ class AsyncClient(AsyncTrainingCalls, AsyncSweepCalls, AsyncInferenceCalls, Asyn
         """Makes a client, which connects with its first call.
 
         Args:
-            target: the server's address as gRPC writes it: "host:port",
-                "dns:///host:port" or "unix:/path".
+            target: the server's address: "host", whose port is then 50051,
+                "host:port", "http://host:port", "dns:///host:port" or
+                "unix:/path".
             timeout: seconds for each unary call, its retries included, and
                 for a submitted job to be accepted.
-            reconnect_timeout: seconds for which the server may be away while a
-                job is followed; None: any time.
+            reconnect_timeout: seconds that a stream waits for a server that is
+                away; None: without limit.
             credentials: for TLS; None: an unencrypted connection.
-            options: options of gRPC's channel, over those of the SDK.
+            options: options of gRPC's channel, which override those of the SDK.
         """
         self._connection = AsyncConnection(
             target,
@@ -84,10 +85,10 @@ class AsyncClient(AsyncTrainingCalls, AsyncSweepCalls, AsyncInferenceCalls, Asyn
         await self._connection.close()
 
     async def health(self, service: str = "") -> HealthStatus:
-        """Whether the server, or one of its services, takes calls; asked once, without retries.
+        """Whether the server, or one of its services, takes calls; one call, without retries.
 
         Raises:
-            NotFoundError: the server knows no service of this name.
+            NotFoundError: the server has no service of this name.
             UnavailableError: the server cannot be reached.
         """
         stub = health_pb2_grpc.HealthStub(self._connection.channel)
@@ -97,6 +98,6 @@ class AsyncClient(AsyncTrainingCalls, AsyncSweepCalls, AsyncInferenceCalls, Asyn
                 stub.Check, request, self._connection.timeout
             )
         except NotFoundError as error:
-            # The server's own has no text.
-            raise NotFoundError(f"the server knows no service {service!r}", error.details) from None
+            # The server's error has no text.
+            raise NotFoundError(f"the server has no service {service!r}", error.details) from None
         return HealthStatus(response.status)

@@ -1,6 +1,7 @@
 """The inference calls: models and predictions."""
 
 from collections.abc import AsyncIterator
+from typing import Unpack
 
 from leadline.client._async.connection import AsyncConnection
 from leadline.client._async.predict import predict
@@ -8,11 +9,11 @@ from leadline.client._async.predict_stream import AsyncPredictionStream
 from leadline.client._images import Images
 from leadline.client._names import model_name
 from leadline.client._predictions import Predictions
-from leadline.client._requests import ModelLike, build, select
+from leadline.client._requests import Selection, build, select
 from leadline.client._retry import OnReconnect
 from leadline.client._runtime import AsyncImageStream
 from leadline.v1.inference_service_pb2 import GetModelRequest, ListModelsRequest, PredictRequest
-from leadline.v1.model_pb2 import Model, Variant
+from leadline.v1.model_pb2 import Model
 
 
 class AsyncInferenceCalls:
@@ -23,14 +24,14 @@ class AsyncInferenceCalls:
     async def models(
         self,
         *,
-        dataset: str = "",
+        dataset: str | None = None,
         blocks: int | None = None,
         block_convolutions: int | None = None,
         batch_norm: bool | None = None,
         residual: bool | None = None,
         page_size: int = 0,
     ) -> AsyncIterator[Model]:
-        """Every model, the newest first, or those of a dataset, depth or kind only."""
+        """Every model, the newest first; arguments that are not None filter them."""
         request = build(
             ListModelsRequest(),
             dataset=dataset,
@@ -52,7 +53,7 @@ class AsyncInferenceCalls:
         """A model with all its epochs, by its name or bare ID.
 
         Raises:
-            NotFoundError: there is no such model.
+            NotFoundError: the model does not exist.
         """
         request = GetModelRequest(name=model_name(name))
         return await self._connection.call(self._connection.stubs.inference.GetModel, request)
@@ -61,122 +62,86 @@ class AsyncInferenceCalls:
         self,
         images: Images,
         *,
-        model: ModelLike | None = None,
-        variant: Variant | None = None,
-        dataset: str | None = None,
-        blocks: int | None = None,
-        block_convolutions: int | None = None,
-        batch_norm: bool | None = None,
-        residual: bool | None = None,
         top_k: int = 1,
         include_logits: bool = False,
+        **selection: Unpack[Selection],
     ) -> Predictions:
-        """What a model takes images for, in their order: all of them, or an error.
+        """The predictions of images, in their order: all of them, or an error.
 
-        Any number of images: they are sent in requests of up to 1,024 images
-        and 8 MiB, or of fewer where the server takes no more, all of which the
-        checkpoint that answered the first answers.
+        Takes any number of images. They are sent in requests of up to 1,024
+        images and 8 MiB, or less if the server's limits are lower; the
+        checkpoint that answers the first request answers all.
 
         Args:
             images: one image or several, of one kind or of several. An image
                 file: a path (str or Path), the bytes of a PNG or JPEG file, a
-                Pillow image. An image that the server has: an `Example` of a
+                Pillow image. An image on the server: an `Example` of a
                 listing, or its name, "datasets/{fingerprint}/{split}/{index}".
                 Pixels: an array, of numpy or of any library whose
                 arrays numpy can read, uint8 [32, 32, 3] or [N, 32, 32, 3] in
                 [0, 255], or float32 [3, 32, 32] or [N, 3, 32, 32], normalised
                 to [-1, 1]. Kinds that alternate make many small requests.
-            model: a model, which means its best epoch, or one of its epochs;
-                or its name, "models/{id}" or "models/{id}/epochs/{n}".
-            variant: instead: the best model of this variant.
-            dataset: instead of `variant`: its parts.
-            blocks: the variant's depth.
-            block_convolutions: the convolutions of each block, 1 or 2; None: 1.
-            batch_norm: whether the variant has batch norm; None: it has not.
-            residual: whether it has residual connections, likewise.
-            top_k: how many of the most probable classes to return an image.
+            top_k: how many of the most probable classes to return per image.
             include_logits: whether to return the logits of each image as well.
+            **selection: the model:
+                model: a model, which stands for its best epoch, or one of its
+                epochs; or its name, "models/{id}" or "models/{id}/epochs/{n}".
+                variant: instead: the best model of this variant.
+                dataset: instead of `variant`: its parts.
+                blocks: the variant's depth.
+                block_convolutions: the convolutions of each block, 1 or 2; None: 1.
+                batch_norm: whether the variant has batch norm; None: no.
+                residual: whether it has residual connections, likewise.
 
         Raises:
-            InvalidArgumentError: an image is none, empty, corrupt or too
-                large, an array has another shape or type, or not exactly one
-                model or variant is named.
-            NotFoundError: there is no such model, epoch or variant.
+            InvalidArgumentError: an image is empty, corrupt, too large or no
+                image, an array has another shape or type, or the arguments
+                name not exactly one model or variant.
+            NotFoundError: the model, epoch or variant does not exist.
             OSError: a file cannot be read.
         """
         request = build(PredictRequest(), top_k=top_k, include_logits=include_logits)
-        select(
-            request,
-            model=model,
-            variant=variant,
-            dataset=dataset,
-            blocks=blocks,
-            block_convolutions=block_convolutions,
-            batch_norm=batch_norm,
-            residual=residual,
-        )
+        select(request, **selection)
         return await predict(self._connection, images, request)
 
     def predict_stream(
         self,
         images: AsyncImageStream,
         *,
-        model: ModelLike | None = None,
-        variant: Variant | None = None,
-        dataset: str | None = None,
-        blocks: int | None = None,
-        block_convolutions: int | None = None,
-        batch_norm: bool | None = None,
-        residual: bool | None = None,
         top_k: int = 1,
         include_logits: bool = False,
         batch_size: int | None = None,
         on_reconnect: OnReconnect | None = None,
+        **selection: Unpack[Selection],
     ) -> AsyncPredictionStream:
-        """What a model takes images for, one after the other, however many there are.
+        """The predictions of images one by one, for any number of images.
 
-        For each image, in order, there is its `Prediction`, or an
-        `ImageFailure` where it cannot be classified, which keeps no other
-        image from being. Images are taken from `images` as answers are taken
-        from the stream, up to 4 requests of 256 images or 960 KiB ahead, so
-        neither the images nor the answers need fit into memory. Where the
-        connection breaks, for a restart of the server too, the stream is taken
-        up again where it broke, for as long as the client's
-        `reconnect_timeout` allows. One checkpoint answers all of it.
+        Yields for each image, in order, its `Prediction`, or an `ImageFailure`
+        if it cannot be classified; the other images are not affected. Images
+        are read as answers are consumed, up to 4 requests of 256 images or
+        960 KiB ahead, so neither need fit into memory. If the connection
+        breaks, also because the server restarts, the stream resumes where it
+        broke, for as long as the client's `reconnect_timeout` allows. One
+        checkpoint answers the whole stream.
 
         Args:
             images: as for `predict`; a generator, say, and for the
                 asynchronous client an asynchronous one too.
-            model: as for `predict`, as are the others that are not named here.
-            variant: as for `predict`.
-            dataset: as for `predict`.
-            blocks: as for `predict`.
-            block_convolutions: as for `predict`.
-            batch_norm: as for `predict`.
-            residual: as for `predict`.
             top_k: as for `predict`.
             include_logits: as for `predict`.
-            batch_size: images a request, up to 1,024; None: 256. With fewer,
-                answers come sooner from `images` that come slowly.
+            batch_size: images per request, up to 1,024; None: 256. With fewer,
+                answers arrive sooner if `images` arrive slowly.
             on_reconnect: called before each attempt to reconnect with the
                 error and the seconds until the attempt.
+            **selection: the model, as for `predict`.
 
         Raises:
-            InvalidArgumentError: not exactly one model or variant is named, or
-                `batch_size` is out of its range; or, when the stream is gone
-                through as with the others here, another field is wrong.
-            NotFoundError: there is no such model, epoch or variant.
+            InvalidArgumentError: the arguments name not exactly one model or
+                variant, or `batch_size` is out of range. Iterating raises it
+                for other wrong fields, and the following errors.
+            NotFoundError: the model, epoch or variant does not exist.
             UnavailableError: the server was away for too long.
         """
         request = build(PredictRequest(), top_k=top_k, include_logits=include_logits)
-        select(
-            request,
-            model=model,
-            variant=variant,
-            dataset=dataset,
-            blocks=blocks,
-            block_convolutions=block_convolutions,
-            batch_norm=batch_norm,
-            residual=residual,
-        )
+        select(request, **selection)
         return AsyncPredictionStream(self._connection, images, request, on_reconnect, batch_size)

@@ -1,4 +1,4 @@
-"""What a job's own model takes images for."""
+"""Predictions by a job's own model."""
 
 from leadline.client._async.connection import AsyncConnection
 from leadline.client._async.predict import predict
@@ -29,17 +29,17 @@ class AsyncJobPredictions:
         top_k: int = 1,
         include_logits: bool = False,
     ) -> Predictions:
-        """What the job's model takes images for: `AsyncClient.predict` says more.
+        """The predictions of the job's model; see `AsyncClient.predict`.
 
         Args:
             images: one image or several.
             epoch: which epoch answers, 1 for the first; None: the best so far.
-            top_k: how many of the most probable classes to return an image.
+            top_k: how many of the most probable classes to return per image.
             include_logits: whether to return the logits of each image as well.
 
         Raises:
-            InvalidArgumentError: an image is none, empty, corrupt or too large.
-            NotFoundError: no epoch is complete, or not this one.
+            InvalidArgumentError: an image is empty, corrupt, too large or no image.
+            NotFoundError: this epoch, or any, is not complete yet.
             OSError: a file cannot be read.
         """
         request = self._predict_request(epoch, top_k, include_logits=include_logits)
@@ -55,14 +55,14 @@ class AsyncJobPredictions:
         batch_size: int | None = None,
         on_reconnect: OnReconnect | None = None,
     ) -> AsyncPredictionStream:
-        """What the model takes images for, one by one: `AsyncClient.predict_stream` says more.
+        """The predictions one by one; see `AsyncClient.predict_stream`.
 
         Args:
             images: any number of images.
             epoch: which epoch answers, 1 for the first; None: the best so far.
-            top_k: how many of the most probable classes to return an image.
+            top_k: how many of the most probable classes to return per image.
             include_logits: whether to return the logits of each image as well.
-            batch_size: images a request; None: 256.
+            batch_size: images per request; None: 256.
             on_reconnect: called before each attempt to reconnect.
         """
         request = self._predict_request(epoch, top_k, include_logits=include_logits)

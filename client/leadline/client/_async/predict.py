@@ -17,8 +17,8 @@ from leadline.v1.inference_service_pb2 import Prediction, PredictRequest, Predic
 async def predict(
     connection: AsyncConnection, images: Images, selector: PredictRequest
 ) -> Predictions:
-    """The predictions, all of them by the checkpoint that answered the first request."""
-    found: list[Prediction] = []
+    """The predictions, all by the checkpoint that answers the first request."""
+    results: list[Prediction] = []
     response = PredictResponse()
     for batch in batches(images):
         waiting: deque[Sequence[LoadedImage]] = deque([await async_run(partial(load_all, batch))])
@@ -33,9 +33,9 @@ async def predict(
                 continue
             # A better epoch may be completed between two requests.
             selector.model = response.model
-            found.extend(predictions(part, response))
+            results.extend(predictions(part, response))
     return Predictions(
-        predictions=tuple(found),
+        predictions=tuple(results),
         model=response.model,
         weights_sha256=response.weights_sha256,
     )
@@ -44,10 +44,10 @@ async def predict(
 def _smaller(
     images: Sequence[LoadedImage], error: RpcError
 ) -> tuple[Sequence[LoadedImage], Sequence[LoadedImage]]:
-    """What to ask instead of a request that was refused for its size.
+    """The halves of a request that was refused for its size.
 
     Raises:
-        RpcError: it was refused for something else, or has one image alone.
+        RpcError: it was refused for another reason, or has only one image.
     """
     if len(images) > 1 and is_too_much(error):
         middle = len(images) // 2

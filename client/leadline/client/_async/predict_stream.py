@@ -1,4 +1,4 @@
-"""The handle of predictions that come one by one."""
+"""The handle of a stream of predictions."""
 
 from typing import Self
 
@@ -11,11 +11,10 @@ from leadline.v1.inference_service_pb2 import Prediction, PredictRequest
 
 
 class AsyncPredictionStream:
-    """What images are taken for, one after the other, as they are asked for.
+    """The predictions of images, one by one.
 
-    Gone through with `async for`, once. It reads a few requests of images
-    ahead of what it has answered, and no more. What is left before its end is
-    let go of with `aclose`.
+    Iterate over it with `async for`, once. It reads at most a few requests of
+    images ahead of its answers. Close it with `aclose` to stop before its end.
     """
 
     def __init__(
@@ -27,13 +26,13 @@ class AsyncPredictionStream:
         batch_size: int | None,
     ) -> None:
         """Use `AsyncClient.predict_stream` instead."""
-        # That knows nothing of this, so the call ends as soon as this is dropped.
+        # It holds no reference to this object, so dropping this ends the call.
         self._work = AsyncBulkPrediction(connection, images, selector, on_reconnect, batch_size)
         self._results = self._work.results()
 
     @property
     def model(self) -> str:
-        """The checkpoint that answers all of it, "models/{id}/epochs/{n}"; at first empty."""
+        """The checkpoint that answers, "models/{id}/epochs/{n}"; empty before the first answer."""
         return self._work.model
 
     @property
@@ -46,9 +45,9 @@ class AsyncPredictionStream:
         return self
 
     async def __anext__(self) -> Prediction | ImageFailure:
-        """What the next image is taken for, or why it cannot be classified."""
+        """The prediction of the next image, or why it cannot be classified."""
         return await anext(self._results)
 
     async def aclose(self) -> None:
-        """Lets go of the stream; nothing more comes of it."""
+        """Closes the stream, which yields nothing more."""
         await self._results.aclose()

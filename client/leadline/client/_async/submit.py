@@ -1,10 +1,10 @@
-"""Submitting a job or a sweep, so that trying again never makes a second one."""
+"""Submission of a job or a sweep; a retry never makes a second one."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import Generic
 
 from leadline.client._async.connection import AsyncConnection
-from leadline.client._async.followed import AnyEvent
+from leadline.client._cursor import AnyEvent
 from leadline.client._errors import RpcError, UnavailableError
 from leadline.client._grpc_errors import sdk_errors
 from leadline.client._retry import Attempts
@@ -12,7 +12,7 @@ from leadline.client._runtime import AsyncEventCall, async_cancel_after, async_s
 
 
 class AsyncSubmittedCall(Generic[AnyEvent]):
-    """The stream of what was accepted: its first event has been read, and comes again.
+    """The stream of an accepted job or sweep, whose first event was read and comes again.
 
     Attributes:
         queued: the first event.
@@ -29,14 +29,14 @@ class AsyncSubmittedCall(Generic[AnyEvent]):
             yield event
 
     def cancel(self) -> None:
-        """Lets go of the stream; what was submitted goes on."""
+        """Closes the stream; what was submitted goes on."""
         self._call.cancel()
 
 
 async def submit(
     connection: AsyncConnection, attempt: Callable[[], AsyncEventCall[AnyEvent]]
 ) -> AsyncSubmittedCall[AnyEvent]:
-    """The stream of what an attempt made, or one before it had made.
+    """The stream of the job or sweep that this attempt, or an earlier one, made.
 
     Args:
         connection: the way to the server.

@@ -2,16 +2,15 @@
 """One client's connection: its channel, its stubs, and calls whose errors are the SDK's own."""
 
 import warnings
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import grpc
 
-from leadline.client._channel import ChannelOptions, open_channel
-from leadline.client._deadline import Deadline
-from leadline.client._errors import ClientClosedError, RpcError
+from leadline.client._channel import ChannelOptions, normal_target, open_channel
+from leadline.client._errors import ClientClosedError, RpcError, UsageError
 from leadline.client._grpc_errors import sdk_errors
 from leadline.client._retry import Attempts
-from leadline.client._runtime import UnaryCall, sleep
+from leadline.client._runtime import UnaryCall, own_loop, sleep
 from leadline.v1.inference_service_pb2_grpc import InferenceServiceStub
 from leadline.v1.inspection_service_pb2_grpc import InspectionServiceStub
 from leadline.v1.training_service_pb2_grpc import TrainingServiceStub
@@ -35,7 +34,7 @@ class Connection:
     Attributes:
         target: the server's address.
         timeout: seconds for each unary call.
-        reconnect_timeout: seconds of outage that a stream outlasts; None: any.
+        reconnect_timeout: seconds of outage that a stream survives; None: any.
         closed: whether `close` was called.
     """
 
@@ -48,7 +47,7 @@ class Connection:
         credentials: grpc.ChannelCredentials | None,
         options: ChannelOptions,
     ) -> None:
-        self.target = target
+        self.target = normal_target(target)
         self.timeout = timeout
         self.reconnect_timeout = reconnect_timeout
         self.closed = False
@@ -56,6 +55,12 @@ class Connection:
         self._options = options
         self._channel: grpc.Channel | None = None
         self._stubs: Stubs | None = None
+        self._loop: object = None
+
+    def __reduce__(self) -> NoReturn:
+        raise UsageError(
+            "clients and handles cannot be pickled: pass the name, and use `client.job(name)` there"
+        )
 
     @property
     def channel(self) -> grpc.Channel:
@@ -63,11 +68,12 @@ class Connection:
 
         Raises:
             ClientClosedError: it was closed.
+            UsageError: it belongs to another event loop.
         """
-        if self.closed:
-            raise ClientClosedError
+        self.check_open()
         if self._channel is None:
             # Not before: grpc's channels belong to the loop that they are made in.
+            self._loop = own_loop(self._loop)
             self._channel = open_channel(self.target, self._credentials, self._options)
         return self._channel
 
@@ -87,17 +93,20 @@ class Connection:
         self,
         method: UnaryCall[Request, Response],
         request: Request,
-        deadline: Deadline | None = None,
+        attempts: Attempts | None = None,
     ) -> Response:
-        """The response to a unary call, which is repeated where the server is unavailable.
+        """The response to a unary call, which is repeated if the server is unavailable.
 
-        It takes `timeout` at most, and less where the deadline is nearer.
+        Args:
+            method: what to call.
+            request: sent with each attempt.
+            attempts: counts the attempts; None: as many as fit `timeout`.
 
         Raises:
             RpcError: the server answered with an error.
             ClientClosedError: the connection was closed.
         """
-        attempts = Attempts(self.timeout if deadline is None else deadline.at_most(self.timeout))
+        attempts = attempts or Attempts(self.timeout)
         while True:
             try:
                 return self.call_once(method, request, attempts.remaining())
@@ -107,7 +116,7 @@ class Connection:
     def call_once(
         self, method: UnaryCall[Request, Response], request: Request, seconds: float
     ) -> Response:
-        """The response to a unary call that is made once and may take so many seconds.
+        """The response to a unary call, without retries, within so many seconds.
 
         Raises:
             RpcError: the server answered with an error.
@@ -118,12 +127,18 @@ class Connection:
             return method(request, timeout=seconds)
 
     def check_open(self) -> None:
-        """Raises `ClientClosedError` where the connection was closed."""
+        """Checks that calls can be made.
+
+        Raises:
+            ClientClosedError: the connection was closed.
+            UsageError: it belongs to another event loop.
+        """
         if self.closed:
             raise ClientClosedError
+        own_loop(self._loop)
 
     def close(self) -> None:
-        """Ends every call and lets the server go; may be called again."""
+        """Ends every call and closes the connection; may be called again."""
         self.closed = True
         channel, self._channel, self._stubs = self._channel, None, None
         if channel is not None:

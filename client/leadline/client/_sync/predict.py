@@ -16,8 +16,8 @@ from leadline.v1.inference_service_pb2 import Prediction, PredictRequest, Predic
 
 
 def predict(connection: Connection, images: Images, selector: PredictRequest) -> Predictions:
-    """The predictions, all of them by the checkpoint that answered the first request."""
-    found: list[Prediction] = []
+    """The predictions, all by the checkpoint that answers the first request."""
+    results: list[Prediction] = []
     response = PredictResponse()
     for batch in batches(images):
         waiting: deque[Sequence[LoadedImage]] = deque([run(partial(load_all, batch))])
@@ -32,9 +32,9 @@ def predict(connection: Connection, images: Images, selector: PredictRequest) ->
                 continue
             # A better epoch may be completed between two requests.
             selector.model = response.model
-            found.extend(predictions(part, response))
+            results.extend(predictions(part, response))
     return Predictions(
-        predictions=tuple(found),
+        predictions=tuple(results),
         model=response.model,
         weights_sha256=response.weights_sha256,
     )
@@ -43,10 +43,10 @@ def predict(connection: Connection, images: Images, selector: PredictRequest) ->
 def _smaller(
     images: Sequence[LoadedImage], error: RpcError
 ) -> tuple[Sequence[LoadedImage], Sequence[LoadedImage]]:
-    """What to ask instead of a request that was refused for its size.
+    """The halves of a request that was refused for its size.
 
     Raises:
-        RpcError: it was refused for something else, or has one image alone.
+        RpcError: it was refused for another reason, or has only one image.
     """
     if len(images) > 1 and is_too_much(error):
         middle = len(images) // 2

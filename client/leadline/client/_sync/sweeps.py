@@ -3,6 +3,7 @@
 
 import uuid
 from collections.abc import Iterator
+from typing import Unpack
 
 from leadline.client._job_options import RetentionLike, TimeLimit, job_options
 from leadline.client._names import sweep_name
@@ -11,9 +12,9 @@ from leadline.client._sweep_requests import Axes, MedianStoppingLike, median_sto
 from leadline.client._sync.connection import Connection
 from leadline.client._sync.submit import submit
 from leadline.client._sync.sweep import TrainingSweep
+from leadline.client._training_spec import SpecFields, SpecLike, training_spec
 from leadline.v1.sweep_pb2 import Sweep
 from leadline.v1.training_service_pb2 import ListSweepsRequest, TrainSweepRequest
-from leadline.v1.training_spec_pb2 import TrainingSpec
 
 
 class SweepCalls:
@@ -24,7 +25,7 @@ class SweepCalls:
     def train_sweep(
         self,
         axes: Axes,
-        spec: TrainingSpec | None = None,
+        spec: SpecLike | None = None,
         *,
         median_stopping: MedianStoppingLike = False,
         priority: int | None = None,
@@ -32,27 +33,26 @@ class SweepCalls:
         retention: RetentionLike | None = None,
         request_id: str | None = None,
         progress_interval: float | None = None,
+        **fields: Unpack[SpecFields],
     ) -> TrainingSweep:
         """Submits a sweep and returns its handle as soon as all its jobs are accepted.
 
-        Safe to repeat: a request id is always sent.
+        Safe to repeat: it always sends a request id.
 
         Args:
-            axes: for each field in which the jobs differ its values, such as
+            axes: the values of each field in which the jobs differ, such as
                 {"blocks": [2, 4], "batch_norm": [False, True], "seed": range(3)};
                 there is a job for each combination.
-            spec: what the jobs have in common; what is unset takes the server's
-                defaults.
-            median_stopping: whether hopeless jobs are stopped, or the rule by
-                which they are.
-            priority: of each job, as for `train`, like the following.
-            time_limit: seconds, or a timedelta, counted from the acceptance of
-                the sweep.
-            retention: which checkpoints are kept beside the best and the last.
-            request_id: a UUID that stands for this very sweep, also for a call
-                of another process; None: one is made.
-            progress_interval: where set, the handle's events include transient
-                progress, at most one in so many seconds.
+            spec: what the jobs have in common, as for `train`.
+            median_stopping: whether to stop hopeless jobs, or the rule that
+                stops them.
+            priority: of each job, as for `train`.
+            time_limit: as for `train`, counted from acceptance of the sweep.
+            retention: as for `train`.
+            request_id: a UUID that identifies this sweep, also for a call of
+                another process; None: a new one.
+            progress_interval: as for `train`.
+            **fields: fields of the spec, as for `train`.
 
         Raises:
             InvalidArgumentError: a field is wrong; see its `violations`.
@@ -62,7 +62,7 @@ class SweepCalls:
             UnavailableError: the server cannot be reached.
         """
         request = TrainSweepRequest(
-            spec=spec,
+            spec=training_spec(spec, **fields),
             axes=to_axes(axes),
             options=job_options(priority=priority, time_limit=time_limit, retention=retention),
             median_stopping=median_stopping_rule(median_stopping),
@@ -78,7 +78,7 @@ class SweepCalls:
         )
 
     def sweep(self, name: str) -> TrainingSweep:
-        """The handle of a sweep by its name or bare ID; asks the server nothing."""
+        """The handle of a sweep by its name or bare ID, without a call to the server."""
         return TrainingSweep(self._connection, sweep_name(name))
 
     def sweeps(self, *, page_size: int = 0) -> Iterator[Sweep]:
@@ -92,18 +92,18 @@ class SweepCalls:
                 return
 
     def get_sweep(self, name: str) -> Sweep:
-        """A sweep as it stands, by its name or bare ID, with its jobs and its table.
+        """The present state of a sweep, by its name or bare ID, with its jobs and table.
 
         Raises:
-            NotFoundError: there is no such sweep.
+            NotFoundError: it does not exist.
         """
         return self.sweep(name).refresh()
 
     def pause_sweep(self, name: str) -> Sweep:
-        """Sets all jobs of a sweep aside: see `TrainingSweep.pause`.
+        """Pauses all jobs of a sweep: see `TrainingSweep.pause`.
 
         Raises:
-            NotFoundError: there is no such sweep.
+            NotFoundError: it does not exist.
             FailedPreconditionError: it has already ended.
         """
         return self.sweep(name).pause()
@@ -112,7 +112,7 @@ class SweepCalls:
         """Queues all paused jobs of a sweep again: see `TrainingSweep.resume`.
 
         Raises:
-            NotFoundError: there is no such sweep.
+            NotFoundError: it does not exist.
             FailedPreconditionError: it has already ended.
         """
         return self.sweep(name).resume()
@@ -121,7 +121,7 @@ class SweepCalls:
         """Cancels all jobs of a sweep that have not ended; completed epochs stay usable.
 
         Raises:
-            NotFoundError: there is no such sweep.
+            NotFoundError: it does not exist.
             FailedPreconditionError: it has already succeeded or failed.
         """
         return self.sweep(name).cancel()
@@ -130,7 +130,7 @@ class SweepCalls:
         """Deletes a sweep that has ended, with its jobs and their models.
 
         Raises:
-            NotFoundError: there is no such sweep.
+            NotFoundError: it does not exist.
             FailedPreconditionError: it has not ended: cancel it first.
         """
         self.sweep(name).delete()

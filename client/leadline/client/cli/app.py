@@ -1,4 +1,4 @@
-"""The `leadline` command: which commands there are, and how any of them ends."""
+"""The `leadline` command: its subcommands, and how they end."""
 
 import importlib
 import os
@@ -9,52 +9,53 @@ from typing import NamedTuple
 import click
 
 from leadline.client import LeadlineError
+from leadline.client.cli.commands import Group
 from leadline.client.cli.exit_codes import MEANINGS, ExitCode, exit_code
 from leadline.client.cli.failures import report_error, report_usage
 
 
 class _Command(NamedTuple):
-    """Where a command is, and the line that lists it: loading it to ask would take time."""
+    """Where a command is, and its line in the list, which must not load it."""
 
     module: str
     help: str
 
 
 COMMANDS = {
-    "serve": _Command("serve", "Start a server."),
-    "doctor": _Command("doctor", "Check what this machine can do for a server."),
+    "serve": _Command("server", "Start a server."),
+    "doctor": _Command("server", "Check what this machine can do for a server."),
     "train": _Command("train", "Train a model and watch it learn."),
-    "watch": _Command("watch", "Follow a job, from its first epoch or any other."),
+    "watch": _Command("following", "Follow a job, from its first epoch or any other."),
     "sweep": _Command("sweep", "Train a grid of models as one, and compare them."),
-    "sweeps": _Command("sweeps", "List sweeps, or show one."),
+    "sweeps": _Command("sweep", "List sweeps, or show one."),
     "jobs": _Command("jobs", "List training jobs."),
-    "pause": _Command("pause", "Set a job aside, mid-epoch too."),
-    "resume": _Command("resume", "Have a paused job go on."),
-    "cancel": _Command("cancel", "Cancel a job; its completed epochs stay usable."),
-    "delete": _Command("delete", "Delete one job or several for good."),
+    "pause": _Command("control", "Pause a job, mid-epoch too."),
+    "resume": _Command("control", "Resume a paused job."),
+    "cancel": _Command("control", "Cancel a job; its completed epochs stay usable."),
+    "delete": _Command("control", "Delete one job or several for good."),
     "models": _Command("models", "List trained models, or one model's epochs."),
-    "predict": _Command("predict", "Say what images show."),
+    "predict": _Command("predict", "Classify images."),
     "misclassified": _Command("misclassified", "Show the images that a model gets wrong."),
-    "confusion": _Command("confusion", "Show which classes a model takes for which."),
+    "confusion": _Command("confusion", "Show which classes a model confuses."),
     "compare": _Command("compare", "Compare two models image by image."),
-    "mislabeled": _Command("mislabeled", "Show images whose labels are likely to be wrong."),
+    "label-errors": _Command("label_errors", "Show images whose labels are likely wrong."),
     "plot": _Command("plot", "Draw accuracy curves, confusion matrices and sweeps."),
     "report": _Command("report", "Write a job, a sweep or a comparison as one HTML page."),
-    "health": _Command("health", "Check that a server serves."),
+    "health": _Command("status", "Check that a server serves."),
     "demo": _Command("demo", "Start a server, train, predict and look, in about a minute."),
-    "version": _Command("version", "Print the version."),
+    "version": _Command("status", "Print the version."),
 }
 
 
-class _BrokenPipe(Exception):  # noqa: N818 - no error: the reader has had enough
-    """Keeps a broken pipe from click, whose exit code for it is that of a failed job."""
+class _BrokenPipe(Exception):  # noqa: N818 - not an error: the reader has gone
+    """Hides a broken pipe from click, whose exit code for it means a failed job here."""
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """Loads a command when it is run, not when it is listed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands in the order in which one comes to need them."""
+        """The commands in the order of first use."""
         del ctx
         return list(COMMANDS)
 
@@ -64,7 +65,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"leadline.client.cli.{COMMANDS[cmd_name].module}")
-        command = getattr(module, cmd_name)
+        command = getattr(module, cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)  # noqa: S101 - a slip in the table above
         return command
 
@@ -88,30 +89,28 @@ class LazyGroup(click.Group):
             raise _BrokenPipe from error
 
 
-@click.group(
-    cls=LazyGroup, name="leadline", context_settings={"help_option_names": ["-h", "--help"]}
-)
+@click.group(cls=LazyGroup, name="leadline")
 @click.version_option(None, "--version", package_name="leadline", prog_name="leadline")
 def leadline() -> None:
     """Train image classifiers, watch them learn, and see what they get wrong.
 
-    A command talks to the server at --target, which is 127.0.0.1:50051 unless the variable
-    LEADLINE_TARGET says otherwise. With --json it prints each message as one JSON line.
+    Commands call the server at --target, by default the variable LEADLINE_TARGET or
+    127.0.0.1:50051. --json prints each message as one JSON line.
 
-    Try `leadline demo`, which needs neither a server nor a network.
+    Try `leadline demo`, which needs no server and no network.
     """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
-    # gRPC's own remarks, as on a server that says goodbye, would land between our lines.
+    # gRPC's own log lines, as on a server that shuts down, would land between ours.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     as_json = "--json" in arguments
     try:
         _check_text(arguments)
         code = leadline.main(arguments, prog_name="leadline", standalone_mode=False)
-        sys.stdout.flush()  # so that a reader who is gone is noticed here
+        sys.stdout.flush()  # to notice here if the reader is gone
     except click.ClickException as error:
         report_usage(error, as_json=as_json)
         return ExitCode.USAGE
@@ -135,5 +134,5 @@ def _check_text(arguments: Sequence[str]) -> None:
 
 
 def _silence_stdout() -> None:
-    # Or else Python complains about what it could not write when it ends.
+    # Otherwise Python reports at its exit what it could not write.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,7 +5,7 @@ import click
 from leadline.client import ClassGuess, ComparedExample, CompareModelsResponse, Outcome, Split
 from leadline.client.cli import describe
 from leadline.client.cli.commands import Command
-from leadline.client.cli.options import Session, session_options
+from leadline.client.cli.options import Session, limit_option, session_options, split_option
 
 _OUTCOMES = {
     Outcome.OUTCOME_FIXED: "fixed",
@@ -24,26 +24,14 @@ _OUTCOMES = {
 )
 @click.argument("baseline")
 @click.argument("candidate")
-@click.option(
-    "--split",
-    type=click.Choice(["test", "train"]),
-    default="test",
-    show_default=True,
-    help="Of which images.",
-)
+@split_option
 @click.option(
     "--outcome",
     type=click.Choice(["fixed", "broken", "still_wrong"]),
     help="Show images of this outcome only.",
 )
 @click.option("--true-class", default="", metavar="CLASS", help="Show images of this class only.")
-@click.option(
-    "--limit",
-    type=click.IntRange(1, 1_000),
-    default=20,
-    show_default=True,
-    help="Show at most so many images.",
-)
+@limit_option
 @session_options
 def compare(
     session: Session,
@@ -57,10 +45,10 @@ def compare(
 ) -> None:
     """Compare two models image by image.
 
-    What CANDIDATE gets right and BASELINE wrong is fixed, what it gets wrong and BASELINE right
-    is broken. Each is a model, which means its best epoch, or one of its epochs; both were
-    measured on the same images. McNemar's test says whether the difference can be chance. With
-    --json the CompareModelsResponse is printed, with the images.
+    An image that only CANDIDATE gets right is fixed, one that only BASELINE gets right is broken.
+    Each is an epoch, or a model, which stands for its best epoch; both need the same images.
+    McNemar's test says whether the difference can be chance. --json prints the
+    CompareModelsResponse, with the images.
     """
     with session.client() as client:
         page = client.compare_models(
@@ -76,7 +64,7 @@ def compare(
         session.output.message(page)
         return
     session.output.table(
-        ("#image", "is", "outcome", "baseline", "candidate"), [_row(one) for one in page.examples]
+        ("#image", "is", "outcome", "baseline", "candidate"), map(_row, page.examples)
     )
     session.output.text(_summary(page))
 

@@ -5,7 +5,13 @@ import click
 from leadline.client import ClassMetrics, ConfusionMatrix, Split
 from leadline.client.cli import describe
 from leadline.client.cli.commands import Command
-from leadline.client.cli.options import Selector, Session, selector_options, session_options
+from leadline.client.cli.options import (
+    Selector,
+    Session,
+    selector_options,
+    session_options,
+    split_option,
+)
 
 # A wider matrix fits no terminal; --json has it.
 _MOST_COLUMNS = 20
@@ -20,20 +26,14 @@ _MOST_COLUMNS = 20
     ),
 )
 @selector_options
-@click.option(
-    "--split",
-    type=click.Choice(["test", "train"]),
-    default="test",
-    show_default=True,
-    help="Of which images.",
-)
+@split_option
 @session_options
 def confusion(session: Session, *, selector: Selector, split: str) -> None:
-    """Show which classes a model takes for which.
+    """Show which classes a model confuses: true classes in rows, predicted classes in columns.
 
-    A row is a class, a column what its images are taken for. Precision is the fraction of the
-    images taken for a class that is of it, recall that of its images that is taken for it. With
-    --json the whole ConfusionMatrix is printed, the bins of its calibration included.
+    Precision is the fraction of the images predicted as a class that belong to it; recall is the
+    fraction of its images that are predicted as it. --json prints the whole ConfusionMatrix,
+    including the bins of its calibration.
     """
     with session.client() as client:
         matrix = client.confusion_matrix(split=split, **selector)
@@ -43,14 +43,14 @@ def confusion(session: Session, *, selector: Selector, split: str) -> None:
     if len(matrix.classes) <= _MOST_COLUMNS:
         _show_matrix(session, matrix)
     session.output.table(
-        ("class", "#images", "#taken for it", "#precision", "#recall", "#F1"),
-        [metrics_row(one) for one in matrix.classes],
+        ("class", "#images", "#predicted", "#precision", "#recall", "#F1"),
+        map(metrics_row, matrix.classes),
     )
     session.output.text(summary(matrix))
 
 
 def summary(matrix: ConfusionMatrix) -> str:
-    """What the whole split came to."""
+    """The results of the whole split."""
     images = "training" if matrix.split == Split.SPLIT_TRAIN else "test"
     error = matrix.calibration.expected_calibration_error
     return (
@@ -60,9 +60,9 @@ def summary(matrix: ConfusionMatrix) -> str:
 
 
 def _show_matrix(session: Session, matrix: ConfusionMatrix) -> None:
-    names = [one.class_name for one in matrix.classes]
+    names = [metrics.class_name for metrics in matrix.classes]
     session.output.table(
-        ("is, taken for", *(f"#{name}" for name in names)),
+        ("true, predicted", *(f"#{name}" for name in names)),
         [
             [name, *(str(count) if count else "·" for count in row.counts)]
             for name, row in zip(names, matrix.rows, strict=True)
@@ -70,10 +70,10 @@ def _show_matrix(session: Session, matrix: ConfusionMatrix) -> None:
     )
 
 
-def metrics_row(one: ClassMetrics) -> list[str]:
+def metrics_row(metrics: ClassMetrics) -> list[str]:
     """The row of a class in a table of precision, recall and F1."""
-    metrics = [
-        describe.percent(getattr(one, field)) if one.HasField(field) else "-"
+    fractions = [
+        describe.percent(getattr(metrics, field)) if metrics.HasField(field) else "-"
         for field in ("precision", "recall", "f1")
     ]
-    return [one.class_name, str(one.support), str(one.predicted), *metrics]
+    return [metrics.class_name, str(metrics.support), str(metrics.predicted), *fractions]

@@ -30,10 +30,10 @@ _PER_CLASS = 2
 def _named_source(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> str | None:
-    """Checks that a dataset has a name and a source; the server checks the rest."""
+    """Checks that there is a name and a source; the server checks the rest."""
     del context, parameter
     if value is not None and not all(value.partition("=")):
-        raise click.BadParameter(f"{value!r} is no NAME=SOURCE")
+        raise click.BadParameter(f"{value!r} is not NAME=SOURCE")
     return value
 
 
@@ -61,7 +61,7 @@ def _named_source(
     "--dataset",
     metavar="NAME=SOURCE",
     callback=_named_source,
-    help="Train on images of your own: a folder or a tar of train/CLASS/* and test/CLASS/*.  "
+    help="Train on your images: a folder or a tar of train/CLASS/* and test/CLASS/*.  "
     "[default: synthetic, which is built in]",
 )
 @click.option("--epochs", type=int, default=4, show_default=True, help="Epochs to train.")
@@ -71,14 +71,14 @@ def demo(
 ) -> ExitCode:
     """Start a server, train, predict and look, in about a minute.
 
-    Needs no network: the images are drawn by the server. Trains on the dataset `synthetic` with
-    live progress, predicts test images, lists wrong ones, writes two pictures and stops the
-    server. Needs 'leadline[server,plot]'.
+    Needs no network: the server draws the images. Trains on the dataset `synthetic` with live
+    progress, predicts test images, lists wrong ones, writes two pictures and stops the server.
+    Needs the extras `server` and `plot`.
     """
     output = Output(as_json=as_json)
     began = time.monotonic()
     with _data_folder(data_dir) as folder:
-        output.text("1. A server of its own, on a free port.")
+        output.text("1. A server, on a free port.")
         flags = [] if dataset is None else ["--dataset", dataset]
         with running_server(folder, flags) as target:
             output.text(f"   It serves at {target}.\n")
@@ -157,12 +157,12 @@ def _predict(
             )
         )
         return
-    names = [f"test image {one.index}, of a {one.true_class_name}" for one in examples]
+    names = [f"test image {example.index}: {example.true_class_name}" for example in examples]
     show_predictions(session, names, predictions)
 
 
 def _show_wrong(session: Session, pages: list[ListMisclassifiedResponse]) -> None:
-    session.output.text("\n4. Test images that it gets wrong, two for each class it took them for.")
+    session.output.text("\n4. Test images that it gets wrong, two for each predicted class.")
     if session.output.as_json:
         for page in pages:
             session.output.message(page)
@@ -184,7 +184,7 @@ def _draw(
     out: Path,
 ) -> None:
     if not can_plot():
-        session.output.text("\n5. No pictures: they need matplotlib, pip install 'leadline[plot]'.")
+        session.output.text("\n5. No pictures without matplotlib, which is in the extra `plot`.")
         return
     write_curves([client.get_model(job.model)], out / "curves.png")
     grid = out / "grid.png"

@@ -1,4 +1,4 @@
-"""A server of the demonstration's own, as a child process."""
+"""The demonstration's server, as a child process."""
 
 import json
 import os
@@ -26,9 +26,9 @@ class ServerFailedError(LeadlineError):
 
 @contextmanager
 def running_server(data_dir: Path, flags: Sequence[str]) -> Iterator[str]:
-    """A server that keeps its data in a folder; gives its address and stops it at the end.
+    """Runs a server that keeps its data in a folder, and yields its address.
 
-    Whatever goes wrong, the end of the server's log goes to stderr with it.
+    On an error, the end of the server's log goes to stderr.
 
     Raises:
         ServerFailedError: it did not start, or did not end well.
@@ -58,15 +58,15 @@ def _start(data_dir: Path, ready: Path, log: Path, flags: Sequence[str]) -> subp
         *("--ready-file", str(ready)),
         *flags,
     ]
-    # Settings for another server that happen to be in the environment are not meant for this one.
-    # The instruction set is no such setting: it holds for every process.
+    # Environment variables with settings are for another server, except for the instruction set,
+    # which holds for every process.
     environment = {
         key: value
         for key, value in os.environ.items()
         if not key.startswith("LEADLINE_") or key == _INSTRUCTION_SET
     }
     with log.open("wb") as stream:
-        # In a session of its own, so that Ctrl-C ends it by way of us.
+        # In its own session: Ctrl-C reaches only this process, which then ends it.
         return subprocess.Popen(  # noqa: S603 - this very program
             command, stdout=stream, stderr=stream, env=environment, start_new_session=True
         )

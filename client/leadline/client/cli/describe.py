@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -12,30 +12,35 @@ from leadline.client import (
     EpochResult,
     Initialization,
     Job,
-    JobState,
+    Model,
     Precision,
     Schedule,
     TrainingSpec,
     Variant,
 )
+from leadline.client._messages import enum_name, state_name
 from leadline.client._text import counted
 from leadline.v1.job_pb2 import JobFinished, JobPaused, JobQueued, JobResumed, JobStarted
 
+Row = TypeVar("Row", Job, Model)
+
 
 def percent(fraction: float) -> str:
-    """A fraction as people read it."""
+    """A fraction in percent."""
     return f"{100 * fraction:.2f} %"
 
 
-def state(value: JobState.ValueType) -> str:
-    """A job's state, also one that this version does not know."""
-    if value not in JobState.values():
-        return f"state {value}"
-    return JobState.Name(value).removeprefix("JOB_STATE_").lower()
+def reason(job: Job) -> str:
+    """Why a job failed or is paused: "the loss is not finite (DIVERGED)"; empty otherwise."""
+    for field in ("failure", "pause"):
+        if job.HasField(field):
+            cause = getattr(job, field)
+            return f"{cause.message} ({cause.reason})" if cause.message else str(cause.reason)
+    return ""
 
 
 def local_time(time: Timestamp) -> str:
-    """A time on the clock of this machine."""
+    """A time in the local time zone."""
     moment = datetime.fromtimestamp(time.seconds).astimezone()
     return moment.strftime("%Y-%m-%d %H:%M:%S")
 
@@ -72,7 +77,7 @@ def spec(value: TrainingSpec) -> str:
 
 
 def _beyond_the_defaults(value: TrainingSpec) -> list[str]:
-    """What a spec has beside what every spec has."""
+    """The parts of a spec that differ from the defaults."""
     parts = {
         f"{'Nesterov ' if value.nesterov else ''}momentum {value.momentum:g}": value.momentum,
         f"weight decay {value.weight_decay:g}": value.weight_decay,
@@ -86,23 +91,18 @@ def _beyond_the_defaults(value: TrainingSpec) -> list[str]:
         _choice(value, "precision"): value.precision > Precision.PRECISION_FLOAT32,
         f"patience {value.patience}": value.patience,
     }
-    return [text for text, is_set in parts.items() if is_set]
+    return [text for text, differs in parts.items() if differs]
 
 
 def _choice(value: TrainingSpec, field: str) -> str:
-    """The name of an enum's value, in words; its number where this version does not know it."""
-    enum = TrainingSpec.DESCRIPTOR.fields_by_name[field].enum_type
-    number = getattr(value, field)
-    if number not in enum.values_by_number:
-        return str(number)
-    name: str = enum.values_by_number[number].name
-    return name.removeprefix(f"{field.upper()}_").lower().replace("_", " ")
+    return enum_name(value, field).replace("_", " ")
 
 
 def standing(job: Job) -> str:
     """Where a job stands: "jobs/phgcrktpjf is paused, 1 of 3 epochs complete"."""
     done = f"{job.completed_epochs} of {counted(job.spec.epochs, 'epoch')} complete"
-    return f"{job.name} is {state(job.state)}, {done}"
+    why = f": {reason(job)}" if job.HasField("failure") else ""
+    return f"{job.name} is {state_name(job)}, {done}{why}"
 
 
 def queued(job: str, event: JobQueued) -> str:
@@ -128,24 +128,24 @@ def started(event: JobStarted) -> str:
 
 
 def paused(event: JobPaused) -> str:
-    """That a job was set aside."""
+    """That a job was paused, and why."""
     return f"paused: {event.message or event.reason}"
 
 
 def resumed(event: JobResumed) -> str:
-    """That a job waits for a device again."""
+    """That a job is queued again."""
     return f"resumed after epoch {event.completed_epochs}; {place(event.queue_position)}"
 
 
 def time_left(duration: Duration) -> str:
-    """How long something will still take."""
+    """The remaining time."""
     minutes, seconds = divmod(duration.seconds, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02} left"
 
 
 def epoch(result: EpochResult, epochs: int) -> str:
-    """What an epoch came to; all lines of a job are aligned."""
+    """The result of an epoch; all lines of a job are aligned."""
     width = len(str(epochs)) if epochs else 1
     number = f"{result.epoch:>{width}}/{epochs}" if epochs else f"{result.epoch}"
     return (
@@ -157,7 +157,7 @@ def epoch(result: EpochResult, epochs: int) -> str:
 
 def finished(event: JobFinished) -> str:
     """How a job ended."""
-    line = state(event.state)
+    line = state_name(event)
     if event.stopped_early:
         line += f" early, after {counted(event.completed_epochs, 'epoch')}"
     if event.HasField("failure"):
@@ -171,42 +171,67 @@ def finished(event: JobFinished) -> str:
 
 
 def job_table(jobs: Sequence[Job]) -> tuple[list[str], list[list[str]]]:
-    """The headings and rows of a table of jobs; some columns only where any job needs them."""
-    columns = [
-        column
-        for column in _JOB_COLUMNS
-        if column.shows is None or any(column.shows(job) for job in jobs)
-    ]
-    headings = [column.heading for column in columns]
-    return headings, [[column.cell(job) for column in columns] for job in jobs]
+    """The headings and rows of a table of jobs."""
+    return _table(_JOB_COLUMNS, jobs)
+
+
+def model_table(models: Sequence[Model]) -> tuple[list[str], list[list[str]]]:
+    """The headings and rows of a table of models."""
+    return _table(_MODEL_COLUMNS, models)
 
 
 def _state_and_reason(job: Job) -> str:
-    if job.HasField("pause"):
-        return f"{state(job.state)} ({job.pause.reason.lower()})"
-    return state(job.state)
+    cause = job.failure.reason or job.pause.reason
+    return f"{state_name(job)} ({cause.lower()})" if cause else state_name(job)
 
 
-class _Column(NamedTuple):
+class _Column(NamedTuple, Generic[Row]):
+    """A column, the cell of a row, and whether a row needs the column; None: it is always there."""
+
     heading: str
-    cell: Callable[[Job], str]
-    shows: Callable[[Job], object] | None = None
+    cell: Callable[[Row], str]
+    is_needed: Callable[[Row], object] | None = None
 
 
-_JOB_COLUMNS = (
+def _table(
+    columns: Sequence[_Column[Row]], rows: Sequence[Row]
+) -> tuple[list[str], list[list[str]]]:
+    columns = [one for one in columns if one.is_needed is None or any(map(one.is_needed, rows))]
+    return [one.heading for one in columns], [[one.cell(row) for one in columns] for row in rows]
+
+
+def _yes(value: object) -> str:
+    return "yes" if value else "no"
+
+
+# The most important columns come first: a narrow terminal leaves out the last ones.
+_JOB_COLUMNS: Sequence[_Column[Job]] = (
     _Column("job", lambda job: job.name),
     _Column("state", _state_and_reason),
     _Column("#priority", lambda job: str(job.options.priority), lambda job: job.options.priority),
     _Column("dataset", lambda job: job.spec.dataset),
     _Column("#blocks", lambda job: depth(job.spec)),
-    _Column("batch norm", lambda job: "yes" if job.spec.batch_norm else "no"),
-    _Column(
-        "residual",
-        lambda job: "yes" if job.spec.residual else "no",
-        lambda job: job.spec.residual,
-    ),
+    _Column("batch norm", lambda job: _yes(job.spec.batch_norm)),
+    _Column("residual", lambda job: _yes(job.spec.residual), lambda job: job.spec.residual),
     _Column("#epochs", lambda job: f"{job.completed_epochs}/{job.spec.epochs}"),
     _Column("#best test", lambda job: percent(job.best_test_accuracy) if job.best_epoch else "-"),
     _Column("device", lambda job: job.device or "-"),
     _Column("submitted", lambda job: local_time(job.create_time)),
+)
+
+_MODEL_COLUMNS: Sequence[_Column[Model]] = (
+    _Column("model", lambda model: model.name),
+    _Column("dataset", lambda model: model.variant.dataset),
+    _Column("#blocks", lambda model: depth(model.variant)),
+    _Column("batch norm", lambda model: _yes(model.variant.batch_norm)),
+    _Column(
+        "residual",
+        lambda model: _yes(model.variant.residual),
+        lambda model: model.variant.residual,
+    ),
+    _Column("#best test", lambda model: percent(model.best_test_accuracy)),
+    _Column("#epochs", lambda model: f"{len(model.epochs)}/{model.spec.epochs}"),
+    _Column("#best epoch", lambda model: str(model.best_epoch)),
+    _Column("#parameters", lambda model: f"{model.parameters:,}"),
+    _Column("trained", lambda model: local_time(model.create_time)),
 )

@@ -4,20 +4,14 @@ from collections.abc import Sequence
 
 from google.protobuf.struct_pb2 import Struct
 
-from leadline.client import JobEvent, Sweep, SweepState, SweepTable
+from leadline.client import JobEvent, Sweep, SweepTable
+from leadline.client._messages import state_name
 from leadline.client._text import counted
 from leadline.client.cli import describe
 from leadline.v1.sweep_pb2 import SeedStatistics, SweepBestDepth, SweepCounts, SweepFinished
 
-# The order in which counts are told.
+# The order of the counts.
 _COUNTS = ("running", "queued", "paused", "succeeded", "failed", "cancelled")
-
-
-def state(value: SweepState.ValueType) -> str:
-    """A sweep's state, also one that this version does not know."""
-    if value not in SweepState.values():
-        return f"state {value}"
-    return SweepState.Name(value).removeprefix("SWEEP_STATE_").lower()
 
 
 def values(struct: Struct) -> str:
@@ -26,17 +20,17 @@ def values(struct: Struct) -> str:
     return ", ".join(f"{field}={plain(struct[field])}" for field in sorted(struct)) or "all"
 
 
-def counts(found: SweepCounts) -> str:
+def counts(jobs: SweepCounts) -> str:
     """How many jobs are in which state: "2 running, 4 queued"."""
-    parts = [f"{getattr(found, name)} {name}" for name in _COUNTS if getattr(found, name)]
-    if found.median_stopped:
-        parts.append(f"{found.median_stopped} of them stopped by the median rule")
+    parts = [f"{getattr(jobs, name)} {name}" for name in _COUNTS if getattr(jobs, name)]
+    if jobs.median_stopped:
+        parts.append(f"{jobs.median_stopped} of them stopped by the median rule")
     return ", ".join(parts)
 
 
 def standing(sweep: Sweep) -> str:
     """Where a sweep stands."""
-    return f"{sweep.name} is {state(sweep.state)}: {counts(sweep.counts)}"
+    return f"{sweep.name} is {state_name(sweep)}: {counts(sweep.counts)}"
 
 
 def job_event(label: str, event: JobEvent, epochs: int) -> str | None:
@@ -59,11 +53,11 @@ def job_event(label: str, event: JobEvent, epochs: int) -> str | None:
 
 def finished(event: SweepFinished) -> str:
     """How a sweep ended."""
-    return f"{state(event.state)}: {counts(event.counts)}"
+    return f"{state_name(event)}: {counts(event.counts)}"
 
 
 def variant_table(table: SweepTable) -> tuple[list[str], list[list[str]]]:
-    """The headings and rows of what the variants came to."""
+    """The headings and rows of the results by variant."""
     fields = sorted({field for one in table.variants for field in one.values})
     headings = [*map(_heading, fields), "#seeds", "#best test", "#spread", "#last test", "#spread"]
     rows = [
@@ -79,16 +73,16 @@ def variant_table(table: SweepTable) -> tuple[list[str], list[list[str]]]:
 
 
 def best_depth(one: SweepBestDepth) -> str:
-    """Which depth is the best, and how sure that is."""
+    """The best depth, and how likely it is the best."""
     among = f" with {values(one.values)}" if one.values.fields else ""
     line = f"best depth{among}: {counted(one.blocks, 'block')}, "
-    line += f"{describe.percent(one.mean_test_accuracy)} in the mean"
+    line += f"mean {describe.percent(one.mean_test_accuracy)}"
     if not one.HasField("runner_up_blocks"):
-        return f"{line}; there is no other to compare it with"
+        return f"{line}; no other depth to compare"
     line += f", {100 * one.margin:.2f} points above {counted(one.runner_up_blocks, 'block')}"
     if not one.HasField("confidence"):
-        return f"{line}; how sure that is cannot be told without two seeds of each depth"
-    return f"{line}; the best of them with a probability of {one.confidence:.1%}"
+        return f"{line}; its likelihood needs two seeds of each depth"
+    return f"{line}; {100 * one.confidence:.1f} % likely the best depth tried"
 
 
 def sweep_list(sweeps: Sequence[Sweep]) -> tuple[list[str], list[list[str]]]:
@@ -97,7 +91,7 @@ def sweep_list(sweeps: Sequence[Sweep]) -> tuple[list[str], list[list[str]]]:
     return headings, [
         [
             one.name,
-            state(one.state),
+            state_name(one),
             one.spec.dataset,
             ", ".join(f"{axis.field} ({len(axis.values)})" for axis in one.axes),
             counts(one.counts),
@@ -115,7 +109,7 @@ def job_list(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
         [
             one.job,
             *(plain(one.values[field]) for field in fields),
-            "stopped" if one.median_stopped else describe.state(one.state),
+            "stopped" if one.median_stopped else state_name(one),
             str(one.completed_epochs),
             describe.percent(one.best_test_accuracy) if one.completed_epochs else "-",
             describe.percent(one.last_test_accuracy) if one.completed_epochs else "-",
@@ -129,13 +123,13 @@ def _heading(field: str) -> str:
     return field.replace("_", " ")
 
 
-def _statistics(found: SeedStatistics) -> list[str]:
-    if not found.count:
+def _statistics(accuracy: SeedStatistics) -> list[str]:
+    if not accuracy.count:
         return ["-", "-"]
     spread = "-"
-    if found.HasField("standard_deviation"):
-        spread = f"{100 * found.standard_deviation:.2f}"
-    return [describe.percent(found.mean), spread]
+    if accuracy.HasField("standard_deviation"):
+        spread = f"{100 * accuracy.standard_deviation:.2f}"
+    return [describe.percent(accuracy.mean), spread]
 
 
 def plain(value: object) -> str:

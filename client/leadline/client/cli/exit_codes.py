@@ -13,7 +13,7 @@ from leadline.client import (
 
 
 class ExitCode(enum.IntEnum):
-    """What a command came to."""
+    """The result of a command."""
 
     SUCCESS = 0
     FAILED = 1

@@ -1,4 +1,4 @@
-"""Errors, as people and as scripts are told of them."""
+"""How errors are reported, to people and to scripts."""
 
 import json
 import re
@@ -34,7 +34,7 @@ _FLAGS = frozenset(
 
 
 def report_error(error: Exception, *, as_json: bool) -> None:
-    """Tells of an error of the SDK, or of a file, on stderr."""
+    """Reports an error of the SDK, or of a file, on stderr."""
     if as_json:
         _write_json(_described(error))
         return
@@ -45,7 +45,7 @@ def report_error(error: Exception, *, as_json: bool) -> None:
 
 
 def report_usage(error: click.ClickException, *, as_json: bool) -> None:
-    """Tells of a wrong command line on stderr."""
+    """Reports a wrong command line on stderr."""
     if as_json:
         _write_json(
             {"code": "USAGE", "message": error.format_message(), "exit_code": int(ExitCode.USAGE)}

@@ -1,4 +1,4 @@
-"""How files appear that a command writes."""
+"""Files appear complete or not at all."""
 
 import os
 import secrets
@@ -9,14 +9,14 @@ from pathlib import Path
 
 @contextmanager
 def appearing(path: Path) -> Iterator[Path]:
-    """A path to write to that becomes `path`, whole, when the block ends well.
+    """A temporary path that becomes `path` if the block succeeds.
 
-    Whoever looks at the file sees the old one or the new one, never a part.
+    Readers see the old file or the new one, never a part.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays the last, because it says in which format to write.
+    # Keeps the suffix, which names the format.
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
-    # The name is known before the file exists, so that Ctrl-C at any moment removes it.
+    # The name is known before the file exists, so that Ctrl-C at any time removes it.
     try:
         temporary.touch(mode=0o600, exist_ok=False)
         yield temporary

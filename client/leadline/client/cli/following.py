@@ -1,45 +1,107 @@
-"""Following a job until it ends, or until the user has seen enough."""
+"""`leadline watch`, and how any command follows a job or a sweep to its end."""
 
-from leadline.client import JobState, TrainingJob
+import click
+
+from leadline.client import TrainingSweep, state_name
+from leadline.client._cursor import AnyEvent
+from leadline.client._sync.handle import Handle
+from leadline.client._sync.stream import AnyResource
+from leadline.client.cli.commands import Command
+from leadline.client.cli.control import find
 from leadline.client.cli.exit_codes import ExitCode
-from leadline.client.cli.options import Session
-from leadline.client.cli.views import View
+from leadline.client.cli.options import Session, session_options
+from leadline.client.cli.sweep_views import make_sweep_view
+from leadline.client.cli.views import Outage, View, make_view
 
 _EXIT_CODES = {
-    JobState.JOB_STATE_SUCCEEDED: ExitCode.SUCCESS,
-    JobState.JOB_STATE_FAILED: ExitCode.FAILED,
-    JobState.JOB_STATE_CANCELLED: ExitCode.JOB_CANCELLED,
+    "succeeded": ExitCode.SUCCESS,
+    "failed": ExitCode.FAILED,
+    "cancelled": ExitCode.JOB_CANCELLED,
 }
 
 
-def follow(session: Session, job: TrainingJob, view: View, *, after_sequence: int = 0) -> ExitCode:
-    """Shows the job's events to its end and returns what it came to.
+@click.command(
+    cls=Command,
+    examples=(
+        "leadline watch jobs/phgcrktpjf",
+        "leadline watch phgcrktpjf --after-sequence 12 --json",
+    ),
+)
+@click.argument("job")
+@click.option(
+    "--after-sequence",
+    type=click.IntRange(max=2**31 - 1),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Begin after this event.",
+)
+@session_options
+def watch(session: Session, *, job: str, after_sequence: int) -> ExitCode:
+    """Follow a JOB, from its first epoch or any other.
 
-    Ctrl-C leaves the job alone and says how to come back to it.
+    JOB is jobs/ID, sweeps/ID, or the bare ID. Past events are replayed, and new ones follow as they
+    happen, also across a restart of the server. The exit code is that of the job: 1 if it fails, 5
+    if it is cancelled.
     """
+    with session.client() as client:
+        handle = find(client, job)
+        if isinstance(handle, TrainingSweep):
+            sweep_view = make_sweep_view(session.output)
+            return follow(session, handle, sweep_view, after_sequence=after_sequence)
+        # First, to fail at once if there is no server, instead of waiting for it.
+        view = make_view(session.output, epochs=handle.refresh().spec.epochs)
+        return follow(session, handle, view, after_sequence=after_sequence)
+
+
+def finish_submission(
+    session: Session, handle: Handle[AnyResource, AnyEvent], view: View[AnyEvent], *, detach: bool
+) -> ExitCode:
+    """Follows what was just submitted, or with `detach` prints its name."""
+    if not detach:
+        return follow(session, handle, view)
+    if session.output.as_json:
+        session.output.message(handle.refresh())
+    else:
+        click.echo(handle.name)
+        session.output.note(_detached(session, handle.name))
+    return ExitCode.SUCCESS
+
+
+def follow(
+    session: Session,
+    handle: Handle[AnyResource, AnyEvent],
+    view: View[AnyEvent],
+    *,
+    after_sequence: int = 0,
+) -> ExitCode:
+    """Shows the events to the end; Ctrl-C only stops following, and says how to continue."""
     try:
-        return show_events(job, view, after_sequence=after_sequence)
+        return show_events(handle, view, after_sequence=after_sequence)
     except KeyboardInterrupt:
-        session.output.note(detached(session, job.name))
+        session.output.note(_detached(session, handle.name))
         return ExitCode.INTERRUPTED
 
 
-def show_events(job: TrainingJob, view: View, *, after_sequence: int = 0) -> ExitCode:
-    """Shows the job's events to its end and returns what it came to."""
+def show_events(
+    handle: Handle[AnyResource, AnyEvent], view: View[AnyEvent], *, after_sequence: int = 0
+) -> ExitCode:
+    """Shows the events to the end and returns the exit code for it."""
+    outage = Outage(view.connection_lost)
     with view:
-        for event in job.events(
-            after_sequence, view.progress_interval, on_reconnect=view.reconnecting
+        for event in handle.events(
+            after_sequence, view.progress_interval, on_reconnect=outage.begin
         ):
+            outage.end()
             view.show(event)
             if event.HasField("finished"):
-                return _EXIT_CODES[event.finished.state]
-    # Nothing came after `after_sequence`: the job had ended with it.
-    return _EXIT_CODES.get(job.refresh().state, ExitCode.SERVER_ERROR)
+                return _EXIT_CODES[state_name(event.finished)]
+    # No event came after `after_sequence`: it had ended with that event.
+    return _EXIT_CODES.get(state_name(handle.refresh()), ExitCode.SERVER_ERROR)
 
 
-def detached(session: Session, job: str) -> str:
-    """What to know about a job that goes on by itself."""
+def _detached(session: Session, name: str) -> str:
     return (
-        f"{job} goes on. Watch it with `{session.command('watch', job)}`, "
-        f"cancel it with `{session.command('cancel', job)}`."
+        f"{name} goes on. Watch it with `{session.command('watch', name)}`, "
+        f"cancel it with `{session.command('cancel', name)}`."
     )

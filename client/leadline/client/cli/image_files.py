@@ -1,4 +1,4 @@
-"""The image files in what a command line names."""
+"""The image files that a command line names, directly or by folder."""
 
 import os
 import stat
@@ -9,7 +9,7 @@ import click
 
 _SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
 
-# What opening waits for, or never ends to read.
+# Opening them may block, or reading them never ends.
 _SPECIAL = (
     (stat.S_ISFIFO, "a FIFO"),
     (stat.S_ISSOCK, "a socket"),
@@ -21,13 +21,13 @@ _SPECIAL = (
 def image_paths(
     context: click.Context, parameter: click.Parameter, value: Sequence[Path]
 ) -> Sequence[Path]:
-    """Checks that what is named is files and folders, and that each folder has images."""
+    """Checks that the paths are files and folders, and that each folder has images."""
     del context, parameter
     for path in value:
         kind = next((name for test, name in _SPECIAL if test(path.stat().st_mode)), None)
         if kind:
             raise click.BadParameter(
-                f"{path} is {kind}, not an image file or a folder: write what it gives to a file"
+                f"{path} is {kind}, not an image file or a folder: write its contents to a file"
             )
         if path.is_dir() and next(iter(ImageFiles([path])), None) is None:
             raise click.UsageError(f"there is no PNG or JPEG file in {path}")
@@ -35,14 +35,14 @@ def image_paths(
 
 
 class ImageFiles:
-    """The files that are named, and those in and below the folders that are.
+    """The given files, and the image files in and below the given folders.
 
-    In the order of the names, in a folder in that of its paths. In folders,
-    what is no PNG or JPEG file by its name is passed over, as are links to
-    folders, which may lead in circles. To be gone through once.
+    In the given order, and in a folder by path. In folders it skips files not
+    named .png or .jpg, and links to folders, which may be circular. Iterate
+    over it once.
 
     Attributes:
-        passed_over: how many files have been so far.
+        skipped: the number of files skipped so far.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class ImageFiles:
         *,
         on_unreadable: Callable[[Path, OSError], None] | None = None,
     ) -> None:
-        """Looks into `paths`; `on_unreadable` is told of each folder that cannot be read."""
-        self.passed_over = 0
+        """Looks into `paths`, and calls `on_unreadable` for each folder that cannot be read."""
+        self.skipped = 0
         self._paths = paths
         self._on_unreadable = on_unreadable
 
@@ -64,7 +64,7 @@ class ImageFiles:
                 yield path
 
     def _below(self, folder: Path) -> Iterator[Path]:
-        # No recursion: folders may lie deeper than Python's calls may.
+        # No recursion: folders may be nested deeper than Python's recursion limit.
         open_folders = [self._entries(folder)]
         while open_folders:
             entry = next(open_folders[-1], None)
@@ -75,7 +75,7 @@ class ImageFiles:
             elif Path(entry.name).suffix.lower() in _SUFFIXES and entry.is_file():
                 yield Path(entry.path)
             else:
-                self.passed_over += 1
+                self.skipped += 1
 
     def _entries(self, folder: Path) -> Iterator[os.DirEntry[str]]:
         try:

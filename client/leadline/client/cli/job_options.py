@@ -1,12 +1,12 @@
-"""The options of `leadline train` that say how a job is scheduled and kept."""
+"""The options of `train` and `sweep` for scheduling, checkpoints and submission."""
 
-import functools
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
 import click
+
+from leadline.client.cli.options import AnyCommand, option_group
 
 _PART = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -23,12 +23,12 @@ def _duration(
         return None
     parts = _PART.findall(value)
     if not parts or _PART.sub("", value):
-        raise click.BadParameter(f"{value!r} is no length of time such as 90s, 10m, 2h or 1d")
+        raise click.BadParameter(f"{value!r} is not a duration such as 90s, 10m, 2h or 1d")
     try:
         lengths = [timedelta(**{_UNITS[unit]: float(number)}) for number, unit in parts]
         return sum(lengths, timedelta())
     except OverflowError:
-        raise click.BadParameter(f"{value!r} is longer than time is reckoned") from None
+        raise click.BadParameter(f"{value!r} is too long") from None
 
 
 def _retention(
@@ -42,22 +42,24 @@ def _retention(
     if every:
         return int(every.group(1))
     if value not in _POLICIES:
-        raise click.BadParameter(f"{value!r} is none of all, best-and-last, every-N")
+        raise click.BadParameter(f"{value!r} is not one of all, best-and-last, every-N")
     return _POLICIES[value]
 
 
-_OPTIONS = (
+job_options = option_group(
+    "options",
+    ("priority", "time_limit", "retention"),
     click.option(
         "--priority",
         type=int,
         metavar="N",
-        help="Of waiting jobs the highest starts first, -100 to 100.  [server's: 0]",
+        help="Higher priority starts first, -100 to 100.  [server's: 0]",
     ),
     click.option(
         "--time-limit",
         callback=_duration,
         metavar="DURATION",
-        help="Fail unless complete so long after the submission: 90s, 10m, 2h, 1d.  [none]",
+        help="Fail unless complete so long after submission: 90s, 10m, 2h, 1d.  [none]",
     ),
     click.option(
         "--retention",
@@ -66,16 +68,21 @@ _OPTIONS = (
         help="The checkpoints to keep; the best and the last always are.  [server's: all]",
     ),
 )
+"""Adds an option for each field of `JobOptions`; the command receives them as `options`."""
 
 
-def job_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds an option for each field of `JobOptions`; the command receives them as `options`."""
+def submission_options(kind: str) -> Callable[[AnyCommand], AnyCommand]:
+    """Adds --detach and --request-id for the submission of a "job" or a "sweep"."""
 
-    @functools.wraps(function)
-    def with_options(*, priority: Any, time_limit: Any, retention: Any, **others: Any) -> Any:
-        options = {"priority": priority, "time_limit": time_limit, "retention": retention}
-        return function(options=options, **others)
+    def decorate(function: AnyCommand) -> AnyCommand:
+        request_id = click.option(
+            "--request-id",
+            metavar="UUID",
+            help=f"Makes the command safe to repeat: the same id is the same {kind}.",
+        )
+        detach = click.option(
+            "--detach", is_flag=True, help=f"Print the {kind}'s name and return at once."
+        )
+        return detach(request_id(function))
 
-    for option in reversed(_OPTIONS):
-        with_options = option(with_options)
-    return with_options
+    return decorate

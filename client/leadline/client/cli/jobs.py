@@ -1,12 +1,14 @@
 """`leadline jobs`."""
 
+from collections.abc import Iterable, Iterator, Sequence
+
 import click
 
-from leadline.client import Client, Job, JobState
+from leadline.client import BlockDiagnosis, Client, Job, JobEvent, JobState
 from leadline.client.cli import describe
 from leadline.client.cli.commands import Command
-from leadline.client.cli.diagnosis import show_diagnosis
 from leadline.client.cli.options import Session, session_options
+from leadline.client.cli.output import Output
 
 _STATES = [
     name.removeprefix("JOB_STATE_").lower()
@@ -35,26 +37,68 @@ _STATES = [
 @click.option(
     "--diagnosis",
     is_flag=True,
-    help="Instead: how activations and gradients pass the blocks of JOB, epoch by epoch.",
+    help="Instead: activations and gradients of each block of JOB, epoch by epoch.",
 )
 @session_options
 def jobs(session: Session, *, job: str | None, states: tuple[str, ...], diagnosis: bool) -> None:
     """List training jobs, the newest first, or one JOB."""
     if diagnosis and job is None:
-        raise click.UsageError("--diagnosis needs the JOB that it is of")
+        raise click.UsageError("--diagnosis needs a JOB")
     with session.client() as client:
-        if diagnosis and job is not None:
-            show_diagnosis(client, job, session.output)
-            return
-        found = _found(client, job, states)
-        if session.output.as_json:
-            for one in found:
-                session.output.message(one)
+        if job is None:
+            _show_jobs(session.output, list(client.jobs(states=states)))
+        elif diagnosis:
+            _show_diagnosis(client, job, session.output)
         else:
-            session.output.table(*describe.job_table(found))
+            _show_jobs(session.output, [client.get_job(job)])
 
 
-def _found(client: Client, job: str | None, states: tuple[str, ...]) -> list[Job]:
-    if job is not None:
-        return [client.get_job(job)]
-    return list(client.jobs(states=states))
+def _show_jobs(output: Output, listed: list[Job]) -> None:
+    if output.as_json:
+        for job in listed:
+            output.message(job)
+        return
+    output.table(*describe.job_table(listed))
+    if len(listed) == 1 and (reason := describe.reason(listed[0])):
+        output.text(reason)
+
+
+def _show_diagnosis(client: Client, name: str, output: Output) -> None:
+    """Prints the measurements of a job's blocks so far.
+
+    For people: two tables, with a row for the start (epoch 0) and for each
+    epoch. With `--json`: the events.
+    """
+    events = list(_diagnosed(client, name))
+    if output.as_json:
+        for event in events:
+            output.message(event)
+        return
+    if not events:
+        output.note(f"{name} has no diagnosis: train with --diagnostics")
+        return
+    rows = [(event.epoch.epoch, _diagnosis(event)) for event in events]
+    output.text("standard deviation of the activations after each block")
+    output.table(*_table((epoch, [one.activation_std for one in blocks]) for epoch, blocks in rows))
+    output.text("L2 norm of the gradient at each block")
+    output.table(*_table((epoch, [one.gradient_norm for one in blocks]) for epoch, blocks in rows))
+
+
+def _diagnosed(client: Client, name: str) -> Iterator[JobEvent]:
+    job = client.job(name)
+    newest = job.refresh().latest_sequence
+    for event in job.events():
+        if _diagnosis(event):
+            yield event
+        if event.sequence >= newest:  # do not wait for later events
+            return
+
+
+def _diagnosis(event: JobEvent) -> Sequence[BlockDiagnosis]:
+    return event.epoch.diagnosis or event.started.diagnosis
+
+
+def _table(rows: Iterable[tuple[int, list[float]]]) -> tuple[list[str], list[list[str]]]:
+    cells = [[str(epoch), *(f"{value:.2e}" for value in values)] for epoch, values in rows]
+    blocks = range(1, len(cells[0]) - 1)
+    return ["#epoch", "#head", *(f"#block {block}" for block in blocks)], cells

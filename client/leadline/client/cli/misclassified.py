@@ -15,6 +15,7 @@ from leadline.client.cli.options import (
     Session,
     selector_options,
     session_options,
+    split_option,
 )
 from leadline.client.cli.plot import write_grid
 
@@ -41,21 +42,17 @@ _GRID_PER_CLASS = 2
     callback=figure_path,
     help="Write a picture grid to this file (png, pdf or svg) instead of a table.",
 )
-@click.option(
-    "--split",
-    type=click.Choice(["test", "train"]),
-    default="test",
-    show_default=True,
-    help="Of which images.",
-)
+@split_option
 @click.option("--true-class", default="", metavar="CLASS", help="Only images of this class.")
 @click.option(
-    "--predicted-class", default="", metavar="CLASS", help="Only images taken for this class."
+    "--predicted-class", default="", metavar="CLASS", help="Only images predicted as this class."
 )
 @click.option(
-    "--min-probability", type=float, help="Only where the class taken has at least this, 0 to 1,"
+    "--min-probability",
+    type=float,
+    help="Only predictions with at least this softmax probability, 0 to 1,",
 )
-@click.option("--max-probability", type=float, help="and at most this softmax probability.")
+@click.option("--max-probability", type=float, help="and at most this one.")
 @click.option(
     "--grouping",
     type=click.Choice(["predicted_class", "true_class", "none"]),
@@ -70,12 +67,12 @@ _GRID_PER_CLASS = 2
     show_default=True,
     help="Which image of a group comes first.",
 )
-@click.option("--seed", type=int, help="What a random order derives from.  [0]")
+@click.option("--seed", type=int, help="The seed of a random order.  [0]")
 @click.option(
-    "--per-class", type=int, help="At most so many wrong ones a group.  [all; for --out: 2]"
+    "--per-class", type=int, help="At most so many wrong images per group.  [all; for --out: 2]"
 )
-@click.option("--include-correct", is_flag=True, help="List as many right ones as well.")
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many in all.")
+@click.option("--include-correct", is_flag=True, help="List as many correct images as well.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many images in all.")
 @session_options
 def misclassified(
     session: Session,
@@ -87,8 +84,8 @@ def misclassified(
 ) -> None:
     """Show the images that a model gets wrong.
 
-    The grid has a row for each class: wrong images that the model takes for it, then right ones.
-    With --json each page of the listing is printed as it comes. Needs 'leadline[plot]' for --out.
+    The grid has a row for each class: images wrongly predicted as it, then correct ones. --json
+    prints each page of the listing as it arrives. --out needs the extra `plot`.
     """
     if out is None:
         # Pictures are for programs; a table has none.
@@ -136,7 +133,7 @@ def show_table(
     session: Session, examples: Sequence[Example], page: ListMisclassifiedResponse
 ) -> None:
     """Prints examples, and what they are a part of, which any page says."""
-    session.output.table(("#image", "is", "taken for", "#probability"), map(_row, examples))
+    session.output.table(("#image", "true class", "predicted", "#probability"), map(_row, examples))
     session.output.text(summary(page))
 
 

@@ -1,24 +1,13 @@
 """`leadline models`."""
 
+from typing import Any
+
 import click
 
 from leadline.client import Model, ModelEpoch
 from leadline.client.cli import describe
 from leadline.client.cli.commands import Command
 from leadline.client.cli.options import Session, session_options
-
-_HEADINGS = (
-    "model",
-    "dataset",
-    "#blocks",
-    "batch norm",
-    "residual",
-    "#parameters",
-    "#epochs",
-    "#best epoch",
-    "#best test",
-    "trained",
-)
 
 
 @click.command(
@@ -43,52 +32,21 @@ _HEADINGS = (
     help="Only models with, or without, residual connections.",
 )
 @session_options
-def models(
-    session: Session,
-    *,
-    model: str | None,
-    dataset: str | None,
-    blocks: int | None,
-    block_convolutions: int | None,
-    batch_norm: bool | None,
-    residual: bool | None,
-) -> None:
+def models(session: Session, *, model: str | None, **filters: Any) -> None:
     """List trained models, the newest first, or the epochs of one MODEL."""
     with session.client() as client:
-        if model is not None:
-            _show_epochs(session, client.get_model(model))
+        if model is None:
+            _show_models(session, list(client.models(**filters)))
         else:
-            found = client.models(
-                dataset=dataset or "",
-                blocks=blocks,
-                block_convolutions=block_convolutions,
-                batch_norm=batch_norm,
-                residual=residual,
-            )
-            _show_models(session, list(found))
+            _show_epochs(session, client.get_model(model))
 
 
-def _show_models(session: Session, found: list[Model]) -> None:
+def _show_models(session: Session, listed: list[Model]) -> None:
     if session.output.as_json:
-        for model in found:
+        for model in listed:
             session.output.message(model)
     else:
-        session.output.table(_HEADINGS, map(_row, found))
-
-
-def _row(model: Model) -> list[str]:
-    return [
-        model.name,
-        model.variant.dataset,
-        describe.depth(model.variant),
-        "yes" if model.variant.batch_norm else "no",
-        "yes" if model.variant.residual else "no",
-        f"{model.parameters:,}",
-        f"{len(model.epochs)}/{model.spec.epochs}",
-        str(model.best_epoch),
-        describe.percent(model.best_test_accuracy),
-        describe.local_time(model.create_time),
-    ]
+        session.output.table(*describe.model_table(listed))
 
 
 def _show_epochs(session: Session, model: Model) -> None:

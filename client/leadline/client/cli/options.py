@@ -3,22 +3,53 @@
 import functools
 import math
 import os
-import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, Final, TypeAlias, TypedDict, Unpack
 
 import click
 
-from leadline.client import Client, TrainingSpec
+from leadline.client import Client, InvalidArgumentError
+from leadline.client._channel import DEFAULT_PORT, normal_target
 from leadline.client.cli.output import Output
 
-_TARGET = "127.0.0.1:50051"
+_TARGET = f"127.0.0.1:{DEFAULT_PORT}"
 _LONGEST_TIMEOUT = 86_400.0
-_LAST_PORT = 65_535
 
 _TARGET_VARIABLE = "LEADLINE_TARGET"
+
+AnyCommand: TypeAlias = Callable[..., Any]
+"""The function of a command, before or after options were added."""
+
+
+def option_group(
+    parameter: str,
+    names: Sequence[str],
+    *options: Callable[[AnyCommand], AnyCommand],
+    build: Callable[..., Any] = dict,
+) -> Callable[[AnyCommand], AnyCommand]:
+    """A decorator that adds options to a command, which receives them all as one parameter.
+
+    Args:
+        parameter: the name of that parameter.
+        names: the parameters of the options.
+        options: the options, in the order in which the help shows them.
+        build: makes the parameter's value from the values of the options, by their names.
+    """
+
+    def decorate(function: AnyCommand) -> AnyCommand:
+        @functools.wraps(function)
+        def grouped(**given: Any) -> Any:
+            values = {name: given.pop(name) for name in names}
+            return function(**{parameter: build(**values)}, **given)
+
+        command: AnyCommand = grouped
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,34 +79,35 @@ class Session:
 
 def _refuse_nan(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
     if math.isnan(value):
-        raise click.BadParameter("nan is no number of seconds")
+        raise click.BadParameter("nan is not a number of seconds")
     return value
 
 
 def _check_target(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    if not value.strip():
-        raise click.BadParameter("the address is empty: give HOST:PORT")
-    # gRPC takes a port beyond the last one for another port, without a word.
-    port = re.search(r":(\d+)$", value)
-    if port and not 1 <= int(port.group(1)) <= _LAST_PORT:
-        raise click.BadParameter(f"{port.group(1)} is no port: give 1 to {_LAST_PORT}")
-    return value
+    try:
+        return normal_target(value)
+    except InvalidArgumentError as error:
+        raise click.BadParameter(error.violations[0].description) from None
 
 
-def session_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds --target, --timeout and --json; the command receives them as `session`."""
+def _session(*, target: str, timeout: float, as_json: bool) -> Session:
+    return Session(target=target, timeout=timeout, output=Output(as_json=as_json))
 
-    @click.option(
+
+session_options = option_group(
+    "session",
+    ("target", "timeout", "as_json"),
+    click.option(
         "--target",
         envvar=_TARGET_VARIABLE,
         show_envvar=True,
         default=_TARGET,
         callback=_check_target,
         show_default=True,
-        metavar="HOST:PORT",
+        metavar="HOST[:PORT]",
         help="The server's address.",
-    )
-    @click.option(
+    ),
+    click.option(
         "--timeout",
         type=click.FloatRange(min=0, min_open=True, max=_LONGEST_TIMEOUT),
         callback=_refuse_nan,
@@ -83,18 +115,31 @@ def session_options(function: Callable[..., Any]) -> Callable[..., Any]:
         show_default=True,
         metavar="SECONDS",
         help="How long each call may take.",
-    )
-    @click.option("--json", "as_json", is_flag=True, help="Print each message as one JSON line.")
-    @functools.wraps(function)
-    def with_session(*, target: str, timeout: float, as_json: bool, **others: Any) -> Any:
-        output = Output(as_json=as_json)
-        return function(session=Session(target=target, timeout=timeout, output=output), **others)
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print each message as one JSON line."),
+    build=_session,
+)
+"""Adds --target, --timeout and --json; the command receives them as `session`."""
 
-    return with_session
+split_option = click.option(
+    "--split",
+    type=click.Choice(["test", "train"]),
+    default="test",
+    show_default=True,
+    help="Which images to use.",
+)
+
+limit_option = click.option(
+    "--limit",
+    type=click.IntRange(1, 1_000),
+    default=20,
+    show_default=True,
+    help="Show at most so many images.",
+)
 
 
 class Selector(TypedDict):
-    """What answers: a model, or the best one of a variant; arguments of the client's methods."""
+    """A model, or the best one of a variant; arguments of the client's methods."""
 
     model: str | None
     dataset: str | None
@@ -104,145 +149,128 @@ class Selector(TypedDict):
     residual: bool | None
 
 
-def selector_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds --model and the variant's options; the command receives them as `selector`."""
-
-    @click.option("--model", help="A model, models/ID, or one of its epochs, models/ID/epochs/N.")
-    @click.option("--dataset", help="Instead: the best model trained on this dataset, with")
-    @click.option("--blocks", type=int, help="this depth in blocks,")
-    @click.option(
-        "--block-convolutions", type=int, help="this many convolutions in each, 1 or 2  [1], and"
-    )
-    @click.option(
-        "--batch-norm/--no-batch-norm", default=None, help="with or without batch norm, and"
-    )
-    @click.option(
-        "--residual/--no-residual", default=None, help="with or without residual connections."
-    )
-    @functools.wraps(function)
-    def with_selector(
-        *,
-        model: str | None,
-        dataset: str | None,
-        blocks: int | None,
-        block_convolutions: int | None,
-        batch_norm: bool | None,
-        residual: bool | None,
-        **others: Any,
-    ) -> Any:
-        if model is None and (dataset is None or blocks is None):
-            raise click.UsageError("name what answers: --model, or --dataset and --blocks")
-        variant = (dataset, blocks, block_convolutions, batch_norm, residual)
-        if model is not None and any(part is not None for part in variant):
-            raise click.UsageError("--model already says it all: leave out the variant's options")
-        selector = Selector(
-            model=model,
-            dataset=dataset,
-            blocks=blocks,
-            block_convolutions=block_convolutions,
-            batch_norm=batch_norm,
-            residual=residual,
-        )
-        return function(selector=selector, **others)
-
-    return with_selector
+VARIANT: Final = ("dataset", "blocks", "block_convolutions", "batch_norm", "residual")
+"""The options that name a variant."""
 
 
-_SPEC_OPTIONS = (
-    click.option("--dataset", help="A dataset that the server knows.  [server's: cifar10]"),
-    click.option("--blocks", type=int, help="The depth in blocks, 0 to 64.  [server's: 2]"),
+def _selector(**given: Unpack[Selector]) -> Selector:
+    if given["model"] is None and (given["dataset"] is None or given["blocks"] is None):
+        raise click.UsageError("choose a model: --model, or --dataset and --blocks")
+    if given["model"] is not None and any(given[part] is not None for part in VARIANT):
+        raise click.UsageError("--model alone chooses a model: leave out the variant's options")
+    return given
+
+
+selector_options = option_group(
+    "selector",
+    list(Selector.__annotations__),
+    click.option("--model", help="A model, models/ID, or one of its epochs, models/ID/epochs/N."),
+    click.option("--dataset", help="Instead: the best model trained on this dataset, with"),
+    click.option("--blocks", type=int, help="this depth in blocks,"),
     click.option(
+        "--block-convolutions", type=int, help="this many convolutions in each, 1 or 2  [1], and"
+    ),
+    click.option(
+        "--batch-norm/--no-batch-norm", default=None, help="with or without batch norm, and"
+    ),
+    click.option(
+        "--residual/--no-residual", default=None, help="with or without residual connections."
+    ),
+    build=_selector,
+)
+"""Adds --model and the variant's options; the command receives them as `selector`."""
+
+
+_SPEC_OPTIONS = {
+    "dataset": click.option(
+        "--dataset", help="A dataset that the server knows.  [server's: cifar10]"
+    ),
+    "blocks": click.option(
+        "--blocks", type=int, help="The depth in blocks, 0 to 64.  [server's: 2]"
+    ),
+    "block_convolutions": click.option(
         "--block-convolutions",
         type=int,
         help="The convolutions of each block, 1 or 2.  [server's: 1]",
     ),
-    click.option(
+    "batch_norm": click.option(
         "--batch-norm/--no-batch-norm",
         default=None,
         help="Whether a batch norm follows each convolution in a block.  [server's: no]",
     ),
-    click.option("--epochs", type=int, help="Passes over the training set.  [server's: 51]"),
-    click.option("--batch-size", type=int, help="Images per step.  [server's: 128]"),
-    click.option("--learning-rate", type=float, help="The step size.  [server's: 0.01]"),
-    click.option(
+    "epochs": click.option(
+        "--epochs", type=int, help="Passes over the training set.  [server's: 51]"
+    ),
+    "batch_size": click.option("--batch-size", type=int, help="Images per step.  [server's: 128]"),
+    "learning_rate": click.option(
+        "--learning-rate", type=float, help="The learning rate.  [server's: 0.01]"
+    ),
+    "optimizer": click.option(
         "--optimizer",
         type=click.Choice(["sgd", "adam", "adamw"], case_sensitive=False),
-        help="The rule that turns gradients into steps.  [server's: sgd]",
+        help="The optimizer.  [server's: sgd]",
     ),
-    click.option("--momentum", type=float, help="Of SGD, 0 up to 1.  [server's: 0]"),
-    click.option("--weight-decay", type=float, help="Its coefficient.  [server's: 0]"),
-    click.option("--seed", type=int, help="Of weights and order.  [server's: 0]"),
-    click.option(
+    "momentum": click.option(
+        "--momentum", type=float, help="The momentum of SGD, 0 up to 1.  [server's: 0]"
+    ),
+    "weight_decay": click.option(
+        "--weight-decay", type=float, help="The coefficient of weight decay.  [server's: 0]"
+    ),
+    "seed": click.option(
+        "--seed", type=int, help="The seed of weights, order and augmentation.  [server's: 0]"
+    ),
+    "residual": click.option(
         "--residual/--no-residual",
         default=None,
         help="Whether an identity connection goes around each block.  [server's: no]",
     ),
-    click.option(
+    "initialization": click.option(
         "--initialization",
         type=click.Choice(["default", "kaiming"], case_sensitive=False),
-        help="How the first weights are drawn.  [server's: default]",
+        help="How to initialise the weights.  [server's: default]",
     ),
-    click.option(
+    "schedule": click.option(
         "--schedule",
         type=click.Choice(["constant", "cosine", "one_cycle"], case_sensitive=False),
-        help="Of the step size; the learning rate is its highest.  [server's: constant]",
+        help="How the learning rate changes; --learning-rate is its maximum.  [server's: constant]",
     ),
-    click.option(
+    "nesterov": click.option(
         "--nesterov/--no-nesterov",
         default=None,
-        help="Whether the momentum is Nesterov's.  [server's: no]",
+        help="Whether to use Nesterov momentum.  [server's: no]",
     ),
-    click.option(
+    "augmentation": click.option(
         "--augmentation",
         type=click.Choice(["none", "flip", "flip_crop"], case_sensitive=False),
-        help="How training images are varied.  [server's: none]",
+        help="How to vary training images.  [server's: none]",
     ),
-    click.option(
+    "patience": click.option(
         "--patience",
         type=int,
         metavar="N",
         help="End after N epochs without a better test accuracy.  [server's: 0, never]",
     ),
-    click.option(
+    "precision": click.option(
         "--precision",
         type=click.Choice(["float32", "bfloat16"], case_sensitive=False),
-        help="What steps compute in.  [server's: float32]",
+        help="The number format of training steps.  [server's: float32]",
     ),
-    click.option(
+    "diagnostics": click.option(
         "--diagnostics/--no-diagnostics",
         default=None,
-        help="Whether each block is measured, for `leadline jobs --diagnosis`.  [server's: no]",
+        help="Whether to measure each block, for `leadline jobs --diagnosis`.  [server's: no]",
     ),
-)
+}
 
 
-def spec_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds an option for each field of a `TrainingSpec`; the command receives them as `fields`.
-
-    The server knows what is allowed: only what was given is sent, as it is.
-    """
-    return _with_spec_options(function, left_out=frozenset())
+def _spec_options(*, left_out: Collection[str] = ()) -> Callable[[AnyCommand], AnyCommand]:
+    # The server knows what is allowed: only what is given is sent, as it is.
+    options = {name: one for name, one in _SPEC_OPTIONS.items() if name not in left_out}
+    return option_group("fields", list(options), *options.values())
 
 
-def common_spec_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same without those that `leadline sweep` takes as axes."""
-    axes = {"blocks", "block_convolutions", "batch_norm", "seed"}
-    return _with_spec_options(function, left_out=frozenset(axes))
+spec_options = _spec_options()
+"""Adds an option for each field of a `TrainingSpec`; the command receives them as `fields`."""
 
-
-def _with_spec_options(
-    function: Callable[..., Any], *, left_out: frozenset[str]
-) -> Callable[..., Any]:
-    names = [field.name for field in TrainingSpec.DESCRIPTOR.fields if field.name not in left_out]
-
-    @functools.wraps(function)
-    def with_fields(**given: Any) -> Any:
-        fields = {name: given.pop(name) for name in names}
-        return function(fields=fields, **given)
-
-    for option in reversed(_SPEC_OPTIONS):
-        added = option(with_fields)
-        parameters = added.__click_params__  # type: ignore[attr-defined]
-        if parameters[-1].name in left_out:
-            parameters.pop()
-    return with_fields
+common_spec_options = _spec_options(left_out={"blocks", "block_convolutions", "batch_norm", "seed"})
+"""The same without those that `leadline sweep` takes as axes."""

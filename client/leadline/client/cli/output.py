@@ -1,14 +1,16 @@
 """What a command prints, and where.
 
 For people: text on stdout. With `--json`: each message of the service as one
-JSON line on stdout, and nothing else there; what is for people goes to stderr.
+JSON line on stdout, and nothing else there; text for people goes to stderr.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from google.protobuf.json_format import MessageToDict
@@ -19,8 +21,16 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
     from rich.console import Console
 
-# Where stdout is no terminal, rich would break lines at 80 columns.
+# Without a terminal, rich would break lines at 80 columns.
 _UNLIMITED = 10_000
+
+_RESOURCE_NAME = re.compile(r"(jobs|models|sweeps)/")
+
+# Longer words may be broken, such as the path of a file.
+_LONGEST_WORD = 16
+
+# Characters between two columns, and at both edges together.
+_GAP = 2
 
 
 class Output:
@@ -46,7 +56,7 @@ class Output:
         self.json(_ordered(values, message.DESCRIPTOR))
 
     def json(self, values: dict[str, Any]) -> None:
-        """Prints what is no message as a JSON line."""
+        """Prints plain values as a JSON line."""
         click.echo(json.dumps(values))
 
     def text(self, text: str = "") -> None:
@@ -54,23 +64,46 @@ class Output:
         click.echo(text, err=self.as_json)
 
     def note(self, text: str) -> None:
-        """Prints a line for people that is no result, on stderr in any case."""
+        """Prints a line for people on stderr, since it is not a result."""
         click.echo(text, err=True)
 
+    @property
+    def is_live(self) -> bool:
+        """Whether lines can be redrawn: on a terminal, unless it is a dumb one."""
+        return self.console.is_terminal and os.environ.get("TERM") != "dumb"
+
     def table(self, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Prints a table; columns whose heading begins with "#" hold numbers."""
+        """Prints a table; columns whose heading begins with "#" hold numbers.
+
+        On a narrow terminal text wraps, and if that is not enough columns are left out, the last
+        ones first. Numbers and resource names are never cut.
+        """
         from rich import box  # noqa: PLC0415 - not every command draws
         from rich.table import Table  # noqa: PLC0415
 
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for heading in headings:
-            number = heading.startswith("#")
-            table.add_column(
-                heading.removeprefix("#"), justify="right" if number else "left", no_wrap=number
+        columns = [
+            _Column(heading.removeprefix("#"), cells, heading.startswith("#"))
+            for heading, cells in zip(
+                headings, list(zip(*rows, strict=True)) or [()] * len(headings), strict=True
             )
-        for row in rows:
+        ]
+        widths = _fitting_widths(columns, self.console.width)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        for column, width in zip(columns, widths, strict=False):
+            table.add_column(
+                column.wrapped_heading(width),
+                justify="right" if column.is_number else "left",
+                no_wrap=column.is_number,
+                overflow="fold",
+                width=width,
+            )
+        for row in zip(*(column.cells for column in columns[: len(widths)]), strict=True):
             table.add_row(*row)
-        self.console.print(table)
+        # The table is wider than the terminal only if its first column alone is.
+        self.console.print(table, width=max(self.console.width, widths[0] + _GAP))
+        if len(widths) < len(columns):
+            rest = ", ".join(column.heading for column in columns[len(widths) :])
+            self.text(f"Not shown, for lack of width: {rest}.")
 
     @cached_property
     def console(self) -> Console:
@@ -81,6 +114,47 @@ class Output:
         if not console.is_terminal:
             console.width = _UNLIMITED
         return console
+
+
+class _Column(NamedTuple):
+    """A column of a table."""
+
+    heading: str
+    cells: Sequence[str]
+    is_number: bool
+
+    @property
+    def longest_width(self) -> int:
+        """Characters without any wrapping."""
+        return max(map(len, (self.heading, *self.cells)))
+
+    @property
+    def least_width(self) -> int:
+        """Characters with wrapping between words."""
+        whole = [text for text in self.cells if self.is_number or _RESOURCE_NAME.match(text)]
+        words = [word for text in (self.heading, *self.cells) for word in text.split()]
+        return max(0, *map(len, whole), *(min(len(word), _LONGEST_WORD) for word in words))
+
+    def wrapped_heading(self, width: int) -> str:
+        """The heading, with line breaks if it needs them; rich breaks no line of numbers."""
+        return self.heading if len(self.heading) <= width else self.heading.replace(" ", "\n")
+
+
+def _fitting_widths(columns: Sequence[_Column], width: int) -> list[int]:
+    """The widths of as many columns as fit, from the left; the first one always does."""
+    widths: list[int] = []
+    left = width
+    for column in columns:
+        left -= column.least_width + _GAP
+        if widths and left < 0:
+            left += column.least_width + _GAP
+            break
+        widths.append(column.least_width)
+    for place in range(len(widths)):
+        more = min(columns[place].longest_width - widths[place], max(left, 0))
+        widths[place] += more
+        left -= more
+    return widths
 
 
 def _ordered(values: dict[str, Any], descriptor: Any) -> dict[str, Any]:
@@ -95,9 +169,9 @@ def _ordered(values: dict[str, Any], descriptor: Any) -> dict[str, Any]:
 
 def _ordered_field(value: Any, field: Any) -> Any:
     if isinstance(value, list):
-        return [_ordered_field(one, field) for one in value]
-    # A message of protobuf's own, such as a time, is no object in JSON.
-    of_protobuf = field.message_type and field.message_type.file.package == "google.protobuf"
-    if field.message_type is None or of_protobuf or not isinstance(value, dict):
+        return [_ordered_field(item, field) for item in value]
+    # A well-known type, such as a Timestamp, is no object in JSON.
+    is_well_known = field.message_type and field.message_type.file.package == "google.protobuf"
+    if field.message_type is None or is_well_known or not isinstance(value, dict):
         return value
     return _ordered(value, field.message_type)

@@ -23,7 +23,8 @@ from leadline.client.cli.options import (
     session_options,
 )
 from leadline.client.cli.prediction_formats import Csv, JsonLines, Table, Writer
-from leadline.client.cli.prediction_progress import Progress, make_progress, on_reconnect
+from leadline.client.cli.prediction_progress import Progress, make_progress
+from leadline.client.cli.views import Outage
 from leadline.v1.inference_service_pb2 import PredictResponse
 
 _FORMATS = {".csv": "csv", ".jsonl": "jsonl"}
@@ -32,10 +33,12 @@ _FORMATS = {".csv": "csv", ".jsonl": "jsonl"}
 def _out_path(
     context: click.Context, parameter: click.Parameter, value: Path | None
 ) -> Path | None:
-    """Checks that a file can appear there."""
+    """Checks that a file can be created there."""
     del context, parameter
     if value is not None and value.exists() and not stat.S_ISREG(value.stat().st_mode):
-        raise click.BadParameter(f"{value} is no regular file: name one, or leave --out away")
+        raise click.BadParameter(
+            f"{value} is not a regular file: give another one, or leave out --out"
+        )
     return value
 
 
@@ -58,13 +61,13 @@ def _out_path(
     callback=image_paths,
 )
 @selector_options
-@click.option("--top-k", type=int, default=1, show_default=True, help="Classes to name an image.")
+@click.option("--top-k", type=int, default=1, show_default=True, help="Classes per image.")
 @click.option("--logits", is_flag=True, help="Write each image's logits as well.")
 @click.option(
     "--format",
     "form",
     type=click.Choice(["table", "csv", "jsonl"]),
-    help="How to write: for people, or a row or an object an image as they come.  "
+    help="A table for people, or for each image a CSV row or JSON line.  "
     "[default: table; for --out by the file's name]",
 )
 @click.option(
@@ -84,15 +87,15 @@ def predict(
     form: str | None,
     out: Path | None,
 ) -> ExitCode:
-    """Say what images show, however many there are.
+    """Classify images, any number of them.
 
-    An IMAGE is a PNG or JPEG file; of a FOLDER, all that are in it and below, in the order of
-    their paths. One that cannot be classified is told by its name, all others are classified, and
-    the exit code is 1. With --json one PredictResponse is printed for all images or for none.
+    An IMAGE is a PNG or JPEG file; a FOLDER stands for all of them in it and below, in the order of
+    their paths. Images that cannot be classified are reported by name, the others are classified,
+    and the exit code is 1. --json prints one PredictResponse for all images, or none on an error.
     """
     if session.output.as_json:
         if form or out:
-            raise click.UsageError("--json prints one message: for a file, say --format jsonl")
+            raise click.UsageError("--json prints one message: for a file, use --format jsonl")
         _print_response(session, images, selector, top_k=top_k, logits=logits)
         return ExitCode.SUCCESS
     form = _format(form, out, logits=logits)
@@ -119,12 +122,13 @@ def show_predictions(session: Session, names: Sequence[str], predictions: Predic
 
 
 class _Run:
-    """Images on their way through a server, and what came of them."""
+    """A run of predictions and its results."""
 
     def __init__(self, paths: Sequence[Path], progress: Progress) -> None:
         self.failures = 0
         self._files = ImageFiles(paths, on_unreadable=self._fail)
         self._progress = progress
+        self._outage = Outage(progress.note)
         self._names: deque[Path] = deque()
         self._predicted = 0
         self._model = ""
@@ -132,12 +136,12 @@ class _Run:
     def score(
         self, client: Client, writer: Writer, selector: Selector, *, top_k: int, logits: bool
     ) -> None:
-        """Has every image classified and what comes of it written."""
+        """Classifies every image and writes the results."""
         stream = client.predict_stream(
             self._named(),
             top_k=top_k,
             include_logits=logits,
-            on_reconnect=on_reconnect(self._progress),
+            on_reconnect=self._outage.begin,
             **selector,
         )
         with closing(stream):
@@ -147,15 +151,15 @@ class _Run:
         self._model = stream.model
 
     def sum_up(self, session: Session, out: Path | None) -> None:
-        """Says what was written, and what was not."""
+        """Prints how many images were classified, skipped or failed."""
         if out is not None:
             by = f" by {self._model}" if self._model else ""
             session.output.text(f"wrote {out}: {counted(self._predicted, 'prediction')}{by}")
-        if self._files.passed_over:
-            passed = counted(self._files.passed_over, "file")
-            session.output.note(f"passed over {passed} whose name is of no PNG or JPEG file")
+        if self._files.skipped:
+            skipped = counted(self._files.skipped, "file")
+            session.output.note(f"skipped {skipped} not named .png or .jpg")
         if self.failures:
-            session.output.note(f"{counted(self.failures, 'failure')}, each told above")
+            session.output.note(f"{counted(self.failures, 'failure')}, see above")
 
     def _named(self) -> Iterator[Path]:
         for path in self._files:
@@ -163,6 +167,7 @@ class _Run:
             yield path
 
     def _take(self, result: Prediction | ImageFailure) -> None:
+        self._outage.end()
         self._progress.advance()
         if isinstance(result, ImageFailure):
             self._fail(self._names[0], result)
@@ -179,11 +184,11 @@ def _format(form: str | None, out: Path | None, *, logits: bool) -> str:
     if form is None:
         form = "table" if out is None else _FORMATS.get(out.suffix.lower())
     if form is None:
-        raise click.UsageError(f"{out} ends with neither .csv nor .jsonl: say which with --format")
+        raise click.UsageError(f"{out} ends with neither .csv nor .jsonl: choose one with --format")
     if form == "table" and out is not None:
-        raise click.UsageError("a table is for the screen: for --out, say --format csv or jsonl")
+        raise click.UsageError("a table is for the screen: for --out, use --format csv or jsonl")
     if form == "table" and logits:
-        raise click.UsageError("a table has no room for logits: say --format csv or jsonl")
+        raise click.UsageError("a table has no room for logits: use --format csv or jsonl")
     return form
 
 

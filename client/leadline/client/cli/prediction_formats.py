@@ -13,17 +13,17 @@ from leadline.client.cli.output import Output
 
 
 class Writer(Protocol):
-    """Takes what came of each image, in order."""
+    """Writes the result of each image, in order."""
 
     def write(self, name: str, result: Prediction | ImageFailure, model: str) -> None:
-        """Takes what came of an image, and the checkpoint that answers."""
+        """Writes the result of an image, and the checkpoint that answers."""
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Writes the rest."""
 
 
 class JsonLines:
-    """An object a line: the image, and its `Prediction` or its error."""
+    """A JSON object per line: the image, and its `Prediction` or its error."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -38,14 +38,14 @@ class JsonLines:
         self._file.write(json.dumps(values) + "\n")
 
     def close(self) -> None:
-        """Has nothing left."""
+        """Does nothing."""
 
 
 class Csv:
-    """A row an image, below a heading.
+    """A row per image, below a heading.
 
-    How many columns there are is known with the first prediction; failures
-    before it wait.
+    The first prediction determines the number of columns; earlier failures
+    wait for it.
     """
 
     def __init__(self, file: TextIO) -> None:
@@ -66,7 +66,7 @@ class Csv:
             self._waiting.append((name, result))
 
     def close(self) -> None:
-        """Writes the heading and the failures where nothing else came."""
+        """Writes the heading and the failures if there was no prediction."""
         if not self._classes:
             self._begin(1, 0)
 
@@ -99,7 +99,7 @@ class Csv:
 
 
 class Table:
-    """A table, which is printed when all is known."""
+    """A table, printed at the end."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
@@ -107,7 +107,7 @@ class Table:
         self._model = ""
 
     def write(self, name: str, result: Prediction | ImageFailure, model: str) -> None:
-        """Takes a row; failures have none, since they are told by themselves."""
+        """Adds a row; failures are reported separately."""
         if isinstance(result, Prediction):
             self._rows.append(_row(_printable(name), result))
             self._model = model
@@ -120,7 +120,7 @@ class Table:
 
 
 def _values(prediction: Prediction) -> dict[str, Any]:
-    """A prediction under its proto field names; logits where there are any."""
+    """A prediction under its proto field names; logits only if there are any."""
     values = MessageToDict(
         prediction, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
@@ -132,7 +132,7 @@ def _values(prediction: Prediction) -> dict[str, Any]:
 
 
 def _shortest(prediction: Prediction) -> Iterator[str]:
-    """The logits in as few digits as tell one 32-bit float from another."""
+    """The logits in the fewest digits that identify a 32-bit float."""
     return (f"{logit:.9g}" for logit in prediction.logits)
 
 
@@ -145,5 +145,5 @@ def _row(name: str, prediction: Prediction) -> list[str]:
 
 
 def _printable(name: str) -> str:
-    """The name, also where its bytes are no text."""
+    """The name, also if its bytes are not UTF-8."""
     return name.encode(errors="surrogateescape").decode(errors="replace")

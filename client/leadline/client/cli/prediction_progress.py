@@ -1,4 +1,4 @@
-"""How far a run of predictions is, and what went wrong in it, on standard error."""
+"""The progress of a run of predictions, and its errors, on standard error."""
 
 import os
 import sys
@@ -8,12 +8,9 @@ from typing import Protocol, Self
 
 import click
 
-from leadline.client import RpcError
-from leadline.client.cli.views import reconnecting_line
-
 
 class Progress(Protocol):
-    """Shows how far a run is."""
+    """Shows the progress of a run."""
 
     def __enter__(self) -> Self: ...
 
@@ -32,7 +29,7 @@ class Progress(Protocol):
 
 
 class NoProgress:
-    """Shows none: only its notes are printed."""
+    """Shows no progress, and prints notes."""
 
     def __enter__(self) -> Self:
         return self
@@ -54,7 +51,7 @@ class NoProgress:
 
 
 class BarProgress:
-    """A bar, with how many images are scored a second."""
+    """A progress bar with images per second."""
 
     def __init__(self, total: int) -> None:
         """Shows a run of so many images."""
@@ -101,18 +98,13 @@ class BarProgress:
 
 
 def make_progress(count: Callable[[], int], *, shares_terminal: bool) -> Progress:
-    """A bar where somebody can see one, and nothing else is printed meanwhile.
+    """A bar on a terminal, unless rows are printed there too.
 
     Args:
-        count: counts the images; asked only for a bar.
+        count: counts the images; called only for a bar.
         shares_terminal: whether rows are printed to standard output as they come.
     """
     watched = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     if watched and not (shares_terminal and sys.stdout.isatty()):
         return BarProgress(count())
     return NoProgress()
-
-
-def on_reconnect(progress: Progress) -> Callable[[RpcError, float], None]:
-    """Tells of a stream that broke and will be taken up again."""
-    return lambda error, delay: progress.note(reconnecting_line(error, delay))

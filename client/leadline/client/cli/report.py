@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from leadline.client.cli.commands import Command
+from leadline.client.cli.control import find
 from leadline.client.cli.figures.files import require_plot
 from leadline.client.cli.files import appearing
 from leadline.client.cli.options import Session, session_options
@@ -18,10 +19,9 @@ def _subjects(
     context: click.Context, parameter: click.Parameter, value: tuple[str, ...]
 ) -> tuple[str, ...]:
     del context, parameter
-    one_run = len(value) == 1 and value[0].startswith(("jobs/", "sweeps/"))
-    pair = len(value) == _PAIR and not any(name.startswith(("jobs/", "sweeps/")) for name in value)
-    if not (one_run or pair):
-        raise click.BadParameter("name one jobs/ID, one sweeps/ID, or two models to compare")
+    is_pair = len(value) == _PAIR and not any(name.startswith("sweeps/") for name in value)
+    if len(value) != 1 and not is_pair:
+        raise click.BadParameter("give one job, one sweep, or two models to compare")
     return value
 
 
@@ -52,20 +52,21 @@ def _html_path(context: click.Context, parameter: click.Parameter, value: Path) 
 def report(session: Session, *, subjects: tuple[str, ...], out: Path) -> None:
     """Write a job, a sweep or a comparison as one HTML page.
 
-    SUBJECT is jobs/ID, sweeps/ID, or two models or epochs to compare. The page needs no network: it
-    has the models, curves, tables, confusion matrices whose cells open images, wrong images, and a
+    SUBJECT is jobs/ID, sweeps/ID, the bare ID, or two models or epochs to compare. The page needs
+    no network: it has the models, curves, tables, confusion matrices whose cells open images, wrong images, and a
     comparison; that of a sweep is of two jobs that differ in one axis only, such as batch norm. A
-    running job is shown up to its latest epoch. Needs 'leadline[plot]'. With --json an object with
+    running job is shown up to its latest epoch. Needs the extra `plot`. With --json an object with
     `out` and the `models` that are shown is printed.
     """
     require_plot()
     from leadline.client.cli.reports.page import page  # noqa: PLC0415 - needs matplotlib
 
     with session.client() as client:
-        contents = collect(client, subjects)
+        names = [find(client, subjects[0]).name] if len(subjects) == 1 else subjects
+        contents = collect(client, names)
     with appearing(out) as temporary:
         temporary.write_text(page(contents), encoding="utf-8")
     if session.output.as_json:
-        models = [one.matrix.model for one in contents.subjects]
+        models = [subject.matrix.model for subject in contents.subjects]
         session.output.json({"out": str(out), "models": models})
     session.output.text(f"wrote {out}")

@@ -1,24 +1,20 @@
-"""`leadline sweep`."""
+"""`leadline sweep` and `leadline sweeps`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from leadline.client import MedianStoppingRule, SweepState, TrainingSweep
-from leadline.client._requests import training_spec
+from leadline.client import Job, MedianStoppingRule, Sweep
+from leadline.client.cli import describe, describe_sweep
 from leadline.client.cli.commands import Command
 from leadline.client.cli.exit_codes import ExitCode
-from leadline.client.cli.following import detached
-from leadline.client.cli.job_options import job_options
+from leadline.client.cli.following import finish_submission
+from leadline.client.cli.job_options import job_options, submission_options
 from leadline.client.cli.options import Session, common_spec_options, session_options
+from leadline.client.cli.output import Output
 from leadline.client.cli.sweep_options import sweep_options
-from leadline.client.cli.sweep_views import make_sweep_view
-
-_EXIT_CODES = {
-    SweepState.SWEEP_STATE_SUCCEEDED: ExitCode.SUCCESS,
-    SweepState.SWEEP_STATE_FAILED: ExitCode.FAILED,
-    SweepState.SWEEP_STATE_CANCELLED: ExitCode.JOB_CANCELLED,
-}
+from leadline.client.cli.sweep_views import make_sweep_view, show_results
 
 
 @click.command(
@@ -33,12 +29,7 @@ _EXIT_CODES = {
 @sweep_options
 @common_spec_options
 @job_options
-@click.option("--detach", is_flag=True, help="Print the sweep's name and return at once.")
-@click.option(
-    "--request-id",
-    metavar="UUID",
-    help="Makes the command safe to repeat: the same id is the same sweep.",
-)
+@submission_options("sweep")
 @session_options
 def sweep(
     session: Session,
@@ -52,43 +43,44 @@ def sweep(
 ) -> ExitCode:
     """Train a grid of models as one, and compare them.
 
-    There is a job for each combination of --blocks, --batch-norm, --seeds and every --axis. What is
-    not given takes the server's default. Ctrl-C leaves the sweep alone. Ends with 1 if a job fails
-    and with 5 if the sweep is cancelled.
+    There is a job for each combination of --blocks, --batch-norm, --seeds and every --axis. Options
+    that are not given take the server's defaults. Ctrl-C does not stop the sweep. The exit code is
+    1 if a job fails and 5 if the sweep is cancelled.
     """
     with session.client() as client:
         handle = client.train_sweep(
-            axes,
-            training_spec(None, **fields),
-            median_stopping=rule,
-            request_id=request_id,
-            **options,
+            axes, median_stopping=rule, request_id=request_id, **fields, **options
         )
-        if not detach:
-            return follow_sweep(session, handle)
-        if session.output.as_json:
-            session.output.message(handle.refresh())
-        else:
-            click.echo(handle.name)
-            session.output.note(detached(session, handle.name))
-        return ExitCode.SUCCESS
+        return finish_submission(session, handle, make_sweep_view(session.output), detach=detach)
 
 
-def follow_sweep(session: Session, handle: TrainingSweep, *, after_sequence: int = 0) -> ExitCode:
-    """Shows the sweep's events to its end and returns what it came to.
+@click.command(
+    cls=Command,
+    examples=(
+        "leadline sweeps",
+        "leadline sweeps phgcrktpjf",
+        "leadline sweeps --json | jq -r .name",
+    ),
+)
+@click.argument("sweep", required=False)
+@session_options
+def sweeps(session: Session, *, sweep: str | None) -> None:
+    """List sweeps, the newest first, or show one SWEEP: its jobs, its table, its best depths."""
+    with session.client() as client:
+        listed = list(client.sweeps()) if sweep is None else [client.get_sweep(sweep)]
+        failed = [] if sweep is None else list(client.jobs(sweep=sweep, states=["failed"]))
+    if session.output.as_json:
+        for resource in listed:
+            session.output.message(resource)
+    elif sweep is None:
+        session.output.table(*describe_sweep.sweep_list(listed))
+    else:
+        _show(session.output, listed[0], failed)
 
-    Ctrl-C leaves the sweep alone and says how to come back to it.
-    """
-    view = make_sweep_view(session.output)
-    try:
-        for event in handle.events(after_sequence, on_reconnect=view.reconnecting):
-            view.show(event)
-            if event.HasField("finished"):
-                return _EXIT_CODES[event.finished.state]
-    except KeyboardInterrupt:
-        session.output.note(detached(session, handle.name))
-        return ExitCode.INTERRUPTED
-    finally:
-        view.close()
-    # Nothing came after `after_sequence`: the sweep had ended with it.
-    return _EXIT_CODES.get(handle.refresh().state, ExitCode.SERVER_ERROR)
+
+def _show(output: Output, sweep: Sweep, failed: Sequence[Job]) -> None:
+    output.text(describe_sweep.standing(sweep))
+    output.table(*describe_sweep.job_list(sweep))
+    for job in failed:
+        output.text(describe.standing(job))
+    show_results(output, sweep.table)

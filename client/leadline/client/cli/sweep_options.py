@@ -1,38 +1,39 @@
 """The options of `leadline sweep` that say in what its jobs differ."""
 
-import functools
-from collections.abc import Callable
-from typing import Any
+from typing import TypeAlias
 
 import click
 
 from leadline.client import MedianStoppingRule
+from leadline.client.cli.options import AnyCommand, option_group
+
+AxisValues: TypeAlias = list[bool | float | str]
+Axes: TypeAlias = dict[str, AxisValues]
+"""The values of each field in which the jobs differ."""
 
 MAX_SEEDS = 1_000
 """As many jobs as a sweep may have."""
 
-_BATCH_NORM = {"yes": [True], "no": [False], "both": [False, True]}
+_BATCH_NORM: dict[str, AxisValues] = {"yes": [True], "no": [False], "both": [False, True]}
 
 
 def _values(
     context: click.Context, parameter: click.Parameter, value: str | None
-) -> list[bool | float | str] | None:
+) -> AxisValues | None:
     """Values of one field: "2,4,6"."""
     del context, parameter
-    return None if value is None else [_typed(one) for one in value.split(",")]
+    return None if value is None else [_typed(text) for text in value.split(",")]
 
 
-def _axes(
-    context: click.Context, parameter: click.Parameter, value: tuple[str, ...]
-) -> dict[str, list[bool | float | str]]:
+def _axes(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> Axes:
     """Fields and their values: "learning_rate=0.01,0.1"."""
     del context, parameter
-    axes: dict[str, list[bool | float | str]] = {}
-    for one in value:
-        field, equals, values = one.partition("=")
+    axes: Axes = {}
+    for axis in value:
+        field, equals, values = axis.partition("=")
         field = field.strip().replace("-", "_")
         if not equals or not field:
-            raise click.BadParameter(f"{one!r} is no axis such as learning_rate=0.01,0.1")
+            raise click.BadParameter(f"{axis!r} is not an axis such as learning_rate=0.01,0.1")
         if field in axes:
             raise click.BadParameter(f"{field} is given twice: name all its values at once")
         axes[field] = [_typed(text) for text in values.split(",")]
@@ -49,20 +50,38 @@ def _typed(text: str) -> bool | float | str:
         return text
 
 
+def _rule(
+    *, early_stop: bool, grace_epochs: int | None, min_completed_jobs: int | None
+) -> MedianStoppingRule | bool:
+    if early_stop:
+        return MedianStoppingRule(grace_epochs=grace_epochs, min_completed_jobs=min_completed_jobs)
+    if (grace_epochs, min_completed_jobs) != (None, None):
+        raise click.UsageError("--grace-epochs and --min-completed-jobs need --early-stop")
+    return False
+
+
 def _merged(
-    own: dict[str, list[Any] | None], axes: dict[str, list[bool | float | str]]
-) -> dict[str, list[Any]]:
-    """The axes of options of their own, and those of --axis; seeds come last."""
-    given = {field: values for field, values in own.items() if values is not None}
+    *, seeds: int | None, batch_norm: str | None, axes: Axes, **listed: AxisValues | None
+) -> Axes:
+    """The axes of all options; seeds come last."""
+    given: dict[str, AxisValues | None] = {
+        **listed,
+        "batch_norm": None if batch_norm is None else _BATCH_NORM[batch_norm],
+        "seed": None if seeds is None else list(range(seeds)),
+    }
+    merged = {field: values for field, values in given.items() if values is not None}
     for field in axes:
-        if field in given:
+        if field in merged:
             raise click.UsageError(f"{field} is given twice: once in --axis")
-    merged = given | axes
-    seeds = {"seed": merged.pop("seed")} if "seed" in merged else {}
-    return merged | seeds
+    merged |= axes
+    if "seed" in merged:
+        merged["seed"] = merged.pop("seed")
+    return merged
 
 
-_OPTIONS = (
+_axis_options = option_group(
+    "axes",
+    ("blocks", "block_convolutions", "batch_norm", "seeds", "axes"),
     click.option(
         "--blocks", callback=_values, metavar="N,N,...", help="Depths in blocks, such as 2,4,6."
     ),
@@ -91,6 +110,12 @@ _OPTIONS = (
         metavar="FIELD=V,V,...",
         help="Values of any other field of the spec; may be given several times.",
     ),
+    build=_merged,
+)
+
+_rule_options = option_group(
+    "rule",
+    ("early_stop", "grace_epochs", "min_completed_jobs"),
     click.option(
         "--early-stop", is_flag=True, help="Stop hopeless jobs, by the median stopping rule."
     ),
@@ -103,41 +128,10 @@ _OPTIONS = (
         metavar="N",
         help="Jobs that must be complete before that.  [server's: 3]",
     ),
+    build=_rule,
 )
 
 
-def sweep_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def sweep_options(function: AnyCommand) -> AnyCommand:
     """Adds the axes and the rule; the command receives them as `axes` and `rule`."""
-
-    @functools.wraps(function)
-    def with_options(
-        *,
-        blocks: list[bool | float | str] | None,
-        block_convolutions: list[bool | float | str] | None,
-        batch_norm: str | None,
-        seeds: int | None,
-        axes: dict[str, list[bool | float | str]],
-        early_stop: bool,
-        grace_epochs: int | None,
-        min_completed_jobs: int | None,
-        **others: Any,
-    ) -> Any:
-        own = {
-            "blocks": blocks,
-            "block_convolutions": block_convolutions,
-            "batch_norm": None if batch_norm is None else _BATCH_NORM[batch_norm],
-            "seed": None if seeds is None else list(range(seeds)),
-        }
-        named = _merged(own, axes)
-        if not early_stop and (grace_epochs, min_completed_jobs) != (None, None):
-            raise click.UsageError("--grace-epochs and --min-completed-jobs need --early-stop")
-        rule = MedianStoppingRule(grace_epochs=grace_epochs, min_completed_jobs=min_completed_jobs)
-        return function(
-            axes=named,
-            rule=rule if early_stop else False,
-            **others,
-        )
-
-    for option in reversed(_OPTIONS):
-        with_options = option(with_options)
-    return with_options
+    return _axis_options(_rule_options(function))

@@ -1,55 +1,26 @@
 """How the events of a sweep are shown: as JSON, as lines, or as a live table."""
 
-import os
 import statistics
-from typing import TYPE_CHECKING, Protocol
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
-from leadline.client import EpochResult, RpcError, SweepEvent
+from google.protobuf.struct_pb2 import Struct
+
+from leadline.client import EpochResult, SweepEvent, SweepTable, state_name
 from leadline.client._text import counted
 from leadline.client.cli import describe, describe_sweep
 from leadline.client.cli.output import Output
-from leadline.client.cli.views import reconnecting_line
+from leadline.client.cli.views import JsonView, PlainView, View
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-class SweepView(Protocol):
-    """Shows a sweep."""
-
-    def show(self, event: SweepEvent) -> None:
-        """Shows an event."""
-
-    def reconnecting(self, error: RpcError, delay: float) -> None:
-        """Shows that the stream broke and will be taken up again after `delay` seconds."""
-
-    def close(self) -> None:
-        """Leaves the screen as it is to stay."""
-
-
-class JsonView:
-    """Each event as a JSON line."""
-
-    def __init__(self, output: Output) -> None:
-        self._output = output
-
-    def show(self, event: SweepEvent) -> None:
-        """Prints the event."""
-        self._output.message(event)
-
-    def reconnecting(self, error: RpcError, delay: float) -> None:
-        """Says so on stderr, since it is no result."""
-        self._output.note(reconnecting_line(error, delay))
-
-    def close(self) -> None:
-        """Nothing is left to do."""
-
-
-class LineView:
+class LineView(PlainView):
     """A line for each durable event, and the table at the end."""
 
     def __init__(self, output: Output) -> None:
-        self._output = output
+        super().__init__(output)
         self._labels: dict[str, str] = {}
         self._epochs = 0
 
@@ -58,7 +29,7 @@ class LineView:
         match event.WhichOneof("event"):
             case "queued":
                 self._labels = {
-                    one.job: describe_sweep.values(one.values) for one in event.queued.jobs
+                    entry.job: describe_sweep.values(entry.values) for entry in event.queued.jobs
                 }
                 # An axis may say otherwise for each job.
                 has_axis = any(axis.field == "epochs" for axis in event.queued.axes)
@@ -72,16 +43,11 @@ class LineView:
             case "finished":
                 show_finished(self._output, event)
 
-    def reconnecting(self, error: RpcError, delay: float) -> None:
-        """Says so on stderr, since it is no result."""
-        self._output.note(reconnecting_line(error, delay))
-
-    def close(self) -> None:
-        """Nothing is left to do."""
-
 
 class LiveView:
     """A table of the variants that changes as epochs are completed."""
+
+    progress_interval: float | None = None
 
     def __init__(self, output: Output) -> None:
         from rich.live import Live  # noqa: PLC0415 - only a terminal needs it
@@ -92,34 +58,41 @@ class LiveView:
         self._best: dict[str, float] = {}
         self._states: dict[str, str] = {}
         self._live = Live(console=output.console, transient=True, auto_refresh=False)
+
+    def __enter__(self) -> Self:
         self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._live.stop()
 
     def show(self, event: SweepEvent) -> None:
         """Prints the event, or redraws the table."""
         match event.WhichOneof("event"):
             case "queued":
                 self._output.console.print(_queued(event), soft_wrap=True)
-                for one in event.queued.jobs:
-                    seedless = type(one.values)()
-                    seedless.CopyFrom(one.values)
-                    seedless.fields.pop("seed", None)
-                    label = describe_sweep.values(seedless)
-                    self._variants.setdefault(label, []).append(one.job)
+                for entry in event.queued.jobs:
+                    variant = Struct()
+                    variant.CopyFrom(entry.values)
+                    variant.fields.pop("seed", None)
+                    label = describe_sweep.values(variant)
+                    self._variants.setdefault(label, []).append(entry.job)
             case "job":
                 self._take(event)
             case "finished":
-                self.close()
+                self._live.stop()
                 show_finished(self._output, event)
                 return
         self._live.update(self._table(), refresh=True)
 
-    def reconnecting(self, error: RpcError, delay: float) -> None:
+    def connection_lost(self, text: str) -> None:
         """Says so above the table."""
-        self._live.console.print(reconnecting_line(error, delay), soft_wrap=True)
-
-    def close(self) -> None:
-        """Takes the table off the screen."""
-        self._live.stop()
+        self._live.console.print(text, soft_wrap=True)
 
     def _take(self, event: SweepEvent) -> None:
         job = event.job.job
@@ -133,7 +106,10 @@ class LiveView:
             case "paused":
                 self._states[job] = "paused"
             case "finished":
-                self._states[job] = describe.state(event.job.finished.state)
+                self._states[job] = state_name(event.job.finished)
+                if event.job.finished.HasField("failure"):
+                    line = f"{job} {describe.finished(event.job.finished)}"
+                    self._live.console.print(line, soft_wrap=True)
 
     def _table(self) -> "Table":
         from rich import box  # noqa: PLC0415 - only a terminal needs it
@@ -145,7 +121,7 @@ class LiveView:
             begun = [job for job in jobs if job in self._latest]
             table.add_row(
                 label,
-                ", ".join(f"{states.count(one)} {one}" for one in dict.fromkeys(states)),
+                ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)),
                 ", ".join(str(self._latest[job].epoch) for job in begun) or "-",
                 _mean([self._best[job] for job in begun]),
                 _mean([self._latest[job].test_accuracy for job in begun]),
@@ -153,22 +129,24 @@ class LiveView:
         return table
 
 
-def make_sweep_view(output: Output) -> SweepView:
-    """The view for where the output goes."""
+def make_sweep_view(output: Output) -> View[SweepEvent]:
+    """The view for the output."""
     if output.as_json:
         return JsonView(output)
-    # A dumb terminal cannot redraw a line.
-    if output.console.is_terminal and os.environ.get("TERM") != "dumb":
-        return LiveView(output)
-    return LineView(output)
+    return LiveView(output) if output.is_live else LineView(output)
 
 
 def show_finished(output: Output, event: SweepEvent) -> None:
-    """Prints how a sweep ended, its table, and the best depths."""
+    """Prints how a sweep ended, and its results."""
     output.text(describe_sweep.finished(event.finished))
-    output.table(*describe_sweep.variant_table(event.finished.table))
-    for one in event.finished.table.best_depths:
-        output.text(describe_sweep.best_depth(one))
+    show_results(output, event.finished.table)
+
+
+def show_results(output: Output, table: SweepTable) -> None:
+    """Prints the table of a sweep's variants, and the best depths."""
+    output.table(*describe_sweep.variant_table(table))
+    for best in table.best_depths:
+        output.text(describe_sweep.best_depth(best))
 
 
 def _queued(event: SweepEvent) -> str:

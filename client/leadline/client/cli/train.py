@@ -6,8 +6,8 @@ import click
 
 from leadline.client.cli.commands import Command
 from leadline.client.cli.exit_codes import ExitCode
-from leadline.client.cli.following import detached, follow
-from leadline.client.cli.job_options import job_options
+from leadline.client.cli.following import finish_submission
+from leadline.client.cli.job_options import job_options, submission_options
 from leadline.client.cli.options import Session, session_options, spec_options
 from leadline.client.cli.views import make_view
 
@@ -23,12 +23,7 @@ from leadline.client.cli.views import make_view
 )
 @spec_options
 @job_options
-@click.option("--detach", is_flag=True, help="Print the job's name and return at once.")
-@click.option(
-    "--request-id",
-    metavar="UUID",
-    help="Makes the command safe to repeat: the same id is the same job.",
-)
+@submission_options("job")
 @session_options
 def train(
     session: Session,
@@ -40,19 +35,12 @@ def train(
 ) -> ExitCode:
     """Train a model and watch it learn.
 
-    What is not given takes the server's default. Ctrl-C leaves the job alone: it goes on, and
-    `leadline watch` comes back to it. Ends with 1 if the job fails and with 5 if it is cancelled.
+    Options that are not given take the server's defaults. Ctrl-C does not stop the job: `leadline
+    watch` follows it again. The exit code is 1 if the job fails and 5 if it is cancelled.
     """
     view = make_view(session.output)
     with session.client() as client:
         job = client.train(
             **fields, **options, request_id=request_id, progress_interval=view.progress_interval
         )
-        if not detach:
-            return follow(session, job, view)
-        if session.output.as_json:
-            session.output.message(job.refresh())
-        else:
-            click.echo(job.name)
-            session.output.note(detached(session, job.name))
-        return ExitCode.SUCCESS
+        return finish_submission(session, job, view, detach=detach)

@@ -1,10 +1,10 @@
 """How the events of a job are shown: as JSON, as lines, or live."""
 
-import os
+from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
-from leadline.client import JobEvent, JobPhase, JobProgress, RpcError
+from leadline.client import JobEvent, JobPhase, JobProgress, RpcError, SweepEvent
 from leadline.client.cli import describe
 from leadline.client.cli.output import Output
 
@@ -16,8 +16,11 @@ _PHASES = {
 }
 
 
-class View(Protocol):
-    """Shows a job.
+Event_contra = TypeVar("Event_contra", bound=JobEvent | SweepEvent, contravariant=True)
+
+
+class View(Protocol[Event_contra]):
+    """Shows a job or a sweep.
 
     Attributes:
         progress_interval: how often it wants progress, in seconds; None: never.
@@ -34,15 +37,36 @@ class View(Protocol):
         traceback: TracebackType | None,
     ) -> None: ...
 
-    def show(self, event: JobEvent) -> None:
+    def show(self, event: Event_contra) -> None:
         """Shows an event."""
 
-    def reconnecting(self, error: RpcError, delay: float) -> None:
-        """Shows that the stream broke and will be taken up again after `delay` seconds."""
+    def connection_lost(self, text: str) -> None:
+        """Shows that events are late because the connection is lost."""
 
 
-class _Plain:
-    """What views have in common that keep nothing on the screen."""
+class Outage:
+    """Says once that the connection is lost, however many attempts to reconnect fail."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._lasts = False
+
+    def begin(self, error: RpcError, _delay: float) -> None:
+        """Notes a broken stream; called before each attempt to reconnect."""
+        if not self._lasts:
+            # With a reason, the text is the server's: what is wrong, then what to do, which is done
+            # here. Without one, it is gRPC's remark about a socket.
+            why = f" ({error.message.partition(':')[0]})" if error.reason else ""
+            self._say(f"connection lost{why}; reconnecting")
+        self._lasts = True
+
+    def end(self) -> None:
+        """Notes that the server answers."""
+        self._lasts = False
+
+
+class PlainView:
+    """The base of views that print line by line."""
 
     progress_interval: float | None = None
 
@@ -60,24 +84,24 @@ class _Plain:
     ) -> None:
         pass
 
-    def reconnecting(self, error: RpcError, delay: float) -> None:
-        """Says so on stderr, since it is no result."""
-        self._output.note(reconnecting_line(error, delay))
+    def connection_lost(self, text: str) -> None:
+        """Says so on stderr, since it is not a result."""
+        self._output.note(text)
 
 
-class JsonView(_Plain):
+class JsonView(PlainView):
     """Each event as a JSON line."""
 
-    def show(self, event: JobEvent) -> None:
+    def show(self, event: JobEvent | SweepEvent) -> None:
         """Prints the event."""
         self._output.message(event)
 
 
-class LineView(_Plain):
+class LineView(PlainView):
     """A line for each durable event."""
 
     def __init__(self, output: Output, epochs: int) -> None:
-        """Shows a job of so many epochs; 0: the `queued` event will tell."""
+        """Shows a job of so many epochs; 0: unknown until the `queued` event."""
         super().__init__(output)
         self._epochs = epochs
 
@@ -96,7 +120,7 @@ class LiveView:
     progress_interval: float | None = 0.2
 
     def __init__(self, output: Output, epochs: int) -> None:
-        """Shows a job of so many epochs; 0: the `queued` event will tell."""
+        """Shows a job of so many epochs; 0: unknown until the `queued` event."""
         from rich.progress import (  # noqa: PLC0415 - only a terminal needs it
             BarColumn,
             Progress,
@@ -149,13 +173,13 @@ class LiveView:
         if line is not None:
             self._progress.console.print(line, soft_wrap=True)
 
-    def reconnecting(self, error: RpcError, delay: float) -> None:
-        """Says so, and in the bar's place too."""
-        self._progress.console.print(reconnecting_line(error, delay), soft_wrap=True)
+    def connection_lost(self, text: str) -> None:
+        """Says so above the bar, and in its place."""
+        self._progress.console.print(text, soft_wrap=True)
         self._rest("reconnecting")
 
     def _rest(self, description: str) -> None:
-        # What the bar showed of an epoch is of no use now.
+        # The bar's progress within an epoch no longer counts.
         self._progress.update(self._task, description=description, total=None, detail="")
 
     def _move(self, progress: JobProgress) -> None:
@@ -189,18 +213,15 @@ class LiveView:
         return "; ".join(parts)
 
 
-def make_view(output: Output, *, epochs: int = 0) -> View:
-    """The view for where the output goes, of a job of so many epochs; 0: not known yet."""
+def make_view(output: Output, *, epochs: int = 0) -> View[JobEvent]:
+    """The view for the output, of a job of so many epochs; 0: not known yet."""
     if output.as_json:
         return JsonView(output)
-    # A dumb terminal cannot redraw a line.
-    if output.console.is_terminal and os.environ.get("TERM") != "dumb":
-        return LiveView(output, epochs)
-    return LineView(output, epochs)
+    return LiveView(output, epochs) if output.is_live else LineView(output, epochs)
 
 
 def event_line(event: JobEvent, epochs: int) -> str | None:
-    """The line for an event; None for one that has none, such as a kind not known yet."""
+    """The line for an event; None for a kind without one, or an unknown kind."""
     line: str | None
     match event.WhichOneof("event"):
         case "queued":
@@ -218,8 +239,3 @@ def event_line(event: JobEvent, epochs: int) -> str | None:
         case _:
             line = None
     return line
-
-
-def reconnecting_line(error: RpcError, delay: float) -> str:
-    """What is said when a stream broke."""
-    return f"the stream broke ({error}): reconnecting in {delay:.1f} s"

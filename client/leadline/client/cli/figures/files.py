@@ -36,7 +36,9 @@ def require_plot() -> None:
         click.ClickException: it is not.
     """
     if not can_plot():
-        raise click.ClickException("pictures need matplotlib: pip install 'leadline[plot]'")
+        raise click.ClickException(
+            "pictures need matplotlib: in a clone of the repository, run pip install '.[plot]'"
+        )
 
 
 def save(figure: "Figure", path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from itertools import groupby
 
-from leadline.client import CompareModelsResponse, Outcome, Sweep
+from leadline.client import CompareModelsResponse, Outcome, Sweep, state_name
 from leadline.client._text import counted
 from leadline.client.cli import describe, describe_sweep
 from leadline.client.cli.compare import outcome_name, p_value
@@ -95,7 +95,7 @@ def _label(subject: Subject) -> str:
 def _facts(subject: Subject) -> list[tuple[str, str]]:
     job, model, environment = subject.job, subject.model, subject.job.environment
     return [
-        ("job", f"{job.name}, {describe.state(job.state)}"),
+        ("job", f"{job.name}, {state_name(job)}"),
         ("submitted", describe.local_time(job.create_time)),
         ("spec", describe.spec(job.spec)),
         ("device", job.device or "-"),

@@ -1,4 +1,4 @@
-"""A way to a server that can be cut: a TCP proxy in a thread of its own."""
+"""A TCP proxy that cuts connections, in a thread of its own."""
 
 import asyncio
 import contextlib
@@ -6,6 +6,7 @@ import random
 import socket
 import struct
 import threading
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
@@ -18,11 +19,13 @@ _RESET = struct.pack("ii", 1, 0)
 class _Connection:
     """A client's connection and the server's, joined."""
 
-    def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, client: asyncio.StreamWriter, server: asyncio.StreamWriter, left: int | None
+    ) -> None:
         self.client = client
         self.server = server
         # After so many more bytes from the server it is cut; None: it is not.
-        self.left: int | None = None
+        self.left = left
         self.abruptly = False
 
     def cut(self) -> None:
@@ -38,9 +41,16 @@ class _Connection:
 
 
 class Proxy:
-    """Passes bytes on until it is told to cut."""
+    """Passes bytes on, and cuts connections at given points or on demand.
 
-    def __init__(self, target: str) -> None:
+    Attributes:
+        target: the address for clients.
+        cuts: how many connections it has cut.
+    """
+
+    def __init__(self, target: str, limits: Iterable[int] = ()) -> None:
+        """Cuts each of the first connections after so many bytes from the server."""
+        self._limits = iter(limits)
         self._host, _, port = target.rpartition(":")
         self._port = int(port)
         self._loop = asyncio.new_event_loop()
@@ -68,7 +78,7 @@ class Proxy:
         self._loop.close()
 
     def cut_one(self, chance: random.Random) -> None:
-        """Dooms one of the connections that live, if there is any.
+        """Cuts one of the open connections, if there is any.
 
         Half of the cuts are RST, half FIN; half come at once, half within the
         next bytes from the server, in the middle of a message then.
@@ -77,13 +87,13 @@ class Proxy:
         if chance.random() < 0.5:
             left = chance.randrange(1, 200)
         which = chance.random()
-        self._loop.call_soon_threadsafe(self._doom, which, abruptly, left)
+        self._loop.call_soon_threadsafe(self._cut, which, abruptly, left)
 
-    def _doom(self, which: float, abruptly: bool, left: int | None) -> None:
-        spared = [one for one in self._connections if one.left is None]
-        if not spared:
+    def _cut(self, which: float, abruptly: bool, left: int | None) -> None:
+        uncut = [connection for connection in self._connections if connection.left is None]
+        if not uncut:
             return
-        connection = spared[int(which * len(spared))]
+        connection = uncut[int(which * len(uncut))]
         connection.abruptly = abruptly
         connection.left = left or 0
         if not left:
@@ -107,7 +117,7 @@ class Proxy:
             task.add_done_callback(self._tasks.discard)
         with contextlib.suppress(OSError):  # either side may be gone at any moment
             upstream, server = await asyncio.open_connection(self._host, self._port)
-            connection = _Connection(writer, server)
+            connection = _Connection(writer, server, next(self._limits, None))
             self._connections.add(connection)
             try:
                 await asyncio.gather(self._up(reader, connection), self._down(upstream, connection))

@@ -1,45 +1,35 @@
-"""`leadline mislabeled`."""
+"""`leadline label-errors`."""
 
 import click
 
 from leadline.client import LikelyLabelError, ListLikelyLabelErrorsResponse, Split
 from leadline.client._text import counted
 from leadline.client.cli.commands import Command
-from leadline.client.cli.options import Session, session_options
+from leadline.client.cli.options import Session, limit_option, session_options, split_option
 
 
 @click.command(
     cls=Command,
     examples=(
-        "leadline mislabeled --dataset cifar10",
-        "leadline mislabeled phgcrktpjf tqzx81mmva --split train --min-models 2",
-        "leadline mislabeled --dataset cifar10 --json | jq '.examples[].name'",
+        "leadline label-errors --dataset cifar10",
+        "leadline label-errors phgcrktpjf tqzx81mmva --split train --min-models 2",
+        "leadline label-errors --dataset cifar10 --json | jq '.examples[].name'",
     ),
 )
 @click.argument("models", nargs=-1, metavar="[MODEL...]")
-@click.option("--dataset", default="", help="Instead: the best model of each good variant on this.")
 @click.option(
-    "--split",
-    type=click.Choice(["test", "train"]),
-    default="test",
-    show_default=True,
-    help="Of which images.",
+    "--dataset", default="", help="Instead: the best model of each good variant on this dataset."
 )
+@split_option
 @click.option(
     "--min-models",
     type=int,
-    help="How many models must contradict a label.  [more than half, at least 2]",
+    help="Models that must contradict a label.  [more than half, at least 2]",
 )
-@click.option("--true-class", default="", metavar="CLASS", help="Only images labelled as this.")
-@click.option(
-    "--limit",
-    type=click.IntRange(1, 1_000),
-    default=20,
-    show_default=True,
-    help="Show at most so many images.",
-)
+@click.option("--true-class", default="", metavar="CLASS", help="Only images with this label.")
+@limit_option
 @session_options
-def mislabeled(
+def label_errors(
     session: Session,
     *,
     models: tuple[str, ...],
@@ -49,14 +39,14 @@ def mislabeled(
     true_class: str,
     limit: int,
 ) -> None:
-    """Show images whose labels are likely to be wrong.
+    """Show images whose labels are likely wrong.
 
-    These are images whose label several models contradict, for the same class, each with more
-    confidence than it usually has in that class. With --json the ListLikelyLabelErrorsResponse is
-    printed, with the images.
+    Several models contradict such a label in favour of the same class, each with more confidence
+    than it usually has in that class. --json prints the ListLikelyLabelErrorsResponse, with the
+    images.
     """
     if bool(models) == bool(dataset):
-        raise click.UsageError("name either two or more MODELs or their --dataset")
+        raise click.UsageError("choose either two or more MODELs or a --dataset")
     with session.client() as client:
         page = client.list_likely_label_errors(
             models=models,
@@ -71,7 +61,7 @@ def mislabeled(
         session.output.message(page)
         return
     session.output.table(
-        ("#image", "labelled", "rather", "#models", "#margin"), [_row(one) for one in page.examples]
+        ("#image", "label", "suggested", "#models", "#margin"), map(_row, page.examples)
     )
     session.output.text(_summary(page))
 

@@ -1,4 +1,7 @@
-"""`leadline health`."""
+"""`leadline health` and `leadline version`."""
+
+import json
+from importlib.metadata import version as installed_version
 
 import click
 from grpc_health.v1 import health_pb2
@@ -32,3 +35,11 @@ def health(session: Session, *, service: str) -> ExitCode:
     else:
         session.output.text(status.name)
     return ExitCode.SUCCESS if status is HealthStatus.SERVING else ExitCode.UNAVAILABLE
+
+
+@click.command(cls=Command, examples=("leadline version",))
+@click.option("--json", "as_json", is_flag=True, help="Print it as one JSON line.")
+def version(*, as_json: bool) -> None:
+    """Print the version."""
+    number = installed_version("leadline")
+    click.echo(json.dumps({"version": number}) if as_json else f"leadline {number}")

@@ -1,0 +1,220 @@
+"""What the handles of a job and of a sweep have in common."""
+
+from abc import abstractmethod
+from collections.abc import AsyncIterator
+from typing import Generic
+
+from leadline.client._async.connection import AsyncConnection
+from leadline.client._async.stream import AnyResource, AsyncCalls, AsyncEventStream
+from leadline.client._cursor import AnyEvent
+from leadline.client._deadline import Deadline
+from leadline.client._errors import NotFoundError, RpcError
+from leadline.client._messages import is_final
+from leadline.client._retry import Attempts, OnReconnect, Reconnection
+from leadline.client._runtime import AsyncEventCall, async_sleep
+
+
+class AsyncHandle(Generic[AnyResource, AnyEvent]):
+    """A job or a sweep on the server: follow it, wait for it, pause, resume, cancel or delete it.
+
+    It lives on the server and goes on without the handle. It ends when it has finished or is
+    cancelled; a pause does not end it, nor the streams that follow it.
+
+    Attributes:
+        name: the resource name, "jobs/{id}" or "sweeps/{id}".
+    """
+
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        name: str,
+        *,
+        call: AsyncEventCall[AnyEvent] | None = None,
+        progress_interval: float | None = None,
+    ) -> None:
+        """Use the methods of `AsyncClient` instead."""
+        self.name = name
+        self._connection = connection
+        self._call = call
+        self._progress_interval = progress_interval
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
+    @property
+    def id(self) -> str:
+        """The bare ID."""
+        return self.name.partition("/")[2]
+
+    async def events(
+        self,
+        after_sequence: int = 0,
+        progress_interval: float | None = None,
+        *,
+        on_reconnect: OnReconnect | None = None,
+    ) -> AsyncIterator[AnyEvent]:
+        """Every event after a sequence, in order and exactly once, up to `finished`.
+
+        A sweep's events include those of its jobs. If the stream breaks, also because the server
+        restarts, it resumes where it broke, for as long as the client's `reconnect_timeout` allows.
+
+        Args:
+            after_sequence: the sequence of the last event to skip; 0: none.
+            progress_interval: if set, include transient progress events (sequence 0), at most one
+                in so many seconds, 0.05 to 3,600. None: as given at the submission.
+            on_reconnect: called before each attempt to reconnect with the error and the seconds
+                until the attempt.
+
+        Raises:
+            NotFoundError: it does not exist, or was deleted meanwhile.
+            UnavailableError: the server was away for too long.
+            EventGapError: an event is missing.
+        """
+        if progress_interval is None:
+            progress_interval = self._progress_interval
+        # The stream that the submission opened serves once, if it has what the caller wants.
+        call = None
+        if after_sequence == 0 and progress_interval == self._progress_interval:
+            call, self._call = self._call, None
+        stream = self._stream(after_sequence, progress_interval, on_reconnect, self._deadline(None))
+        async for event in stream.events(call):
+            yield event
+
+    async def result(
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109 - bounds what several calls take, not one await
+        *,
+        on_reconnect: OnReconnect | None = None,
+    ) -> AnyResource:
+        """Waits until it has succeeded, and returns it.
+
+        Args:
+            timeout: seconds to wait, including the time that the server is away; None: no limit.
+                It goes on after a timeout.
+            on_reconnect: as for `events`.
+
+        Raises:
+            JobFailedError: the job failed.
+            JobCancelledError: the job was cancelled.
+            SweepFailedError: a job of the sweep failed; the others went on.
+            SweepCancelledError: the sweep was cancelled.
+            DeadlineExceededError: it has not ended within `timeout`.
+            NotFoundError: it does not exist, or was deleted meanwhile.
+            UnavailableError: the server was away for too long.
+        """
+        deadline = self._deadline(timeout)
+        resource = await self._wait_for_server(deadline, on_reconnect)
+        if not is_final(resource):
+            stream = self._stream(resource.latest_sequence, None, on_reconnect, deadline)
+            async for _event in stream.events():
+                pass
+            resource = await self._wait_for_server(deadline, on_reconnect)
+        self._check_success(resource)
+        return resource
+
+    async def refresh(self) -> AnyResource:
+        """Its present state, from the server.
+
+        Raises:
+            NotFoundError: it does not exist.
+        """
+        return await self._connection.call(*self._calls().get)
+
+    async def pause(self) -> AnyResource:
+        """Pauses it, mid-epoch too, and returns it; complete epochs are kept.
+
+        A sweep pauses all its jobs. Pausing what is paused changes nothing.
+
+        Raises:
+            NotFoundError: it does not exist.
+            FailedPreconditionError: it has already ended.
+        """
+        return await self._connection.call(*self._calls().pause)
+
+    async def resume(self) -> AnyResource:
+        """Queues it again, to continue after its last complete epoch, and returns it.
+
+        A sweep resumes all its paused jobs. Resuming what waits or runs changes nothing.
+
+        Raises:
+            NotFoundError: it does not exist.
+            FailedPreconditionError: it has already ended.
+        """
+        return await self._connection.call(*self._calls().resume)
+
+    async def cancel(self) -> AnyResource:
+        """Cancels it, mid-epoch too, and returns it; completed epochs stay usable.
+
+        A sweep cancels all its jobs that have not ended.
+
+        Raises:
+            NotFoundError: it does not exist.
+            FailedPreconditionError: it has already succeeded or failed.
+        """
+        return await self._connection.call(*self._calls().cancel)
+
+    async def delete(self) -> None:
+        """Deletes it, which must have ended, with its events, models and checkpoints.
+
+        Raises:
+            NotFoundError: it does not exist.
+            FailedPreconditionError: it has not ended: cancel it first.
+        """
+        attempts = Attempts(self._connection.timeout)
+        try:
+            await self._connection.call(*self._calls().delete, attempts)
+        except NotFoundError:
+            # An earlier attempt may have deleted it, and its answer was lost.
+            if attempts.failures == 1:
+                raise
+
+    def detach(self) -> None:
+        """Closes the stream that the submission opened; what was submitted goes on.
+
+        Call it after many submissions that nobody follows.
+        """
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+
+    @abstractmethod
+    def _calls(self) -> AsyncCalls[AnyResource, AnyEvent]:
+        """The calls about this job or sweep."""
+
+    @abstractmethod
+    def _check_success(self, resource: AnyResource) -> None:
+        """Raises the error of a job or a sweep that ended without success."""
+
+    def _deadline(self, timeout: float | None) -> Deadline:
+        return Deadline(timeout, f"{self.name} has not ended")
+
+    def _stream(
+        self,
+        after_sequence: int,
+        progress_interval: float | None,
+        on_reconnect: OnReconnect | None,
+        deadline: Deadline,
+    ) -> AsyncEventStream[AnyResource, AnyEvent]:
+        return AsyncEventStream(
+            self._connection,
+            self.name,
+            self._calls(),
+            after_sequence=after_sequence,
+            progress_interval=progress_interval,
+            on_reconnect=on_reconnect,
+            deadline=deadline,
+        )
+
+    async def _wait_for_server(
+        self, deadline: Deadline, on_reconnect: OnReconnect | None
+    ) -> AnyResource:
+        """Its present state, also if the server is away at first, as the streams wait for it."""
+        reconnection = Reconnection(self._connection.reconnect_timeout, on_reconnect=on_reconnect)
+        while True:
+            reconnection.began()
+            attempts = Attempts(deadline.at_most(self._connection.timeout))
+            try:
+                return await self._connection.call(*self._calls().get, attempts)
+            except RpcError as error:
+                deadline.check()
+                await async_sleep(deadline.at_most(reconnection.delay(error)))

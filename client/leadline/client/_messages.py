@@ -1,0 +1,77 @@
+"""Messages of the contract as plain Python values."""
+
+from collections.abc import MutableSequence
+from datetime import UTC
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.timestamp_pb2 import Timestamp
+
+FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
+
+
+def to_dict(message: Message) -> dict[str, Any]:
+    """A message as a dict, such as a row of a data frame: `DataFrame(map(to_dict, epochs))`.
+
+    Enums are lower-case names ("running"), times are datetimes in UTC, durations are timedeltas.
+    An optional field that is not set is None; of a oneof, only the field that is set is there.
+    """
+    return {
+        field.name: _plain_field(message, field)
+        for field in message.DESCRIPTOR.fields
+        if not _is_alternative(field) or message.HasField(field.name)
+    }
+
+
+def state_name(message: Message) -> str:
+    """The name of a message's `state`: "running"; "state 99" if this version does not know it."""
+    return enum_name(message, "state")
+
+
+def enum_name(message: Message, field: str) -> str:
+    """The lower-case name of an enum field's value, without its prefix: "one_cycle"."""
+    return _enum_name(message.DESCRIPTOR.fields_by_name[field], getattr(message, field))
+
+
+def is_final(message: Message) -> bool:
+    """Whether a job or a sweep has ended; one in an unknown state has not."""
+    return state_name(message) in FINAL_STATES
+
+
+def _is_alternative(field: FieldDescriptor) -> bool:
+    # Each `optional` scalar is in a oneof of its own, whose name begins with "_".
+    return field.containing_oneof is not None and not field.containing_oneof.name.startswith("_")
+
+
+def _plain_field(message: Message, field: FieldDescriptor) -> Any:
+    value = getattr(message, field.name)
+    if isinstance(value, MutableSequence):
+        return [_plain(field, item) for item in value]
+    if field.has_presence and not message.HasField(field.name):
+        return None
+    return _plain(field, value)
+
+
+def _plain(field: FieldDescriptor, value: Any) -> Any:
+    match value:
+        case Timestamp():
+            return value.ToDatetime(tzinfo=UTC)
+        case Duration():
+            return value.ToTimedelta()
+        case Struct() | Value():
+            return MessageToDict(value)
+        case Message():
+            return to_dict(value)
+    return value if field.enum_type is None else _enum_name(field, value)
+
+
+def _enum_name(field: FieldDescriptor, number: int) -> str:
+    values = field.enum_type.values_by_number
+    if number not in values:
+        return f"{field.name} {number}"
+    prefix = values[0].name.removesuffix("UNSPECIFIED")
+    return str(values[number].name).removeprefix(prefix).lower()

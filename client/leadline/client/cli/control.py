@@ -1,0 +1,127 @@
+"""`leadline pause`, `resume`, `cancel` and `delete`: they control a job, or all jobs of a sweep."""
+
+import sys
+
+import click
+
+from leadline.client import Client, Job, NotFoundError, Sweep, TrainingJob, TrainingSweep
+from leadline.client.cli import describe, describe_sweep
+from leadline.client.cli.commands import Command
+from leadline.client.cli.options import Session, session_options
+
+
+def find(client: Client, name: str) -> TrainingJob | TrainingSweep:
+    """The handle of jobs/ID or sweeps/ID; a bare ID is a job's, unless only a sweep has it.
+
+    Raises:
+        NotFoundError: neither a job nor a sweep has the bare ID.
+    """
+    if name.startswith("sweeps/"):
+        return client.sweep(name)
+    job = client.job(name)
+    if name != job.name:
+        try:
+            job.refresh()
+        except NotFoundError:
+            return _sweep_of(client, name) or job
+    return job
+
+
+def _sweep_of(client: Client, bare_id: str) -> TrainingSweep | None:
+    sweep = client.sweep(bare_id)
+    try:
+        sweep.refresh()
+    except NotFoundError:
+        return None
+    return sweep
+
+
+@click.command(cls=Command, examples=("leadline pause jobs/phgcrktpjf",))
+@click.argument("job")
+@session_options
+def pause(session: Session, *, job: str) -> None:
+    """Pause a JOB, mid-epoch too; `leadline resume` continues it.
+
+    JOB is jobs/ID, sweeps/ID for all jobs of a sweep, or the bare ID. The epoch in progress is
+    lost, complete epochs are not. Pausing a paused job succeeds and changes nothing.
+    """
+    with session.client() as client:
+        paused = find(client, job).pause()
+    _show(session, paused)
+    if not session.output.as_json:
+        session.output.note(f"Continue with `{session.command('resume', paused.name)}`.")
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "leadline resume phgcrktpjf",
+        "leadline jobs --state paused --json | jq -r .name | xargs -n 1 leadline resume",
+    ),
+)
+@click.argument("job")
+@session_options
+def resume(session: Session, *, job: str) -> None:
+    """Resume a paused JOB after its last complete epoch.
+
+    JOB is jobs/ID, sweeps/ID for all jobs of a sweep, or the bare ID. It queues for a device like
+    any other job. Resuming a job that waits or runs succeeds and changes nothing.
+    """
+    with session.client() as client:
+        _show(session, find(client, job).resume())
+
+
+@click.command(cls=Command, examples=("leadline cancel jobs/phgcrktpjf",))
+@click.argument("job")
+@session_options
+def cancel(session: Session, *, job: str) -> None:
+    """Cancel a JOB; its completed epochs stay usable.
+
+    JOB is jobs/ID, sweeps/ID for all jobs of a sweep, or the bare ID. Cancelling a cancelled job
+    succeeds and changes nothing.
+    """
+    with session.client() as client:
+        _show(session, find(client, job).cancel())
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "leadline delete jobs/phgcrktpjf",
+        "leadline delete --yes $(leadline jobs --state failed --json | jq -r .name)",
+    ),
+)
+@click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
+@click.option("--yes", is_flag=True, help="Do not ask; required without a terminal.")
+@session_options
+def delete(session: Session, *, jobs: tuple[str, ...], yes: bool) -> None:
+    """Delete one JOB or several for good, with their events, models and checkpoints.
+
+    JOB is jobs/ID, sweeps/ID, or the bare ID, of what has ended: cancel it first. The command stops
+    at the first job that it cannot delete, after printing those that it deleted.
+    """
+    if not yes:
+        _confirm(jobs)
+    with session.client() as client:
+        for name in jobs:
+            handle = find(client, name)
+            handle.delete()
+            if session.output.as_json:
+                session.output.json({"name": handle.name})
+            else:
+                session.output.text(f"{handle.name} is deleted")
+
+
+def _confirm(jobs: tuple[str, ...]) -> None:
+    if not sys.stdin.isatty():
+        raise click.UsageError("no terminal to ask for confirmation: add --yes")
+    click.confirm(f"Delete {', '.join(jobs)} for good, models included?", abort=True, err=True)
+
+
+def _show(session: Session, resource: Job | Sweep) -> None:
+    if session.output.as_json:
+        session.output.message(resource)
+    elif isinstance(resource, Sweep):
+        session.output.text(describe_sweep.standing(resource))
+    else:
+        session.output.text(describe.standing(resource))

@@ -1,0 +1,84 @@
+"""Where a client connects, and what a client and its handles cannot do."""
+
+import asyncio
+import copy
+import pickle
+import re
+
+import pytest
+
+from leadline.client import AsyncClient, Client, InvalidArgumentError, UsageError
+from leadline.client._channel import normal_target
+from leadline.client._names import model_name
+from support.servers import LiveServer
+
+
+@pytest.mark.parametrize(
+    ("target", "address"),
+    [
+        ("localhost", "localhost:50051"),
+        ("gpu-1.example", "gpu-1.example:50051"),
+        ("192.0.2.7", "192.0.2.7:50051"),
+        ("[::1]", "[::1]:50051"),
+        ("http://localhost", "localhost:50051"),
+        ("HTTP://localhost:8080/", "localhost:8080"),
+        (" localhost:8080 ", "localhost:8080"),
+        ("dns:///leadline.example:443", "dns:///leadline.example:443"),
+        ("unix:/run/leadline.sock", "unix:/run/leadline.sock"),
+    ],
+)
+def test_a_target_may_lack_its_port_or_have_the_scheme_of_a_url(target: str, address: str) -> None:
+    assert normal_target(target) == normal_target(address) == address
+    with Client(target) as client:
+        assert repr(client) == f"Client({address!r})"
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        ("https://localhost:50051", "no TLS yet: give HOST:PORT instead of https://"),
+        ("", "empty"),
+        ("http://", "empty"),
+        ("localhost:0", "0 is no port"),
+        ("localhost:65536", "65536 is no port"),
+    ],
+)
+def test_a_target_that_can_be_none_is_refused(target: str, why: str) -> None:
+    for kind in (Client, AsyncClient):
+        with pytest.raises(InvalidArgumentError, match=re.escape(why)) as caught:
+            kind(target)
+        assert [violation.field for violation in caught.value.violations] == ["target"]
+
+
+def test_a_url_reaches_a_server(live_server: LiveServer) -> None:
+    with Client(f"http://{live_server.target}") as client:
+        assert client.health().name == "SERVING"
+
+
+def test_an_asynchronous_client_says_that_it_belongs_to_another_event_loop(
+    live_server: LiveServer,
+) -> None:
+    client = AsyncClient(live_server.target)
+    job = client.job("nobody")
+    asyncio.run(client.health())
+
+    async def first_event() -> None:
+        await anext(job.events())
+
+    for call in (client.health, job.refresh, first_event):
+        with pytest.raises(UsageError, match=r"another event loop.* in each asyncio\.run"):
+            asyncio.run(call())
+    asyncio.run(client.close())
+
+
+def test_clients_and_handles_say_that_they_cannot_be_pickled() -> None:
+    with Client("localhost") as client:
+        for subject in (client, client.job("a"), client.sweep("a")):
+            with pytest.raises(UsageError, match=r"pass the name, and use `client\.job\(name\)`"):
+                pickle.dumps(subject)
+        assert copy.copy(client.job("a")).name == "jobs/a"
+
+
+def test_a_job_stands_for_its_model() -> None:
+    assert model_name("jobs/abc") == "models/abc"
+    assert model_name("jobs/abc/epochs/2") == "models/abc/epochs/2"

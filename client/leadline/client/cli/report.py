@@ -53,10 +53,10 @@ def report(session: Session, *, subjects: tuple[str, ...], out: Path) -> None:
     """Write a job, a sweep or a comparison as one HTML page.
 
     SUBJECT is jobs/ID, sweeps/ID, the bare ID, or two models or epochs to compare. The page needs
-    no network: it has the models, curves, tables, confusion matrices whose cells open images, wrong images, and a
-    comparison; that of a sweep is of two jobs that differ in one axis only, such as batch norm. A
-    running job is shown up to its latest epoch. Needs the extra `plot`. With --json an object with
-    `out` and the `models` that are shown is printed.
+    no network. It has the models, curves, tables, confusion matrices whose cells open images, wrong
+    images, and a comparison. For a sweep, it compares two jobs that differ in one axis only, such
+    as batch norm. A running job is shown up to its latest epoch. Needs the extra `plot`. --json
+    prints an object with `out` and the `models` that are shown.
     """
     require_plot()
     from leadline.client.cli.reports.page import page  # noqa: PLC0415 - needs matplotlib

@@ -12,7 +12,7 @@ from faults.setting import Scale
 from leadline.client import Client
 from leadline.models.checkpoints import CheckpointError, load_info
 from leadline.server.storage.artifacts import Artifacts
-from leadline.server.storage.store import JobStore
+from leadline.server.storage.store import Store
 from leadline.v1.job_pb2 import JOB_STATE_SUCCEEDED, JobEvent
 from leadline.v1.training_spec_pb2 import OPTIMIZER_ADAM, OPTIMIZER_ADAMW, TrainingSpec
 from support.wire import tiny_spec
@@ -84,11 +84,11 @@ def _comparable(event: JobEvent) -> JobEvent:
 
 
 @contextlib.contextmanager
-def open_store(data_dir: Path) -> Iterator[JobStore]:
+def open_store(data_dir: Path) -> Iterator[Store]:
     """The job store of a server, beside the server or in its absence; opening changes nothing."""
     engine = sqlalchemy.create_engine(f"sqlite:///{data_dir / 'leadline.db'}")
     try:
-        yield JobStore(engine)
+        yield Store(engine)
     finally:
         engine.dispose()
 
@@ -102,7 +102,7 @@ def damage(data_dir: Path, job: str) -> list[str]:
     job_id = job.removeprefix("jobs/")
     artifacts = Artifacts(data_dir / "models")
     with open_store(data_dir) as store:
-        epochs = store.get_model(job_id).epochs
+        epochs = store.models.get(job_id).epochs
     return [
         f"{job} epoch {epoch.result.epoch}: {what}"
         for epoch in epochs

@@ -13,7 +13,7 @@ from leadline.server.errors import FailedPreconditionError
 from leadline.server.jobs.job import EpochCompleted, Failure, Job, Paused, Started
 from leadline.server.jobs.states import JobState
 from leadline.server.storage.artifacts import Artifacts
-from leadline.server.storage.store import JobStore
+from leadline.server.storage.store import Store
 from leadline.server.workers.messages import Assignment, DiskFault, Done, Message, decode
 
 _PATIENCE_SECONDS = 120
@@ -33,7 +33,7 @@ class Undead:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def haunt(self, assignment: Assignment, store: JobStore, pause: float) -> list[str]:
+    def haunt(self, assignment: Assignment, store: Store, pause: float) -> list[str]:
         """Trains an epoch, is stopped for so many seconds, is continued, and trains another.
 
         Returns:
@@ -57,7 +57,7 @@ class Undead:
             with contextlib.suppress(BrokenPipeError):
                 _pipe(pipe).close()
 
-    def _report_epoch(self, assignment: Assignment, store: JobStore) -> list[str]:
+    def _report_epoch(self, assignment: Assignment, store: Store) -> list[str]:
         """Reports to the store what it tells, as its server would, until an epoch or its end."""
         accepted = []
         while message := self._messages.get(timeout=_PATIENCE_SECONDS):
@@ -80,21 +80,21 @@ def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
     return pipe
 
 
-def _is_accepted(store: JobStore, assignment: Assignment, message: Message) -> bool:
+def _is_accepted(store: Store, assignment: Assignment, message: Message) -> bool:
     job_id, attempt = assignment.job_id, assignment.attempt
     try:
         match message:
             case Started():
-                store.record_started(job_id, attempt, message)
+                store.attempts.record_started(job_id, attempt, message)
             case EpochCompleted():
-                store.record_epoch(job_id, attempt, message)
+                store.attempts.record_epoch(job_id, attempt, message)
             case DiskFault():
                 pause = Paused(reason="STORAGE", message=message.message)
-                store.pause(job_id, pause, attempt=attempt)
+                store.attempts.pause(job_id, attempt, pause)
             case Failure():
-                store.finish(job_id, JobState.FAILED, failure=message, attempt=attempt)
+                store.attempts.finish(job_id, attempt, JobState.FAILED, failure=message)
             case Done():
-                store.finish(job_id, JobState.SUCCEEDED, attempt=attempt)
+                store.attempts.finish(job_id, attempt, JobState.SUCCEEDED)
             case _:
                 return False  # changes nothing that is kept
     except FailedPreconditionError:
@@ -102,9 +102,9 @@ def _is_accepted(store: JobStore, assignment: Assignment, message: Message) -> b
     return True
 
 
-def assignment_of(store: JobStore, job: Job, data_dir: Path) -> Assignment:
+def assignment_of(store: Store, job: Job, data_dir: Path) -> Assignment:
     """What the worker was told that has the job now, with the epochs that it has added."""
-    model = store.get_model(job.job_id)
+    model = store.models.get(job.job_id)
     artifacts = Artifacts(data_dir / "models")
     return Assignment(
         job_id=job.job_id,

@@ -14,7 +14,7 @@ from faults.setting import PATIENT, Figure, Setting, all_of, none_of
 from faults.undead import Undead, assignment_of
 from leadline.client import Client
 from leadline.server.storage.artifacts import Artifacts
-from leadline.server.storage.store import JobStore
+from leadline.server.storage.store import Store
 from leadline.server.workers.messages import Assignment
 from leadline.v1.training_spec_pb2 import TrainingSpec
 
@@ -29,7 +29,7 @@ class _Graveyard:
     """A server whose jobs lose their workers, and what those do that live on."""
 
     server: Server
-    store: JobStore
+    store: Store
     chance: random.Random
     wanted: int
     say: Callable[[str], None]
@@ -50,25 +50,25 @@ class _Graveyard:
             with self._watch_files(job_id):
                 self._raise(dead[-_ZOMBIES_AT_ONCE:])
             self.say(f"{self.zombies} of {self.wanted} zombies")
-        wait_until(lambda: self.store.get(job_id).state.is_final, "the job's end", seconds=300)
+        wait_until(lambda: self.store.jobs.get(job_id).state.is_final, "the job's end", seconds=300)
 
     def _wait_for_epoch(self, job_id: str) -> bool:
         """Waits for another epoch to be complete; returns whether the job goes on after it."""
-        epochs = self.store.get(job_id).completed_epochs
+        epochs = self.store.jobs.get(job_id).completed_epochs
 
         def has_moved_on() -> bool:
-            job = self.store.get(job_id)
+            job = self.store.jobs.get(job_id)
             return job.state.is_final or job.completed_epochs > epochs
 
         wait_until(has_moved_on, "an epoch was complete")
-        return not self.store.get(job_id).state.is_final
+        return not self.store.jobs.get(job_id).state.is_final
 
     def _lose_worker(self, job_id: str) -> Assignment:
         """Kills the worker and returns what it was to do, once its job is another's."""
-        attempt = self.store.get(job_id).attempts
+        attempt = self.store.jobs.get(job_id).attempts
         self.server.workers()[0].kill()  # the oldest: spare ones come after it
-        wait_until(lambda: self.store.get(job_id).attempts > attempt, "another had the job")
-        job = replace(self.store.get(job_id), attempts=attempt)
+        wait_until(lambda: self.store.jobs.get(job_id).attempts > attempt, "another had the job")
+        job = replace(self.store.jobs.get(job_id), attempts=attempt)
         return assignment_of(self.store, job, self.server.data_dir)
 
     def _raise(self, dead: list[Assignment]) -> None:
@@ -133,11 +133,11 @@ def _submit(server: Server, spec: TrainingSpec) -> str:
     return handle.name
 
 
-def _stamps(data_dir: Path, store: JobStore, job_id: str) -> dict[Path, _Stamp | None]:
+def _stamps(data_dir: Path, store: Store, job_id: str) -> dict[Path, _Stamp | None]:
     artifacts = Artifacts(data_dir / "models")
     return {
         path: _stamp(path)
-        for epoch in store.get_model(job_id).epochs
+        for epoch in store.models.get(job_id).epochs
         for path in artifacts.folder(job_id, epoch.attempt).glob(f"epoch-{epoch.result.epoch:05}.*")
     }
 

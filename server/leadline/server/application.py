@@ -40,8 +40,9 @@ from leadline.server.serving.inputs import InputLimits
 from leadline.server.serving.predictor import Predictor
 from leadline.server.settings import Settings
 from leadline.server.storage.artifacts import Artifacts
-from leadline.server.storage.database import SchemaError, open_database
-from leadline.server.storage.store import JobStore
+from leadline.server.storage.database import open_database
+from leadline.server.storage.migrations import SchemaError
+from leadline.server.storage.store import Store
 from leadline.server.telemetry.metrics import Metrics
 from leadline.server.telemetry.port import HttpPort, Pages, in_url
 from leadline.server.thread_pool import ThreadPool
@@ -207,7 +208,7 @@ class _Core:
     """What most parts of the service share."""
 
     def __init__(
-        self, settings: Settings, data: DataDir, store: JobStore, fingerprints: Mapping[str, str]
+        self, settings: Settings, data: DataDir, store: Store, fingerprints: Mapping[str, str]
     ) -> None:
         self.settings = settings
         self.data = data
@@ -218,8 +219,8 @@ class _Core:
         self.notifier = JobNotifier()
         self.catalog = Catalog(store=store, threads=self.threads, artifacts=self.artifacts)
         self.metrics = Metrics()
-        self.metrics.watch_jobs(store.count_by_state)
-        self.metrics.watch_sweeps(store.count_sweeps_by_state)
+        self.metrics.watch_jobs(store.jobs.count_by_state)
+        self.metrics.watch_sweeps(store.sweeps.count_by_state)
 
 
 async def _prepare(settings: Settings, data: DataDir) -> dict[str, str]:
@@ -234,9 +235,9 @@ async def _prepare(settings: Settings, data: DataDir) -> dict[str, str]:
         raise StartupError(str(error)) from error
 
 
-def _open_store(data: DataDir) -> JobStore:
+def _open_store(data: DataDir) -> Store:
     try:
-        return JobStore(open_database(data.database))
+        return Store(open_database(data.database))
     except (SQLAlchemyError, SchemaError) as error:
         raise StartupError(
             f"the job database {data.database} cannot be opened: {error}; "
@@ -398,8 +399,8 @@ def _servicers(core: _Core, scheduler: Scheduler, stack: AsyncExitStack) -> Serv
 @asynccontextmanager
 async def _scheduling(core: _Core, scheduler: Scheduler) -> AsyncIterator[None]:
     try:
-        recovered = await core.threads.run(core.store.recover)
-        await core.threads.run(core.artifacts.finish_deletions, core.store.job_ids())
+        recovered = await core.threads.run(core.store.attempts.recover)
+        await core.threads.run(core.artifacts.finish_deletions, core.store.jobs.ids())
     except (StorageError, OSError) as error:
         raise StartupError(f"the data directory {core.data.root} is unusable: {error}") from error
     if recovered:

@@ -19,13 +19,13 @@ from leadline.server.live.broadcast import Broadcast, Message
 from leadline.server.live.overview import NEWEST_JOBS, read_overview
 from leadline.server.scheduling.notifier import JobNotifier
 from leadline.server.storage.database import open_database
-from leadline.server.storage.store import JobStore
+from leadline.server.storage.store import Store
 from leadline.server.thread_pool import ThreadPool
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> JobStore:
-    return JobStore(open_database(tmp_path / "jobs.db", busy_timeout=0.05))
+def store(tmp_path: Path) -> Store:
+    return Store(open_database(tmp_path / "jobs.db", busy_timeout=0.05))
 
 
 @pytest.fixture
@@ -34,15 +34,15 @@ def notifier() -> JobNotifier:
 
 
 @pytest.fixture
-def told(store: JobStore, notifier: JobNotifier) -> Iterator[Broadcast]:
+def told(store: Store, notifier: JobNotifier) -> Iterator[Broadcast]:
     threads = ThreadPool("page", 1)
     yield Broadcast(store=store, threads=threads, notifier=notifier, quiet_seconds=60)
     threads.close()
 
 
-def submit(store: JobStore, job_id: str) -> None:
+def submit(store: Store, job_id: str) -> None:
     spec = TrainingSpec(dataset="tiny", epochs=4)
-    store.create(spec, JobOptions(), job_id=job_id, request_id=None, max_queued=1_000)
+    store.jobs.create(spec, JobOptions(), job_id=job_id, request_id=None, max_queued=1_000)
 
 
 async def next_of(watching: AsyncGenerator[Message, None], kind: str) -> Any:
@@ -53,7 +53,7 @@ async def next_of(watching: AsyncGenerator[Message, None], kind: str) -> Any:
 
 
 async def test_what_changes_is_told_and_nothing_else(
-    told: Broadcast, store: JobStore, notifier: JobNotifier
+    told: Broadcast, store: Store, notifier: JobNotifier
 ) -> None:
     submit(store, "a")
     async with aclosing(told.watch(None)) as watching:
@@ -70,10 +70,10 @@ async def test_what_changes_is_told_and_nothing_else(
 
 
 async def test_progress_within_an_epoch_is_told_without_asking_the_store(
-    told: Broadcast, store: JobStore, notifier: JobNotifier
+    told: Broadcast, store: Store, notifier: JobNotifier
 ) -> None:
     submit(store, "a")
-    store.claim("a", device="cpu")
+    store.attempts.claim("a", device="cpu")
     async with aclosing(told.watch(None)) as watching:
         await next_of(watching, "snapshot")
         notifier.set_progress(
@@ -97,7 +97,7 @@ async def test_who_falls_behind_is_told_the_whole_anew(told: Broadcast) -> None:
 
 
 async def test_a_store_that_fails_is_told_of_and_asked_again(
-    told: Broadcast, store: JobStore, notifier: JobNotifier, tmp_path: Path
+    told: Broadcast, store: Store, notifier: JobNotifier, tmp_path: Path
 ) -> None:
     other = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'jobs.db'}")
     async with aclosing(told.watch(None)) as watching:
@@ -122,7 +122,7 @@ async def test_a_store_that_fails_is_told_of_and_asked_again(
 
 
 async def test_nothing_is_said_of_jobs_before_they_can_be_read(
-    told: Broadcast, store: JobStore, tmp_path: Path
+    told: Broadcast, store: Store, tmp_path: Path
 ) -> None:
     submit(store, "a")
     other = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'jobs.db'}")
@@ -169,12 +169,12 @@ async def test_nothing_is_read_while_nobody_watches(told: Broadcast, notifier: J
     assert not notifier.any_notification()._waiters
 
 
-def test_the_overview_has_every_job_that_runs_or_waits_however_old(store: JobStore) -> None:
+def test_the_overview_has_every_job_that_runs_or_waits_however_old(store: Store) -> None:
     for number in range(NEWEST_JOBS + 5):
         submit(store, f"j{number}")
-    store.claim("j0", device="cpu")
+    store.attempts.claim("j0", device="cpu")
     for number in range(3, NEWEST_JOBS + 5):
-        store.cancel(f"j{number}")
+        store.jobs.cancel(f"j{number}")
 
     overview = read_overview(store)
 

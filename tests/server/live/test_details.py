@@ -12,12 +12,12 @@ from leadline.server.live.errors import TooBusyError
 from leadline.server.serving.catalog import Catalog
 from leadline.server.storage.artifacts import Artifacts
 from leadline.server.storage.database import open_database
-from leadline.server.storage.store import JobStore
+from leadline.server.storage.store import Store
 from leadline.server.thread_pool import ThreadPool
 
 
 async def test_questions_beyond_those_that_may_wait_are_refused(tmp_path: Path) -> None:
-    store = JobStore(open_database(tmp_path / "jobs.db"))
+    store = Store(open_database(tmp_path / "jobs.db"))
     threads = ThreadPool("page", 1)
     details = Details(
         store=store,

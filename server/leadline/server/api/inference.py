@@ -14,7 +14,8 @@ from leadline.server.api.ordered_pipeline import OrderedPipeline
 from leadline.server.api.pages import PageTokens, page_size
 from leadline.server.api.predict import PredictHandler
 from leadline.server.errors import DataLossError, InvalidArgumentError, NotFoundError
-from leadline.server.storage.queries import JobQueries, VariantFilter
+from leadline.server.jobs.variants import VariantFilter
+from leadline.server.storage.store import Store
 from leadline.server.thread_pool import ThreadPool
 from leadline.v1 import inference_service_pb2, inference_service_pb2_grpc, model_pb2
 
@@ -35,7 +36,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         self,
         *,
         handler: PredictHandler,
-        store: JobQueries,
+        store: Store,
         threads: ThreadPool,
         tokens: PageTokens,
         max_pending_per_stream: int,
@@ -103,7 +104,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         query = ["models", *dataclasses.astuple(wanted)]
         before = self._tokens.read(query, request.page_token)
         models = await self._threads.run(
-            self._store.list_models, wanted, before=before, limit=size + 1
+            self._store.models.find, wanted, before=before, limit=size + 1
         )
         page, token = self._tokens.cut(query, models, size, position=lambda model: model.job.number)
         return inference_service_pb2.ListModelsResponse(
@@ -117,7 +118,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         """Returns a model."""
         del context
         job_id = parse_model(request.name)
-        return from_model(await self._threads.run(self._store.get_model, job_id))
+        return from_model(await self._threads.run(self._store.models.get, job_id))
 
     async def _answer(
         self, message: inference_service_pb2.PredictStreamRequest, context: Context

@@ -4,8 +4,8 @@ from typing import Protocol
 
 from leadline.server.api.names import parse_checkpoint
 from leadline.server.errors import InvalidArgumentError
+from leadline.server.jobs.variants import VariantFilter
 from leadline.server.serving.catalog import Selector
-from leadline.server.storage.queries import VariantFilter
 from leadline.v1 import model_pb2
 
 

@@ -26,7 +26,7 @@ from leadline.server.live.errors import TooBusyError
 from leadline.server.live.overview import Overview, read_overview
 from leadline.server.scheduling.notifier import JobNotifier, Notification
 from leadline.server.services.watching import EVENTS_A_READ
-from leadline.server.storage.store import JobStore
+from leadline.server.storage.store import Store
 from leadline.server.thread_pool import ThreadPool
 
 _LOG = structlog.get_logger(__name__)
@@ -72,7 +72,7 @@ class Broadcast:
     """Tells pages what is new."""
 
     def __init__(
-        self, *, store: JobStore, threads: ThreadPool, notifier: JobNotifier, quiet_seconds: float
+        self, *, store: Store, threads: ThreadPool, notifier: JobNotifier, quiet_seconds: float
     ) -> None:
         """Makes a broadcast, which does nothing until somebody watches.
 
@@ -220,7 +220,7 @@ class Broadcast:
         at_hand = self._notifier.latest(job.job_id, after=after)
         if at_hand is None:
             return await self._threads.run(
-                self._store.events, job.job_id, after=after, limit=EVENTS_A_READ
+                self._store.jobs.events, job.job_id, after=after, limit=EVENTS_A_READ
             )
         return [event for event in at_hand if event.sequence <= job.latest_sequence]
 

@@ -14,7 +14,7 @@ from leadline.server.live.cards import Card, job_details
 from leadline.server.live.errors import TooBusyError
 from leadline.server.serving.catalog import ByName, Catalog, CheckpointRef
 from leadline.server.serving.examples import ExampleRef, read_examples
-from leadline.server.storage.store import JobStore
+from leadline.server.storage.store import Store
 from leadline.server.thread_pool import ThreadPool
 
 # Questions in work or waiting for a thread.
@@ -48,7 +48,7 @@ class Details:
     """Answers the page's questions, in threads that it has to itself."""
 
     def __init__(
-        self, *, store: JobStore, threads: ThreadPool, catalog: Catalog, dataset_cache: Path
+        self, *, store: Store, threads: ThreadPool, catalog: Catalog, dataset_cache: Path
     ) -> None:
         self._store = store
         self._threads = threads
@@ -122,8 +122,8 @@ class Details:
             return await self._threads.run(self._image, example)
 
     def _job(self, job_id: str) -> Card:
-        job = self._store.get(job_id)
-        model = self._store.get_model(job_id) if job.completed_epochs else None
+        job = self._store.jobs.get(job_id)
+        model = self._store.models.get(job_id) if job.completed_epochs else None
         return job_details(job, model)
 
     def _image(self, example: ExampleRef) -> bytes:

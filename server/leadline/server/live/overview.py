@@ -7,7 +7,7 @@ from typing import Any
 from leadline.server.jobs.job import Job
 from leadline.server.jobs.states import JobState
 from leadline.server.live.cards import Card, by_id, job_card, model_card, sweep_card
-from leadline.server.storage.store import JobStore
+from leadline.server.storage.store import Store
 
 # What a page has room for; the command line lists the rest.
 NEWEST_JOBS = 100
@@ -64,22 +64,23 @@ class Overview:
         return changed
 
 
-def read_overview(store: JobStore) -> Overview:
+def read_overview(store: Store) -> Overview:
     """Asks the store. Blocks.
 
     Raises:
         StorageError: the database cannot be read.
     """
-    running = store.list_jobs(states=[JobState.RUNNING])
-    waiting = store.waiting_jobs(limit=WAITING_JOBS)
-    newest = store.list_jobs(limit=NEWEST_JOBS)
+    running = store.jobs.find(states=[JobState.RUNNING])
+    waiting = store.jobs.find_queued(limit=WAITING_JOBS)
+    newest = store.jobs.find(limit=NEWEST_JOBS)
     jobs = {job.job_id: job for job in (*running, *waiting, *newest)}
+    accurate = store.models.find_most_accurate_jobs(limit=BEST_MODELS)
     ordered = sorted(jobs.values(), key=lambda job: -job.number)
     return Overview(
         jobs=jobs,
         cards=by_id(job_card(job) for job in ordered),
         queue=tuple(job.job_id for job in waiting),
-        counts={state.value: count for state, count in store.count_by_state().items()},
-        models=tuple(model_card(job) for job in store.most_accurate_jobs(limit=BEST_MODELS)),
-        sweeps=tuple(sweep_card(sweep) for sweep in store.list_sweeps(limit=NEWEST_SWEEPS)),
+        counts={state.value: count for state, count in store.jobs.count_by_state().items()},
+        models=tuple(model_card(job) for job in accurate),
+        sweeps=tuple(sweep_card(sweep) for sweep in store.sweeps.find(limit=NEWEST_SWEEPS)),
     )

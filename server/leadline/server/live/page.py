@@ -11,7 +11,7 @@ from leadline.server.live.security_middleware import Guard
 from leadline.server.scheduling.notifier import JobNotifier
 from leadline.server.serving.catalog import Catalog
 from leadline.server.settings import Settings
-from leadline.server.storage.store import JobStore
+from leadline.server.storage.store import Store
 from leadline.server.telemetry.port import Pages
 from leadline.server.thread_pool import ThreadPool
 
@@ -39,7 +39,7 @@ def is_loopback(host: str) -> bool:
 def make_pages(
     settings: Settings,
     *,
-    store: JobStore,
+    store: Store,
     notifier: JobNotifier,
     catalog: Catalog,
     dataset_cache: Path,

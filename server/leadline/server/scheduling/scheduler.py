@@ -23,7 +23,7 @@ from leadline.server.jobs.states import JobState
 from leadline.server.scheduling.capacity import Capacity
 from leadline.server.scheduling.notifier import JobNotifier
 from leadline.server.storage.artifacts import Artifacts
-from leadline.server.storage.store import JobStore
+from leadline.server.storage.store import Store
 from leadline.server.sweeps.sweep import MEDIAN_STOPPED
 from leadline.server.thread_pool import ThreadPool
 from leadline.server.workers.local import LocalWorker, WorkerError, WorkerPool
@@ -100,7 +100,7 @@ class Scheduler:
     def __init__(
         self,
         *,
-        store: JobStore,
+        store: Store,
         threads: ThreadPool,
         notifier: JobNotifier,
         pool: WorkerPool,
@@ -178,7 +178,7 @@ class Scheduler:
             await run.worker.kill()
 
     async def _end_overdue_jobs(self) -> None:
-        for job in await self._threads.run(self._store.overdue, datetime.now(UTC)):
+        for job in await self._threads.run(self._store.jobs.find_overdue, datetime.now(UTC)):
             failure = Failure(
                 reason="DEADLINE_EXCEEDED",
                 message=f"the time limit of {job.options.time_limit:g} s passed after "
@@ -186,13 +186,13 @@ class Scheduler:
             )
             with contextlib.suppress(*_NO_LONGER):  # finished in between
                 await self._threads.run(
-                    self._store.finish, job.job_id, JobState.FAILED, failure=failure
+                    self._store.jobs.finish, job.job_id, JobState.FAILED, failure=failure
                 )
             self._notifier.notify(job.job_id, job.sweep_id)
             await self.end_worker(job.job_id)
 
     async def _seconds_to_deadline(self) -> float | None:
-        deadline = await self._threads.run(self._store.next_deadline)
+        deadline = await self._threads.run(self._store.jobs.next_deadline)
         return (
             None if deadline is None else max(0.0, (deadline - datetime.now(UTC)).total_seconds())
         )
@@ -204,7 +204,7 @@ class Scheduler:
                 return
             job, device = found
             try:
-                job = await self._threads.run(self._store.claim, job.job_id, device=device)
+                job = await self._threads.run(self._store.attempts.claim, job.job_id, device=device)
             except _NO_LONGER:  # cancelled or paused in between
                 continue
             self._capacity.take(device, job)
@@ -220,7 +220,7 @@ class Scheduler:
         the way of a large one for ever; a job of the other kind, part of a sweep
         or not, may take what other devices have.
         """
-        job = await self._threads.run(self._store.next_queued)
+        job = await self._threads.run(self._store.jobs.next_queued)
         if job is None:
             return None
         in_sweep = job.sweep_id is not None
@@ -231,7 +231,7 @@ class Scheduler:
         device = self._capacity.find(in_sweep=not in_sweep, except_for=kept)
         if device is None:
             return None
-        other = await self._threads.run(self._store.next_queued, in_sweep=not in_sweep)
+        other = await self._threads.run(self._store.jobs.next_queued, in_sweep=not in_sweep)
         return None if other is None else (other, device)
 
     async def _work_on(self, run: _Run) -> None:
@@ -270,7 +270,7 @@ class Scheduler:
     async def _make_assignment(self, run: _Run) -> Assignment:
         model = None
         if run.job.completed_epochs:
-            model = await self._threads.run(self._store.get_model, run.job.job_id)
+            model = await self._threads.run(self._store.models.get, run.job.job_id)
         return self._assign(run.job, model, run.device)
 
     async def _keep(self, run: _Run, message: Message) -> bool:
@@ -286,7 +286,7 @@ class Scheduler:
             case Started():
                 run.train_images, run.started = message.train_images, message
                 event = await self._threads.run(
-                    self._store.record_started, job_id, attempt, message
+                    self._store.attempts.record_started, job_id, attempt, message
                 )
                 if event:
                     self._notifier.publish(event, run.job.sweep_id)
@@ -296,7 +296,7 @@ class Scheduler:
                 return await self._keep_epoch(run, message)
             case DiskFault():
                 pause = Paused(reason="STORAGE", message=message.message)
-                await self._threads.run(self._store.pause, job_id, pause, attempt=attempt)
+                await self._threads.run(self._store.jobs.pause, job_id, pause, attempt=attempt)
                 _LOG.error("job paused", job=job_id, why=message.message)
             case Done() | Failure():
                 await self._finish(job_id, attempt, message)
@@ -307,7 +307,9 @@ class Scheduler:
     async def _keep_epoch(self, run: _Run, epoch: EpochCompleted) -> bool:
         """Keeps an epoch; returns whether it was the job's last, as that is hopeless."""
         job_id = run.job.job_id
-        event = await self._threads.run(self._store.record_epoch, job_id, run.job.attempts, epoch)
+        event = await self._threads.run(
+            self._store.attempts.record_epoch, job_id, run.job.attempts, epoch
+        )
         self._observer.on_epoch(run.job, epoch, run.train_images)
         if event:
             self._notifier.publish(event, run.job.sweep_id)
@@ -315,7 +317,7 @@ class Scheduler:
         return run.job.sweep_id is not None and await self._is_median_stopped(run.job)
 
     async def _is_median_stopped(self, job: Job) -> bool:
-        now = await self._threads.run(self._store.get, job.job_id)
+        now = await self._threads.run(self._store.jobs.get, job.job_id)
         if now.cancellation is None or now.cancellation.reason != MEDIAN_STOPPED:
             return False
         _LOG.info("job stopped", job=job.job_id, why=now.cancellation.message)
@@ -327,7 +329,7 @@ class Scheduler:
         """Removes the checkpoints that the job's retention no longer asks for."""
         if job.options.retention == Retention():
             return
-        model = await self._threads.run(self._store.get_model, job.job_id)
+        model = await self._threads.run(self._store.models.get, job.job_id)
         kept = {epoch.result.epoch: epoch for epoch in model.epochs if epoch.is_kept}
         dropped = job.options.retention.dropped(
             kept, best=model.job.best_epoch, is_final=model.job.state.is_final
@@ -335,7 +337,7 @@ class Scheduler:
         if not dropped:
             return
         # First the note, then the files: a crash in between leaves only waste.
-        await self._threads.run(self._store.drop_epochs, job.job_id, dropped)
+        await self._threads.run(self._store.attempts.mark_dropped, job.job_id, dropped)
         await self._threads.run(
             self._artifacts.drop, job.job_id, [kept[epoch] for epoch in dropped]
         )
@@ -344,7 +346,7 @@ class Scheduler:
         failure = message if isinstance(message, Failure) else None
         state = JobState.SUCCEEDED if failure is None else JobState.FAILED
         job = await self._threads.run(
-            self._store.finish, job_id, state, failure=failure, attempt=attempt
+            self._store.jobs.finish, job_id, state, failure=failure, attempt=attempt
         )
         _LOG.info("job finished", job=job_id, state=state, failure=failure and failure.message)
         self._notifier.notify(job_id, job.sweep_id)
@@ -353,7 +355,7 @@ class Scheduler:
 
     async def _compare_environments(self, job: Job, now: Started) -> None:
         """Warns where a job goes on in another environment than it began in."""
-        before = await self._threads.run(self._store.get_started, job.job_id)
+        before = await self._threads.run(self._store.jobs.get_started, job.job_id)
         changes = differences(before, now) if before else []
         if changes:
             _LOG.warning("a job goes on in another environment", job=job.job_id, changes=changes)
@@ -365,7 +367,7 @@ class Scheduler:
             # Cancelled or paused: what its worker still says no longer counts.
             _LOG.info("a worker is fenced off", job=job.job_id, why=str(error))
             return
-        before = await self._threads.run(self._store.get_started, job.job_id)
+        before = await self._threads.run(self._store.jobs.get_started, job.job_id)
         message = str(error)
         if before and run.started:
             message += f": {advice(differences(before, run.started), before)}"
@@ -380,7 +382,7 @@ class Scheduler:
             await self._hand_back(job)
             return
         _LOG.warning("a worker is lost", job=job.job_id, attempt=job.attempts, end=end)
-        now = await self._threads.run(self._store.get, job.job_id)
+        now = await self._threads.run(self._store.jobs.get, job.job_id)
         losses = self._losses.setdefault(job.job_id, _Losses())
         if now.completed_epochs > losses.completed_epochs:
             losses.completed_epochs, losses.count = now.completed_epochs, 0
@@ -399,7 +401,7 @@ class Scheduler:
     async def _is_running(self, job: Job) -> bool:
         """Whether the job is still in the hands of the worker of this attempt."""
         try:
-            now = await self._threads.run(self._store.get, job.job_id)
+            now = await self._threads.run(self._store.jobs.get, job.job_id)
         except NotFoundError:
             return False
         return now.state is JobState.RUNNING and now.attempts == job.attempts
@@ -408,13 +410,13 @@ class Scheduler:
         """Queues the job again, however long the store takes to accept it."""
         while True:
             try:
-                await self._threads.run(self._store.hand_back, job.job_id, job.attempts)
+                await self._threads.run(self._store.attempts.requeue, job.job_id, job.attempts)
             except _NO_LONGER:  # cancelled or paused meanwhile
                 return
             except StorageError:
                 _LOG.exception("the job store failed", job=job.job_id)
                 if self._stopping:
-                    return  # it is handed back by `JobStore.recover` at the next start
+                    return  # it is handed back by `Store.recover` at the next start
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             return

@@ -14,7 +14,7 @@ from leadline.server.scheduling.notifier import JobNotifier
 from leadline.server.scheduling.scheduler import Scheduler
 from leadline.server.services.watching import EVENTS_A_READ, follow, is_at_end
 from leadline.server.storage.artifacts import Artifacts
-from leadline.server.storage.store import JobStore
+from leadline.server.storage.store import Store
 from leadline.server.thread_pool import ThreadPool
 
 # Letters and digits that are not mistaken for one another, and no vowels, so
@@ -51,7 +51,7 @@ class JobService:
     def __init__(
         self,
         *,
-        store: JobStore,
+        store: Store,
         threads: ThreadPool,
         notifier: JobNotifier,
         scheduler: Scheduler,
@@ -88,7 +88,7 @@ class JobService:
         if self._notifier.is_closed:
             raise UnavailableError("the server shuts down: submit again after its restart")
         job, is_new = await self._threads.run(
-            self._store.create,
+            self._store.jobs.create,
             spec,
             options,
             job_id=new_id(),
@@ -106,7 +106,7 @@ class JobService:
         Raises:
             NotFoundError: there is no such job.
         """
-        return await self._view(await self._threads.run(self._store.get, job_id))
+        return await self._view(await self._threads.run(self._store.jobs.get, job_id))
 
     async def list_jobs(
         self,
@@ -122,11 +122,11 @@ class JobService:
             NotFoundError: there is no such sweep.
         """
         if sweep_id is not None:
-            await self._threads.run(self._store.get_sweep, sweep_id)
+            await self._threads.run(self._store.sweeps.get, sweep_id)
         jobs = await self._threads.run(
-            self._store.list_jobs, states=states, sweep_id=sweep_id, before=before, limit=limit
+            self._store.jobs.find, states=states, sweep_id=sweep_id, before=before, limit=limit
         )
-        return [await self._view(job) for job in jobs]
+        return await self._views(jobs)
 
     async def cancel(self, job_id: str) -> JobView:
         """Cancels a job, mid-epoch too, and returns it in its final state.
@@ -136,7 +136,7 @@ class JobService:
             FailedPreconditionError: the job has succeeded or failed.
         """
         return await self._end_worker_after(
-            job_id, await self._threads.run(self._store.cancel, job_id)
+            job_id, await self._threads.run(self._store.jobs.cancel, job_id)
         )
 
     async def pause(self, job_id: str) -> JobView:
@@ -148,7 +148,7 @@ class JobService:
         """
         pause = Paused(reason="REQUESTED", message="a caller paused it: resume it to go on")
         return await self._end_worker_after(
-            job_id, await self._threads.run(self._store.pause, job_id, pause)
+            job_id, await self._threads.run(self._store.jobs.pause, job_id, pause)
         )
 
     async def resume(self, job_id: str) -> JobView:
@@ -158,7 +158,7 @@ class JobService:
             NotFoundError: there is no such job.
             FailedPreconditionError: the job is in a final state.
         """
-        job = await self._threads.run(self._store.resume, job_id)
+        job = await self._threads.run(self._store.jobs.resume, job_id)
         self._notifier.notify(job_id, job.sweep_id)
         self._scheduler.wake()
         return await self._view(job)
@@ -178,7 +178,7 @@ class JobService:
         # In this order a crash in between is finished, or undone, by the next start.
         self._artifacts.mark_deleted(job_id)
         try:
-            self._store.delete(job_id)
+            self._store.jobs.delete(job_id)
         except ServiceError:
             self._artifacts.unmark_deleted(job_id)
             raise
@@ -208,7 +208,7 @@ class JobService:
             InvalidArgumentError: `after_sequence` is beyond the newest event.
             UnavailableError: the server shuts down before the last event.
         """
-        job = await self._threads.run(self._store.get, job_id)
+        job = await self._threads.run(self._store.jobs.get, job_id)
         if is_at_end(after_sequence, job.latest_sequence, is_final=job.state.is_final):
             return
         news = follow(
@@ -222,10 +222,15 @@ class JobService:
             yield one
 
     async def _view(self, job: Job) -> JobView:
-        if job.state is not JobState.QUEUED:
-            return JobView(job=job)
-        position = await self._threads.run(self._store.queue_position, job)
-        return JobView(job=job, queue_position=position)
+        (view,) = await self._views([job])
+        return view
+
+    async def _views(self, jobs: Collection[Job]) -> list[JobView]:
+        queued = [job.job_id for job in jobs if job.state is JobState.QUEUED]
+        positions = {}
+        if queued:
+            positions = await self._threads.run(self._store.jobs.queue_positions, queued)
+        return [JobView(job=job, queue_position=positions.get(job.job_id, 0)) for job in jobs]
 
     def _violations(self, spec: TrainingSpec, options: JobOptions) -> list[Violation]:
         found = spec_violations(spec, self._datasets)
@@ -239,7 +244,7 @@ class _WatchedJob:
         self,
         job_id: str,
         jobs: JobService,
-        store: JobStore,
+        store: Store,
         threads: ThreadPool,
         notifier: JobNotifier,
     ) -> None:
@@ -255,7 +260,7 @@ class _WatchedJob:
         if at_hand is not None:
             return at_hand
         return await self._threads.run(
-            self._store.events, self.key, after=after_sequence, limit=EVENTS_A_READ
+            self._store.jobs.events, self.key, after=after_sequence, limit=EVENTS_A_READ
         )
 
     def is_last(self, event: Event) -> bool:

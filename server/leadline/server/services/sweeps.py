@@ -12,7 +12,7 @@ from leadline.server.scheduling.scheduler import Scheduler
 from leadline.server.services.jobs import new_id, within
 from leadline.server.services.watching import EVENTS_A_READ, follow, is_at_end
 from leadline.server.storage.artifacts import Artifacts
-from leadline.server.storage.store import JobStore
+from leadline.server.storage.store import Store
 from leadline.server.sweeps.sweep import (
     Sweep,
     SweepEvent,
@@ -30,7 +30,7 @@ class SweepService:
     def __init__(
         self,
         *,
-        store: JobStore,
+        store: Store,
         threads: ThreadPool,
         notifier: JobNotifier,
         scheduler: Scheduler,
@@ -64,7 +64,7 @@ class SweepService:
         if self._notifier.is_closed:
             raise UnavailableError("the server shuts down: submit again after its restart")
         sweep, is_new = await self._threads.run(
-            self._store.create_sweep,
+            self._store.sweeps.create,
             request,
             sweep_id=new_id(),
             job_ids=[new_id() for _ in range(points)],
@@ -82,11 +82,11 @@ class SweepService:
         Raises:
             NotFoundError: there is no such sweep.
         """
-        return await self._threads.run(self._store.view_sweep, sweep_id)
+        return await self._threads.run(self._store.sweeps.view, sweep_id)
 
     async def list_sweeps(self, *, before: int | None, limit: int) -> list[Sweep]:
         """Sweeps numbered below `before`, newest first."""
-        return await self._threads.run(self._store.list_sweeps, before=before, limit=limit)
+        return await self._threads.run(self._store.sweeps.find, before=before, limit=limit)
 
     async def cancel(self, sweep_id: str) -> SweepView:
         """Cancels all jobs that are not final, mid-epoch too.
@@ -95,7 +95,7 @@ class SweepService:
             NotFoundError: there is no such sweep.
             FailedPreconditionError: the sweep has succeeded or failed.
         """
-        view, changed = await self._threads.run(self._store.cancel_sweep, sweep_id)
+        view, changed = await self._threads.run(self._store.sweeps.cancel, sweep_id)
         await self._end_workers(sweep_id, changed)
         return view
 
@@ -109,7 +109,7 @@ class SweepService:
         pause = Paused(
             reason="REQUESTED", message="a caller paused its sweep: resume that to go on"
         )
-        view, changed = await self._threads.run(self._store.pause_sweep, sweep_id, pause)
+        view, changed = await self._threads.run(self._store.sweeps.pause, sweep_id, pause)
         await self._end_workers(sweep_id, changed)
         return view
 
@@ -120,7 +120,7 @@ class SweepService:
             NotFoundError: there is no such sweep.
             FailedPreconditionError: the sweep is in a final state.
         """
-        view, changed = await self._threads.run(self._store.resume_sweep, sweep_id)
+        view, changed = await self._threads.run(self._store.sweeps.resume, sweep_id)
         self._notify(sweep_id, changed)
         self._scheduler.wake()
         return view
@@ -150,7 +150,7 @@ class SweepService:
             InvalidArgumentError: `after_sequence` is beyond the newest event.
             UnavailableError: the server shuts down before the last event.
         """
-        sweep = await self._threads.run(self._store.get_sweep, sweep_id)
+        sweep = await self._threads.run(self._store.sweeps.get, sweep_id)
         if is_at_end(after_sequence, sweep.latest_sequence, is_final=sweep.state.is_final):
             return
         news = follow(
@@ -178,12 +178,12 @@ class SweepService:
         return points, found
 
     def _delete(self, sweep_id: str) -> list[str]:
-        job_ids = [job.job_id for job in self._store.view_sweep(sweep_id).jobs]
+        job_ids = [job.job_id for job in self._store.sweeps.view(sweep_id).jobs]
         # In this order a crash in between is finished, or undone, by the next start.
         for job_id in job_ids:
             self._artifacts.mark_deleted(job_id)
         try:
-            self._store.delete_sweep(sweep_id)
+            self._store.sweeps.delete(sweep_id)
         except ServiceError:
             for job_id in job_ids:
                 self._artifacts.unmark_deleted(job_id)
@@ -206,7 +206,7 @@ class _WatchedSweep:
     """A sweep that is followed."""
 
     def __init__(
-        self, sweep_id: str, store: JobStore, threads: ThreadPool, notifier: JobNotifier
+        self, sweep_id: str, store: Store, threads: ThreadPool, notifier: JobNotifier
     ) -> None:
         self.key = sweep_id
         self.name = f"sweeps/{sweep_id}"
@@ -216,16 +216,16 @@ class _WatchedSweep:
 
     async def events(self, after_sequence: int) -> list[SweepEvent]:
         return await self._threads.run(
-            self._store.sweep_events, self.key, after=after_sequence, limit=EVENTS_A_READ
+            self._store.sweeps.events, self.key, after=after_sequence, limit=EVENTS_A_READ
         )
 
     def is_last(self, event: SweepEvent) -> bool:
         return isinstance(event.body, SweepFinished)
 
     async def progress(self) -> SweepProgress:
-        sweep = await self._threads.run(self._store.get_sweep, self.key)
+        sweep = await self._threads.run(self._store.sweeps.get, self.key)
         running = await self._threads.run(
-            self._store.list_jobs, states=[JobState.RUNNING], sweep_id=self.key
+            self._store.jobs.find, states=[JobState.RUNNING], sweep_id=self.key
         )
         starting = Progress(phase="starting")
         return SweepProgress(

@@ -14,7 +14,7 @@ from leadline.server.serving.inputs import InputLimits
 from leadline.server.serving.predictor import Predictor
 from leadline.server.storage.artifacts import Artifacts
 from leadline.server.storage.database import open_database
-from leadline.server.storage.store import JobStore
+from leadline.server.storage.store import Store
 from leadline.server.telemetry.metrics import Metrics
 from leadline.server.thread_pool import ThreadPool
 from leadline.server.transport.application import GrpcApplication
@@ -24,7 +24,7 @@ from leadline.server.transport.listener import Listener
 @pytest.fixture
 async def servicer(tmp_path: Path) -> AsyncIterator[OpenInferenceServicer]:
     engine = open_database(tmp_path / "jobs.db")
-    store, threads = JobStore(engine), ThreadPool("store", 1)
+    store, threads = Store(engine), ThreadPool("store", 1)
     predictor = Predictor(
         device="cpu",
         threads=1,

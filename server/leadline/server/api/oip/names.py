@@ -13,8 +13,8 @@ import re
 
 from leadline.models.spec import TrainingSpec
 from leadline.server.errors import InvalidArgumentError, NotFoundError, shorten
+from leadline.server.jobs.variants import VariantFilter
 from leadline.server.serving.catalog import ByName, Catalog, CheckpointRef, Selector
-from leadline.server.storage.queries import VariantFilter
 
 _JOB = re.compile(r"(?:models/)?([a-z0-9]{1,32})")
 _VARIANT = re.compile(

@@ -17,10 +17,11 @@ from leadline.server.api.oip.names import Models
 from leadline.server.api.oip.statistics import Counts, statistics_message
 from leadline.server.errors import InvalidArgumentError, NotFoundError, UnimplementedError
 from leadline.server.jobs.job import Model
+from leadline.server.jobs.variants import VariantFilter
 from leadline.server.serving.catalog import Catalog
 from leadline.server.serving.inputs import InputLimits
 from leadline.server.serving.predictor import Predictor
-from leadline.server.storage.queries import JobQueries, VariantFilter
+from leadline.server.storage.store import Store
 from leadline.server.thread_pool import ThreadPool
 
 Context = aio.ServicerContext[Any, Any]
@@ -39,7 +40,7 @@ class OpenInferenceServicer(InferenceMethods):
         *,
         catalog: Catalog,
         predictor: Predictor,
-        store: JobQueries,
+        store: Store,
         threads: ThreadPool,
         limits: InputLimits,
         max_pending_per_stream: int,
@@ -172,7 +173,7 @@ class OpenInferenceServicer(InferenceMethods):
 
     def _all_models(self) -> Iterator[Model]:
         before = None
-        while page := self._store.list_models(VariantFilter(), before=before, limit=_PAGE):
+        while page := self._store.models.find(VariantFilter(), before=before, limit=_PAGE):
             yield from page
             before = page[-1].job.number
 

@@ -12,6 +12,7 @@ from typing import IO
 from leadline.server.errors import FailedPreconditionError
 from leadline.server.jobs.job import EpochCompleted, Failure, Job, Paused, Started
 from leadline.server.jobs.states import JobState
+from leadline.server.scheduling.assignment import AssignmentMaker
 from leadline.server.storage.artifacts import Artifacts
 from leadline.server.storage.store import Store
 from leadline.server.workers.messages import Assignment, DiskFault, Done, Message, decode
@@ -103,24 +104,14 @@ def _is_accepted(store: Store, assignment: Assignment, message: Message) -> bool
 
 
 def assignment_of(store: Store, job: Job, data_dir: Path) -> Assignment:
-    """What the worker was told that has the job now, with the epochs that it has added."""
-    model = store.models.get(job.job_id)
-    artifacts = Artifacts(data_dir / "models")
-    return Assignment(
-        job_id=job.job_id,
-        attempt=job.attempts,
-        spec=job.spec,
-        completed_epochs=job.completed_epochs,
-        resume_from=tuple(
-            (epoch.result.epoch, str(artifacts.folder(job.job_id, epoch.attempt)))
-            for epoch in reversed(model.epochs)
-        ),
-        test_accuracies=tuple(epoch.result.test_accuracy for epoch in model.epochs),
-        device="cpu",
-        threads=1,
-        dataset_source="",
-        dataset_cache=str(data_dir / "datasets"),
-        dataset_fingerprint=model.started.dataset_fingerprint,
-        checkpoint_folder=str(artifacts.folder(job.job_id, job.attempts)),
+    """The assignment of the job's worker, with the epochs that it has completed since."""
+    maker = AssignmentMaker(
+        artifacts=Artifacts(data_dir / "models"),
+        dataset_sources={job.spec.dataset: ""},
+        dataset_cache=data_dir / "datasets",
+        fingerprints={},
+        cpu_threads=1,
+        sweep_jobs_per_gpu=1,
         max_image_pixels=1 << 24,
     )
+    return maker.make(job, store.models.get(job.job_id), "cpu")

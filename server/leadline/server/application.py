@@ -1,16 +1,11 @@
-"""Builds the service from its settings, runs it, and takes it down in order."""
+"""Builds the service from its settings, runs it, and shuts it down in order."""
 
 import asyncio
-import fcntl
-import json
-import os
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TextIO
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -27,11 +22,14 @@ from leadline.server.datasets import prepare_datasets
 from leadline.server.devices import available_cores, inference_device, training_devices
 from leadline.server.errors import StorageError
 from leadline.server.inspection.inspector import Inspector
-from leadline.server.jobs.job import Job, Model
 from leadline.server.jobs.options import Retention, RetentionPolicy
 from leadline.server.live.page import is_shown, make_pages
+from leadline.server.scheduling.assignment import AssignmentMaker
 from leadline.server.scheduling.capacity import Capacity, Device
+from leadline.server.scheduling.loss_policy import LossPolicy
 from leadline.server.scheduling.notifier import JobNotifier
+from leadline.server.scheduling.recorder import ReportRecorder
+from leadline.server.scheduling.retention import CheckpointRetention
 from leadline.server.scheduling.scheduler import Scheduler
 from leadline.server.services.jobs import JobService
 from leadline.server.services.sweeps import SweepService
@@ -39,6 +37,7 @@ from leadline.server.serving.catalog import Catalog
 from leadline.server.serving.inputs import InputLimits
 from leadline.server.serving.predictor import Predictor
 from leadline.server.settings import Settings
+from leadline.server.startup import DataDir, StartupError, check_ready_file, ready_file
 from leadline.server.storage.artifacts import Artifacts
 from leadline.server.storage.database import open_database
 from leadline.server.storage.migrations import SchemaError
@@ -47,7 +46,6 @@ from leadline.server.telemetry.metrics import Metrics
 from leadline.server.telemetry.port import HttpPort, Pages, in_url
 from leadline.server.thread_pool import ThreadPool
 from leadline.server.workers.local import WorkerPool
-from leadline.server.workers.messages import Assignment
 
 _LOG = structlog.get_logger(__name__)
 
@@ -56,76 +54,28 @@ _STORE_THREADS = 4
 _INSPECTION_THREADS = 2
 
 
-class StartupError(Exception):
-    """The server cannot start; the message says why and what to do."""
-
-
 class ServingError(Exception):
-    """The server has had to end; the message says why."""
-
-
-@dataclass(frozen=True)
-class DataDir:
-    """Where everything is that the server keeps."""
-
-    root: Path
-
-    @property
-    def database(self) -> Path:
-        """Jobs and events."""
-        return self.root / "leadline.db"
-
-    @property
-    def models(self) -> Path:
-        """Checkpoints, a folder a job."""
-        return self.root / "models"
-
-    @property
-    def datasets(self) -> Path:
-        """Decoded datasets, a folder a fingerprint."""
-        return self.root / "datasets"
-
-    @property
-    def page_key(self) -> Path:
-        """The key that page tokens are signed with."""
-        return self.root / "page-token.key"
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Makes the folder and holds it against other servers.
-
-        Raises:
-            StartupError: another server holds it, or it cannot be written.
-        """
-        try:
-            for folder in (self.root, self.models, self.datasets):
-                folder.mkdir(parents=True, exist_ok=True)
-            lock: TextIO = (self.root / "lock").open("a+")
-        except OSError as error:
-            raise StartupError(
-                f"the data directory {self.root} cannot be written: {error.strerror}; "
-                "name another with --data-dir"
-            ) from error
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise StartupError(
-                    f"another server uses the data directory {self.root}: "
-                    "stop it, or name another with --data-dir"
-                ) from error
-            yield
+    """The server had to stop; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunningServer:
-    """Where a running server can be reached; `page_url` is None where it shows no page."""
+    """The addresses of a running server; `page_url` is None if it shows no page."""
 
     target: str
     metrics_url: str
     page_url: str | None
     broken: "asyncio.Task[None]"
-    """Ends, with what has happened, where gRPC is served no more."""
+    """Ends, with the error, when gRPC is no longer served."""
+
+    @property
+    def addresses(self) -> dict[str, str | None]:
+        """The contents of the ready file."""
+        return {
+            "target": self.target,
+            "metrics_url": self.metrics_url,
+            "page_url": self.page_url,
+        }
 
 
 async def serve(settings: Settings) -> None:
@@ -133,7 +83,7 @@ async def serve(settings: Settings) -> None:
 
     Raises:
         StartupError: it cannot start.
-        ServingError: it has ended by itself; jobs go on when it is started again.
+        ServingError: it has stopped serving; jobs resume after a restart.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -147,30 +97,30 @@ async def serve(settings: Settings) -> None:
     _LOG.info("stopped")
     if not stopped.done():
         stopped.cancel()
-        # A server that lives on without answering would not be started again.
+        # A supervisor restarts a server that exits, not one that does not answer.
         raise ServingError(f"gRPC could be served no longer: {server.broken.exception()}")
 
 
 @asynccontextmanager
 async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
-    """The service, running within the context.
+    """Runs the service within the context.
 
-    It goes down in the order in which callers lose least: health says so,
-    streams end with where to go on, calls in work are answered, workers end
-    and their jobs are handed back, and the store closes last.
+    It shuts down in the order that costs callers least: health reports it,
+    streams end and say where to resume, calls in flight are answered, workers
+    end and their jobs are requeued, and the store closes last.
 
     Raises:
         StartupError: it cannot start.
     """
-    _check_ready_file(settings.ready_file)
+    check_ready_file(settings.ready_file)
     data = DataDir(settings.data_dir)
     async with AsyncExitStack() as stack:
         stack.enter_context(data.locked())
         fingerprints = await _prepare(settings, data)
         core = _Core(settings, data, _open_store(data), fingerprints)
         stack.callback(core.threads.close)
-        scheduler = _scheduler(core)
-        servicers = _servicers(core, scheduler, stack)
+        scheduler = _make_scheduler(core)
+        servicers = _make_servicers(core, scheduler, stack)
         await stack.enter_async_context(_scheduling(core, scheduler))
         pages = make_pages(
             settings,
@@ -193,7 +143,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             broken=asyncio.create_task(grpc_server.wait_broken()),
         )
         stack.callback(running.broken.cancel)
-        with _ready_file(settings.ready_file, running):
+        with ready_file(settings.ready_file, running.addresses):
             try:
                 yield running
             finally:
@@ -205,7 +155,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
 
 
 class _Core:
-    """What most parts of the service share."""
+    """What most parts of the service need."""
 
     def __init__(
         self, settings: Settings, data: DataDir, store: Store, fingerprints: Mapping[str, str]
@@ -245,143 +195,72 @@ def _open_store(data: DataDir) -> Store:
         ) from error
 
 
-def _scheduler(core: _Core) -> Scheduler:
-    settings, data = core.settings, core.data
-
-    def assign(job: Job, model: Model | None, device: str) -> Assignment:
-        dataset = job.spec.dataset
-        source = settings.dataset_sources.get(dataset)
-        if source is None:
-            raise DatasetError(
-                f"this server no longer knows the dataset {dataset!r}: "
-                "start it with --dataset for it, and submit the job again"
-            )
-        threads = _job_threads(settings)
-        if job.sweep_id is not None:
-            threads //= _sweep_jobs(settings, device)
-        return Assignment(
-            job_id=job.job_id,
-            attempt=job.attempts,
-            spec=job.spec,
-            completed_epochs=job.completed_epochs,
-            resume_from=_resume_points(core.artifacts, model),
-            test_accuracies=tuple(one.result.test_accuracy for one in model.epochs)
-            if model
-            else (),
-            device=device,
-            # As it began, whatever the server's setting is now: another number
-            # would sum in another order, and end at other weights.
-            threads=job.environment.threads if job.environment else max(1, threads),
-            dataset_source=source,
-            dataset_cache=str(data.datasets),
-            dataset_fingerprint=model.started.dataset_fingerprint
-            if model
-            else core.fingerprints.get(dataset, ""),
-            checkpoint_folder=str(core.artifacts.folder(job.job_id, job.attempts)),
-            max_image_pixels=settings.max_image_pixels,
-        )
-
+def _make_scheduler(core: _Core) -> Scheduler:
+    settings = core.settings
+    assignments = AssignmentMaker(
+        artifacts=core.artifacts,
+        dataset_sources=settings.dataset_sources,
+        dataset_cache=core.data.datasets,
+        fingerprints=core.fingerprints,
+        cpu_threads=settings.worker_threads or available_cores(),
+        sweep_jobs_per_gpu=settings.sweep_jobs_per_gpu,
+        max_image_pixels=settings.max_image_pixels,
+    )
+    retention = CheckpointRetention(
+        store=core.store, threads=core.threads, artifacts=core.artifacts
+    )
     return Scheduler(
         store=core.store,
         threads=core.threads,
         notifier=core.notifier,
         pool=WorkerPool(spares=settings.spare_workers, niceness=settings.worker_niceness),
-        artifacts=core.artifacts,
-        assign=assign,
-        observer=core.metrics,
-        capacity=Capacity(
-            [
-                Device(
-                    name=name,
-                    jobs=settings.jobs_per_device * times_named,
-                    sweep_jobs=_sweep_jobs(settings, name),
-                )
-                for name, times_named in Counter(training_devices(settings.devices)).items()
-            ]
+        capacity=_make_capacity(settings, assignments),
+        assignments=assignments,
+        recorder=ReportRecorder(
+            store=core.store,
+            threads=core.threads,
+            notifier=core.notifier,
+            observer=core.metrics,
+            retention=retention,
         ),
-        max_attempts=settings.max_attempts,
-        silence_limit=settings.worker_silence_seconds,
+        losses=LossPolicy(
+            max_attempts=settings.max_attempts, silence_limit=settings.worker_silence_seconds
+        ),
     )
 
 
-def _job_threads(settings: Settings) -> int:
-    """Computing threads on the CPU that a job of its own takes."""
-    return settings.worker_threads or available_cores()
-
-
-def _sweep_jobs(settings: Settings, device: str) -> int:
-    """How many jobs of sweeps a device takes at once: on the CPU, each has one thread."""
-    return _job_threads(settings) if device == "cpu" else settings.sweep_jobs_per_gpu
-
-
-def _resume_points(artifacts: Artifacts, model: Model | None) -> tuple[tuple[int, str], ...]:
-    """A model's checkpoints, the newest first."""
-    if model is None:
-        return ()
-    kept = [epoch for epoch in reversed(model.epochs) if epoch.is_kept]
-    return tuple(
-        (epoch.result.epoch, str(artifacts.folder(model.job.job_id, epoch.attempt)))
-        for epoch in kept
+def _make_capacity(settings: Settings, assignments: AssignmentMaker) -> Capacity:
+    return Capacity(
+        [
+            Device(
+                name=name,
+                jobs=settings.jobs_per_device * times_named,
+                sweep_jobs=assignments.sweep_jobs(name),
+            )
+            for name, times_named in Counter(training_devices(settings.devices)).items()
+        ]
     )
 
 
-def _servicers(core: _Core, scheduler: Scheduler, stack: AsyncExitStack) -> Servicers:
-    settings, data = core.settings, core.data
-    tokens = PageTokens.load(data.page_key)
-    predictor = Predictor(
-        device=inference_device(settings.inference_device),
-        threads=settings.inference_threads,
-        max_pending=settings.max_pending_predictions,
-        max_loaded_bytes=settings.max_loaded_bytes,
-        observer=core.metrics,
-    )
-    stack.callback(predictor.close)
-    core.metrics.watch_predictions(lambda: predictor.pending)
+def _make_servicers(core: _Core, scheduler: Scheduler, stack: AsyncExitStack) -> Servicers:
+    settings = core.settings
+    tokens = PageTokens.load(core.data.page_key)
+    predictor = _make_predictor(core, stack)
     inspection_threads = ThreadPool("inspection", _INSPECTION_THREADS)
     stack.callback(inspection_threads.close)
-    jobs = JobService(
-        store=core.store,
-        threads=core.threads,
-        notifier=core.notifier,
-        scheduler=scheduler,
-        artifacts=core.artifacts,
-        datasets=settings.dataset_sources,
-        max_queued_jobs=settings.max_queued_jobs,
-        default_retention=Retention(policy=RetentionPolicy(settings.retention)),
-        keepalive_seconds=settings.stream_keepalive_seconds,
-    )
-    sweeps = SweepService(
-        store=core.store,
-        threads=core.threads,
-        notifier=core.notifier,
-        scheduler=scheduler,
-        artifacts=core.artifacts,
-        datasets=settings.dataset_sources,
-        max_queued_jobs=settings.max_queued_jobs,
-        keepalive_seconds=settings.stream_keepalive_seconds,
-    )
     limits = InputLimits(
         images=settings.max_images_per_request,
         image_bytes=settings.max_image_bytes,
         image_pixels=settings.max_image_pixels,
     )
     return Servicers(
-        training=TrainingServicer(jobs, sweeps, tokens),
-        inference=InferenceServicer(
-            handler=PredictHandler(
-                catalog=core.catalog,
-                predictor=predictor,
-                limits=limits,
-                dataset_cache=data.datasets,
-            ),
-            store=core.store,
-            threads=core.threads,
-            tokens=tokens,
-            max_pending_per_stream=settings.max_pending_per_stream,
+        training=TrainingServicer(
+            _make_job_service(core, scheduler), _make_sweep_service(core, scheduler), tokens
         ),
+        inference=_make_inference(core, predictor, limits, tokens),
         inspection=InspectionServicer(
             catalog=core.catalog,
-            inspector=Inspector(dataset_cache=data.datasets),
+            inspector=Inspector(dataset_cache=core.data.datasets),
             threads=inspection_threads,
             tokens=tokens,
         ),
@@ -393,6 +272,66 @@ def _servicers(core: _Core, scheduler: Scheduler, stack: AsyncExitStack) -> Serv
             limits=limits,
             max_pending_per_stream=settings.max_pending_per_stream,
         ),
+    )
+
+
+def _make_predictor(core: _Core, stack: AsyncExitStack) -> Predictor:
+    settings = core.settings
+    predictor = Predictor(
+        device=inference_device(settings.inference_device),
+        threads=settings.inference_threads,
+        max_pending=settings.max_pending_predictions,
+        max_loaded_bytes=settings.max_loaded_bytes,
+        observer=core.metrics,
+    )
+    stack.callback(predictor.close)
+    core.metrics.watch_predictions(lambda: predictor.pending)
+    return predictor
+
+
+def _make_job_service(core: _Core, scheduler: Scheduler) -> JobService:
+    settings = core.settings
+    return JobService(
+        store=core.store,
+        threads=core.threads,
+        notifier=core.notifier,
+        scheduler=scheduler,
+        artifacts=core.artifacts,
+        datasets=settings.dataset_sources,
+        max_queued_jobs=settings.max_queued_jobs,
+        default_retention=Retention(policy=RetentionPolicy(settings.retention)),
+        keepalive_seconds=settings.stream_keepalive_seconds,
+    )
+
+
+def _make_sweep_service(core: _Core, scheduler: Scheduler) -> SweepService:
+    settings = core.settings
+    return SweepService(
+        store=core.store,
+        threads=core.threads,
+        notifier=core.notifier,
+        scheduler=scheduler,
+        artifacts=core.artifacts,
+        datasets=settings.dataset_sources,
+        max_queued_jobs=settings.max_queued_jobs,
+        keepalive_seconds=settings.stream_keepalive_seconds,
+    )
+
+
+def _make_inference(
+    core: _Core, predictor: Predictor, limits: InputLimits, tokens: PageTokens
+) -> InferenceServicer:
+    return InferenceServicer(
+        handler=PredictHandler(
+            catalog=core.catalog,
+            predictor=predictor,
+            limits=limits,
+            dataset_cache=core.data.datasets,
+        ),
+        store=core.store,
+        threads=core.threads,
+        tokens=tokens,
+        max_pending_per_stream=core.settings.max_pending_per_stream,
     )
 
 
@@ -432,34 +371,6 @@ async def _open(port: HttpPort, settings: Settings) -> str:
             f"metrics cannot be served on {settings.metrics_host}:{settings.metrics_port}: "
             f"{error.strerror}; name another port with --metrics-port, 0 for a free one"
         ) from error
-
-
-def _check_ready_file(path: Path | None) -> None:
-    if path is not None and not os.access(path.parent, os.W_OK):
-        raise StartupError(
-            f"{path} cannot be written: name a file in a folder that can, with --ready-file"
-        )
-
-
-@contextmanager
-def _ready_file(path: Path | None, running: RunningServer) -> Iterator[None]:
-    if path is None:
-        yield
-        return
-    values = {
-        "target": running.target,
-        "metrics_url": running.metrics_url,
-        "page_url": running.page_url,
-        "pid": os.getpid(),
-    }
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(values))
-    partial.replace(path)
-    try:
-        yield
-    finally:
-        with suppress(FileNotFoundError):
-            path.unlink()
 
 
 __all__ = ["RunningServer", "StartupError", "run_server", "serve"]

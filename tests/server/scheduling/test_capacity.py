@@ -1,29 +1,13 @@
 """Who fits beside whom on a device."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from leadline.models.spec import TrainingSpec
 from leadline.server.jobs.job import Job
-from leadline.server.jobs.options import JobOptions
 from leadline.server.scheduling.capacity import Capacity, Device
-from leadline.server.storage.database import open_database
-from leadline.server.storage.store import Store
 
 CPU = Device(name="cpu", jobs=1, sweep_jobs=4)
-
-
-@pytest.fixture
-def ordinary(tmp_path: Path) -> Job:
-    engine = open_database(tmp_path / "jobs.db")
-    store = Store(engine)
-    job, _ = store.jobs.create(
-        TrainingSpec(), JobOptions(), job_id="a", request_id=None, max_queued=1
-    )
-    engine.dispose()
-    return job
 
 
 @pytest.fixture

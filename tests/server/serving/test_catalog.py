@@ -6,7 +6,6 @@ import sqlalchemy
 
 from leadline.models.spec import TrainingSpec
 from leadline.server.errors import NotFoundError
-from leadline.server.jobs.job import Environment, EpochCompleted, Started
 from leadline.server.jobs.options import JobOptions
 from leadline.server.jobs.variants import VariantFilter
 from leadline.server.serving.catalog import ByName, Catalog
@@ -14,6 +13,7 @@ from leadline.server.storage.artifacts import Artifacts
 from leadline.server.storage.database import open_database
 from leadline.server.storage.store import Store
 from leadline.server.thread_pool import ThreadPool
+from support.reports import STARTED, an_epoch
 
 SPEC = TrainingSpec(dataset="tiny", blocks=1, epochs=2)
 VARIANT = VariantFilter(dataset="tiny", blocks=1, batch_norm=False)
@@ -41,34 +41,11 @@ def catalog(store: Store, tmp_path: Path) -> Iterator[Catalog]:
 def start(store: Store, job_id: str) -> None:
     store.jobs.create(SPEC, JobOptions(), job_id=job_id, request_id=None, max_queued=10)
     attempt = store.attempts.claim(job_id, device="cpu").attempts
-    started = Started(
-        device="cpu",
-        device_name="a processor",
-        train_images=400,
-        test_images=200,
-        class_names=("ant", "bee"),
-        parameters=15_944,
-        dataset_fingerprint="f" * 64,
-        environment=Environment(
-            threads=1, leadline_version="0.1.0", torch_version="2", python_version="3.11"
-        ),
-    )
-    store.attempts.record_started(job_id, attempt, started)
+    store.attempts.record_started(job_id, attempt, STARTED)
 
 
 def complete(store: Store, job_id: str, epoch: int, accuracy: float) -> None:
-    result = EpochCompleted(
-        epoch=epoch,
-        train_loss=1.0,
-        train_accuracy=accuracy,
-        test_loss=1.0,
-        test_accuracy=accuracy,
-        learning_rate=0.01,
-        seconds=1.0,
-        images_per_second=400.0,
-        weights_sha256=f"{epoch:064}",
-    )
-    store.attempts.record_epoch(job_id, 1, result)
+    store.attempts.record_epoch(job_id, 1, an_epoch(epoch, accuracy))
 
 
 async def test_what_changes_is_seen_by_the_next_call(store: Store, catalog: Catalog) -> None:

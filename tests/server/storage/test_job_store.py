@@ -20,7 +20,6 @@ from leadline.server.errors import (
     StorageError,
 )
 from leadline.server.jobs.job import (
-    Environment,
     EpochCompleted,
     Failure,
     Finished,
@@ -28,7 +27,6 @@ from leadline.server.jobs.job import (
     Paused,
     Queued,
     Resumed,
-    Started,
 )
 from leadline.server.jobs.options import JobOptions
 from leadline.server.jobs.states import MOVES, JobState, check_move
@@ -36,36 +34,11 @@ from leadline.server.jobs.variants import VariantFilter
 from leadline.server.storage.database import open_database
 from leadline.server.storage.store import Store
 from leadline.server.storage.tables import metadata
+from support.reports import STARTED, an_epoch
 
 EPOCHS = 4
 SPEC = TrainingSpec(dataset="tiny", epochs=EPOCHS)
 PAUSE = Paused(reason="REQUESTED", message="a caller paused it")
-STARTED = Started(
-    device="cpu",
-    device_name="a processor",
-    train_images=400,
-    test_images=200,
-    class_names=("ant", "bee"),
-    parameters=15_944,
-    dataset_fingerprint="f" * 64,
-    environment=Environment(
-        threads=1, leadline_version="0.1.0", torch_version="2", python_version="3.11"
-    ),
-)
-
-
-def an_epoch(number: int, accuracy: float = 0.5, weights: str | None = None) -> EpochCompleted:
-    return EpochCompleted(
-        epoch=number,
-        train_loss=1.0,
-        train_accuracy=accuracy,
-        test_loss=1.0,
-        test_accuracy=accuracy,
-        learning_rate=0.01,
-        seconds=1.0,
-        images_per_second=400.0,
-        weights_sha256=weights or f"{number:064}",
-    )
 
 
 def submit(store: Store, job_id: str, *, priority: int = 0) -> Job:

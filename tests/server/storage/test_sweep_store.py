@@ -18,13 +18,10 @@ from leadline.server.errors import (
     ResourceExhaustedError,
 )
 from leadline.server.jobs.job import (
-    Environment,
-    EpochCompleted,
     Event,
     Failure,
     Paused,
     Queued,
-    Started,
 )
 from leadline.server.jobs.options import JobOptions
 from leadline.server.jobs.states import JobState
@@ -41,35 +38,10 @@ from leadline.server.sweeps.sweep import (
     SweepRequest,
     SweepState,
 )
+from support.reports import STARTED, an_epoch
 
 EPOCHS = 4
 PAUSE = Paused(reason="REQUESTED", message="a caller paused it")
-STARTED = Started(
-    device="cpu",
-    device_name="a processor",
-    train_images=400,
-    test_images=200,
-    class_names=("ant", "bee"),
-    parameters=15_944,
-    dataset_fingerprint="f" * 64,
-    environment=Environment(
-        threads=1, leadline_version="0.1.0", torch_version="2", python_version="3.11"
-    ),
-)
-
-
-def an_epoch(number: int, accuracy: float) -> EpochCompleted:
-    return EpochCompleted(
-        epoch=number,
-        train_loss=1.0,
-        train_accuracy=accuracy,
-        test_loss=1.0,
-        test_accuracy=accuracy,
-        learning_rate=0.01,
-        seconds=1.0,
-        images_per_second=400.0,
-        weights_sha256=f"{number:064}",
-    )
 
 
 def request(

@@ -1,11 +1,12 @@
 """A job and its events, as values."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
 from leadline.models.metrics import BlockDiagnosis
 from leadline.models.spec import TrainingSpec
+from leadline.server.jobs.json_values import JsonValues
 from leadline.server.jobs.options import JobOptions
 from leadline.server.jobs.states import JobState
 
@@ -61,7 +62,7 @@ class Queued:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Started:
+class Started(JsonValues):
     """The first worker has opened the dataset and built the network."""
 
     device: str
@@ -73,10 +74,6 @@ class Started:
     dataset_fingerprint: str
     environment: Environment
     diagnosis: tuple[BlockDiagnosis, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """The event as JSON values."""
-        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -92,7 +89,7 @@ class Started:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpochCompleted:
+class EpochCompleted(JsonValues):
     """An epoch is complete and its checkpoint durable.
 
     Losses are in nats, accuracies fractions in [0, 1]; `EpochResult` in the
@@ -110,10 +107,6 @@ class EpochCompleted:
     weights_sha256: str
     diagnosis: tuple[BlockDiagnosis, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """The event as JSON values."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The event that `to_dict` wrote."""
@@ -121,41 +114,23 @@ class EpochCompleted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Paused:
+class Paused(JsonValues):
     """The job was set aside: a reason for programs, a message for people."""
 
     reason: str
     message: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """The event as JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The event that `to_dict` wrote."""
-        return cls(**values)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Resumed:
+class Resumed(JsonValues):
     """The job waits for a device again after a pause."""
 
     completed_epochs: int
     queue_position: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """The event as JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The event that `to_dict` wrote."""
-        return cls(**values)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Finished:
+class Finished(JsonValues):
     """The job reached its final state."""
 
     state: JobState
@@ -165,10 +140,6 @@ class Finished:
     stopped_early: bool = False
     failure: Failure | None = None
     cancellation: Cancellation | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The event as JSON values."""
-        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:

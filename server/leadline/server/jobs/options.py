@@ -1,11 +1,12 @@
 """How a job is scheduled and kept, which changes nothing of what it trains."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 
 from leadline.models.spec import Violation
+from leadline.server.jobs.json_values import JsonValues
 
 _PRIORITIES = (-100, 100)
 _TIME_LIMITS = (1.0, 366 * 86_400.0)
@@ -50,7 +51,7 @@ class Retention:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobOptions:
+class JobOptions(JsonValues):
     """How a job is scheduled and kept.
 
     Attributes:
@@ -83,10 +84,6 @@ class JobOptions:
                 )
             )
         return found + self._retention_violations()
-
-    def to_dict(self) -> dict[str, Any]:
-        """The options as JSON values."""
-        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:

@@ -8,17 +8,17 @@ completed trials, of the running averages of their objectives up to that step.
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
 
 from leadline.models.spec import Violation
+from leadline.server.jobs.json_values import JsonValues
 
 _GRACE_EPOCHS = (1, 10_000)
 _COMPLETED_JOBS = (1, 1_000)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MedianStopping:
+class MedianStopping(JsonValues):
     """The rule's settings.
 
     Attributes:
@@ -51,12 +51,3 @@ class MedianStopping:
         if epoch < self.grace_epochs or len(completed) < self.min_completed_jobs:
             return None
         return statistics.median(completed)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The settings as JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The settings that `to_dict` wrote."""
-        return cls(**values)

@@ -343,7 +343,7 @@ async def _scheduling(core: _Core, scheduler: Scheduler) -> AsyncIterator[None]:
     except (StorageError, OSError) as error:
         raise StartupError(f"the data directory {core.data.root} is unusable: {error}") from error
     if recovered:
-        _LOG.info("jobs go on after their last complete epoch", jobs=list(recovered))
+        _LOG.info("jobs resume after their last complete epoch", jobs=list(recovered))
     task = asyncio.create_task(scheduler.run(), name="scheduler")
     try:
         yield
@@ -354,7 +354,7 @@ async def _scheduling(core: _Core, scheduler: Scheduler) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _http_port(core: _Core, pages: Pages) -> AsyncIterator[str]:
-    """The port of metrics and the page, open within the context; gives its URL."""
+    """Opens the HTTP port of metrics and the page within the context; yields its URL."""
     settings = core.settings
     port = HttpPort(core.metrics.registry, pages)
     try:

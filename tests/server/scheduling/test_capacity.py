@@ -22,14 +22,14 @@ def test_jobs_of_a_sweep_share_a_device_that_an_ordinary_job_fills(
 
     for _ in range(4):
         assert capacity.find(in_sweep=True) == "cpu"
-        capacity.take("cpu", child)
+        capacity.acquire("cpu", child)
     assert capacity.find(in_sweep=True) is None
-    capacity.give_back("cpu", child)
+    capacity.release("cpu", child)
     assert capacity.find(in_sweep=True) == "cpu"
     assert capacity.find(in_sweep=False) is None
     for _ in range(3):
-        capacity.give_back("cpu", child)
-    capacity.take("cpu", ordinary)
+        capacity.release("cpu", child)
+    capacity.acquire("cpu", ordinary)
     assert capacity.find(in_sweep=True) is None
 
 
@@ -40,7 +40,7 @@ def test_the_freest_device_is_taken_first(child: Job) -> None:
     for _ in range(3):
         device = capacity.find(in_sweep=True)
         assert device is not None
-        capacity.take(device, child)
+        capacity.acquire(device, child)
         taken.append(device)
 
     assert taken == ["cuda:0", "cuda:1", "cuda:0"]
@@ -53,7 +53,7 @@ def test_two_ordinary_jobs_share_a_device_that_is_set_to_take_two(ordinary: Job)
 
     for _ in range(2):
         assert capacity.find(in_sweep=False) == "cpu"
-        capacity.take("cpu", ordinary)
+        capacity.acquire("cpu", ordinary)
 
     assert capacity.find(in_sweep=False) is None
     assert capacity.find(in_sweep=True) is None

@@ -1,4 +1,4 @@
-"""What a worker must know to train a job, from its start or from its latest checkpoint."""
+"""The assignment of a worker: a job, from its start or from its latest checkpoint."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

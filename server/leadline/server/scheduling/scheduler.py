@@ -129,7 +129,7 @@ class Scheduler:
                 job = await self._threads.run(self._store.attempts.claim, job.job_id, device=device)
             except FENCED_OFF:  # cancelled or paused meanwhile
                 continue
-            self._capacity.take(device, job)
+            self._capacity.acquire(device, job)
             self._notifier.notify(job.job_id, job.sweep_id)
             run = self._runs[job.job_id] = Run(job=job, device=device)
             run.task = asyncio.create_task(self._work_on(run), name=f"job-{job.job_id}")
@@ -236,5 +236,5 @@ class Scheduler:
         if self._runs.get(job_id) is run:
             del self._runs[job_id]
             self._recorder.end(run.job)
-        self._capacity.give_back(run.device, run.job)
+        self._capacity.release(run.device, run.job)
         self.wake()

@@ -18,43 +18,18 @@ from leadline.server.jobs.job import (
 )
 from leadline.server.jobs.options import JobOptions
 from leadline.server.jobs.states import JobState
+from leadline.server.storage import event_log, preconditions, queries, records, transitions
 from leadline.server.storage.database import Database
-from leadline.server.storage.event_log import append_event, read_events
-from leadline.server.storage.preconditions import (
-    check_deletable,
-    check_queue_room,
-    check_same_request,
-)
-from leadline.server.storage.queries import (
-    IS_FINAL,
-    IS_QUEUED,
-    QUEUE_ORDER,
-    find_job,
-    get_job,
-    newest_first,
-    queue_positions,
-)
-from leadline.server.storage.records import (
-    from_timestamp,
-    read_jobs,
-    read_started,
-    to_timestamp,
-)
 from leadline.server.storage.tables import jobs
-from leadline.server.storage.transitions import (
-    delete_jobs,
-    finish_job,
-    finish_sweep,
-    new_job_row,
-    pause_jobs,
-    resume_jobs,
-)
 
 _REQUESTED = Cancellation(reason="REQUESTED", message="a caller cancelled it")
 
 
 class JobRepository:
-    """Jobs and their events."""
+    """Jobs and their events.
+
+    A method for one job raises NotFoundError if there is no such job.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -62,13 +37,9 @@ class JobRepository:
     # Queries
 
     def get(self, job_id: str) -> Job:
-        """The current state of a job.
-
-        Raises:
-            NotFoundError: there is no such job.
-        """
+        """The current state of a job."""
         with self._database.read() as connection:
-            return get_job(connection, job_id)
+            return queries.get_job(connection, job_id)
 
     def find(
         self,
@@ -79,13 +50,13 @@ class JobRepository:
         limit: int | None = None,
     ) -> list[Job]:
         """Jobs in `states` (empty: any), of a sweep, numbered below `before`, newest first."""
-        query = newest_first(jobs, before=before, limit=limit)
+        query = queries.newest_first(jobs, before=before, limit=limit)
         if states:
             query = query.where(jobs.c.state.in_([state.value for state in states]))
         if sweep_id is not None:
             query = query.where(jobs.c.sweep_id == sweep_id)
         with self._database.read() as connection:
-            return read_jobs(connection, query)
+            return records.read_jobs(connection, query)
 
     def ids(self) -> set[str]:
         """The ids of all jobs."""
@@ -99,11 +70,11 @@ class JobRepository:
             in_sweep: only jobs that are, or are not, part of a sweep; None: all.
             limit: how many at most.
         """
-        query = select(jobs).where(IS_QUEUED).order_by(*QUEUE_ORDER).limit(limit)
+        query = select(jobs).where(queries.IS_QUEUED).order_by(*queries.QUEUE_ORDER).limit(limit)
         if in_sweep is not None:
             query = query.where((jobs.c.sweep_id.is_not(None)) == in_sweep)
         with self._database.read() as connection:
-            return read_jobs(connection, query)
+            return records.read_jobs(connection, query)
 
     def next_queued(self, *, in_sweep: bool | None = None) -> Job | None:
         """The queued job that starts next, of those that `find_queued` selects."""
@@ -112,20 +83,20 @@ class JobRepository:
     def queue_positions(self, job_ids: Collection[str]) -> dict[str, int]:
         """How many jobs start before each of these jobs; only queued ones have a position."""
         with self._database.read() as connection:
-            return queue_positions(connection, job_ids)
+            return queries.queue_positions(connection, job_ids)
 
     def find_overdue(self, now: datetime) -> list[Job]:
         """The unfinished jobs whose deadline has passed."""
-        query = select(jobs).where(jobs.c.deadline <= to_timestamp(now), ~IS_FINAL)
+        query = select(jobs).where(jobs.c.deadline <= records.to_timestamp(now), ~queries.IS_FINAL)
         with self._database.read() as connection:
-            return read_jobs(connection, query)
+            return records.read_jobs(connection, query)
 
     def next_deadline(self) -> datetime | None:
         """The earliest deadline of an unfinished job."""
-        query = select(func.min(jobs.c.deadline)).where(~IS_FINAL)
+        query = select(func.min(jobs.c.deadline)).where(~queries.IS_FINAL)
         with self._database.read() as connection:
             earliest: int | None = connection.execute(query).scalar_one()
-        return None if earliest is None else from_timestamp(earliest)
+        return None if earliest is None else records.from_timestamp(earliest)
 
     def count_by_state(self) -> dict[JobState, int]:
         """How many jobs there are in each state, zeros included."""
@@ -137,16 +108,12 @@ class JobRepository:
     def events(self, job_id: str, *, after: int, limit: int) -> list[Event]:
         """At most `limit` events after the sequence `after`, in order."""
         with self._database.read() as connection:
-            return read_events(connection, job_id, after=after, limit=limit)
+            return event_log.read_events(connection, job_id, after=after, limit=limit)
 
     def get_started(self, job_id: str) -> Started | None:
-        """The report of the job's first worker, None before it has started.
-
-        Raises:
-            NotFoundError: there is no such job.
-        """
+        """The report of the job's first worker, None before it has started."""
         with self._database.read() as connection:
-            return read_started(connection, get_job(connection, job_id))
+            return records.read_started(connection, queries.get_job(connection, job_id))
 
     # Requests of callers
 
@@ -171,81 +138,78 @@ class JobRepository:
         """
         with self._database.write() as work:
             connection = work.connection
-            if request_id and (same := find_job(connection, jobs.c.request_id == request_id)):
+            is_request = jobs.c.request_id == request_id
+            same = queries.find_job(connection, is_request) if request_id else None
+            if same:
                 is_same = (same.spec, same.options) == (spec, options)
-                check_same_request(request_id, f"jobs/{same.job_id}", is_same=is_same)
+                preconditions.check_same_request(request_id, f"jobs/{same.job_id}", is_same=is_same)
                 return same, False
-            check_queue_room(connection, 1, max_queued=max_queued)
-            row = new_job_row(work, job_id, spec, options)
+            preconditions.check_queue_room(connection, 1, max_queued=max_queued)
+            row = transitions.new_job_row(work, job_id, spec, options)
             connection.execute(insert(jobs).values(request_id=request_id or None, **row))
-            position = queue_positions(connection, [job_id])[job_id]
+            position = queries.queue_positions(connection, [job_id])[job_id]
             queued = Queued(spec=spec, queue_position=position)
-            append_event(work, get_job(connection, job_id), queued)
-            return get_job(connection, job_id), True
+            event_log.append_event(work, queries.get_job(connection, job_id), queued)
+            return queries.get_job(connection, job_id), True
 
     def cancel(self, job_id: str) -> Job:
         """Cancels a job; one that is cancelled stays as it is.
 
         Raises:
-            NotFoundError: there is no such job.
             FailedPreconditionError: the job has succeeded or failed.
         """
         with self._database.write() as work:
-            job = get_job(work.connection, job_id)
+            job = queries.get_job(work.connection, job_id)
             if job.state is not JobState.CANCELLED:
-                finish_job(work, job, JobState.CANCELLED, cancellation=_REQUESTED)
-                finish_sweep(work, job.sweep_id)
-            return get_job(work.connection, job_id)
+                transitions.finish_job(work, job, JobState.CANCELLED, cancellation=_REQUESTED)
+                transitions.finish_sweep(work, job.sweep_id)
+            return queries.get_job(work.connection, job_id)
 
     def pause(self, job_id: str, pause: Paused) -> Job:
         """Pauses a job; one that is paused stays as it is.
 
         Raises:
-            NotFoundError: there is no such job.
             FailedPreconditionError: the job is in a final state.
         """
         with self._database.write() as work:
-            job = get_job(work.connection, job_id)
+            job = queries.get_job(work.connection, job_id)
             if job.state is not JobState.PAUSED:
-                pause_jobs(work, [job], pause)
-            return get_job(work.connection, job_id)
+                transitions.pause_jobs(work, [job], pause)
+            return queries.get_job(work.connection, job_id)
 
     def resume(self, job_id: str) -> Job:
         """Queues a paused job again; one that is queued or running stays as it is.
 
         Raises:
-            NotFoundError: there is no such job.
             FailedPreconditionError: the job is in a final state.
         """
         with self._database.write() as work:
-            job = get_job(work.connection, job_id)
+            job = queries.get_job(work.connection, job_id)
             if job.state not in {JobState.QUEUED, JobState.RUNNING}:
-                resume_jobs(work, [job])
-            return get_job(work.connection, job_id)
+                transitions.resume_jobs(work, [job])
+            return queries.get_job(work.connection, job_id)
 
     def finish(self, job_id: str, state: JobState, *, failure: Failure | None = None) -> Job:
         """Moves a job to a final state, whether a worker has it or not.
 
         Raises:
-            NotFoundError: there is no such job.
             FailedPreconditionError: the job is in a final state already.
         """
         with self._database.write() as work:
-            job = get_job(work.connection, job_id)
-            finish_job(work, job, state, failure=failure)
-            finish_sweep(work, job.sweep_id)
-            return get_job(work.connection, job_id)
+            job = queries.get_job(work.connection, job_id)
+            transitions.finish_job(work, job, state, failure=failure)
+            transitions.finish_sweep(work, job.sweep_id)
+            return queries.get_job(work.connection, job_id)
 
     def delete(self, job_id: str) -> None:
         """Deletes a job in a final state, and its events.
 
         Raises:
-            NotFoundError: there is no such job.
             FailedPreconditionError: the job is not in a final state, or is part
                 of a sweep.
         """
         with self._database.write() as work:
-            job = get_job(work.connection, job_id)
+            job = queries.get_job(work.connection, job_id)
             name = f"jobs/{job_id}"
             if job.sweep_id is not None:
                 sweep = f"sweeps/{job.sweep_id}"
@@ -254,5 +218,5 @@ class JobRepository:
                     reason="JOB_IN_SWEEP",
                     metadata={"job": name, "sweep": sweep},
                 )
-            check_deletable("job", name, job.state, reason="JOB_NOT_FINISHED")
-            delete_jobs(work, jobs.c.number == job.number)
+            preconditions.check_deletable("job", name, job.state, reason="JOB_NOT_FINISHED")
+            transitions.delete_jobs(work, jobs.c.number == job.number)

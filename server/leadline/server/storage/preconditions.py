@@ -12,7 +12,7 @@ from leadline.server.storage.queries import IS_QUEUED, count_jobs
 from leadline.server.sweeps.sweep import SweepState
 
 
-def check_same_request(request_id: str, name: str, *, is_same: bool) -> None:
+def check_same_request(request_id: str | None, name: str, *, is_same: bool) -> None:
     """Accepts a request id that stands for the resource `name` if the request is the same.
 
     Raises:

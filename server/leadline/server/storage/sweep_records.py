@@ -22,16 +22,21 @@ from leadline.server.sweeps.sweep import (
 from leadline.server.sweeps.table import SweepTable
 
 
+def find_sweep(connection: Connection, condition: Any) -> Sweep | None:
+    """The sweep that meets a condition on the table of sweeps."""
+    return next(iter(read_sweeps(connection, select(sweeps).where(condition))), None)
+
+
 def get_sweep(connection: Connection, sweep_id: str) -> Sweep:
     """The current state of a sweep.
 
     Raises:
         NotFoundError: there is no such sweep.
     """
-    matching = read_sweeps(connection, select(sweeps).where(sweeps.c.sweep_id == sweep_id))
-    if not matching:
+    sweep = find_sweep(connection, sweeps.c.sweep_id == sweep_id)
+    if sweep is None:
         raise NotFoundError("sweep", f"sweeps/{sweep_id}", "ListSweeps names those there are")
-    return matching[0]
+    return sweep
 
 
 def view_sweep(connection: Connection, sweep_id: str) -> SweepView:

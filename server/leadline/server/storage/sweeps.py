@@ -8,30 +8,16 @@ from sqlalchemy import Connection, delete, insert, select, update
 from leadline.server.errors import FailedPreconditionError
 from leadline.server.jobs.job import Cancellation, Event, Job, Paused, Queued
 from leadline.server.jobs.states import JobState
+from leadline.server.storage import (
+    event_log,
+    preconditions,
+    queries,
+    records,
+    sweep_records,
+    transitions,
+)
 from leadline.server.storage.database import Database, UnitOfWork
-from leadline.server.storage.event_log import append_sweep_event, event_row, read_sweep_events
-from leadline.server.storage.preconditions import (
-    check_deletable,
-    check_queue_room,
-    check_same_request,
-)
-from leadline.server.storage.queries import newest_first, queue_positions
-from leadline.server.storage.records import read_jobs, to_timestamp
-from leadline.server.storage.sweep_records import (
-    count_sweep_jobs,
-    get_sweep,
-    read_sweeps,
-    view_sweep,
-)
 from leadline.server.storage.tables import events, jobs, sweep_events, sweeps
-from leadline.server.storage.transitions import (
-    delete_jobs,
-    finish_job,
-    finish_sweep,
-    new_job_row,
-    pause_jobs,
-    resume_jobs,
-)
 from leadline.server.sweeps.sweep import (
     Sweep,
     SweepEvent,
@@ -45,7 +31,11 @@ _REQUESTED = Cancellation(reason="REQUESTED", message="a caller cancelled its sw
 
 
 class SweepRepository:
-    """Sweeps and their events."""
+    """Sweeps and their events.
+
+    A method for one sweep raises NotFoundError if there is no such sweep. `cancel`,
+    `pause` and `resume` return the sweep, and the ids of the jobs that they changed.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -53,34 +43,28 @@ class SweepRepository:
     # Queries
 
     def get(self, sweep_id: str) -> Sweep:
-        """The current state of a sweep.
-
-        Raises:
-            NotFoundError: there is no such sweep.
-        """
+        """The current state of a sweep."""
         with self._database.read() as connection:
-            return get_sweep(connection, sweep_id)
+            return sweep_records.get_sweep(connection, sweep_id)
 
     def view(self, sweep_id: str) -> SweepView:
-        """The sweep, its jobs and its table.
-
-        Raises:
-            NotFoundError: there is no such sweep.
-        """
+        """The sweep, its jobs and its table."""
         with self._database.read() as connection:
-            return view_sweep(connection, sweep_id)
+            return sweep_records.view_sweep(connection, sweep_id)
 
     def find(self, *, before: int | None = None, limit: int | None = None) -> list[Sweep]:
         """Sweeps numbered below `before`, newest first."""
         with self._database.read() as connection:
-            return read_sweeps(connection, newest_first(sweeps, before=before, limit=limit))
+            return sweep_records.read_sweeps(
+                connection, queries.newest_first(sweeps, before=before, limit=limit)
+            )
 
     def count_by_state(self) -> dict[SweepState, int]:
         """How many sweeps there are in each state, zeros included."""
         by_state = dict.fromkeys(SweepState, 0)
         with self._database.read() as connection:
             rows = connection.execute(select(sweeps.c.sweep_id, sweeps.c.is_cancelled)).all()
-            counts = count_sweep_jobs(connection, jobs.c.sweep_id.is_not(None))
+            counts = sweep_records.count_sweep_jobs(connection, jobs.c.sweep_id.is_not(None))
         for row in rows:
             by_state[counts[row.sweep_id].state(is_cancelled=row.is_cancelled)] += 1
         return by_state
@@ -88,7 +72,7 @@ class SweepRepository:
     def events(self, sweep_id: str, *, after: int, limit: int) -> list[SweepEvent]:
         """At most `limit` events after the sequence `after`, in order."""
         with self._database.read() as connection:
-            return read_sweep_events(connection, sweep_id, after=after, limit=limit)
+            return event_log.read_sweep_events(connection, sweep_id, after=after, limit=limit)
 
     # Requests of callers
 
@@ -118,12 +102,13 @@ class SweepRepository:
             ResourceExhaustedError: the queue has no room for all jobs.
         """
         with self._database.write() as work:
-            same = _find_request(work.connection, request_id) if request_id else None
-            if request_id and same:
+            is_request = sweeps.c.request_id == request_id
+            same = sweep_records.find_sweep(work.connection, is_request) if request_id else None
+            if same:
                 name = f"sweeps/{same.sweep_id}"
-                check_same_request(request_id, name, is_same=same.request == request)
+                preconditions.check_same_request(request_id, name, is_same=same.request == request)
                 return same, False
-            check_queue_room(work.connection, len(job_ids), max_queued=max_queued)
+            preconditions.check_queue_room(work.connection, len(job_ids), max_queued=max_queued)
             rule = request.median_stopping
             work.connection.execute(
                 insert(sweeps).values(
@@ -132,26 +117,22 @@ class SweepRepository:
                     grid=json.dumps(request.grid.to_dict()),
                     options=json.dumps(request.options.to_dict()),
                     median_stopping=rule and json.dumps(rule.to_dict()),
-                    create_time=to_timestamp(work.now),
+                    create_time=records.to_timestamp(work.now),
                 )
             )
             _create_jobs(work, request, sweep_id, job_ids)
-            return get_sweep(work.connection, sweep_id), True
+            return sweep_records.get_sweep(work.connection, sweep_id), True
 
     def cancel(self, sweep_id: str) -> tuple[SweepView, list[str]]:
         """Cancels all unfinished jobs; a cancelled sweep stays as it is.
 
-        Returns:
-            The sweep, and the ids of the jobs that changed.
-
         Raises:
-            NotFoundError: there is no such sweep.
             FailedPreconditionError: the sweep has succeeded or failed.
         """
         with self._database.write() as work:
-            sweep = get_sweep(work.connection, sweep_id)
+            sweep = sweep_records.get_sweep(work.connection, sweep_id)
             if sweep.state is SweepState.CANCELLED:
-                return view_sweep(work.connection, sweep_id), []
+                return sweep_records.view_sweep(work.connection, sweep_id), []
             _check_unfinished(sweep, "cancelled")
             work.connection.execute(
                 update(sweeps).where(sweeps.c.number == sweep.number).values(is_cancelled=True)
@@ -159,61 +140,49 @@ class SweepRepository:
             unfinished = [state for state in JobState if not state.is_final]
             cancelled = _jobs_in(work.connection, sweep_id, unfinished)
             for job in cancelled:
-                finish_job(work, job, JobState.CANCELLED, cancellation=_REQUESTED)
-            finish_sweep(work, sweep_id)
+                transitions.finish_job(work, job, JobState.CANCELLED, cancellation=_REQUESTED)
+            transitions.finish_sweep(work, sweep_id)
             return _changed(work, sweep_id, cancelled)
 
     def pause(self, sweep_id: str, pause: Paused) -> tuple[SweepView, list[str]]:
         """Pauses all queued and running jobs; if there are none, nothing changes.
 
-        Returns:
-            The sweep, and the ids of the jobs that changed.
-
         Raises:
-            NotFoundError: there is no such sweep.
             FailedPreconditionError: the sweep is in a final state.
         """
         with self._database.write() as work:
-            _check_unfinished(get_sweep(work.connection, sweep_id), "paused")
+            _check_unfinished(sweep_records.get_sweep(work.connection, sweep_id), "paused")
             states = (JobState.QUEUED, JobState.RUNNING)
             paused = _jobs_in(work.connection, sweep_id, states)
-            pause_jobs(work, paused, pause)
+            transitions.pause_jobs(work, paused, pause)
             return _changed(work, sweep_id, paused)
 
     def resume(self, sweep_id: str) -> tuple[SweepView, list[str]]:
         """Queues all paused jobs again; if there are none, nothing changes.
 
-        Returns:
-            The sweep, and the ids of the jobs that changed.
-
         Raises:
-            NotFoundError: there is no such sweep.
             FailedPreconditionError: the sweep is in a final state.
         """
         with self._database.write() as work:
-            _check_unfinished(get_sweep(work.connection, sweep_id), "resumed")
+            _check_unfinished(sweep_records.get_sweep(work.connection, sweep_id), "resumed")
             resumed = _jobs_in(work.connection, sweep_id, [JobState.PAUSED])
-            resume_jobs(work, resumed)
+            transitions.resume_jobs(work, resumed)
             return _changed(work, sweep_id, resumed)
 
     def delete(self, sweep_id: str) -> None:
         """Deletes a sweep in a final state, its jobs, and all their events.
 
         Raises:
-            NotFoundError: there is no such sweep.
             FailedPreconditionError: the sweep is not in a final state.
         """
         with self._database.write() as work:
-            state = get_sweep(work.connection, sweep_id).state
-            check_deletable("sweep", f"sweeps/{sweep_id}", state, reason="SWEEP_NOT_FINISHED")
+            state = sweep_records.get_sweep(work.connection, sweep_id).state
+            preconditions.check_deletable(
+                "sweep", f"sweeps/{sweep_id}", state, reason="SWEEP_NOT_FINISHED"
+            )
             work.connection.execute(delete(sweep_events).where(sweep_events.c.sweep_id == sweep_id))
-            delete_jobs(work, jobs.c.sweep_id == sweep_id)
+            transitions.delete_jobs(work, jobs.c.sweep_id == sweep_id)
             work.connection.execute(delete(sweeps).where(sweeps.c.sweep_id == sweep_id))
-
-
-def _find_request(connection: Connection, request_id: str) -> Sweep | None:
-    query = select(sweeps).where(sweeps.c.request_id == request_id)
-    return next(iter(read_sweeps(connection, query)), None)
 
 
 def _create_jobs(
@@ -222,7 +191,7 @@ def _create_jobs(
     points = request.grid.points()
     rows = [
         {
-            **new_job_row(work, job_id, request.grid.spec_at(point), request.options),
+            **transitions.new_job_row(work, job_id, request.grid.spec_at(point), request.options),
             "sweep_id": sweep_id,
             "latest_sequence": 1,
         }
@@ -230,20 +199,20 @@ def _create_jobs(
     ]
     work.connection.execute(insert(jobs), rows)
     created = _jobs_in(work.connection, sweep_id, [JobState.QUEUED])
-    positions = queue_positions(work.connection, job_ids)
+    positions = queries.queue_positions(work.connection, job_ids)
     queued_events = []
     for job in created:
         body = Queued(spec=job.spec, queue_position=positions[job.job_id])
         event = Event(job_id=job.job_id, sequence=1, create_time=job.create_time, body=body)
-        queued_events.append(event_row(job.number, event, None))
+        queued_events.append(event_log.event_row(job.number, event, None))
     work.connection.execute(insert(events), queued_events)
     accepted = SweepQueued(grid=request.grid, jobs=tuple(zip(job_ids, points, strict=True)))
-    append_sweep_event(work, sweep_id, accepted)
+    event_log.append_sweep_event(work, sweep_id, accepted)
 
 
 def _jobs_in(connection: Connection, sweep_id: str, states: Sequence[JobState]) -> list[Job]:
     """A sweep's jobs in these states, in the order of the grid."""
-    return read_jobs(
+    return records.read_jobs(
         connection,
         select(jobs)
         .where(jobs.c.sweep_id == sweep_id, jobs.c.state.in_([state.value for state in states]))
@@ -254,7 +223,7 @@ def _jobs_in(connection: Connection, sweep_id: str, states: Sequence[JobState]) 
 def _changed(
     work: UnitOfWork, sweep_id: str, changed: Sequence[Job]
 ) -> tuple[SweepView, list[str]]:
-    return view_sweep(work.connection, sweep_id), [job.job_id for job in changed]
+    return sweep_records.view_sweep(work.connection, sweep_id), [job.job_id for job in changed]
 
 
 def _check_unfinished(sweep: Sweep, target: str) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,11 +12,9 @@ from leadline.models.spec import TrainingSpec
 from leadline.server.jobs.job import Cancellation, Failure, Finished, Job, Paused, Resumed
 from leadline.server.jobs.options import JobOptions
 from leadline.server.jobs.states import JobState, check_move
+from leadline.server.jobs.variants import VariantFilter
+from leadline.server.storage import event_log, queries, records, sweep_records
 from leadline.server.storage.database import UnitOfWork
-from leadline.server.storage.event_log import append_event, append_sweep_event
-from leadline.server.storage.queries import IS_FINAL, count_jobs, queue_positions
-from leadline.server.storage.records import to_timestamp
-from leadline.server.storage.sweep_records import view_sweep
 from leadline.server.storage.tables import events, jobs, sweeps
 from leadline.server.sweeps.sweep import SweepFinished
 
@@ -26,19 +24,16 @@ def new_job_row(
 ) -> dict[str, Any]:
     """The row of a job that is accepted now."""
     limit = options.time_limit
+    deadline = None if limit is None else records.to_timestamp(work.now + timedelta(seconds=limit))
     return {
         "job_id": job_id,
         "spec": json.dumps(spec.to_dict()),
-        "dataset": spec.dataset,
-        "blocks": spec.blocks,
-        "block_convolutions": spec.block_convolutions,
-        "batch_norm": spec.batch_norm,
-        "residual": spec.residual,
+        **{column.name: getattr(spec, column.name) for column in fields(VariantFilter)},
         "options": json.dumps(options.to_dict()),
         "priority": options.priority,
-        "deadline": None if limit is None else to_timestamp(work.now + timedelta(seconds=limit)),
+        "deadline": deadline,
         "state": JobState.QUEUED.value,
-        "create_time": to_timestamp(work.now),
+        "create_time": records.to_timestamp(work.now),
     }
 
 
@@ -61,16 +56,16 @@ def move_job(work: UnitOfWork, job: Job, state: JobState, **values: Any) -> Job:
 def pause_jobs(work: UnitOfWork, paused: Sequence[Job], pause: Paused) -> None:
     """Pauses queued or running jobs."""
     for job in paused:
-        append_event(work, move_job(work, job, JobState.PAUSED), pause)
+        event_log.append_event(work, move_job(work, job, JobState.PAUSED), pause)
 
 
 def resume_jobs(work: UnitOfWork, resumed: Sequence[Job]) -> None:
     """Queues paused jobs again."""
     queued = [move_job(work, job, JobState.QUEUED) for job in resumed]
-    positions = queue_positions(work.connection, [job.job_id for job in queued])
+    positions = queries.queue_positions(work.connection, [job.job_id for job in queued])
     for job in queued:
         body = Resumed(completed_epochs=job.completed_epochs, queue_position=positions[job.job_id])
-        append_event(work, job, body)
+        event_log.append_event(work, job, body)
 
 
 def finish_job(
@@ -86,7 +81,7 @@ def finish_job(
         work,
         job,
         state,
-        end_time=to_timestamp(work.now),
+        end_time=records.to_timestamp(work.now),
         failure_reason=failure and failure.reason,
         failure_message=failure and failure.message,
         cancel_reason=cancellation and cancellation.reason,
@@ -101,19 +96,22 @@ def finish_job(
         failure=failure,
         cancellation=cancellation,
     )
-    append_event(work, job, finished)
+    event_log.append_event(work, job, finished)
 
 
 def finish_sweep(work: UnitOfWork, sweep_id: str | None) -> None:
     """Finishes a sweep if all its jobs are final; does nothing for None."""
-    if sweep_id is None or count_jobs(work.connection, (jobs.c.sweep_id == sweep_id) & ~IS_FINAL):
+    is_unfinished = (jobs.c.sweep_id == sweep_id) & ~queries.IS_FINAL
+    if sweep_id is None or queries.count_jobs(work.connection, is_unfinished):
         return
-    view = view_sweep(work.connection, sweep_id)
+    view = sweep_records.view_sweep(work.connection, sweep_id)
     work.connection.execute(
-        update(sweeps).where(sweeps.c.sweep_id == sweep_id).values(end_time=to_timestamp(work.now))
+        update(sweeps)
+        .where(sweeps.c.sweep_id == sweep_id)
+        .values(end_time=records.to_timestamp(work.now))
     )
     finished = SweepFinished(state=view.sweep.state, counts=view.sweep.counts, table=view.table)
-    append_sweep_event(work, sweep_id, finished)
+    event_log.append_sweep_event(work, sweep_id, finished)
 
 
 def delete_jobs(work: UnitOfWork, condition: Any) -> None:

@@ -29,7 +29,6 @@ from leadline.server.scheduling.capacity import Capacity, Device
 from leadline.server.scheduling.loss_policy import LossPolicy
 from leadline.server.scheduling.notifier import JobNotifier
 from leadline.server.scheduling.recorder import ReportRecorder
-from leadline.server.scheduling.retention import CheckpointRetention
 from leadline.server.scheduling.scheduler import Scheduler
 from leadline.server.services.jobs import JobService
 from leadline.server.services.sweeps import SweepService
@@ -206,9 +205,6 @@ def _make_scheduler(core: _Core) -> Scheduler:
         sweep_jobs_per_gpu=settings.sweep_jobs_per_gpu,
         max_image_pixels=settings.max_image_pixels,
     )
-    retention = CheckpointRetention(
-        store=core.store, threads=core.threads, artifacts=core.artifacts
-    )
     return Scheduler(
         store=core.store,
         threads=core.threads,
@@ -221,7 +217,7 @@ def _make_scheduler(core: _Core) -> Scheduler:
             threads=core.threads,
             notifier=core.notifier,
             observer=core.metrics,
-            retention=retention,
+            artifacts=core.artifacts,
         ),
         losses=LossPolicy(
             max_attempts=settings.max_attempts, silence_limit=settings.worker_silence_seconds
@@ -257,7 +253,18 @@ def _make_servicers(core: _Core, scheduler: Scheduler, stack: AsyncExitStack) ->
         training=TrainingServicer(
             _make_job_service(core, scheduler), _make_sweep_service(core, scheduler), tokens
         ),
-        inference=_make_inference(core, predictor, limits, tokens),
+        inference=InferenceServicer(
+            handler=PredictHandler(
+                catalog=core.catalog,
+                predictor=predictor,
+                limits=limits,
+                dataset_cache=core.data.datasets,
+            ),
+            store=core.store,
+            threads=core.threads,
+            tokens=tokens,
+            max_pending_per_stream=settings.max_pending_per_stream,
+        ),
         inspection=InspectionServicer(
             catalog=core.catalog,
             inspector=Inspector(dataset_cache=core.data.datasets),
@@ -315,23 +322,6 @@ def _make_sweep_service(core: _Core, scheduler: Scheduler) -> SweepService:
         datasets=settings.dataset_sources,
         max_queued_jobs=settings.max_queued_jobs,
         keepalive_seconds=settings.stream_keepalive_seconds,
-    )
-
-
-def _make_inference(
-    core: _Core, predictor: Predictor, limits: InputLimits, tokens: PageTokens
-) -> InferenceServicer:
-    return InferenceServicer(
-        handler=PredictHandler(
-            catalog=core.catalog,
-            predictor=predictor,
-            limits=limits,
-            dataset_cache=core.data.datasets,
-        ),
-        store=core.store,
-        threads=core.threads,
-        tokens=tokens,
-        max_pending_per_stream=core.settings.max_pending_per_stream,
     )
 
 

@@ -1,36 +1,23 @@
 """Which checkpoints of a job are removed, and that the store says so."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from leadline.models.spec import TrainingSpec
 from leadline.server.jobs.options import JobOptions, Retention, RetentionPolicy
-from leadline.server.scheduling.retention import CheckpointRetention
+from leadline.server.scheduling.retention import apply_retention
 from leadline.server.storage.artifacts import Artifacts
 from leadline.server.storage.store import Store
-from leadline.server.thread_pool import ThreadPool
 from support.reports import STARTED, an_epoch
-
-
-@pytest.fixture
-def retention(store: Store, tmp_path: Path) -> Iterator[CheckpointRetention]:
-    threads = ThreadPool("store", 1)
-    yield CheckpointRetention(store=store, threads=threads, artifacts=Artifacts(tmp_path))
-    threads.close()
 
 
 @pytest.mark.parametrize(
     ("policy", "kept"),
     [(RetentionPolicy.ALL, [1, 2, 3, 4]), (RetentionPolicy.BEST_AND_LAST, [2, 3, 4])],
 )
-async def test_checkpoints_that_need_not_be_kept_are_removed(
-    store: Store,
-    retention: CheckpointRetention,
-    tmp_path: Path,
-    policy: RetentionPolicy,
-    kept: list[int],
+def test_checkpoints_that_need_not_be_kept_are_removed(
+    store: Store, tmp_path: Path, policy: RetentionPolicy, kept: list[int]
 ) -> None:
     options = JobOptions(retention=Retention(policy=policy))
     store.jobs.create(TrainingSpec(), options, job_id="a", request_id=None, max_queued=1)
@@ -42,7 +29,7 @@ async def test_checkpoints_that_need_not_be_kept_are_removed(
         (folder / f"epoch-{number:05}.json").write_text("{}")
         store.attempts.record_epoch("a", 1, an_epoch(number, accuracy))
 
-    await retention.apply(job)
+    apply_retention(store, Artifacts(tmp_path), job)
 
     epochs = store.models.get("a").epochs
     assert [epoch.result.epoch for epoch in epochs if epoch.is_kept] == kept

@@ -9,21 +9,16 @@ import structlog
 from leadline.server.errors import FailedPreconditionError, NotFoundError, ServiceError
 from leadline.server.jobs.environments import advice, differences
 from leadline.server.jobs.job import EpochCompleted, Failure, Job, Paused, Progress, Started
+from leadline.server.jobs.options import Retention
 from leadline.server.jobs.states import JobState
 from leadline.server.scheduling.notifier import JobNotifier
-from leadline.server.scheduling.retention import CheckpointRetention
+from leadline.server.scheduling.retention import apply_retention
+from leadline.server.storage.artifacts import Artifacts
 from leadline.server.storage.store import Store
 from leadline.server.sweeps.sweep import MEDIAN_STOPPED
 from leadline.server.thread_pool import ThreadPool
 from leadline.server.workers.local import LocalWorker
-from leadline.server.workers.messages import (
-    DiskFault,
-    Done,
-    Heartbeat,
-    Message,
-    Ready,
-    Usage,
-)
+from leadline.server.workers.messages import DiskFault, Done, Heartbeat, Message, Ready, Usage
 
 _LOG = structlog.get_logger(__name__)
 
@@ -71,13 +66,13 @@ class ReportRecorder:
         threads: ThreadPool,
         notifier: JobNotifier,
         observer: JobObserver,
-        retention: CheckpointRetention,
+        artifacts: Artifacts,
     ) -> None:
         self._store = store
         self._threads = threads
         self._notifier = notifier
         self._observer = observer
-        self._retention = retention
+        self._artifacts = artifacts
 
     def begin(self, job: Job, worker: LocalWorker) -> None:
         """Records that a worker begins with a job."""
@@ -133,7 +128,7 @@ class ReportRecorder:
         _LOG.info("job finished", job=job.job_id, state=state, failure=reason)
         self._notifier.notify(job.job_id, job.sweep_id)
         if finished.completed_epochs:
-            await self._retention.apply(finished)
+            await self._apply_retention(finished)
 
     async def handle_rejection(self, run: Run, error: ServiceError) -> None:
         """Handles a report that the store has rejected: the job fails if it still runs."""
@@ -179,8 +174,12 @@ class ReportRecorder:
         self._observer.on_epoch(job, epoch, train_images)
         if event:
             self._notifier.publish(event, job.sweep_id)
-        await self._retention.apply(job)
+        await self._apply_retention(job)
         return job.sweep_id is not None and await self._is_median_stopped(job)
+
+    async def _apply_retention(self, job: Job) -> None:
+        if job.options.retention != Retention():
+            await self._threads.run(apply_retention, self._store, self._artifacts, job)
 
     async def _is_median_stopped(self, job: Job) -> bool:
         now = await self._threads.run(self._store.jobs.get, job.job_id)

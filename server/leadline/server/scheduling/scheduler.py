@@ -40,18 +40,7 @@ class Scheduler:
         recorder: ReportRecorder,
         losses: LossPolicy,
     ) -> None:
-        """Makes a scheduler, which does nothing until `run`.
-
-        Args:
-            store: where jobs are stored.
-            threads: where the store's calls block.
-            notifier: wakes the watchers of a job.
-            pool: where workers come from.
-            capacity: the devices, and which jobs fit on them side by side.
-            assignments: makes the assignments of workers.
-            recorder: records the reports of workers.
-            losses: decides when a worker is lost, and whether its job is tried again.
-        """
+        """Makes a scheduler, which does nothing until `run`; `threads` run the store's calls."""
         self._store = store
         self._threads = threads
         self._notifier = notifier

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
@@ -109,17 +110,8 @@ class SweepRepository:
                 preconditions.check_same_request(request_id, name, is_same=same.request == request)
                 return same, False
             preconditions.check_queue_room(work.connection, len(job_ids), max_queued=max_queued)
-            rule = request.median_stopping
-            work.connection.execute(
-                insert(sweeps).values(
-                    sweep_id=sweep_id,
-                    request_id=request_id or None,
-                    grid=json.dumps(request.grid.to_dict()),
-                    options=json.dumps(request.options.to_dict()),
-                    median_stopping=rule and json.dumps(rule.to_dict()),
-                    create_time=records.to_timestamp(work.now),
-                )
-            )
+            row = _new_sweep_row(work, request, sweep_id)
+            work.connection.execute(insert(sweeps).values(request_id=request_id or None, **row))
             _create_jobs(work, request, sweep_id, job_ids)
             return sweep_records.get_sweep(work.connection, sweep_id), True
 
@@ -183,6 +175,17 @@ class SweepRepository:
             work.connection.execute(delete(sweep_events).where(sweep_events.c.sweep_id == sweep_id))
             transitions.delete_jobs(work, jobs.c.sweep_id == sweep_id)
             work.connection.execute(delete(sweeps).where(sweeps.c.sweep_id == sweep_id))
+
+
+def _new_sweep_row(work: UnitOfWork, request: SweepRequest, sweep_id: str) -> dict[str, Any]:
+    rule = request.median_stopping
+    return {
+        "sweep_id": sweep_id,
+        "grid": json.dumps(request.grid.to_dict()),
+        "options": json.dumps(request.options.to_dict()),
+        "median_stopping": rule and json.dumps(rule.to_dict()),
+        "create_time": records.to_timestamp(work.now),
+    }
 
 
 def _create_jobs(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from leadline.server.live.broadcast import MOST_WATCHERS
+from leadline.server.live.broadcast import MAX_WATCHERS
 from leadline.v1.inspection_service_pb2 import (
     GROUPING_NONE,
     GetConfusionMatrixRequest,
@@ -308,7 +308,7 @@ def test_more_pages_than_there_is_room_for_are_refused_while_metrics_go_on(
     live_server: LiveServer, ask: Ask
 ) -> None:
     with ExitStack() as stack:
-        for _ in range(MOST_WATCHERS):
+        for _ in range(MAX_WATCHERS):
             stack.enter_context(open_stream(address(live_server)))
         status, headers, body = ask("/live/v1/events")
         assert ask("/metrics")[0] == 200
@@ -327,7 +327,7 @@ def test_a_quiet_stream_says_that_nothing_is_new(server_factory: ServerFactory) 
     server = server_factory("--stream-keepalive-seconds=0.2", "--spare-workers=0")
 
     with open_stream(address(server)) as page:
-        told = page.until(lambda one: one.kind == "alive")
+        told = page.until(lambda one: one.kind == "keepalive")
 
     assert told[0].data["quiet_seconds"] == 0.2
     assert told[-1].id is None

@@ -68,7 +68,7 @@ def test_statistics_count_what_was_asked_and_how_long_it_took(
 
 
 def test_the_longest_unasked_counts_are_forgotten_first() -> None:
-    kept = Statistics(most_remembered=2)
+    kept = Statistics(max_versions=2)
 
     for epoch in (1, 2, 1, 3):
         kept.of(("job", epoch)).add_failure(1)

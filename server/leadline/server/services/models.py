@@ -1,0 +1,75 @@
+"""The use cases of models: find a checkpoint, list what is trained."""
+
+from collections.abc import Iterable
+
+from leadline.server.jobs.job import Job, Model
+from leadline.server.serving.catalog import Catalog, CheckpointRef, Selector
+from leadline.server.storage.queries import VariantFilter
+from leadline.server.storage.store import JobStore
+from leadline.server.thread_pool import ThreadPool
+
+# Models that `list_all` reads in one query.
+_PAGE_SIZE = 200
+
+
+class ModelService:
+    """The use cases of models."""
+
+    def __init__(self, *, store: JobStore, threads: ThreadPool, catalog: Catalog) -> None:
+        self._store = store
+        self._threads = threads
+        self._catalog = catalog
+
+    async def get(self, job_id: str) -> Model:
+        """What a job has trained.
+
+        Raises:
+            NotFoundError: there is no such job, or it has completed no epoch.
+        """
+        return await self._threads.run(self._store.get_model, job_id)
+
+    async def get_with_job(self, job_id: str) -> tuple[Job, Model | None]:
+        """A job and what it has trained, None before its first epoch.
+
+        Raises:
+            NotFoundError: there is no such job.
+        """
+        return await self._threads.run(self._get_with_job, job_id)
+
+    async def list_models(
+        self, variant: VariantFilter, *, before: int | None, limit: int
+    ) -> list[Model]:
+        """Models of matching variants, whose jobs are numbered below `before`, newest first."""
+        return await self._threads.run(self._store.list_models, variant, before=before, limit=limit)
+
+    async def list_all(self) -> list[Model]:
+        """Every model, newest first."""
+        return await self._threads.run(self._list_all)
+
+    async def resolve(self, selector: Selector) -> CheckpointRef:
+        """The checkpoint that a selector currently stands for.
+
+        Raises:
+            NotFoundError: no such model, epoch or variant is trained.
+        """
+        return await self._catalog.resolve(selector)
+
+    async def resolve_all(self, selectors: Iterable[Selector]) -> list[CheckpointRef]:
+        """The checkpoints that selectors currently stand for; raises as `resolve` does."""
+        return [await self._catalog.resolve(selector) for selector in selectors]
+
+    async def best_of_variants(self, dataset: str) -> list[CheckpointRef]:
+        """The best checkpoint of each variant trained on a dataset, the most accurate first."""
+        return await self._catalog.best_of_variants(dataset)
+
+    def _get_with_job(self, job_id: str) -> tuple[Job, Model | None]:
+        job = self._store.get(job_id)
+        return job, self._store.get_model(job_id) if job.completed_epochs else None
+
+    def _list_all(self) -> list[Model]:
+        models: list[Model] = []
+        before = None
+        while page := self._store.list_models(VariantFilter(), before=before, limit=_PAGE_SIZE):
+            models += page
+            before = page[-1].job.number
+        return models

@@ -184,7 +184,7 @@ async def test_the_overview_has_every_running_or_waiting_job_however_old(
     for number in range(3, NEWEST_JOBS + 5):
         store.cancel(f"j{number}")
 
-    overview = Overview.of(await activity.read())
+    overview = Overview(await activity.read())
 
     assert list(overview.activity.queue) == ["j1", "j2"]
     assert [job.job_id for job in overview.running] == ["j0"]

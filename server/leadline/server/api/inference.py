@@ -43,23 +43,20 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         self._streams = streams
         self._tokens = tokens
 
-    async def Predict(  # noqa: N802
-        self, request: pb.PredictRequest, context: Context
-    ) -> pb.PredictResponse:
+    async def Predict(self, request: pb.PredictRequest, context: Context) -> pb.PredictResponse:
         """Classifies images."""
         return await self._predict(request, context, wait_if_full=False)
 
-    def PredictStream(  # noqa: N802
+    def PredictStream(
         self, requests: AsyncIterator[pb.PredictStreamRequest], context: Context
     ) -> AsyncIterator[pb.PredictStreamResponse]:
         """Classifies images, message by message."""
         return self._streams.responses(requests, partial(self._respond, context=context))
 
-    async def ListModels(  # noqa: N802
+    async def ListModels(
         self, request: pb.ListModelsRequest, context: Context
     ) -> pb.ListModelsResponse:
         """Lists models."""
-        del context
         variant = to_filter(request)
         page, token = await self._tokens.paginate(
             request,
@@ -71,11 +68,8 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
             models=[from_model(model) for model in page], next_page_token=token
         )
 
-    async def GetModel(  # noqa: N802
-        self, request: pb.GetModelRequest, context: Context
-    ) -> model_pb2.Model:
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> model_pb2.Model:
         """Returns a model."""
-        del context
         return from_model(await self._models.get(parse_model(request.name)))
 
     async def _respond(
@@ -95,7 +89,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         self, request: pb.PredictRequest, context: Context, *, wait_if_full: bool
     ) -> pb.PredictResponse:
         top_k = to_top_k(request.top_k)
-        selector = to_selector(request, request.WhichOneof("selector"))
+        selector = to_selector(request)
         images = to_image_input(request, self._predictions)
         checkpoint = await self._models.resolve(selector)
         scores = await self._predictions.predict(

@@ -57,13 +57,12 @@ class InspectionServicer(inspection_service_pb2_grpc.InspectionServiceServicer):
         self._inspection = inspection
         self._tokens = tokens
 
-    async def ListMisclassified(  # noqa: N802
+    async def ListMisclassified(
         self, request: pb.ListMisclassifiedRequest, context: Context
     ) -> pb.ListMisclassifiedResponse:
         """Lists images that a checkpoint gets wrong."""
-        del context
         page = self._page(request, request.page_size, request.page_token)
-        selector = to_selector(request, request.WhichOneof("selector"))
+        selector = to_selector(request)
         checkpoint = await self._inspection.resolve(page.pinned[0] if page.pinned else selector)
         query = to_listing_query(request, checkpoint.model.started.class_names)
         listing = await self._inspection.list_misclassified(
@@ -72,29 +71,24 @@ class InspectionServicer(inspection_service_pb2_grpc.InspectionServiceServicer):
         token = self._next_token(page, [checkpoint], len(listing.examples), listing.total)
         return from_listing(checkpoint, query, listing, token)
 
-    async def GetConfusionMatrix(  # noqa: N802
+    async def GetConfusionMatrix(
         self, request: pb.GetConfusionMatrixRequest, context: Context
     ) -> pb.ConfusionMatrix:
         """Returns how often images of each class are taken for each class."""
-        del context
         split = to_split(request.split)
-        selector = to_selector(request, request.WhichOneof("selector"))
+        selector = to_selector(request)
         checkpoint = await self._inspection.resolve(selector)
         confusion = await self._inspection.confusion(checkpoint, split)
         return from_confusion(checkpoint, split, confusion)
 
-    async def CompareModels(  # noqa: N802
+    async def CompareModels(
         self, request: pb.CompareModelsRequest, context: Context
     ) -> pb.CompareModelsResponse:
         """Compares two checkpoints image by image."""
-        del context
         page = self._page(request, request.page_size, request.page_token)
         selectors = [
-            to_selector(message, message.WhichOneof("selector"), within=within)
-            for message, within in (
-                (request.baseline, "baseline."),
-                (request.candidate, "candidate."),
-            )
+            to_selector(request.baseline, within="baseline."),
+            to_selector(request.candidate, within="candidate."),
         ]
         pair = await self._inspection.resolve_pair(*(page.pinned or selectors))
         query = to_comparison_query(request, pair[0].model.started.class_names)
@@ -104,11 +98,10 @@ class InspectionServicer(inspection_service_pb2_grpc.InspectionServiceServicer):
         token = self._next_token(page, pair, len(comparison.examples), comparison.total)
         return from_comparison(*pair, query, comparison, token)
 
-    async def ListLikelyLabelErrors(  # noqa: N802
+    async def ListLikelyLabelErrors(
         self, request: pb.ListLikelyLabelErrorsRequest, context: Context
     ) -> pb.ListLikelyLabelErrorsResponse:
         """Lists images whose labels several checkpoints contradict."""
-        del context
         page = self._page(request, request.page_size, request.page_token)
         named = page.pinned or to_named_models(request)
         checkpoints = await self._inspection.resolve_jury(named, request.dataset)

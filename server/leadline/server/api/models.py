@@ -1,6 +1,6 @@
 """Models and checkpoints: selector to value, filter to value, model to message."""
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 from leadline.server.api.common_fields import from_datetime
 from leadline.server.api.names import parse_checkpoint
@@ -13,25 +13,25 @@ from leadline.v1 import inference_service_pb2, model_pb2
 
 
 class _HasSelector(Protocol):
-    @property
-    def model(self) -> str: ...
+    model: str
 
     @property
     def variant(self) -> model_pb2.Variant: ...
 
+    def WhichOneof(self, oneof_group: Literal["selector"], /) -> str | None: ...
 
-def to_selector(request: _HasSelector, chosen: str | None, *, within: str = "") -> Selector:
+
+def to_selector(request: _HasSelector, *, within: str = "") -> Selector:
     """The checkpoint that a request selects.
 
     Args:
         request: has the oneof `selector`.
-        chosen: the field of `selector` that is set; None if none is.
         within: prefixes the names of fields in errors, such as "baseline.".
 
     Raises:
         InvalidArgumentError: none is set, or it is malformed.
     """
-    match chosen:
+    match request.WhichOneof("selector"):
         case "model":
             return parse_checkpoint(request.model, field=f"{within}model")
         case "variant":

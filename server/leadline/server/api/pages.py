@@ -32,13 +32,8 @@ _MAX_PAGE_SIZE = 1_000
 class PageRequest(Protocol):
     """A request for a page of a list."""
 
-    @property
-    def page_size(self) -> int:
-        """The number of entries; 0 for the default."""
-
-    @property
-    def page_token(self) -> str:
-        """The token of the page; empty for the first."""
+    page_size: int
+    page_token: str
 
 
 def page_size(requested: int, *, default: int = _DEFAULT_PAGE_SIZE) -> int:

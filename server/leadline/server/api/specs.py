@@ -1,7 +1,7 @@
 """Training specs: message to value, and back."""
 
 from enum import StrEnum
-from typing import Any, Literal, get_args
+from typing import Any
 
 from leadline.models.spec import (
     Augmentation,
@@ -41,24 +41,6 @@ _ENUMS: dict[str, dict[int, StrEnum]] = {
     },
 }
 
-# The fields of a spec that have presence, so that zero is not "unset".
-_OptionalField = Literal[
-    "blocks",
-    "block_convolutions",
-    "batch_norm",
-    "epochs",
-    "batch_size",
-    "learning_rate",
-    "momentum",
-    "weight_decay",
-    "seed",
-    "residual",
-    "nesterov",
-    "patience",
-    "diagnostics",
-]
-_OPTIONAL_FIELDS: tuple[_OptionalField, ...] = get_args(_OptionalField)
-
 
 def to_spec(message: pb.TrainingSpec) -> TrainingSpec:
     """The spec, its unset fields filled with the defaults.
@@ -66,29 +48,21 @@ def to_spec(message: pb.TrainingSpec) -> TrainingSpec:
     Raises:
         InvalidArgumentError: the value of an enum is not known.
     """
-    values: dict[str, Any] = {
-        name: getattr(message, name) for name in _OPTIONAL_FIELDS if message.HasField(name)
-    }
-    if message.dataset:
-        values["dataset"] = message.dataset
-    for name, known in _ENUMS.items():
-        number = getattr(message, name)
-        if number == 0:  # unspecified
-            continue
-        if number not in known:
+    values: dict[str, Any] = {}
+    # Zero is "unset" only for enums and the dataset: the other fields have presence.
+    for field, value in message.ListFields():
+        known = _ENUMS.get(field.name, {value: value})
+        if value not in known:
             raise InvalidArgumentError.of(
-                f"spec.{name}", f"is {number}, which this server does not know"
+                f"spec.{field.name}", f"is {value}, which this server does not know"
             )
-        values[name] = known[number]
+        values[field.name] = known[value]
     return TrainingSpec(**values)
 
 
 def from_spec(spec: TrainingSpec) -> pb.TrainingSpec:
     """The spec with every field set."""
-    message = pb.TrainingSpec(
-        dataset=spec.dataset, **{name: getattr(spec, name) for name in _OPTIONAL_FIELDS}
-    )
+    values = {field.name: getattr(spec, field.name) for field in pb.TrainingSpec.DESCRIPTOR.fields}
     for name, known in _ENUMS.items():
-        value = getattr(spec, name)
-        setattr(message, name, next(number for number in known if known[number] is value))
-    return message
+        values[name] = next(number for number in known if known[number] is values[name])
+    return pb.TrainingSpec(**values)

@@ -1,7 +1,7 @@
 """`leadline.v1.TrainingService`: convert, call, convert back."""
 
 from collections.abc import AsyncIterator, Callable
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from google.protobuf.empty_pb2 import Empty
 from grpc import aio
@@ -37,6 +37,13 @@ AnyEvent = TypeVar("AnyEvent")
 Message = TypeVar("Message")
 
 
+class _Position(TypedDict):
+    """After which event a stream begins, and the seconds between its progress events."""
+
+    after_sequence: int
+    progress_interval: float | None
+
+
 class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
     """Submits, watches, lists and controls jobs and sweeps."""
 
@@ -49,41 +56,35 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
 
     # Jobs
 
-    async def TrainJob(  # noqa: N802
+    async def TrainJob(
         self, request: pb.TrainJobRequest, context: Context
     ) -> AsyncIterator[job_pb2.JobEvent]:
         """Submits a job and watches it."""
-        del context
         position = _position(request)
         job = await self._jobs.submit(
             to_spec(request.spec),
             to_options(request.options, self._jobs.default_retention),
             request_id=to_request_id(request.request_id),
         )
-        async for message in self._watch_job(job.job_id, *position):
+        async for message in self._send(
+            self._jobs.watch(job.job_id, **position), self._job_message
+        ):
             yield message
 
-    async def WatchJob(  # noqa: N802
+    async def WatchJob(
         self, request: pb.WatchJobRequest, context: Context
     ) -> AsyncIterator[job_pb2.JobEvent]:
         """Watches a job."""
-        del context
-        position = _position(request)
-        async for message in self._watch_job(parse_job(request.name), *position):
+        events = self._jobs.watch(parse_job(request.name), **_position(request))
+        async for message in self._send(events, self._job_message):
             yield message
 
-    async def GetJob(  # noqa: N802
-        self, request: pb.GetJobRequest, context: Context
-    ) -> job_pb2.Job:
+    async def GetJob(self, request: pb.GetJobRequest, context: Context) -> job_pb2.Job:
         """Returns a job."""
-        del context
         return from_job(await self._jobs.get(parse_job(request.name)))
 
-    async def ListJobs(  # noqa: N802
-        self, request: pb.ListJobsRequest, context: Context
-    ) -> pb.ListJobsResponse:
+    async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         """Lists jobs."""
-        del context
         states = to_states(request.states)
         sweep_id = parse_sweep(request.sweep, field="sweep") if request.sweep else None
         page, token = await self._tokens.paginate(
@@ -96,71 +97,55 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         )
         return pb.ListJobsResponse(jobs=[from_job(view) for view in page], next_page_token=token)
 
-    async def CancelJob(  # noqa: N802
-        self, request: pb.CancelJobRequest, context: Context
-    ) -> job_pb2.Job:
+    async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> job_pb2.Job:
         """Cancels a job."""
-        del context
         return from_job(await self._jobs.cancel(parse_job(request.name)))
 
-    async def PauseJob(  # noqa: N802
-        self, request: pb.PauseJobRequest, context: Context
-    ) -> job_pb2.Job:
+    async def PauseJob(self, request: pb.PauseJobRequest, context: Context) -> job_pb2.Job:
         """Pauses a job."""
-        del context
         return from_job(await self._jobs.pause(parse_job(request.name)))
 
-    async def ResumeJob(  # noqa: N802
-        self, request: pb.ResumeJobRequest, context: Context
-    ) -> job_pb2.Job:
+    async def ResumeJob(self, request: pb.ResumeJobRequest, context: Context) -> job_pb2.Job:
         """Queues a paused job again."""
-        del context
         return from_job(await self._jobs.resume(parse_job(request.name)))
 
-    async def DeleteJob(  # noqa: N802
-        self, request: pb.DeleteJobRequest, context: Context
-    ) -> Empty:
+    async def DeleteJob(self, request: pb.DeleteJobRequest, context: Context) -> Empty:
         """Deletes a job and its model."""
-        del context
         await self._jobs.delete(parse_job(request.name))
         return Empty()
 
     # Sweeps
 
-    async def TrainSweep(  # noqa: N802
+    async def TrainSweep(
         self, request: pb.TrainSweepRequest, context: Context
     ) -> AsyncIterator[sweep_pb2.SweepEvent]:
         """Submits a sweep and watches it."""
-        del context
         position = _position(request)
         sweep = await self._sweeps.submit(
             to_sweep_request(request, self._jobs.default_retention),
             request_id=to_request_id(request.request_id),
         )
-        async for message in self._watch_sweep(sweep.sweep_id, *position):
+        async for message in self._send(
+            self._sweeps.watch(sweep.sweep_id, **position), self._sweep_message
+        ):
             yield message
 
-    async def WatchSweep(  # noqa: N802
+    async def WatchSweep(
         self, request: pb.WatchSweepRequest, context: Context
     ) -> AsyncIterator[sweep_pb2.SweepEvent]:
         """Watches a sweep."""
-        del context
-        position = _position(request)
-        async for message in self._watch_sweep(parse_sweep(request.name), *position):
+        events = self._sweeps.watch(parse_sweep(request.name), **_position(request))
+        async for message in self._send(events, self._sweep_message):
             yield message
 
-    async def GetSweep(  # noqa: N802
-        self, request: pb.GetSweepRequest, context: Context
-    ) -> sweep_pb2.Sweep:
+    async def GetSweep(self, request: pb.GetSweepRequest, context: Context) -> sweep_pb2.Sweep:
         """Returns a sweep."""
-        del context
         return from_sweep_view(await self._sweeps.get(parse_sweep(request.name)))
 
-    async def ListSweeps(  # noqa: N802
+    async def ListSweeps(
         self, request: pb.ListSweepsRequest, context: Context
     ) -> pb.ListSweepsResponse:
         """Lists sweeps."""
-        del context
         page, token = await self._tokens.paginate(
             request,
             ["sweeps"],
@@ -171,50 +156,28 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
             sweeps=[from_sweep(sweep) for sweep in page], next_page_token=token
         )
 
-    async def CancelSweep(  # noqa: N802
+    async def CancelSweep(
         self, request: pb.CancelSweepRequest, context: Context
     ) -> sweep_pb2.Sweep:
         """Cancels a sweep."""
-        del context
         return from_sweep_view(await self._sweeps.cancel(parse_sweep(request.name)))
 
-    async def PauseSweep(  # noqa: N802
-        self, request: pb.PauseSweepRequest, context: Context
-    ) -> sweep_pb2.Sweep:
+    async def PauseSweep(self, request: pb.PauseSweepRequest, context: Context) -> sweep_pb2.Sweep:
         """Pauses a sweep."""
-        del context
         return from_sweep_view(await self._sweeps.pause(parse_sweep(request.name)))
 
-    async def ResumeSweep(  # noqa: N802
+    async def ResumeSweep(
         self, request: pb.ResumeSweepRequest, context: Context
     ) -> sweep_pb2.Sweep:
         """Queues a paused sweep again."""
-        del context
         return from_sweep_view(await self._sweeps.resume(parse_sweep(request.name)))
 
-    async def DeleteSweep(  # noqa: N802
-        self, request: pb.DeleteSweepRequest, context: Context
-    ) -> Empty:
+    async def DeleteSweep(self, request: pb.DeleteSweepRequest, context: Context) -> Empty:
         """Deletes a sweep, its jobs and their models."""
-        del context
         await self._sweeps.delete(parse_sweep(request.name))
         return Empty()
 
     # Streams
-
-    def _watch_job(
-        self, job_id: str, after_sequence: int, interval: float | None
-    ) -> AsyncIterator[job_pb2.JobEvent]:
-        events = self._jobs.watch(job_id, after_sequence=after_sequence, progress_interval=interval)
-        return self._send(events, self._job_message)
-
-    def _watch_sweep(
-        self, sweep_id: str, after_sequence: int, interval: float | None
-    ) -> AsyncIterator[sweep_pb2.SweepEvent]:
-        events = self._sweeps.watch(
-            sweep_id, after_sequence=after_sequence, progress_interval=interval
-        )
-        return self._send(events, self._sweep_message)
 
     async def _send(
         self, events: AsyncIterator[AnyEvent], convert: Callable[[AnyEvent], Message]
@@ -237,8 +200,9 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
 
 def _position(
     request: pb.TrainJobRequest | pb.WatchJobRequest | pb.TrainSweepRequest | pb.WatchSweepRequest,
-) -> tuple[int, float | None]:
-    """After which event a stream begins, and the seconds between its progress events."""
-    return to_sequence(request.after_sequence), to_interval(
-        request.progress_interval, request.HasField("progress_interval")
+) -> _Position:
+    has_interval = request.HasField("progress_interval")
+    return _Position(
+        after_sequence=to_sequence(request.after_sequence),
+        progress_interval=to_interval(request.progress_interval, has_interval),
     )

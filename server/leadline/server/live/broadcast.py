@@ -24,7 +24,7 @@ from leadline.server.live.cards import point, progress_card
 from leadline.server.live.errors import TooBusyError
 from leadline.server.live.overview import Overview
 from leadline.server.scheduling.notifier import JobNotifier, Notification
-from leadline.server.services.activity import ActivityService
+from leadline.server.services.activity import Activity, ActivityService
 
 _LOG = structlog.get_logger(__name__)
 
@@ -63,7 +63,7 @@ class Message:
 KEEPALIVE = Message(id=None, kind="keepalive", data="{}")
 """Says that nothing has changed."""
 
-_UNREAD = Overview()
+_UNREAD = Overview(Activity())
 
 
 class Broadcast:
@@ -191,7 +191,7 @@ class Broadcast:
         """Reads the store and publishes what has changed; returns the store's error."""
         before = self._overview
         try:
-            now = Overview.of(await self._activity.read())
+            now = Overview(await self._activity.read())
             curves = await self._new_points(before, now)
         except StorageError as error:
             _LOG.error("the job store failed: trying again", why=str(error))

@@ -1,7 +1,6 @@
 """The server's activity as the page shows it, and the difference between two moments."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from leadline.server.jobs.job import Job
@@ -10,7 +9,6 @@ from leadline.server.live.cards import Card, by_id, job_card, model_card, sweep_
 from leadline.server.services.activity import Activity
 
 
-@dataclass(frozen=True, kw_only=True)
 class Overview:
     """The activity, and the cards of its jobs.
 
@@ -19,13 +17,9 @@ class Overview:
         cards: its jobs as the page shows them, by id, the newest first.
     """
 
-    activity: Activity = field(default_factory=Activity)
-    cards: Mapping[str, Card] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, activity: Activity) -> "Overview":
-        """The overview of an activity."""
-        return cls(activity=activity, cards=by_id(job_card(job) for job in activity.jobs.values()))
+    def __init__(self, activity: Activity) -> None:
+        self.activity = activity
+        self.cards: Mapping[str, Card] = by_id(job_card(job) for job in activity.jobs.values())
 
     @property
     def running(self) -> list[Job]:

@@ -11,7 +11,7 @@ from leadline.server.jobs.options import JobOptions, Retention
 from leadline.server.jobs.states import JobState
 from leadline.server.jobs.validation import spec_violations
 from leadline.server.services.lifecycle import EventSource, Lifecycle, new_id, within
-from leadline.server.services.watching import EVENTS_A_READ, is_at_end
+from leadline.server.services.watching import EVENTS_A_READ
 from leadline.server.storage.store import JobStore
 
 
@@ -160,34 +160,21 @@ class JobService:
         """
         await self._lifecycle.delete([job_id], partial(self._store.delete, job_id), sweep_id=None)
 
-    async def watch(
+    def watch(
         self, job_id: str, *, after_sequence: int, progress_interval: float | None
     ) -> AsyncIterator[Event | ProgressView]:
-        """Yields the events after `after_sequence`, each once, until the last.
-
-        In between it yields the job's progress: every `progress_interval`
-        seconds if it has changed, and often enough to keep the stream alive.
-
-        Raises:
-            NotFoundError: there is no such job.
-            InvalidArgumentError: `after_sequence` is beyond the newest event.
-            UnavailableError: the server shuts down before the last event.
-        """
-        job = await self._threads.run(self._store.get, job_id)
-        if is_at_end(after_sequence, job.latest_sequence, is_final=job.state.is_final):
-            return
+        """Yields events, and progress in between: see `Lifecycle.watch`."""
         source = EventSource(
             key=job_id,
             name=f"jobs/{job_id}",
+            current=partial(self._threads.run, self._store.get, job_id),
             events=partial(self._events, job_id),
             is_last=_is_last,
             progress=partial(self._progress, job_id),
         )
-        events = self._lifecycle.follow(
+        return self._lifecycle.watch(
             source, after_sequence=after_sequence, progress_interval=progress_interval
         )
-        async for event in events:
-            yield event
 
     async def _events(self, job_id: str, after_sequence: int) -> list[Event]:
         recent = self._notifier.latest(job_id, after=after_sequence)

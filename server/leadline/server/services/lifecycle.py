@@ -8,10 +8,12 @@ from typing import Any, Generic
 
 from leadline.models.spec import Violation
 from leadline.server.errors import ServiceError, UnavailableError
+from leadline.server.jobs.job import Job
 from leadline.server.scheduling.notifier import JobNotifier
 from leadline.server.scheduling.scheduler import Scheduler
-from leadline.server.services.watching import AnyEvent, View, follow
+from leadline.server.services.watching import AnyEvent, View, follow, is_at_end
 from leadline.server.storage.artifacts import Artifacts
+from leadline.server.sweeps.sweep import Sweep
 from leadline.server.thread_pool import ThreadPool
 
 # Letters and digits that are not mistaken for one another, and no vowels, so
@@ -22,11 +24,12 @@ _ID_LENGTH = 10
 
 @dataclass(kw_only=True)
 class EventSource(Generic[AnyEvent, View]):
-    """The events of one job or sweep, as `watching.follow` reads them.
+    """The events of one job or sweep.
 
     Attributes:
         key: the id under which the notifier announces changes.
         name: the resource name.
+        current: reads the job or the sweep.
         events: reads events after a sequence.
         is_last: whether no event follows this one.
         progress: reads the transient progress.
@@ -34,6 +37,7 @@ class EventSource(Generic[AnyEvent, View]):
 
     key: str
     name: str
+    current: Callable[[], Coroutine[Any, Any, Job | Sweep]]
     events: Callable[[int], Coroutine[Any, Any, list[AnyEvent]]]
     is_last: Callable[[AnyEvent], bool]
     progress: Callable[[], Coroutine[Any, Any, View]]
@@ -92,22 +96,36 @@ class Lifecycle:
         for job_id in job_ids:
             self.notifier.forget(job_id, sweep_id)
 
-    def follow(
+    async def watch(
         self,
         source: EventSource[AnyEvent, View],
         *,
         after_sequence: int,
         progress_interval: float | None,
     ) -> AsyncIterator[AnyEvent | View]:
-        """Yields events until the last, and progress in between; see `watching.follow`."""
-        events: AsyncIterator[AnyEvent | View] = follow(
+        """Yields the events after `after_sequence`, each once, until the last.
+
+        In between it yields the progress: every `progress_interval` seconds if it
+        has changed, and often enough to keep the stream alive.
+
+        Raises:
+            NotFoundError: there is no such job or sweep.
+            InvalidArgumentError: `after_sequence` is beyond the newest event.
+            UnavailableError: the server shuts down before the last event.
+        """
+        current = await source.current()
+        is_final = current.state.is_final
+        if is_at_end(after_sequence, current.latest_sequence, is_final=is_final):
+            return
+        events = follow(
             self.notifier,
             source,
             after_sequence=after_sequence,
             progress_interval=progress_interval,
             keepalive_seconds=self.keepalive_seconds,
         )
-        return events
+        async for event in events:
+            yield event
 
     def _delete(self, job_ids: Collection[str], delete_rows: Callable[[], None]) -> None:
         # In this order the next start finishes or undoes what a crash interrupts.

@@ -8,9 +8,6 @@ from leadline.server.storage.queries import VariantFilter
 from leadline.server.storage.store import JobStore
 from leadline.server.thread_pool import ThreadPool
 
-# Models that `list_all` reads in one query.
-_PAGE_SIZE = 200
-
 
 class ModelService:
     """The use cases of models."""
@@ -37,14 +34,10 @@ class ModelService:
         return await self._threads.run(self._get_with_job, job_id)
 
     async def list_models(
-        self, variant: VariantFilter, *, before: int | None, limit: int
+        self, variant: VariantFilter, *, before: int | None = None, limit: int | None = None
     ) -> list[Model]:
         """Models of matching variants, whose jobs are numbered below `before`, newest first."""
         return await self._threads.run(self._store.list_models, variant, before=before, limit=limit)
-
-    async def list_all(self) -> list[Model]:
-        """Every model, newest first."""
-        return await self._threads.run(self._list_all)
 
     async def resolve(self, selector: Selector) -> CheckpointRef:
         """The checkpoint that a selector currently stands for.
@@ -65,11 +58,3 @@ class ModelService:
     def _get_with_job(self, job_id: str) -> tuple[Job, Model | None]:
         job = self._store.get(job_id)
         return job, self._store.get_model(job_id) if job.completed_epochs else None
-
-    def _list_all(self) -> list[Model]:
-        models: list[Model] = []
-        before = None
-        while page := self._store.list_models(VariantFilter(), before=before, limit=_PAGE_SIZE):
-            models += page
-            before = page[-1].job.number
-        return models

@@ -8,7 +8,7 @@ from leadline.server.errors import InvalidArgumentError
 from leadline.server.jobs.job import Paused, Progress
 from leadline.server.jobs.states import JobState
 from leadline.server.services.lifecycle import EventSource, Lifecycle, new_id, within
-from leadline.server.services.watching import EVENTS_A_READ, is_at_end
+from leadline.server.services.watching import EVENTS_A_READ
 from leadline.server.storage.store import JobStore
 from leadline.server.sweeps.sweep import (
     Sweep,
@@ -123,34 +123,21 @@ class SweepService:
         delete_rows = partial(self._store.delete_sweep, sweep_id)
         await self._lifecycle.delete(job_ids, delete_rows, sweep_id=sweep_id)
 
-    async def watch(
+    def watch(
         self, sweep_id: str, *, after_sequence: int, progress_interval: float | None
     ) -> AsyncIterator[SweepEvent | SweepProgress]:
-        """Yields the events after `after_sequence`, each once, until the last.
-
-        In between it yields the sweep's progress: every `progress_interval`
-        seconds if it has changed, and often enough to keep the stream alive.
-
-        Raises:
-            NotFoundError: there is no such sweep.
-            InvalidArgumentError: `after_sequence` is beyond the newest event.
-            UnavailableError: the server shuts down before the last event.
-        """
-        sweep = await self._threads.run(self._store.get_sweep, sweep_id)
-        if is_at_end(after_sequence, sweep.latest_sequence, is_final=sweep.state.is_final):
-            return
+        """Yields events, and progress in between: see `Lifecycle.watch`."""
         source = EventSource(
             key=sweep_id,
             name=f"sweeps/{sweep_id}",
+            current=partial(self._threads.run, self._store.get_sweep, sweep_id),
             events=partial(self._events, sweep_id),
             is_last=_is_last,
             progress=partial(self._progress, sweep_id),
         )
-        events = self._lifecycle.follow(
+        return self._lifecycle.watch(
             source, after_sequence=after_sequence, progress_interval=progress_interval
         )
-        async for event in events:
-            yield event
 
     def _check(self, request: SweepRequest) -> tuple[int, list[Violation]]:
         """How many jobs the sweep has, and what is wrong with them."""

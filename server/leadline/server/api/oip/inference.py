@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
@@ -61,10 +61,17 @@ class Inference:
         try:
             outputs = requested_outputs(message)
             images = to_image_input(message, contents, self._predictions.limits)
-            timed = _TimedDecode(images.decode)
+            times = []
+
+            def decode() -> Pixels:
+                times.append(time.perf_counter_ns())
+                pixels = images.decode()
+                times.append(time.perf_counter_ns())
+                return pixels
+
             scores = await self._predictions.predict(
                 checkpoint,
-                ImageInput(timed, images.run_inline),
+                ImageInput(decode, images.run_inline),
                 caller=context.peer(),
                 seconds_left=_seconds_left(message, context),
                 wait_if_full=wait_if_full,
@@ -74,11 +81,12 @@ class Inference:
         except Exception:
             counts.add_failure(time.perf_counter_ns() - started)
             raise
+        decode_started, decode_ended = times
         counts.add_success(
             len(scores.logits),
-            queue=timed.started - started,
-            decoding=timed.ended - timed.started,
-            inference=inferred - timed.ended,
+            queue=decode_started - started,
+            decoding=decode_ended - decode_started,
+            inference=inferred - decode_ended,
             encoding=time.perf_counter_ns() - inferred,
         )
         return result
@@ -102,23 +110,6 @@ class Inference:
             return _error_in_stream(request.message, error)
         result.parameters["triton_final_response"].bool_param = True
         return oip.ModelStreamInferResponse(infer_response=result)
-
-
-class _TimedDecode:
-    """A call that notes when it started and ended, in nanoseconds."""
-
-    __slots__ = ("_decode", "ended", "started")
-
-    def __init__(self, decode: Callable[[], Pixels]) -> None:
-        self._decode = decode
-        self.started = 0
-        self.ended = 0
-
-    def __call__(self) -> Pixels:
-        self.started = time.perf_counter_ns()
-        pixels = self._decode()
-        self.ended = time.perf_counter_ns()
-        return pixels
 
 
 def _seconds_left(request: oip.ModelInferRequest, context: Context) -> float | None:

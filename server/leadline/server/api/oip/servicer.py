@@ -20,6 +20,7 @@ from leadline.server.api.ordered_pipeline import PipelineGroup
 from leadline.server.errors import InvalidArgumentError, NotFoundError, UnimplementedError
 from leadline.server.services.models import ModelService
 from leadline.server.services.predictions import PredictionService
+from leadline.server.storage.queries import VariantFilter
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -40,38 +41,33 @@ class OpenInferenceServicer:
 
     # The server
 
-    async def ServerLive(  # noqa: N802
+    async def ServerLive(
         self, request: oip.ServerLiveRequest, context: Context
     ) -> oip.ServerLiveResponse:
         """Returns that the server is live."""
-        del request, context
         return oip.ServerLiveResponse(live=True)
 
-    async def ServerReady(  # noqa: N802
+    async def ServerReady(
         self, request: oip.ServerReadyRequest, context: Context
     ) -> oip.ServerReadyResponse:
         """Returns whether the server accepts requests."""
-        del request, context
         return oip.ServerReadyResponse(ready=not self._streams.is_stopping)
 
-    async def ServerMetadata(  # noqa: N802
+    async def ServerMetadata(
         self, request: oip.ServerMetadataRequest, context: Context
     ) -> oip.ServerMetadataResponse:
         """Describes the server."""
-        del request, context
         return oip.ServerMetadataResponse(
             name=PLATFORM, version=distribution.version("leadline"), extensions=_EXTENSIONS
         )
 
     # Inference
 
-    async def ModelInfer(  # noqa: N802
-        self, request: InferRequest, context: Context
-    ) -> oip.ModelInferResponse:
+    async def ModelInfer(self, request: InferRequest, context: Context) -> oip.ModelInferResponse:
         """Classifies images."""
         return await self._inference.infer(request, context)
 
-    def ModelStreamInfer(  # noqa: N802
+    def ModelStreamInfer(
         self, requests: AsyncIterator[InferRequest], context: Context
     ) -> AsyncIterator[oip.ModelStreamInferResponse]:
         """Classifies the images of each request, in order."""
@@ -79,37 +75,33 @@ class OpenInferenceServicer:
 
     # Models
 
-    async def ModelReady(  # noqa: N802
+    async def ModelReady(
         self, request: oip.ModelReadyRequest, context: Context
     ) -> oip.ModelReadyResponse:
         """Returns whether a model accepts requests."""
-        del context
         try:
             await self._names.resolve(request.name, request.version)
         except NotFoundError:
             return oip.ModelReadyResponse(ready=False)
         return oip.ModelReadyResponse(ready=not self._streams.is_stopping)
 
-    async def ModelMetadata(  # noqa: N802
+    async def ModelMetadata(
         self, request: oip.ModelMetadataRequest, context: Context
     ) -> oip.ModelMetadataResponse:
         """Describes a model."""
-        del context
         return metadata(request.name, await self._names.resolve(request.name, request.version))
 
-    async def ModelConfig(  # noqa: N802
+    async def ModelConfig(
         self, request: oip.ModelConfigRequest, context: Context
     ) -> oip.ModelConfigResponse:
         """Describes a model as Triton's configurations do."""
-        del context
         checkpoint = await self._names.resolve(request.name, request.version)
         return configuration(request.name, checkpoint, max_images=self._predictions.limits.images)
 
-    async def ModelStatistics(  # noqa: N802
+    async def ModelStatistics(
         self, request: oip.ModelStatisticsRequest, context: Context
     ) -> oip.ModelStatisticsResponse:
         """Returns how many requests models had, and how long they took."""
-        del context
         statistics = self._inference.statistics.all()
         if not request.name:
             return oip.ModelStatisticsResponse(
@@ -126,20 +118,18 @@ class OpenInferenceServicer:
 
     # The repository
 
-    async def RepositoryIndex(  # noqa: N802
+    async def RepositoryIndex(
         self, request: oip.RepositoryIndexRequest, context: Context
     ) -> oip.RepositoryIndexResponse:
         """Lists every model."""
-        del context
         _check_repository(request.repository_name)
-        models = await self._models.list_all()
+        models = await self._models.list_models(VariantFilter())
         return await asyncio.to_thread(index, models, only_ready=request.ready)
 
-    async def RepositoryModelLoad(  # noqa: N802
+    async def RepositoryModelLoad(
         self, request: oip.RepositoryModelLoadRequest, context: Context
     ) -> oip.RepositoryModelLoadResponse:
         """Loads a model's best version into memory."""
-        del context
         _check_repository(request.repository_name)
         if request.parameters:
             raise UnimplementedError(
@@ -149,11 +139,10 @@ class OpenInferenceServicer:
         await self._predictions.load(await self._names.resolve(request.model_name, ""))
         return oip.RepositoryModelLoadResponse()
 
-    async def RepositoryModelUnload(  # noqa: N802
+    async def RepositoryModelUnload(
         self, request: oip.RepositoryModelUnloadRequest, context: Context
     ) -> oip.RepositoryModelUnloadResponse:
         """Drops every version of a model from memory."""
-        del context
         _check_repository(request.repository_name)
         self._predictions.unload(await self._names.resolve(request.model_name, ""))
         return oip.RepositoryModelUnloadResponse()

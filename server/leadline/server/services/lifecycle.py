@@ -16,8 +16,7 @@ from leadline.server.storage.artifacts import Artifacts
 from leadline.server.sweeps.sweep import Sweep
 from leadline.server.thread_pool import ThreadPool
 
-# Letters and digits that are not mistaken for one another, and no vowels, so
-# that an id spells no word.
+# No characters that look alike, and no vowels, so that an id spells no word.
 _ID_ALPHABET = "0123456789bcdfghjkmnpqrstvwxyz"
 _ID_LENGTH = 10
 

@@ -56,7 +56,7 @@ async def servicer(tmp_path: Path, streams: PipelineGroup) -> AsyncIterator[Open
     engine.dispose()
 
 
-async def test_a_server_that_is_told_to_stop_lives_on_but_is_not_ready(
+async def test_a_stopping_server_is_live_but_not_ready(
     servicer: OpenInferenceServicer, streams: PipelineGroup
 ) -> None:
     dispatcher: Any = RpcDispatcher(Metrics().grpc)

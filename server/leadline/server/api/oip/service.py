@@ -29,7 +29,7 @@ UNSUPPORTED = {
     "CudaSharedMemoryStatus": _SHARED_MEMORY,
     "CudaSharedMemoryRegister": _SHARED_MEMORY,
     "CudaSharedMemoryUnregister": _SHARED_MEMORY,
-    "TraceSetting": "this server traces no requests: its metrics and its log tell of them",
+    "TraceSetting": "this server traces no requests: see its metrics and its log",
     "LogSettings": "logging is set at the start, with --log-level and --log-format",
 }
 

@@ -1,4 +1,7 @@
-"""Requests for inspection, as queries."""
+"""Requests for inspection, as queries.
+
+Every function raises InvalidArgumentError if a field of its request is wrong.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
@@ -55,22 +58,14 @@ _OUTCOMES: dict[int, tuple[Outcome, ...]] = {
 
 
 def to_split(value: int) -> SplitName:
-    """The split to inspect.
-
-    Raises:
-        InvalidArgumentError: there is no such split.
-    """
+    """The split to inspect."""
     return _known("split", value, _SPLITS)
 
 
 def to_listing_query(
     request: pb.ListMisclassifiedRequest, class_names: tuple[str, ...]
 ) -> ListingQuery:
-    """Which examples to list; `class_names` are the selected model's.
-
-    Raises:
-        InvalidArgumentError: a field is wrong.
-    """
+    """Which examples to list; `class_names` are the selected model's."""
     low, high = _probabilities(request)
     return ListingQuery(
         split=to_split(request.split),
@@ -90,11 +85,7 @@ def to_listing_query(
 def to_comparison_query(
     request: pb.CompareModelsRequest, class_names: tuple[str, ...]
 ) -> ComparisonQuery:
-    """Which images to compare; `class_names` are the baseline's.
-
-    Raises:
-        InvalidArgumentError: a field is wrong.
-    """
+    """Which images to compare; `class_names` are the baseline's."""
     return ComparisonQuery(
         split=to_split(request.split),
         outcomes=_known("outcome", request.outcome, _OUTCOMES),
@@ -128,9 +119,6 @@ def to_label_error_query(
         request: the request.
         models: how many models vote.
         class_names: theirs.
-
-    Raises:
-        InvalidArgumentError: a field is wrong.
     """
     min_models = max(MIN_MODELS, models // 2 + 1)
     if request.HasField("min_models"):

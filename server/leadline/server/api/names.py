@@ -1,4 +1,7 @@
-"""Resource names (AIP-122): their patterns, and the errors of malformed names."""
+"""Resource names (AIP-122).
+
+Every function raises InvalidArgumentError, about `field`, if `name` is malformed.
+"""
 
 import re
 
@@ -18,48 +21,28 @@ _SHOWN = 80
 
 
 def parse_job(name: str, *, field: str = "name") -> str:
-    """The job's id in "jobs/{job_id}".
-
-    Raises:
-        InvalidArgumentError: `name` is malformed.
-    """
+    """The job's id in "jobs/{job_id}"."""
     return _match(_JOB, name, field, "jobs/{job_id}")[1]
 
 
 def parse_sweep(name: str, *, field: str = "name") -> str:
-    """The sweep's id in "sweeps/{sweep_id}".
-
-    Raises:
-        InvalidArgumentError: `name` is malformed.
-    """
+    """The sweep's id in "sweeps/{sweep_id}"."""
     return _match(_SWEEP, name, field, "sweeps/{sweep_id}")[1]
 
 
 def parse_model(name: str, *, field: str = "name") -> str:
-    """The job's id in "models/{job_id}".
-
-    Raises:
-        InvalidArgumentError: `name` is malformed.
-    """
+    """The job's id in "models/{job_id}"."""
     return _match(_MODEL, name, field, "models/{job_id}")[1]
 
 
 def parse_checkpoint(name: str, *, field: str = "model") -> ByName:
-    """The model, and the epoch if there is one, in a checkpoint's name.
-
-    Raises:
-        InvalidArgumentError: `name` is malformed.
-    """
+    """The model, and the epoch if there is one, in a checkpoint's name."""
     match = _match(_CHECKPOINT, name, field, "models/{job_id} or models/{job_id}/epochs/{epoch}")
     return ByName(job_id=match[1], epoch=int(match[2]) if match[2] else None)
 
 
 def parse_example(name: str, *, field: str) -> ExampleRef:
-    """The image of a dataset in "datasets/{fingerprint}/{split}/{index}".
-
-    Raises:
-        InvalidArgumentError: `name` is malformed.
-    """
+    """The image of a dataset in "datasets/{fingerprint}/{split}/{index}"."""
     match = _match(_EXAMPLE, name, field, "datasets/{dataset fingerprint}/{train or test}/{index}")
     return ExampleRef(
         fingerprint=match[1],

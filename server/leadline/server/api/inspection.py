@@ -21,15 +21,13 @@ from leadline.server.api.inspection_queries import (
     to_split,
 )
 from leadline.server.api.models import to_selector
-from leadline.server.api.pages import PageTokens, page_size, query_of
+from leadline.server.api.pages import EXAMPLES_PAGE_SIZE, PageTokens, page_size, query_of
 from leadline.server.services.inspection import InspectionService
 from leadline.server.serving.catalog import ByName, CheckpointRef
 from leadline.v1 import inspection_service_pb2 as pb
 from leadline.v1 import inspection_service_pb2_grpc
 
 Context = aio.ServicerContext[Any, Any]
-
-_DEFAULT_PAGE_SIZE = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +112,7 @@ class InspectionServicer(inspection_service_pb2_grpc.InspectionServiceServicer):
         return from_label_errors(checkpoints, query, errors, token)
 
     def _page(self, request: Message, size: int, token: str) -> _Page:
-        limit = page_size(size, default=_DEFAULT_PAGE_SIZE)
+        limit = page_size(size, default=EXAMPLES_PAGE_SIZE)
         query = query_of(request)
         *pinned, offset = self._tokens.read(query, token) or [0]
         checkpoints = [ByName(job_id=job_id, epoch=epoch) for job_id, epoch in pinned]

@@ -25,7 +25,9 @@ T = TypeVar("T")
 _KEY_BYTES = 32
 _SIGNATURE_BYTES = 16
 
+# Entries of a page unless the request says how many.
 _DEFAULT_PAGE_SIZE = 50
+EXAMPLES_PAGE_SIZE = 100
 _MAX_PAGE_SIZE = 1_000
 
 

@@ -14,14 +14,13 @@ from leadline.models.datasets import DatasetError
 from leadline.server.api.inference import InferenceServicer
 from leadline.server.api.inspection import InspectionServicer
 from leadline.server.api.oip.servicer import OpenInferenceServicer
+from leadline.server.api.ordered_pipeline import PipelineGroup
 from leadline.server.api.pages import PageTokens
-from leadline.server.api.predict import PredictHandler
 from leadline.server.api.server import GrpcServer, Servicers
 from leadline.server.api.training import TrainingServicer
 from leadline.server.datasets import prepare_datasets
 from leadline.server.devices import available_cores, inference_device, training_devices
 from leadline.server.errors import StorageError
-from leadline.server.inspection.inspector import Inspector
 from leadline.server.jobs.options import Retention, RetentionPolicy
 from leadline.server.live.page import is_shown, make_pages
 from leadline.server.scheduling.assignment import AssignmentMaker
@@ -30,7 +29,11 @@ from leadline.server.scheduling.loss_policy import LossPolicy
 from leadline.server.scheduling.notifier import JobNotifier
 from leadline.server.scheduling.recorder import ReportRecorder
 from leadline.server.scheduling.scheduler import Scheduler
+from leadline.server.services.inspection import InspectionService
 from leadline.server.services.jobs import JobService
+from leadline.server.services.lifecycle import Lifecycle
+from leadline.server.services.models import ModelService
+from leadline.server.services.predictions import PredictionService
 from leadline.server.services.sweeps import SweepService
 from leadline.server.serving.catalog import Catalog
 from leadline.server.serving.inputs import InputLimits
@@ -148,8 +151,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             finally:
                 await grpc_server.announce_stop()
                 core.notifier.close()
-                servicers.inference.close()
-                servicers.open_inference.stop()
+                servicers.streams.stop()
                 await grpc_server.stop()
 
 
@@ -239,50 +241,55 @@ def _make_capacity(settings: Settings, assignments: AssignmentMaker) -> Capacity
 
 
 def _make_servicers(core: _Core, scheduler: Scheduler, stack: AsyncExitStack) -> Servicers:
-    settings = core.settings
     tokens = PageTokens.load(core.data.page_key)
-    predictor = _make_predictor(core, stack)
+    jobs, sweeps = _make_training_services(core, scheduler)
+    models = ModelService(store=core.store, threads=core.threads, catalog=core.catalog)
+    predictions = _make_prediction_service(core, stack)
     inspection_threads = ThreadPool("inspection", _INSPECTION_THREADS)
     stack.callback(inspection_threads.close)
-    limits = InputLimits(
-        images=settings.max_images_per_request,
-        image_bytes=settings.max_image_bytes,
-        image_pixels=settings.max_image_pixels,
+    inspection = InspectionService(
+        models=models, threads=inspection_threads, dataset_cache=core.data.datasets
     )
+    streams = PipelineGroup(max_in_flight=core.settings.max_pending_per_stream)
     return Servicers(
-        training=TrainingServicer(
-            _make_job_service(core, scheduler), _make_sweep_service(core, scheduler), tokens
-        ),
+        training=TrainingServicer(jobs, sweeps, tokens),
         inference=InferenceServicer(
-            handler=PredictHandler(
-                catalog=core.catalog,
-                predictor=predictor,
-                limits=limits,
-                dataset_cache=core.data.datasets,
-            ),
-            store=core.store,
-            threads=core.threads,
-            tokens=tokens,
-            max_pending_per_stream=settings.max_pending_per_stream,
+            models=models, predictions=predictions, streams=streams, tokens=tokens
         ),
-        inspection=InspectionServicer(
-            catalog=core.catalog,
-            inspector=Inspector(dataset_cache=core.data.datasets),
-            threads=inspection_threads,
-            tokens=tokens,
-        ),
+        inspection=InspectionServicer(inspection, tokens),
         open_inference=OpenInferenceServicer(
-            catalog=core.catalog,
-            predictor=predictor,
-            store=core.store,
-            threads=core.threads,
-            limits=limits,
-            max_pending_per_stream=settings.max_pending_per_stream,
+            models=models, predictions=predictions, streams=streams
         ),
+        streams=streams,
     )
 
 
-def _make_predictor(core: _Core, stack: AsyncExitStack) -> Predictor:
+def _make_training_services(core: _Core, scheduler: Scheduler) -> tuple[JobService, SweepService]:
+    settings = core.settings
+    lifecycle = Lifecycle(
+        threads=core.threads,
+        notifier=core.notifier,
+        scheduler=scheduler,
+        artifacts=core.artifacts,
+        keepalive_seconds=settings.stream_keepalive_seconds,
+    )
+    jobs = JobService(
+        lifecycle,
+        store=core.store,
+        datasets=settings.dataset_sources,
+        max_queued_jobs=settings.max_queued_jobs,
+        default_retention=Retention(policy=RetentionPolicy(settings.retention)),
+    )
+    sweeps = SweepService(
+        lifecycle,
+        store=core.store,
+        datasets=settings.dataset_sources,
+        max_queued_jobs=settings.max_queued_jobs,
+    )
+    return jobs, sweeps
+
+
+def _make_prediction_service(core: _Core, stack: AsyncExitStack) -> PredictionService:
     settings = core.settings
     predictor = Predictor(
         device=inference_device(settings.inference_device),
@@ -293,35 +300,15 @@ def _make_predictor(core: _Core, stack: AsyncExitStack) -> Predictor:
     )
     stack.callback(predictor.close)
     core.metrics.watch_predictions(lambda: predictor.pending)
-    return predictor
-
-
-def _make_job_service(core: _Core, scheduler: Scheduler) -> JobService:
-    settings = core.settings
-    return JobService(
-        store=core.store,
+    return PredictionService(
+        predictor=predictor,
         threads=core.threads,
-        notifier=core.notifier,
-        scheduler=scheduler,
-        artifacts=core.artifacts,
-        datasets=settings.dataset_sources,
-        max_queued_jobs=settings.max_queued_jobs,
-        default_retention=Retention(policy=RetentionPolicy(settings.retention)),
-        keepalive_seconds=settings.stream_keepalive_seconds,
-    )
-
-
-def _make_sweep_service(core: _Core, scheduler: Scheduler) -> SweepService:
-    settings = core.settings
-    return SweepService(
-        store=core.store,
-        threads=core.threads,
-        notifier=core.notifier,
-        scheduler=scheduler,
-        artifacts=core.artifacts,
-        datasets=settings.dataset_sources,
-        max_queued_jobs=settings.max_queued_jobs,
-        keepalive_seconds=settings.stream_keepalive_seconds,
+        limits=InputLimits(
+            images=settings.max_images_per_request,
+            image_bytes=settings.max_image_bytes,
+            image_pixels=settings.max_image_pixels,
+        ),
+        dataset_cache=core.data.datasets,
     )
 
 

@@ -9,7 +9,7 @@ import sqlalchemy
 from sqlalchemy import Engine
 
 from leadline.models.spec import TrainingSpec
-from leadline.server.application import _Core, _make_job_service, _make_scheduler
+from leadline.server.application import _Core, _make_scheduler, _make_training_services
 from leadline.server.jobs.options import JobOptions
 from leadline.server.services.jobs import JobService
 from leadline.server.settings import Settings
@@ -41,7 +41,8 @@ def queries(engine: Engine) -> list[str]:
 @pytest.fixture
 def service(engine: Engine, tmp_path: Path) -> Iterator[JobService]:
     core = _Core(Settings(devices="cpu"), DataDir(tmp_path), Store(engine), {})
-    yield _make_job_service(core, _make_scheduler(core))
+    jobs, _ = _make_training_services(core, _make_scheduler(core))
+    yield jobs
     core.threads.close()
 
 

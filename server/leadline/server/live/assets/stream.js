@@ -1,6 +1,6 @@
 // The stream of news, across broken connections and restarts of the server.
 
-const KINDS = ["snapshot", "change", "progress", "trouble", "alive"];
+const KINDS = ["snapshot", "change", "progress", "store_error", "keepalive"];
 
 // After a refusal the browser gives up for good; then it is tried again here.
 const AGAIN_MS = 3000;

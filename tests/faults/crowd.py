@@ -1,4 +1,4 @@
-"""Clients that submit jobs and follow them, whatever becomes of the server."""
+"""Clients that submit jobs and follow them through failures of the server."""
 
 import random
 import threading
@@ -50,7 +50,7 @@ class Crowd:
     @property
     def unfinished(self) -> list[Followed]:
         """Those whose end was not seen yet."""
-        return [one for one in self.followed if not one.is_done]
+        return [follower for follower in self.followed if not follower.is_done]
 
     def top_up(self, count: int) -> None:
         """Submits jobs until so many are unfinished."""

@@ -1,4 +1,4 @@
-"""Damaged checkpoints: a job goes on from the newest that is sound, to the same results."""
+"""Damaged checkpoints: a job resumes from the newest undamaged one, to the same results."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

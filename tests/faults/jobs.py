@@ -53,7 +53,7 @@ def train(target: str, spec: TrainingSpec) -> list[JobEvent]:
 
 
 def replay(target: str, job: str) -> list[JobEvent]:
-    """The durable events of a job, as the server tells them to one who asks now."""
+    """The durable events of a job, as the server replays them now."""
     with Client(target) as client:
         return [event for event in client.job(job).events() if event.sequence]
 
@@ -94,10 +94,10 @@ def open_store(data_dir: Path) -> Iterator[Store]:
 
 
 def damage(data_dir: Path, job: str) -> list[str]:
-    """What is wrong with the files of the epochs that the store tells of; nothing, if all is well.
+    """What is wrong with the files of the epochs in the store; empty if all is well.
 
     Every file of every epoch is read, and the hash of its weights compared
-    with what watchers were told.
+    with the one in the event.
     """
     job_id = job.removeprefix("jobs/")
     artifacts = Artifacts(data_dir / "models")
@@ -114,7 +114,7 @@ def damage(data_dir: Path, job: str) -> list[str]:
     ]
 
 
-def _wrong_files(folder: Path, epoch: int, told: str) -> Iterator[str]:
+def _wrong_files(folder: Path, epoch: int, recorded: str) -> Iterator[str]:
     try:
         files = load_info(folder, epoch).files
         for record in files.values():
@@ -123,5 +123,5 @@ def _wrong_files(folder: Path, epoch: int, told: str) -> Iterator[str]:
     except (CheckpointError, OSError) as error:
         yield str(error)
         return
-    if files["weights"].sha256 != told:
-        yield "has other weights than was told"
+    if files["weights"].sha256 != recorded:
+        yield "has other weights than its event says"

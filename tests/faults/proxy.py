@@ -80,7 +80,7 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._doom, which, abruptly, left)
 
     def _doom(self, which: float, abruptly: bool, left: int | None) -> None:
-        spared = [one for one in self._connections if one.left is None]
+        spared = [connection for connection in self._connections if connection.left is None]
         if not spared:
             return
         connection = spared[int(which * len(spared))]

@@ -1,4 +1,4 @@
-"""A worker that was given up for lost and trains on, beside the one that has its job now."""
+"""A worker that counts as lost but still trains, besides the one that has its job now."""
 
 import contextlib
 import queue
@@ -59,7 +59,7 @@ class Undead:
                 _pipe(pipe).close()
 
     def _report_epoch(self, assignment: Assignment, store: Store) -> list[str]:
-        """Reports to the store what it tells, as its server would, until an epoch or its end."""
+        """Records its messages in the store, as its server would, until an epoch or its end."""
         accepted = []
         while message := self._messages.get(timeout=_PATIENCE_SECONDS):
             if _is_accepted(store, assignment, message):

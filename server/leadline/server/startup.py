@@ -5,7 +5,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -14,31 +13,15 @@ class StartupError(Exception):
     """The server cannot start; the message says why and what to do."""
 
 
-@dataclass(frozen=True)
 class DataDir:
     """The paths of everything that the server stores."""
 
-    root: Path
-
-    @property
-    def database(self) -> Path:
-        """Jobs, sweeps and events."""
-        return self.root / "leadline.db"
-
-    @property
-    def models(self) -> Path:
-        """Checkpoints, one folder per job."""
-        return self.root / "models"
-
-    @property
-    def datasets(self) -> Path:
-        """Decoded datasets, one folder per fingerprint."""
-        return self.root / "datasets"
-
-    @property
-    def page_key(self) -> Path:
-        """The key that page tokens are signed with."""
-        return self.root / "page-token.key"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.database = root / "leadline.db"  # jobs, sweeps and events
+        self.models = root / "models"  # checkpoints, one folder per job
+        self.datasets = root / "datasets"  # decoded datasets, one folder per fingerprint
+        self.page_key = root / "page-token.key"  # signs page tokens
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -114,7 +114,7 @@ class JobLives(RuleBasedStateMachine):
 
     @rule(job_id=job_ids, late=st.integers(0, 2), accuracy=st.floats(0, 1))
     def report_epoch(self, job_id: str, late: int, accuracy: float) -> None:
-        """A worker reports, of this attempt or of one that was given up for lost."""
+        """A worker reports, of this attempt or of an earlier one."""
         if job_id not in self.states:
             return
         attempt = self.attempts[job_id] - late
@@ -167,7 +167,7 @@ class JobLives(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        running = [one for one, state in self.states.items() if state is JobState.RUNNING]
+        running = [job_id for job_id, state in self.states.items() if state is JobState.RUNNING]
         assert sorted(self.store.attempts.recover()) == sorted(running)
         for job_id in running:
             self.states[job_id] = JobState.QUEUED
@@ -198,10 +198,10 @@ class JobLives(RuleBasedStateMachine):
     @invariant()
     def events_have_no_gaps_and_tell_the_same_story(self) -> None:
         for job_id, state in self.states.items():
-            told = self.store.jobs.events(job_id, after=0, limit=10_000)
-            assert [event.sequence for event in told] == list(range(1, len(told) + 1))
-            assert self.store.jobs.get(job_id).latest_sequence == len(told)
-            bodies = [event.body for event in told]
+            logged = self.store.jobs.events(job_id, after=0, limit=10_000)
+            assert [event.sequence for event in logged] == list(range(1, len(logged) + 1))
+            assert self.store.jobs.get(job_id).latest_sequence == len(logged)
+            bodies = [event.body for event in logged]
             assert isinstance(bodies[0], Queued)
             assert isinstance(bodies[-1], Finished) is state.is_final
             epochs = [body.epoch for body in bodies if isinstance(body, EpochCompleted)]
@@ -248,10 +248,10 @@ def test_a_state_is_final_just_where_no_move_leads_out() -> None:
 
 
 def test_a_request_id_stands_for_one_spec_with_its_options(store: Store) -> None:
-    asked = {"request_id": "r", "max_queued": 10}
-    job, _ = store.jobs.create(SPEC, JobOptions(), job_id="a", **asked)  # type: ignore[arg-type]
+    call = {"request_id": "r", "max_queued": 10}
+    job, _ = store.jobs.create(SPEC, JobOptions(), job_id="a", **call)  # type: ignore[arg-type]
 
-    same, is_new = store.jobs.create(SPEC, JobOptions(), job_id="b", **asked)  # type: ignore[arg-type]
+    same, is_new = store.jobs.create(SPEC, JobOptions(), job_id="b", **call)  # type: ignore[arg-type]
 
     assert (same, is_new) == (job, False)
     for spec, options in (
@@ -259,7 +259,7 @@ def test_a_request_id_stands_for_one_spec_with_its_options(store: Store) -> None
         (SPEC, JobOptions(priority=1)),
     ):
         with pytest.raises(AlreadyExistsError):
-            store.jobs.create(spec, options, job_id="c", **asked)  # type: ignore[arg-type]
+            store.jobs.create(spec, options, job_id="c", **call)  # type: ignore[arg-type]
 
 
 def test_a_full_queue_refuses_but_still_knows_its_requests(store: Store) -> None:

@@ -43,8 +43,8 @@ def columns_and_indexes(engine: Engine) -> dict[str, tuple[set[str], set[str]]]:
     inspector = sqlalchemy.inspect(engine)
     return {
         table: (
-            {f"{one['name']} {one['type']}" for one in inspector.get_columns(table)},
-            {f"{one['name']} {one['column_names']}" for one in inspector.get_indexes(table)},
+            {f"{column['name']} {column['type']}" for column in inspector.get_columns(table)},
+            {f"{index['name']} {index['column_names']}" for index in inspector.get_indexes(table)},
         )
         for table in inspector.get_table_names()
     }
@@ -66,7 +66,7 @@ def test_jobs_of_the_first_schema_are_kept(tmp_path: Path) -> None:
 
     with opened(path) as store:  # a second time: nothing is left to migrate
         cancelled, queued = store.jobs.get("a"), store.jobs.get("b")
-        bodies = [one.body for one in store.jobs.events("a", after=0, limit=9)]
+        bodies = [event.body for event in store.jobs.events("a", after=0, limit=9)]
 
     assert (cancelled.state, cancelled.completed_epochs) == (JobState.CANCELLED, 1)
     assert cancelled.cancellation is not None

@@ -61,15 +61,15 @@ def request(
 
 def submit(
     store: Store,
-    wanted: SweepRequest,
+    sweep_request: SweepRequest,
     *,
     sweep_id: str = "s",
     request_id: str | None = None,
     max_queued: int = 1_000,
 ) -> Sweep:
-    points = wanted.grid.points()
+    points = sweep_request.grid.points()
     sweep, _ = store.sweeps.create(
-        wanted,
+        sweep_request,
         sweep_id=sweep_id,
         job_ids=[f"{sweep_id}{index}" for index in range(len(points))],
         request_id=request_id,
@@ -103,7 +103,7 @@ JOBS = st.integers(0, 3)
 
 
 class SweepLives(RuleBasedStateMachine):
-    """Whatever happens to the jobs, the sweep's events tell of it, each once and in order."""
+    """The sweep's log has every event of its jobs, once and in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -180,12 +180,14 @@ class SweepLives(RuleBasedStateMachine):
     def all_events_are_told_once_and_in_order(self) -> None:
         events = events_of(self.store)
         assert events[: len(self.seen)] == self.seen, "an event was taken back or changed"
-        assert [one.sequence for one in events] == list(range(1, len(events) + 1))
+        assert [event.sequence for event in events] == list(range(1, len(events) + 1))
         assert isinstance(events[0].body, SweepQueued)
         for job in range(4):
             own = self.store.jobs.events(f"s{job}", after=1, limit=1_000)
-            told = [one.body for one in events if getattr(one.body, "job_id", None) == f"s{job}"]
-            assert told == own
+            in_sweep = [
+                event.body for event in events if getattr(event.body, "job_id", None) == f"s{job}"
+            ]
+            assert in_sweep == own
         self.seen = events
 
     @invariant()
@@ -251,10 +253,10 @@ def test_where_the_queue_has_no_room_for_all_there_is_none_of_them(store: Store)
 
 
 def test_the_same_request_id_is_the_same_sweep(store: Store) -> None:
-    wanted = request(("seed", (0, 1)))
-    first = submit(store, wanted, request_id="r")
+    sweep_request = request(("seed", (0, 1)))
+    first = submit(store, sweep_request, request_id="r")
 
-    assert submit(store, wanted, sweep_id="t", request_id="r") == first
+    assert submit(store, sweep_request, sweep_id="t", request_id="r") == first
     assert len(store.jobs.ids()) == 2
     for other in (request(("seed", (0, 2))), request(("seed", (0, 1)), priority=1)):
         with pytest.raises(AlreadyExistsError) as caught:
@@ -325,7 +327,7 @@ def test_a_paused_sweep_is_queued_again_as_a_whole(store: Store) -> None:
 
     assert (paused.sweep.state, set_aside) == (SweepState.PAUSED, ["s0", "s1"])
     assert (resumed.sweep.state, queued) == (SweepState.RUNNING, ["s0", "s1"])
-    bodies = [one.body.body for one in events_of(store) if isinstance(one.body, Event)]
+    bodies = [event.body.body for event in events_of(store) if isinstance(event.body, Event)]
     assert [type(body).__name__ for body in bodies[-4:]] == ["Paused", "Paused"] + ["Resumed"] * 2
 
 

@@ -1,18 +1,8 @@
 """When a job whose workers are lost is tried again, and when it fails."""
 
-from dataclasses import dataclass
-
 from leadline.server.jobs.job import Failure, Job
 
 _RETRY_SECONDS = 1.0
-
-
-@dataclass
-class _Losses:
-    """Workers lost in the epoch after `completed_epochs`."""
-
-    completed_epochs: int
-    count: int = 0
 
 
 class LossPolicy:
@@ -27,7 +17,8 @@ class LossPolicy:
         """
         self.silence_limit = silence_limit
         self._max_attempts = max_attempts
-        self._losses: dict[str, _Losses] = {}
+        # By job: its completed epochs, and the workers that it has lost since.
+        self._losses: dict[str, tuple[int, int]] = {}
 
     def record_loss(self, job: Job, end: str) -> float | Failure:
         """Counts another lost worker.
@@ -39,15 +30,14 @@ class LossPolicy:
         Returns:
             The seconds to wait before the job is queued again, or why it fails.
         """
-        losses = self._losses.get(job.job_id)
-        if losses is None or job.completed_epochs > losses.completed_epochs:
-            losses = self._losses[job.job_id] = _Losses(job.completed_epochs)
-        losses.count += 1
-        if losses.count < self._max_attempts:
-            return _RETRY_SECONDS if losses.count > 1 else 0.0
+        epochs, count = self._losses.get(job.job_id, (0, 0))
+        count = count + 1 if epochs == job.completed_epochs else 1
+        self._losses[job.job_id] = (job.completed_epochs, count)
+        if count < self._max_attempts:
+            return _RETRY_SECONDS if count > 1 else 0.0
         return Failure(
             reason="WORKER_LOST",
-            message=f"{losses.count} workers in a row were lost in epoch "
+            message=f"{count} workers in a row were lost in epoch "
             f"{job.completed_epochs + 1}; the last {end}",
         )
 

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from leadline.server.jobs.job import Event, Job, Progress
+from leadline.server.jobs.json_values import JsonValues
 from leadline.server.jobs.options import JobOptions
 from leadline.server.jobs.states import JobState
 from leadline.server.sweeps.grid import AxisValue, Grid
@@ -34,7 +35,7 @@ class SweepState(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepCounts:
+class SweepCounts(JsonValues):
     """How many jobs of a sweep are in each state.
 
     Attributes:
@@ -62,11 +63,6 @@ class SweepCounts:
             return SweepState.FAILED
         succeeded = self.by_state[JobState.SUCCEEDED]
         return SweepState.SUCCEEDED if succeeded else SweepState.CANCELLED
-
-    def to_dict(self) -> dict[str, Any]:
-        """The counts as JSON values."""
-        by_state = {state.value: count for state, count in self.by_state.items()}
-        return {**vars(self), "by_state": by_state}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -132,20 +128,12 @@ class SweepQueued:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepFinished:
+class SweepFinished(JsonValues):
     """The last job reached its final state."""
 
     state: SweepState
     counts: SweepCounts
     table: SweepTable
-
-    def to_dict(self) -> dict[str, Any]:
-        """The event as JSON values."""
-        return {
-            "state": self.state.value,
-            "counts": self.counts.to_dict(),
-            "table": self.table.to_dict(),
-        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:

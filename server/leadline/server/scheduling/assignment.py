@@ -76,8 +76,8 @@ class AssignmentMaker:
         )
 
     def _threads(self, job: Job, device: str) -> int:
-        # A resumed job keeps its number of threads, whatever the settings are
-        # now: another number sums in another order, and gives other weights.
+        # A resumed job keeps its number of threads, even if the settings have
+        # changed: another number sums in another order, and gives other weights.
         if job.environment:
             return job.environment.threads
         share = 1 if job.sweep_id is None else self.sweep_jobs(device)

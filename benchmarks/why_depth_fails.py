@@ -25,7 +25,7 @@ from harness.processes import ServerProcess, free_port
 from harness.tables import say, write_json
 from leadline.client import Client, TrainingJob
 from leadline.models.spec import Initialization, TrainingSpec
-from leadline.server.api.convert import from_spec
+from leadline.server.api.specs import from_spec
 
 # What the notebook compared, what repairs its deepest, and the form that it declared.
 NETWORKS = {

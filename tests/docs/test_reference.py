@@ -16,7 +16,7 @@ from leadline.server.api.errors import _STATUS_OF
 from leadline.server.jobs.states import MOVES
 from leadline.server.serving.classifier import MAX_BATCH
 from leadline.server.settings import ENVIRONMENT_PREFIX, Settings
-from leadline.server.storage.sqlite_errors import _FAULTS
+from leadline.server.storage.sqlite_errors import _ERRORS
 from leadline.server.sweeps.sweep import MEDIAN_STOPPED
 from leadline.server.workers.messages import _KINDS
 from support.servers import LiveServer
@@ -93,7 +93,7 @@ def test_every_reason_that_callers_are_told_stands_in_the_contract() -> None:
     sources = "".join(path.read_text() for path in sorted(server.rglob("*.py")))
     used = set(re.findall(r'reason(?:: str)? ?= ?"([A-Z_]+)"', sources)) - INTERNAL_REASONS
     used |= {f"{kind.upper()}_NOT_FOUND" for kind in ("job", "sweep", "model", "epoch", "variant")}
-    used |= {reason for _, reason, _ in _FAULTS} | {MEDIAN_STOPPED}
+    used |= {reason for _, reason, _ in _ERRORS} | {MEDIAN_STOPPED}
 
     cells = [row[1] for row in rows(section(DOCS / "api.md", "Errors"))[1:]]
     for heading in ("Failures of jobs", "Pauses", "Cancellations"):

@@ -1,4 +1,4 @@
-"""Damaged checkpoints: a job goes on from the newest that is sound, to the same results."""
+"""Damaged checkpoints: a job resumes from the newest undamaged one, to the same results."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -93,8 +93,8 @@ def _is_under_way(job: TrainingJob) -> bool:
 def _harm(data_dir: Path, job_id: str, fault: _Fault) -> None:
     artifacts = Artifacts(data_dir / "models")
     with open_store(data_dir) as store:
-        epochs = store.get_model(job_id).epochs
-        is_final = store.get(job_id).state.is_final
+        epochs = store.models.get(job_id).epochs
+        is_final = store.jobs.get(job_id).state.is_final
     if is_final:
         raise RuntimeError(f"job {job_id} was finished before it could be harmed")
     for epoch in epochs if fault.is_of_all else epochs[-1:]:

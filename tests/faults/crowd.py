@@ -1,4 +1,4 @@
-"""Clients that submit jobs and follow them, whatever becomes of the server."""
+"""Clients that submit jobs and follow them through failures of the server."""
 
 import random
 import threading
@@ -50,16 +50,16 @@ class Crowd:
     @property
     def unfinished(self) -> list[Followed]:
         """Those whose end was not seen yet."""
-        return [one for one in self.followed if not one.is_done]
+        return [follower for follower in self.followed if not follower.is_done]
 
     def top_up(self, count: int) -> None:
         """Submits jobs until so many are unfinished."""
         for _ in range(count - len(self.unfinished)):
             kind = len(self.followed) % len(self._specs)
             request_id = str(uuid.UUID(int=self._random.getrandbits(128), version=4))
-            one = Followed(kind, self._specs[kind], request_id)
-            self.followed.append(one)
-            thread = threading.Thread(target=self._follow, args=[one], daemon=True)
+            follower = Followed(kind, self._specs[kind], request_id)
+            self.followed.append(follower)
+            thread = threading.Thread(target=self._follow, args=[follower], daemon=True)
             self._threads.append(thread)
             thread.start()
 
@@ -75,18 +75,18 @@ class Crowd:
         for thread in self._threads:
             thread.join(30)
 
-    def _follow(self, one: Followed) -> None:
+    def _follow(self, follower: Followed) -> None:
         try:
-            handle = self._submit(one)
-            one.job = handle.name
-            one.events.extend(event for event in handle.events() if event.sequence)
+            handle = self._submit(follower)
+            follower.job = handle.name
+            follower.events.extend(event for event in handle.events() if event.sequence)
         except LeadlineError as error:
-            one.error = f"{type(error).__name__}: {error}"
-        one.is_done = True
+            follower.error = f"{type(error).__name__}: {error}"
+        follower.is_done = True
 
-    def _submit(self, one: Followed) -> TrainingJob:
+    def _submit(self, follower: Followed) -> TrainingJob:
         while True:
             try:
-                return self._client.train(one.spec, request_id=one.request_id)
+                return self._client.train(follower.spec, request_id=follower.request_id)
             except UnavailableError:  # for longer than the library tries: it is restarting
                 time.sleep(0.2)

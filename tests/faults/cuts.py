@@ -46,14 +46,14 @@ class _Follower:
         """Each epoch that was missed, repeated or out of order, and what else went wrong."""
         epochs = [event.epoch.epoch for event in self.events if event.HasField("epoch")]
         sequences = [event.sequence for event in self.events if event.sequence]
-        found = [self.error] if self.error else []
+        problems = [self.error] if self.error else []
         if epochs != list(range(1, self.epochs + 1)):
-            found.append(f"{self.job}: epochs {epochs}")
+            problems.append(f"{self.job}: epochs {epochs}")
         if sequences != list(range(1, len(sequences) + 1)):
-            found.append(f"{self.job}: sequences {sequences}")
+            problems.append(f"{self.job}: sequences {sequences}")
         if not self.events or self.events[-1].finished.state != JOB_STATE_SUCCEEDED:
-            found.append(f"{self.job}: never seen to succeed")
-        return found
+            problems.append(f"{self.job}: never seen to succeed")
+        return problems
 
 
 def cut_at_random(setting: Setting) -> list[Figure]:
@@ -67,7 +67,7 @@ def cut_at_random(setting: Setting) -> list[Figure]:
         while proxy.cuts < setting.scale.cuts and setting.has_time:
             if not any(thread.is_alive() for thread in threads):
                 more = _new_followers(server.target, setting.scale, seed=len(followers))
-                threads = [_start(proxy.target, index, one) for index, one in enumerate(more)]
+                threads = [_start(proxy.target, index, spec) for index, spec in enumerate(more)]
                 followers += more
             _cut_for_a_while(proxy, chance, setting)
         setting.say("waiting for the last followers")
@@ -123,7 +123,7 @@ def _figures(followers: list[_Follower], cuts: int) -> list[Figure]:
         ),
         all_of(
             "the same: followers who saw the job to its end",
-            [one.job for one in followers if one.faults],
+            [follower.job for follower in followers if follower.faults],
             len(followers),
         ),
     ]

@@ -29,14 +29,14 @@ def spoil_database(setting: Setting) -> list[Figure]:
     damages = list(_DAMAGES.items())[: setting.scale.faults]
     with setting.serving() as server:
         wrong_when_locked, job = _lock(server, setting)
-        told = replay(server.target, job)
+        before = replay(server.target, job)
         server.stop()
         wrong = []
         for name, harm in damages:
             setting.say(f"starting on a damaged database: {name}")
             wrong += [f"{name}: {what}" for what in _refusal_and_restoration(server, harm)]
         server.start()
-        if replay(server.target, job) != told:
+        if replay(server.target, job) != before:
             wrong.append("events were lost although the database was restored")
         wrong += damage(server.data_dir, job)
     return [
@@ -60,7 +60,7 @@ def _lock(server: Server, setting: Setting) -> tuple[list[str], str]:
     with Client(server.target) as client:
         job = client.train(spec)
         wait_until(lambda: job.refresh().completed_epochs > 0, "an epoch was complete")
-        before = {one.name for one in client.jobs()}
+        before = {job.name for job in client.jobs()}
         setting.say(f"locking the database for {_LOCKED_SECONDS} s")
         with _locked(server.data_dir / "leadline.db"):
             said = _answer_to_submission(server.target, spec, request_id)
@@ -70,7 +70,7 @@ def _lock(server: Server, setting: Setting) -> tuple[list[str], str]:
                 wrong.append("health was not SERVING")
             if not job.refresh().completed_epochs:
                 wrong.append("an acknowledged epoch was lost")
-        if {one.name for one in client.jobs()} != before:
+        if {job.name for job in client.jobs()} != before:
             wrong.append("the refused submission had made a job")
         client.train(spec, request_id=request_id).cancel()
         if comparable(job.events()) != expected:

@@ -40,10 +40,10 @@ class _Held:
             "open calls": self.open_calls - before.open_calls,
             "file descriptors": self.file_descriptors.total() - before.file_descriptors.total(),
         }
-        found = [f"{more} {name}" for name, more in grown.items() if more > 0]
+        leaks = [f"{more} {name}" for name, more in grown.items() if more > 0]
         if grown["file descriptors"] > 0:
-            found.append(str(dict(self.file_descriptors - before.file_descriptors)))
-        return found
+            leaks.append(str(dict(self.file_descriptors - before.file_descriptors)))
+        return leaks
 
 
 def disconnect_abruptly(setting: Setting) -> list[Figure]:
@@ -131,7 +131,7 @@ def _warm_up(client: Client, job: str) -> None:
 
 
 def _settled(server: Server, before: _Held | None) -> _Held:
-    """What the server holds once it has noticed that all have left."""
+    """What the server holds once all have disconnected."""
     # The stream of the one client that stays.
     wait_until(lambda: open_calls(server.metrics_url) <= 1, "all calls had ended", seconds=60)
     held = _held(server)

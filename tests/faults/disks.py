@@ -1,4 +1,4 @@
-"""Disks that are full or read-only: jobs wait, nothing that was told is lost, and all goes on."""
+"""Disks that are full or read-only: jobs wait, no event is lost, and all jobs resume."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ class _Case:
     notes: list[str] = field(default_factory=list)
 
     def run(self, harm: Callable[[], None], mend: Callable[[], None], *, refuses: bool) -> None:
-        """Harms the disk in the midst of a job, looks at what can be told, and mends it."""
+        """Harms the disk in the midst of a job, checks what clients see, and repairs it."""
         job = self.client.train(self.spec)
         job.detach()
         wait_until(lambda: job.refresh().completed_epochs > 0, "an epoch was complete")
@@ -76,7 +76,7 @@ class _Case:
         return "accepted"
 
     def _check_told(self, job: TrainingJob, told: int) -> None:
-        """What watchers were told before the fault is still told after it."""
+        """Events that watchers received before the fault are replayed after it."""
         self._expect(job.refresh().latest_sequence >= told, "an acknowledged event is lost")
 
     def _go_on(self, job: TrainingJob) -> None:

@@ -12,7 +12,7 @@ from faults.setting import Scale
 from leadline.client import Client
 from leadline.models.checkpoints import CheckpointError, load_info
 from leadline.server.storage.artifacts import Artifacts
-from leadline.server.storage.store import JobStore
+from leadline.server.storage.store import Store
 from leadline.v1.job_pb2 import JOB_STATE_SUCCEEDED, JobEvent
 from leadline.v1.training_spec_pb2 import OPTIMIZER_ADAM, OPTIMIZER_ADAMW, TrainingSpec
 from support.wire import tiny_spec
@@ -53,7 +53,7 @@ def train(target: str, spec: TrainingSpec) -> list[JobEvent]:
 
 
 def replay(target: str, job: str) -> list[JobEvent]:
-    """The durable events of a job, as the server tells them to one who asks now."""
+    """The durable events of a job, as the server replays them now."""
     with Client(target) as client:
         return [event for event in client.job(job).events() if event.sequence]
 
@@ -84,25 +84,25 @@ def _comparable(event: JobEvent) -> JobEvent:
 
 
 @contextlib.contextmanager
-def open_store(data_dir: Path) -> Iterator[JobStore]:
+def open_store(data_dir: Path) -> Iterator[Store]:
     """The job store of a server, beside the server or in its absence; opening changes nothing."""
     engine = sqlalchemy.create_engine(f"sqlite:///{data_dir / 'leadline.db'}")
     try:
-        yield JobStore(engine)
+        yield Store(engine)
     finally:
         engine.dispose()
 
 
 def damage(data_dir: Path, job: str) -> list[str]:
-    """What is wrong with the files of the epochs that the store tells of; nothing, if all is well.
+    """What is wrong with the files of the epochs in the store; empty if all is well.
 
     Every file of every epoch is read, and the hash of its weights compared
-    with what watchers were told.
+    with the one in the event.
     """
     job_id = job.removeprefix("jobs/")
     artifacts = Artifacts(data_dir / "models")
     with open_store(data_dir) as store:
-        epochs = store.get_model(job_id).epochs
+        epochs = store.models.get(job_id).epochs
     return [
         f"{job} epoch {epoch.result.epoch}: {what}"
         for epoch in epochs
@@ -114,7 +114,7 @@ def damage(data_dir: Path, job: str) -> list[str]:
     ]
 
 
-def _wrong_files(folder: Path, epoch: int, told: str) -> Iterator[str]:
+def _wrong_files(folder: Path, epoch: int, recorded: str) -> Iterator[str]:
     try:
         files = load_info(folder, epoch).files
         for record in files.values():
@@ -123,5 +123,5 @@ def _wrong_files(folder: Path, epoch: int, told: str) -> Iterator[str]:
     except (CheckpointError, OSError) as error:
         yield str(error)
         return
-    if files["weights"].sha256 != told:
-        yield "has other weights than was told"
+    if files["weights"].sha256 != recorded:
+        yield "has other weights than its event says"

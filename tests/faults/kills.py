@@ -111,7 +111,7 @@ def kill_at_random(setting: Setting) -> list[Figure]:
                 killer.kill_some()
             setting.say("waiting for the last jobs")
             crowd.wait(_LAST_JOBS_SECONDS)
-            strangers = _jobs(server) - earlier - {one.job for one in crowd.followed}
+            strangers = _jobs(server) - earlier - {follower.job for follower in crowd.followed}
             return [
                 *_judge_jobs(server, crowd.followed, references, killer.count),
                 none_of(
@@ -141,10 +141,18 @@ def _judge_jobs(
     count: Counter[str],
 ) -> list[Figure]:
     hits = ", ".join(f"{number} {what}" for what, number in sorted(count.items()))
-    lost = [one.error or one.job or "a submission" for one in followed if not one.has_succeeded]
-    complete = [one for one in followed if one.has_succeeded]
-    other = [one.job for one in complete if not _is_as_uninterrupted(server, one, references)]
-    damaged = [what for one in complete for what in damage(server.data_dir, one.job)]
+    lost = [
+        follower.error or follower.job or "a submission"
+        for follower in followed
+        if not follower.has_succeeded
+    ]
+    complete = [follower for follower in followed if follower.has_succeeded]
+    other = [
+        follower.job
+        for follower in complete
+        if not _is_as_uninterrupted(server, follower, references)
+    ]
+    damaged = [what for follower in complete for what in damage(server.data_dir, follower.job)]
     return [
         none_of(f"SIGKILL ({hits}): acknowledged jobs lost or stuck", lost, count.total()),
         all_of(
@@ -156,11 +164,13 @@ def _judge_jobs(
         none_of(
             "the same: told epochs whose files are missing or damaged",
             damaged,
-            sum(one.spec.epochs for one in complete),
+            sum(follower.spec.epochs for follower in complete),
         ),
     ]
 
 
-def _is_as_uninterrupted(server: Server, one: Followed, references: list[list[JobEvent]]) -> bool:
-    told = replay(server.target, one.job)
-    return told == one.events and comparable(told) == references[one.kind]
+def _is_as_uninterrupted(
+    server: Server, follower: Followed, references: list[list[JobEvent]]
+) -> bool:
+    replayed = replay(server.target, follower.job)
+    return replayed == follower.events and comparable(replayed) == references[follower.kind]

@@ -36,7 +36,7 @@ class Outcome:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs what was asked for; returns 0 where every bar is met, 1 where one is missed."""
+    """Runs the chosen scenarios; returns 0 if every bar is met, else 1."""
     options = _parse(arguments)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
@@ -47,11 +47,13 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         _say("interrupted: everything was ended and removed")
         return 130
-    sys.stdout.write(table([figure for one in outcomes for figure in one.figures]))
-    sys.stdout.write(environment(options.scale, sum(one.seconds for one in outcomes)))
+    sys.stdout.write(table([figure for outcome in outcomes for figure in outcome.figures]))
+    sys.stdout.write(environment(options.scale, sum(outcome.seconds for outcome in outcomes)))
     if options.json:
-        options.json.write_text(json.dumps([asdict(one) for one in outcomes], indent=1) + "\n")
-    return 0 if all(figure.ok for one in outcomes for figure in one.figures) else 1
+        options.json.write_text(
+            json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n"
+        )
+    return 0 if all(figure.ok for outcome in outcomes for figure in outcome.figures) else 1
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -85,7 +87,7 @@ def _run(name: str, folder: Path, dataset: Path, scale: str) -> Outcome:
     try:
         with _time_limit(_LONGEST_SECONDS):
             figures = SCENARIOS[name](setting)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the other scenarios still run
+    except Exception as error:  # noqa: BLE001 - the other scenarios still run
         traceback.print_exc()
         what = f"{type(error).__name__}: {error}"[:300]
         figures = [Figure(bar=name, required="runs", measured=what, ok=False)]

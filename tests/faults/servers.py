@@ -28,7 +28,7 @@ class Server:
 
     Attributes:
         target: the address that clients use, the same after each restart.
-        metrics_url: where it tells of itself, another after each restart.
+        metrics_url: the URL of its metrics, another after each restart.
         survivors: workers that outlived a server that was killed.
     """
 
@@ -154,8 +154,8 @@ def refused_start(server: Server, words: str) -> list[str]:
             return ["the server started"]
     except ServerNeverCameError:
         said = server.log.read_text()
-    found = [] if words in said else [f"the server did not say {words!r} but {said!r}"]
-    return [*found, "a traceback"] if "Traceback" in said else found
+    errors = [] if words in said else [f"the server did not say {words!r} but {said!r}"]
+    return [*errors, "a traceback"] if "Traceback" in said else errors
 
 
 def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = 60) -> None:

@@ -50,7 +50,7 @@ class Scale:
     """Kills of a worker, the server, or both, at random moments."""
 
     recoveries: int
-    """Kills of a worker whose time until training goes on is taken."""
+    """Kills of a worker whose time until training resumes is measured."""
 
     cuts: int
     """Connections that are cut while the client's library follows jobs over them."""
@@ -129,7 +129,7 @@ class Setting:
         scale: how much to do.
         folder: the scenario's own, for the data of its servers.
         dataset: the images to train on.
-        say: tells whoever looks on how far it is.
+        say: reports the progress.
         shared: a server that runs already, with `SHARED_FLAGS`, for scenarios
             that need no other options; None: each starts its own.
         began: when, by the monotonic clock.
@@ -184,20 +184,20 @@ class Figure:
     is_timing: bool = False
 
 
-def none_of(bar: str, found: Sequence[object], count: int) -> Figure:
+def none_of(bar: str, violations: Sequence[object], count: int) -> Figure:
     """The figure of something that must not happen in any of `count` cases."""
-    shown = f": {'; '.join(str(one) for one in found[:3])}" if found else ""
+    shown = f": {'; '.join(str(item) for item in violations[:3])}" if violations else ""
     return Figure(
         bar=bar,
         required=f"0 of {count:,}",
-        measured=f"{len(found):,} of {count:,}{shown}",
-        ok=not found,
+        measured=f"{len(violations):,} of {count:,}{shown}",
+        ok=not violations,
     )
 
 
 def all_of(bar: str, wrong: Sequence[object], count: int) -> Figure:
     """The figure of something that must hold in all of `count` cases."""
-    shown = f": not {'; '.join(str(one) for one in wrong[:3])}" if wrong else ""
+    shown = f": not {'; '.join(str(item) for item in wrong[:3])}" if wrong else ""
     return Figure(
         bar=bar,
         required="all",

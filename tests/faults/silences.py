@@ -1,4 +1,4 @@
-"""Workers that are stopped until they are given up for lost: nobody may hear of them again."""
+"""Workers that are stopped until they count as lost: their later reports must not count."""
 
 import contextlib
 import signal

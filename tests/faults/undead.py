@@ -1,4 +1,4 @@
-"""A worker that was given up for lost and trains on, beside the one that has its job now."""
+"""A worker that counts as lost but still trains, besides the one that has its job now."""
 
 import contextlib
 import queue
@@ -12,8 +12,9 @@ from typing import IO
 from leadline.server.errors import FailedPreconditionError
 from leadline.server.jobs.job import EpochCompleted, Failure, Job, Paused, Started
 from leadline.server.jobs.states import JobState
+from leadline.server.scheduling.assignment import AssignmentMaker
 from leadline.server.storage.artifacts import Artifacts
-from leadline.server.storage.store import JobStore
+from leadline.server.storage.store import Store
 from leadline.server.workers.messages import Assignment, DiskFault, Done, Message, decode
 
 _PATIENCE_SECONDS = 120
@@ -33,7 +34,7 @@ class Undead:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def haunt(self, assignment: Assignment, store: JobStore, pause: float) -> list[str]:
+    def haunt(self, assignment: Assignment, store: Store, pause: float) -> list[str]:
         """Trains an epoch, is stopped for so many seconds, is continued, and trains another.
 
         Returns:
@@ -57,8 +58,8 @@ class Undead:
             with contextlib.suppress(BrokenPipeError):
                 _pipe(pipe).close()
 
-    def _report_epoch(self, assignment: Assignment, store: JobStore) -> list[str]:
-        """Reports to the store what it tells, as its server would, until an epoch or its end."""
+    def _report_epoch(self, assignment: Assignment, store: Store) -> list[str]:
+        """Records its messages in the store, as its server would, until an epoch or its end."""
         accepted = []
         while message := self._messages.get(timeout=_PATIENCE_SECONDS):
             if _is_accepted(store, assignment, message):
@@ -80,21 +81,21 @@ def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
     return pipe
 
 
-def _is_accepted(store: JobStore, assignment: Assignment, message: Message) -> bool:
+def _is_accepted(store: Store, assignment: Assignment, message: Message) -> bool:
     job_id, attempt = assignment.job_id, assignment.attempt
     try:
         match message:
             case Started():
-                store.record_started(job_id, attempt, message)
+                store.attempts.record_started(job_id, attempt, message)
             case EpochCompleted():
-                store.record_epoch(job_id, attempt, message)
+                store.attempts.record_epoch(job_id, attempt, message)
             case DiskFault():
                 pause = Paused(reason="STORAGE", message=message.message)
-                store.pause(job_id, pause, attempt=attempt)
+                store.attempts.pause(job_id, attempt, pause)
             case Failure():
-                store.finish(job_id, JobState.FAILED, failure=message, attempt=attempt)
+                store.attempts.finish(job_id, attempt, JobState.FAILED, failure=message)
             case Done():
-                store.finish(job_id, JobState.SUCCEEDED, attempt=attempt)
+                store.attempts.finish(job_id, attempt, JobState.SUCCEEDED)
             case _:
                 return False  # changes nothing that is kept
     except FailedPreconditionError:
@@ -102,25 +103,15 @@ def _is_accepted(store: JobStore, assignment: Assignment, message: Message) -> b
     return True
 
 
-def assignment_of(store: JobStore, job: Job, data_dir: Path) -> Assignment:
-    """What the worker was told that has the job now, with the epochs that it has added."""
-    model = store.get_model(job.job_id)
-    artifacts = Artifacts(data_dir / "models")
-    return Assignment(
-        job_id=job.job_id,
-        attempt=job.attempts,
-        spec=job.spec,
-        completed_epochs=job.completed_epochs,
-        resume_from=tuple(
-            (epoch.result.epoch, str(artifacts.folder(job.job_id, epoch.attempt)))
-            for epoch in reversed(model.epochs)
-        ),
-        test_accuracies=tuple(epoch.result.test_accuracy for epoch in model.epochs),
-        device="cpu",
-        threads=1,
-        dataset_source="",
-        dataset_cache=str(data_dir / "datasets"),
-        dataset_fingerprint=model.started.dataset_fingerprint,
-        checkpoint_folder=str(artifacts.folder(job.job_id, job.attempts)),
+def assignment_of(store: Store, job: Job, data_dir: Path) -> Assignment:
+    """The assignment of the job's worker, with the epochs that it has completed since."""
+    maker = AssignmentMaker(
+        artifacts=Artifacts(data_dir / "models"),
+        dataset_sources={job.spec.dataset: ""},
+        dataset_cache=data_dir / "datasets",
+        fingerprints={},
+        cpu_threads=1,
+        sweep_jobs_per_gpu=1,
         max_image_pixels=1 << 24,
     )
+    return maker.make(job, store.models.get(job.job_id), "cpu")

@@ -103,14 +103,14 @@ async def _watch(stub: TrainingServiceStub, job: str) -> list[int]:
 
 
 def watch_together(setting: Setting) -> list[Figure]:
-    """Opens all streams on a job in training, while someone else asks for other things."""
+    """Opens all streams on a job in training, while another client makes other calls."""
     count, spawn = setting.scale.watchers, multiprocessing.get_context("spawn")
     image = next(setting.dataset.glob("test/*/*.png")).read_bytes()
     # The pool is left last: its process ends when the server that it talks to has ended.
     pool = ProcessPoolExecutor(1, mp_context=spawn)
     with pool, setting.serving() as server, Client(server.target) as client:
         job = client.train(tiny_spec(epochs=setting.scale.watched_epochs, **_SPEC))
-        next(iter(job.epochs()))  # from which predictions can be asked for
+        next(iter(job.epochs()))  # from which the model can predict
         watching = pool.submit(watch_many, server.target, job.name, count)
         _wait_until_all_watch(server, watching, count)
         setting.say(f"{count} watchers are there")

@@ -1,4 +1,4 @@
-"""Workers that were given up for lost and live on: they must not change anything."""
+"""Workers that count as lost but still run: they must not change anything."""
 
 import contextlib
 import random
@@ -14,7 +14,7 @@ from faults.setting import PATIENT, Figure, Setting, all_of, none_of
 from faults.undead import Undead, assignment_of
 from leadline.client import Client
 from leadline.server.storage.artifacts import Artifacts
-from leadline.server.storage.store import JobStore
+from leadline.server.storage.store import Store
 from leadline.server.workers.messages import Assignment
 from leadline.v1.training_spec_pb2 import TrainingSpec
 
@@ -29,17 +29,17 @@ class _Graveyard:
     """A server whose jobs lose their workers, and what those do that live on."""
 
     server: Server
-    store: JobStore
+    store: Store
     chance: random.Random
-    wanted: int
+    target: int
     say: Callable[[str], None]
     zombies: int = 0
     changes: list[str] = field(default_factory=list)
 
     @property
     def has_enough(self) -> bool:
-        """Whether there were as many as are wanted."""
-        return self.zombies >= self.wanted
+        """Whether the target is reached."""
+        return self.zombies >= self.target
 
     def haunt(self, job_id: str) -> None:
         """Kills the job's worker after each epoch or two, and raises those that it had before."""
@@ -49,30 +49,30 @@ class _Graveyard:
             dead.append(self._lose_worker(job_id))
             with self._watch_files(job_id):
                 self._raise(dead[-_ZOMBIES_AT_ONCE:])
-            self.say(f"{self.zombies} of {self.wanted} zombies")
-        wait_until(lambda: self.store.get(job_id).state.is_final, "the job's end", seconds=300)
+            self.say(f"{self.zombies} of {self.target} zombies")
+        wait_until(lambda: self.store.jobs.get(job_id).state.is_final, "the job's end", seconds=300)
 
     def _wait_for_epoch(self, job_id: str) -> bool:
-        """Waits for another epoch to be complete; returns whether the job goes on after it."""
-        epochs = self.store.get(job_id).completed_epochs
+        """Waits for another epoch to be complete; returns whether the job continues after it."""
+        epochs = self.store.jobs.get(job_id).completed_epochs
 
         def has_moved_on() -> bool:
-            job = self.store.get(job_id)
+            job = self.store.jobs.get(job_id)
             return job.state.is_final or job.completed_epochs > epochs
 
         wait_until(has_moved_on, "an epoch was complete")
-        return not self.store.get(job_id).state.is_final
+        return not self.store.jobs.get(job_id).state.is_final
 
     def _lose_worker(self, job_id: str) -> Assignment:
         """Kills the worker and returns what it was to do, once its job is another's."""
-        attempt = self.store.get(job_id).attempts
+        attempt = self.store.jobs.get(job_id).attempts
         self.server.workers()[0].kill()  # the oldest: spare ones come after it
-        wait_until(lambda: self.store.get(job_id).attempts > attempt, "another had the job")
-        job = replace(self.store.get(job_id), attempts=attempt)
+        wait_until(lambda: self.store.jobs.get(job_id).attempts > attempt, "another had the job")
+        job = replace(self.store.jobs.get(job_id), attempts=attempt)
         return assignment_of(self.store, job, self.server.data_dir)
 
     def _raise(self, dead: list[Assignment]) -> None:
-        """Has workers go on with these assignments, all at once."""
+        """Has workers continue these assignments, all at once."""
         pauses = [self.chance.uniform(0, 0.5) for _ in dead]
         with ThreadPoolExecutor(len(dead)) as threads:
             for accepted in threads.map(self._haunt_once, dead, pauses):
@@ -96,9 +96,9 @@ class _Graveyard:
 
 def raise_zombies(setting: Setting) -> list[Figure]:
     """Has workers of older attempts train on beside the one that has their job."""
-    kinds, jobs, wanted = specs(setting.scale), dict[str, int](), setting.scale.zombies
+    kinds, jobs, target = specs(setting.scale), dict[str, int](), setting.scale.zombies
     with setting.serving(PATIENT) as server, open_store(server.data_dir) as store:
-        yard = _Graveyard(server, store, setting.random(), wanted, setting.say)
+        yard = _Graveyard(server, store, setting.random(), target, setting.say)
         while not yard.has_enough and setting.has_time:
             kind = len(jobs) % len(kinds)
             job = _submit(server, kinds[kind])
@@ -133,18 +133,18 @@ def _submit(server: Server, spec: TrainingSpec) -> str:
     return handle.name
 
 
-def _stamps(data_dir: Path, store: JobStore, job_id: str) -> dict[Path, _Stamp | None]:
+def _stamps(data_dir: Path, store: Store, job_id: str) -> dict[Path, _Stamp | None]:
     artifacts = Artifacts(data_dir / "models")
     return {
         path: _stamp(path)
-        for epoch in store.get_model(job_id).epochs
+        for epoch in store.models.get(job_id).epochs
         for path in artifacts.folder(job_id, epoch.attempt).glob(f"epoch-{epoch.result.epoch:05}.*")
     }
 
 
 def _stamp(path: Path) -> _Stamp | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return status.st_ino, status.st_mtime_ns, status.st_size

@@ -9,7 +9,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Told:
+class Message:
     """One message of the stream."""
 
     id: str | None
@@ -23,7 +23,7 @@ class EventStream:
     def __init__(self, response: http.client.HTTPResponse) -> None:
         self._response = response
 
-    def __iter__(self) -> Iterator[Told]:
+    def __iter__(self) -> Iterator[Message]:
         fields: dict[str, str] = {}
         while line := self._response.readline():
             name, _, value = line.decode().rstrip("\n").partition(": ")
@@ -31,17 +31,17 @@ class EventStream:
                 fields[name] = value
             elif "event" in fields:
                 data = json.loads(fields["data"])
-                yield Told(fields.get("id"), fields["event"], data)
+                yield Message(fields.get("id"), fields["event"], data)
                 fields = {}
 
-    def until(self, is_it: Callable[[Told], bool]) -> list[Told]:
-        """The messages up to one that `is_it` accepts, that one included."""
-        told = []
-        for one in self:
-            told.append(one)
-            if is_it(one):
-                return told
-        raise AssertionError(f"the stream ended after {told}")
+    def until(self, is_last: Callable[[Message], bool]) -> list[Message]:
+        """The messages up to one that `is_last` accepts, inclusive."""
+        messages = []
+        for message in self:
+            messages.append(message)
+            if is_last(message):
+                return messages
+        raise AssertionError(f"the stream ended after {messages}")
 
 
 @contextmanager

@@ -79,22 +79,22 @@ def typed_request(
 
 def raw_strings(strings: Iterable[bytes]) -> bytes:
     """Strings as raw contents have them, each after its length."""
-    return b"".join(len(one).to_bytes(4, "little") + one for one in strings)
+    return b"".join(len(string).to_bytes(4, "little") + string for string in strings)
 
 
 def strings_in(data: bytes) -> list[bytes]:
     """The strings in raw contents."""
-    found = []
+    strings = []
     while data:
         end = 4 + int.from_bytes(data[:4], "little")
-        found.append(data[4:end])
+        strings.append(data[4:end])
         data = data[end:]
-    return found
+    return strings
 
 
 def floats_in(response: oip.ModelInferResponse, name: str) -> np.ndarray:
     """An output of FP32, in its shape."""
-    (index,) = [index for index, one in enumerate(response.outputs) if one.name == name]
+    (index,) = [index for index, output in enumerate(response.outputs) if output.name == name]
     output = response.outputs[index]
     assert output.datatype == "FP32"
     data = response.raw_output_contents[index]

@@ -61,7 +61,7 @@ def violations(error: grpc.RpcError) -> dict[str, str]:
 
 def reason(error: grpc.RpcError) -> str:
     """The machine-readable reason of a status."""
-    infos = [one for one in details(error) if isinstance(one, error_details_pb2.ErrorInfo)]
+    infos = [detail for detail in details(error) if isinstance(detail, error_details_pb2.ErrorInfo)]
     assert len(infos) == 1
     assert infos[0].domain == "leadline"
     return str(infos[0].reason)
@@ -79,10 +79,10 @@ def details(error: Any) -> list[Any]:
         error_details_pb2.RetryInfo,
         error_details_pb2.PreconditionFailure,
     )
-    found = []
+    messages = []
     for packed in status.details:
         (kind,) = [kind for kind in kinds if packed.Is(kind.DESCRIPTOR)]
         message = kind()
         packed.Unpack(message)
-        found.append(message)
-    return found
+        messages.append(message)
+    return messages

@@ -1,19 +1,19 @@
-"""The errors of the service's domain, which know nothing of gRPC.
+"""The errors of the domain, independent of gRPC.
 
     ServiceError
     ├── InvalidArgumentError      the request itself is wrong; says which fields
     ├── NotFoundError             no such job, sweep, model, epoch or variant
     ├── AlreadyExistsError        the request id stands for another job or sweep
-    ├── FailedPreconditionError   not in the present state of things
-    ├── ResourceExhaustedError    a bounded queue is full; says when to try again
-    ├── MessageTooLargeError      a message has more bytes than the server takes
-    ├── DataLossError             a file of the server's is missing or damaged
-    ├── StorageError              the disk or the database takes no writes
-    ├── DeadlineExceededError     the caller's deadline passed while it waited
-    ├── UnimplementedError        a part of a protocol that this server leaves out
+    ├── FailedPreconditionError   the current state does not allow the request
+    ├── ResourceExhaustedError    a limit is reached; says when to try again
+    ├── MessageTooLargeError      a message has more bytes than the server accepts
+    ├── DataLossError             a file of the server is missing or damaged
+    ├── StorageError              the disk or the database failed
+    ├── DeadlineExceededError     the deadline passed before the work began
+    ├── UnimplementedError        a part of a protocol that is not supported
     └── UnavailableError          the server shuts down
 
-`leadline.server.api.errors` has the one table that maps them to gRPC status.
+`leadline.server.api.errors` maps them to gRPC status, in one table.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,23 +21,22 @@ from dataclasses import replace
 
 from leadline.models.spec import Violation
 
-# A status travels in headers, which have little room: what a caller sent is
-# not repeated to it at any length.
-_LONGEST_TEXT = 500
-_MOST_VIOLATIONS = 20
+# A status is sent in headers, whose size is limited: long texts are cut.
+_MAX_TEXT = 500
+_MAX_VIOLATIONS = 20
 
 
 def shorten(text: str) -> str:
-    """The text, or as much of it as an error has room for."""
-    return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "..."
+    """The text, cut to the length that an error has room for."""
+    return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "..."
 
 
 class ServiceError(Exception):
-    """An error that callers are told of.
+    """An error that is reported to the caller.
 
     Attributes:
         reason: what went wrong, in UPPER_SNAKE_CASE, for programs.
-        metadata: particulars for programs.
+        metadata: details for programs.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class ServiceError(Exception):
 
 
 class InvalidArgumentError(ServiceError):
-    """The request is wrong, whatever the state of the server.
+    """The request is wrong, in every state of the server.
 
     Attributes:
         violations: what is wrong with which field, at least one.
@@ -57,10 +56,10 @@ class InvalidArgumentError(ServiceError):
 
     def __init__(self, violations: Sequence[Violation], *, reason: str = "INVALID_FIELD") -> None:
         kept = [
-            replace(one, description=shorten(one.description))
-            for one in violations[:_MOST_VIOLATIONS]
+            replace(violation, description=shorten(violation.description))
+            for violation in violations[:_MAX_VIOLATIONS]
         ]
-        summary = "; ".join(f"{one.field}: {one.description}" for one in kept)
+        summary = "; ".join(f"{violation.field}: {violation.description}" for violation in kept)
         super().__init__(summary, reason=reason)
         self.violations = tuple(kept)
 
@@ -75,7 +74,7 @@ class NotFoundError(ServiceError):
 
     Attributes:
         resource_type: "job", "sweep", "model", "epoch" or "variant".
-        resource_name: what was asked for.
+        resource_name: the requested resource.
     """
 
     def __init__(self, resource_type: str, resource_name: str, advice: str) -> None:
@@ -88,10 +87,10 @@ class NotFoundError(ServiceError):
 
 
 class AlreadyExistsError(ServiceError):
-    """What was to be made exists, and is not the same.
+    """The resource exists already, with other contents.
 
     Attributes:
-        resource_name: what exists.
+        resource_name: the existing resource.
     """
 
     def __init__(self, message: str, *, reason: str, resource_name: str) -> None:
@@ -100,14 +99,14 @@ class AlreadyExistsError(ServiceError):
 
 
 class FailedPreconditionError(ServiceError):
-    """The request is sound but not in the present state of things."""
+    """The request is valid, but the current state does not allow it."""
 
 
 class ResourceExhaustedError(ServiceError):
-    """A bound on work is reached.
+    """A limit on work is reached.
 
     Attributes:
-        retry_after: after how many seconds it is worth trying again.
+        retry_after: seconds after which to try again.
     """
 
     def __init__(self, message: str, *, reason: str, retry_after: float) -> None:
@@ -116,10 +115,10 @@ class ResourceExhaustedError(ServiceError):
 
 
 class MessageTooLargeError(ServiceError):
-    """A message has more bytes than the server takes."""
+    """A message has more bytes than the server accepts."""
 
     def __init__(self, size: str, limit: int) -> None:
-        # "larger than max" is what gRPC's own servers say.
+        # "larger than max" is the wording of gRPC's own servers.
         super().__init__(
             f"a message is larger than max ({size} vs. {limit} bytes): send less at a time, "
             "or start the server with more --max-message-bytes",
@@ -133,18 +132,18 @@ class DataLossError(ServiceError):
 
 
 class StorageError(ServiceError):
-    """The disk or the database failed: what was asked for did not happen."""
+    """The disk or the database failed: the request had no effect."""
 
 
 class DeadlineExceededError(ServiceError):
-    """The caller's deadline passed before its work began."""
+    """The caller's deadline passed before the work began."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, reason="DEADLINE_EXCEEDED")
 
 
 class UnimplementedError(ServiceError):
-    """A part of a protocol that this server leaves out; the message says why."""
+    """A part of a protocol that is not supported; the message says why."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, reason="NOT_SUPPORTED")

@@ -1,4 +1,4 @@
-"""Every option of the server: flag, environment variable and line of a settings file.
+"""The options of the server: flags, environment variables and keys of a settings file.
 
 The option `max_queued_jobs`, say, is the flag `--max-queued-jobs`, the
 variable `LEADLINE_MAX_QUEUED_JOBS` and the key `max_queued_jobs` of the TOML
@@ -30,7 +30,7 @@ def _check_dataset_names(datasets: dict[str, str]) -> dict[str, str]:
     for name in datasets:
         if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
             raise ValueError(
-                f"{name!r} is no name for a dataset: use up to 64 lower-case letters, digits, "
+                f"{name!r} is not a valid dataset name: use up to 64 lower-case letters, digits, "
                 "dots, dashes and underscores, the first a letter or digit"
             )
     return datasets
@@ -51,7 +51,7 @@ def _check_hosts(hosts: str) -> str:
 
 
 def _split(listed: str) -> list[str]:
-    return [one.strip() for one in listed.split(",") if one.strip()]
+    return [item.strip() for item in listed.split(",") if item.strip()]
 
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
@@ -81,16 +81,16 @@ class Settings(BaseSettings):
     )
     live_page: Literal["auto", "on", "off"] = Field(
         default="auto",
-        description="Whether the metrics port shows the live page; auto: where it is on loopback.",
+        description="Whether the metrics port shows the live page; auto: if it is on loopback.",
     )
     live_page_hosts: Annotated[str, AfterValidator(_check_hosts)] = Field(
         default="",
-        description="Names by which the live page may be asked for, such as gpu1.example.org, "
-        "beside addresses and localhost.",
+        description="Host names that the live page accepts, such as gpu1.example.org, "
+        "besides addresses and localhost.",
     )
     datasets: Annotated[dict[str, str], AfterValidator(_check_dataset_names)] = Field(
         default={},
-        description="Datasets by name, beside the built-in ones: a folder or a tar of "
+        description="Datasets by name, besides the built-in ones: a folder or a tar of "
         "train/CLASS/* and test/CLASS/* images.",
     )
     devices: Annotated[str, AfterValidator(_check_devices)] = Field(
@@ -104,10 +104,10 @@ class Settings(BaseSettings):
         default=4,
         ge=1,
         le=64,
-        description="Jobs of sweeps that train on one GPU at a time; on the CPU, one a thread.",
+        description="Jobs of sweeps that train on one GPU at a time; on the CPU, one per thread.",
     )
     max_queued_jobs: int = Field(
-        default=1_000, ge=1, description="Jobs that may wait; more are refused."
+        default=1_000, ge=1, description="Jobs that may be queued; more are rejected."
     )
     max_attempts: int = Field(
         default=3,
@@ -117,16 +117,16 @@ class Settings(BaseSettings):
     worker_silence_seconds: float = Field(
         default=30.0,
         ge=3,
-        description="How long a worker may not be heard of before it is given up for lost.",
+        description="Seconds without a message after which a worker counts as lost.",
     )
     retention: Literal["all", "best_and_last"] = Field(
         default="all",
-        description="Which checkpoints are kept of jobs that do not say it themselves.",
+        description="Which checkpoints are kept of jobs that do not set it.",
     )
     stream_keepalive_seconds: float = Field(
         default=15.0,
         ge=0.1,
-        description="How long a stream of events may be quiet before progress is sent in it.",
+        description="Seconds without an event after which a stream sends progress.",
     )
     spare_workers: int = Field(
         default=1,
@@ -135,13 +135,13 @@ class Settings(BaseSettings):
         description="Workers kept ready, with torch loaded, so that jobs start at once.",
     )
     worker_threads: int = Field(
-        default=0, ge=0, description="Computing threads of a worker on the CPU; 0: one a core."
+        default=0, ge=0, description="Computing threads of a worker on the CPU; 0: one per core."
     )
     worker_niceness: int = Field(
         default=5,
         ge=0,
         le=19,
-        description="How far workers give way to the server's own work on the CPU.",
+        description="The nice value of workers, which yield the CPU to the server.",
     )
     inference_device: str = Field(
         default="auto",
@@ -152,18 +152,18 @@ class Settings(BaseSettings):
         default=1, ge=1, le=256, description="Computing threads of a prediction on the CPU."
     )
     max_pending_predictions: int = Field(
-        default=256, ge=1, description="Predict calls in work at a time; more are refused."
+        default=256, ge=1, description="Predict calls in flight at a time; more are rejected."
     )
     max_pending_per_stream: int = Field(
         default=4,
         ge=1,
         le=256,
-        description="Messages of a predicting stream in work; the next is read as one is answered.",
+        description="Messages of a predicting stream in flight; the next is read after a response.",
     )
     max_loaded_bytes: int = Field(
         default=256 * _MEBIBYTE,
         ge=0,
-        description="Memory for networks kept loaded, in bytes; the least recently used make room.",
+        description="Memory for loaded networks, in bytes; the least recently used are evicted.",
     )
     max_message_bytes: int = Field(
         default=64 * _MEBIBYTE, ge=_MEBIBYTE, description="The largest request, in bytes."
@@ -178,10 +178,10 @@ class Settings(BaseSettings):
         default=4_096, ge=1, description="The most images in one Predict call."
     )
     shutdown_grace_seconds: float = Field(
-        default=10.0, ge=0, description="How long calls may take to end after SIGTERM."
+        default=10.0, ge=0, description="Seconds that calls may take to end after SIGTERM."
     )
     reflection: bool = Field(
-        default=True, description="Whether gRPC reflection tells of the services."
+        default=True, description="Whether gRPC reflection describes the services."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="The least severe log lines to write."
@@ -229,7 +229,7 @@ def load_settings(flags: dict[str, Any], config: Path | None) -> Settings:
     """
     if config is None:
         return Settings(**flags)
-    config.open("rb").close()  # pydantic-settings passes over a missing file in silence
+    config.open("rb").close()  # pydantic-settings ignores a missing file
 
     class SettingsWithFile(Settings):
         model_config = SettingsConfigDict(toml_file=config)

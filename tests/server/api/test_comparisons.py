@@ -86,7 +86,7 @@ def test_the_matrix_counts_what_is_listed_and_reported_in_every_epoch(
     reported = result.train_accuracy if split == SPLIT_TRAIN else result.test_accuracy
     assert matrix.accuracy == reported == counts.trace() / counts.sum()
     assert (matrix.model, matrix.split) == (result.model, split)
-    assert matrix.images == counts.sum() == sum(one.images for one in matrix.calibration.bins)
+    assert matrix.images == counts.sum() == sum(bin_.images for bin_ in matrix.calibration.bins)
 
 
 def test_the_metrics_of_a_class_are_those_of_its_row_and_column(
@@ -97,15 +97,15 @@ def test_the_metrics_of_a_class_are_those_of_its_row_and_column(
     )
 
     counts = np.array([row.counts for row in matrix.rows])
-    assert [one.class_name for one in matrix.classes] == list(CLASSES)
-    for index, one in enumerate(matrix.classes):
+    assert [metrics.class_name for metrics in matrix.classes] == list(CLASSES)
+    for index, metrics in enumerate(matrix.classes):
         right, predicted = counts[index, index], counts[:, index].sum()
-        assert (one.support, one.predicted) == (20, predicted)
-        assert one.recall == right / 20
-        assert one.HasField("precision") == (predicted > 0)
+        assert (metrics.support, metrics.predicted) == (20, predicted)
+        assert metrics.recall == right / 20
+        assert metrics.HasField("precision") == (predicted > 0)
         if predicted:
-            assert one.precision == right / predicted
-        assert one.f1 == pytest.approx(2 * right / (20 + predicted))
+            assert metrics.precision == right / predicted
+        assert metrics.f1 == pytest.approx(2 * right / (20 + predicted))
     assert len(matrix.calibration.bins) == 15
     assert 0 <= matrix.calibration.expected_calibration_error <= 1
 
@@ -132,9 +132,7 @@ def test_a_wrong_request_for_a_matrix_is_refused(
     assert list(violations(refused(stubs.inspection.GetConfusionMatrix, request_))) == [field]
 
 
-def test_a_matrix_of_an_epoch_that_is_not_there_is_not_found(
-    stubs: Stubs, trained: list[JobEvent]
-) -> None:
+def test_a_matrix_of_a_missing_epoch_is_not_found(stubs: Stubs, trained: list[JobEvent]) -> None:
     request = GetConfusionMatrixRequest(model=f"{trained[-1].finished.model}/epochs/99")
     error = refused(stubs.inspection.GetConfusionMatrix, request)
     assert error.code() is grpc.StatusCode.NOT_FOUND
@@ -153,22 +151,28 @@ def test_a_comparison_counts_every_image_once(
     stubs: Stubs, live_server: LiveServer, trained: list[JobEvent], other: str
 ) -> None:
     first = trained[2].epoch.model
-    found = stubs.inspection.CompareModels(
+    comparison = stubs.inspection.CompareModels(
         CompareModelsRequest(baseline=selector(first), candidate=selector(other)), timeout=10
     )
 
     fingerprint = trained[1].started.dataset_fingerprint
     labels = find_dataset(fingerprint, live_server.data_dir / "datasets").test.labels
-    before = predicted_by(live_server, found.baseline) == labels
-    after = predicted_by(live_server, found.candidate) == labels
-    assert (found.both_right, found.fixed) == ((before & after).sum(), (~before & after).sum())
-    assert (found.broken, found.still_wrong) == ((before & ~after).sum(), (~before & ~after).sum())
-    assert found.baseline_accuracy == trained[2].epoch.test_accuracy == before.mean()
-    assert found.candidate_accuracy == after.mean()
-    assert found.images == 200
-    assert found.mcnemar.discordant == found.fixed + found.broken
-    assert found.mcnemar.exact == (found.mcnemar.discordant < 25)
-    assert found.mcnemar.HasField("statistic") != found.mcnemar.exact
+    before = predicted_by(live_server, comparison.baseline) == labels
+    after = predicted_by(live_server, comparison.candidate) == labels
+    assert (comparison.both_right, comparison.fixed) == (
+        (before & after).sum(),
+        (~before & after).sum(),
+    )
+    assert (comparison.broken, comparison.still_wrong) == (
+        (before & ~after).sum(),
+        (~before & ~after).sum(),
+    )
+    assert comparison.baseline_accuracy == trained[2].epoch.test_accuracy == before.mean()
+    assert comparison.candidate_accuracy == after.mean()
+    assert comparison.images == 200
+    assert comparison.mcnemar.discordant == comparison.fixed + comparison.broken
+    assert comparison.mcnemar.exact == (comparison.mcnemar.discordant < 25)
+    assert comparison.mcnemar.HasField("statistic") != comparison.mcnemar.exact
 
 
 def test_the_examples_of_a_comparison_come_by_outcome_page_by_page(
@@ -187,15 +191,15 @@ def test_the_examples_of_a_comparison_come_by_outcome_page_by_page(
 
     assert len(examples) == page.total_size == page.fixed + page.broken + page.still_wrong
     keys = []
-    for one in examples:
-        is_fixed = one.candidate.class_index == one.true_class_index
-        is_broken = one.baseline.class_index == one.true_class_index
-        wanted = {(True, False): OUTCOME_FIXED, (False, True): OUTCOME_BROKEN}
-        assert one.outcome == wanted.get((is_fixed, is_broken), OUTCOME_STILL_WRONG)
-        mistaken = one.baseline if is_fixed else one.candidate
-        keys.append((one.outcome, -mistaken.probability, one.index))
-        assert one.name.endswith(f"/test/{one.index}")
-        assert one.png
+    for example in examples:
+        is_fixed = example.candidate.class_index == example.true_class_index
+        is_broken = example.baseline.class_index == example.true_class_index
+        outcomes = {(True, False): OUTCOME_FIXED, (False, True): OUTCOME_BROKEN}
+        assert example.outcome == outcomes.get((is_fixed, is_broken), OUTCOME_STILL_WRONG)
+        mistaken = example.baseline if is_fixed else example.candidate
+        keys.append((example.outcome, -mistaken.probability, example.index))
+        assert example.name.endswith(f"/test/{example.index}")
+        assert example.png
     assert keys == sorted(keys)
 
 
@@ -205,24 +209,24 @@ def test_the_examples_of_an_outcome_and_a_class_are_shown_alone(
     request = CompareModelsRequest(
         baseline=selector(trained[2].epoch.model), candidate=selector(other), page_size=1000
     )
-    whole = stubs.inspection.CompareModels(request, timeout=10)
+    complete = stubs.inspection.CompareModels(request, timeout=10)
     request.outcome, request.true_class = OUTCOME_FIXED, "bee"
     some = stubs.inspection.CompareModels(request, timeout=10)
 
     assert list(some.examples) == [
-        one
-        for one in whole.examples
-        if one.outcome == OUTCOME_FIXED and one.true_class_name == "bee"
+        example
+        for example in complete.examples
+        if example.outcome == OUTCOME_FIXED and example.true_class_name == "bee"
     ]
-    assert (some.fixed, some.broken) == (whole.fixed, whole.broken)
+    assert (some.fixed, some.broken) == (complete.fixed, complete.broken)
 
 
 def test_a_model_is_no_better_than_itself(stubs: Stubs, trained: list[JobEvent]) -> None:
     same = selector(trained[2].epoch.model)
-    found = stubs.inspection.CompareModels(
+    comparison = stubs.inspection.CompareModels(
         CompareModelsRequest(baseline=same, candidate=same), timeout=10
     )
-    assert (found.fixed, found.broken, found.mcnemar.p_value) == (0, 0, 1)
+    assert (comparison.fixed, comparison.broken, comparison.mcnemar.p_value) == (0, 0, 1)
 
 
 def test_models_of_other_images_are_not_compared(
@@ -289,9 +293,9 @@ def test_a_label_that_models_contradict_is_found(stubs: Stubs, live_server: Live
         models.append(f"{events[-1].finished.model}/epochs/1")
         doubt(live_server, models[-1], index=25, predicted=7)  # a bee, taken for a hen
 
-    found = suspects(stubs, models=models, page_size=3)
+    reported = suspects(stubs, models=models, page_size=3)
 
-    first = found[0]
+    first = reported[0]
     assert (first.index, first.true_class_name, first.suggested_class_name) == (25, "bee", "hen")
     assert first.contradicting_models == 2
     assert first.margin == pytest.approx(0.999)
@@ -299,7 +303,7 @@ def test_a_label_that_models_contradict_is_found(stubs: Stubs, live_server: Live
     assert first.png
     assert suspects(stubs, models=models, true_class="bee")[0] == first
     assert first not in suspects(stubs, models=models, true_class="ant")
-    assert len(suspects(stubs, models=models, min_models=1)) > len(found)
+    assert len(suspects(stubs, models=models, min_models=1)) > len(reported)
 
 
 def doubt(live_server: LiveServer, name: str, *, index: int, predicted: int) -> None:
@@ -318,7 +322,7 @@ def doubt(live_server: LiveServer, name: str, *, index: int, predicted: int) -> 
     description.write_text(json.dumps(values))
 
 
-def test_the_best_of_each_good_variant_of_a_dataset_is_asked(
+def test_the_best_of_each_good_variant_of_a_dataset_votes(
     server_factory: ServerFactory,
 ) -> None:
     stubs = connect(server_factory().target)
@@ -338,7 +342,7 @@ def test_the_best_of_each_good_variant_of_a_dataset_is_asked(
 
     assert set(page.models) == {models[0, False], models[0, True]}
     assert page.min_models == 2
-    assert all(one.contradicting_models == 2 for one in page.examples)
+    assert all(example.contradicting_models == 2 for example in page.examples)
     assert page.total_size > 0
     stubs.channel.close()
 
@@ -368,7 +372,7 @@ def test_a_wrong_request_for_label_errors_is_refused(
     assert list(violations(refused(stubs.inspection.ListLikelyLabelErrors, request))) == [field]
 
 
-def test_a_model_is_asked_once_and_about_its_own_images(
+def test_a_repeated_model_or_one_of_other_images_is_refused(
     stubs: Stubs, trained: list[JobEvent], synthetic: str
 ) -> None:
     model = trained[-1].finished.model

@@ -142,11 +142,11 @@ def test_a_model_means_its_best_epoch_and_a_variant_its_best_model(
     models = stubs.inference.ListModels(
         ListModelsRequest(dataset="tiny", blocks=1, batch_norm=True), timeout=10
     ).models
-    best = max(one.best_test_accuracy for one in models)
+    best = max(model.best_test_accuracy for model in models)
     assert any(
-        by_variant.model == f"{one.name}/epochs/{one.best_epoch}"
-        for one in models
-        if one.best_test_accuracy == best
+        by_variant.model == f"{model.name}/epochs/{model.best_epoch}"
+        for model in models
+        if model.best_test_accuracy == best
     )
 
 
@@ -198,9 +198,9 @@ def test_a_bad_image_is_refused_by_its_index(
         predict(stubs, request)
 
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    found = violations(caught.value)
-    assert list(found) == ["encoded.images[1]"]
-    assert says in found["encoded.images[1]"]
+    refused = violations(caught.value)
+    assert list(refused) == ["encoded.images[1]"]
+    assert says in refused["encoded.images[1]"]
     assert reason(caught.value) == "INVALID_IMAGE"
 
 
@@ -238,7 +238,7 @@ def test_a_wrong_tensor_is_refused(
     assert list(violations(caught.value)) == [field]
 
 
-def test_an_incomplete_or_absurd_request_is_refused(stubs: Stubs, model: str) -> None:
+def test_an_incomplete_or_invalid_request_is_refused(stubs: Stubs, model: str) -> None:
     images = EncodedImages(images=[an_image()])
     for request, field in (
         (PredictRequest(encoded=images), "selector"),
@@ -277,7 +277,7 @@ def test_an_unknown_model_is_not_found(
     assert reason(caught.value) == says
 
 
-def test_an_epoch_that_never_was_is_not_found(stubs: Stubs, model: str) -> None:
+def test_a_missing_epoch_is_not_found(stubs: Stubs, model: str) -> None:
     request = PredictRequest(model=f"{model}/epochs/4", encoded=EncodedImages(images=[an_image()]))
 
     with pytest.raises(grpc.RpcError) as caught:
@@ -324,11 +324,11 @@ def test_models_are_listed_by_what_they_are(stubs: Stubs, model: str) -> None:
         (ListModelsRequest(blocks=0), False),
         (ListModelsRequest(batch_norm=False), False),
     ):
-        names = [one.name for one in stubs.inference.ListModels(request, timeout=10).models]
+        names = [model.name for model in stubs.inference.ListModels(request, timeout=10).models]
         assert (model in names) is is_in
 
 
-def test_a_model_that_is_not_there_or_misnamed_is_refused(stubs: Stubs, model: str) -> None:
+def test_a_missing_or_malformed_model_name_is_refused(stubs: Stubs, model: str) -> None:
     for name, code in (
         ("models/nosuchmodel", grpc.StatusCode.NOT_FOUND),
         (f"{model}/epochs/1", grpc.StatusCode.INVALID_ARGUMENT),

@@ -80,7 +80,7 @@ def all_pages(
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 3])
-def test_the_wrong_ones_are_exactly_those_that_predict_gets_wrong(
+def test_wrong_examples_are_exactly_those_that_predict_gets_wrong(
     stubs: Stubs, live_server: LiveServer, trained: list[JobEvent], epoch: int
 ) -> None:
     result = trained[epoch + 1].epoch
@@ -94,7 +94,8 @@ def test_the_wrong_ones_are_exactly_those_that_predict_gets_wrong(
     everything.sort(key=lambda example: example.index)
     answer = stubs.inference.Predict(
         PredictRequest(
-            model=result.model, encoded=EncodedImages(images=[one.png for one in everything])
+            model=result.model,
+            encoded=EncodedImages(images=[example.png for example in everything]),
         ),
         timeout=10,
     )
@@ -107,8 +108,10 @@ def test_the_wrong_ones_are_exactly_those_that_predict_gets_wrong(
         assert example.predicted_class_index == prediction.class_index
         assert example.probability == pytest.approx(prediction.probability, abs=1e-5)
         assert (decode_image(example.png) == test.images[example.index]).all()
-    assert {one.index for one in wrong} == {
-        one.index for one in everything if one.true_class_index != one.predicted_class_index
+    assert {example.index for example in wrong} == {
+        example.index
+        for example in everything
+        if example.true_class_index != example.predicted_class_index
     }
 
 
@@ -129,7 +132,10 @@ def test_examples_come_class_by_class_the_wrong_first(
         def is_right(example: Example) -> bool:
             return example.true_class_index == example.predicted_class_index
 
-        keys = [(group(one), is_right(one), -one.probability, one.index) for one in examples]
+        keys = [
+            (group(example), is_right(example), -example.probability, example.index)
+            for example in examples
+        ]
         assert keys == sorted(keys)
         shown = Counter(key[:2] for key in keys)
         for count in page.class_counts:
@@ -137,7 +143,7 @@ def test_examples_come_class_by_class_the_wrong_first(
             assert shown[count.class_index, True] == min(2, count.correct)
 
 
-def test_the_counts_are_of_the_whole_test_set(stubs: Stubs, trained: list[JobEvent]) -> None:
+def test_the_counts_cover_the_full_test_set(stubs: Stubs, trained: list[JobEvent]) -> None:
     model = trained[2].epoch.model
 
     by_truth = stubs.inspection.ListMisclassified(
@@ -223,7 +229,7 @@ def test_an_unknown_model_or_epoch_is_not_found(stubs: Stubs, trained: list[JobE
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-def test_a_token_goes_on_with_its_own_request_only(stubs: Stubs, trained: list[JobEvent]) -> None:
+def test_a_token_is_valid_for_its_own_request_only(stubs: Stubs, trained: list[JobEvent]) -> None:
     request = ListMisclassifiedRequest(model=trained[2].epoch.model, page_size=1)
     request.page_token = stubs.inspection.ListMisclassified(request, timeout=10).next_page_token
     assert request.page_token
@@ -264,7 +270,7 @@ def test_the_counts_of_every_epoch_are_those_of_plain_torch(
         wrong, page = all_pages(stubs, request)
 
         predicted = plain_torch(live_server, result.model, images.images)
-        assert {one.index: one.predicted_class_index for one in wrong} == {
+        assert {example.index: example.predicted_class_index for example in wrong} == {
             int(index): predicted[index] for index in np.flatnonzero(predicted != images.labels)
         }
         assert page.split_accuracy == reported == (len(images) - page.total_size) / len(images)
@@ -277,14 +283,14 @@ def test_a_cell_of_the_confusion_matrix_is_listed(stubs: Stubs, trained: list[Jo
     everything = listed(stubs, model=model, include_correct=True)
 
     for true_class, predicted_class in (("bee", ""), ("", "bee"), ("bee", "dog"), ("bee", "bee")):
-        found = listed(
+        cell = listed(
             stubs,
             model=model,
             true_class=true_class,
             predicted_class=predicted_class,
             include_correct=True,
         )
-        assert {example.index for example in found} == {
+        assert {example.index for example in cell} == {
             example.index
             for example in everything
             if true_class in ("", example.true_class_name)
@@ -299,32 +305,30 @@ def test_a_range_of_probabilities_is_listed_bounds_included(
     wrong = listed(stubs, model=model, grouping=GROUPING_NONE)
     low, high = wrong[-5].probability, wrong[5].probability
 
-    found = listed(
+    in_range = listed(
         stubs, model=model, grouping=GROUPING_NONE, min_probability=low, max_probability=high
     )
 
-    assert found == [example for example in wrong if low <= example.probability <= high]
-    assert len(found) >= len(wrong) - 10
+    assert in_range == [example for example in wrong if low <= example.probability <= high]
+    assert len(in_range) >= len(wrong) - 10
 
 
-def test_examples_come_in_the_order_that_is_asked_for(
-    stubs: Stubs, trained: list[JobEvent]
-) -> None:
+def test_examples_come_in_the_requested_order(stubs: Stubs, trained: list[JobEvent]) -> None:
     ungrouped = {"model": trained[2].epoch.model, "grouping": GROUPING_NONE}
     most = listed(stubs, **ungrouped)
     least = listed(stubs, **ungrouped, order=EXAMPLE_ORDER_LEAST_PROBABLE)
     by_index = listed(stubs, **ungrouped, order=EXAMPLE_ORDER_INDEX)
 
-    assert [(-one.probability, one.index) for one in most] == sorted(
-        (-one.probability, one.index) for one in by_index
+    assert [(-example.probability, example.index) for example in most] == sorted(
+        (-example.probability, example.index) for example in by_index
     )
-    assert [(one.probability, one.index) for one in least] == sorted(
-        (one.probability, one.index) for one in by_index
+    assert [(example.probability, example.index) for example in least] == sorted(
+        (example.probability, example.index) for example in by_index
     )
-    assert [one.index for one in by_index] == sorted(one.index for one in most)
+    assert [example.index for example in by_index] == sorted(example.index for example in most)
 
 
-def test_a_random_order_is_the_seeds_and_keeps_its_places_under_a_filter(
+def test_a_random_order_depends_on_the_seed_and_not_on_filters(
     stubs: Stubs, trained: list[JobEvent]
 ) -> None:
     ungrouped = {
@@ -338,24 +342,24 @@ def test_a_random_order_is_the_seeds_and_keeps_its_places_under_a_filter(
     of_a_class = listed(stubs, **ungrouped, seed=1, true_class="bee")
 
     assert first == again
-    assert [one.index for one in first] != [one.index for one in other]
-    assert {one.index for one in first} == {one.index for one in other}
-    assert of_a_class == [one for one in first if one.true_class_name == "bee"]
+    assert [example.index for example in first] != [example.index for example in other]
+    assert {example.index for example in first} == {example.index for example in other}
+    assert of_a_class == [example for example in first if example.true_class_name == "bee"]
 
 
 def test_no_group_is_one_group(stubs: Stubs, trained: list[JobEvent]) -> None:
-    found = listed(
+    examples = listed(
         stubs,
         model=trained[2].epoch.model,
         grouping=GROUPING_NONE,
         per_class=3,
         include_correct=True,
     )
-    right = [one.true_class_index == one.predicted_class_index for one in found]
+    right = [example.true_class_index == example.predicted_class_index for example in examples]
     assert right == [False] * 3 + [True] * 3
 
 
-def test_images_come_as_bytes_or_not_at_all_where_that_is_asked_for(
+def test_images_come_as_raw_bytes_or_not_at_all_on_request(
     stubs: Stubs, dataset: Dataset, trained: list[JobEvent]
 ) -> None:
     model = trained[2].epoch.model
@@ -388,7 +392,9 @@ def test_predict_takes_examples_by_their_names(
         assert prediction.probability == pytest.approx(example.probability, abs=2e-5)
 
 
-def test_a_name_that_is_none_is_refused_by_its_place(stubs: Stubs, trained: list[JobEvent]) -> None:
+def test_a_malformed_example_name_is_refused_by_its_index(
+    stubs: Stubs, trained: list[JobEvent]
+) -> None:
     (example, *_) = listed(stubs, model=trained[2].epoch.model, per_class=1)
     for name in ("", "datasets/tiny/test/0", example.name + "x", example.name.replace("t/", "u/")):
         with pytest.raises(grpc.RpcError) as caught:
@@ -402,7 +408,7 @@ def test_a_name_that_is_none_is_refused_by_its_place(stubs: Stubs, trained: list
         assert list(violations(caught.value)) == ["examples.names[1]"]
 
 
-def test_examples_that_are_not_there_are_refused_by_their_places(
+def test_missing_examples_are_refused_by_their_indices(
     stubs: Stubs, trained: list[JobEvent]
 ) -> None:
     fingerprint = trained[1].started.dataset_fingerprint

@@ -43,14 +43,14 @@ async def endless() -> AsyncIterator[int]:
 
 async def collected(answers: AsyncIterator[int]) -> tuple[list[int], Exception | None]:
     """The answers, and the error that they end with."""
-    found: list[int] = []
+    responses: list[int] = []
     while True:
         try:
-            found.append(await anext(answers))
+            responses.append(await anext(answers))
         except StopAsyncIteration:
-            return found, None
+            return responses, None
         except ServiceError as error:
-            return found, error
+            return responses, error
 
 
 async def settle() -> None:
@@ -80,7 +80,7 @@ def test_answers_come_in_the_order_of_the_requests_however_the_work_ends(
     assert asyncio.run(run()) == list(range(12))
 
 
-async def test_a_caller_who_takes_no_answers_is_not_read_on() -> None:
+async def test_a_caller_that_reads_no_responses_is_read_no_further() -> None:
     work, read = Work(), list[int]()
     work.finish(*range(100))
     answers = OrderedPipeline(work.answer, max_in_flight=3).responses(requests(range(100), read))
@@ -105,7 +105,7 @@ async def test_an_answer_does_not_wait_for_the_next_request() -> None:
     await answers.aclose()
 
 
-async def test_nothing_goes_on_that_was_let_go_of() -> None:
+async def test_closing_the_generator_cancels_all_tasks() -> None:
     work = Work()
     answers = OrderedPipeline(work.answer, max_in_flight=4).responses(requests(range(10), []))
     waiting = asyncio.create_task(anext(answers))
@@ -129,11 +129,11 @@ async def test_an_error_comes_after_the_answers_before_it_and_ends_the_rest() ->
             raise NotFoundError("model", "models/a", "train one")
         return await work.answer(number)
 
-    found, error = await collected(
+    responses, error = await collected(
         OrderedPipeline(answer, max_in_flight=4).responses(requests(range(10), []))
     )
 
-    assert found == [0, 1]
+    assert responses == [0, 1]
     assert isinstance(error, NotFoundError)
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
@@ -145,11 +145,11 @@ async def test_what_reading_raises_comes_after_the_answers() -> None:
 
     work = Work()
     work.finish(0)
-    found, error = await collected(
+    responses, error = await collected(
         OrderedPipeline(work.answer, max_in_flight=4).responses(broken())
     )
 
-    assert found == [0]
+    assert responses == [0]
     assert isinstance(error, NotFoundError)
 
 
@@ -165,8 +165,8 @@ async def test_a_stopped_stream_answers_what_it_has_read(when: str) -> None:
     stream.stop()
     work.finish(0)
 
-    found, error = await reading
+    responses, error = await reading
 
     assert isinstance(error, UnavailableError)
-    assert found == ([0] if when == "later" else [])
+    assert responses == ([0] if when == "later" else [])
     assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -90,13 +90,13 @@ def test_messages_are_answered_in_their_order_as_predict_answers_them(
     for answer, whole in zip(answers, expected, strict=True):
         assert answer.response.model == whole.model
         assert answer.response.weights_sha256 == whole.weights_sha256
-        found = [one.class_index for one in answer.response.predictions]
-        assert found == [one.class_index for one in whole.predictions]
+        found = [prediction.class_index for prediction in answer.response.predictions]
+        assert found == [prediction.class_index for prediction in whole.predictions]
 
 
 def test_each_of_many_streams_has_its_own_answers(stubs: Stubs, model: str, pixels: Any) -> None:
     whole = stubs.inference.Predict(PredictRequest(model=model, tensor=tensor(pixels)), timeout=30)
-    classes = [one.class_index for one in whole.predictions]
+    classes = [prediction.class_index for prediction in whole.predictions]
     wrong: list[int] = []
 
     def run(number: int) -> None:
@@ -104,7 +104,11 @@ def test_each_of_many_streams_has_its_own_answers(stubs: Stubs, model: str, pixe
         answers = stream(
             stubs, (message(model, pixels[at : at + size]) for at in range(0, 400, size))
         )
-        found = [one.class_index for answer in answers for one in answer.response.predictions]
+        found = [
+            prediction.class_index
+            for answer in answers
+            for prediction in answer.response.predictions
+        ]
         if found != classes[: len(found)] or len(found) < 400:
             wrong.append(number)
 
@@ -168,7 +172,9 @@ def test_what_is_wrong_with_a_message_is_its_answer_and_the_stream_goes_on(
 
 def fields(status: Any) -> list[str]:
     violations = unpacked(status, error_details_pb2.BadRequest)
-    return [one.field for found in violations for one in found.field_violations]
+    return [
+        field_violation.field for found in violations for field_violation in found.field_violations
+    ]
 
 
 def reasons(status: Any) -> list[str]:
@@ -176,12 +182,12 @@ def reasons(status: Any) -> list[str]:
 
 
 def unpacked(status: Any, kind: Callable[[], Any]) -> list[Any]:
-    found = []
+    messages = []
     for detail in status.details:
         message = kind()
         if detail.Unpack(message):
-            found.append(message)
-    return found
+            messages.append(message)
+    return messages
 
 
 def test_bytes_that_are_no_message_end_the_stream(stubs: Stubs) -> None:
@@ -200,9 +206,7 @@ def test_a_stream_without_messages_ends_well(stubs: Stubs) -> None:
     assert stream(stubs, []) == []
 
 
-def test_logits_are_returned_where_they_are_asked_for(
-    stubs: Stubs, model: str, pixels: Any
-) -> None:
+def test_logits_are_returned_on_request(stubs: Stubs, model: str, pixels: Any) -> None:
     request = PredictRequest(model=model, tensor=tensor(pixels[:5]), top_k=10, include_logits=True)
     without = PredictRequest(model=model, tensor=tensor(pixels[:5]), top_k=10)
 
@@ -210,14 +214,14 @@ def test_logits_are_returned_where_they_are_asked_for(
     (streamed,) = stream(stubs, [PredictStreamRequest(request=request)])
     plain = stubs.inference.Predict(without, timeout=10)
 
-    assert all(not one.logits for one in plain.predictions)
-    for one, other in zip(answer.predictions, streamed.response.predictions, strict=True):
-        logits = np.array(one.logits)
-        assert one.class_index == logits.argmax()
+    assert all(not prediction.logits for prediction in plain.predictions)
+    for prediction, other in zip(answer.predictions, streamed.response.predictions, strict=True):
+        logits = np.array(prediction.logits)
+        assert prediction.class_index == logits.argmax()
         powers = np.exp(logits - logits.max())
-        chances = {score.class_index: score.probability for score in one.top_k}
+        chances = {score.class_index: score.probability for score in prediction.top_k}
         assert [chances[index] for index in range(10)] == pytest.approx(powers / powers.sum())
-        assert list(other.logits) == pytest.approx(list(one.logits), abs=1e-4)
+        assert list(other.logits) == pytest.approx(list(prediction.logits), abs=1e-4)
 
 
 def handled(server: LiveServer) -> dict[str, float]:
@@ -261,7 +265,7 @@ def narrow_model(narrow: Stubs) -> str:
     return events[-1].finished.model
 
 
-def test_streams_wait_their_turn_and_leave_nothing_behind_when_their_callers_vanish(
+def test_streams_wait_for_admission_and_release_it_when_their_callers_vanish(
     narrow_server: LiveServer, narrow: Stubs, narrow_model: str, pixels: Any
 ) -> None:
     # More at a time than there are places: none is refused.

@@ -7,8 +7,8 @@ import pytest
 from leadline.server.api.send_limiter import SendLimiter
 
 
-async def test_no_more_pass_at_a_time_than_it_is_wide() -> None:
-    send_limiter = SendLimiter(width=3, patience=60)
+async def test_no_more_streams_send_at_a_time_than_there_are_slots() -> None:
+    send_limiter = SendLimiter(slots=3, max_hold=60)
     inside, most = 0, 0
 
     async def send() -> None:
@@ -24,8 +24,8 @@ async def test_no_more_pass_at_a_time_than_it_is_wide() -> None:
     assert (inside, most) == (0, 3)
 
 
-async def test_one_that_is_stuck_is_passed_by() -> None:
-    send_limiter = SendLimiter(width=1, patience=0.01)
+async def test_a_stuck_stream_is_overtaken() -> None:
+    send_limiter = SendLimiter(slots=1, max_hold=0.01)
     may_go_on = asyncio.Event()
 
     async def get_stuck() -> None:
@@ -38,7 +38,7 @@ async def test_one_that_is_stuck_is_passed_by() -> None:
         may_go_on.set()
     await stuck
 
-    # It has given its place back once, not twice.
+    # It has released its slot once, not twice.
     async with send_limiter.slot():
         second = asyncio.create_task(send_limiter.wait_to_close())
         await asyncio.sleep(0)
@@ -47,8 +47,8 @@ async def test_one_that_is_stuck_is_passed_by() -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError, asyncio.CancelledError])
-async def test_a_place_is_given_back_however_it_is_left(error: type[BaseException]) -> None:
-    send_limiter = SendLimiter(width=1, patience=60)
+async def test_a_slot_is_released_after_an_error(error: type[BaseException]) -> None:
+    send_limiter = SendLimiter(slots=1, max_hold=60)
 
     with pytest.raises(error):
         async with send_limiter.slot():
@@ -59,9 +59,18 @@ async def test_a_place_is_given_back_however_it_is_left(error: type[BaseExceptio
 
 
 async def test_streams_end_one_after_another() -> None:
-    send_limiter = SendLimiter(width=2)
+    send_limiter = SendLimiter(slots=2)
+    ended: list[int] = []
 
-    await asyncio.gather(*(send_limiter.wait_to_close() for _ in range(9)))
+    async def end(number: int) -> None:
+        await send_limiter.wait_to_close()
+        ended.append(number)
 
-    async with send_limiter.slot():
-        pass
+    streams = [asyncio.create_task(end(number)) for number in range(9)]
+    await asyncio.sleep(0)
+    # No slot can be free again yet: timers run between passes of the event loop.
+    ended_at_once = list(ended)
+    await asyncio.gather(*streams)
+
+    assert ended_at_once == [0, 1]
+    assert ended == list(range(9))

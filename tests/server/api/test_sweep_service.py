@@ -106,10 +106,10 @@ def steer(stubs: Stubs, name: str) -> dict[str, Callable[[], Any]]:
 def eventually(stubs: Stubs, name: str, holds: Callable[[Sweep], bool]) -> Sweep:
     """The sweep as soon as something holds of it."""
     deadline = time.monotonic() + 60
-    while not holds(found := get(stubs, name)):
-        assert time.monotonic() < deadline, found
+    while not holds(sweep := get(stubs, name)):
+        assert time.monotonic() < deadline, sweep
         time.sleep(0.05)
-    return found
+    return sweep
 
 
 @pytest.fixture(scope="module")
@@ -127,27 +127,25 @@ def swept(stubs: Stubs) -> list[SweepEvent]:
     return durable(stubs.training.TrainSweep(request, timeout=240))
 
 
-def test_the_stream_tells_of_every_job_from_queued_to_finished(
-    stubs: Stubs, swept: list[SweepEvent]
-) -> None:
+def test_the_stream_has_every_event_of_every_job(stubs: Stubs, swept: list[SweepEvent]) -> None:
     first, *between, last = swept
-    jobs = [one.job for one in first.queued.jobs]
+    jobs = [job.job for job in first.queued.jobs]
 
-    assert [one.sequence for one in swept] == list(range(1, len(swept) + 1))
-    assert [MessageToDict(one.values) for one in first.queued.jobs] == [
+    assert [event.sequence for event in swept] == list(range(1, len(swept) + 1))
+    assert [MessageToDict(job.values) for job in first.queued.jobs] == [
         {"blocks": blocks, "seed": seed} for blocks in (1, 2) for seed in (0, 1)
     ]
     for job in jobs:
         own = list(stubs.training.WatchJob(WatchJobRequest(name=job, after_sequence=1), timeout=10))
-        assert [one.job for one in between if one.job.job == job] == own
-        kinds = [one.WhichOneof("event") for one in own]
+        assert [event.job for event in between if event.job.job == job] == own
+        kinds = [event.WhichOneof("event") for event in own]
         assert kinds == ["started", *["epoch"] * EPOCHS, "finished"]
     assert len(between) == len(jobs) * (EPOCHS + 2)
     assert last.finished.state == SWEEP_STATE_SUCCEEDED
     assert last.finished.counts.succeeded == 4
 
 
-def test_the_sweep_stands_as_its_last_event_says(stubs: Stubs, swept: list[SweepEvent]) -> None:
+def test_the_sweep_agrees_with_its_last_event(stubs: Stubs, swept: list[SweepEvent]) -> None:
     sweep = get(stubs, swept[0].sweep)
 
     assert sweep.state == SWEEP_STATE_SUCCEEDED
@@ -160,11 +158,13 @@ def test_the_sweep_stands_as_its_last_event_says(stubs: Stubs, swept: list[Sweep
     assert not sweep.HasField("median_stopping")
 
 
-def test_the_table_is_what_the_jobs_came_to(stubs: Stubs, swept: list[SweepEvent]) -> None:
+def test_the_table_summarizes_the_results_of_the_jobs(
+    stubs: Stubs, swept: list[SweepEvent]
+) -> None:
     table = swept[-1].finished.table
     variant = table.variants[1]
 
-    jobs = [stubs.training.GetJob(GetJobRequest(name=one), timeout=10) for one in variant.jobs]
+    jobs = [stubs.training.GetJob(GetJobRequest(name=job), timeout=10) for job in variant.jobs]
     bests = [job.best_test_accuracy for job in jobs]
     lasts = [job.latest_epoch.test_accuracy for job in jobs]
 
@@ -212,7 +212,9 @@ def test_the_same_request_id_follows_the_same_sweep(busy: Stubs) -> None:
     assert caught.value.code() is grpc.StatusCode.ALREADY_EXISTS
     assert reason(caught.value) == "REQUEST_ID_REUSED"
     (resource,) = [
-        one for one in details(caught.value) if isinstance(one, error_details_pb2.ResourceInfo)
+        detail
+        for detail in details(caught.value)
+        if isinstance(detail, error_details_pb2.ResourceInfo)
     ]
     assert (resource.resource_type, resource.resource_name) == ("sweep", first.sweep)
     steer(busy, first.sweep)["cancel"]()
@@ -250,7 +252,7 @@ def test_each_wrong_field_is_named_and_nothing_is_made(
 
 
 @pytest.mark.parametrize("name", ["sweeps/none", "sweeps/", "jobs/abc"])
-def test_a_sweep_that_is_not_there_is_not_found(busy: Stubs, name: str) -> None:
+def test_a_missing_sweep_is_not_found(busy: Stubs, name: str) -> None:
     is_name = name == "sweeps/none"
     listing = ListJobsRequest(sweep=name)
     calls: list[Callable[[], object]] = [
@@ -273,7 +275,7 @@ def test_a_cancelled_sweep_frees_its_device_and_can_be_deleted(
     stream = stubs.training.TrainSweep(request, timeout=60)
     name = next(iter(stream)).sweep
     progress = next(
-        one.progress for one in stream if one.HasField("progress") and one.progress.running
+        event.progress for event in stream if event.HasField("progress") and event.progress.running
     )
     stream.cancel()
     running = eventually(stubs, name, lambda one: any(job.completed_epochs for job in one.jobs))
@@ -331,7 +333,7 @@ def test_a_paused_sweep_goes_on_when_it_is_resumed_without_a_job_that_is_cancell
     assert paused.state == again.state == SWEEP_STATE_PAUSED
     assert again.latest_sequence == paused.latest_sequence
     assert resumed.state in {SWEEP_STATE_QUEUED, SWEEP_STATE_RUNNING}
-    assert [one.sequence for one in events] == list(range(1, len(events) + 1))
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
     assert finished.state == SWEEP_STATE_SUCCEEDED
     assert (finished.counts.succeeded, finished.counts.cancelled) == (1, 1)
     assert finished.counts.median_stopped == 0
@@ -345,16 +347,16 @@ def test_sweeps_and_their_jobs_are_listed_page_by_page(busy: Stubs) -> None:
     while not names or token:
         request = ListSweepsRequest(page_size=1, page_token=token)
         page = busy.training.ListSweeps(request, timeout=10)
-        assert all(not one.jobs and not one.HasField("table") for one in page.sweeps)
-        names += [one.name for one in page.sweeps]
+        assert all(not sweep.jobs and not sweep.HasField("table") for sweep in page.sweeps)
+        names += [sweep.name for sweep in page.sweeps]
         token = page.next_page_token
     jobs = busy.training.ListJobs(ListJobsRequest(sweep=begun[0].sweep), timeout=10).jobs
 
-    assert names[:3] == [one.sweep for one in reversed(begun)]
+    assert names[:3] == [sweep.sweep for sweep in reversed(begun)]
     assert len(set(names)) == len(names)
-    assert [one.name for one in jobs] == [one.job for one in reversed(begun[0].queued.jobs)]
-    for one in begun:
-        steer(busy, one.sweep)["cancel"]()
+    assert [job.name for job in jobs] == [job.job for job in reversed(begun[0].queued.jobs)]
+    for sweep in begun:
+        steer(busy, sweep.sweep)["cancel"]()
 
 
 @pytest.fixture
@@ -399,7 +401,7 @@ def test_as_many_jobs_of_a_sweep_run_as_there_are_threads_and_each_has_one(
     assert ordinary[-1].finished.state == JOB_STATE_SUCCEEDED
 
 
-def test_hopeless_jobs_are_stopped_when_that_is_asked_for(stubs: Stubs) -> None:
+def test_hopeless_jobs_are_stopped_on_request(stubs: Stubs) -> None:
     rule = MedianStoppingRule(grace_epochs=1, min_completed_jobs=1)
     # The first learns; at a rate of 1e-9 nothing is learnt.
     request = a_request(
@@ -434,7 +436,7 @@ def test_a_sweep_outlives_kills_of_its_server_and_its_workers(
         stream = interrupted.training.WatchSweep(
             WatchSweepRequest(name=name, after_sequence=len(seen)), timeout=60
         )
-        while sum(one.job.HasField("epoch") for one in seen) < after_epochs:
+        while sum(event.job.HasField("epoch") for event in seen) < after_epochs:
             seen += durable([next(stream)])
         stream.cancel()
         if after_epochs == 1:
@@ -446,7 +448,7 @@ def test_a_sweep_outlives_kills_of_its_server_and_its_workers(
     interrupted = connect(server_factory("--spare-workers=0").target)
     seen += follow(interrupted, name, after=len(seen))
 
-    assert [one.sequence for one in seen] == list(range(1, len(seen) + 1))
+    assert [event.sequence for event in seen] == list(range(1, len(seen) + 1))
     assert weights(seen) == weights(swept)[:2]
     assert seen[-1].finished.table.variants[0].best_test_accuracy == (
         swept[-1].finished.table.variants[0].best_test_accuracy
@@ -459,9 +461,9 @@ def weights(events: list[SweepEvent]) -> list[list[str]]:
     """The hashes of the epochs' weights, job by job in the order of the grid."""
     return [
         [
-            one.job.epoch.weights_sha256
-            for one in events
-            if one.job.job == job.job and one.job.HasField("epoch")
+            event.job.epoch.weights_sha256
+            for event in events
+            if event.job.job == job.job and event.job.HasField("epoch")
         ]
         for job in events[0].queued.jobs
     ]
@@ -469,4 +471,4 @@ def weights(events: list[SweepEvent]) -> list[list[str]]:
 
 def test_a_sweep_has_a_job_for_each_id_of_the_usual_kind(swept: list[SweepEvent]) -> None:
     assert re.fullmatch("sweeps/[a-z0-9]{10}", swept[0].sweep)
-    assert len({one.job for one in swept[0].queued.jobs}) == 4
+    assert len({job.job for job in swept[0].queued.jobs}) == 4

@@ -74,7 +74,7 @@ def wait_for(stubs: Stubs, name: str, condition: Callable[[Job], bool]) -> Job:
     pytest.fail(f"{name} did not get there: {job}")
 
 
-def test_a_job_tells_its_life_in_numbered_events(trained: list[JobEvent]) -> None:
+def test_a_job_has_numbered_events_from_queued_to_finished(trained: list[JobEvent]) -> None:
     assert kind_and_sequence(trained) == [
         *(("queued", 1), ("started", 2), ("epoch", 3), ("epoch", 4), ("epoch", 5)),
         ("finished", 6),
@@ -83,7 +83,7 @@ def test_a_job_tells_its_life_in_numbered_events(trained: list[JobEvent]) -> Non
     assert [event.epoch.epoch for event in trained[2:5]] == [1, 2, 3]
 
 
-def test_the_events_say_what_was_asked_and_what_came_of_it(trained: list[JobEvent]) -> None:
+def test_the_events_have_the_request_and_the_results(trained: list[JobEvent]) -> None:
     queued, started, *epochs, finished = trained
     last = epochs[-1].epoch
 
@@ -198,7 +198,9 @@ def test_a_request_id_with_another_spec_is_refused(stubs: Stubs) -> None:
     assert caught.value.code() is grpc.StatusCode.ALREADY_EXISTS
     assert reason(caught.value) == "REQUEST_ID_REUSED"
     (resource,) = [
-        one for one in details(caught.value) if isinstance(one, error_details_pb2.ResourceInfo)
+        detail
+        for detail in details(caught.value)
+        if isinstance(detail, error_details_pb2.ResourceInfo)
     ]
     assert resource.resource_name == first.job
 
@@ -321,7 +323,7 @@ def test_a_wrong_request_makes_no_job(stubs: Stubs, request_: TrainJobRequest, f
 
 
 @pytest.mark.parametrize("after", [7, 2**31 - 1, -1])
-def test_a_sequence_that_never_was_is_refused(
+def test_a_sequence_beyond_the_newest_event_is_refused(
     stubs: Stubs, trained: list[JobEvent], after: int
 ) -> None:
     request = WatchJobRequest(name=trained[0].job, after_sequence=after)
@@ -342,7 +344,7 @@ def test_a_sequence_that_never_was_is_refused(
         ("jobs/" + "x" * 10_000, grpc.StatusCode.INVALID_ARGUMENT),
     ],
 )
-def test_an_unknown_or_malformed_job_name_is_told_apart(
+def test_unknown_and_malformed_job_names_have_different_errors(
     stubs: Stubs, name: str, code: grpc.StatusCode
 ) -> None:
     calls: list[Callable[[], object]] = [
@@ -416,7 +418,7 @@ def test_bytes_that_are_no_message_are_refused(stubs: Stubs, method: str) -> Non
     assert list(violations(caught.value)) == ["request"]
 
 
-def test_an_error_does_not_repeat_what_was_sent_at_any_length(stubs: Stubs) -> None:
+def test_errors_cut_long_texts(stubs: Stubs) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         list(
             stubs.training.TrainJob(

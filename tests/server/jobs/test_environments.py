@@ -1,4 +1,4 @@
-"""Jobs that go on with other vector instructions than those they began with."""
+"""Jobs that resume with other vector instructions than they started with."""
 
 import json
 from dataclasses import replace
@@ -63,11 +63,11 @@ def resume(server: LiveServer, name: str) -> Stubs:
 
 def recorded(server: LiveServer) -> dict[str, set[str]]:
     """The instruction sets that the checkpoints of each attempt's folder record."""
-    found: dict[str, set[str]] = {}
+    sets: dict[str, set[str]] = {}
     for path in server.data_dir.rglob("epoch-*.json"):
         environment = json.loads(path.read_text())["environment"]
-        found.setdefault(path.parent.name, set()).add(environment["instruction_set"])
-    return found
+        sets.setdefault(path.parent.name, set()).add(environment["instruction_set"])
+    return sets
 
 
 @needs_two

@@ -1,4 +1,4 @@
-"""What pages are told, and when: the broadcast over a real store, without HTTP."""
+"""Which messages pages receive, and when: the broadcast over a real store, without HTTP."""
 
 import asyncio
 import json
@@ -16,16 +16,17 @@ from leadline.server.jobs.job import Progress
 from leadline.server.jobs.options import JobOptions
 from leadline.server.live import broadcast
 from leadline.server.live.broadcast import Broadcast, Message
-from leadline.server.live.overview import NEWEST_JOBS, read_overview
+from leadline.server.live.overview import Overview
 from leadline.server.scheduling.notifier import JobNotifier
+from leadline.server.services.activity import NEWEST_JOBS, ActivityService
 from leadline.server.storage.database import open_database
-from leadline.server.storage.store import JobStore
+from leadline.server.storage.store import Store
 from leadline.server.thread_pool import ThreadPool
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> JobStore:
-    return JobStore(open_database(tmp_path / "jobs.db", busy_timeout=0.05))
+def store(tmp_path: Path) -> Store:
+    return Store(open_database(tmp_path / "jobs.db", busy_timeout=0.05))
 
 
 @pytest.fixture
@@ -34,15 +35,20 @@ def notifier() -> JobNotifier:
 
 
 @pytest.fixture
-def told(store: JobStore, notifier: JobNotifier) -> Iterator[Broadcast]:
+def activity(store: Store, notifier: JobNotifier) -> Iterator[ActivityService]:
     threads = ThreadPool("page", 1)
-    yield Broadcast(store=store, threads=threads, notifier=notifier, quiet_seconds=60)
+    yield ActivityService(store=store, threads=threads, notifier=notifier)
     threads.close()
 
 
-def submit(store: JobStore, job_id: str) -> None:
+@pytest.fixture
+def live(activity: ActivityService, notifier: JobNotifier) -> Broadcast:
+    return Broadcast(activity=activity, notifier=notifier, quiet_seconds=60)
+
+
+def submit(store: Store, job_id: str) -> None:
     spec = TrainingSpec(dataset="tiny", epochs=4)
-    store.create(spec, JobOptions(), job_id=job_id, request_id=None, max_queued=1_000)
+    store.jobs.create(spec, JobOptions(), job_id=job_id, request_id=None, max_queued=1_000)
 
 
 async def next_of(watching: AsyncGenerator[Message, None], kind: str) -> Any:
@@ -52,29 +58,29 @@ async def next_of(watching: AsyncGenerator[Message, None], kind: str) -> Any:
     return json.loads(message.data)
 
 
-async def test_what_changes_is_told_and_nothing_else(
-    told: Broadcast, store: JobStore, notifier: JobNotifier
+async def test_pages_receive_what_changes_and_nothing_else(
+    live: Broadcast, store: Store, notifier: JobNotifier
 ) -> None:
     submit(store, "a")
-    async with aclosing(told.watch(None)) as watching:
-        whole = await next_of(watching, "snapshot")
+    async with aclosing(live.watch(None)) as watching:
+        snapshot = await next_of(watching, "snapshot")
         submit(store, "b")
         notifier.notify("b")
         notification = await next_of(watching, "change")
 
-    assert [card["id"] for card in whole["jobs"]] == ["a"]
+    assert [card["id"] for card in snapshot["jobs"]] == ["a"]
     assert set(notification) == {"jobs", "order", "queue", "counts", "curves"}
     assert [card["id"] for card in notification["jobs"]] == ["b"]
     assert notification["order"] == ["b", "a"]
     assert notification["queue"] == ["a", "b"]
 
 
-async def test_progress_within_an_epoch_is_told_without_asking_the_store(
-    told: Broadcast, store: JobStore, notifier: JobNotifier
+async def test_progress_within_an_epoch_is_sent_without_reading_the_store(
+    live: Broadcast, store: Store, notifier: JobNotifier
 ) -> None:
     submit(store, "a")
-    store.claim("a", device="cpu")
-    async with aclosing(told.watch(None)) as watching:
+    store.attempts.claim("a", device="cpu")
+    async with aclosing(live.watch(None)) as watching:
         await next_of(watching, "snapshot")
         notifier.set_progress(
             "a", Progress(phase="training", epoch=1, completed_images=5, total_images=10)
@@ -84,67 +90,67 @@ async def test_progress_within_an_epoch_is_told_without_asking_the_store(
     assert (progress["a"]["images"], progress["a"]["of"]) == (5, 10)
 
 
-async def test_who_falls_behind_is_told_the_whole_anew(told: Broadcast) -> None:
-    async with aclosing(told.watch(None)) as watching:
+async def test_a_page_that_falls_behind_receives_a_full_snapshot(live: Broadcast) -> None:
+    async with aclosing(live.watch(None)) as watching:
         await next_of(watching, "snapshot")
-        for number in range(broadcast._AT_HAND):
-            told._tell("progress", {"number": number})
+        for number in range(broadcast._KEPT_MESSAGES):
+            live._publish("progress", {"number": number})
         assert (await next_of(watching, "progress"))["number"] == 0
-        for number in range(broadcast._AT_HAND):
-            told._tell("progress", {"number": number})
+        for number in range(broadcast._KEPT_MESSAGES):
+            live._publish("progress", {"number": number})
 
         assert (await anext(watching)).kind == "snapshot"
 
 
-async def test_a_store_that_fails_is_told_of_and_asked_again(
-    told: Broadcast, store: JobStore, notifier: JobNotifier, tmp_path: Path
+async def test_errors_of_the_store_are_sent_and_it_is_read_again(
+    live: Broadcast, store: Store, notifier: JobNotifier, tmp_path: Path
 ) -> None:
     other = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'jobs.db'}")
-    async with aclosing(told.watch(None)) as watching:
+    async with aclosing(live.watch(None)) as watching:
         await next_of(watching, "snapshot")
         with other.connect() as connection:
             # Another program takes the tables away, as a damaged disk would.
             connection.exec_driver_sql("ALTER TABLE jobs RENAME TO gone")
             connection.commit()
             notifier.notify("a")
-            trouble = await next_of(watching, "trouble")
+            error = await next_of(watching, "store_error")
             connection.exec_driver_sql("ALTER TABLE gone RENAME TO jobs")
             connection.commit()
-        recovered = await next_of(watching, "trouble")
+        recovered = await next_of(watching, "store_error")
         submit(store, "b")
         notifier.notify("b")
         notification = await next_of(watching, "change")
     other.dispose()
 
-    assert "the job database failed" in trouble["message"]
+    assert "the job database failed" in error["message"]
     assert recovered["message"] == ""
     assert notification["order"] == ["b"]
 
 
-async def test_nothing_is_said_of_jobs_before_they_can_be_read(
-    told: Broadcast, store: JobStore, tmp_path: Path
+async def test_no_snapshot_is_sent_before_the_store_can_be_read(
+    live: Broadcast, store: Store, tmp_path: Path
 ) -> None:
     submit(store, "a")
     other = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'jobs.db'}")
     with other.connect() as connection:
         connection.exec_driver_sql("ALTER TABLE jobs RENAME TO gone")
         connection.commit()
-        async with aclosing(told.watch(None)) as watching:
+        async with aclosing(live.watch(None)) as watching:
             first = await anext(watching)
             connection.exec_driver_sql("ALTER TABLE gone RENAME TO jobs")
             connection.commit()
-            whole = await next_of(watching, "snapshot")
+            snapshot = await next_of(watching, "snapshot")
     other.dispose()
 
-    assert (first.kind, first.id) == ("trouble", None)
+    assert (first.kind, first.id) == ("store_error", None)
     assert "the job database failed" in first.data
-    assert whole["order"] == ["a"]
+    assert snapshot["order"] == ["a"]
 
 
-async def test_everyone_leaves_when_the_server_shuts_down(
-    told: Broadcast, notifier: JobNotifier
+async def test_streams_end_when_the_server_shuts_down(
+    live: Broadcast, notifier: JobNotifier
 ) -> None:
-    async with aclosing(told.watch(None)) as one, aclosing(told.watch(None)) as other:
+    async with aclosing(live.watch(None)) as one, aclosing(live.watch(None)) as other:
         await next_of(one, "snapshot")
         await next_of(other, "snapshot")
 
@@ -154,13 +160,13 @@ async def test_everyone_leaves_when_the_server_shuts_down(
             assert [message async for message in one] == []
             assert [message async for message in other] == []
     with pytest.raises(UnavailableError, match="come again after its restart"):
-        await anext(told.watch(None))
+        await anext(live.watch(None))
 
 
-async def test_nothing_is_read_while_nobody_watches(told: Broadcast, notifier: JobNotifier) -> None:
-    async with aclosing(told.watch(None)) as watching:
+async def test_nothing_is_read_while_nobody_watches(live: Broadcast, notifier: JobNotifier) -> None:
+    async with aclosing(live.watch(None)) as watching:
         await next_of(watching, "snapshot")
-        task = told._task
+        task = live._task
     assert task is not None
 
     await asyncio.wait([task], timeout=10)
@@ -169,16 +175,18 @@ async def test_nothing_is_read_while_nobody_watches(told: Broadcast, notifier: J
     assert not notifier.any_notification()._waiters
 
 
-def test_the_overview_has_every_job_that_runs_or_waits_however_old(store: JobStore) -> None:
+async def test_the_overview_has_every_running_or_waiting_job_however_old(
+    store: Store, activity: ActivityService
+) -> None:
     for number in range(NEWEST_JOBS + 5):
         submit(store, f"j{number}")
-    store.claim("j0", device="cpu")
+    store.attempts.claim("j0", device="cpu")
     for number in range(3, NEWEST_JOBS + 5):
-        store.cancel(f"j{number}")
+        store.jobs.cancel(f"j{number}")
 
-    overview = read_overview(store)
+    overview = Overview(await activity.read())
 
-    assert list(overview.queue) == ["j1", "j2"]
+    assert list(overview.activity.queue) == ["j1", "j2"]
     assert [job.job_id for job in overview.running] == ["j0"]
     assert list(overview.cards)[-3:] == ["j2", "j1", "j0"]
-    assert overview.counts["cancelled"] == NEWEST_JOBS + 2
+    assert overview.to_dict()["counts"]["cancelled"] == NEWEST_JOBS + 2

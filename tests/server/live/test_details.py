@@ -1,4 +1,4 @@
-"""The page's questions: how many may be in work."""
+"""The page's requests for details: how many may be in flight."""
 
 import asyncio
 import threading
@@ -7,30 +7,30 @@ from pathlib import Path
 import pytest
 
 from leadline.server.errors import NotFoundError
-from leadline.server.live.details import MOST_QUESTIONS, Details
+from leadline.server.live.details import MAX_REQUESTS, Details
 from leadline.server.live.errors import TooBusyError
+from leadline.server.services.inspection import InspectionService
+from leadline.server.services.models import ModelService
 from leadline.server.serving.catalog import Catalog
 from leadline.server.storage.artifacts import Artifacts
 from leadline.server.storage.database import open_database
-from leadline.server.storage.store import JobStore
+from leadline.server.storage.store import Store
 from leadline.server.thread_pool import ThreadPool
 
 
-async def test_questions_beyond_those_that_may_wait_are_refused(tmp_path: Path) -> None:
-    store = JobStore(open_database(tmp_path / "jobs.db"))
+async def test_requests_beyond_the_limit_are_refused(tmp_path: Path) -> None:
+    store = Store(open_database(tmp_path / "jobs.db"))
     threads = ThreadPool("page", 1)
-    details = Details(
-        store=store,
-        threads=threads,
-        catalog=Catalog(store=store, threads=threads, artifacts=Artifacts(tmp_path)),
-        dataset_cache=tmp_path,
-    )
+    catalog = Catalog(store=store, threads=threads, artifacts=Artifacts(tmp_path))
+    models = ModelService(store=store, threads=threads, catalog=catalog)
+    inspection = InspectionService(models=models, threads=threads, dataset_cache=tmp_path)
+    details = Details(models, inspection)
     go_on = threading.Event()
     blocked = asyncio.create_task(threads.run(go_on.wait))
-    waiting = [asyncio.create_task(details.job("nobody")) for _ in range(MOST_QUESTIONS)]
+    waiting = [asyncio.create_task(details.job("nobody")) for _ in range(MAX_REQUESTS)]
     await asyncio.sleep(0)
 
-    with pytest.raises(TooBusyError, match="64 questions"):
+    with pytest.raises(TooBusyError, match="64 requests"):
         await details.confusion("nobody", 1)
 
     go_on.set()

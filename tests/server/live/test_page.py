@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from leadline.server.live.broadcast import MOST_WATCHERS
+from leadline.server.live.broadcast import MAX_WATCHERS
 from leadline.v1.inspection_service_pb2 import (
     GROUPING_NONE,
     GetConfusionMatrixRequest,
@@ -22,7 +22,7 @@ from leadline.v1.inspection_service_pb2 import (
 from leadline.v1.job_pb2 import JobEvent
 from leadline.v1.training_service_pb2 import CancelJobRequest, TrainJobRequest
 from support.datasets import specs_of
-from support.events import Told, open_stream
+from support.events import Message, open_stream
 from support.servers import LiveServer, ServerFactory
 from support.wire import Stubs, connect
 
@@ -64,7 +64,7 @@ def get(ask: Ask) -> Callable[[str], Any]:
     return answer
 
 
-def test_the_page_and_its_files_trust_nothing_from_elsewhere(ask: Ask) -> None:
+def test_the_page_and_its_files_trust_no_other_origin(ask: Ask) -> None:
     for path, kind in (
         ("/", "text/html"),
         ("/live/files/main.js", "text/javascript"),
@@ -95,7 +95,7 @@ def test_a_file_that_the_browser_has_is_not_sent_again(ask: Ask, path: str) -> N
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
 @pytest.mark.parametrize("path", ["/", "/live/v1/events", "/live/v1/jobs/nobody"])
-def test_nothing_can_be_changed_here(ask: Ask, path: str, method: str) -> None:
+def test_the_page_is_read_only(ask: Ask, path: str, method: str) -> None:
     status, headers, _ = ask(path, method)
 
     assert status == 405
@@ -125,18 +125,16 @@ def test_head_has_no_body(ask: Ask, path: str) -> None:
         ("", 421),
     ],
 )
-def test_who_is_led_here_by_a_name_of_their_own_is_turned_away(
-    ask: Ask, host: str, status: int
-) -> None:
+def test_requests_under_a_foreign_host_name_are_refused(ask: Ask, host: str, status: int) -> None:
     for path in ("/", "/live/v1/events", "/live/v1/nonsense"):
-        told, _, body = ask(path, "HEAD" if "events" in path else "GET", Host=host)
+        answered, _, body = ask(path, "HEAD" if "events" in path else "GET", Host=host)
 
-        assert told == (404 if status == 200 and "nonsense" in path else status)
+        assert answered == (404 if status == 200 and "nonsense" in path else status)
         assert status == 200 or not body or b"--live-page-hosts" in body
     assert ask("/metrics", Host=host)[0] == 200
 
 
-def test_pages_of_others_get_no_parts_of_it(ask: Ask) -> None:
+def test_pages_of_other_sites_are_refused(ask: Ask) -> None:
     assert ask("/live/v1/jobs/nobody", Sec_Fetch_Site="cross-site")[0] == 403
     assert ask("/live/v1/events", Sec_Fetch_Site="same-site")[0] == 403
     assert ask("/", Sec_Fetch_Site="cross-site")[0] == 200
@@ -161,15 +159,15 @@ def test_pages_of_others_get_no_parts_of_it(ask: Ask) -> None:
         ("images/{fingerprint}/other/0.png", 404, "Not Found"),
     ],
 )
-def test_what_there_is_not_is_said_clearly(
+def test_what_is_missing_or_malformed_has_a_clear_error(
     ask: Ask, trained: list[JobEvent], path: str, status: int, says: str
 ) -> None:
     job = trained[0].job.removeprefix("jobs/")
     fingerprint = trained[1].started.dataset_fingerprint
 
-    told, _, body = ask("/live/v1/" + path.format(job=job, fingerprint=fingerprint))
+    answered, _, body = ask("/live/v1/" + path.format(job=job, fingerprint=fingerprint))
 
-    assert told == status, body
+    assert answered == status, body
     assert says in body.decode()
 
 
@@ -180,11 +178,11 @@ def test_a_job_is_shown_with_every_epoch(
 
     epochs = [event.epoch for event in trained if event.HasField("epoch")]
     assert shown["curve"] == [
-        [one.epoch, one.train_accuracy, one.test_accuracy, one.train_loss, one.test_loss]
-        for one in epochs
+        [epoch.epoch, epoch.train_accuracy, epoch.test_accuracy, epoch.train_loss, epoch.test_loss]
+        for epoch in epochs
     ]
     assert shown["job"]["state"] == "succeeded"
-    assert shown["job"]["best_test"] == max(one.test_accuracy for one in epochs)
+    assert shown["job"]["best_test"] == max(epoch.test_accuracy for epoch in epochs)
     assert shown["classes"] == list(trained[1].started.class_names)
 
 
@@ -206,8 +204,8 @@ def test_counts_and_images_are_those_of_the_service(
         assert shown["accuracy"] == matrix.accuracy
         assert listed["total"] == listed["wrong"] == wrong.total_size
         first = min(24, wrong.total_size)
-        assert [one["index"] for one in listed["examples"]] == [
-            one.index for one in wrong.examples[:first]
+        assert [example["index"] for example in listed["examples"]] == [
+            example.index for example in wrong.examples[:first]
         ]
     example = wrong.examples[0]
     path = f"/live/v1/images/{shown['fingerprint']}/test/{example.index}.png"
@@ -226,24 +224,26 @@ def test_each_cell_lists_what_it_counts_page_by_page(
         for taken, count in enumerate(row):
             listed = get(f"{root}/examples?true={true}&taken={taken}")
             assert listed["total"] == count
-            assert {(one["true"], one["taken"]) for one in listed["examples"]} <= {(true, taken)}
+            assert {(example["true"], example["taken"]) for example in listed["examples"]} <= {
+                (true, taken)
+            }
     wrong = get(f"{root}/examples")["total"]
     pages = [get(f"{root}/examples?offset={offset}") for offset in range(0, wrong, 24)]
-    indices = [one["index"] for page in pages for one in page["examples"]]
+    indices = [example["index"] for page in pages for example in page["examples"]]
     assert len(set(indices)) == len(indices) == wrong
 
 
-def is_finished(job: str) -> Callable[[Told], bool]:
-    def is_it(told: Told) -> bool:
-        cards = told.data.get("jobs", [])
+def is_finished(job: str) -> Callable[[Message], bool]:
+    def is_it(message: Message) -> bool:
+        cards = message.data.get("jobs", [])
         return any(card["id"] == job and card["state"] == "succeeded" for card in cards)
 
     return is_it
 
 
-def epochs_told(told: list[Told], job: str) -> list[int]:
-    changes = [one.data for one in told if one.kind == "change"]
-    return [int(point[0]) for one in changes for point in one["curves"].get(job, [])]
+def epochs_sent(messages: list[Message], job: str) -> list[int]:
+    changes = [message.data for message in messages if message.kind == "change"]
+    return [int(point[0]) for change in changes for point in change["curves"].get(job, [])]
 
 
 def submit(stubs: Stubs, **changes: Any) -> Iterator[JobEvent]:
@@ -251,7 +251,7 @@ def submit(stubs: Stubs, **changes: Any) -> Iterator[JobEvent]:
     return iter(stream)
 
 
-def test_a_page_hears_of_each_epoch_once_and_goes_on_where_it_was(
+def test_a_page_receives_each_epoch_once_and_resumes_where_it_was(
     live_server: LiveServer, stubs: Stubs
 ) -> None:
     # Another page keeps the news at hand, as on a server that somebody watches.
@@ -262,53 +262,55 @@ def test_a_page_hears_of_each_epoch_once_and_goes_on_where_it_was(
         stream = submit(stubs, epochs=12)
         job = next(stream).job.removeprefix("jobs/")
         with open_stream(address(live_server)) as page:
-            begun = page.until(lambda one: len(epochs_told([one], job)) > 0)
+            begun = page.until(lambda message: len(epochs_sent([message], job)) > 0)
         with open_stream(address(live_server), after=begun[-1].id) as page:
             rest = page.until(is_finished(job))
         list(stream)
-        whole = other.until(is_finished(job))
+        messages = other.until(is_finished(job))
 
     assert rest[0].kind != "snapshot"
-    numbers = [int(str(one.id).partition("-")[2]) for one in rest]
+    numbers = [int(str(message.id).partition("-")[2]) for message in rest]
     last = int(str(begun[-1].id).partition("-")[2])
     assert numbers == list(range(last + 1, last + 1 + len(rest)))
-    cards = [card for one in begun for card in one.data.get("jobs", []) if card["id"] == job]
-    seen = epochs_told([*begun, *rest], job)
+    cards = [
+        card for message in begun for card in message.data.get("jobs", []) if card["id"] == job
+    ]
+    seen = epochs_sent([*begun, *rest], job)
     assert seen == list(range(cards[0]["completed"] + 1, 13))
-    assert epochs_told(whole, job)[-len(seen) :] == seen
+    assert epochs_sent(messages, job)[-len(seen) :] == seen
 
 
 @pytest.mark.parametrize("after", ["0badcafe-3", "nonsense", "-1"])
-def test_a_page_from_before_a_restart_is_told_the_whole(
+def test_a_page_from_before_a_restart_receives_a_snapshot(
     live_server: LiveServer, after: str
 ) -> None:
     with open_stream(address(live_server), after=after) as page:
         assert next(iter(page)).kind == "snapshot"
 
 
-def test_a_page_hears_of_the_queue_and_of_cancelled_jobs(
+def test_a_page_receives_changes_of_the_queue(
     busy_server: LiveServer,
 ) -> None:
     stubs = connect(busy_server.target)
 
-    def queue(told: Told) -> list[str]:
-        return told.data.get("queue", []) if told.kind in {"snapshot", "change"} else []
+    def queue(message: Message) -> list[str]:
+        return message.data.get("queue", []) if message.kind in {"snapshot", "change"} else []
 
     with open_stream(address(busy_server)) as page:
         first = next(submit(stubs))
         second = next(submit(stubs))
         ids = [event.job.removeprefix("jobs/") for event in (first, second)]
-        page.until(lambda told: queue(told)[-2:] == ids)
+        page.until(lambda message: queue(message)[-2:] == ids)
         for event in (first, second):
             stubs.training.CancelJob(CancelJobRequest(name=event.job), timeout=10)
-        page.until(lambda told: "queue" in told.data and not set(queue(told)) & set(ids))
+        page.until(lambda message: "queue" in message.data and not set(queue(message)) & set(ids))
 
 
-def test_more_pages_than_there_is_room_for_are_refused_while_metrics_go_on(
+def test_pages_beyond_the_limit_are_refused_while_metrics_are_served(
     live_server: LiveServer, ask: Ask
 ) -> None:
     with ExitStack() as stack:
-        for _ in range(MOST_WATCHERS):
+        for _ in range(MAX_WATCHERS):
             stack.enter_context(open_stream(address(live_server)))
         status, headers, body = ask("/live/v1/events")
         assert ask("/metrics")[0] == 200
@@ -323,14 +325,14 @@ def test_more_pages_than_there_is_room_for_are_refused_while_metrics_go_on(
         assert time.monotonic() < deadline
 
 
-def test_a_quiet_stream_says_that_nothing_is_new(server_factory: ServerFactory) -> None:
+def test_a_quiet_stream_sends_keepalives(server_factory: ServerFactory) -> None:
     server = server_factory("--stream-keepalive-seconds=0.2", "--spare-workers=0")
 
     with open_stream(address(server)) as page:
-        told = page.until(lambda one: one.kind == "alive")
+        messages = page.until(lambda message: message.kind == "keepalive")
 
-    assert told[0].data["quiet_seconds"] == 0.2
-    assert told[-1].id is None
+    assert messages[0].data["quiet_seconds"] == 0.2
+    assert messages[-1].id is None
 
 
 def test_sigterm_ends_the_streams_and_the_server(server_factory: ServerFactory) -> None:
@@ -340,7 +342,7 @@ def test_sigterm_ends_the_streams_and_the_server(server_factory: ServerFactory) 
         began = time.monotonic()
         assert server.stop() == 0
         seconds = time.monotonic() - began
-        assert not [one for one in page if one.kind not in {"change", "progress"}]
+        assert not [message for message in page if message.kind not in {"change", "progress"}]
 
     assert seconds < 5
     with pytest.raises(ConnectionRefusedError):
@@ -355,14 +357,14 @@ def test_sigterm_ends_the_streams_and_the_server(server_factory: ServerFactory) 
         (["--metrics-host=0.0.0.0", "--live-page=on"], 200, "<title>Leadline</title>"),
     ],
 )
-def test_who_may_reach_the_page_is_for_the_operator_to_say(
+def test_the_operator_chooses_who_may_reach_the_page(
     server_factory: ServerFactory, flags: list[str], status: int, says: str
 ) -> None:
     server = server_factory(*flags, "--spare-workers=0", "--live-page-hosts=gpu1.example, gpu2")
 
-    told, _, body = ask_at(server, "/")
+    answered, _, body = ask_at(server, "/")
 
-    assert told == status
+    assert answered == status
     assert says in body.decode()
     assert status == 200 or "--live-page on" in body.decode()
     assert ask_at(server, "/", Host="gpu2:9464")[0] == status
@@ -371,7 +373,7 @@ def test_who_may_reach_the_page_is_for_the_operator_to_say(
     assert ask_at(server, "/metrics")[0] == 200
 
 
-def test_what_is_no_http_is_refused_and_no_fault_of_the_server(live_server: LiveServer) -> None:
+def test_malformed_http_is_refused_and_logged_as_no_error(live_server: LiveServer) -> None:
     host, _, port = address(live_server).partition(":")
     for request in (b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"a" * 20_000 + b"\r\n\r\n"):
         with socket.create_connection((host, int(port)), timeout=10) as connection:

@@ -10,20 +10,20 @@ from aiohttp.typedefs import Handler
 
 from leadline.models.spec import TrainingSpec
 from leadline.server.jobs.options import JobOptions
-from leadline.server.live.security_middleware import Guard
+from leadline.server.live.security_middleware import SecurityMiddleware
 from leadline.server.live.sweeps import MOST_REQUESTS, SweepRoutes
 from leadline.server.storage.database import open_database
-from leadline.server.storage.store import JobStore
+from leadline.server.storage.store import Store
 from leadline.server.sweeps.grid import Grid, SweepAxis
 from leadline.server.sweeps.sweep import SweepRequest
 from leadline.server.thread_pool import ThreadPool
 
 
-def make_store(folder: Path) -> JobStore:
+def make_store(folder: Path) -> Store:
     """A store with one sweep of two queued jobs."""
-    store = JobStore(open_database(folder / "jobs.db"))
+    store = Store(open_database(folder / "jobs.db"))
     axes = (SweepAxis(field="batch_norm", values=(False, True)),)
-    store.create_sweep(
+    store.sweeps.create(
         SweepRequest(grid=Grid(spec=TrainingSpec(dataset="tiny"), axes=axes), options=JobOptions()),
         sweep_id="sweep",
         job_ids=["plain", "norm"],
@@ -35,7 +35,7 @@ def make_store(folder: Path) -> JobStore:
 
 @web.middleware
 async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
-    return await Guard([]).around(request, handler)
+    return await SecurityMiddleware([]).handle(request, handler)
 
 
 async def test_a_sweep_is_sent_with_its_jobs_and_points_and_requests_are_limited(

@@ -1,27 +1,13 @@
 """Who fits beside whom on a device."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from leadline.models.spec import TrainingSpec
 from leadline.server.jobs.job import Job
-from leadline.server.jobs.options import JobOptions
 from leadline.server.scheduling.capacity import Capacity, Device
-from leadline.server.storage.database import open_database
-from leadline.server.storage.store import JobStore
 
 CPU = Device(name="cpu", jobs=1, sweep_jobs=4)
-
-
-@pytest.fixture
-def ordinary(tmp_path: Path) -> Job:
-    engine = open_database(tmp_path / "jobs.db")
-    store = JobStore(engine)
-    job, _ = store.create(TrainingSpec(), JobOptions(), job_id="a", request_id=None, max_queued=1)
-    engine.dispose()
-    return job
 
 
 @pytest.fixture
@@ -36,14 +22,14 @@ def test_jobs_of_a_sweep_share_a_device_that_an_ordinary_job_fills(
 
     for _ in range(4):
         assert capacity.find(in_sweep=True) == "cpu"
-        capacity.take("cpu", child)
+        capacity.acquire("cpu", child)
     assert capacity.find(in_sweep=True) is None
-    capacity.give_back("cpu", child)
+    capacity.release("cpu", child)
     assert capacity.find(in_sweep=True) == "cpu"
     assert capacity.find(in_sweep=False) is None
     for _ in range(3):
-        capacity.give_back("cpu", child)
-    capacity.take("cpu", ordinary)
+        capacity.release("cpu", child)
+    capacity.acquire("cpu", ordinary)
     assert capacity.find(in_sweep=True) is None
 
 
@@ -54,7 +40,7 @@ def test_the_freest_device_is_taken_first(child: Job) -> None:
     for _ in range(3):
         device = capacity.find(in_sweep=True)
         assert device is not None
-        capacity.take(device, child)
+        capacity.acquire(device, child)
         taken.append(device)
 
     assert taken == ["cuda:0", "cuda:1", "cuda:0"]
@@ -67,7 +53,7 @@ def test_two_ordinary_jobs_share_a_device_that_is_set_to_take_two(ordinary: Job)
 
     for _ in range(2):
         assert capacity.find(in_sweep=False) == "cpu"
-        capacity.take("cpu", ordinary)
+        capacity.acquire("cpu", ordinary)
 
     assert capacity.find(in_sweep=False) is None
     assert capacity.find(in_sweep=True) is None

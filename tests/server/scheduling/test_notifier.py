@@ -26,12 +26,12 @@ async def test_everyone_who_waits_is_told_however_many() -> None:
 
 async def test_other_work_gets_its_turn_while_many_are_told() -> None:
     notification = Notification()
-    told = 0
+    woken = 0
 
     async def wait() -> None:
-        nonlocal told
+        nonlocal woken
         await notification.wait(60)
-        told += 1
+        woken += 1
 
     waiting = [asyncio.create_task(wait()) for _ in range(1_000)]
     await asyncio.sleep(0)
@@ -39,7 +39,7 @@ async def test_other_work_gets_its_turn_while_many_are_told() -> None:
     for _ in range(5):  # what a health check needs
         await asyncio.sleep(0)
 
-    assert 0 < told < 1_000
+    assert 0 < woken < 1_000
     await asyncio.gather(*waiting)
 
 
@@ -107,16 +107,16 @@ async def test_a_job_without_a_worker_is_forgotten() -> None:
 
 async def test_who_waits_for_any_job_is_told_of_each() -> None:
     notifier = JobNotifier()
-    news: list[Callable[[], None]] = [
+    signals: list[Callable[[], None]] = [
         lambda: notifier.notify("a"),
         lambda: notifier.publish(an_event(1), "sweep"),
         lambda: notifier.forget("b"),
         notifier.close,
     ]
-    for tell in news:
+    for signal in signals:
         notification = notifier.any_notification()
         assert not notification.is_set
 
-        tell()
+        signal()
 
         assert await notification.wait(60)

@@ -206,7 +206,7 @@ def test_a_job_beyond_its_time_limit_fails_and_keeps_its_epochs(stubs: Stubs) ->
         (Retention(policy=RETENTION_POLICY_EVERY_NTH, every_nth=3), {3, 6, 7}),
     ],
 )
-def test_retention_keeps_the_best_and_the_last_and_what_is_asked(
+def test_retention_keeps_the_best_the_last_and_the_requested_epochs(
     stubs: Stubs, live_server: LiveServer, retention: Retention, expected: set[int]
 ) -> None:
     # Of a variant of its own: it must not become the best of one whose epochs other tests ask for.
@@ -234,11 +234,11 @@ def wait_for_files(stubs: Stubs, data_dir: Path, model: str, epochs: set[int]) -
     """The model, once the files of other epochs than these are gone."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        found = {int(path.stem[-5:]) for path in (data_dir / model).rglob("epoch-*.json")}
-        if found == epochs:
+        kept = {int(path.stem[-5:]) for path in (data_dir / model).rglob("epoch-*.json")}
+        if kept == epochs:
             return stubs.inference.GetModel(GetModelRequest(name=model), timeout=10)
         time.sleep(0.05)
-    pytest.fail(f"the files of {found} are there instead of those of {epochs}")
+    pytest.fail(f"the files of {kept} are there instead of those of {epochs}")
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_wrong_options_are_refused(stubs: Stubs, options: JobOptions, field: str
     assert list(violations(caught.value)) == [field]
 
 
-def test_a_job_tells_what_it_is_trained_with(stubs: Stubs, trained: list[JobEvent]) -> None:
+def test_a_job_records_its_environment(stubs: Stubs, trained: list[JobEvent]) -> None:
     job = stubs.training.GetJob(GetJobRequest(name=trained[0].job), timeout=10)
 
     assert job.environment == trained[1].started.environment
@@ -305,7 +305,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_made_again(
     assert rest[-1].finished.state == JOB_STATE_SUCCEEDED
 
 
-def test_pausing_takes_hold_of_a_job_that_only_waits(stubs: Stubs) -> None:
+def test_a_queued_job_can_be_paused(stubs: Stubs) -> None:
     (running, *_) = begin(stubs, 2, epochs=LONG)
     (waiting, *_) = begin(stubs, epochs=1)
 
@@ -324,7 +324,7 @@ def test_pausing_takes_hold_of_a_job_that_only_waits(stubs: Stubs) -> None:
     assert still.state != JOB_STATE_RUNNING
 
 
-def test_deleting_a_job_from_under_its_worker_harms_no_other(
+def test_deleting_a_job_whose_worker_lives_harms_no_other_job(
     stubs: Stubs, live_server: LiveServer
 ) -> None:
     for _ in range(5):

@@ -75,28 +75,28 @@ def test_a_job_of_every_option_trains_and_answers(stubs: Stubs) -> None:
     assert results(events)[0].learning_rate < 0.005
 
 
-def test_a_diagnosis_is_told_for_the_start_and_each_epoch_and_kept(stubs: Stubs) -> None:
+def test_a_diagnosis_is_reported_at_the_start_and_for_each_epoch(stubs: Stubs) -> None:
     spec = tiny_spec(epochs=2, blocks=2, diagnostics=True)
     stream = stubs.training.TrainJob(TrainJobRequest(spec=spec), timeout=60)
     # On a slow machine there are events without a sequence while nothing happens.
     events = [event for event in stream if event.sequence]
 
-    told = [events[1].started.diagnosis, *(result.diagnosis for result in results(events))]
-    for diagnosis in told:
+    reported = [events[1].started.diagnosis, *(result.diagnosis for result in results(events))]
+    for diagnosis in reported:
         assert [block.block for block in diagnosis] == [0, 1, 2]
         assert all(block.activation_std > 0 for block in diagnosis)
         assert all(block.gradient_norm > 0 for block in diagnosis)
-    assert len({block.gradient_norm for diagnosis in told for block in diagnosis}) == 9
+    assert len({block.gradient_norm for diagnosis in reported for block in diagnosis}) == 9
     again = stubs.training.WatchJob(WatchJobRequest(name=events[0].job), timeout=10)
     assert list(again) == events
 
 
-def test_nothing_is_diagnosed_unless_it_is_asked_for(trained: list[JobEvent]) -> None:
+def test_nothing_is_diagnosed_by_default(trained: list[JobEvent]) -> None:
     assert not trained[1].started.diagnosis
     assert not any(result.diagnosis for result in results(trained))
 
 
-def test_a_job_that_becomes_no_better_succeeds_early_and_says_so(stubs: Stubs) -> None:
+def test_a_job_that_no_longer_improves_succeeds_early(stubs: Stubs) -> None:
     spec = tiny_spec(epochs=50, patience=2, **STILL)
     events = list(stubs.training.TrainJob(TrainJobRequest(spec=spec), timeout=60))
 
@@ -127,7 +127,7 @@ def test_a_variant_with_residuals_is_never_taken_for_one_without(stubs: Stubs, n
         assert model.variant == variant
         listing = ListModelsRequest(dataset=DATASET, blocks=3, residual=residual)
         listed = stubs.inference.ListModels(listing, timeout=10).models
-        assert [one.name for one in listed] == [name]
+        assert [model.name for model in listed] == [name]
 
 
 def test_blocks_of_two_convolutions_are_never_taken_for_blocks_of_one(
@@ -146,8 +146,8 @@ def test_blocks_of_two_convolutions_are_never_taken_for_blocks_of_one(
         request = PredictRequest(variant=variant, tensor=pixels)
         assert stubs.inference.Predict(request, timeout=30).model.startswith(name)
         matrix = GetConfusionMatrixRequest(variant=variant)
-        found = stubs.inspection.GetConfusionMatrix(matrix, timeout=30)
-        assert found.model.startswith(name)
+        confusion = stubs.inspection.GetConfusionMatrix(matrix, timeout=30)
+        assert confusion.model.startswith(name)
         model = stubs.inference.GetModel(GetModelRequest(name=name), timeout=10)
         assert model.variant.block_convolutions == model.spec.block_convolutions == (number or 1)
     unset = PredictRequest(variant=Variant(dataset=DATASET, blocks=4), tensor=pixels)
@@ -164,7 +164,7 @@ def test_blocks_of_two_convolutions_are_never_taken_for_blocks_of_one(
         request = ListModelsRequest(
             dataset=DATASET, blocks=4, block_convolutions=block_convolutions
         )
-        return [one.name for one in stubs.inference.ListModels(request, timeout=10).models]
+        return [model.name for model in stubs.inference.ListModels(request, timeout=10).models]
 
     assert listed() == [names[2], names[1]]
     assert listed(block_convolutions=1) == [names[1]]
@@ -215,19 +215,19 @@ def epochs_of(messages: list[Message]) -> list[int]:
 
 
 @pytest.mark.parametrize("completed", [0, 1, 2, 3])
-def test_patience_goes_on_where_an_interrupted_job_had_come_to(
+def test_patience_resumes_where_an_interrupted_job_was(
     assignment: Assignment, tmp_path: Path, completed: int
 ) -> None:
     first = list(work(assignment, Channel(io.BytesIO())))
     assert epochs_of(first) == [1, 2, 3]
-    told = [message for message in first if isinstance(message, EpochCompleted)]
+    reported = [message for message in first if isinstance(message, EpochCompleted)]
 
     resumed = replace(
         assignment,
         attempt=2,
         completed_epochs=completed,
         resume_from=((completed, assignment.checkpoint_folder),) if completed else (),
-        test_accuracies=tuple(message.test_accuracy for message in told[:completed]),
+        test_accuracies=tuple(message.test_accuracy for message in reported[:completed]),
         checkpoint_folder=str(tmp_path / "attempt-2"),
     )
 
@@ -238,7 +238,7 @@ def test_patience_goes_on_where_an_interrupted_job_had_come_to(
 def test_epochs_of_a_damaged_checkpoint_do_not_count_twice(
     assignment: Assignment, tmp_path: Path
 ) -> None:
-    told = [
+    reported = [
         message
         for message in work(assignment, Channel(io.BytesIO()))
         if isinstance(message, EpochCompleted)
@@ -247,7 +247,7 @@ def test_epochs_of_a_damaged_checkpoint_do_not_count_twice(
         assignment,
         completed_epochs=3,
         resume_from=((3, str(tmp_path / "gone")), (1, assignment.checkpoint_folder)),
-        test_accuracies=tuple(message.test_accuracy for message in told),
+        test_accuracies=tuple(message.test_accuracy for message in reported),
         checkpoint_folder=str(tmp_path / "attempt-2"),
     )
 

@@ -6,14 +6,14 @@ import sqlalchemy
 
 from leadline.models.spec import TrainingSpec
 from leadline.server.errors import NotFoundError
-from leadline.server.jobs.job import Environment, EpochCompleted, Started
 from leadline.server.jobs.options import JobOptions
+from leadline.server.jobs.variants import VariantFilter
 from leadline.server.serving.catalog import ByName, Catalog
 from leadline.server.storage.artifacts import Artifacts
 from leadline.server.storage.database import open_database
-from leadline.server.storage.queries import VariantFilter
-from leadline.server.storage.store import JobStore
+from leadline.server.storage.store import Store
 from leadline.server.thread_pool import ThreadPool
+from support.reports import STARTED, an_epoch
 
 SPEC = TrainingSpec(dataset="tiny", blocks=1, epochs=2)
 VARIANT = VariantFilter(dataset="tiny", blocks=1, batch_norm=False)
@@ -27,51 +27,28 @@ def engine(tmp_path: Path) -> Iterator[sqlalchemy.Engine]:
 
 
 @pytest.fixture
-def store(engine: sqlalchemy.Engine) -> JobStore:
-    return JobStore(engine)
+def store(engine: sqlalchemy.Engine) -> Store:
+    return Store(engine)
 
 
 @pytest.fixture
-def catalog(store: JobStore, tmp_path: Path) -> Iterator[Catalog]:
+def catalog(store: Store, tmp_path: Path) -> Iterator[Catalog]:
     threads = ThreadPool("store", 1)
     yield Catalog(store=store, threads=threads, artifacts=Artifacts(tmp_path))
     threads.close()
 
 
-def start(store: JobStore, job_id: str) -> None:
-    store.create(SPEC, JobOptions(), job_id=job_id, request_id=None, max_queued=10)
-    attempt = store.claim(job_id, device="cpu").attempts
-    started = Started(
-        device="cpu",
-        device_name="a processor",
-        train_images=400,
-        test_images=200,
-        class_names=("ant", "bee"),
-        parameters=15_944,
-        dataset_fingerprint="f" * 64,
-        environment=Environment(
-            threads=1, leadline_version="0.1.0", torch_version="2", python_version="3.11"
-        ),
-    )
-    store.record_started(job_id, attempt, started)
+def start(store: Store, job_id: str) -> None:
+    store.jobs.create(SPEC, JobOptions(), job_id=job_id, request_id=None, max_queued=10)
+    attempt = store.attempts.claim(job_id, device="cpu").attempts
+    store.attempts.record_started(job_id, attempt, STARTED)
 
 
-def complete(store: JobStore, job_id: str, epoch: int, accuracy: float) -> None:
-    result = EpochCompleted(
-        epoch=epoch,
-        train_loss=1.0,
-        train_accuracy=accuracy,
-        test_loss=1.0,
-        test_accuracy=accuracy,
-        learning_rate=0.01,
-        seconds=1.0,
-        images_per_second=400.0,
-        weights_sha256=f"{epoch:064}",
-    )
-    store.record_epoch(job_id, 1, result)
+def complete(store: Store, job_id: str, epoch: int, accuracy: float) -> None:
+    store.attempts.record_epoch(job_id, 1, an_epoch(epoch, accuracy))
 
 
-async def test_what_changes_is_seen_by_the_next_call(store: JobStore, catalog: Catalog) -> None:
+async def test_what_changes_is_seen_by_the_next_call(store: Store, catalog: Catalog) -> None:
     by_name = ByName(job_id="first")
     with pytest.raises(NotFoundError):
         await catalog.resolve(by_name)
@@ -85,16 +62,16 @@ async def test_what_changes_is_seen_by_the_next_call(store: JobStore, catalog: C
     start(store, "second")
     complete(store, "second", 1, 0.9)
     assert (await catalog.resolve(VARIANT)).name == "models/second/epochs/1"
-    store.drop_epochs("first", [1])
+    store.attempts.mark_dropped("first", [1])
     with pytest.raises(NotFoundError, match="retention"):
         await catalog.resolve(ByName(job_id="first", epoch=1))
-    store.cancel("second")
-    store.delete("second")
+    store.jobs.cancel("second")
+    store.jobs.delete("second")
     assert (await catalog.resolve(VARIANT)).name == "models/first/epochs/2"
 
 
 async def test_what_has_not_changed_is_not_asked_again(
-    engine: sqlalchemy.Engine, store: JobStore, catalog: Catalog
+    engine: sqlalchemy.Engine, store: Store, catalog: Catalog
 ) -> None:
     start(store, "first")
     complete(store, "first", 1, 0.5)

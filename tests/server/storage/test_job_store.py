@@ -20,7 +20,6 @@ from leadline.server.errors import (
     StorageError,
 )
 from leadline.server.jobs.job import (
-    Environment,
     EpochCompleted,
     Failure,
     Finished,
@@ -28,65 +27,39 @@ from leadline.server.jobs.job import (
     Paused,
     Queued,
     Resumed,
-    Started,
 )
 from leadline.server.jobs.options import JobOptions
 from leadline.server.jobs.states import MOVES, JobState, check_move
+from leadline.server.jobs.variants import VariantFilter
 from leadline.server.storage.database import open_database
-from leadline.server.storage.queries import VariantFilter
-from leadline.server.storage.store import JobStore
+from leadline.server.storage.store import Store
 from leadline.server.storage.tables import metadata
+from support.reports import STARTED, an_epoch
 
 EPOCHS = 4
 SPEC = TrainingSpec(dataset="tiny", epochs=EPOCHS)
 PAUSE = Paused(reason="REQUESTED", message="a caller paused it")
-STARTED = Started(
-    device="cpu",
-    device_name="a processor",
-    train_images=400,
-    test_images=200,
-    class_names=("ant", "bee"),
-    parameters=15_944,
-    dataset_fingerprint="f" * 64,
-    environment=Environment(
-        threads=1, leadline_version="0.1.0", torch_version="2", python_version="3.11"
-    ),
-)
 
 
-def an_epoch(number: int, accuracy: float = 0.5, weights: str | None = None) -> EpochCompleted:
-    return EpochCompleted(
-        epoch=number,
-        train_loss=1.0,
-        train_accuracy=accuracy,
-        test_loss=1.0,
-        test_accuracy=accuracy,
-        learning_rate=0.01,
-        seconds=1.0,
-        images_per_second=400.0,
-        weights_sha256=weights or f"{number:064}",
-    )
-
-
-def submit(store: JobStore, job_id: str, *, priority: int = 0) -> Job:
-    job, is_new = store.create(
+def submit(store: Store, job_id: str, *, priority: int = 0) -> Job:
+    job, is_new = store.jobs.create(
         SPEC, JobOptions(priority=priority), job_id=job_id, request_id=None, max_queued=1_000
     )
     assert is_new
     return job
 
 
-def start(store: JobStore, job_id: str) -> int:
+def start(store: Store, job_id: str) -> int:
     """Claims a job and reports its start; returns the attempt."""
-    job = store.claim(job_id, device="cpu")
-    store.record_started(job_id, job.attempts, STARTED)
+    job = store.attempts.claim(job_id, device="cpu")
+    store.attempts.record_started(job_id, job.attempts, STARTED)
     return job.attempts
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[JobStore]:
+def store(tmp_path: Path) -> Iterator[Store]:
     engine = open_database(tmp_path / "jobs.db")
-    yield JobStore(engine)
+    yield Store(engine)
     engine.dispose()
 
 
@@ -100,7 +73,7 @@ class JobLives(RuleBasedStateMachine):
         engine = sqlalchemy.create_engine("sqlite://", poolclass=sqlalchemy.pool.StaticPool)
         metadata.create_all(engine)
         self.engine = engine
-        self.store = JobStore(engine)
+        self.store = Store(engine)
         self.states: dict[str, JobState] = {}
         self.epochs: dict[str, int] = {}
         self.attempts: dict[str, int] = {}
@@ -133,13 +106,15 @@ class JobLives(RuleBasedStateMachine):
 
     @rule(job_id=job_ids)
     def claim(self, job_id: str) -> None:
-        if self.move(job_id, JobState.RUNNING, lambda: self.store.claim(job_id, device="cpu")):
+        if self.move(
+            job_id, JobState.RUNNING, lambda: self.store.attempts.claim(job_id, device="cpu")
+        ):
             self.attempts[job_id] += 1
-            self.store.record_started(job_id, self.attempts[job_id], STARTED)
+            self.store.attempts.record_started(job_id, self.attempts[job_id], STARTED)
 
     @rule(job_id=job_ids, late=st.integers(0, 2), accuracy=st.floats(0, 1))
     def report_epoch(self, job_id: str, late: int, accuracy: float) -> None:
-        """A worker reports, of this attempt or of one that was given up for lost."""
+        """A worker reports, of this attempt or of an earlier one."""
         if job_id not in self.states:
             return
         attempt = self.attempts[job_id] - late
@@ -147,16 +122,18 @@ class JobLives(RuleBasedStateMachine):
         holds = self.states[job_id] is JobState.RUNNING and late == 0
         if not holds:
             with pytest.raises(FailedPreconditionError):
-                self.store.record_epoch(job_id, attempt, an_epoch(number, accuracy))
+                self.store.attempts.record_epoch(job_id, attempt, an_epoch(number, accuracy))
             return
         with pytest.raises(FailedPreconditionError):
-            self.store.record_epoch(job_id, attempt, an_epoch(number + 1, accuracy))
-        self.store.record_epoch(job_id, attempt, an_epoch(number, accuracy))
+            self.store.attempts.record_epoch(job_id, attempt, an_epoch(number + 1, accuracy))
+        self.store.attempts.record_epoch(job_id, attempt, an_epoch(number, accuracy))
         self.epochs[job_id] = number
 
     @rule(job_id=job_ids)
     def succeed(self, job_id: str) -> None:
-        self.move(job_id, JobState.SUCCEEDED, lambda: self.store.finish(job_id, JobState.SUCCEEDED))
+        self.move(
+            job_id, JobState.SUCCEEDED, lambda: self.store.jobs.finish(job_id, JobState.SUCCEEDED)
+        )
 
     @rule(job_id=job_ids)
     def fail(self, job_id: str) -> None:
@@ -164,34 +141,34 @@ class JobLives(RuleBasedStateMachine):
         self.move(
             job_id,
             JobState.FAILED,
-            lambda: self.store.finish(job_id, JobState.FAILED, failure=failure),
+            lambda: self.store.jobs.finish(job_id, JobState.FAILED, failure=failure),
         )
 
     @rule(job_id=job_ids)
     def cancel(self, job_id: str) -> None:
         if self.states.get(job_id) is JobState.CANCELLED:
-            assert self.store.cancel(job_id).state is JobState.CANCELLED
+            assert self.store.jobs.cancel(job_id).state is JobState.CANCELLED
         else:
-            self.move(job_id, JobState.CANCELLED, lambda: self.store.cancel(job_id))
+            self.move(job_id, JobState.CANCELLED, lambda: self.store.jobs.cancel(job_id))
 
     @rule(job_id=job_ids)
     def pause(self, job_id: str) -> None:
         if self.states.get(job_id) is JobState.PAUSED:
-            assert self.store.pause(job_id, PAUSE).state is JobState.PAUSED
+            assert self.store.jobs.pause(job_id, PAUSE).state is JobState.PAUSED
         else:
-            self.move(job_id, JobState.PAUSED, lambda: self.store.pause(job_id, PAUSE))
+            self.move(job_id, JobState.PAUSED, lambda: self.store.jobs.pause(job_id, PAUSE))
 
     @rule(job_id=job_ids)
     def resume(self, job_id: str) -> None:
         if self.states.get(job_id) in {JobState.QUEUED, JobState.RUNNING}:
-            assert self.store.resume(job_id).state is self.states[job_id]
+            assert self.store.jobs.resume(job_id).state is self.states[job_id]
         else:
-            self.move(job_id, JobState.QUEUED, lambda: self.store.resume(job_id))
+            self.move(job_id, JobState.QUEUED, lambda: self.store.jobs.resume(job_id))
 
     @rule()
     def restart(self) -> None:
-        running = [one for one, state in self.states.items() if state is JobState.RUNNING]
-        assert sorted(self.store.recover()) == sorted(running)
+        running = [job_id for job_id, state in self.states.items() if state is JobState.RUNNING]
+        assert sorted(self.store.attempts.recover()) == sorted(running)
         for job_id in running:
             self.states[job_id] = JobState.QUEUED
 
@@ -199,17 +176,17 @@ class JobLives(RuleBasedStateMachine):
     def delete(self, job_id: str) -> None:
         if job_id in self.states and not self.states[job_id].is_final:
             with pytest.raises(FailedPreconditionError):
-                self.store.delete(job_id)
+                self.store.jobs.delete(job_id)
         elif job_id in self.states:
-            self.store.delete(job_id)
+            self.store.jobs.delete(job_id)
             del self.states[job_id]
         else:
             with pytest.raises(NotFoundError):
-                self.store.delete(job_id)
+                self.store.jobs.delete(job_id)
 
     @invariant()
     def jobs_are_as_the_model_says(self) -> None:
-        jobs = {job.job_id: job for job in self.store.list_jobs()}
+        jobs = {job.job_id: job for job in self.store.jobs.find()}
         assert {job_id: job.state for job_id, job in jobs.items()} == self.states
         for job_id, job in jobs.items():
             assert job.completed_epochs == self.epochs[job_id]
@@ -221,10 +198,10 @@ class JobLives(RuleBasedStateMachine):
     @invariant()
     def events_have_no_gaps_and_tell_the_same_story(self) -> None:
         for job_id, state in self.states.items():
-            told = self.store.events(job_id, after=0, limit=10_000)
-            assert [event.sequence for event in told] == list(range(1, len(told) + 1))
-            assert self.store.get(job_id).latest_sequence == len(told)
-            bodies = [event.body for event in told]
+            logged = self.store.jobs.events(job_id, after=0, limit=10_000)
+            assert [event.sequence for event in logged] == list(range(1, len(logged) + 1))
+            assert self.store.jobs.get(job_id).latest_sequence == len(logged)
+            bodies = [event.body for event in logged]
             assert isinstance(bodies[0], Queued)
             assert isinstance(bodies[-1], Finished) is state.is_final
             epochs = [body.epoch for body in bodies if isinstance(body, EpochCompleted)]
@@ -234,11 +211,12 @@ class JobLives(RuleBasedStateMachine):
 
     @invariant()
     def the_queue_is_in_order(self) -> None:
-        waiting = self.store.list_jobs(states=[JobState.QUEUED])
+        waiting = self.store.jobs.find(states=[JobState.QUEUED])
         waiting.sort(key=lambda job: (-job.options.priority, job.number))
-        following = self.store.next_queued()
+        following = self.store.jobs.next_queued()
         assert following == (waiting[0] if waiting else None)
-        assert [self.store.queue_position(job) for job in waiting] == list(range(len(waiting)))
+        positions = {job.job_id: position for position, job in enumerate(waiting)}
+        assert self.store.jobs.queue_positions([*self.attempts]) == positions
 
 
 JobLives.TestCase.settings = settings(
@@ -269,11 +247,11 @@ def test_a_state_is_final_just_where_no_move_leads_out() -> None:
     }
 
 
-def test_a_request_id_stands_for_one_spec_with_its_options(store: JobStore) -> None:
-    asked = {"request_id": "r", "max_queued": 10}
-    job, _ = store.create(SPEC, JobOptions(), job_id="a", **asked)  # type: ignore[arg-type]
+def test_a_request_id_stands_for_one_spec_with_its_options(store: Store) -> None:
+    call = {"request_id": "r", "max_queued": 10}
+    job, _ = store.jobs.create(SPEC, JobOptions(), job_id="a", **call)  # type: ignore[arg-type]
 
-    same, is_new = store.create(SPEC, JobOptions(), job_id="b", **asked)  # type: ignore[arg-type]
+    same, is_new = store.jobs.create(SPEC, JobOptions(), job_id="b", **call)  # type: ignore[arg-type]
 
     assert (same, is_new) == (job, False)
     for spec, options in (
@@ -281,109 +259,110 @@ def test_a_request_id_stands_for_one_spec_with_its_options(store: JobStore) -> N
         (SPEC, JobOptions(priority=1)),
     ):
         with pytest.raises(AlreadyExistsError):
-            store.create(spec, options, job_id="c", **asked)  # type: ignore[arg-type]
+            store.jobs.create(spec, options, job_id="c", **call)  # type: ignore[arg-type]
 
 
-def test_a_full_queue_refuses_but_still_knows_its_requests(store: JobStore) -> None:
-    store.create(SPEC, JobOptions(), job_id="a", request_id="r", max_queued=1)
+def test_a_full_queue_refuses_but_still_knows_its_requests(store: Store) -> None:
+    store.jobs.create(SPEC, JobOptions(), job_id="a", request_id="r", max_queued=1)
 
     with pytest.raises(ResourceExhaustedError):
-        store.create(SPEC, JobOptions(), job_id="b", request_id=None, max_queued=1)
+        store.jobs.create(SPEC, JobOptions(), job_id="b", request_id=None, max_queued=1)
 
-    known, is_new = store.create(SPEC, JobOptions(), job_id="c", request_id="r", max_queued=1)
+    known, is_new = store.jobs.create(SPEC, JobOptions(), job_id="c", request_id="r", max_queued=1)
     assert (known.job_id, is_new) == ("a", False)
 
 
-def test_an_epoch_made_again_must_have_the_same_weights(store: JobStore) -> None:
+def test_an_epoch_made_again_must_have_the_same_weights(store: Store) -> None:
     submit(store, "a")
-    store.record_epoch("a", start(store, "a"), an_epoch(1))
-    store.hand_back("a", 1)
+    store.attempts.record_epoch("a", start(store, "a"), an_epoch(1))
+    store.attempts.requeue("a", 1)
     second = start(store, "a")
 
-    assert store.record_epoch("a", second, an_epoch(1)) is None
+    assert store.attempts.record_epoch("a", second, an_epoch(1)) is None
     with pytest.raises(FailedPreconditionError, match="not what they were"):
-        store.record_epoch("a", second, an_epoch(1, weights="0" * 64))
+        store.attempts.record_epoch("a", second, an_epoch(1, weights="0" * 64))
 
-    assert [epoch.attempt for epoch in store.get_model("a").epochs] == [second]
-    assert store.get("a").latest_sequence == 3
+    assert [epoch.attempt for epoch in store.models.get("a").epochs] == [second]
+    assert store.jobs.get("a").latest_sequence == 3
 
 
-def test_the_earliest_of_equally_good_epochs_is_the_best(store: JobStore) -> None:
+def test_the_earliest_of_equally_good_epochs_is_the_best(store: Store) -> None:
     submit(store, "a")
     attempt = start(store, "a")
     for number, accuracy in enumerate((0.1, 0.4, 0.4, 0.3), start=1):
-        store.record_epoch("a", attempt, an_epoch(number, accuracy))
+        store.attempts.record_epoch("a", attempt, an_epoch(number, accuracy))
 
-    assert (store.get("a").best_epoch, store.get("a").best_test_accuracy) == (2, 0.4)
+    assert (store.jobs.get("a").best_epoch, store.jobs.get("a").best_test_accuracy) == (2, 0.4)
 
 
-def test_a_variant_is_its_best_model_the_newest_of_equals(store: JobStore) -> None:
+def test_a_variant_is_its_best_model_the_newest_of_equals(store: Store) -> None:
     for job_id, accuracy in (("low", 0.2), ("old", 0.6), ("new", 0.6)):
         submit(store, job_id)
-        store.record_epoch(job_id, start(store, job_id), an_epoch(1, accuracy))
-        store.finish(job_id, JobState.SUCCEEDED)
+        store.attempts.record_epoch(job_id, start(store, job_id), an_epoch(1, accuracy))
+        store.jobs.finish(job_id, JobState.SUCCEEDED)
 
-    best = store.best_of_variant(VariantFilter(dataset="tiny", blocks=2, batch_norm=False))
+    best = store.models.find_best(VariantFilter(dataset="tiny", blocks=2, batch_norm=False))
 
     assert best
     assert best.job.job_id == "new"
-    assert store.best_of_variant(VariantFilter(dataset="tiny", blocks=3)) is None
+    assert store.models.find_best(VariantFilter(dataset="tiny", blocks=3)) is None
 
 
 def test_deadlines_count_from_acceptance(tmp_path: Path) -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    store = JobStore(open_database(tmp_path / "jobs.db"), now=lambda: now)
+    store = Store(open_database(tmp_path / "jobs.db"), now=lambda: now)
     options = JobOptions(time_limit=60.0)
-    store.create(SPEC, options, job_id="a", request_id=None, max_queued=9)
+    store.jobs.create(SPEC, options, job_id="a", request_id=None, max_queued=9)
     submit(store, "b")
 
-    assert store.next_deadline() == now + timedelta(seconds=60)
-    assert store.overdue(now + timedelta(seconds=59)) == []
-    assert [job.job_id for job in store.overdue(now + timedelta(seconds=60))] == ["a"]
-    store.cancel("a")
-    assert store.next_deadline() is None
+    assert store.jobs.next_deadline() == now + timedelta(seconds=60)
+    assert store.jobs.find_overdue(now + timedelta(seconds=59)) == []
+    assert [job.job_id for job in store.jobs.find_overdue(now + timedelta(seconds=60))] == ["a"]
+    store.jobs.cancel("a")
+    assert store.jobs.next_deadline() is None
 
 
 def test_what_was_committed_is_there_after_a_reopening(tmp_path: Path) -> None:
+    def read(store: Store) -> object:
+        return store.jobs.get("a"), store.jobs.events("a", after=0, limit=9), store.models.get("a")
+
     engine = open_database(tmp_path / "jobs.db")
-    store = JobStore(engine)
+    store = Store(engine)
     submit(store, "a")
     attempt = start(store, "a")
-    store.record_epoch("a", attempt, an_epoch(1))
-    before = (store.get("a"), store.events("a", after=0, limit=10), store.get_model("a"))
+    store.attempts.record_epoch("a", attempt, an_epoch(1))
+    before = read(store)
     engine.dispose()
 
-    again = JobStore(open_database(tmp_path / "jobs.db"))
-
-    assert (again.get("a"), again.events("a", after=0, limit=10), again.get_model("a")) == before
+    assert read(Store(open_database(tmp_path / "jobs.db"))) == before
 
 
 def test_a_locked_database_is_told_and_nothing_has_changed(tmp_path: Path) -> None:
     path = tmp_path / "jobs.db"
-    store = JobStore(open_database(path, busy_timeout=0.05))
+    store = Store(open_database(path, busy_timeout=0.05))
     submit(store, "a")
     other = sqlalchemy.create_engine(f"sqlite:///{path}")
 
     with other.connect() as connection:
         connection.exec_driver_sql("BEGIN EXCLUSIVE")
         with pytest.raises(StorageError) as caught:
-            store.cancel("a")
+            store.jobs.cancel("a")
         connection.rollback()
     other.dispose()
 
     assert caught.value.reason == "STORAGE_LOCKED"
-    assert store.cancel("a").state is JobState.CANCELLED
+    assert store.jobs.cancel("a").state is JobState.CANCELLED
 
 
 def test_a_read_only_database_is_told(tmp_path: Path) -> None:
     engine = open_database(tmp_path / "jobs.db")
-    store = JobStore(engine)
+    store = Store(engine)
     submit(store, "a")
     with engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA query_only=ON")
 
     with pytest.raises(StorageError) as caught:
-        store.cancel("a")
+        store.jobs.cancel("a")
 
     assert caught.value.reason == "STORAGE_READ_ONLY"
-    assert store.get("a").state is JobState.QUEUED
+    assert store.jobs.get("a").state is JobState.QUEUED

@@ -13,9 +13,10 @@ from leadline.models.spec import TrainingSpec
 from leadline.server.jobs.job import Queued
 from leadline.server.jobs.options import JobOptions
 from leadline.server.jobs.states import JobState
-from leadline.server.storage.database import SchemaError, open_database
-from leadline.server.storage.queries import VariantFilter
-from leadline.server.storage.store import JobStore
+from leadline.server.jobs.variants import VariantFilter
+from leadline.server.storage.database import open_database
+from leadline.server.storage.migrations import SchemaError
+from leadline.server.storage.store import Store
 from leadline.server.sweeps.grid import Grid, SweepAxis
 from leadline.server.sweeps.sweep import SweepQueued, SweepRequest, SweepState
 
@@ -23,10 +24,10 @@ SCHEMAS = (1, 2)
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[JobStore]:
+def opened(path: Path) -> Iterator[Store]:
     engine = open_database(path)
     try:
-        yield JobStore(engine)
+        yield Store(engine)
     finally:
         engine.dispose()
 
@@ -42,8 +43,8 @@ def columns_and_indexes(engine: Engine) -> dict[str, tuple[set[str], set[str]]]:
     inspector = sqlalchemy.inspect(engine)
     return {
         table: (
-            {f"{one['name']} {one['type']}" for one in inspector.get_columns(table)},
-            {f"{one['name']} {one['column_names']}" for one in inspector.get_indexes(table)},
+            {f"{column['name']} {column['type']}" for column in inspector.get_columns(table)},
+            {f"{index['name']} {index['column_names']}" for index in inspector.get_indexes(table)},
         )
         for table in inspector.get_table_names()
     }
@@ -64,8 +65,8 @@ def test_jobs_of_the_first_schema_are_kept(tmp_path: Path) -> None:
     open_database(path).dispose()
 
     with opened(path) as store:  # a second time: nothing is left to migrate
-        cancelled, queued = store.get("a"), store.get("b")
-        bodies = [one.body for one in store.events("a", after=0, limit=9)]
+        cancelled, queued = store.jobs.get("a"), store.jobs.get("b")
+        bodies = [event.body for event in store.jobs.events("a", after=0, limit=9)]
 
     assert (cancelled.state, cancelled.completed_epochs) == (JobState.CANCELLED, 1)
     assert cancelled.cancellation is not None
@@ -84,10 +85,10 @@ def test_a_migrated_database_takes_sweeps(tmp_path: Path, schema: int) -> None:
         median_stopping=None,
     )
     with opened(restore(tmp_path / "jobs.db", schema)) as store:
-        store.create_sweep(
+        store.sweeps.create(
             request, sweep_id="new", job_ids=["n0", "n1"], request_id=None, max_queued=9
         )
-        view, _ = store.cancel_sweep("new")
+        view, _ = store.sweeps.cancel("new")
 
     assert view.sweep.state is SweepState.CANCELLED
 
@@ -97,10 +98,12 @@ def test_jobs_from_before_were_trained_with_two_convolutions_a_block(
     tmp_path: Path, schema: int
 ) -> None:
     with opened(restore(tmp_path / "jobs.db", schema)) as store:
-        specs = [job.spec for job in store.list_jobs()]
-        queued = [store.events(job.job_id, after=0, limit=1)[0].body for job in store.list_jobs()]
+        specs = [job.spec for job in store.jobs.find()]
+        queued = [
+            store.jobs.events(job.job_id, after=0, limit=1)[0].body for job in store.jobs.find()
+        ]
         one, two = (
-            store.best_of_variant(
+            store.models.find_best(
                 VariantFilter(dataset="tiny", blocks=2, block_convolutions=number)
             )
             for number in (1, 2)
@@ -114,8 +117,8 @@ def test_jobs_from_before_were_trained_with_two_convolutions_a_block(
 
 def test_sweeps_from_before_were_of_two_convolutions_a_block(tmp_path: Path) -> None:
     with opened(restore(tmp_path / "jobs.db", 2)) as store:
-        view = store.view_sweep("s")
-        first = store.sweep_events("s", after=0, limit=1)[0].body
+        view = store.sweeps.view("s")
+        first = store.sweeps.events("s", after=0, limit=1)[0].body
 
     grid = view.sweep.request.grid
     assert grid.spec.block_convolutions == 2

@@ -18,18 +18,15 @@ from leadline.server.errors import (
     ResourceExhaustedError,
 )
 from leadline.server.jobs.job import (
-    Environment,
-    EpochCompleted,
     Event,
     Failure,
     Paused,
     Queued,
-    Started,
 )
 from leadline.server.jobs.options import JobOptions
 from leadline.server.jobs.states import JobState
 from leadline.server.storage.database import open_database
-from leadline.server.storage.store import JobStore
+from leadline.server.storage.store import Store
 from leadline.server.storage.tables import metadata
 from leadline.server.sweeps.grid import Grid, SweepAxis
 from leadline.server.sweeps.median_stopping import MedianStopping
@@ -41,35 +38,10 @@ from leadline.server.sweeps.sweep import (
     SweepRequest,
     SweepState,
 )
+from support.reports import STARTED, an_epoch
 
 EPOCHS = 4
 PAUSE = Paused(reason="REQUESTED", message="a caller paused it")
-STARTED = Started(
-    device="cpu",
-    device_name="a processor",
-    train_images=400,
-    test_images=200,
-    class_names=("ant", "bee"),
-    parameters=15_944,
-    dataset_fingerprint="f" * 64,
-    environment=Environment(
-        threads=1, leadline_version="0.1.0", torch_version="2", python_version="3.11"
-    ),
-)
-
-
-def an_epoch(number: int, accuracy: float) -> EpochCompleted:
-    return EpochCompleted(
-        epoch=number,
-        train_loss=1.0,
-        train_accuracy=accuracy,
-        test_loss=1.0,
-        test_accuracy=accuracy,
-        learning_rate=0.01,
-        seconds=1.0,
-        images_per_second=400.0,
-        weights_sha256=f"{number:064}",
-    )
 
 
 def request(
@@ -88,16 +60,16 @@ def request(
 
 
 def submit(
-    store: JobStore,
-    wanted: SweepRequest,
+    store: Store,
+    sweep_request: SweepRequest,
     *,
     sweep_id: str = "s",
     request_id: str | None = None,
     max_queued: int = 1_000,
 ) -> Sweep:
-    points = wanted.grid.points()
-    sweep, _ = store.create_sweep(
-        wanted,
+    points = sweep_request.grid.points()
+    sweep, _ = store.sweeps.create(
+        sweep_request,
         sweep_id=sweep_id,
         job_ids=[f"{sweep_id}{index}" for index in range(len(points))],
         request_id=request_id,
@@ -106,24 +78,24 @@ def submit(
     return sweep
 
 
-def events_of(store: JobStore, sweep_id: str = "s") -> list[SweepEvent]:
-    return store.sweep_events(sweep_id, after=0, limit=10_000)
+def events_of(store: Store, sweep_id: str = "s") -> list[SweepEvent]:
+    return store.sweeps.events(sweep_id, after=0, limit=10_000)
 
 
-def train(store: JobStore, job_id: str, accuracies: list[float], *, finish: bool = True) -> None:
+def train(store: Store, job_id: str, accuracies: list[float], *, finish: bool = True) -> None:
     """Has a worker report epochs of these accuracies, and then that it is done."""
-    attempt = store.claim(job_id, device="cpu").attempts
-    store.record_started(job_id, attempt, STARTED)
+    attempt = store.attempts.claim(job_id, device="cpu").attempts
+    store.attempts.record_started(job_id, attempt, STARTED)
     for number, accuracy in enumerate(accuracies, start=1):
-        store.record_epoch(job_id, attempt, an_epoch(number, accuracy))
+        store.attempts.record_epoch(job_id, attempt, an_epoch(number, accuracy))
     if finish:
-        store.finish(job_id, JobState.SUCCEEDED, attempt=attempt)
+        store.attempts.finish(job_id, attempt, JobState.SUCCEEDED)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[JobStore]:
+def store(tmp_path: Path) -> Iterator[Store]:
     engine = open_database(tmp_path / "jobs.db")
-    yield JobStore(engine)
+    yield Store(engine)
     engine.dispose()
 
 
@@ -131,13 +103,13 @@ JOBS = st.integers(0, 3)
 
 
 class SweepLives(RuleBasedStateMachine):
-    """Whatever happens to the jobs, the sweep's events tell of it, each once and in order."""
+    """The sweep's log has every event of its jobs, once and in order."""
 
     def __init__(self) -> None:
         super().__init__()
         self.engine = sqlalchemy.create_engine("sqlite://", poolclass=sqlalchemy.pool.StaticPool)
         metadata.create_all(self.engine)
-        self.store = JobStore(self.engine)
+        self.store = Store(self.engine)
         self.seen: list[SweepEvent] = []
 
     def teardown(self) -> None:
@@ -158,13 +130,13 @@ class SweepLives(RuleBasedStateMachine):
 
     @rule(job=JOBS)
     def claim(self, job: int) -> None:
-        self.attempt(self.store.claim, f"s{job}", device="cpu")
+        self.attempt(self.store.attempts.claim, f"s{job}", device="cpu")
 
     @rule(job=JOBS, accuracy=st.floats(0, 1))
     def report_epoch(self, job: int, accuracy: float) -> None:
-        now = self.store.get(f"s{job}")
+        now = self.store.jobs.get(f"s{job}")
         self.attempt(
-            self.store.record_epoch,
+            self.store.attempts.record_epoch,
             now.job_id,
             now.attempts,
             an_epoch(now.completed_epochs + 1, accuracy),
@@ -174,51 +146,53 @@ class SweepLives(RuleBasedStateMachine):
     def finish(self, job: int, state: JobState) -> None:
         failure = Failure(reason="DIVERGED", message="it did")
         failure_or_none = failure if state is JobState.FAILED else None
-        self.attempt(self.store.finish, f"s{job}", state, failure=failure_or_none)
+        self.attempt(self.store.jobs.finish, f"s{job}", state, failure=failure_or_none)
 
     @rule(job=JOBS)
     def cancel(self, job: int) -> None:
-        self.attempt(self.store.cancel, f"s{job}")
+        self.attempt(self.store.jobs.cancel, f"s{job}")
 
     @rule(job=JOBS)
     def pause(self, job: int) -> None:
-        self.attempt(self.store.pause, f"s{job}", PAUSE)
+        self.attempt(self.store.jobs.pause, f"s{job}", PAUSE)
 
     @rule(job=JOBS)
     def resume(self, job: int) -> None:
-        self.attempt(self.store.resume, f"s{job}")
+        self.attempt(self.store.jobs.resume, f"s{job}")
 
     @rule()
     def restart(self) -> None:
-        self.store.recover()
+        self.store.attempts.recover()
 
     @rule()
     def cancel_sweep(self) -> None:
-        self.attempt(self.store.cancel_sweep, "s")
+        self.attempt(self.store.sweeps.cancel, "s")
 
     @rule()
     def pause_sweep(self) -> None:
-        self.attempt(self.store.pause_sweep, "s", PAUSE)
+        self.attempt(self.store.sweeps.pause, "s", PAUSE)
 
     @rule()
     def resume_sweep(self) -> None:
-        self.attempt(self.store.resume_sweep, "s")
+        self.attempt(self.store.sweeps.resume, "s")
 
     @invariant()
     def all_events_are_told_once_and_in_order(self) -> None:
         events = events_of(self.store)
         assert events[: len(self.seen)] == self.seen, "an event was taken back or changed"
-        assert [one.sequence for one in events] == list(range(1, len(events) + 1))
+        assert [event.sequence for event in events] == list(range(1, len(events) + 1))
         assert isinstance(events[0].body, SweepQueued)
         for job in range(4):
-            own = self.store.events(f"s{job}", after=1, limit=1_000)
-            told = [one.body for one in events if getattr(one.body, "job_id", None) == f"s{job}"]
-            assert told == own
+            own = self.store.jobs.events(f"s{job}", after=1, limit=1_000)
+            in_sweep = [
+                event.body for event in events if getattr(event.body, "job_id", None) == f"s{job}"
+            ]
+            assert in_sweep == own
         self.seen = events
 
     @invariant()
     def the_sweep_ends_with_its_last_job(self) -> None:
-        view = self.store.view_sweep("s")
+        view = self.store.sweeps.view("s")
         all_final = all(job.state.is_final for job in view.jobs)
         last = self.seen[-1].body
         assert view.sweep.latest_sequence == len(self.seen)
@@ -244,19 +218,19 @@ TestSweepLives.settings = settings(
 )
 
 
-def test_a_sweep_is_accepted_with_all_its_jobs_in_the_order_of_the_grid(store: JobStore) -> None:
-    store.create(TrainingSpec(), JobOptions(), job_id="a", request_id=None, max_queued=9)
+def test_a_sweep_is_accepted_with_all_its_jobs_in_the_order_of_the_grid(store: Store) -> None:
+    store.jobs.create(TrainingSpec(), JobOptions(), job_id="a", request_id=None, max_queued=9)
 
     sweep = submit(store, request(("blocks", (2, 4)), ("batch_norm", (False, True))))
-    view = store.view_sweep("s")
+    view = store.sweeps.view("s")
 
     assert (sweep.state, sweep.counts.by_state[JobState.QUEUED]) == (SweepState.QUEUED, 4)
     assert [(job.spec.blocks, job.spec.batch_norm) for job in view.jobs] == [
         *((2, False), (2, True), (4, False), (4, True))
     ]
     assert {job.sweep_id for job in view.jobs} == {"s"}
-    assert [store.queue_position(job) for job in view.jobs] == [1, 2, 3, 4]
-    assert store.events("s2", after=0, limit=9)[0].body == Queued(
+    assert store.jobs.queue_positions(["s3", "s0"]) == {"s0": 1, "s3": 4}
+    assert store.jobs.events("s2", after=0, limit=9)[0].body == Queued(
         spec=view.jobs[2].spec, queue_position=3
     )
     (queued,) = events_of(store)
@@ -266,42 +240,42 @@ def test_a_sweep_is_accepted_with_all_its_jobs_in_the_order_of_the_grid(store: J
     )
 
 
-def test_where_the_queue_has_no_room_for_all_there_is_none_of_them(store: JobStore) -> None:
-    store.create(TrainingSpec(), JobOptions(), job_id="a", request_id=None, max_queued=9)
+def test_where_the_queue_has_no_room_for_all_there_is_none_of_them(store: Store) -> None:
+    store.jobs.create(TrainingSpec(), JobOptions(), job_id="a", request_id=None, max_queued=9)
 
     with pytest.raises(ResourceExhaustedError) as caught:
         submit(store, request(("seed", (0, 1, 2))), max_queued=3)
 
     assert caught.value.reason == "JOB_QUEUE_FULL"
-    assert store.job_ids() == {"a"}
-    assert store.list_sweeps() == []
+    assert store.jobs.ids() == {"a"}
+    assert store.sweeps.find() == []
     submit(store, request(("seed", (0, 1))), max_queued=3)
 
 
-def test_the_same_request_id_is_the_same_sweep(store: JobStore) -> None:
-    wanted = request(("seed", (0, 1)))
-    first = submit(store, wanted, request_id="r")
+def test_the_same_request_id_is_the_same_sweep(store: Store) -> None:
+    sweep_request = request(("seed", (0, 1)))
+    first = submit(store, sweep_request, request_id="r")
 
-    assert submit(store, wanted, sweep_id="t", request_id="r") == first
-    assert len(store.job_ids()) == 2
+    assert submit(store, sweep_request, sweep_id="t", request_id="r") == first
+    assert len(store.jobs.ids()) == 2
     for other in (request(("seed", (0, 2))), request(("seed", (0, 1)), priority=1)):
         with pytest.raises(AlreadyExistsError) as caught:
             submit(store, other, sweep_id="t", request_id="r")
         assert caught.value.resource_name == "sweeps/s"
 
 
-def test_a_sweep_goes_on_when_a_job_of_it_is_cancelled(store: JobStore) -> None:
+def test_a_sweep_goes_on_when_a_job_of_it_is_cancelled(store: Store) -> None:
     submit(store, request(("seed", (0, 1))))
 
-    store.cancel("s0")
-    midway = store.get_sweep("s").state
+    store.jobs.cancel("s0")
+    midway = store.sweeps.get("s").state
     train(store, "s1", [0.3, 0.5, 0.4, 0.4])
     finished = events_of(store)[-1].body
 
     assert midway is SweepState.RUNNING
     assert isinstance(finished, SweepFinished)
     assert finished.state is SweepState.SUCCEEDED
-    assert store.get("s0").cancellation is not None
+    assert store.jobs.get("s0").cancellation is not None
 
 
 @pytest.mark.parametrize(
@@ -314,89 +288,89 @@ def test_a_sweep_goes_on_when_a_job_of_it_is_cancelled(store: JobStore) -> None:
     ],
 )
 def test_how_a_sweep_ends_follows_from_its_jobs(
-    store: JobStore, ends: list[JobState], state: SweepState
+    store: Store, ends: list[JobState], state: SweepState
 ) -> None:
     submit(store, request(("seed", (0, 1))))
 
     for index, end in enumerate(ends):
-        store.claim(f"s{index}", device="cpu")
+        store.attempts.claim(f"s{index}", device="cpu")
         failure = Failure(reason="DIVERGED", message="it did") if end is JobState.FAILED else None
-        store.finish(f"s{index}", end, failure=failure)
+        store.jobs.finish(f"s{index}", end, failure=failure)
 
-    assert store.get_sweep("s").state is state
-    assert store.count_sweeps_by_state()[state] == 1
+    assert store.sweeps.get("s").state is state
+    assert store.sweeps.count_by_state()[state] == 1
 
 
-def test_a_cancelled_sweep_is_cancelled_even_where_a_job_had_succeeded(store: JobStore) -> None:
+def test_a_cancelled_sweep_is_cancelled_even_where_a_job_had_succeeded(store: Store) -> None:
     submit(store, request(("seed", (0, 1, 2))))
     train(store, "s0", [0.5] * EPOCHS)
 
-    view, changed = store.cancel_sweep("s")
-    again, changed_again = store.cancel_sweep("s")
+    view, changed = store.sweeps.cancel("s")
+    again, changed_again = store.sweeps.cancel("s")
 
     assert (view.sweep.state, changed) == (SweepState.CANCELLED, ["s1", "s2"])
     assert (again, changed_again) == (view, [])
     assert view.jobs[1].cancellation is not None
     assert view.jobs[1].cancellation.message == "a caller cancelled its sweep"
-    for move in (store.resume_sweep, lambda name: store.pause_sweep(name, PAUSE)):
+    for move in (store.sweeps.resume, lambda name: store.sweeps.pause(name, PAUSE)):
         with pytest.raises(FailedPreconditionError) as caught:
             move("s")
         assert caught.value.reason == "ILLEGAL_SWEEP_STATE"
 
 
-def test_a_paused_sweep_is_queued_again_as_a_whole(store: JobStore) -> None:
+def test_a_paused_sweep_is_queued_again_as_a_whole(store: Store) -> None:
     submit(store, request(("seed", (0, 1))))
     train(store, "s0", [0.5], finish=False)
 
-    paused, set_aside = store.pause_sweep("s", PAUSE)
-    resumed, queued = store.resume_sweep("s")
+    paused, set_aside = store.sweeps.pause("s", PAUSE)
+    resumed, queued = store.sweeps.resume("s")
 
     assert (paused.sweep.state, set_aside) == (SweepState.PAUSED, ["s0", "s1"])
     assert (resumed.sweep.state, queued) == (SweepState.RUNNING, ["s0", "s1"])
-    bodies = [one.body.body for one in events_of(store) if isinstance(one.body, Event)]
+    bodies = [event.body.body for event in events_of(store) if isinstance(event.body, Event)]
     assert [type(body).__name__ for body in bodies[-4:]] == ["Paused", "Paused"] + ["Resumed"] * 2
 
 
-def test_a_job_goes_with_its_sweep_and_not_before(store: JobStore) -> None:
+def test_a_job_goes_with_its_sweep_and_not_before(store: Store) -> None:
     submit(store, request(("seed", (0, 1))))
-    store.cancel("s0")
+    store.jobs.cancel("s0")
 
     with pytest.raises(FailedPreconditionError) as caught:
-        store.delete("s0")
+        store.jobs.delete("s0")
     assert caught.value.reason == "JOB_IN_SWEEP"
     with pytest.raises(FailedPreconditionError) as caught:
-        store.delete_sweep("s")
+        store.sweeps.delete("s")
     assert caught.value.reason == "SWEEP_NOT_FINISHED"
-    store.cancel_sweep("s")
-    store.delete_sweep("s")
+    store.sweeps.cancel("s")
+    store.sweeps.delete("s")
 
-    assert store.job_ids() == set()
+    assert store.jobs.ids() == set()
     with pytest.raises(NotFoundError):
-        store.get_sweep("s")
+        store.sweeps.get("s")
     assert events_of(store) == []
 
 
-def test_sweeps_and_their_jobs_are_listed(store: JobStore) -> None:
-    store.create(TrainingSpec(), JobOptions(), job_id="a", request_id=None, max_queued=9)
+def test_sweeps_and_their_jobs_are_listed(store: Store) -> None:
+    store.jobs.create(TrainingSpec(), JobOptions(), job_id="a", request_id=None, max_queued=9)
     for sweep_id in ("s", "t"):
         submit(store, request(("seed", (0, 1))), sweep_id=sweep_id)
 
-    newest, oldest = store.list_sweeps()
+    newest, oldest = store.sweeps.find()
 
     assert (newest.sweep_id, oldest.sweep_id) == ("t", "s")
-    assert store.list_sweeps(before=newest.number, limit=5) == [oldest]
-    assert [job.job_id for job in store.list_jobs(sweep_id="s")] == ["s1", "s0"]
-    turns = [store.next_queued(in_sweep=kind) for kind in (None, False, True)]
+    assert store.sweeps.find(before=newest.number, limit=5) == [oldest]
+    assert [job.job_id for job in store.jobs.find(sweep_id="s")] == ["s1", "s0"]
+    turns = [store.jobs.next_queued(in_sweep=kind) for kind in (None, False, True)]
     assert [job and job.job_id for job in turns] == ["a", "a", "s0"]
 
 
-def test_the_table_has_statistics_over_seeds_and_the_best_depth(store: JobStore) -> None:
+def test_the_table_has_statistics_over_seeds_and_the_best_depth(store: Store) -> None:
     submit(store, request(("batch_norm", (False, True)), ("blocks", (2, 4)), ("seed", (0, 1))))
     bests = {"s0": 0.5, "s1": 0.6, "s2": 0.1, "s3": 0.1, "s4": 0.4, "s5": 0.4, "s6": 0.7}
     for job_id, best in bests.items():
         train(store, job_id, [0.1, best, 0.1, 0.05])
 
-    table = store.view_sweep("s").table
+    table = store.sweeps.view("s").table
     plain, _, _, deep_normed = table.variants
 
     assert plain.point == {"batch_norm": False, "blocks": 2}
@@ -419,7 +393,7 @@ def test_the_table_has_statistics_over_seeds_and_the_best_depth(store: JobStore)
     assert (deep.point, deep.blocks, deep.confidence) == ({"batch_norm": True}, 4, None)
 
 
-def test_a_hopeless_job_is_stopped_by_the_median_rule(store: JobStore) -> None:
+def test_a_hopeless_job_is_stopped_by_the_median_rule(store: Store) -> None:
     rule = MedianStopping(grace_epochs=2, min_completed_jobs=2)
     submit(store, request(("seed", (0, 1, 2, 3)), median_stopping=rule))
     train(store, "s0", [0.2, 0.4, 0.6, 0.8])  # means 0.2, 0.3, 0.4, 0.5
@@ -428,7 +402,7 @@ def test_a_hopeless_job_is_stopped_by_the_median_rule(store: JobStore) -> None:
     train(store, "s2", [0.1, 0.4], finish=False)
     train(store, "s3", [0.1, 0.39], finish=False)
 
-    going_on, stopped = store.get("s2"), store.get("s3")
+    going_on, stopped = store.jobs.get("s2"), store.jobs.get("s3")
 
     assert going_on.state is JobState.RUNNING
     assert stopped.state is JobState.CANCELLED
@@ -438,13 +412,13 @@ def test_a_hopeless_job_is_stopped_by_the_median_rule(store: JobStore) -> None:
     assert "by epoch 2, 39.00%, is below the median of its sweep's 2 completed jobs, 40.00%" in (
         stopped.cancellation.message
     )
-    assert store.get_sweep("s").counts.median_stopped == 1
+    assert store.sweeps.get("s").counts.median_stopped == 1
     with pytest.raises(FailedPreconditionError):
-        store.record_epoch("s3", stopped.attempts, an_epoch(3, 0.9))
+        store.attempts.record_epoch("s3", stopped.attempts, an_epoch(3, 0.9))
 
 
 def test_no_job_is_stopped_where_that_was_not_asked_for_or_too_few_are_complete(
-    store: JobStore,
+    store: Store,
 ) -> None:
     submit(store, request(("seed", (0, 1, 2))))
     rule = MedianStopping(grace_epochs=1, min_completed_jobs=3)
@@ -454,12 +428,12 @@ def test_no_job_is_stopped_where_that_was_not_asked_for_or_too_few_are_complete(
         train(store, job_id, [0.5] * EPOCHS)
     for job_id in ("s2", "t2"):
         train(store, job_id, [0.1] * 3, finish=False)
-        assert store.get(job_id).state is JobState.RUNNING
+        assert store.jobs.get(job_id).state is JobState.RUNNING
 
 
-def test_a_thousand_jobs_are_accepted_and_cancelled_as_one(store: JobStore) -> None:
+def test_a_thousand_jobs_are_accepted_and_cancelled_as_one(store: Store) -> None:
     submit(store, request(("seed", tuple(range(1_000)))))
-    view, changed = store.cancel_sweep("s")
+    view, changed = store.sweeps.cancel("s")
 
     assert len(changed) == 1_000
     assert view.sweep.state is SweepState.CANCELLED

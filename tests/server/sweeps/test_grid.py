@@ -11,30 +11,32 @@ DATASETS = {"tiny"}
 
 
 def grid_of(*given: tuple[str, list[object]], **changes: object) -> Grid:
-    axes, found = read_axes(given)
-    assert not found
+    axes, violations = read_axes(given)
+    assert not violations
     return Grid(spec=TrainingSpec(**{"dataset": "tiny", **changes}), axes=axes)  # type: ignore[arg-type]
 
 
 def problems(*given: tuple[str, list[object]], **changes: object) -> dict[str, str]:
-    return {one.field: one.description for one in grid_of(*given, **changes).violations(DATASETS)}
+    return {
+        item.field: item.description for item in grid_of(*given, **changes).violations(DATASETS)
+    }
 
 
 def test_the_last_axis_changes_first() -> None:
     grid = grid_of(("blocks", [2.0, 4.0]), ("batch_norm", [False, True]))
 
-    assert [(grid.spec_at(one).blocks, grid.spec_at(one).batch_norm) for one in grid.points()] == [
-        *((2, False), (2, True), (4, False), (4, True))
-    ]
-    assert all(grid.point_of(grid.spec_at(one)) == one for one in grid.points())
+    assert [
+        (grid.spec_at(point).blocks, grid.spec_at(point).batch_norm) for point in grid.points()
+    ] == [*((2, False), (2, True), (4, False), (4, True))]
+    assert all(grid.point_of(grid.spec_at(point)) == point for point in grid.points())
 
 
 def test_every_field_of_a_spec_can_be_an_axis() -> None:
     values = TrainingSpec().to_dict()
 
     for field in fields(TrainingSpec):
-        axes, found = read_axes([(field.name, [values[field.name]])])
-        assert not found
+        axes, violations = read_axes([(field.name, [values[field.name]])])
+        assert not violations
         assert axes == (SweepAxis(field=field.name, values=(values[field.name],)),)
 
 
@@ -81,29 +83,29 @@ def test_values_come_as_json_has_them() -> None:
 def test_a_wrong_axis_is_named(
     given: list[tuple[str, list[object]]], field: str | None, words: str
 ) -> None:
-    _, found = read_axes(given)
+    _, violations = read_axes(given)
 
-    assert [one.field for one in found] == ([] if field is None else [field])
-    assert all(words in one.description for one in found)
+    assert [item.field for item in violations] == ([] if field is None else [field])
+    assert all(words in item.description for item in violations)
 
 
 def test_a_wrong_spec_is_named_by_its_value_and_its_job() -> None:
-    found = problems(("blocks", [2.0, 65.0]), ("seed", [0.0, 1.0]))
+    violations = problems(("blocks", [2.0, 65.0]), ("seed", [0.0, 1.0]))
 
-    assert list(found) == ["axes[0].values[1]"]
-    assert "must be 0 to 64, but is 65" in found["axes[0].values[1]"]
-    assert "(of the job with blocks=65, seed=0 and 1 more)" in found["axes[0].values[1]"]
+    assert list(violations) == ["axes[0].values[1]"]
+    assert "must be 0 to 64, but is 65" in violations["axes[0].values[1]"]
+    assert "(of the job with blocks=65, seed=0 and 1 more)" in violations["axes[0].values[1]"]
 
 
 def test_what_an_axis_makes_of_a_common_field_is_named_by_that_field() -> None:
-    found = problems(("optimizer", ["sgd", "adam"]), momentum=0.9)
+    violations = problems(("optimizer", ["sgd", "adam"]), momentum=0.9)
 
-    assert list(found) == ["spec.momentum"]
-    assert "(of the job with optimizer=adam)" in found["spec.momentum"]
+    assert list(violations) == ["spec.momentum"]
+    assert "(of the job with optimizer=adam)" in violations["spec.momentum"]
 
 
 def test_a_dataset_that_the_server_does_not_know_is_named() -> None:
-    found = problems(("dataset", ["tiny", "huge"]))
+    violations = problems(("dataset", ["tiny", "huge"]))
 
-    assert list(found) == ["axes[0].values[1]"]
-    assert "'huge' is not known to this server, which has tiny" in found["axes[0].values[1]"]
+    assert list(violations) == ["axes[0].values[1]"]
+    assert "'huge' is not known to this server, which has tiny" in violations["axes[0].values[1]"]

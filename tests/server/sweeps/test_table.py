@@ -37,11 +37,11 @@ def test_students_distribution_tends_to_the_normal_one() -> None:
 
 
 def test_the_spread_is_the_sample_standard_deviation() -> None:
-    found = SeedStatistics.of([0.5, 0.6, 0.7])
+    statistics = SeedStatistics.of([0.5, 0.6, 0.7])
 
-    assert (found.count, found.least, found.most) == (3, 0.5, 0.7)
-    assert found.mean == pytest.approx(0.6)
-    assert found.deviation == pytest.approx(0.1)
+    assert (statistics.count, statistics.least, statistics.most) == (3, 0.5, 0.7)
+    assert statistics.mean == pytest.approx(0.6)
+    assert statistics.deviation == pytest.approx(0.1)
     assert SeedStatistics.of([0.5]).deviation is None
 
 

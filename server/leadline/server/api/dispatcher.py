@@ -1,4 +1,4 @@
-"""What happens around every RPC: errors become status, and all is counted."""
+"""Finds the method of each call, runs it, turns errors into status, and counts."""
 
 import asyncio
 import inspect
@@ -22,21 +22,21 @@ from leadline.server.transport.call import Call
 
 _LOG = structlog.get_logger(__name__)
 
-# grpc's classes are generic to type checkers alone.
+# grpc's classes are generic only to type checkers.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Behavior = Callable[[Any, Call], Any]
 
-# The label values that go-grpc-middleware made usual.
+# The label values of go-grpc-middleware, which dashboards expect.
 _CODE_LABELS = {
     code: "".join(word.capitalize() for word in code.name.split("_")) for code in grpc.StatusCode
 } | {grpc.StatusCode.OK: "OK", grpc.StatusCode.CANCELLED: "Canceled"}
 
 
-class Handlers:
-    """Every method of the server by its path.
+class RpcDispatcher:
+    """The server's methods by path.
 
-    It stands in for the server where the stubs' `add_..._to_server` functions
-    register their methods.
+    It takes the place of a `grpc.aio.Server` in the stubs' `add_..._to_server`
+    functions, which register methods.
     """
 
     def __init__(self, metrics: GrpcMetrics) -> None:
@@ -44,21 +44,21 @@ class Handlers:
         self._methods: dict[str, _Method] = {}
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
-        """Does nothing: what the stubs add here they register below as well."""
+        """Does nothing: the stubs register the same methods below."""
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
-        """Takes the methods of a service."""
+        """Registers the methods of a service."""
         for name, handler in handlers.items():
             metrics = self._metrics.method(_kind(handler), service, name)
             self._methods[f"/{service}/{name}"] = _method(handler, metrics)
 
     def find(self, path: str) -> "_Method | None":
-        """The method of a path; None where there is none."""
+        """The method of a path; None if there is none."""
         return self._methods.get(path)
 
 
 class _Method(ABC):
-    """A servicer's method, ready to answer calls."""
+    """A servicer's method."""
 
     def __init__(self, behavior: Behavior, handler: Handler, metrics: MethodMetrics) -> None:
         self._behavior = behavior
@@ -68,15 +68,15 @@ class _Method(ABC):
         self._metrics = metrics
 
     async def answer(self, call: Call) -> bytes | None:
-        """Answers a call."""
+        """Answers a call; returns the response of a unary method."""
         async with _Counted(self._metrics, call):
             request = self._requests(call) if self._takes_stream else await self._request(call)
             return await self._respond(request, call)
-        return None  # it ended with an error, which is its status now
+        return None  # an error, which is the call's status now
 
     @abstractmethod
     async def _respond(self, request: Any, call: Call) -> bytes | None:
-        """Sends what is answered, but returns the one answer of a unary method."""
+        """Sends the responses of a stream, or returns the one of a unary method."""
 
     async def _request(self, call: Call) -> Any:
         data = await call.messages.read()
@@ -109,7 +109,7 @@ class _StreamMethod(_Method):
     async def _respond(self, request: Any, call: Call) -> None:
         call.serialize_with(self._serialize)
         responses = self._behavior(request, call)
-        if inspect.isawaitable(responses):  # it writes to the call by itself
+        if inspect.isawaitable(responses):  # it writes to the call itself
             await responses
             return
         async with aclosing(responses):
@@ -119,7 +119,7 @@ class _StreamMethod(_Method):
 
 
 class _Counted:
-    """Around one call: counts it, and gives it the status of its error."""
+    """Context of one call: counts it, and sets the status of its error."""
 
     __slots__ = ("_began", "_call", "_metrics")
 
@@ -141,9 +141,9 @@ class _Counted:
             self._count(self._call.end_of_cancelled[0])
             return False
         if isinstance(error, Exception) and not isinstance(error, aio.AbortError):
-            # The boundary: no error passes untranslated.
-            _give_status(self._call, error, self._metrics.path)
-        # Before the caller hears of it, who may look at the metrics next.
+            # The boundary: every error is translated here.
+            _set_status(self._call, error, self._metrics.path)
+        # Before the call ends, since its caller may read the metrics next.
         self._count(self._call.code())
         return isinstance(error, Exception)
 
@@ -151,16 +151,15 @@ class _Counted:
         self._metrics.end(_CODE_LABELS[code], time.monotonic() - self._began)
 
 
-def _give_status(call: Call, error: Exception, path: str) -> None:
+def _set_status(call: Call, error: Exception, path: str) -> None:
     if isinstance(error, ServiceError):
         code, status = to_status(error)
         call.set_status(code, str(error), ((DETAILS_KEY, status.SerializeToString()),))
         return
-    # What went wrong inside is for the operator: the caller gets the number
-    # under which the log tells of it.
+    # The details are for the operator: the caller gets the number of the log entry.
     incident = secrets.token_hex(4)
     _LOG.error("a call failed", method=path, incident=incident, exc_info=error)
-    message = f"an internal error, which the server's log tells of as incident {incident}"
+    message = f"an internal error: see incident {incident} in the server's log"
     call.set_status(grpc.StatusCode.INTERNAL, message)
 
 

@@ -1,8 +1,8 @@
-"""The one table of domain errors and gRPC status, and how a status is sent.
+"""The table of domain errors and gRPC status, and how a status is sent.
 
-Every status that a caller causes carries `google.rpc` details, as AIP-193 asks:
-an ErrorInfo whose reason programs can act on, and, by kind, the fields that
-are wrong, the resource that is missing, or when to try again.
+Every status that a caller causes carries `google.rpc` details (AIP-193): an
+ErrorInfo with a reason for programs and, by kind, the fields that are wrong,
+the resource that is missing, or when to try again.
 """
 
 from collections.abc import Callable, Iterable
@@ -36,9 +36,9 @@ def _field_violations(error: InvalidArgumentError) -> Iterable[Message]:
     yield error_details_pb2.BadRequest(
         field_violations=[
             error_details_pb2.BadRequest.FieldViolation(
-                field=one.field, description=one.description
+                field=violation.field, description=violation.description
             )
-            for one in error.violations
+            for violation in error.violations
         ]
     )
 
@@ -69,7 +69,7 @@ def _retry(error: ResourceExhaustedError) -> Iterable[Message]:
     yield error_details_pb2.RetryInfo(retry_delay=delay)
 
 
-def _nothing_more(_error: ServiceError) -> Iterable[Message]:
+def _no_details(_error: ServiceError) -> Iterable[Message]:
     return ()
 
 
@@ -79,23 +79,23 @@ _STATUS_OF: dict[type[ServiceError], tuple[grpc.StatusCode, Callable[..., Iterab
     AlreadyExistsError: (grpc.StatusCode.ALREADY_EXISTS, _existing_resource),
     FailedPreconditionError: (grpc.StatusCode.FAILED_PRECONDITION, _precondition),
     ResourceExhaustedError: (grpc.StatusCode.RESOURCE_EXHAUSTED, _retry),
-    MessageTooLargeError: (grpc.StatusCode.RESOURCE_EXHAUSTED, _nothing_more),
-    DataLossError: (grpc.StatusCode.DATA_LOSS, _nothing_more),
-    DeadlineExceededError: (grpc.StatusCode.DEADLINE_EXCEEDED, _nothing_more),
-    StorageError: (grpc.StatusCode.UNAVAILABLE, _nothing_more),
-    UnavailableError: (grpc.StatusCode.UNAVAILABLE, _nothing_more),
-    UnimplementedError: (grpc.StatusCode.UNIMPLEMENTED, _nothing_more),
+    MessageTooLargeError: (grpc.StatusCode.RESOURCE_EXHAUSTED, _no_details),
+    DataLossError: (grpc.StatusCode.DATA_LOSS, _no_details),
+    DeadlineExceededError: (grpc.StatusCode.DEADLINE_EXCEEDED, _no_details),
+    StorageError: (grpc.StatusCode.UNAVAILABLE, _no_details),
+    UnavailableError: (grpc.StatusCode.UNAVAILABLE, _no_details),
+    UnimplementedError: (grpc.StatusCode.UNIMPLEMENTED, _no_details),
 }
 
 
 def to_status(error: ServiceError) -> tuple[grpc.StatusCode, status_pb2.Status]:
-    """The status that tells a caller of an error."""
-    code, more = _STATUS_OF[type(error)]
+    """The status that a caller receives for an error."""
+    code, details_of = _STATUS_OF[type(error)]
     info = error_details_pb2.ErrorInfo(
         reason=error.reason, domain=ERROR_DOMAIN, metadata=error.metadata
     )
     status = status_pb2.Status(code=code.value[0], message=str(error))
-    for detail in (info, *more(error)):
+    for detail in (info, *details_of(error)):
         packed = AnyMessage()
         packed.Pack(detail)
         status.details.append(packed)

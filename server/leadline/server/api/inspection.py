@@ -1,4 +1,4 @@
-"""`leadline.v1.InspectionService`."""
+"""`leadline.v1.InspectionService`: convert, call, convert back."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,42 +7,42 @@ from typing import Any
 from google.protobuf.message import Message
 from grpc import aio
 
-from leadline.server.api.comparisons import check_same_images, comparison_message, comparison_query
-from leadline.server.api.confusion import confusion_message
-from leadline.server.api.examples import to_split
-from leadline.server.api.label_errors import (
-    check_models,
-    good_models,
-    label_error_query,
-    label_errors_message,
-    named_models,
+from leadline.server.api.inspection_messages import (
+    from_comparison,
+    from_confusion,
+    from_label_errors,
+    from_listing,
 )
-from leadline.server.api.listings import listing_message, listing_query
-from leadline.server.api.pages import PageTokens, page_size, query_of
-from leadline.server.api.selectors import to_selector
-from leadline.server.inspection.inspector import Inspector
-from leadline.server.serving.catalog import ByName, Catalog, CheckpointRef, Selector
-from leadline.server.thread_pool import ThreadPool
+from leadline.server.api.inspection_queries import (
+    to_comparison_query,
+    to_label_error_query,
+    to_listing_query,
+    to_named_models,
+    to_split,
+)
+from leadline.server.api.models import to_selector
+from leadline.server.api.pages import EXAMPLES_PAGE_SIZE, PageTokens, page_size, query_of
+from leadline.server.services.inspection import InspectionService
+from leadline.server.serving.catalog import ByName, CheckpointRef
 from leadline.v1 import inspection_service_pb2 as pb
 from leadline.v1 import inspection_service_pb2_grpc
 
 Context = aio.ServicerContext[Any, Any]
 
-_DEFAULT_PAGE_SIZE = 100
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Page:
-    """A page of a listing.
+    """A page of examples.
 
     Attributes:
-        of: the request but for its page.
-        pinned: the checkpoints that the first page was of; empty on the first.
+        query: the request without the fields of its page.
+        pinned: the checkpoints of the first page, so that later pages show the
+            same epochs; empty on the first page.
         offset: examples on the pages before.
-        limit: at most so many on this one.
+        limit: the most examples on this one.
     """
 
-    of: list[str]
+    query: list[str]
     pinned: Sequence[ByName]
     offset: int
     limit: int
@@ -51,99 +51,72 @@ class _Page:
 class InspectionServicer(inspection_service_pb2_grpc.InspectionServiceServicer):
     """Shows what checkpoints get wrong."""
 
-    def __init__(
-        self, *, catalog: Catalog, inspector: Inspector, threads: ThreadPool, tokens: PageTokens
-    ) -> None:
-        self._catalog = catalog
-        self._inspector = inspector
-        self._threads = threads
+    def __init__(self, inspection: InspectionService, tokens: PageTokens) -> None:
+        self._inspection = inspection
         self._tokens = tokens
 
-    async def ListMisclassified(  # noqa: N802
+    async def ListMisclassified(
         self, request: pb.ListMisclassifiedRequest, context: Context
     ) -> pb.ListMisclassifiedResponse:
         """Lists images that a checkpoint gets wrong."""
-        del context
         page = self._page(request, request.page_size, request.page_token)
-        selector = to_selector(request, request.WhichOneof("selector"))
-        (checkpoint,) = await self._resolve(page.pinned or [selector])
-        query = listing_query(request, checkpoint.model.started.class_names)
-        listing = await self._threads.run(
-            self._inspector.list_misclassified,
-            checkpoint,
-            query,
-            offset=page.offset,
-            limit=page.limit,
+        selector = to_selector(request)
+        checkpoint = await self._inspection.resolve(page.pinned[0] if page.pinned else selector)
+        query = to_listing_query(request, checkpoint.model.started.class_names)
+        listing = await self._inspection.list_misclassified(
+            checkpoint, query, offset=page.offset, limit=page.limit
         )
         token = self._next_token(page, [checkpoint], len(listing.examples), listing.total)
-        return listing_message(checkpoint, query, listing, token)
+        return from_listing(checkpoint, query, listing, token)
 
-    async def GetConfusionMatrix(  # noqa: N802
+    async def GetConfusionMatrix(
         self, request: pb.GetConfusionMatrixRequest, context: Context
     ) -> pb.ConfusionMatrix:
         """Returns how often images of each class are taken for each class."""
-        del context
         split = to_split(request.split)
-        selector = to_selector(request, request.WhichOneof("selector"))
-        checkpoint = await self._catalog.resolve(selector)
-        confusion = await self._threads.run(self._inspector.confusion, checkpoint, split)
-        return confusion_message(checkpoint, split, confusion)
+        selector = to_selector(request)
+        checkpoint = await self._inspection.resolve(selector)
+        confusion = await self._inspection.confusion(checkpoint, split)
+        return from_confusion(checkpoint, split, confusion)
 
-    async def CompareModels(  # noqa: N802
+    async def CompareModels(
         self, request: pb.CompareModelsRequest, context: Context
     ) -> pb.CompareModelsResponse:
         """Compares two checkpoints image by image."""
-        del context
         page = self._page(request, request.page_size, request.page_token)
         selectors = [
-            to_selector(one, one.WhichOneof("selector"), within=within)
-            for one, within in ((request.baseline, "baseline."), (request.candidate, "candidate."))
+            to_selector(request.baseline, within="baseline."),
+            to_selector(request.candidate, within="candidate."),
         ]
-        baseline, candidate = await self._resolve(page.pinned or selectors)
-        check_same_images(baseline, candidate, "candidate")
-        query = comparison_query(request, baseline.model.started.class_names)
-        comparison = await self._threads.run(
-            self._inspector.compare,
-            baseline,
-            candidate,
-            query,
-            offset=page.offset,
-            limit=page.limit,
+        pair = await self._inspection.resolve_pair(*(page.pinned or selectors))
+        query = to_comparison_query(request, pair[0].model.started.class_names)
+        comparison = await self._inspection.compare(
+            *pair, query, offset=page.offset, limit=page.limit
         )
-        shown, total = len(comparison.examples), comparison.total
-        token = self._next_token(page, [baseline, candidate], shown, total)
-        return comparison_message(baseline, candidate, query, comparison, token)
+        token = self._next_token(page, pair, len(comparison.examples), comparison.total)
+        return from_comparison(*pair, query, comparison, token)
 
-    async def ListLikelyLabelErrors(  # noqa: N802
+    async def ListLikelyLabelErrors(
         self, request: pb.ListLikelyLabelErrorsRequest, context: Context
     ) -> pb.ListLikelyLabelErrorsResponse:
         """Lists images whose labels several checkpoints contradict."""
-        del context
         page = self._page(request, request.page_size, request.page_token)
-        named = page.pinned or named_models(request)
-        if named:
-            checkpoints = await self._resolve(named)
-        else:
-            variants = await self._catalog.best_of_variants(request.dataset)
-            checkpoints = good_models(variants, request.dataset)
-        check_models(checkpoints)
-        query = label_error_query(request, checkpoints)
-        found = await self._threads.run(
-            self._inspector.label_errors, checkpoints, query, offset=page.offset, limit=page.limit
+        named = page.pinned or to_named_models(request)
+        checkpoints = await self._inspection.resolve_jury(named, request.dataset)
+        class_names = checkpoints[0].model.started.class_names
+        query = to_label_error_query(request, len(checkpoints), class_names)
+        errors = await self._inspection.label_errors(
+            checkpoints, query, offset=page.offset, limit=page.limit
         )
-        token = self._next_token(page, checkpoints, len(found.examples), found.total)
-        return label_errors_message(checkpoints, query, found, token)
+        token = self._next_token(page, checkpoints, len(errors.examples), errors.total)
+        return from_label_errors(checkpoints, query, errors, token)
 
     def _page(self, request: Message, size: int, token: str) -> _Page:
-        limit = page_size(size, default=_DEFAULT_PAGE_SIZE)
-        of = query_of(request)
-        *pinned, offset = self._tokens.read(of, token) or [0]
-        # The later pages are of the epochs that the first was of.
+        limit = page_size(size, default=EXAMPLES_PAGE_SIZE)
+        query = query_of(request)
+        *pinned, offset = self._tokens.read(query, token) or [0]
         checkpoints = [ByName(job_id=job_id, epoch=epoch) for job_id, epoch in pinned]
-        return _Page(of=of, pinned=checkpoints, offset=offset, limit=limit)
-
-    async def _resolve(self, selectors: Sequence[Selector]) -> list[CheckpointRef]:
-        return [await self._catalog.resolve(selector) for selector in selectors]
+        return _Page(query=query, pinned=checkpoints, offset=offset, limit=limit)
 
     def _next_token(
         self, page: _Page, checkpoints: Sequence[CheckpointRef], shown: int, total: int
@@ -151,5 +124,7 @@ class InspectionServicer(inspection_service_pb2_grpc.InspectionServiceServicer):
         after = page.offset + shown
         if after >= total:
             return ""
-        pinned = [[one.model.job.job_id, one.epoch.epoch] for one in checkpoints]
-        return self._tokens.make(page.of, [*pinned, after])
+        pinned = [
+            [checkpoint.model.job.job_id, checkpoint.epoch.epoch] for checkpoint in checkpoints
+        ]
+        return self._tokens.issue(page.query, [*pinned, after])

@@ -1,4 +1,7 @@
-"""Resource names (AIP-122): what they look like, and what is wrong with those that do not."""
+"""Resource names (AIP-122).
+
+Every function raises InvalidArgumentError, about `field`, if `name` is malformed.
+"""
 
 import re
 
@@ -13,53 +16,33 @@ _MODEL = re.compile(rf"models/({_ID})")
 _CHECKPOINT = re.compile(rf"models/({_ID})(?:/epochs/([1-9][0-9]{{0,8}}))?")
 _EXAMPLE = re.compile(r"datasets/([0-9a-f]{64})/(train|test)/(0|[1-9][0-9]{0,8})")
 
-# As much of a wrong name as an error repeats.
+# An error repeats at most so many characters of a malformed name.
 _SHOWN = 80
 
 
 def parse_job(name: str, *, field: str = "name") -> str:
-    """The job's id in "jobs/{job_id}".
-
-    Raises:
-        InvalidArgumentError: `name` is no such name.
-    """
+    """The job's id in "jobs/{job_id}"."""
     return _match(_JOB, name, field, "jobs/{job_id}")[1]
 
 
 def parse_sweep(name: str, *, field: str = "name") -> str:
-    """The sweep's id in "sweeps/{sweep_id}".
-
-    Raises:
-        InvalidArgumentError: `name` is no such name.
-    """
+    """The sweep's id in "sweeps/{sweep_id}"."""
     return _match(_SWEEP, name, field, "sweeps/{sweep_id}")[1]
 
 
 def parse_model(name: str, *, field: str = "name") -> str:
-    """The job's id in "models/{job_id}".
-
-    Raises:
-        InvalidArgumentError: `name` is no such name.
-    """
+    """The job's id in "models/{job_id}"."""
     return _match(_MODEL, name, field, "models/{job_id}")[1]
 
 
 def parse_checkpoint(name: str, *, field: str = "model") -> ByName:
-    """The model, and the epoch where one is given, in a checkpoint's name.
-
-    Raises:
-        InvalidArgumentError: `name` is no such name.
-    """
+    """The model, and the epoch if there is one, in a checkpoint's name."""
     match = _match(_CHECKPOINT, name, field, "models/{job_id} or models/{job_id}/epochs/{epoch}")
     return ByName(job_id=match[1], epoch=int(match[2]) if match[2] else None)
 
 
 def parse_example(name: str, *, field: str) -> ExampleRef:
-    """The image of a dataset in "datasets/{fingerprint}/{split}/{index}".
-
-    Raises:
-        InvalidArgumentError: `name` is no such name.
-    """
+    """The image of a dataset in "datasets/{fingerprint}/{split}/{index}"."""
     match = _match(_EXAMPLE, name, field, "datasets/{dataset fingerprint}/{train or test}/{index}")
     return ExampleRef(
         fingerprint=match[1],

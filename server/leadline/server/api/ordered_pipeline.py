@@ -1,52 +1,54 @@
-"""Answers to a stream of requests: in its order, a few in work at a time."""
+"""Responses to a stream of requests: in its order, a few in flight at a time."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import aclosing
 from typing import Any, Generic, TypeVar
 
 from leadline.server.errors import UnavailableError
 
 Request = TypeVar("Request")
-Answer = TypeVar("Answer")
+Response = TypeVar("Response")
 
 
-class OrderedPipeline(Generic[Request, Answer]):
-    """The answers to one stream.
+class OrderedPipeline(Generic[Request, Response]):
+    """The responses to one stream.
 
-    A request has a place from when it is read until its answer has left. There
-    are few places, so a caller who takes no answers is not read on: what it
-    sends waits with it, not here.
+    A request occupies a slot from when it is read until its response has been
+    sent. This is backpressure: the next request is read only when a slot is free,
+    so a caller that reads slowly is read slowly.
     """
 
     def __init__(
-        self, answer: Callable[[Request], Coroutine[Any, Any, Answer]], *, max_in_flight: int
+        self, respond: Callable[[Request], Coroutine[Any, Any, Response]], *, max_in_flight: int
     ) -> None:
-        """Makes them of what `answer` returns; `max_in_flight` requests are in flight at a time."""
-        self._answer = answer
+        """Makes a pipeline that runs `respond` on `max_in_flight` requests at a time."""
+        self._respond = respond
         self._slots = asyncio.Semaphore(max_in_flight)
         # In the order of the requests; None after the last.
-        self._begun: asyncio.Queue[asyncio.Task[Answer] | None] = asyncio.Queue()
+        self._started: asyncio.Queue[asyncio.Task[Response] | None] = asyncio.Queue()
         self._reader: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[Answer]] = set()
+        self._tasks: set[asyncio.Task[Response]] = set()
         self._stopping = False
 
-    async def responses(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Answer, None]:
-        """The answers, each as soon as it and those before it are there.
+    async def responses(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Response, None]:
+        """The responses, each as soon as it and those before it are ready.
 
-        However it is left, nothing of it goes on.
+        All tasks have ended when the generator is closed.
 
         Raises:
-            UnavailableError: `stop` was called; what had been read is answered.
-            Exception: what `answer` or `requests` raises, after the answers to
-                what was read before.
+            UnavailableError: `stop` was called; every request that was read has
+                its response.
+            Exception: what `respond` or `requests` raises, after the responses to
+                the requests before.
         """
         self._reader = asyncio.create_task(self._read(requests))
-        # Not at the end of `_read`, which never runs where it is cancelled at once.
-        self._reader.add_done_callback(lambda _: self._begun.put_nowait(None))
+        # Not at the end of `_read`, which never runs if it is cancelled at once.
+        self._reader.add_done_callback(lambda _: self._started.put_nowait(None))
         if self._stopping:
             self._reader.cancel()
         try:
-            while (task := await self._begun.get()) is not None:
+            while (task := await self._started.get()) is not None:
                 yield await task
                 self._tasks.discard(task)
                 self._slots.release()
@@ -56,10 +58,10 @@ class OrderedPipeline(Generic[Request, Answer]):
                 )
             await self._reader
         finally:
-            await _end([self._reader, *self._tasks])
+            await _cancel([self._reader, *self._tasks])
 
     def stop(self) -> None:
-        """Has nothing more read: what was read is answered, then the answers end."""
+        """Reads no more requests: the responses end after those that were read."""
         self._stopping = True
         if self._reader is not None:
             self._reader.cancel()
@@ -67,14 +69,51 @@ class OrderedPipeline(Generic[Request, Answer]):
     async def _read(self, requests: AsyncIterator[Request]) -> None:
         await self._slots.acquire()
         async for request in requests:
-            task = asyncio.create_task(self._answer(request))
+            task = asyncio.create_task(self._respond(request))
             self._tasks.add(task)
-            self._begun.put_nowait(task)
+            self._started.put_nowait(task)
             await self._slots.acquire()
 
 
-async def _end(tasks: Iterable[asyncio.Task[Any]]) -> None:
+class PipelineGroup:
+    """The pipelines of all open streams, which stop together when the server shuts down.
+
+    Attributes:
+        is_stopping: whether `stop` was called.
+    """
+
+    def __init__(self, *, max_in_flight: int) -> None:
+        """Makes a group whose streams each have `max_in_flight` requests in flight."""
+        self._max_in_flight = max_in_flight
+        self._open: set[OrderedPipeline[Any, Any]] = set()
+        self.is_stopping = False
+
+    async def responses(
+        self,
+        requests: AsyncIterator[Request],
+        respond: Callable[[Request], Coroutine[Any, Any, Response]],
+    ) -> AsyncGenerator[Response, None]:
+        """The responses to a stream, as `OrderedPipeline.responses` yields them."""
+        pipeline = OrderedPipeline(respond, max_in_flight=self._max_in_flight)
+        self._open.add(pipeline)
+        if self.is_stopping:
+            pipeline.stop()
+        try:
+            async with aclosing(pipeline.responses(requests)) as responses:
+                async for response in responses:
+                    yield response
+        finally:
+            self._open.discard(pipeline)
+
+    def stop(self) -> None:
+        """Stops all open streams, and those that open later."""
+        self.is_stopping = True
+        for pipeline in self._open:
+            pipeline.stop()
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
-    # What they raise was either told or is about requests that nobody waits for.
+    # Their errors were raised to the caller already, or nobody waits for them.
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,8 +1,8 @@
-"""Pages (AIP-158): sizes, and tokens that only this server can make.
+"""Pages (AIP-158): sizes, and tokens that only this server can issue.
 
-A token carries where the next page begins and what it is a page of, signed
-with a key that the data directory keeps: it holds across restarts, and one
-that was never given, or belongs to another request, is refused.
+A token carries a cursor, at which the next page begins, and a digest of the
+query. It is signed with a key in the data directory, so it stays valid across
+restarts. A forged token, or one of another query, is refused.
 """
 
 import base64
@@ -12,9 +12,9 @@ import hmac
 import json
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
@@ -25,11 +25,21 @@ T = TypeVar("T")
 _KEY_BYTES = 32
 _SIGNATURE_BYTES = 16
 
+# Entries of a page unless the request says how many.
+_DEFAULT_PAGE_SIZE = 50
+EXAMPLES_PAGE_SIZE = 100
 _MAX_PAGE_SIZE = 1_000
 
 
-def page_size(requested: int, *, default: int) -> int:
-    """The number of entries for a page; 0 requests the default.
+class PageRequest(Protocol):
+    """A request for a page of a list."""
+
+    page_size: int
+    page_token: str
+
+
+def page_size(requested: int, *, default: int = _DEFAULT_PAGE_SIZE) -> int:
+    """The number of entries of a page; 0 requests the default.
 
     Raises:
         InvalidArgumentError: it is negative.
@@ -40,7 +50,7 @@ def page_size(requested: int, *, default: int) -> int:
 
 
 def query_of(request: Message) -> list[str]:
-    """What a request's pages are pages of: all its fields but those of the page."""
+    """A request without the fields of its page, as JSON values."""
     query = type(request)()
     query.CopyFrom(request)
     for field in ("page_size", "page_token"):
@@ -49,17 +59,17 @@ def query_of(request: Message) -> list[str]:
 
 
 class PageTokens:
-    """Makes page tokens and reads those it made."""
+    """Issues page tokens and reads those it issued."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
 
     @classmethod
     def load(cls, path: Path) -> "PageTokens":
-        """With the key that the file at `path` keeps, made where it is missing.
+        """With the key in the file at `path`, which is created if it is missing.
 
         Raises:
-            OSError: the file cannot be read or made.
+            OSError: the file cannot be read or created.
         """
         try:
             key = path.read_bytes()
@@ -76,36 +86,47 @@ class PageTokens:
             partial.replace(path)
         return cls(key)
 
-    def make(self, of: Any, position: Any) -> str:
+    def issue(self, query: Any, cursor: Any) -> str:
         """A token.
 
         Args:
-            of: what it is a page of: JSON values, the same for each page.
-            position: where the page begins: JSON values.
+            query: identifies the list: JSON values, equal for each of its pages.
+            cursor: where the next page begins: JSON values.
         """
-        payload = json.dumps([_digest(of), position], separators=(",", ":")).encode()
+        payload = json.dumps([_digest(query), cursor], separators=(",", ":")).encode()
         return base64.urlsafe_b64encode(self._sign(payload) + payload).decode().rstrip("=")
 
-    def cut(
-        self, of: Any, found: Sequence[T], size: int, *, position: Callable[[T], Any]
-    ) -> tuple[Sequence[T], str]:
-        """The page, and the token of the next, which is empty where this is the last.
+    async def paginate(
+        self,
+        request: PageRequest,
+        query: Any,
+        fetch: Callable[[Any, int], Awaitable[list[T]]],
+        *,
+        cursor: Callable[[T], Any],
+    ) -> tuple[list[T], str]:
+        """A page, and the token of the next page, which is empty on the last.
 
         Args:
-            of: as for `make`.
-            found: what the page begins with, one entry more than it may hold if
-                there are as many.
-            size: entries that it may hold.
-            position: of an entry, after which the next page begins.
-        """
-        page = found[:size]
-        return page, self.make(of, position(page[-1])) if len(found) > size else ""
-
-    def read(self, of: Any, token: str) -> Any:
-        """The position that `make` was given; None for the first page's empty token.
+            request: says which page, and its size.
+            query: as for `issue`.
+            fetch: reads entries, given the cursor to begin after, None for the
+                first page, and the most to read.
+            cursor: the cursor of an entry.
 
         Raises:
-            InvalidArgumentError: the token was never given, or for another request.
+            InvalidArgumentError: the size or the token is wrong.
+        """
+        size = page_size(request.page_size)
+        # One entry more tells whether this is the last page.
+        entries = await fetch(self.read(query, request.page_token), size + 1)
+        page = entries[:size]
+        return page, self.issue(query, cursor(page[-1])) if len(entries) > size else ""
+
+    def read(self, query: Any, token: str) -> Any:
+        """The cursor in a token; None if the token is empty, for the first page.
+
+        Raises:
+            InvalidArgumentError: the token is forged, or of another query.
         """
         if not token:
             return None
@@ -114,13 +135,13 @@ class PageTokens:
             raise InvalidArgumentError.of(
                 "page_token", "was not given by this server: send a next_page_token unchanged"
             )
-        digest, position = json.loads(payload)
-        if digest != _digest(of):
+        digest, cursor = json.loads(payload)
+        if digest != _digest(query):
             raise InvalidArgumentError.of(
                 "page_token",
                 "belongs to another request: keep the other fields as they were",
             )
-        return position
+        return cursor
 
     def _verified(self, token: str) -> bytes | None:
         try:
@@ -136,6 +157,6 @@ class PageTokens:
         return hmac.digest(self._key, payload, hashlib.sha256)[:_SIGNATURE_BYTES]
 
 
-def _digest(of: Any) -> str:
-    canonical = json.dumps(of, sort_keys=True).encode()
+def _digest(query: Any) -> str:
+    canonical = json.dumps(query, sort_keys=True).encode()
     return hashlib.sha256(canonical).hexdigest()[:16]

@@ -1,39 +1,39 @@
-"""Lets a few of many streams send at a time, so that other calls are answered in between."""
+"""Lets few streams send at a time, so that the event loop serves other calls in between."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-# As many as keep the connections busy. A thousand watchers of one job send at
-# the same moment, and each that sends adds to how long a health check waits.
-_WIDTH = 8
+# Enough to keep the connections busy. A thousand watchers of one job send at
+# the same moment, and each sender adds to the delay of a health check.
+_SLOTS = 8
 
-# A stream whose caller does not read must not hold up those whose callers do.
-_PATIENCE_SECONDS = 0.02
+# A stream whose caller does not read must not block streams whose callers do.
+_MAX_HOLD_SECONDS = 0.02
 
 # About how long the end of a stream keeps the server busy.
-_END_SECONDS = 0.002
+_CLOSE_SECONDS = 0.002
 
 
 class SendLimiter:
-    """Streams pass it in the order of their coming, a few at a time."""
+    """A few slots, which streams acquire in order of arrival to send a message or to close."""
 
-    def __init__(self, *, width: int = _WIDTH, patience: float = _PATIENCE_SECONDS) -> None:
-        """Makes one.
+    def __init__(self, *, slots: int = _SLOTS, max_hold: float = _MAX_HOLD_SECONDS) -> None:
+        """Makes a limiter.
 
         Args:
-            width: streams that may send at a time.
-            patience: seconds after which one that still sends counts no more.
+            slots: streams that may send at a time.
+            max_hold: seconds after which a slower sender no longer occupies a slot.
         """
-        self._places = asyncio.Semaphore(width)
-        self._patience = patience
+        self._slots = asyncio.Semaphore(slots)
+        self._max_hold = max_hold
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Around the sending of one message."""
-        await self._places.acquire()
-        held = _Held(self._places)
-        timer = asyncio.get_running_loop().call_later(self._patience, held.release)
+        """Context in which one message is sent."""
+        await self._slots.acquire()
+        held = _HeldSlot(self._slots)
+        timer = asyncio.get_running_loop().call_later(self._max_hold, held.release)
         try:
             yield
         finally:
@@ -41,20 +41,20 @@ class SendLimiter:
             held.release()
 
     async def wait_to_close(self) -> None:
-        """Waits until the stream may end, which takes the place of a message."""
-        await self._places.acquire()
-        asyncio.get_running_loop().call_later(_END_SECONDS, self._places.release)
+        """Waits until the stream may end, and occupies a slot while it does."""
+        await self._slots.acquire()
+        asyncio.get_running_loop().call_later(_CLOSE_SECONDS, self._slots.release)
 
 
-class _Held:
-    """A place that is given back once, by whoever is first."""
+class _HeldSlot:
+    """A slot that is released once, by its sender or by the timer."""
 
-    __slots__ = ("_places",)
+    __slots__ = ("_slots",)
 
-    def __init__(self, places: asyncio.Semaphore) -> None:
-        self._places: asyncio.Semaphore | None = places
+    def __init__(self, slots: asyncio.Semaphore) -> None:
+        self._slots: asyncio.Semaphore | None = slots
 
     def release(self) -> None:
-        if self._places is not None:
-            self._places.release()
-            self._places = None
+        if self._slots is not None:
+            self._slots.release()
+            self._slots = None

@@ -1,4 +1,4 @@
-"""The gRPC server: its services, its bounds, its health."""
+"""The gRPC server: its services, its limits, its health."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -9,12 +9,13 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
-from leadline.server.api.dispatcher import Handlers
+from leadline.server.api.dispatcher import RpcDispatcher
 from leadline.server.api.inference import InferenceServicer
 from leadline.server.api.inspection import InspectionServicer
 from leadline.server.api.oip import service as open_inference
 from leadline.server.api.oip.reflection import reflection_pool
 from leadline.server.api.oip.servicer import OpenInferenceServicer
+from leadline.server.api.ordered_pipeline import PipelineGroup
 from leadline.server.api.training import TrainingServicer
 from leadline.server.settings import Settings
 from leadline.server.telemetry.calls import GrpcMetrics
@@ -43,12 +44,13 @@ SERVICE_NAMES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Servicers:
-    """What answers the calls."""
+    """The servicers by service, and the streams of predictions that they share."""
 
     training: TrainingServicer
     inference: InferenceServicer
     inspection: InspectionServicer
     open_inference: OpenInferenceServicer
+    streams: PipelineGroup
 
 
 class GrpcServer:
@@ -57,11 +59,10 @@ class GrpcServer:
     def __init__(self, settings: Settings, servicers: Servicers, metrics: GrpcMetrics) -> None:
         self._settings = settings
         self._health = HealthServicer()
-        handlers = Handlers(metrics)
-        # To the stubs it is the server.
-        self._register(servicers, cast(aio.Server, handlers))
+        dispatcher = RpcDispatcher(metrics)
+        self._register(servicers, cast(aio.Server, dispatcher))
         self._application = GrpcApplication(
-            handlers.find, max_message_bytes=settings.max_message_bytes
+            dispatcher.find, max_message_bytes=settings.max_message_bytes
         )
         self._listener = Listener(
             self._application,
@@ -86,10 +87,10 @@ class GrpcServer:
             )
 
     async def start(self) -> int:
-        """Begins to serve; returns the port.
+        """Starts to serve; returns the port.
 
         Raises:
-            OSError: the address or the port cannot be had.
+            OSError: the address or the port is not available.
         """
         host, port = self._settings.host, self._settings.port
         try:
@@ -104,19 +105,19 @@ class GrpcServer:
         return bound
 
     async def wait_broken(self) -> None:
-        """Waits until calls are answered no more, though nobody has stopped it.
+        """Waits until the server fails.
 
         Raises:
-            Exception: what has ended it.
+            Exception: the cause.
         """
         await self._listener.wait_broken()
 
     async def announce_stop(self) -> None:
-        """Makes health say that new calls should go elsewhere."""
+        """Reports NOT_SERVING, so that new calls go elsewhere."""
         await self._health.enter_graceful_shutdown()
 
     async def stop(self) -> None:
-        """Refuses new calls, and ends those that outlast the grace."""
+        """Refuses new calls, and ends calls that outlast the grace period."""
         self._listener.refuse_connections()
         await self._application.stop(self._settings.shutdown_grace_seconds)
         await self._listener.close()

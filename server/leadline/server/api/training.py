@@ -1,159 +1,208 @@
-"""`leadline.v1.TrainingService`."""
+"""`leadline.v1.TrainingService`: convert, call, convert back."""
 
-from collections import OrderedDict
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypedDict, TypeVar
 
 from google.protobuf.empty_pb2 import Empty
 from grpc import aio
 
-from leadline.server.api.convert import (
-    STATE_OF,
-    STATES,
-    from_event,
+from leadline.server.api.common_fields import to_interval, to_request_id, to_sequence
+from leadline.server.api.jobs import (
+    JobEventMessages,
     from_job,
     from_progress,
     to_options,
-    to_spec,
+    to_states,
 )
-from leadline.server.api.following import read_interval, read_request_id, read_sequence
 from leadline.server.api.names import parse_job, parse_sweep
-from leadline.server.api.pages import PageTokens, page_size
+from leadline.server.api.pages import PageTokens
 from leadline.server.api.send_limiter import SendLimiter
-from leadline.server.api.sweeps import SweepMethods
-from leadline.server.errors import InvalidArgumentError
+from leadline.server.api.specs import to_spec
+from leadline.server.api.sweeps import (
+    from_sweep,
+    from_sweep_event,
+    from_sweep_progress,
+    from_sweep_view,
+    to_sweep_request,
+)
 from leadline.server.jobs.job import Event
-from leadline.server.jobs.states import JobState
-from leadline.server.services.jobs import JobService
+from leadline.server.services.jobs import JobService, ProgressView
 from leadline.server.services.sweeps import SweepService
-from leadline.v1 import job_pb2, training_service_pb2
+from leadline.server.sweeps.sweep import SweepEvent, SweepProgress
+from leadline.v1 import job_pb2, sweep_pb2, training_service_pb2_grpc
+from leadline.v1 import training_service_pb2 as pb
 
 Context = aio.ServicerContext[Any, Any]
-
-_DEFAULT_PAGE_SIZE = 50
-# Events as messages, for those who watch the same jobs.
-_MESSAGES_AT_HAND = 256
+AnyEvent = TypeVar("AnyEvent")
+Message = TypeVar("Message")
 
 
-class TrainingServicer(SweepMethods):
-    """Submits, follows, lists and steers jobs; and sweeps, as it inherits it."""
+class _Position(TypedDict):
+    """After which event a stream begins, and the seconds between its progress events."""
+
+    after_sequence: int
+    progress_interval: float | None
+
+
+class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
+    """Submits, watches, lists and controls jobs and sweeps."""
 
     def __init__(self, jobs: JobService, sweeps: SweepService, tokens: PageTokens) -> None:
-        send_limiter = SendLimiter()
-        super().__init__(
-            sweeps, tokens, send_limiter=send_limiter, default_retention=jobs.default_retention
-        )
         self._jobs = jobs
+        self._sweeps = sweeps
         self._tokens = tokens
-        self._send_limiter = send_limiter
-        self._messages: OrderedDict[tuple[str, int], job_pb2.JobEvent] = OrderedDict()
+        self._send_limiter = SendLimiter()
+        self._job_messages = JobEventMessages()
 
-    async def TrainJob(  # noqa: N802
-        self, request: training_service_pb2.TrainJobRequest, context: Context
+    # Jobs
+
+    async def TrainJob(
+        self, request: pb.TrainJobRequest, context: Context
     ) -> AsyncIterator[job_pb2.JobEvent]:
-        """Submits a job and follows it."""
-        del context
-        after_sequence = read_sequence(request.after_sequence)
-        interval = read_interval(request.progress_interval, request.HasField("progress_interval"))
+        """Submits a job and watches it."""
+        position = _position(request)
         job = await self._jobs.submit(
             to_spec(request.spec),
             to_options(request.options, self._jobs.default_retention),
-            request_id=read_request_id(request.request_id),
+            request_id=to_request_id(request.request_id),
         )
-        async for message in self._follow(job.job_id, after_sequence, interval):
+        async for message in self._send(
+            self._jobs.watch(job.job_id, **position), self._job_message
+        ):
             yield message
 
-    async def WatchJob(  # noqa: N802
-        self, request: training_service_pb2.WatchJobRequest, context: Context
+    async def WatchJob(
+        self, request: pb.WatchJobRequest, context: Context
     ) -> AsyncIterator[job_pb2.JobEvent]:
-        """Follows a job."""
-        del context
-        after_sequence = read_sequence(request.after_sequence)
-        interval = read_interval(request.progress_interval, request.HasField("progress_interval"))
-        async for message in self._follow(parse_job(request.name), after_sequence, interval):
+        """Watches a job."""
+        events = self._jobs.watch(parse_job(request.name), **_position(request))
+        async for message in self._send(events, self._job_message):
             yield message
 
-    async def GetJob(  # noqa: N802
-        self, request: training_service_pb2.GetJobRequest, context: Context
-    ) -> job_pb2.Job:
+    async def GetJob(self, request: pb.GetJobRequest, context: Context) -> job_pb2.Job:
         """Returns a job."""
-        del context
         return from_job(await self._jobs.get(parse_job(request.name)))
 
-    async def ListJobs(  # noqa: N802
-        self, request: training_service_pb2.ListJobsRequest, context: Context
-    ) -> training_service_pb2.ListJobsResponse:
+    async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         """Lists jobs."""
-        del context
-        size = page_size(request.page_size, default=_DEFAULT_PAGE_SIZE)
-        states = [_state(number, index) for index, number in enumerate(request.states)]
+        states = to_states(request.states)
         sweep_id = parse_sweep(request.sweep, field="sweep") if request.sweep else None
-        query = ["jobs", sorted(states), sweep_id]
-        before = self._tokens.read(query, request.page_token)
-        views = await self._jobs.list_jobs(
-            states=states, sweep_id=sweep_id, before=before, limit=size + 1
+        page, token = await self._tokens.paginate(
+            request,
+            ["jobs", sorted(states), sweep_id],
+            lambda before, limit: self._jobs.list_jobs(
+                states=states, sweep_id=sweep_id, before=before, limit=limit
+            ),
+            cursor=lambda view: view.job.number,
         )
-        page, token = self._tokens.cut(query, views, size, position=lambda view: view.job.number)
-        return training_service_pb2.ListJobsResponse(
-            jobs=[from_job(view) for view in page],
-            next_page_token=token,
-        )
+        return pb.ListJobsResponse(jobs=[from_job(view) for view in page], next_page_token=token)
 
-    async def CancelJob(  # noqa: N802
-        self, request: training_service_pb2.CancelJobRequest, context: Context
-    ) -> job_pb2.Job:
+    async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> job_pb2.Job:
         """Cancels a job."""
-        del context
         return from_job(await self._jobs.cancel(parse_job(request.name)))
 
-    async def PauseJob(  # noqa: N802
-        self, request: training_service_pb2.PauseJobRequest, context: Context
-    ) -> job_pb2.Job:
-        """Sets a job aside."""
-        del context
+    async def PauseJob(self, request: pb.PauseJobRequest, context: Context) -> job_pb2.Job:
+        """Pauses a job."""
         return from_job(await self._jobs.pause(parse_job(request.name)))
 
-    async def ResumeJob(  # noqa: N802
-        self, request: training_service_pb2.ResumeJobRequest, context: Context
-    ) -> job_pb2.Job:
+    async def ResumeJob(self, request: pb.ResumeJobRequest, context: Context) -> job_pb2.Job:
         """Queues a paused job again."""
-        del context
         return from_job(await self._jobs.resume(parse_job(request.name)))
 
-    async def DeleteJob(  # noqa: N802
-        self, request: training_service_pb2.DeleteJobRequest, context: Context
-    ) -> Empty:
+    async def DeleteJob(self, request: pb.DeleteJobRequest, context: Context) -> Empty:
         """Deletes a job and its model."""
-        del context
         await self._jobs.delete(parse_job(request.name))
         return Empty()
 
-    async def _follow(
-        self, job_id: str, after_sequence: int, interval: float | None
-    ) -> AsyncIterator[job_pb2.JobEvent]:
-        news = self._jobs.watch(job_id, after_sequence=after_sequence, progress_interval=interval)
-        async for one in news:
-            message = self._message(one) if isinstance(one, Event) else from_progress(one)
+    # Sweeps
+
+    async def TrainSweep(
+        self, request: pb.TrainSweepRequest, context: Context
+    ) -> AsyncIterator[sweep_pb2.SweepEvent]:
+        """Submits a sweep and watches it."""
+        position = _position(request)
+        sweep = await self._sweeps.submit(
+            to_sweep_request(request, self._jobs.default_retention),
+            request_id=to_request_id(request.request_id),
+        )
+        async for message in self._send(
+            self._sweeps.watch(sweep.sweep_id, **position), self._sweep_message
+        ):
+            yield message
+
+    async def WatchSweep(
+        self, request: pb.WatchSweepRequest, context: Context
+    ) -> AsyncIterator[sweep_pb2.SweepEvent]:
+        """Watches a sweep."""
+        events = self._sweeps.watch(parse_sweep(request.name), **_position(request))
+        async for message in self._send(events, self._sweep_message):
+            yield message
+
+    async def GetSweep(self, request: pb.GetSweepRequest, context: Context) -> sweep_pb2.Sweep:
+        """Returns a sweep."""
+        return from_sweep_view(await self._sweeps.get(parse_sweep(request.name)))
+
+    async def ListSweeps(
+        self, request: pb.ListSweepsRequest, context: Context
+    ) -> pb.ListSweepsResponse:
+        """Lists sweeps."""
+        page, token = await self._tokens.paginate(
+            request,
+            ["sweeps"],
+            lambda before, limit: self._sweeps.list_sweeps(before=before, limit=limit),
+            cursor=lambda sweep: sweep.number,
+        )
+        return pb.ListSweepsResponse(
+            sweeps=[from_sweep(sweep) for sweep in page], next_page_token=token
+        )
+
+    async def CancelSweep(
+        self, request: pb.CancelSweepRequest, context: Context
+    ) -> sweep_pb2.Sweep:
+        """Cancels a sweep."""
+        return from_sweep_view(await self._sweeps.cancel(parse_sweep(request.name)))
+
+    async def PauseSweep(self, request: pb.PauseSweepRequest, context: Context) -> sweep_pb2.Sweep:
+        """Pauses a sweep."""
+        return from_sweep_view(await self._sweeps.pause(parse_sweep(request.name)))
+
+    async def ResumeSweep(
+        self, request: pb.ResumeSweepRequest, context: Context
+    ) -> sweep_pb2.Sweep:
+        """Queues a paused sweep again."""
+        return from_sweep_view(await self._sweeps.resume(parse_sweep(request.name)))
+
+    async def DeleteSweep(self, request: pb.DeleteSweepRequest, context: Context) -> Empty:
+        """Deletes a sweep, its jobs and their models."""
+        await self._sweeps.delete(parse_sweep(request.name))
+        return Empty()
+
+    # Streams
+
+    async def _send(
+        self, events: AsyncIterator[AnyEvent], convert: Callable[[AnyEvent], Message]
+    ) -> AsyncIterator[Message]:
+        """The messages of a stream, sent in turn with those of other streams."""
+        async for event in events:
+            message = convert(event)
             async with self._send_limiter.slot():
                 yield message
         await self._send_limiter.wait_to_close()
 
-    def _message(self, event: Event) -> job_pb2.JobEvent:
-        """An event as it is sent: to a thousand watchers, and converted once."""
-        key = (event.job_id, event.sequence)
-        message = self._messages.get(key)
-        if message is None:
-            message = self._messages[key] = from_event(event)
-            if len(self._messages) > _MESSAGES_AT_HAND:
-                self._messages.popitem(last=False)
-        return message
+    def _job_message(self, event: Event | ProgressView) -> job_pb2.JobEvent:
+        return self._job_messages.get(event) if isinstance(event, Event) else from_progress(event)
+
+    def _sweep_message(self, event: SweepEvent | SweepProgress) -> sweep_pb2.SweepEvent:
+        if isinstance(event, SweepProgress):
+            return from_sweep_progress(event)
+        return from_sweep_event(event, self._job_messages.get)
 
 
-def _state(number: int, index: int) -> JobState:
-    state = STATE_OF.get(job_pb2.JobState.ValueType(number))
-    if state is None:
-        known = ", ".join(job_pb2.JobState.Name(value) for value in STATES.values())
-        raise InvalidArgumentError.of(
-            f"states[{index}]", f"is {number}, but must be one of {known}"
-        )
-    return state
+def _position(
+    request: pb.TrainJobRequest | pb.WatchJobRequest | pb.TrainSweepRequest | pb.WatchSweepRequest,
+) -> _Position:
+    has_interval = request.HasField("progress_interval")
+    return _Position(
+        after_sequence=to_sequence(request.after_sequence),
+        progress_interval=to_interval(request.progress_interval, has_interval),
+    )

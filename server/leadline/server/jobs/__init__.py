@@ -1,1 +1,1 @@
-"""Training jobs: their states, their storage, their scheduling."""
+"""The domain of training jobs: values, states and options, as pure code."""

@@ -1,4 +1,4 @@
-"""What differs between the machines that a job was trained on."""
+"""Differences between the machines that a job was trained on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -18,9 +18,9 @@ _NAMES = {
 
 
 def differences(before: Started, now: Started) -> list[str]:
-    """Returns what changed between two workers' starts, such as "the processor (A -> B)".
+    """Returns what differs between two workers' starts, such as "the processor (A -> B)".
 
-    What a job of an older server did not record is not compared.
+    Values that an older server did not record are not compared.
     """
     old, new = _facts(before), _facts(now)
     return [

@@ -1,11 +1,12 @@
 """A job and its events, as values."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
 from leadline.models.metrics import BlockDiagnosis
 from leadline.models.spec import TrainingSpec
+from leadline.server.jobs.json_values import JsonValues
 from leadline.server.jobs.options import JobOptions
 from leadline.server.jobs.states import JobState
 
@@ -28,10 +29,10 @@ class Cancellation:
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """What a job is trained with, as its first worker found it.
+    """The environment of a job's first worker.
 
     `threads` and `instruction_set` are those on the CPU. The latter is empty on a GPU,
-    and for a job of a server that did not record it yet.
+    and for jobs of older servers, which did not record it.
     """
 
     threads: int
@@ -61,7 +62,7 @@ class Queued:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Started:
+class Started(JsonValues):
     """The first worker has opened the dataset and built the network."""
 
     device: str
@@ -73,10 +74,6 @@ class Started:
     dataset_fingerprint: str
     environment: Environment
     diagnosis: tuple[BlockDiagnosis, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """The event as JSON values."""
-        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -92,7 +89,7 @@ class Started:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpochCompleted:
+class EpochCompleted(JsonValues):
     """An epoch is complete and its checkpoint durable.
 
     Losses are in nats, accuracies fractions in [0, 1]; `EpochResult` in the
@@ -110,10 +107,6 @@ class EpochCompleted:
     weights_sha256: str
     diagnosis: tuple[BlockDiagnosis, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """The event as JSON values."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The event that `to_dict` wrote."""
@@ -121,41 +114,23 @@ class EpochCompleted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Paused:
-    """The job was set aside: a reason for programs, a message for people."""
+class Paused(JsonValues):
+    """The job was paused: a reason for programs, a message for people."""
 
     reason: str
     message: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """The event as JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The event that `to_dict` wrote."""
-        return cls(**values)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Resumed:
-    """The job waits for a device again after a pause."""
+class Resumed(JsonValues):
+    """The job is queued again after a pause."""
 
     completed_epochs: int
     queue_position: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """The event as JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The event that `to_dict` wrote."""
-        return cls(**values)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Finished:
+class Finished(JsonValues):
     """The job reached its final state."""
 
     state: JobState
@@ -165,10 +140,6 @@ class Finished:
     stopped_early: bool = False
     failure: Failure | None = None
     cancellation: Cancellation | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The event as JSON values."""
-        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -198,7 +169,7 @@ KIND_OF_EVENT: dict[type[EventBody], str] = {body: kind for kind, body in EVENT_
 
 
 def _diagnosis(values: dict[str, Any]) -> tuple[BlockDiagnosis, ...]:
-    # Events from before there were diagnoses have none.
+    # Events of older servers have no diagnosis.
     return tuple(BlockDiagnosis(**block) for block in values.get("diagnosis", ()))
 
 
@@ -214,7 +185,7 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a job is within its present epoch; transient.
+    """The progress of a job within its current epoch; transient.
 
     `phase` is "queued", "starting", "preparing_dataset", "training",
     "evaluating" or "paused".
@@ -228,14 +199,14 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A job as it stands.
+    """The current state of a job.
 
     Attributes:
-        number: its place in the order of submission.
-        attempts: workers started on it; each fences off the ones before.
+        number: its position in the order of submission.
+        attempts: workers that have claimed it; each fences off the earlier ones.
         deadline: when it fails if it is not complete.
         latest_sequence: the sequence of its newest event.
-        sweep_id: the sweep that it is a part of; None for a job of its own.
+        sweep_id: the sweep that it is part of; None for a job outside sweeps.
     """
 
     number: int
@@ -266,9 +237,9 @@ class ModelEpoch:
     """A completed epoch and its checkpoint.
 
     Attributes:
-        result: what the epoch came to.
-        attempt: the worker whose folder has the checkpoint.
-        is_kept: whether the checkpoint is there, or retention has dropped it.
+        result: its metrics.
+        attempt: the attempt that wrote the checkpoint.
+        is_kept: whether the checkpoint exists; False if retention dropped it.
     """
 
     result: EpochCompleted
@@ -278,7 +249,7 @@ class ModelEpoch:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """What a job has trained: at least one epoch, in the order of `epochs`."""
+    """The model that a job has trained: at least one epoch, in order."""
 
     job: Job
     started: Started

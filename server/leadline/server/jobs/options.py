@@ -1,11 +1,12 @@
-"""How a job is scheduled and kept, which changes nothing of what it trains."""
+"""The scheduling and the retention of a job, which do not affect its weights."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 
 from leadline.models.spec import Violation
+from leadline.server.jobs.json_values import JsonValues
 
 _PRIORITIES = (-100, 100)
 _TIME_LIMITS = (1.0, 366 * 86_400.0)
@@ -13,7 +14,7 @@ _MOST_EPOCHS = 10_000
 
 
 class RetentionPolicy(StrEnum):
-    """Which checkpoints are kept beside the best and the newest."""
+    """Which checkpoints are kept, besides the best and the newest."""
 
     ALL = "all"
     BEST_AND_LAST = "best_and_last"
@@ -25,7 +26,7 @@ class Retention:
     """Which of a job's checkpoints are kept.
 
     Attributes:
-        policy: which are beside the best and the newest.
+        policy: which, besides the best and the newest.
         every_nth: the n of RetentionPolicy.EVERY_NTH; 0 elsewhere.
     """
 
@@ -33,10 +34,10 @@ class Retention:
     every_nth: int = 0
 
     def dropped(self, kept: Iterable[int], *, best: int, is_final: bool) -> list[int]:
-        """The epochs among `kept` whose checkpoints need not be kept.
+        """The epochs among `kept` whose checkpoints may be removed.
 
-        While the job is not final, the one before the newest stays too: should
-        the newest be damaged, the job goes on from there.
+        An unfinished job keeps the last but one, too: if the newest checkpoint
+        is damaged, the job resumes from there.
         """
         epochs = sorted(kept)
         needed = {best, *epochs[-1 if is_final else -2 :]}
@@ -50,11 +51,11 @@ class Retention:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobOptions:
-    """How a job is scheduled and kept.
+class JobOptions(JsonValues):
+    """The scheduling and the retention of a job.
 
     Attributes:
-        priority: of waiting jobs the highest starts first.
+        priority: the queued job with the highest starts first.
         time_limit: seconds from acceptance until it fails; None for no limit.
         retention: which checkpoints are kept.
     """
@@ -64,11 +65,11 @@ class JobOptions:
     retention: Retention = Retention()
 
     def violations(self) -> list[Violation]:
-        """What is wrong with them, field by field."""
-        found = []
+        """The violations of the limits, field by field."""
+        violations = []
         least, most = _PRIORITIES
         if not least <= self.priority <= most:
-            found.append(
+            violations.append(
                 Violation(
                     field="priority",
                     description=f"must be {least} to {most}, but is {self.priority}",
@@ -76,17 +77,13 @@ class JobOptions:
             )
         shortest, longest = _TIME_LIMITS
         if self.time_limit is not None and not shortest <= self.time_limit <= longest:
-            found.append(
+            violations.append(
                 Violation(
                     field="time_limit",
                     description=f"must be 1 second to 366 days, but is {self.time_limit} s",
                 )
             )
-        return found + self._retention_violations()
-
-    def to_dict(self) -> dict[str, Any]:
-        """The options as JSON values."""
-        return asdict(self)
+        return violations + self._retention_violations()
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:

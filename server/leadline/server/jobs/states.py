@@ -1,4 +1,4 @@
-"""The state machine of a job: pure code, and the one place that knows it."""
+"""The state machine of a job."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -7,23 +7,23 @@ from leadline.server.errors import FailedPreconditionError
 
 
 class JobState(StrEnum):
-    """Where a job stands."""
+    """The state of a job."""
 
-    QUEUED = "queued"  # accepted, or handed back: waits for a free device
+    QUEUED = "queued"  # accepted, or requeued: waits for a free device
     RUNNING = "running"  # a worker has it
-    PAUSED = "paused"  # set aside, by a caller or for want of disk
+    PAUSED = "paused"  # by a caller, or because the disk was full
     SUCCEEDED = "succeeded"  # final: every epoch is complete
-    FAILED = "failed"  # final: could not be completed, and says why
-    CANCELLED = "cancelled"  # final: someone asked
+    FAILED = "failed"  # final: could not be completed; the failure says why
+    CANCELLED = "cancelled"  # final: by a caller, or by a stopping rule
 
     @property
     def is_final(self) -> bool:
-        """Whether no move leads out of it."""
+        """Whether no other state can follow."""
         return not MOVES[self]
 
 
-# What may follow what. A running job is queued again when the server stops or
-# its worker is lost: it goes on after its last complete epoch.
+# The legal moves. A running job is queued again when the server stops or its
+# worker is lost: it resumes after its last complete epoch.
 MOVES: Mapping[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset(
         {JobState.RUNNING, JobState.PAUSED, JobState.FAILED, JobState.CANCELLED}
@@ -45,7 +45,7 @@ MOVES: Mapping[JobState, frozenset[JobState]] = {
 
 
 def check_move(job_id: str, current: JobState, target: JobState) -> None:
-    """Passes a legal move.
+    """Accepts a legal move.
 
     Raises:
         FailedPreconditionError: the move is not legal.

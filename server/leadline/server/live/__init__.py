@@ -1,1 +1,1 @@
-"""The live page: what the server does at this moment, for people, read-only."""
+"""The live page: the server's current activity, for people, read-only."""

@@ -1,4 +1,4 @@
-"""Jobs, sweeps and what they know, as the page shows them: JSON values.
+"""Jobs, sweeps and models as the page shows them: JSON values.
 
 Accuracies are fractions in [0, 1], times ISO 8601 in UTC, losses in nats.
 """
@@ -85,7 +85,7 @@ def point(epoch: EpochCompleted) -> list[float]:
 
 
 def progress_card(job: Job, progress: Progress) -> Card:
-    """How far a running job is within its present epoch."""
+    """The progress of a running job within its current epoch."""
     return {
         "phase": progress.phase,
         "epoch": progress.epoch,
@@ -113,7 +113,7 @@ def _network(job: Job) -> Card:
 
 
 def _note(job: Job) -> str:
-    """Why a job is not on its way, in words."""
+    """Why a job failed, was cancelled or is paused; empty otherwise."""
     reasons = (job.failure, job.cancellation, job.pause)
     return next((reason.message for reason in reasons if reason is not None), "")
 

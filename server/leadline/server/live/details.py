@@ -1,24 +1,21 @@
-"""What the page asks about one job: its curve, its confusion matrix, its wrong images."""
+"""What the page shows of one job: its curve, its confusion matrix, its wrong images."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-from leadline.models.images import encode_png
 from leadline.server.errors import InvalidArgumentError
 from leadline.server.inspection.examples import Example, ImageFormat
-from leadline.server.inspection.inspector import Inspector
 from leadline.server.inspection.misclassified import Grouping, ListingQuery
 from leadline.server.live.cards import Card, job_details
 from leadline.server.live.errors import TooBusyError
-from leadline.server.serving.catalog import ByName, Catalog, CheckpointRef
-from leadline.server.serving.examples import ExampleRef, read_examples
-from leadline.server.storage.store import JobStore
-from leadline.server.thread_pool import ThreadPool
+from leadline.server.services.inspection import InspectionService
+from leadline.server.services.models import ModelService
+from leadline.server.serving.catalog import ByName, CheckpointRef
+from leadline.server.serving.examples import ExampleRef
 
-# Questions in work or waiting for a thread.
-MOST_QUESTIONS = 64
+# Requests in flight or waiting for a thread.
+MAX_REQUESTS = 64
 
 # Images that are shown at a time.
 PAGE_IMAGES = 24
@@ -29,9 +26,9 @@ class Cell:
     """Which images to list: those of a confusion cell, or all wrong ones.
 
     Attributes:
-        true: those of this class only; None for any.
-        taken: those that are taken for this class only; None for any.
-        offset: how many to pass over.
+        true: images of this class only; None for any.
+        taken: images that are taken for this class only; None for any.
+        offset: images to skip.
     """
 
     true: int | None = None
@@ -45,16 +42,11 @@ class Cell:
 
 
 class Details:
-    """Answers the page's questions, in threads that it has to itself."""
+    """Answers the page's requests for details, a bounded number at a time."""
 
-    def __init__(
-        self, *, store: JobStore, threads: ThreadPool, catalog: Catalog, dataset_cache: Path
-    ) -> None:
-        self._store = store
-        self._threads = threads
-        self._catalog = catalog
-        self._inspector = Inspector(dataset_cache=dataset_cache)
-        self._dataset_cache = dataset_cache
+    def __init__(self, models: ModelService, inspection: InspectionService) -> None:
+        self._models = models
+        self._inspection = inspection
         self._pending = 0
 
     async def job(self, job_id: str) -> Card:
@@ -62,27 +54,27 @@ class Details:
 
         Raises:
             NotFoundError: there is no such job.
-            TooBusyError: enough is asked already; so with every method.
+            TooBusyError: too many requests are in flight; so with every method.
         """
-        with self._asking():
-            return await self._threads.run(self._job, job_id)
+        with self._admitted():
+            return job_details(*await self._models.get_with_job(job_id))
 
     async def confusion(self, job_id: str, epoch: int) -> Card:
-        """How often test images of each class are taken for each class.
+        """Counts how often test images of each class are taken for each class.
 
         Raises:
             NotFoundError: there is no such epoch.
             FailedPreconditionError: its images or its predictions are gone.
             DataLossError: its files are damaged.
         """
-        with self._asking():
-            checkpoint = await self._catalog.resolve(ByName(job_id=job_id, epoch=epoch))
-            found = await self._threads.run(self._inspector.confusion, checkpoint, "test")
+        with self._admitted():
+            checkpoint = await self._inspection.resolve(ByName(job_id=job_id, epoch=epoch))
+            confusion = await self._inspection.confusion(checkpoint, "test")
         return {
             **_checkpoint(checkpoint),
-            "counts": found.counts.tolist(),
-            "images": found.images,
-            "accuracy": found.accuracy,
+            "counts": confusion.counts.tolist(),
+            "images": confusion.images,
+            "accuracy": confusion.accuracy,
         }
 
     async def examples(self, job_id: str, epoch: int, cell: Cell) -> Card:
@@ -94,19 +86,15 @@ class Details:
             FailedPreconditionError: its images or its predictions are gone.
             DataLossError: its files are damaged.
         """
-        with self._asking():
-            checkpoint = await self._catalog.resolve(ByName(job_id=job_id, epoch=epoch))
-            _check(cell, classes=len(checkpoint.model.started.class_names))
-            listing = await self._threads.run(
-                self._inspector.list_misclassified,
-                checkpoint,
-                _query(cell),
-                offset=cell.offset,
-                limit=PAGE_IMAGES,
+        with self._admitted():
+            checkpoint = await self._inspection.resolve(ByName(job_id=job_id, epoch=epoch))
+            query = _query(cell, classes=len(checkpoint.model.started.class_names))
+            listing = await self._inspection.list_misclassified(
+                checkpoint, query, offset=cell.offset, limit=PAGE_IMAGES
             )
         return {
             **_checkpoint(checkpoint),
-            "examples": [_example(one) for one in listing.examples],
+            "examples": [_example(example) for example in listing.examples],
             "total": listing.total,
             "wrong": listing.images - listing.correct,
             "images": listing.images,
@@ -118,22 +106,13 @@ class Details:
         Raises:
             InvalidArgumentError: it is not on this server.
         """
-        with self._asking():
-            return await self._threads.run(self._image, example)
-
-    def _job(self, job_id: str) -> Card:
-        job = self._store.get(job_id)
-        model = self._store.get_model(job_id) if job.completed_epochs else None
-        return job_details(job, model)
-
-    def _image(self, example: ExampleRef) -> bytes:
-        (pixels,) = read_examples([example], self._dataset_cache)
-        return encode_png(pixels)
+        with self._admitted():
+            return await self._inspection.png(example)
 
     @contextmanager
-    def _asking(self) -> Iterator[None]:
-        if self._pending >= MOST_QUESTIONS:
-            raise TooBusyError(f"{MOST_QUESTIONS} questions are in work, which is the limit")
+    def _admitted(self) -> Iterator[None]:
+        if self._pending >= MAX_REQUESTS:
+            raise TooBusyError(f"{MAX_REQUESTS} requests are in flight, which is the limit")
         self._pending += 1
         try:
             yield
@@ -141,13 +120,10 @@ class Details:
             self._pending -= 1
 
 
-def _check(cell: Cell, *, classes: int) -> None:
+def _query(cell: Cell, *, classes: int) -> ListingQuery:
     for field, index in (("true", cell.true), ("taken", cell.taken)):
         if index is not None and not 0 <= index < classes:
             raise InvalidArgumentError.of(field, f"is {index}, of classes 0 to {classes - 1}")
-
-
-def _query(cell: Cell) -> ListingQuery:
     return ListingQuery(
         grouping=Grouping.NONE,
         include_correct=cell.is_right,

@@ -1,5 +1,5 @@
-"""What the page refuses beyond what the service itself refuses."""
+"""Errors of the page beyond those of the services."""
 
 
 class TooBusyError(Exception):
-    """A bound on the page's own work is reached; the message says which."""
+    """A limit of the page is reached; the message says which."""

@@ -1,4 +1,4 @@
-"""The files that the page is made of, read once at the start."""
+"""The static files of the page, read once at the start."""
 
 import hashlib
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ _TYPES = {
 }
 
 PAGE = "index.html"
-"""The file that the others are for."""
+"""The page itself, which loads the other files."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PageFile:
-    """A file of the page; `tag` stands for its contents."""
+    """A file of the page; `tag` is the hash of its contents."""
 
     content_type: str
     body: bytes

@@ -1,4 +1,4 @@
-"""Puts the page together, or says why there is none."""
+"""Builds the page, or the route that says why there is none."""
 
 import ipaddress
 from contextlib import AsyncExitStack
@@ -6,29 +6,32 @@ from pathlib import Path
 
 from leadline.server.live.broadcast import Broadcast
 from leadline.server.live.details import Details
-from leadline.server.live.routes import Handlers, absent
-from leadline.server.live.security_middleware import Guard
+from leadline.server.live.routes import LiveRoutes, absent
+from leadline.server.live.security_middleware import SecurityMiddleware
 from leadline.server.live.sweeps import SweepRoutes
 from leadline.server.scheduling.notifier import JobNotifier
+from leadline.server.services.activity import ActivityService
+from leadline.server.services.inspection import InspectionService
+from leadline.server.services.models import ModelService
 from leadline.server.serving.catalog import Catalog
 from leadline.server.settings import Settings
-from leadline.server.storage.store import JobStore
+from leadline.server.storage.store import Store
 from leadline.server.telemetry.port import Pages
 from leadline.server.thread_pool import ThreadPool
 
-# For blocking calls: the page has its own, so that it keeps no caller of gRPC waiting.
+# The page has its own threads, so that it does not delay gRPC calls.
 _THREADS = 2
 
 
 def is_shown(settings: Settings) -> bool:
-    """Whether the HTTP port shows the page: by itself only where it is on loopback."""
+    """Whether the HTTP port shows the page: by default only if it is on loopback."""
     if settings.live_page == "auto":
         return is_loopback(settings.metrics_host)
     return settings.live_page == "on"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine alone."""
+    """Whether an address can be reached only from this machine."""
     if host == "localhost":
         return True
     try:
@@ -40,38 +43,40 @@ def is_loopback(host: str) -> bool:
 def make_pages(
     settings: Settings,
     *,
-    store: JobStore,
+    store: Store,
     notifier: JobNotifier,
     catalog: Catalog,
     dataset_cache: Path,
     stack: AsyncExitStack,
 ) -> Pages:
-    """The page, or what says why there is none.
+    """The page, or the route that says why there is none.
 
     Args:
         settings: whether it is shown, and to whom.
         store: where jobs are kept.
-        notifier: who tells that there is news.
+        notifier: announces changes.
         catalog: finds checkpoints.
         dataset_cache: where the images are.
         stack: ends the page's threads.
     """
-    guard = Guard([*settings.live_page_host_names, settings.metrics_host])
-    if not is_shown(settings):
-        return Pages(routes=absent(_why(settings)), around=guard.around, prepare=guard.prepare)
-    threads = ThreadPool("page", _THREADS)
-    stack.callback(threads.close)
-    quiet = settings.stream_keepalive_seconds
-    handlers = Handlers(
-        Broadcast(store=store, threads=threads, notifier=notifier, quiet_seconds=quiet),
-        Details(store=store, threads=threads, catalog=catalog, dataset_cache=dataset_cache),
-    )
-    sweeps = SweepRoutes(store=store, threads=threads)
-    routes = (*handlers.routes(), *sweeps.routes())
-    return Pages(routes=routes, around=guard.around, prepare=guard.prepare)
+    security = SecurityMiddleware([*settings.live_page_host_names, settings.metrics_host])
+    routes = absent(_reason(settings))
+    if is_shown(settings):
+        threads = ThreadPool("page", _THREADS)
+        stack.callback(threads.close)
+        models = ModelService(store=store, threads=threads, catalog=catalog)
+        broadcast = Broadcast(
+            activity=ActivityService(store=store, threads=threads, notifier=notifier),
+            notifier=notifier,
+            quiet_seconds=settings.stream_keepalive_seconds,
+        )
+        inspection = InspectionService(models=models, threads=threads, dataset_cache=dataset_cache)
+        details = LiveRoutes(broadcast, Details(models, inspection))
+        routes = (*details.routes(), *SweepRoutes(store=store, threads=threads).routes())
+    return Pages(routes=routes, around=security.handle, prepare=security.set_headers)
 
 
-def _why(settings: Settings) -> str:
+def _reason(settings: Settings) -> str:
     reason = (
         "as --live-page says"
         if settings.live_page == "off"

@@ -1,7 +1,7 @@
-"""The page over HTTP: each handler reads the request, asks, and writes the answer.
+"""The page over HTTP: each handler reads the request, calls, and writes the response.
 
-What is below `/live/v1` is the page's own: it changes with the page, and is no
-contract for others.
+The routes below `/live/v1` are private to the page: they change with it, and are
+no contract for other clients.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from aiohttp import ETag, hdrs, web
 
 from leadline.models.datasets import SplitName
 from leadline.server.errors import InvalidArgumentError
-from leadline.server.live.broadcast import ALIVE, Broadcast, Message
+from leadline.server.live.broadcast import KEEPALIVE, Broadcast, Message
 from leadline.server.live.details import Cell, Details
 from leadline.server.live.files import PAGE, read_files
 from leadline.server.serving.examples import ExampleRef
@@ -23,24 +23,24 @@ _LOG = structlog.get_logger(__name__)
 _EPOCH = r"/live/v1/jobs/{job:[0-9a-z]{1,32}}/epochs/{epoch:[0-9]{1,9}}"
 _IMAGE = r"/live/v1/images/{fingerprint:[0-9a-f]{64}}/{split:test|train}/{index:[0-9]{1,9}}.png"
 
-# An image is named by the hash of its dataset: what the name stands for never changes.
-_FOR_EVER = "private, max-age=31536000, immutable"
+# The URL of an image has the hash of its dataset, so its content never changes.
+_IMMUTABLE = "private, max-age=31536000, immutable"
 
-# A file of the page is asked after each time, and sent where it is another.
-_ASK_FIRST = "no-cache"
+# A file of the page is revalidated each time, by its ETag.
+_REVALIDATE = "no-cache"
 
-# How soon a browser comes back when its stream has ended, in milliseconds.
+# How soon a browser reconnects after its stream has ended, in milliseconds.
 _RETRY = b"retry: 1000\n\n"
 
-# How long a page may not read before its stream is ended.
+# A stream is ended if its page does not read for so long.
 _STALL_SECONDS = 20.0
 
 # As in the routes.
-_MOST_DIGITS = 9
+_MAX_DIGITS = 9
 
 
-class Handlers:
-    """Answers the page's requests."""
+class LiveRoutes:
+    """The page's routes and their handlers."""
 
     def __init__(self, broadcast: Broadcast, details: Details) -> None:
         self._broadcast = broadcast
@@ -48,7 +48,7 @@ class Handlers:
         self._files = read_files()
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
-        """Where what is asked."""
+        """The handler of each path."""
         return (
             web.get("/", self._page),
             web.get("/live/files/{name}", self._file),
@@ -69,16 +69,16 @@ class Handlers:
         file = self._files.get(name)
         if file is None:
             raise web.HTTPNotFound(text=f"the page has no file {name[:100]}\n")
-        if _is_known(request, file.tag):
-            return _unchanged(file.tag, _ASK_FIRST)
+        if _matches(request, file.tag):
+            return _not_modified(file.tag, _REVALIDATE)
         response = web.Response(body=file.body, content_type=file.content_type, charset="utf-8")
-        return _tagged(response, file.tag, _ASK_FIRST)
+        return _tagged(response, file.tag, _REVALIDATE)
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         messages = self._broadcast.watch(request.headers.get("Last-Event-ID"))
         async with aclosing(messages):
-            # Before the answer begins: a refusal is a status of its own.
-            first = await anext(messages, ALIVE)
+            # Before the response begins, so that a refusal can still set the status.
+            first = await anext(messages, KEEPALIVE)
             response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "text/event-stream"})
             await response.prepare(request)
             if request.method != hdrs.METH_HEAD:
@@ -92,25 +92,25 @@ class Handlers:
         return web.json_response(await self._details.confusion(*_checkpoint(request)))
 
     async def _examples(self, request: web.Request) -> web.Response:
-        found = await self._details.examples(*_checkpoint(request), _cell(request))
-        return web.json_response(found)
+        examples = await self._details.examples(*_checkpoint(request), _cell(request))
+        return web.json_response(examples)
 
     async def _image(self, request: web.Request) -> web.Response:
         path = request.match_info
         split: SplitName = "train" if path["split"] == "train" else "test"
         example = ExampleRef(fingerprint=path["fingerprint"], split=split, index=int(path["index"]))
         tag = f"{example.fingerprint}-{split}-{example.index}"
-        if _is_known(request, tag):
-            return _unchanged(tag, _FOR_EVER)
+        if _matches(request, tag):
+            return _not_modified(tag, _IMMUTABLE)
         try:
             png = await self._details.image(example)
         except InvalidArgumentError as error:
             raise web.HTTPNotFound(text=f"{error}\n") from error
-        return _tagged(web.Response(body=png, content_type="image/png"), tag, _FOR_EVER)
+        return _tagged(web.Response(body=png, content_type="image/png"), tag, _IMMUTABLE)
 
 
 def absent(reason: str) -> Iterable[web.AbstractRouteDef]:
-    """The routes of a server that does not show the page, and says why."""
+    """The routes of a server that does not show the page; `reason` says why."""
 
     async def refuse(request: web.Request) -> web.Response:
         del request
@@ -131,20 +131,20 @@ def _cell(request: web.Request) -> Cell:
 
 
 def _number(name: str, value: str) -> int:
-    if not (value.isascii() and value.isdecimal()) or len(value) > _MOST_DIGITS:
+    if not (value.isascii() and value.isdecimal()) or len(value) > _MAX_DIGITS:
         raise InvalidArgumentError.of(name, f"must be a whole number, is {value[:20]!r}")
     return int(value)
 
 
 def _event(message: Message) -> bytes:
-    number = "" if message.id is None else f"id: {message.id}\n"
-    return f"{number}event: {message.kind}\ndata: {message.data}\n\n".encode()
+    offset = "" if message.id is None else f"id: {message.id}\n"
+    return f"{offset}event: {message.kind}\ndata: {message.data}\n\n".encode()
 
 
 async def _send(
     response: web.StreamResponse, first: Message, messages: AsyncGenerator[Message, None]
 ) -> None:
-    """Sends messages until there are no more, or the page is gone or does not read."""
+    """Sends messages until they end, the page disconnects, or it stops reading."""
     try:
         await _write(response, _RETRY + _event(first))
         async for message in messages:
@@ -161,12 +161,12 @@ async def _write(response: web.StreamResponse, data: bytes) -> None:
         await response.write(data)
 
 
-def _is_known(request: web.Request, tag: str) -> bool:
-    """Whether the browser has what the tag stands for."""
-    return any(one.value in {tag, "*"} for one in request.if_none_match or ())
+def _matches(request: web.Request, tag: str) -> bool:
+    """Whether the browser has the content with this tag."""
+    return any(etag.value in {tag, "*"} for etag in request.if_none_match or ())
 
 
-def _unchanged(tag: str, cache: str) -> web.Response:
+def _not_modified(tag: str, cache: str) -> web.Response:
     return _tagged(web.Response(status=304), tag, cache)
 
 

@@ -1,4 +1,4 @@
-"""Who may ask for the page, and what every answer says to the browser."""
+"""Checks who requests the page, and sets the security headers of every response."""
 
 import ipaddress
 import secrets
@@ -21,7 +21,7 @@ from leadline.server.live.errors import TooBusyError
 _LOG = structlog.get_logger(__name__)
 
 _HEADERS = {
-    # Nothing from elsewhere, no inline script or style, no frame, no form.
+    # Only resources of this origin; no inline script or style, no frame, no form.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",
@@ -38,27 +38,27 @@ _STATUS_OF: dict[type[ServiceError], type[web.HTTPException]] = {
     UnavailableError: web.HTTPServiceUnavailable,
 }
 
-# Where a request may come from: pages of this origin, and people.
+# Sec-Fetch-Site of allowed requests: pages of this origin, and typed addresses.
 _OWN_SITES = {None, "same-origin", "none"}
 
 _RETRY_SECONDS = "5"
 
 
-class Guard:
-    """Lets requests in, and gives errors their status."""
+class SecurityMiddleware:
+    """Checks requests, turns errors into status, and sets headers."""
 
     def __init__(self, hosts: Collection[str]) -> None:
-        """Makes a guard.
+        """Makes a middleware.
 
         Args:
-            hosts: names, beside IP addresses and localhost, by which the server
-                may be called. A site that has its own name lead to this server
-                is called by that name (DNS rebinding), and is turned away.
+            hosts: names, beside IP addresses and localhost, under which the page
+                is served. Requests with another Host header are refused: a site
+                may point its name at this server (DNS rebinding).
         """
         self._hosts = {host.lower() for host in hosts}
 
-    async def around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Goes around every request."""
+    async def handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Checks a request, runs its handler, and turns errors into status."""
         self._check(request)
         try:
             return await handler(request)
@@ -78,8 +78,8 @@ class Guard:
                 text=f"an error within the server: its log has it as incident {incident}\n"
             ) from error
 
-    async def prepare(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Has the browser trust nothing but what the page is made of."""
+    async def set_headers(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Sets the security headers of a response."""
         del request
         response.headers.update(_HEADERS)
         response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
@@ -102,7 +102,7 @@ def host_of(header: str) -> str:
 
 
 def is_local_name(host: str) -> bool:
-    """Whether no site can have had this name lead here: an address, or localhost."""
+    """Whether a host is safe from DNS rebinding: an IP address, or localhost."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from leadline.server.live.cards import Card, job_card, sweep_card
 from leadline.server.live.errors import TooBusyError
-from leadline.server.storage.store import JobStore
+from leadline.server.storage.store import Store
 from leadline.server.sweeps.sweep import SweepView
 from leadline.server.thread_pool import ThreadPool
 
@@ -20,7 +20,7 @@ _SWEEP = "/live/v1/sweeps/{sweep:[0-9a-z]{1,32}}"
 class SweepRoutes:
     """Serves sweeps to the page."""
 
-    def __init__(self, *, store: JobStore, threads: ThreadPool) -> None:
+    def __init__(self, *, store: Store, threads: ThreadPool) -> None:
         self._store = store
         self._threads = threads
         self._pending = 0
@@ -41,7 +41,7 @@ class SweepRoutes:
 
     def _read(self, sweep_id: str) -> str:
         # Encoded in the thread too: a thousand jobs are some 400 KB.
-        return json.dumps(sweep_details(self._store.view_sweep(sweep_id)))
+        return json.dumps(sweep_details(self._store.sweeps.view(sweep_id)))
 
 
 def sweep_details(view: SweepView) -> Card:

@@ -1,1 +1,1 @@
-"""Which job runs where and when, and who learns of it."""
+"""Which job runs where and when, and the notifications of watchers."""

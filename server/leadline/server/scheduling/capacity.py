@@ -1,9 +1,8 @@
 """How many jobs train at once, and on which device.
 
-A device has units. An ordinary job takes all that one job may have of it, and a
-job of a sweep a small share: on the CPU a single thread of those that an
-ordinary job computes with. So the two kinds can be side by side, and neither
-takes more than is there.
+A device has units. An ordinary job takes the share of one job, and a job of a
+sweep a smaller share: on the CPU, one thread. So jobs of both kinds can run side
+by side without overloading the device.
 """
 
 from collections.abc import Sequence
@@ -28,23 +27,23 @@ class Device:
 
     @property
     def units(self) -> int:
-        """What it has: so many that each kind of job takes a whole number."""
+        """Its units: so many that a job of either kind takes a whole number."""
         return self.jobs * self.sweep_jobs
 
     def cost(self, *, in_sweep: bool) -> int:
-        """The units that a job takes of it."""
+        """The units that a job takes."""
         return self.jobs if in_sweep else self.sweep_jobs
 
 
 class Capacity:
-    """What is free of the devices."""
+    """The free units of the devices."""
 
     def __init__(self, devices: Sequence[Device]) -> None:
         self._devices = {device.name: device for device in devices}
         self._free = {device.name: device.units for device in devices}
 
     def find(self, *, in_sweep: bool, except_for: str | None = None) -> str | None:
-        """The freest device with room for such a job, the first of equals; None: there is none."""
+        """The device with the most free units and room for such a job, None if there is none."""
         fitting = [
             name
             for name, device in self._devices.items()
@@ -53,15 +52,15 @@ class Capacity:
         return max(fitting, key=self._share, default=None)
 
     def nearest(self) -> str:
-        """The freest device, on which a job that has no room will have it first."""
+        """The device with the most free units, where a job without room will fit first."""
         return max(self._devices, key=self._share)
 
-    def take(self, device: str, job: Job) -> None:
-        """Gives a job its units."""
+    def acquire(self, device: str, job: Job) -> None:
+        """Acquires the units of a job."""
         self._free[device] -= self._cost(device, job)
 
-    def give_back(self, device: str, job: Job) -> None:
-        """Takes a job's units back."""
+    def release(self, device: str, job: Job) -> None:
+        """Releases the units of a job."""
         self._free[device] += self._cost(device, job)
 
     def _cost(self, device: str, job: Job) -> int:

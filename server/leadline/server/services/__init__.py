@@ -1,1 +1,1 @@
-"""What callers can ask for, whichever protocol they speak."""
+"""The use cases, shared by gRPC, the Open Inference Protocol and the live page."""

@@ -1,4 +1,4 @@
-"""How the events of a job or a sweep are followed, from any point to the last."""
+"""Follows the events of a job or a sweep, from any sequence to the last."""
 
 import time
 from collections.abc import AsyncIterator
@@ -12,11 +12,11 @@ EVENTS_A_READ = 200
 
 
 class Numbered(Protocol):
-    """An event that has a number."""
+    """An event with a sequence."""
 
     @property
     def sequence(self) -> int:
-        """1 for the first, no gaps."""
+        """1 for the first, without gaps."""
 
 
 AnyEvent = TypeVar("AnyEvent", bound=Numbered)
@@ -25,10 +25,10 @@ View = TypeVar("View")
 
 
 class Watched(Protocol[AnyEvent, View_co]):
-    """What is followed.
+    """A job or a sweep that a stream follows.
 
     Attributes:
-        key: under which the notifier tells of its news.
+        key: its id, under which it has notifications.
         name: its resource name.
     """
 
@@ -36,13 +36,13 @@ class Watched(Protocol[AnyEvent, View_co]):
     name: str
 
     async def events(self, after_sequence: int) -> list[AnyEvent]:
-        """Some events from there on, in order; empty where there are none yet."""
+        """The next events after a sequence, in order; empty if there are none yet."""
 
     def is_last(self, event: AnyEvent) -> bool:
-        """Whether no other follows."""
+        """Whether no other event follows."""
 
     async def progress(self) -> View_co:
-        """How far it is at this moment; views of the same progress are equal."""
+        """Its current progress; views of the same progress are equal."""
 
 
 async def follow(
@@ -55,9 +55,9 @@ async def follow(
 ) -> AsyncIterator[AnyEvent | View]:
     """Yields the events after `after_sequence`, each once, until the last.
 
-    While there is none it yields the progress: each `progress_interval` seconds
-    if it has changed, and in any case often enough for no proxy to take the
-    stream for dead.
+    Between events it yields the progress: every `progress_interval` seconds if
+    it has changed, and at least every `keepalive_seconds`, so that proxies keep
+    the stream open.
 
     Raises:
         UnavailableError: the server shuts down before the last event.
@@ -79,8 +79,8 @@ async def follow(
                 f"the server shuts down: watch {watched.name} again after its restart, "
                 f"from after_sequence {after_sequence}"
             )
-        patience = last_yield + keepalive_seconds - time.monotonic()
-        if await notification.wait(min(patience, progress_interval or patience)):
+        timeout = last_yield + keepalive_seconds - time.monotonic()
+        if await notification.wait(min(timeout, progress_interval or timeout)):
             continue
         view = await watched.progress()
         is_quiet = time.monotonic() - last_yield >= keepalive_seconds
@@ -91,7 +91,7 @@ async def follow(
 
 
 def is_at_end(after_sequence: int, latest_sequence: int, *, is_final: bool) -> bool:
-    """Whether nothing follows an event.
+    """Whether no event follows the sequence `after_sequence`.
 
     Raises:
         InvalidArgumentError: there is no such event yet.

@@ -11,8 +11,9 @@ import structlog
 from leadline.models.checkpoint_files import CheckpointError
 from leadline.server.errors import DataLossError, NotFoundError
 from leadline.server.jobs.job import EpochCompleted, Job, Model
+from leadline.server.jobs.variants import VariantFilter
 from leadline.server.storage.artifacts import Artifacts
-from leadline.server.storage.queries import JobQueries, VariantFilter
+from leadline.server.storage.store import Store
 from leadline.server.thread_pool import ThreadPool
 
 _LOG = structlog.get_logger(__name__)
@@ -73,7 +74,7 @@ class CheckpointRef:
 class Catalog:
     """Finds checkpoints by name or by variant."""
 
-    def __init__(self, *, store: JobQueries, threads: ThreadPool, artifacts: Artifacts) -> None:
+    def __init__(self, *, store: Store, threads: ThreadPool, artifacts: Artifacts) -> None:
         self._store = store
         self._threads = threads
         self._artifacts = artifacts
@@ -103,7 +104,7 @@ class Catalog:
     async def best_of_variants(self, dataset: str) -> list[CheckpointRef]:
         """The best checkpoint of each variant trained on a dataset, the most accurate first."""
         best: dict[tuple[int, int, bool, bool], Job] = {}
-        for job in await self._threads.run(self._store.list_jobs):
+        for job in await self._threads.run(self._store.jobs.find):
             if job.spec.dataset != dataset or not job.completed_epochs:
                 continue
             spec = job.spec
@@ -138,8 +139,8 @@ class Catalog:
 
     async def _model(self, selector: Selector) -> Model:
         if isinstance(selector, ByName):
-            return await self._threads.run(self._store.get_model, selector.job_id)
-        best = await self._threads.run(self._store.best_of_variant, selector)
+            return await self._threads.run(self._store.models.get, selector.job_id)
+        best = await self._threads.run(self._store.models.find_best, selector)
         if best is None:
             raise NotFoundError(
                 "variant",

@@ -1,8 +1,8 @@
-"""Where checkpoints are, and how they go.
+"""The folders of checkpoints, and their deletion.
 
-Each worker on a job writes into a folder of its own, models/{job}/{attempt}.
-The store says for each epoch whose folder has its checkpoint, so a worker that
-was given up for lost and lives on can change nothing that anyone reads.
+Each attempt at a job writes into a separate folder, models/{job}/{attempt}. The
+store records which attempt wrote the checkpoint of each epoch. So a worker that
+counts as lost but still runs cannot change a file that anyone reads.
 """
 
 import shutil
@@ -16,8 +16,8 @@ from leadline.server.jobs.job import ModelEpoch
 
 _LOG = structlog.get_logger(__name__)
 
-# A file in a job's folder: the job is being deleted.
-_DOOMED = "deleted"
+# The marker file in the folder of a job that is being deleted.
+_DELETED = "deleted"
 
 
 class Artifacts:
@@ -27,7 +27,7 @@ class Artifacts:
         self._root = root
 
     def folder(self, job_id: str, attempt: int) -> Path:
-        """Where a worker writes, or wrote, its checkpoints."""
+        """Where an attempt writes its checkpoints."""
         return self._root / job_id / f"attempt-{attempt:03}"
 
     def drop(self, job_id: str, epochs: Collection[ModelEpoch]) -> None:
@@ -40,22 +40,22 @@ class Artifacts:
             remove_checkpoint(self.folder(job_id, epoch.attempt), epoch.result.epoch)
 
     def mark_deleted(self, job_id: str) -> None:
-        """Notes that a job is about to be deleted, for `sweep` to finish after a crash.
+        """Marks a job as about to be deleted: `finish_deletions` continues after a crash.
 
         Raises:
-            OSError: the note cannot be written.
+            OSError: the marker cannot be written.
         """
         folder = self._root / job_id
         if folder.is_dir():
-            (folder / _DOOMED).touch()
+            (folder / _DELETED).touch()
 
     def unmark_deleted(self, job_id: str) -> None:
-        """Takes the note back: the job is not deleted after all.
+        """Removes the marker: the job is not deleted after all.
 
         Raises:
-            OSError: the note cannot be removed.
+            OSError: the marker cannot be removed.
         """
-        (self._root / job_id / _DOOMED).unlink(missing_ok=True)
+        (self._root / job_id / _DELETED).unlink(missing_ok=True)
 
     def remove(self, job_id: str) -> None:
         """Removes all files of a job.
@@ -67,19 +67,22 @@ class Artifacts:
         if folder.is_dir():
             shutil.rmtree(folder)
 
-    def finish_deletions(self, known: Collection[str]) -> None:
-        """Finishes what a crash has interrupted: the files of deleted jobs go.
+    def finish_deletions(self, job_ids: Collection[str]) -> None:
+        """Finishes or undoes the deletions that a crash has interrupted.
 
-        A folder without the note is left alone even where no job is known for
-        it: the database may have been lost, or be an older copy.
+        A folder without the marker stays, even if the store has no job for it:
+        the database may have been lost, or restored from an older copy.
+
+        Args:
+            job_ids: the jobs in the store.
 
         Raises:
             OSError: a file cannot be removed.
         """
         for folder in self._root.iterdir():
-            if (folder / _DOOMED).exists() and folder.name not in known:
+            if (folder / _DELETED).exists() and folder.name not in job_ids:
                 self.remove(folder.name)
-            elif folder.name in known:
+            elif folder.name in job_ids:
                 self.unmark_deleted(folder.name)
             else:
                 _LOG.warning("no job is known for a folder of checkpoints", folder=str(folder))

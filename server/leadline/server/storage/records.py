@@ -1,4 +1,4 @@
-"""Between rows of the tables and the values that they keep."""
+"""Rows of the tables of jobs and events as values."""
 
 import json
 from collections.abc import Collection
@@ -40,14 +40,14 @@ def from_timestamp(timestamp: int) -> datetime:
 
 
 def read_jobs(connection: Connection, query: Select[Any]) -> list[Job]:
-    """The jobs that a selection from the table of jobs finds."""
+    """The jobs that a query on their table selects."""
     rows = connection.execute(query).all()
     bodies = _bodies_of(connection, [row.number for row in rows])
     return [_job(row, bodies.get(row.number, {})) for row in rows]
 
 
 def read_event(job_id: str, row: Row[Any]) -> Event:
-    """The event of a row of the table of events."""
+    """The event of a row."""
     return Event(
         job_id=job_id,
         sequence=row.sequence,
@@ -57,7 +57,7 @@ def read_event(job_id: str, row: Row[Any]) -> Event:
 
 
 def read_model(connection: Connection, job: Job) -> Model:
-    """What a job with at least one completed epoch has trained."""
+    """The model of a job with at least one completed epoch."""
     first, *rows = connection.execute(
         select(events)
         .where(events.c.job_number == job.number, events.c.kind.in_(["started", "epoch"]))
@@ -75,7 +75,7 @@ def read_model(connection: Connection, job: Job) -> Model:
 
 
 def read_started(connection: Connection, job: Job) -> Started | None:
-    """What the job's first worker found, None before there was one."""
+    """The report of the job's first worker, None before it has started."""
     return _bodies_of(connection, [job.number]).get(job.number, {}).get(Started)
 
 
@@ -102,11 +102,11 @@ def _bodies_of(
         )
         .order_by(events.c.sequence)
     )
-    found: dict[int, dict[type[EventBody], Any]] = {}
+    bodies: dict[int, dict[type[EventBody], Any]] = {}
     for row in connection.execute(query):
         body = _body(row)
-        found.setdefault(row.job_number, {})[type(body)] = body
-    return found
+        bodies.setdefault(row.job_number, {})[type(body)] = body
+    return bodies
 
 
 def _job(row: Row[Any], bodies: dict[type[EventBody], Any]) -> Job:

@@ -1,4 +1,4 @@
-"""Faults of the disk and of the database, told apart by what helps."""
+"""SQLite's errors as StorageError, with a reason for programs and advice for people."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,8 +7,8 @@ from sqlalchemy.exc import DatabaseError
 
 from leadline.server.errors import StorageError
 
-# What SQLite says, and what it means. https://www.sqlite.org/rescode.html
-_FAULTS = (
+# Part of SQLite's message, our reason, our advice. https://www.sqlite.org/rescode.html
+_ERRORS = (
     ("disk is full", "STORAGE_FULL", "the disk is full: free some space"),
     ("disk i/o error", "STORAGE_FULL", "the disk takes no writes: free some space, check it"),
     ("readonly", "STORAGE_READ_ONLY", "the data directory is read-only: make it writable"),
@@ -20,17 +20,17 @@ _FAULTS = (
 
 
 @contextmanager
-def storage_faults() -> Iterator[None]:
-    """Around what uses the database.
+def translate_errors() -> Iterator[None]:
+    """Translates database errors that the block raises.
 
     Raises:
-        StorageError: the database failed; what was not committed did not happen.
+        StorageError: the database failed, and rolled back what was not committed.
     """
     try:
         yield
     except DatabaseError as error:
-        said = str(error.orig)
-        for words, reason, advice in _FAULTS:
-            if words in said.lower():
-                raise StorageError(f"{advice} ({said})", reason=reason) from error
-        raise StorageError(f"the job database failed: {said}", reason="STORAGE_FAULT") from error
+        message = str(error.orig)
+        for part, reason, advice in _ERRORS:
+            if part in message.lower():
+                raise StorageError(f"{advice} ({message})", reason=reason) from error
+        raise StorageError(f"the job database failed: {message}", reason="STORAGE_FAULT") from error

@@ -1,7 +1,7 @@
-"""The tables that jobs, sweeps and their events are kept in.
+"""The tables of jobs, sweeps and their events.
 
-Times are whole microseconds since 1970 UTC, so that every database keeps them
-exactly. JSON columns are text that `json` writes and reads.
+Times are whole microseconds since 1970 UTC, which every database stores exactly.
+JSON columns are text.
 """
 
 from sqlalchemy import (
@@ -32,7 +32,7 @@ sweeps = Table(
     Column("grid", Text, nullable=False),
     Column("options", Text, nullable=False),
     Column("median_stopping", Text),
-    # Whether somebody has cancelled it; where else it stands its jobs say.
+    # Whether a caller has cancelled it; the rest of its state follows from its jobs.
     Column("is_cancelled", Boolean, nullable=False, default=False),
     Column("create_time", BigInteger, nullable=False),
     Column("end_time", BigInteger),
@@ -47,7 +47,7 @@ jobs = Table(
     Column("request_id", String(36), unique=True),
     Column("sweep_id", ForeignKey("sweeps.sweep_id")),
     Column("spec", Text, nullable=False),
-    # Columns of their own, beside the spec, for the questions asked of them.
+    # Copies of the spec's values, which queries filter by.
     Column("dataset", String(64), nullable=False),
     Column("blocks", Integer, nullable=False),
     Column("block_convolutions", Integer, nullable=False),
@@ -90,8 +90,8 @@ events = Table(
     Column("sequence", Integer, primary_key=True),
     Column("create_time", BigInteger, nullable=False),
     Column("kind", String(16), nullable=False),
-    # On events of kind "epoch": its number, its test accuracy, the worker whose
-    # folder has its checkpoint, and whether retention has left it there.
+    # On events of kind "epoch": its number, its test accuracy, the attempt that
+    # wrote its checkpoint, and whether retention has kept that.
     Column("epoch", Integer),
     Column("test_accuracy", Float),
     Column("attempt", Integer),
@@ -105,7 +105,7 @@ sweep_events = Table(
     metadata,
     Column("sweep_id", ForeignKey("sweeps.sweep_id"), primary_key=True),
     Column("sequence", Integer, primary_key=True),
-    # The sweep's own events have a body; the others are those of a job.
+    # Events of the sweep itself have a body; others refer to an event of a job.
     Column("create_time", BigInteger, nullable=False),
     Column("body", Text),
     Column("job_number", ForeignKey("jobs.number")),

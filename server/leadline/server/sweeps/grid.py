@@ -1,4 +1,4 @@
-"""The grid of a sweep: which specs its axes make of one, and what is wrong with them."""
+"""The grid of a sweep: the specs that its axes expand to, and their validation."""
 
 import dataclasses
 import itertools
@@ -11,11 +11,11 @@ from typing import Any, Self, TypeAlias
 from leadline.models.spec import TrainingSpec, Violation
 from leadline.server.jobs.validation import spec_violations
 
-# More would make answers of more than a few hundred KB, and nobody wait for the end.
+# More would make responses of over a few hundred KB, and take too long to train.
 MAX_JOBS = 1_000
 
 AxisValue: TypeAlias = bool | int | float | str
-"""A value of a field of a spec, as JSON takes it."""
+"""A value of a field of a spec, as in JSON."""
 
 SEED = "seed"
 
@@ -32,7 +32,7 @@ class SweepAxis:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """What the jobs of a sweep have in common, and in what they differ."""
+    """The spec that the jobs of a sweep share, and the axes along which they differ."""
 
     spec: TrainingSpec
     axes: tuple[SweepAxis, ...]
@@ -48,26 +48,27 @@ class Grid:
         return TrainingSpec.from_dict({**self.spec.to_dict(), **point})
 
     def point_of(self, spec: TrainingSpec) -> dict[str, AxisValue]:
-        """The combination whose spec this is."""
+        """The combination of a spec."""
         values = spec.to_dict()
         return {axis.field: values[axis.field] for axis in self.axes}
 
     def violations(self, datasets: Collection[str]) -> list[Violation]:
-        """What is wrong with the specs; empty where nothing is.
+        """The violations of the specs.
 
-        A violation that several specs share is told once, with the first of
+        A violation that several specs share is reported once, with the first of
         them.
 
         Args:
-            datasets: the names of those that the server knows.
+            datasets: the names of the datasets that the server knows.
         """
-        found: dict[tuple[str, str], list[dict[str, AxisValue]]] = {}
+        points_of: dict[tuple[str, str], list[dict[str, AxisValue]]] = {}
         for point in self.points():
-            for one in spec_violations(self.spec_at(point), datasets):
-                found.setdefault((one.field, one.description), []).append(point)
+            for violation in spec_violations(self.spec_at(point), datasets):
+                key = (violation.field, violation.description)
+                points_of.setdefault(key, []).append(point)
         return [
             Violation(field=self._path(field, points[0]), description=_of(points, description))
-            for (field, description), points in found.items()
+            for (field, description), points in points_of.items()
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -89,7 +90,7 @@ class Grid:
         )
 
     def _path(self, field: str, point: Mapping[str, AxisValue]) -> str:
-        """Where the request has the value of this field."""
+        """The path of this field's value in the request."""
         for number, axis in enumerate(self.axes):
             if axis.field == field:
                 return f"axes[{number}].values[{axis.values.index(point[field])}]"
@@ -99,9 +100,9 @@ class Grid:
 def read_axes(
     given: Sequence[tuple[str, Sequence[object]]], *, max_jobs: int = MAX_JOBS
 ) -> tuple[tuple[SweepAxis, ...], list[Violation]]:
-    """The axes, from fields and their values as JSON has them, and what is wrong with them.
+    """Parses axes from fields and their JSON values; returns the axes and their violations.
 
-    The axes are of use only where nothing is wrong.
+    The axes are valid only if there is no violation.
 
     Args:
         given: for each axis its field and its values; numbers may all be floats.
@@ -111,23 +112,23 @@ def read_axes(
     if oversized:
         return (), [oversized]
     axes = []
-    found: list[Violation] = []
+    violations: list[Violation] = []
     for number, (field, raw_values) in enumerate(given):
         path = f"axes[{number}]"
         problem = _field_problem(field, [other for other, _ in given[:number]])
         if problem:
-            found.append(Violation(field=f"{path}.field", description=problem))
+            violations.append(Violation(field=f"{path}.field", description=problem))
             continue
         values, wrong = _read_values(field, raw_values, path=f"{path}.values")
-        found += wrong
+        violations += wrong
         axes.append(SweepAxis(field=field, values=values))
     if not given:
-        found.append(Violation(field="axes", description="a sweep needs at least one"))
-    return tuple(axes), found
+        violations.append(Violation(field="axes", description="a sweep needs at least one"))
+    return tuple(axes), violations
 
 
 def size_violation(lengths: Sequence[int], *, max_jobs: int = MAX_JOBS) -> Violation | None:
-    """What is wrong with how much is asked for, which is known before any of it is read.
+    """The violation of the limits on a grid's size, checked before its values are parsed.
 
     Args:
         lengths: how many values each axis has.
@@ -136,7 +137,7 @@ def size_violation(lengths: Sequence[int], *, max_jobs: int = MAX_JOBS) -> Viola
     if len(lengths) > len(_FIELDS):
         text = f"are {len(lengths):,}, and a training spec has {len(_FIELDS)} fields"
         return Violation(field="axes", description=text)
-    # An axis without values is wrong too, but hides no other that is too long.
+    # An axis without values counts as 1: it must not hide that another is too long.
     jobs = math.prod(max(1, length) for length in lengths)
     if jobs <= max_jobs:
         return None
@@ -162,9 +163,9 @@ def _read_values(
     field: str, raw_values: Sequence[object], *, path: str
 ) -> tuple[tuple[AxisValue, ...], list[Violation]]:
     values: dict[AxisValue, None] = {}
-    found = []
+    violations = []
     if not raw_values:
-        found.append(Violation(field=path, description="an axis needs at least one value"))
+        violations.append(Violation(field=path, description="an axis needs at least one value"))
     for number, value in _typed(field, raw_values):
         if isinstance(value, ValueError):
             problem = str(value)
@@ -173,15 +174,15 @@ def _read_values(
         else:
             values[value] = None
             continue
-        found.append(Violation(field=f"{path}[{number}]", description=problem))
-    return tuple(values), found
+        violations.append(Violation(field=f"{path}[{number}]", description=problem))
+    return tuple(values), violations
 
 
 def _typed(
     field: str, raw_values: Sequence[object]
 ) -> Iterator[tuple[int, AxisValue | ValueError]]:
     for number, raw in enumerate(raw_values):
-        # JSON's numbers are all floats; a spec takes a whole one for a float as well.
+        # All JSON numbers are floats; a spec accepts an integer for a float.
         whole = isinstance(raw, float) and raw.is_integer()
         value = int(raw) if whole else raw  # type: ignore[call-overload]
         try:

@@ -1,4 +1,4 @@
-"""When a job of a sweep is stopped as hopeless.
+"""The rule that stops hopeless jobs of a sweep.
 
 The median stopping rule of Golovin et al., "Google Vizier: A Service for
 Black-Box Optimization" (KDD 2017), section 3.2.2: a trial is stopped at a step
@@ -8,29 +8,29 @@ completed trials, of the running averages of their objectives up to that step.
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
 
 from leadline.models.spec import Violation
+from leadline.server.jobs.json_values import JsonValues
 
 _GRACE_EPOCHS = (1, 10_000)
 _COMPLETED_JOBS = (1, 1_000)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MedianStopping:
+class MedianStopping(JsonValues):
     """The rule's settings.
 
     Attributes:
-        grace_epochs: epochs that every job is given.
-        min_completed_jobs: completed jobs without which no other is stopped.
+        grace_epochs: epochs before which no job is stopped.
+        min_completed_jobs: completed jobs before which no other is stopped.
     """
 
     grace_epochs: int = 5
     min_completed_jobs: int = 3
 
     def violations(self) -> list[Violation]:
-        """What is wrong with the settings, field by field."""
+        """The violations of the limits, field by field."""
         return [
             Violation(field=field, description=f"must be {least} to {most:,}, but is {value}")
             for field, value, (least, most) in (
@@ -41,22 +41,13 @@ class MedianStopping:
         ]
 
     def bar(self, epoch: int, completed: Sequence[float]) -> float | None:
-        """What a job's best test accuracy must reach by an epoch; None: it goes on anyway.
+        """The best test accuracy that a job must reach by an epoch; None: it continues anyway.
 
         Args:
-            epoch: the last that is complete, 1 for the first.
+            epoch: its last completed epoch, 1 for the first.
             completed: for each completed job the mean test accuracy, a
                 fraction, of its epochs up to this one.
         """
         if epoch < self.grace_epochs or len(completed) < self.min_completed_jobs:
             return None
         return statistics.median(completed)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The settings as JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The settings that `to_dict` wrote."""
-        return cls(**values)

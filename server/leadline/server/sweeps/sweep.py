@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from leadline.server.jobs.job import Event, Job, Progress
+from leadline.server.jobs.json_values import JsonValues
 from leadline.server.jobs.options import JobOptions
 from leadline.server.jobs.states import JobState
 from leadline.server.sweeps.grid import AxisValue, Grid
@@ -18,29 +19,29 @@ MEDIAN_STOPPED = "MEDIAN_STOPPED"
 
 
 class SweepState(StrEnum):
-    """Where a sweep stands, which follows from where its jobs do."""
+    """The state of a sweep, which follows from the states of its jobs."""
 
-    QUEUED = "queued"  # no job has begun
-    RUNNING = "running"  # some jobs run, or wait after others have begun
-    PAUSED = "paused"  # every job that is not final is set aside
+    QUEUED = "queued"  # no job has started
+    RUNNING = "running"  # some jobs run, or are queued after others have started
+    PAUSED = "paused"  # every unfinished job is paused
     SUCCEEDED = "succeeded"  # final: no job failed, at least one succeeded
     FAILED = "failed"  # final: at least one job failed
     CANCELLED = "cancelled"  # final: the sweep was cancelled, or every job was
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing more happens."""
+        """Whether no other state can follow."""
         return self in {SweepState.SUCCEEDED, SweepState.FAILED, SweepState.CANCELLED}
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepCounts:
-    """How many jobs of a sweep are in which state.
+class SweepCounts(JsonValues):
+    """How many jobs of a sweep are in each state.
 
     Attributes:
         by_state: their number in each state, zeros included.
-        begun: those that a worker has had.
-        median_stopped: of the cancelled ones those that the rule stopped.
+        begun: how many a worker has claimed.
+        median_stopped: how many the rule has cancelled.
     """
 
     by_state: Mapping[JobState, int]
@@ -48,7 +49,7 @@ class SweepCounts:
     median_stopped: int
 
     def state(self, *, is_cancelled: bool) -> SweepState:
-        """Where the sweep stands; `is_cancelled`: somebody has cancelled it."""
+        """The state of the sweep; `is_cancelled`: a caller has cancelled it."""
         if self.by_state[JobState.RUNNING]:
             return SweepState.RUNNING
         if self.by_state[JobState.QUEUED]:
@@ -63,11 +64,6 @@ class SweepCounts:
         succeeded = self.by_state[JobState.SUCCEEDED]
         return SweepState.SUCCEEDED if succeeded else SweepState.CANCELLED
 
-    def to_dict(self) -> dict[str, Any]:
-        """The counts as JSON values."""
-        by_state = {state.value: count for state, count in self.by_state.items()}
-        return {**vars(self), "by_state": by_state}
-
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The counts that `to_dict` wrote."""
@@ -80,7 +76,7 @@ _FINAL = tuple(state for state in JobState if state.is_final)
 
 @dataclass(frozen=True, kw_only=True)
 class SweepRequest:
-    """What a caller asks for: a grid, and how its jobs are kept and stopped."""
+    """A request for a sweep: a grid, and the options and stopping rule of its jobs."""
 
     grid: Grid
     options: JobOptions
@@ -89,10 +85,10 @@ class SweepRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """A sweep as it stands.
+    """The current state of a sweep.
 
     Attributes:
-        number: its place in the order of submission.
+        number: its position in the order of submission.
         latest_sequence: the sequence of its newest event.
     """
 
@@ -111,8 +107,8 @@ class SweepQueued:
     """The sweep was accepted, and all its jobs with it.
 
     Attributes:
-        grid: what they train.
-        jobs: the jobs' ids and in what they differ, in the order of the grid.
+        grid: the specs of the jobs.
+        jobs: the jobs' ids and their points of the grid, in its order.
     """
 
     grid: Grid
@@ -120,7 +116,7 @@ class SweepQueued:
 
     def to_dict(self) -> dict[str, Any]:
         """The event as JSON values."""
-        return {"grid": self.grid.to_dict(), "jobs": [list(one) for one in self.jobs]}
+        return {"grid": self.grid.to_dict(), "jobs": [list(job) for job in self.jobs]}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -132,20 +128,12 @@ class SweepQueued:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepFinished:
+class SweepFinished(JsonValues):
     """The last job reached its final state."""
 
     state: SweepState
     counts: SweepCounts
     table: SweepTable
-
-    def to_dict(self) -> dict[str, Any]:
-        """The event as JSON values."""
-        return {
-            "state": self.state.value,
-            "counts": self.counts.to_dict(),
-            "table": self.table.to_dict(),
-        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -172,7 +160,7 @@ class SweepEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepView:
-    """A sweep, its jobs in the order of the grid, and what they came to."""
+    """A sweep, its jobs in the order of the grid, and the table of their results."""
 
     sweep: Sweep
     jobs: tuple[Job, ...]
@@ -181,11 +169,11 @@ class SweepView:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepProgress:
-    """How far a sweep is at this moment; transient.
+    """The progress of a sweep; transient.
 
     Attributes:
-        sweep: as it stands.
-        running: the jobs that run, in the order of the grid, and how far they are.
+        sweep: its current state.
+        running: the running jobs in the order of the grid, each with its progress.
     """
 
     sweep: Sweep

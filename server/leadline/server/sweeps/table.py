@@ -1,4 +1,4 @@
-"""What the jobs of a sweep came to: a row a variant, and the best depths."""
+"""The results of a sweep: one row per variant, and the best depths."""
 
 import math
 import statistics
@@ -7,23 +7,24 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from leadline.server.jobs.job import Job
+from leadline.server.jobs.json_values import JsonValues
 from leadline.server.sweeps.grid import SEED, AxisValue, Grid
 from leadline.server.sweeps.student_t import student_t_cdf
 
 _DEPTH = "blocks"
 
-# A combination of axes' values, which can be compared and looked up.
+# A combination of axes' values, as a key.
 _Key = tuple[tuple[str, AxisValue], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeedStatistics:
-    """Fractions in [0, 1], one a seed.
+    """Statistics of fractions in [0, 1], one per seed.
 
     Attributes:
-        count: how many, at least 1.
+        count: the number of seeds, at least 1.
         mean: their mean.
-        deviation: their sample standard deviation; None of a single one.
+        deviation: their sample standard deviation; None for one seed.
         least: the lowest.
         most: the highest.
     """
@@ -36,7 +37,7 @@ class SeedStatistics:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Self:
-        """Those of at least one value."""
+        """The statistics of at least one value."""
         return cls(
             count=len(values),
             mean=statistics.fmean(values),
@@ -48,13 +49,13 @@ class SeedStatistics:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """The jobs that differ in nothing but the seed.
+    """Jobs that differ in their seeds only.
 
     Attributes:
-        point: the value of each axis, but the seed, by its field.
+        point: the value of each axis but the seed, by field.
         job_ids: its jobs, in the order of the grid.
         finished_jobs: how many of them are in a final state.
-        best: the highest test accuracy of each job; None where none has an epoch.
+        best: the highest test accuracy of each job; None if none has an epoch.
         last: the test accuracy of each job's newest epoch; likewise.
         best_job_id: the job with the highest test accuracy; likewise.
     """
@@ -72,13 +73,12 @@ class BestDepth:
     """The depth with the highest mean of the best test accuracies.
 
     Attributes:
-        point: of which combination of the other axes, the seed left out.
+        point: the values of the other axes but the seed.
         blocks: the depth; the smaller of equals.
         mean: its mean, a fraction in [0, 1].
-        confidence: the probability that it is the best; None where that cannot
-            be told.
-        runner_up: the next best depth; None where no other has results.
-        margin: by how much it is better than that in the mean, a fraction.
+        confidence: the probability that it is the best; None if unknown.
+        runner_up: the next best depth; None if no other has results.
+        margin: how much higher its mean is than the runner-up's, a fraction.
     """
 
     point: dict[str, AxisValue]
@@ -90,39 +90,32 @@ class BestDepth:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepTable:
-    """What the jobs came to, as far as they are."""
+class SweepTable(JsonValues):
+    """The results of a sweep's jobs so far."""
 
     variants: tuple[Variant, ...]
     best_depths: tuple[BestDepth, ...]
 
     @classmethod
     def of(cls, grid: Grid, jobs: Iterable[Job]) -> Self:
-        """The table of a sweep's jobs, which are in the order of the grid."""
+        """The table of a sweep's jobs, given in the order of the grid."""
         rows: dict[_Key, list[Job]] = {}
         for job in jobs:
             rows.setdefault(_key(grid.point_of(job.spec), without={SEED}), []).append(job)
         variants = tuple(_variant(dict(key), group) for key, group in rows.items())
         return cls(variants=variants, best_depths=tuple(_best_depths(variants)))
 
-    def to_dict(self) -> dict[str, Any]:
-        """The table as JSON values."""
-        return {
-            "variants": [_plain(one) for one in self.variants],
-            "best_depths": [_plain(one) for one in self.best_depths],
-        }
-
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The table that `to_dict` wrote."""
         return cls(
-            variants=tuple(_read_variant(one) for one in values["variants"]),
-            best_depths=tuple(BestDepth(**one) for one in values["best_depths"]),
+            variants=tuple(_read_variant(row) for row in values["variants"]),
+            best_depths=tuple(BestDepth(**row) for row in values["best_depths"]),
         )
 
 
 def confidence_in_best(best: SeedStatistics, others: Sequence[SeedStatistics]) -> float | None:
-    """The probability that the mean of `best` is the highest in truth, given the seeds.
+    """The probability that the mean of `best` is truly the highest, given the seeds.
 
     The product over the others of Student's t distribution at the difference
     of the means by its standard error, with Welch's degrees of freedom: a
@@ -130,7 +123,7 @@ def confidence_in_best(best: SeedStatistics, others: Sequence[SeedStatistics]) -
     a Selection Procedure", Management Science 53 (2007), PCS_Slep.
 
     Returns:
-        It, in [0, 1]; None where there is no other, or one has a single seed.
+        The probability; None if there is no other, or one has a single seed.
     """
     if not others:
         return None
@@ -143,16 +136,16 @@ def confidence_in_best(best: SeedStatistics, others: Sequence[SeedStatistics]) -
     return product
 
 
-def _probability_above(one: SeedStatistics, other: SeedStatistics) -> float | None:
-    if one.deviation is None or other.deviation is None:
+def _probability_above(best: SeedStatistics, other: SeedStatistics) -> float | None:
+    if best.deviation is None or other.deviation is None:
         return None
-    difference = one.mean - other.mean
-    variances = [group.deviation**2 / group.count for group in (one, other) if group.deviation]
-    if not variances:  # no seed differs from another, as where nothing is learnt
+    difference = best.mean - other.mean
+    variances = [group.deviation**2 / group.count for group in (best, other) if group.deviation]
+    if not variances:  # all seeds agree, as when nothing is learnt
         return 0.5 if difference == 0 else float(difference > 0)
     degrees = sum(variances) ** 2 / sum(
         (group.deviation**2 / group.count) ** 2 / (group.count - 1)
-        for group in (one, other)
+        for group in (best, other)
         if group.deviation
     )
     return student_t_cdf(difference / math.sqrt(sum(variances)), degrees)
@@ -180,7 +173,7 @@ def _best_depths(variants: Sequence[Variant]) -> Iterable[BestDepth]:
             key = _key(variant.point, without={_DEPTH})
             groups.setdefault(key, []).append((depth, variant.best))
     for key, depths in groups.items():
-        (blocks, best), *others = sorted(depths, key=lambda one: (-one[1].mean, one[0]))
+        (blocks, best), *others = sorted(depths, key=lambda depth: (-depth[1].mean, depth[0]))
         yield BestDepth(
             point=dict(key),
             blocks=blocks,
@@ -193,13 +186,6 @@ def _best_depths(variants: Sequence[Variant]) -> Iterable[BestDepth]:
 
 def _key(point: dict[str, AxisValue], *, without: set[str]) -> _Key:
     return tuple((field, value) for field, value in point.items() if field not in without)
-
-
-def _plain(one: Variant | BestDepth) -> dict[str, Any]:
-    return {
-        name: vars(value) if isinstance(value, SeedStatistics) else value
-        for name, value in vars(one).items()
-    }
 
 
 def _read_variant(values: dict[str, Any]) -> Variant:

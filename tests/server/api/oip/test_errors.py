@@ -64,15 +64,15 @@ def test_wrong_inputs_are_refused_by_their_field(
 ) -> None:
     tensors, raw = inputs
     request = oip.ModelInferRequest(
-        model_name=job_id, inputs=[Input(**one) for one in tensors], raw_input_contents=raw
+        model_name=job_id, inputs=[Input(**tensor) for tensor in tensors], raw_input_contents=raw
     )
 
     error = client.refused(request)
 
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    found = violations(error)
-    assert list(found) == [field]
-    assert says in found[field]
+    refused = violations(error)
+    assert list(refused) == [field]
+    assert says in refused[field]
 
 
 def test_typed_contents_must_fit_their_type(client: OpenInference, job_id: str) -> None:
@@ -110,7 +110,7 @@ def test_typed_contents_must_fit_their_type(client: OpenInference, job_id: str) 
         ({"model_version": "-1"}, "model_version"),
     ],
 )
-def test_wrong_wishes_are_refused_by_their_field(
+def test_wrong_outputs_are_refused_by_their_field(
     client: OpenInference, job_id: str, noise: np.ndarray, fields: dict[str, Any], field: str
 ) -> None:
     error = client.refused(raw_request(job_id, "UINT8", noise, **fields))
@@ -130,7 +130,7 @@ def test_wrong_wishes_are_refused_by_their_field(
         ((VARIANT, "999"), "EPOCH_NOT_FOUND"),
     ],
 )
-def test_what_is_not_there_is_not_found_and_not_ready(
+def test_a_missing_model_is_not_found_and_not_ready(
     client: OpenInference,
     job_id: str,
     noise: np.ndarray,
@@ -158,7 +158,7 @@ def test_a_message_above_the_limit_is_refused_with_the_limit(
     assert str(64 << 20) in (error.details() or "")
 
 
-def test_a_message_that_is_none_is_refused(stubs: Stubs) -> None:
+def test_a_malformed_message_is_refused(stubs: Stubs) -> None:
     invoke: Any = stubs.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
 
     with pytest.raises(grpc.RpcError) as caught:

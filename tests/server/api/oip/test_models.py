@@ -23,8 +23,8 @@ DATASET = dataset_of(__file__)
 VARIANT = "tiny-1-blocks-batch-norm"
 
 
-def statistics(client: OpenInference, **wanted: str) -> list[oip.ModelStatistics]:
-    response = client.call("ModelStatistics", oip.ModelStatisticsRequest(**wanted))
+def statistics(client: OpenInference, **fields: str) -> list[oip.ModelStatistics]:
+    response = client.call("ModelStatistics", oip.ModelStatisticsRequest(**fields))
     return list(response.model_stats)
 
 
@@ -40,7 +40,7 @@ def thinned(stubs: Stubs) -> str:
     return events[0].job.removeprefix("jobs/")
 
 
-def test_statistics_count_what_was_asked_and_how_long_it_took(
+def test_statistics_count_requests_and_their_times(
     client: OpenInference, thinned: str, noise: np.ndarray
 ) -> None:
     (before,) = statistics(client, name=thinned)
@@ -67,8 +67,8 @@ def test_statistics_count_what_was_asked_and_how_long_it_took(
     assert statistics(client, name=thinned, version="6") == [after]
 
 
-def test_the_longest_unasked_counts_are_forgotten_first() -> None:
-    kept = Statistics(most_remembered=2)
+def test_the_least_recently_used_counts_are_evicted_first() -> None:
+    kept = Statistics(max_versions=2)
 
     for epoch in (1, 2, 1, 3):
         kept.of(("job", epoch)).add_failure(1)
@@ -102,7 +102,7 @@ def test_the_index_lists_every_epoch_and_the_variants(
     assert meant["model"].string_value.split("/")[1] in variant.reason
 
 
-def test_blocks_of_two_convolutions_have_a_name_of_their_own(
+def test_blocks_of_two_convolutions_have_their_own_name(
     client: OpenInference, stubs: Stubs, noise: np.ndarray
 ) -> None:
     jobs = {}

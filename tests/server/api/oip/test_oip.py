@@ -42,7 +42,7 @@ def test_the_answer_is_that_of_predict(
     assert [output.name for output in answer.outputs] == ["probabilities", "logits"]
     probabilities, logits = floats_in(answer, "probabilities"), floats_in(answer, "logits")
     for row, prediction in zip(probabilities, expected.predictions, strict=True):
-        scores = {one.class_index: one.probability for one in prediction.top_k}
+        scores = {score.class_index: score.probability for score in prediction.top_k}
         assert [scores[index] for index in range(len(CLASSES))] == pytest.approx(row, abs=1e-6)
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     assert probabilities == pytest.approx(
@@ -100,20 +100,20 @@ def test_a_model_goes_by_three_names_and_its_epochs_are_versions(
     assert asked(VARIANT, "1") == of_variant.rpartition("/")[0] + "/1"
 
 
-def test_the_outputs_asked_for_come_in_their_order(
+def test_requested_outputs_come_in_their_order(
     client: OpenInference, job_id: str, noise: np.ndarray
 ) -> None:
-    whole = client.infer(raw_request(job_id, "UINT8", noise))
+    complete = client.infer(raw_request(job_id, "UINT8", noise))
     both = [Output(name="logits"), Output(name="probabilities")]
 
     answer = client.infer(raw_request(job_id, "UINT8", noise, outputs=both))
-    one = client.infer(raw_request(job_id, "UINT8", noise, outputs=both[:1]))
+    single = client.infer(raw_request(job_id, "UINT8", noise, outputs=both[:1]))
 
     assert [output.name for output in answer.outputs] == ["logits", "probabilities"]
     for name in ("logits", "probabilities"):
-        assert (floats_in(answer, name) == floats_in(whole, name)).all()
-    assert [output.name for output in one.outputs] == ["logits"]
-    assert len(one.raw_output_contents) == 1
+        assert (floats_in(answer, name) == floats_in(complete, name)).all()
+    assert [output.name for output in single.outputs] == ["logits"]
+    assert len(single.raw_output_contents) == 1
 
 
 @pytest.mark.parametrize(("asked", "given"), [(1, 1), (3, 3), (99, 10)])
@@ -172,7 +172,7 @@ def test_the_timeout_is_in_microseconds_and_the_earlier_limit_holds(
     assert client.infer(request(0)).outputs
 
 
-def test_answers_of_mixed_sizes_at_once_go_to_those_who_asked(
+def test_concurrent_responses_of_mixed_sizes_go_to_their_callers(
     client: OpenInference, job_id: str
 ) -> None:
     random = np.random.default_rng(5)

@@ -6,15 +6,18 @@ import pytest
 from grpc import aio
 
 from leadline.oip.v2 import open_inference_pb2 as oip
-from leadline.server.api.dispatcher import Handlers
+from leadline.server.api.dispatcher import RpcDispatcher
 from leadline.server.api.oip.service import add_open_inference
 from leadline.server.api.oip.servicer import OpenInferenceServicer
+from leadline.server.api.ordered_pipeline import PipelineGroup
+from leadline.server.services.models import ModelService
+from leadline.server.services.predictions import PredictionService
 from leadline.server.serving.catalog import Catalog
 from leadline.server.serving.inputs import InputLimits
 from leadline.server.serving.predictor import Predictor
 from leadline.server.storage.artifacts import Artifacts
 from leadline.server.storage.database import open_database
-from leadline.server.storage.store import JobStore
+from leadline.server.storage.store import Store
 from leadline.server.telemetry.metrics import Metrics
 from leadline.server.thread_pool import ThreadPool
 from leadline.server.transport.application import GrpcApplication
@@ -22,9 +25,14 @@ from leadline.server.transport.listener import Listener
 
 
 @pytest.fixture
-async def servicer(tmp_path: Path) -> AsyncIterator[OpenInferenceServicer]:
+def streams() -> PipelineGroup:
+    return PipelineGroup(max_in_flight=1)
+
+
+@pytest.fixture
+async def servicer(tmp_path: Path, streams: PipelineGroup) -> AsyncIterator[OpenInferenceServicer]:
     engine = open_database(tmp_path / "jobs.db")
-    store, threads = JobStore(engine), ThreadPool("store", 1)
+    store, threads = Store(engine), ThreadPool("store", 1)
     predictor = Predictor(
         device="cpu",
         threads=1,
@@ -32,25 +40,28 @@ async def servicer(tmp_path: Path) -> AsyncIterator[OpenInferenceServicer]:
         max_loaded_bytes=1 << 20,
         observer=Metrics(),
     )
+    catalog = Catalog(store=store, threads=threads, artifacts=Artifacts(tmp_path))
     yield OpenInferenceServicer(
-        catalog=Catalog(store=store, threads=threads, artifacts=Artifacts(tmp_path)),
-        predictor=predictor,
-        store=store,
-        threads=threads,
-        limits=InputLimits(images=1, image_bytes=1 << 20, image_pixels=1 << 20),
-        max_pending_per_stream=1,
+        models=ModelService(store=store, threads=threads, catalog=catalog),
+        predictions=PredictionService(
+            predictor=predictor,
+            threads=threads,
+            limits=InputLimits(images=1, image_bytes=1 << 20, image_pixels=1 << 20),
+            dataset_cache=tmp_path,
+        ),
+        streams=streams,
     )
     predictor.close()
     threads.close()
     engine.dispose()
 
 
-async def test_a_server_that_is_told_to_stop_lives_on_but_is_not_ready(
-    servicer: OpenInferenceServicer,
+async def test_a_stopping_server_is_live_but_not_ready(
+    servicer: OpenInferenceServicer, streams: PipelineGroup
 ) -> None:
-    handlers: Any = Handlers(Metrics().grpc)
-    add_open_inference(servicer, handlers)
-    application = GrpcApplication(handlers.find, max_message_bytes=1 << 20)
+    dispatcher: Any = RpcDispatcher(Metrics().grpc)
+    add_open_inference(servicer, dispatcher)
+    application = GrpcApplication(dispatcher.find, max_message_bytes=1 << 20)
     listener = Listener(application, grace_seconds=1, json_logs=False)
     port = await listener.start("127.0.0.1", 0)
 
@@ -65,7 +76,7 @@ async def test_a_server_that_is_told_to_stop_lives_on_but_is_not_ready(
             return bool(answer.ready)
 
         before = [await is_so("Live"), await is_so("Ready")]
-        servicer.stop()
+        streams.stop()
         after = [await is_so("Live"), await is_so("Ready")]
     await listener.close()
 

@@ -9,7 +9,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from support.wire import Stubs
 
 
-def test_services_can_be_called_by_what_reflection_tells_of_them(stubs: Stubs, job_id: str) -> None:
+def test_services_can_be_called_through_reflection(stubs: Stubs, job_id: str) -> None:
     database = ProtoReflectionDescriptorDatabase(stubs.channel)
     pool: Any = DescriptorPool(database)
 

@@ -36,7 +36,7 @@ def whole(request: InferRequest) -> ModelInferRequest:
     together = ModelInferRequest()
     together.CopyFrom(request.message)
     del together.raw_input_contents[:]
-    together.raw_input_contents.extend(bytes(one) for one in request.raw)
+    together.raw_input_contents.extend(bytes(data) for data in request.raw)
     return together
 
 
@@ -58,9 +58,7 @@ def test_large_contents_are_not_in_the_message() -> None:
 
 
 @given(st.integers(1, len(_LARGE)), st.binary(max_size=12))
-def test_large_requests_that_are_none_are_refused_as_protobuf_refuses_them(
-    cut: int, more: bytes
-) -> None:
+def test_malformed_large_requests_raise_what_protobuf_raises(cut: int, more: bytes) -> None:
     data = ModelInferRequest(raw_input_contents=[_LARGE]).SerializeToString()
     for broken in (data[:-cut], data + more):
         try:
@@ -72,7 +70,7 @@ def test_large_requests_that_are_none_are_refused_as_protobuf_refuses_them(
             assert whole(parse(broken)) == expected
 
 
-def test_a_request_of_countless_fields_is_left_to_protobuf() -> None:
+def test_protobuf_parses_a_request_of_many_fields() -> None:
     many = ModelInferRequest(raw_input_contents=[b""] * 200_000)
 
     parsed = parse(many.SerializeToString())

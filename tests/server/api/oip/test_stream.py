@@ -44,7 +44,7 @@ def test_a_stream_is_answered_in_order_and_goes_on_after_errors(
         assert answer.infer_response.parameters["triton_final_response"].bool_param
 
 
-def test_a_stream_that_asks_for_it_ends_with_the_error_as_its_status(
+def test_a_stream_ends_with_the_error_as_its_status_on_request(
     client: OpenInference, job_id: str, noise: np.ndarray
 ) -> None:
     requests = [
@@ -62,7 +62,7 @@ def test_a_stream_that_asks_for_it_ends_with_the_error_as_its_status(
     assert reason(caught.value) == "MODEL_NOT_FOUND"
 
 
-def test_what_a_stream_has_in_work_is_bounded(
+def test_a_stream_has_a_bounded_number_of_requests_in_flight(
     client: OpenInference, job_id: str, noise: np.ndarray
 ) -> None:
     read = 0

@@ -51,10 +51,10 @@ def test_the_server_and_its_models_are_described(
     assert not triton_client.is_model_ready(job_id, "99")
     assert not triton_client.is_model_ready("nosuchmodel")
     metadata = triton_client.get_model_metadata(VARIANT)
-    assert [(one.name, one.datatype, list(one.shape)) for one in metadata.inputs] == [
+    assert [(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in metadata.inputs] == [
         ("images", "FP32", [-1, 3, 32, 32])
     ]
-    assert [(one.name, one.datatype, list(one.shape)) for one in metadata.outputs] == [
+    assert [(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in metadata.outputs] == [
         ("probabilities", "FP32", [-1, 10]),
         ("logits", "FP32", [-1, 10]),
     ]
@@ -72,7 +72,7 @@ def test_the_server_and_its_models_are_described(
     assert '"ibis"' in config["parameters"]["class_names"]["string_value"]
 
 
-def test_it_is_answered_as_the_sdk_is(
+def test_tritonclient_gets_the_predictions_of_the_sdk(
     live_server: LiveServer,
     triton_client: triton.InferenceServerClient,
     job_id: str,
@@ -98,7 +98,7 @@ def test_it_is_answered_as_the_sdk_is(
             prediction.class_index for prediction in expected
         ]
         for row, prediction in zip(probabilities, expected, strict=True):
-            scores = {one.class_index: one.probability for one in prediction.top_k}
+            scores = {score.class_index: score.probability for score in prediction.top_k}
             assert row.tolist() == pytest.approx([scores[index] for index in range(10)], abs=1e-5)
 
 
@@ -158,7 +158,9 @@ def test_callbacks_get_a_stream_in_order(
 
     assert [bool(error) for _, error in received] == [number == 7 for number in range(20)]
     responses = [result.get_response() for result, error in received if not error]
-    assert [response.id for response in responses] == [str(one) for one in range(20) if one != 7]
+    assert [response.id for response in responses] == [
+        str(number) for number in range(20) if number != 7
+    ]
     assert all(response.parameters["triton_final_response"].bool_param for response in responses)
 
 
@@ -188,7 +190,7 @@ def test_callbacks_get_single_answers(
     assert result.as_numpy("probabilities").sum(axis=1) == pytest.approx(np.ones(5), abs=1e-5)
 
 
-def test_the_repository_and_the_statistics_are_told(
+def test_the_repository_and_the_statistics_are_described(
     triton_client: triton.InferenceServerClient, job_id: str, inputs: list[triton.InferInput]
 ) -> None:
     triton_client.load_model(job_id)
@@ -196,7 +198,7 @@ def test_the_repository_and_the_statistics_are_told(
     triton_client.unload_model(job_id)
 
     index = triton_client.get_model_repository_index().models
-    assert {(job_id, "3", "READY")} <= {(one.name, one.version, one.state) for one in index}
+    assert {(job_id, "3", "READY")} <= {(entry.name, entry.version, entry.state) for entry in index}
     (statistics,) = triton_client.get_inference_statistics(job_id, "3").model_stats
     assert statistics.inference_count >= 5
     assert statistics.inference_stats.success.ns > 0
@@ -245,7 +247,7 @@ def test_tensors_in_shared_memory_are_refused(
         assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
 
 
-def test_errors_and_timeouts_reach_it(
+def test_errors_and_timeouts_reach_tritonclient(
     triton_client: triton.InferenceServerClient, job_id: str, inputs: list[triton.InferInput]
 ) -> None:
     for options, status in (
@@ -274,7 +276,7 @@ def messages(descriptor: Descriptor) -> Iterator[Descriptor]:
         yield from messages(nested)
 
 
-def test_the_messages_are_theirs_field_by_field() -> None:
+def test_the_messages_equal_tritonclients_field_by_field() -> None:
     theirs = triton.service_pb2.DESCRIPTOR.pool
     ours = open_inference_pb2.DESCRIPTOR
 
@@ -292,11 +294,11 @@ def test_the_messages_are_theirs_field_by_field() -> None:
                     assert same.message_type.full_name == plain(field.message_type.full_name)
 
 
-def test_the_methods_are_theirs_one_by_one() -> None:
+def test_the_methods_equal_tritonclients() -> None:
     theirs = triton.service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
     ours = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
-    assert {one.name for one in ours.methods} == {one.name for one in theirs.methods}
+    assert {method.name for method in ours.methods} == {method.name for method in theirs.methods}
     for method in ours.methods:
         same = theirs.methods_by_name[method.name]
         assert (method.client_streaming, method.server_streaming) == (

@@ -1,7 +1,7 @@
-"""What the Open Inference Protocol tells of models: metadata, configuration, index."""
+"""Descriptions of models in the Open Inference Protocol: metadata, configuration, index."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from leadline.models.images import IMAGE_SIZE
 from leadline.oip.v2 import open_inference_pb2 as oip
@@ -25,7 +25,7 @@ def metadata(name: str, checkpoint: CheckpointRef) -> oip.ModelMetadataResponse:
     classes = len(checkpoint.model.started.class_names)
     return oip.ModelMetadataResponse(
         name=name,
-        versions=[str(one.result.epoch) for one in checkpoint.model.epochs if one.is_kept],
+        versions=[str(epoch.result.epoch) for epoch in checkpoint.model.epochs if epoch.is_kept],
         platform=PLATFORM,
         inputs=[_TensorMetadata(name=INPUT, datatype="FP32", shape=(_ANY, *_IMAGE_SHAPE))],
         outputs=[
@@ -65,9 +65,8 @@ def configuration(
     )
 
 
-def index(models: Iterable[Model], *, only_ready: bool) -> oip.RepositoryIndexResponse:
-    """Every version of every model, and every variant's name."""
-    models = list(models)
+def index(models: Sequence[Model], *, only_ready: bool) -> oip.RepositoryIndexResponse:
+    """Every version of every model, and every variant's name; `models` are the newest first."""
     entries = [entry for model in models for entry in _versions(model, only_ready=only_ready)]
     return oip.RepositoryIndexResponse(models=[*entries, *_variants(models)])
 
@@ -102,8 +101,7 @@ def _variants(models: Iterable[Model]) -> Iterator[_ModelIndex]:
     best: dict[str, Model] = {}
     for model in models:  # the newest first, which wins among equals
         name = variant_name(model.job.spec)
-        known = best.setdefault(name, model)
-        if model.job.best_test_accuracy > known.job.best_test_accuracy:
+        if model.job.best_test_accuracy > best.setdefault(name, model).job.best_test_accuracy:
             best[name] = model
     for name, model in sorted(best.items()):
         yield _ModelIndex(

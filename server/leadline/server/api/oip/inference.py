@@ -1,146 +1,115 @@
-"""ModelInfer and ModelStreamInfer: convert, call, convert back."""
+"""Inference by the Open Inference Protocol: convert, call, convert back."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from grpc import aio
 
 from leadline.oip.v2 import open_inference_pb2 as oip
 from leadline.server.api.errors import to_status
-from leadline.server.api.oip.inputs import parameter_number, reader
-from leadline.server.api.oip.names import Models
-from leadline.server.api.oip.outputs import Wanted, response, wanted_outputs
+from leadline.server.api.oip.inputs import parameter_number, to_image_input
+from leadline.server.api.oip.names import NamedModels
+from leadline.server.api.oip.outputs import RequestedOutput, requested_outputs, response
 from leadline.server.api.oip.requests import InferRequest
 from leadline.server.api.oip.statistics import Statistics
-from leadline.server.api.ordered_pipeline import OrderedPipeline
+from leadline.server.api.ordered_pipeline import PipelineGroup
 from leadline.server.errors import ServiceError
+from leadline.server.services.predictions import ImageInput, PredictionService
 from leadline.server.serving.catalog import CheckpointRef
 from leadline.server.serving.classifier import Scores
-from leadline.server.serving.inputs import InputLimits, Pixels
-from leadline.server.serving.predictor import Predictor
+from leadline.server.serving.inputs import Pixels
 
 Context = aio.ServicerContext[Any, Any]
 
-# Strings of classes that are made in a millisecond; more are made in a thread.
-_QUICK_STRINGS = 1_000
+# Class strings that are made in a millisecond; more are made in a thread.
+_INLINE_STRINGS = 1_000
 
-# With this in a stream's metadata an error ends it, as the call's status.
+# A stream with this metadata ends at an error, with the error as its status.
 _ERRORS_AS_STATUS = ("triton_grpc_error", "true")
 
 _TIMEOUT = "timeout"
 
 
-class InferenceMethods:
-    """Classifies images."""
+class Inference:
+    """Classifies images, and counts requests by checkpoint.
+
+    Attributes:
+        statistics: the counts.
+    """
 
     def __init__(
-        self,
-        *,
-        models: Models,
-        predictor: Predictor,
-        limits: InputLimits,
-        max_pending_per_stream: int,
+        self, *, names: NamedModels, predictions: PredictionService, streams: PipelineGroup
     ) -> None:
-        self._models = models
-        self._predictor = predictor
-        self._statistics = Statistics()
-        self._limits = limits
-        self._max_pending_per_stream = max_pending_per_stream
-        self._streams: set[OrderedPipeline[Any, Any]] = set()
-        self.is_stopping = False
+        self._names = names
+        self._predictions = predictions
+        self._streams = streams
+        self.statistics = Statistics()
 
-    def stop(self) -> None:
-        """Says that work should go elsewhere, and ends the streams."""
-        self.is_stopping = True
-        for stream in self._streams:
-            stream.stop()
-
-    async def ModelInfer(  # noqa: N802
-        self, request: InferRequest, context: Context
+    async def infer(
+        self, request: InferRequest, context: Context, *, wait_if_full: bool = False
     ) -> oip.ModelInferResponse:
         """Classifies images."""
-        return await self._infer(request, context, wait_if_full=False)
-
-    async def ModelStreamInfer(  # noqa: N802
-        self, requests: AsyncIterator[InferRequest], context: Context
-    ) -> AsyncIterator[oip.ModelStreamInferResponse]:
-        """Classifies images for each request in turn."""
-        errors_as_status = _ERRORS_AS_STATUS in tuple(context.invocation_metadata() or ())
-
-        async def answer(request: InferRequest) -> oip.ModelStreamInferResponse:
-            try:
-                answered = await self._infer(request, context, wait_if_full=True)
-            except ServiceError as error:
-                if errors_as_status:
-                    raise
-                return _error_in_stream(request.message, error)
-            return _answer_in_stream(answered)
-
-        stream = OrderedPipeline(answer, max_in_flight=self._max_pending_per_stream)
-        self._streams.add(stream)
-        if self.is_stopping:
-            stream.stop()
-        try:
-            async with aclosing(stream.responses(requests)) as answers:
-                async for one in answers:
-                    yield one
-        finally:
-            self._streams.discard(stream)
-
-    async def _infer(
-        self, asked: InferRequest, context: Context, *, wait_if_full: bool
-    ) -> oip.ModelInferResponse:
-        began = time.perf_counter_ns()
-        request, contents = asked
-        checkpoint = await self._models.find(
-            request.model_name, request.model_version, version_field="model_version"
+        started = time.perf_counter_ns()
+        message, contents = request
+        checkpoint = await self._names.resolve(
+            message.model_name, message.model_version, version_field="model_version"
         )
-        counts = self._statistics.of((checkpoint.model.job.job_id, checkpoint.epoch.epoch))
+        counts = self.statistics.of((checkpoint.model.job.job_id, checkpoint.epoch.epoch))
         try:
-            wanted = wanted_outputs(request)
-            read, is_quick = reader(request, contents, self._limits)
-            timed = _Timed(read)
-            scores = await self._predictor.predict(
+            outputs = requested_outputs(message)
+            images = to_image_input(message, contents, self._predictions.limits)
+            times = []
+
+            def decode() -> Pixels:
+                times.append(time.perf_counter_ns())
+                pixels = images.decode()
+                times.append(time.perf_counter_ns())
+                return pixels
+
+            scores = await self._predictions.predict(
                 checkpoint,
-                timed,
-                seconds_left=_seconds_left(request, context),
+                ImageInput(decode, images.run_inline),
                 caller=context.peer(),
-                run_inline=is_quick,
+                seconds_left=_seconds_left(message, context),
                 wait_if_full=wait_if_full,
             )
             inferred = time.perf_counter_ns()
-            answer = await _answer(request, checkpoint, wanted, scores)
+            result = await _response(message, checkpoint, outputs, scores)
         except Exception:
-            counts.add_failure(time.perf_counter_ns() - began)
+            counts.add_failure(time.perf_counter_ns() - started)
             raise
+        decode_started, decode_ended = times
         counts.add_success(
             len(scores.logits),
-            queue=timed.began - began,
-            reading=timed.ended - timed.began,
-            inference=inferred - timed.ended,
-            answering=time.perf_counter_ns() - inferred,
+            queue=decode_started - started,
+            decoding=decode_ended - decode_started,
+            inference=inferred - decode_ended,
+            encoding=time.perf_counter_ns() - inferred,
         )
-        return answer
+        return result
 
+    def stream(
+        self, requests: AsyncIterator[InferRequest], context: Context
+    ) -> AsyncIterator[oip.ModelStreamInferResponse]:
+        """Classifies the images of each request, in order."""
+        errors_as_status = _ERRORS_AS_STATUS in tuple(context.invocation_metadata() or ())
+        respond = partial(self._respond, context=context, errors_as_status=errors_as_status)
+        return self._streams.responses(requests, respond)
 
-class _Timed:
-    """A call that notes when it was made."""
-
-    __slots__ = ("_call", "began", "ended")
-
-    def __init__(self, call: Callable[[], Pixels]) -> None:
-        self._call = call
-        self.began = 0
-        self.ended = 0
-
-    def __call__(self) -> Pixels:
-        self.began = time.perf_counter_ns()
-        pixels = self._call()
-        self.ended = time.perf_counter_ns()
-        return pixels
+    async def _respond(
+        self, request: InferRequest, context: Context, *, errors_as_status: bool
+    ) -> oip.ModelStreamInferResponse:
+        try:
+            result = await self.infer(request, context, wait_if_full=True)
+        except ServiceError as error:
+            if errors_as_status:
+                raise
+            return _error_in_stream(request.message, error)
+        result.parameters["triton_final_response"].bool_param = True
+        return oip.ModelStreamInferResponse(infer_response=result)
 
 
 def _seconds_left(request: oip.ModelInferRequest, context: Context) -> float | None:
@@ -148,28 +117,25 @@ def _seconds_left(request: oip.ModelInferRequest, context: Context) -> float | N
     left: float | None = context.time_remaining()
     if request.parameters and _TIMEOUT in request.parameters:
         microseconds = parameter_number(request.parameters, _TIMEOUT, "parameters")
-        if microseconds:  # 0 stands for none
+        if microseconds:  # 0 means none
             timeout = microseconds / 1e6
             return timeout if left is None else min(left, timeout)
     return left
 
 
-async def _answer(
+async def _response(
     request: oip.ModelInferRequest,
     checkpoint: CheckpointRef,
-    wanted: tuple[Wanted, ...],
+    outputs: tuple[RequestedOutput, ...],
     scores: Scores,
 ) -> oip.ModelInferResponse:
-    # Numbers are copied as they are; classes are named one by one.
-    is_quick = scores.logits.size <= _QUICK_STRINGS or not any(one.classes for one in wanted)
-    if is_quick:
-        return response(request, checkpoint, wanted, scores)
-    return await asyncio.to_thread(response, request, checkpoint, wanted, scores)
-
-
-def _answer_in_stream(answered: oip.ModelInferResponse) -> oip.ModelStreamInferResponse:
-    answered.parameters["triton_final_response"].bool_param = True
-    return oip.ModelStreamInferResponse(infer_response=answered)
+    # Numbers are copied as bytes; class strings are formatted one by one.
+    run_inline = scores.logits.size <= _INLINE_STRINGS or not any(
+        output.classes for output in outputs
+    )
+    if run_inline:
+        return response(request, checkpoint, outputs, scores)
+    return await asyncio.to_thread(response, request, checkpoint, outputs, scores)
 
 
 def _error_in_stream(

@@ -1,14 +1,15 @@
-"""What the requests of the Open Inference Protocol bring: pixels or image files."""
+"""Inputs of the Open Inference Protocol: tensors of pixels, or image files."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leadline.oip.v2.open_inference_pb2 import InferParameter, ModelInferRequest
 from leadline.server.errors import InvalidArgumentError, UnimplementedError
+from leadline.server.services.predictions import ImageInput
 from leadline.server.serving.inputs import (
     InputFields,
     InputLimits,
@@ -30,44 +31,31 @@ _SHAPE = "inputs[0].shape"
 _RAW_FIELD = "raw_input_contents[0]"
 _RAW = InputFields(files=_RAW_FIELD, shape=_SHAPE, data=_RAW_FIELD)
 
-# Raw pixels of up to so many bytes are read in some 150 microseconds.
-_QUICK_BYTES = 4 << 20
+# Raw pixels of up to so many bytes are checked in some 150 microseconds.
+_INLINE_BYTES = 4 << 20
 
 # Typed numbers that are converted in some milliseconds.
-_PART = 1 << 16
+_CHUNK = 1 << 16
 
-# In raw contents each element of BYTES follows its length.
+# In raw contents each element of BYTES is prefixed with its length.
 _LENGTH_BYTES = 4
 
 _Tensor = ModelInferRequest.InferInputTensor
 
 
-class Reader(NamedTuple):
-    """Makes the pixels of a request.
-
-    Attributes:
-        read: the call; it raises InvalidArgumentError where the elements are
-            wrong.
-        is_quick: whether it takes some microseconds only, and else a thread.
-    """
-
-    read: Callable[[], Pixels]
-    is_quick: bool
-
-
-def reader(
+def to_image_input(
     request: ModelInferRequest, contents: Sequence[bytes | memoryview], limits: InputLimits
-) -> Reader:
-    """What makes the pixels of a request.
+) -> ImageInput:
+    """The images of a request.
 
     Args:
-        request: says what they are.
+        request: describes the input.
         contents: its raw contents.
         limits: the most that it may carry.
 
     Raises:
-        InvalidArgumentError: the inputs are not the one that models have.
-        UnimplementedError: the input lies in shared memory.
+        InvalidArgumentError: the input is not the one that models have.
+        UnimplementedError: the input is in shared memory.
     """
     tensor = _only_input(request)
     pixel_type = _PIXEL_TYPES.get(tensor.datatype)
@@ -81,14 +69,14 @@ def reader(
             raise _contents_error(len(contents))
         data = contents[0]
         if pixel_type is None:
-            return Reader(partial(_decode_raw, tensor.shape, data, limits), is_quick=False)
-        read = partial(read_tensor, pixel_type, tensor.shape, data, limits, _RAW)
-        return Reader(read, is_quick=len(data) <= _QUICK_BYTES)
-    return Reader(partial(_TYPED[tensor.datatype], tensor, limits), is_quick=False)
+            return ImageInput(partial(_decode_raw, tensor.shape, data, limits))
+        decode = partial(read_tensor, pixel_type, tensor.shape, data, limits, _RAW)
+        return ImageInput(decode, run_inline=len(data) <= _INLINE_BYTES)
+    return ImageInput(partial(_TYPED[tensor.datatype], tensor, limits))
 
 
 def refuse_shared_memory(field: str, parameters: Mapping[str, InferParameter]) -> None:
-    """Passes parameters that name no shared memory.
+    """Checks that parameters do not refer to shared memory.
 
     Raises:
         UnimplementedError: they do.
@@ -159,9 +147,9 @@ def _read_files(tensor: _Tensor, limits: InputLimits) -> Pixels:
 
 def _array(values: Sequence[float], dtype: np.dtype[Any]) -> NDArray[Any]:
     array = np.empty(len(values), dtype)
-    # In parts, between which others have a turn: numpy holds Python's lock all along.
-    for start in range(0, len(values), _PART):
-        array[start : start + _PART] = values[start : start + _PART]
+    # In chunks: NumPy holds the GIL throughout each assignment.
+    for start in range(0, len(values), _CHUNK):
+        array[start : start + _CHUNK] = values[start : start + _CHUNK]
     return array
 
 
@@ -218,7 +206,7 @@ def parameter_number(parameters: Mapping[str, InferParameter], name: str, field:
     """The whole number of a parameter.
 
     Raises:
-        InvalidArgumentError: it is no whole number, or below 0.
+        InvalidArgumentError: it is not a whole number of at least 0.
     """
     parameter = parameters[name]
     kind = parameter.WhichOneof("parameter_choice")

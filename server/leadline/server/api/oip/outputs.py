@@ -1,4 +1,4 @@
-"""The answers of the Open Inference Protocol, always with raw contents."""
+"""Responses of the Open Inference Protocol, always with raw contents."""
 
 import functools
 from collections.abc import Iterable
@@ -18,73 +18,76 @@ OUTPUTS = ("probabilities", "logits")
 _CLASSIFICATION = "classification"
 
 
-class Wanted(NamedTuple):
-    """An output that is asked for.
+class RequestedOutput(NamedTuple):
+    """An output that a request asks for.
 
     Attributes:
         name: one of `OUTPUTS`.
-        classes: how many of the most probable classes to name; 0 for the
-            numbers of all of them.
+        classes: how many of the most probable classes to return as strings;
+            0 for all classes as numbers.
     """
 
     name: str
     classes: int = 0
 
 
-_ALL = tuple(Wanted(name) for name in OUTPUTS)
-# What most requests ask for: one output, without more.
-_ALONE = {name: (Wanted(name),) for name in OUTPUTS}
+_ALL = tuple(RequestedOutput(name) for name in OUTPUTS)
+# The most common requests: one output, without parameters.
+_SINGLE = {name: (RequestedOutput(name),) for name in OUTPUTS}
 
 
-def wanted_outputs(request: ModelInferRequest) -> tuple[Wanted, ...]:
-    """The outputs that a request asks for, in its order; all where it names none.
+def requested_outputs(request: ModelInferRequest) -> tuple[RequestedOutput, ...]:
+    """The outputs that a request asks for, in its order; all if it names none.
 
     Raises:
-        InvalidArgumentError: there is no such output, or one is asked for
-            twice.
-        UnimplementedError: one is to be put into shared memory.
+        InvalidArgumentError: there is no such output, or one is repeated.
+        UnimplementedError: one would go to shared memory.
     """
     outputs = request.outputs
     if not outputs:
         return _ALL
     first = outputs[0]
-    if len(outputs) == 1 and first.name in _ALONE and not first.parameters:
-        return _ALONE[first.name]
-    wanted = tuple(_wanted(index, output) for index, output in enumerate(outputs[: len(OUTPUTS)]))
-    if len({output.name for output in wanted}) < len(outputs):
+    if len(outputs) == 1 and first.name in _SINGLE and not first.parameters:
+        return _SINGLE[first.name]
+    requested = tuple(
+        _requested(index, output) for index, output in enumerate(outputs[: len(OUTPUTS)])
+    )
+    if len({output.name for output in requested}) < len(outputs):
         raise InvalidArgumentError.of("outputs", "names an output twice: ask for it once")
-    return wanted
+    return requested
 
 
 def response(
     request: ModelInferRequest,
     checkpoint: CheckpointRef,
-    wanted: tuple[Wanted, ...],
+    outputs: tuple[RequestedOutput, ...],
     scores: Scores,
 ) -> ModelInferResponse:
-    """The answer to a request."""
-    answer = ModelInferResponse()
-    answer.CopyFrom(
+    """The response to a request."""
+    result = ModelInferResponse()
+    result.CopyFrom(
         _without_contents(
             request.model_name,
             checkpoint.name,
             checkpoint.epoch.weights_sha256,
-            wanted,
+            outputs,
             scores.logits.shape,
         )
     )
-    answer.id = request.id
-    for output in wanted:
+    result.id = request.id
+    for output in outputs:
         values = scores.logits if output.name == "logits" else scores.probabilities
-        answer.raw_output_contents.append(
+        result.raw_output_contents.append(
             _best_classes(values, scores, output.classes, checkpoint.model.started.class_names)
             if output.classes
             else values.tobytes()
         )
-    return answer
+    return result
 
 
-def _wanted(index: int, requested: ModelInferRequest.InferRequestedOutputTensor) -> Wanted:
+def _requested(
+    index: int, requested: ModelInferRequest.InferRequestedOutputTensor
+) -> RequestedOutput:
     field = f"outputs[{index}]"
     if requested.name not in OUTPUTS:
         raise InvalidArgumentError.of(
@@ -92,11 +95,11 @@ def _wanted(index: int, requested: ModelInferRequest.InferRequestedOutputTensor)
         )
     parameters = requested.parameters
     if not parameters:
-        return Wanted(requested.name)
+        return RequestedOutput(requested.name)
     refuse_shared_memory(field, parameters)
     if _CLASSIFICATION not in parameters:
-        return Wanted(requested.name)
-    return Wanted(
+        return RequestedOutput(requested.name)
+    return RequestedOutput(
         requested.name, parameter_number(parameters, _CLASSIFICATION, f"{field}.parameters")
     )
 
@@ -106,10 +109,10 @@ def _without_contents(
     model_name: str,
     checkpoint: str,
     weights_sha256: str,
-    wanted: tuple[Wanted, ...],
+    outputs: tuple[RequestedOutput, ...],
     shape: tuple[int, int],
 ) -> ModelInferResponse:
-    # What answers of the same shape by the same checkpoint share. Not to be changed.
+    # Shared by responses of the same shape: do not modify the result.
     images, classes = shape
     return ModelInferResponse(
         model_name=model_name,
@@ -124,7 +127,7 @@ def _without_contents(
                 datatype="BYTES" if output.classes else "FP32",
                 shape=[images, min(output.classes or classes, classes)],
             )
-            for output in wanted
+            for output in outputs
         ],
     )
 
@@ -132,7 +135,7 @@ def _without_contents(
 def _best_classes(
     values: NDArray[np.float32], scores: Scores, classes: int, names: tuple[str, ...]
 ) -> bytes:
-    # By the logits, as Predict does it: of equals the lower index is first.
+    # By the logits, as Predict does: of equals the lower index comes first.
     order = np.argsort(-scores.logits, axis=1, kind="stable")[:, :classes]
     ranked = np.take_along_axis(values, order, axis=1)
     return _raw_strings(
@@ -143,4 +146,4 @@ def _best_classes(
 
 
 def _raw_strings(strings: Iterable[bytes]) -> bytes:
-    return b"".join(len(one).to_bytes(4, "little") + one for one in strings)
+    return b"".join(len(string).to_bytes(4, "little") + string for string in strings)

@@ -1,4 +1,4 @@
-"""What reflection tells of services, the Open Inference Protocol's under its own name."""
+"""Descriptors for reflection, with the Open Inference Protocol under its wire name."""
 
 from collections.abc import Iterable
 
@@ -14,14 +14,15 @@ WIRE_PACKAGE = "inference"
 
 
 def reflection_pool(service_names: Iterable[str]) -> descriptor_pool.DescriptorPool:
-    """A pool of its own with services, errors' details and the protocol's messages.
+    """A pool with the services, the details of errors and the protocol's messages.
 
-    The default pool must not have the latter: a process that also loads
-    another definition of the package "inference" would break.
+    A process can register a protobuf message name only once. The protocol's
+    names are therefore kept out of the default pool, for clients that load
+    another definition of the package "inference".
 
     Args:
-        service_names: full names; those of the protocol's package are passed
-            over, since all of it is in the pool anyway.
+        service_names: full names; those of the protocol's package are in the
+            pool in any case.
     """
     pool = descriptor_pool.DescriptorPool()
     known = descriptor_pool.Default()  # type: ignore[no-untyped-call]

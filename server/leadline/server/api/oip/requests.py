@@ -1,7 +1,7 @@
-"""ModelInferRequests whose large tensors are not copied on their way in.
+"""Reads ModelInferRequests without copying large tensors.
 
 Protobuf copies the bytes of a field twice, once into its message and once out
-of it, which for many images takes longer than all else but the network.
+of it. For many images only the network takes longer than that.
 """
 
 from collections.abc import Sequence
@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 from leadline.oip.v2.open_inference_pb2 import ModelInferRequest
 
-# From so many bytes on it is worth looking for the tensors in Python.
+# From so many bytes on, finding the tensors in Python is faster.
 _LARGE = 1 << 16
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _RAW_CONTENTS = ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | _BYTES
 _MOST_VARINT_BITS = 64
 
-# Clients send a dozen. Of many small ones protobuf makes quicker work.
+# Clients send a dozen. Protobuf is faster for many small fields.
 _MOST_FIELDS = 100
 _CONTINUES = 0x80
 
@@ -37,34 +37,34 @@ def parse(data: bytes | memoryview) -> InferRequest:
     """Reads a serialised ModelInferRequest.
 
     Raises:
-        google.protobuf.message.DecodeError: it is none.
+        google.protobuf.message.DecodeError: it is malformed.
     """
     if len(data) < _LARGE:
-        return _whole(data)
+        return _parse_whole(data)
     try:
-        rest, raw = _taken_apart(memoryview(data))
-    except _OddError:
-        return _whole(data)  # protobuf knows what is wrong with it, if anything is
+        rest, raw = _split(memoryview(data))
+    except _UnusualMessageError:
+        return _parse_whole(data)  # which raises if the message is malformed
     return InferRequest(ModelInferRequest.FromString(rest), raw)
 
 
-class _OddError(Exception):
-    """A message has something that clients of the protocol never send."""
+class _UnusualMessageError(Exception):
+    """The message has a field that clients of the protocol never send."""
 
 
-def _whole(data: bytes | memoryview) -> InferRequest:
+def _parse_whole(data: bytes | memoryview) -> InferRequest:
     message = ModelInferRequest.FromString(data)  # type: ignore[arg-type]
     return InferRequest(message, message.raw_input_contents)
 
 
-def _taken_apart(data: memoryview) -> tuple[bytes, list[memoryview]]:
-    """All fields but the raw contents, and those."""
+def _split(data: memoryview) -> tuple[bytes, list[memoryview]]:
+    """All other fields, and the raw contents."""
     rest, raw = bytearray(), []
     position = fields = 0
     while position < len(data):
         fields += 1
         if fields > _MOST_FIELDS:
-            raise _OddError
+            raise _UnusualMessageError
         start = position
         tag, position = _varint(data, position)
         end = _end_of_field(data, tag, position)
@@ -86,9 +86,9 @@ def _end_of_field(data: memoryview, tag: int, position: int) -> int:
     elif kind == _BYTES:
         length, position = _varint(data, position)
     else:
-        raise _OddError  # a group, or nothing
+        raise _UnusualMessageError  # a group, or nothing
     if position + length > len(data):
-        raise _OddError
+        raise _UnusualMessageError
     return position + length
 
 
@@ -103,4 +103,4 @@ def _varint(data: memoryview, position: int) -> tuple[int, int]:
         value |= (byte & ~_CONTINUES) << shift
         if not byte & _CONTINUES:
             return value, position
-    raise _OddError
+    raise _UnusualMessageError

@@ -1,4 +1,4 @@
-"""Puts the Open Inference Protocol's methods under the name that its clients call."""
+"""Registers the Open Inference Protocol's methods under the name that its clients call."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -29,13 +29,13 @@ UNSUPPORTED = {
     "CudaSharedMemoryStatus": _SHARED_MEMORY,
     "CudaSharedMemoryRegister": _SHARED_MEMORY,
     "CudaSharedMemoryUnregister": _SHARED_MEMORY,
-    "TraceSetting": "this server traces no requests: its metrics and its log tell of them",
+    "TraceSetting": "this server traces no requests: see its metrics and its log",
     "LogSettings": "logging is set at the start, with --log-level and --log-format",
 }
 
 
 def add_open_inference(servicer: OpenInferenceServicer, server: aio.Server) -> None:
-    """Makes the server answer every method of the service."""
+    """Registers every method of the service."""
     handlers = {method.name: _handler(method, servicer) for method in SERVICE.methods}
     server.add_registered_method_handlers(SERVICE_NAME, handlers)
 
@@ -43,8 +43,8 @@ def add_open_inference(servicer: OpenInferenceServicer, server: aio.Server) -> N
 def _handler(
     method: MethodDescriptor, servicer: OpenInferenceServicer
 ) -> "grpc.RpcMethodHandler[Any, Any]":
-    why_not = UNSUPPORTED.get(method.name)
-    behavior = _refusal(method.name, why_not) if why_not else getattr(servicer, method.name)
+    reason = UNSUPPORTED.get(method.name)
+    behavior = _refusal(method.name, reason) if reason else getattr(servicer, method.name)
     make: Callable[..., grpc.RpcMethodHandler[Any, Any]] = (
         grpc.stream_stream_rpc_method_handler
         if method.client_streaming
@@ -64,9 +64,9 @@ def _serialize(message: Message) -> bytes:
     return message.SerializeToString()
 
 
-def _refusal(name: str, why_not: str) -> Callable[[Empty, Any], Awaitable[Empty]]:
+def _refusal(name: str, reason: str) -> Callable[[Empty, Any], Awaitable[Empty]]:
     async def refuse(request: Empty, context: Any) -> Empty:
         del request, context
-        raise UnimplementedError(f"{name} is not supported: {why_not}")
+        raise UnimplementedError(f"{name} is not supported: {reason}")
 
     return refuse

@@ -1,10 +1,10 @@
-"""`inference.GRPCInferenceService`: what is told of the server and of models.
+"""`inference.GRPCInferenceService`: convert, call, convert back.
 
-Predictions are in `inference`; `service` puts the methods under their names.
+`service` registers the methods.
 """
 
-from collections.abc import Iterator
-from dataclasses import replace
+import asyncio
+from collections.abc import AsyncIterator
 from importlib import metadata as distribution
 from typing import Any
 
@@ -12,169 +12,140 @@ from grpc import aio
 
 from leadline.oip.v2 import open_inference_pb2 as oip
 from leadline.server.api.oip.descriptions import PLATFORM, configuration, index, metadata
-from leadline.server.api.oip.inference import InferenceMethods
-from leadline.server.api.oip.names import Models
+from leadline.server.api.oip.inference import Inference
+from leadline.server.api.oip.names import NamedModels
+from leadline.server.api.oip.requests import InferRequest
 from leadline.server.api.oip.statistics import Counts, statistics_message
+from leadline.server.api.ordered_pipeline import PipelineGroup
 from leadline.server.errors import InvalidArgumentError, NotFoundError, UnimplementedError
-from leadline.server.jobs.job import Model
-from leadline.server.serving.catalog import Catalog
-from leadline.server.serving.inputs import InputLimits
-from leadline.server.serving.predictor import Predictor
-from leadline.server.storage.queries import JobQueries, VariantFilter
-from leadline.server.thread_pool import ThreadPool
+from leadline.server.jobs.variants import VariantFilter
+from leadline.server.services.models import ModelService
+from leadline.server.services.predictions import PredictionService
 
 Context = aio.ServicerContext[Any, Any]
 
 _EXTENSIONS = ("classification", "model_configuration", "model_repository", "statistics")
 
-# Models that are read from the store at a time.
-_PAGE = 200
 
-
-class OpenInferenceServicer(InferenceMethods):
-    """Answers the protocol's calls."""
+class OpenInferenceServicer:
+    """The protocol's methods."""
 
     def __init__(
-        self,
-        *,
-        catalog: Catalog,
-        predictor: Predictor,
-        store: JobQueries,
-        threads: ThreadPool,
-        limits: InputLimits,
-        max_pending_per_stream: int,
+        self, *, models: ModelService, predictions: PredictionService, streams: PipelineGroup
     ) -> None:
-        """Makes a servicer.
-
-        Args:
-            catalog: finds checkpoints.
-            predictor: answers for them.
-            store: knows all models.
-            threads: where the store is asked.
-            limits: the most that a request may carry.
-            max_pending_per_stream: messages of a stream in work at a time.
-        """
-        super().__init__(
-            models=Models(catalog),
-            predictor=predictor,
-            limits=limits,
-            max_pending_per_stream=max_pending_per_stream,
-        )
-        self._store = store
-        self._threads = threads
+        self._models = models
+        self._names = NamedModels(models)
+        self._predictions = predictions
+        self._streams = streams
+        self._inference = Inference(names=self._names, predictions=predictions, streams=streams)
 
     # The server
 
-    async def ServerLive(  # noqa: N802
+    async def ServerLive(
         self, request: oip.ServerLiveRequest, context: Context
     ) -> oip.ServerLiveResponse:
-        """Says that the server answers."""
-        del request, context
+        """Returns that the server is live."""
         return oip.ServerLiveResponse(live=True)
 
-    async def ServerReady(  # noqa: N802
+    async def ServerReady(
         self, request: oip.ServerReadyRequest, context: Context
     ) -> oip.ServerReadyResponse:
-        """Says whether the server takes work."""
-        del request, context
-        return oip.ServerReadyResponse(ready=not self.is_stopping)
+        """Returns whether the server accepts requests."""
+        return oip.ServerReadyResponse(ready=not self._streams.is_stopping)
 
-    async def ServerMetadata(  # noqa: N802
+    async def ServerMetadata(
         self, request: oip.ServerMetadataRequest, context: Context
     ) -> oip.ServerMetadataResponse:
-        """Says what the server is."""
-        del request, context
+        """Describes the server."""
         return oip.ServerMetadataResponse(
             name=PLATFORM, version=distribution.version("leadline"), extensions=_EXTENSIONS
         )
 
+    # Inference
+
+    async def ModelInfer(self, request: InferRequest, context: Context) -> oip.ModelInferResponse:
+        """Classifies images."""
+        return await self._inference.infer(request, context)
+
+    def ModelStreamInfer(
+        self, requests: AsyncIterator[InferRequest], context: Context
+    ) -> AsyncIterator[oip.ModelStreamInferResponse]:
+        """Classifies the images of each request, in order."""
+        return self._inference.stream(requests, context)
+
     # Models
 
-    async def ModelReady(  # noqa: N802
+    async def ModelReady(
         self, request: oip.ModelReadyRequest, context: Context
     ) -> oip.ModelReadyResponse:
-        """Says whether a model can be asked."""
-        del context
+        """Returns whether a model accepts requests."""
         try:
-            await self._models.find(request.name, request.version)
+            await self._names.resolve(request.name, request.version)
         except NotFoundError:
             return oip.ModelReadyResponse(ready=False)
-        return oip.ModelReadyResponse(ready=not self.is_stopping)
+        return oip.ModelReadyResponse(ready=not self._streams.is_stopping)
 
-    async def ModelMetadata(  # noqa: N802
+    async def ModelMetadata(
         self, request: oip.ModelMetadataRequest, context: Context
     ) -> oip.ModelMetadataResponse:
         """Describes a model."""
-        del context
-        return metadata(request.name, await self._models.find(request.name, request.version))
+        return metadata(request.name, await self._names.resolve(request.name, request.version))
 
-    async def ModelConfig(  # noqa: N802
+    async def ModelConfig(
         self, request: oip.ModelConfigRequest, context: Context
     ) -> oip.ModelConfigResponse:
         """Describes a model as Triton's configurations do."""
-        del context
-        checkpoint = await self._models.find(request.name, request.version)
-        return configuration(request.name, checkpoint, max_images=self._limits.images)
+        checkpoint = await self._names.resolve(request.name, request.version)
+        return configuration(request.name, checkpoint, max_images=self._predictions.limits.images)
 
-    async def ModelStatistics(  # noqa: N802
+    async def ModelStatistics(
         self, request: oip.ModelStatisticsRequest, context: Context
     ) -> oip.ModelStatisticsResponse:
-        """Tells what was asked of models."""
-        del context
+        """Returns how many requests models had, and how long they took."""
+        statistics = self._inference.statistics.all()
         if not request.name:
             return oip.ModelStatisticsResponse(
-                model_stats=[statistics_message(*one) for one in self._statistics.all()]
+                model_stats=[statistics_message(*entry) for entry in statistics]
             )
-        checkpoint = await self._models.find(request.name, request.version)
+        checkpoint = await self._names.resolve(request.name, request.version)
         job_id, best = checkpoint.model.job.job_id, checkpoint.epoch.epoch
-        found = {epoch: counts for job, epoch, counts in self._statistics.all() if job == job_id}
-        if request.version or not found:
-            found = {best: found.get(best, Counts())}
+        by_epoch = {epoch: counts for job, epoch, counts in statistics if job == job_id}
+        if request.version or not by_epoch:
+            by_epoch = {best: by_epoch.get(best, Counts())}
         return oip.ModelStatisticsResponse(
-            model_stats=[statistics_message(request.name, *one) for one in found.items()]
+            model_stats=[statistics_message(request.name, *entry) for entry in by_epoch.items()]
         )
 
     # The repository
 
-    async def RepositoryIndex(  # noqa: N802
+    async def RepositoryIndex(
         self, request: oip.RepositoryIndexRequest, context: Context
     ) -> oip.RepositoryIndexResponse:
         """Lists every model."""
-        del context
         _check_repository(request.repository_name)
-        return await self._threads.run(lambda: index(self._all_models(), only_ready=request.ready))
+        models = await self._models.list_models(VariantFilter())
+        return await asyncio.to_thread(index, models, only_ready=request.ready)
 
-    async def RepositoryModelLoad(  # noqa: N802
+    async def RepositoryModelLoad(
         self, request: oip.RepositoryModelLoadRequest, context: Context
     ) -> oip.RepositoryModelLoadResponse:
-        """Brings a model's best version into memory."""
-        del context
+        """Loads a model's best version into memory."""
         _check_repository(request.repository_name)
         if request.parameters:
             raise UnimplementedError(
                 f"the parameters {', '.join(sorted(request.parameters))} are not supported: "
                 "a model is what was trained, and nothing of it can be overridden"
             )
-        checkpoint = await self._models.find(request.model_name, "")
-        await self._threads.run(self._predictor.loaded.get, checkpoint)
+        await self._predictions.load(await self._names.resolve(request.model_name, ""))
         return oip.RepositoryModelLoadResponse()
 
-    async def RepositoryModelUnload(  # noqa: N802
+    async def RepositoryModelUnload(
         self, request: oip.RepositoryModelUnloadRequest, context: Context
     ) -> oip.RepositoryModelUnloadResponse:
         """Drops every version of a model from memory."""
-        del context
         _check_repository(request.repository_name)
-        checkpoint = await self._models.find(request.model_name, "")
-        for version in checkpoint.model.epochs:
-            self._predictor.loaded.drop(replace(checkpoint, epoch=version.result))
+        self._predictions.unload(await self._names.resolve(request.model_name, ""))
         return oip.RepositoryModelUnloadResponse()
-
-    def _all_models(self) -> Iterator[Model]:
-        before = None
-        while page := self._store.list_models(VariantFilter(), before=before, limit=_PAGE):
-            yield from page
-            before = page[-1].job.number
 
 
 def _check_repository(name: str) -> None:

@@ -1,4 +1,4 @@
-"""How often models were asked by way of the Open Inference Protocol, and how long it took."""
+"""Statistics of the Open Inference Protocol: requests by model and version, and their times."""
 
 import time
 from collections import OrderedDict
@@ -11,13 +11,13 @@ from leadline.oip.v2.open_inference_pb2 import (
     StatisticDuration,
 )
 
-# Versions of models that are remembered; the longest unasked is forgotten first.
-_MOST_REMEMBERED = 1_000
+# Versions of models that are counted; the least recently used is evicted first.
+_MAX_VERSIONS = 1_000
 
 
 @dataclass(slots=True)
 class Counts:
-    """What is counted of one version of a model; times in nanoseconds."""
+    """The counts of one version of a model; times in nanoseconds."""
 
     last_seconds: float = 0.0
     images: int = 0
@@ -31,51 +31,51 @@ class Counts:
     output_ns: int = 0
 
     def add_success(
-        self, images: int, *, queue: int, reading: int, inference: int, answering: int
+        self, images: int, *, queue: int, decoding: int, inference: int, encoding: int
     ) -> None:
-        """A request of so many images was answered; the times add up to its whole."""
+        """Counts a request; the times, in nanoseconds, add up to its duration."""
         self.last_seconds = time.time()
         self.images += images
         self.succeeded += 1
-        self.succeeded_ns += queue + reading + inference + answering
+        self.succeeded_ns += queue + decoding + inference + encoding
         self.queue_ns += queue
-        self.input_ns += reading
+        self.input_ns += decoding
         self.infer_ns += inference
-        self.output_ns += answering
+        self.output_ns += encoding
 
     def add_failure(self, nanoseconds: int) -> None:
-        """A request failed after so long."""
+        """Counts a request that failed after so many nanoseconds."""
         self.last_seconds = time.time()
         self.failed += 1
         self.failed_ns += nanoseconds
 
 
 class Statistics:
-    """Counts by model and version, of the latest asked ones."""
+    """Counts by model and version, of the most recently used ones."""
 
-    def __init__(self, most_remembered: int = _MOST_REMEMBERED) -> None:
-        self._most_remembered = most_remembered
+    def __init__(self, max_versions: int = _MAX_VERSIONS) -> None:
+        self._max_versions = max_versions
         self._counts: OrderedDict[tuple[str, int], Counts] = OrderedDict()
 
     def of(self, key: tuple[str, int]) -> Counts:
-        """The counts of a job's id and epoch, to be added to."""
+        """The counts of a job's id and epoch."""
         counts = self._counts.get(key)
         if counts is None:
             counts = self._counts[key] = Counts()
-            if len(self._counts) > self._most_remembered:
+            if len(self._counts) > self._max_versions:
                 self._counts.popitem(last=False)
         else:
             self._counts.move_to_end(key)
         return counts
 
     def all(self) -> Iterator[tuple[str, int, Counts]]:
-        """Every job's id and epoch that is remembered, with its counts."""
+        """Every job's id and epoch, with its counts."""
         for (job_id, epoch), counts in sorted(self._counts.items()):
             yield job_id, epoch, counts
 
 
 def statistics_message(name: str, epoch: int, counts: Counts) -> ModelStatistics:
-    """The counts as the protocol has them."""
+    """The counts as a message."""
     succeeded = counts.succeeded
     return ModelStatistics(
         name=name,

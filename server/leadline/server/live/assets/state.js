@@ -19,7 +19,7 @@ export class State {
     if (kind === "snapshot") this.#begin(data);
     if (kind === "snapshot" || kind === "change") this.#change(data);
     if (kind === "progress") this.progress = data;
-    if (kind === "trouble") this.trouble = data.message;
+    if (kind === "store_error") this.trouble = data.message;
   }
 
   ordered() {
@@ -47,7 +47,7 @@ export class State {
   #begin(data) {
     this.jobs.clear();
     this.progress = data.progress;
-    this.trouble = data.trouble;
+    this.trouble = data.store_error;
     this.isKnown = true;
   }
 

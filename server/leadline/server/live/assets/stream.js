@@ -1,6 +1,6 @@
 // The stream of changes, across broken connections and restarts of the server.
 
-const KINDS = ["snapshot", "change", "progress", "trouble", "alive"];
+const KINDS = ["snapshot", "change", "progress", "store_error", "keepalive"];
 
 // After a refusal the browser stops reconnecting; then this module does.
 const RECONNECT_MS = 3000;

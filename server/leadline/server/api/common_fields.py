@@ -1,17 +1,18 @@
-"""What the requests that submit and follow have in common."""
+"""Fields that several resources have: request ids, sequences, times."""
 
 import uuid
+from datetime import datetime
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
-from leadline.server.api.convert import to_seconds
 from leadline.server.errors import InvalidArgumentError
 
 _PROGRESS_SECONDS = (0.05, 3_600.0)
 
 
-def read_request_id(text: str) -> str | None:
-    """The UUID in its usual form; None where there is none.
+def to_request_id(text: str) -> str | None:
+    """The UUID in its usual form; None if it is unset.
 
     Raises:
         InvalidArgumentError: it is no UUID.
@@ -24,7 +25,7 @@ def read_request_id(text: str) -> str | None:
         raise InvalidArgumentError.of("request_id", f"must be a UUID, not {text[:80]!r}") from error
 
 
-def read_sequence(after_sequence: int) -> int:
+def to_sequence(after_sequence: int) -> int:
     """The sequence.
 
     Raises:
@@ -37,8 +38,8 @@ def read_sequence(after_sequence: int) -> int:
     return after_sequence
 
 
-def read_interval(duration: Duration, is_set: bool) -> float | None:
-    """The interval between progress events in seconds; None where it is unset.
+def to_interval(duration: Duration, is_set: bool) -> float | None:
+    """The interval between progress events in seconds; None if it is unset.
 
     Raises:
         InvalidArgumentError: it is out of range.
@@ -52,3 +53,26 @@ def read_interval(duration: Duration, is_set: bool) -> float | None:
             "progress_interval", f"must be from {least} to {most:.0f} seconds, is {seconds}"
         )
     return seconds
+
+
+def to_seconds(duration: Duration) -> float:
+    """The duration in seconds."""
+    return duration.seconds + duration.nanos / 1e9
+
+
+def from_seconds(seconds: float | None) -> Duration | None:
+    """The duration; None if it is unset."""
+    if seconds is None:
+        return None
+    duration = Duration()
+    duration.FromNanoseconds(int(seconds * 1e9))
+    return duration
+
+
+def from_datetime(moment: datetime | None) -> Timestamp | None:
+    """The timestamp; None if it is unset."""
+    if moment is None:
+        return None
+    timestamp = Timestamp()
+    timestamp.FromDatetime(moment)
+    return timestamp

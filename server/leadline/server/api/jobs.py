@@ -1,22 +1,11 @@
-"""Between the contract's messages and the domain's values."""
+"""Jobs and their events: request to value, value to message."""
 
-import functools
-from datetime import datetime
-from enum import StrEnum
-from typing import Any, Literal, get_args
-
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
+from collections import OrderedDict
+from collections.abc import Sequence
 
 from leadline.models.metrics import BlockDiagnosis
-from leadline.models.spec import (
-    Augmentation,
-    Initialization,
-    Optimizer,
-    Precision,
-    Schedule,
-    TrainingSpec,
-)
+from leadline.server.api.common_fields import from_datetime, from_seconds, to_seconds
+from leadline.server.api.specs import from_spec
 from leadline.server.errors import InvalidArgumentError
 from leadline.server.jobs.job import (
     Cancellation,
@@ -26,7 +15,6 @@ from leadline.server.jobs.job import (
     Failure,
     Finished,
     Job,
-    Model,
     Paused,
     Progress,
     Queued,
@@ -36,34 +24,10 @@ from leadline.server.jobs.job import (
 from leadline.server.jobs.options import JobOptions, Retention, RetentionPolicy
 from leadline.server.jobs.states import JobState
 from leadline.server.services.jobs import JobView, ProgressView
-from leadline.v1 import job_pb2, model_pb2, training_spec_pb2
+from leadline.v1 import job_pb2
 
-# The fields of a spec that are enums, and the values that their numbers stand for.
-_SPEC_ENUMS: dict[str, dict[int, StrEnum]] = {
-    "optimizer": {
-        training_spec_pb2.OPTIMIZER_SGD: Optimizer.SGD,
-        training_spec_pb2.OPTIMIZER_ADAM: Optimizer.ADAM,
-        training_spec_pb2.OPTIMIZER_ADAMW: Optimizer.ADAMW,
-    },
-    "initialization": {
-        training_spec_pb2.INITIALIZATION_DEFAULT: Initialization.DEFAULT,
-        training_spec_pb2.INITIALIZATION_KAIMING: Initialization.KAIMING,
-    },
-    "schedule": {
-        training_spec_pb2.SCHEDULE_CONSTANT: Schedule.CONSTANT,
-        training_spec_pb2.SCHEDULE_COSINE: Schedule.COSINE,
-        training_spec_pb2.SCHEDULE_ONE_CYCLE: Schedule.ONE_CYCLE,
-    },
-    "augmentation": {
-        training_spec_pb2.AUGMENTATION_NONE: Augmentation.NONE,
-        training_spec_pb2.AUGMENTATION_FLIP: Augmentation.FLIP,
-        training_spec_pb2.AUGMENTATION_FLIP_CROP: Augmentation.FLIP_CROP,
-    },
-    "precision": {
-        training_spec_pb2.PRECISION_FLOAT32: Precision.FLOAT32,
-        training_spec_pb2.PRECISION_BFLOAT16: Precision.BFLOAT16,
-    },
-}
+# Messages that are kept for other watchers of the same jobs.
+_CACHED_MESSAGES = 256
 
 STATES: dict[JobState, job_pb2.JobState.ValueType] = {
     JobState.QUEUED: job_pb2.JOB_STATE_QUEUED,
@@ -73,7 +37,7 @@ STATES: dict[JobState, job_pb2.JobState.ValueType] = {
     JobState.CANCELLED: job_pb2.JOB_STATE_CANCELLED,
     JobState.PAUSED: job_pb2.JOB_STATE_PAUSED,
 }
-STATE_OF = {number: state for state, number in STATES.items()}
+_STATE_OF = {number: state for state, number in STATES.items()}
 
 _POLICIES: dict[RetentionPolicy, job_pb2.RetentionPolicy.ValueType] = {
     RetentionPolicy.ALL: job_pb2.RETENTION_POLICY_ALL,
@@ -91,57 +55,20 @@ _PHASES: dict[str, job_pb2.JobPhase.ValueType] = {
     "evaluating": job_pb2.JOB_PHASE_EVALUATING,
 }
 
-# The fields of a spec that have presence, so that zero is not "unset".
-_OptionalField = Literal[
-    "blocks",
-    "block_convolutions",
-    "batch_norm",
-    "epochs",
-    "batch_size",
-    "learning_rate",
-    "momentum",
-    "weight_decay",
-    "seed",
-    "residual",
-    "nesterov",
-    "patience",
-    "diagnostics",
-]
-_OPTIONAL_FIELDS: tuple[_OptionalField, ...] = get_args(_OptionalField)
 
-
-def to_spec(message: training_spec_pb2.TrainingSpec) -> TrainingSpec:
-    """The spec, its unset fields filled with the defaults.
+def to_states(numbers: Sequence[int]) -> list[JobState]:
+    """The states that a request lists.
 
     Raises:
-        InvalidArgumentError: the value of an enum is not known.
+        InvalidArgumentError: one is not known.
     """
-    values: dict[str, Any] = {
-        name: getattr(message, name) for name in _OPTIONAL_FIELDS if message.HasField(name)
-    }
-    if message.dataset:
-        values["dataset"] = message.dataset
-    for name, known in _SPEC_ENUMS.items():
-        number = getattr(message, name)
-        if number == 0:  # unspecified
-            continue
-        if number not in known:
+    for index, number in enumerate(numbers):
+        if number not in _STATE_OF:
+            known = ", ".join(job_pb2.JobState.Name(value) for value in STATES.values())
             raise InvalidArgumentError.of(
-                f"spec.{name}", f"is {number}, which this server does not know"
+                f"states[{index}]", f"is {number}, but must be one of {known}"
             )
-        values[name] = known[number]
-    return TrainingSpec(**values)
-
-
-def from_spec(spec: TrainingSpec) -> training_spec_pb2.TrainingSpec:
-    """The spec with every field set."""
-    message = training_spec_pb2.TrainingSpec(
-        dataset=spec.dataset, **{name: getattr(spec, name) for name in _OPTIONAL_FIELDS}
-    )
-    for name, known in _SPEC_ENUMS.items():
-        value = getattr(spec, name)
-        setattr(message, name, next(number for number in known if known[number] is value))
-    return message
+    return [_STATE_OF[job_pb2.JobState.ValueType(number)] for number in numbers]
 
 
 def to_options(message: job_pb2.JobOptions, default: Retention) -> JobOptions:
@@ -155,11 +82,6 @@ def to_options(message: job_pb2.JobOptions, default: Retention) -> JobOptions:
         time_limit=to_seconds(message.time_limit) if message.HasField("time_limit") else None,
         retention=_to_retention(message.retention, default),
     )
-
-
-def to_seconds(duration: Duration) -> float:
-    """The duration in seconds."""
-    return duration.seconds + duration.nanos / 1e9
 
 
 def _to_retention(message: job_pb2.Retention, default: Retention) -> Retention:
@@ -181,7 +103,7 @@ def from_options(options: JobOptions) -> job_pb2.JobOptions:
     """The options with every field set."""
     return job_pb2.JobOptions(
         priority=options.priority,
-        time_limit=_duration(options.time_limit),
+        time_limit=from_seconds(options.time_limit),
         retention=job_pb2.Retention(
             policy=_POLICIES[options.retention.policy], every_nth=options.retention.every_nth
         ),
@@ -189,15 +111,15 @@ def from_options(options: JobOptions) -> job_pb2.JobOptions:
 
 
 def from_job(view: JobView) -> job_pb2.Job:
-    """The job as it stands."""
+    """The job's current state."""
     job = view.job
     return job_pb2.Job(
         name=f"jobs/{job.job_id}",
         spec=from_spec(job.spec),
         state=STATES[job.state],
-        create_time=timestamp(job.create_time),
-        start_time=timestamp(job.start_time),
-        end_time=timestamp(job.end_time),
+        create_time=from_datetime(job.create_time),
+        start_time=from_datetime(job.start_time),
+        end_time=from_datetime(job.end_time),
         completed_epochs=job.completed_epochs,
         best_epoch=job.best_epoch,
         best_test_accuracy=job.best_test_accuracy,
@@ -209,7 +131,7 @@ def from_job(view: JobView) -> job_pb2.Job:
         latest_sequence=job.latest_sequence,
         queue_position=view.queue_position,
         options=from_options(job.options),
-        deadline=timestamp(job.deadline),
+        deadline=from_datetime(job.deadline),
         pause=_paused(job.pause) if job.pause else None,
         environment=_environment(job.environment) if job.environment else None,
         sweep=f"sweeps/{job.sweep_id}" if job.sweep_id else "",
@@ -217,13 +139,31 @@ def from_job(view: JobView) -> job_pb2.Job:
     )
 
 
-@functools.lru_cache(maxsize=256)
+class JobEventMessages:
+    """Events as messages, each converted once for all watchers of its job and its sweep."""
+
+    def __init__(self, size: int = _CACHED_MESSAGES) -> None:
+        """Makes an empty cache of `size` messages; the oldest are evicted."""
+        self._size = size
+        self._messages: OrderedDict[tuple[str, int], job_pb2.JobEvent] = OrderedDict()
+
+    def get(self, event: Event) -> job_pb2.JobEvent:
+        """The message of an event; do not modify it, since others send the same object."""
+        key = (event.job_id, event.sequence)
+        message = self._messages.get(key)
+        if message is None:
+            message = self._messages[key] = from_event(event)
+            if len(self._messages) > self._size:
+                self._messages.popitem(last=False)
+        return message
+
+
 def from_event(event: Event) -> job_pb2.JobEvent:
-    """A durable event. Not to be changed: all watchers of the job get the same."""
+    """A durable event."""
     message = job_pb2.JobEvent(
         sequence=event.sequence,
         job=f"jobs/{event.job_id}",
-        create_time=timestamp(event.create_time),
+        create_time=from_datetime(event.create_time),
     )
     match event.body:
         case Queued() as body:
@@ -266,7 +206,7 @@ def from_progress(view: ProgressView) -> job_pb2.JobEvent:
 def job_progress(
     job: Job, progress: Progress, *, queue_position: int = 0, seconds_left: float | None
 ) -> job_pb2.JobProgress:
-    """How far a job is."""
+    """The transient progress of a job."""
     return job_pb2.JobProgress(
         phase=_PHASES.get(progress.phase, job_pb2.JOB_PHASE_UNSPECIFIED),
         epoch=progress.epoch,
@@ -274,12 +214,12 @@ def job_progress(
         total_images=progress.total_images,
         queue_position=queue_position,
         attempts=job.attempts,
-        time_left=_duration(seconds_left),
+        time_left=from_seconds(seconds_left),
     )
 
 
 def from_epoch(job_id: str, epoch: EpochCompleted) -> job_pb2.EpochResult:
-    """What an epoch came to."""
+    """The metrics of an epoch, and the name of its checkpoint."""
     return job_pb2.EpochResult(
         epoch=epoch.epoch,
         train_loss=epoch.train_loss,
@@ -292,40 +232,6 @@ def from_epoch(job_id: str, epoch: EpochCompleted) -> job_pb2.EpochResult:
         model=f"models/{job_id}/epochs/{epoch.epoch}",
         weights_sha256=epoch.weights_sha256,
         diagnosis=_from_diagnosis(epoch.diagnosis),
-    )
-
-
-def from_model(model: Model) -> model_pb2.Model:
-    """What a job has trained."""
-    job = model.job
-    return model_pb2.Model(
-        name=f"models/{job.job_id}",
-        job=f"jobs/{job.job_id}",
-        variant=model_pb2.Variant(
-            dataset=job.spec.dataset,
-            blocks=job.spec.blocks,
-            block_convolutions=job.spec.block_convolutions,
-            batch_norm=job.spec.batch_norm,
-            residual=job.spec.residual,
-        ),
-        spec=from_spec(job.spec),
-        class_names=model.started.class_names,
-        epochs=[
-            model_pb2.ModelEpoch(
-                name=f"models/{job.job_id}/epochs/{epoch.result.epoch}",
-                epoch=epoch.result.epoch,
-                train_accuracy=epoch.result.train_accuracy,
-                test_accuracy=epoch.result.test_accuracy,
-                weights_sha256=epoch.result.weights_sha256,
-                kept=epoch.is_kept,
-            )
-            for epoch in model.epochs
-        ],
-        best_epoch=job.best_epoch,
-        best_test_accuracy=job.best_test_accuracy,
-        parameters=model.started.parameters,
-        create_time=timestamp(model.create_time),
-        dataset_fingerprint=model.started.dataset_fingerprint,
     )
 
 
@@ -346,9 +252,11 @@ def _from_started(started: Started) -> job_pb2.JobStarted:
 def _from_diagnosis(diagnosis: tuple[BlockDiagnosis, ...]) -> list[job_pb2.BlockDiagnosis]:
     return [
         job_pb2.BlockDiagnosis(
-            block=one.block, activation_std=one.activation_std, gradient_norm=one.gradient_norm
+            block=block.block,
+            activation_std=block.activation_std,
+            gradient_norm=block.gradient_norm,
         )
-        for one in diagnosis
+        for block in diagnosis
     ]
 
 
@@ -393,20 +301,3 @@ def _cancellation(cancellation: Cancellation | None) -> job_pb2.JobCancellation 
 
 def _model_name(job_id: str, completed_epochs: int) -> str:
     return f"models/{job_id}" if completed_epochs else ""
-
-
-def _duration(seconds: float | None) -> Duration | None:
-    if seconds is None:
-        return None
-    duration = Duration()
-    duration.FromNanoseconds(int(seconds * 1e9))
-    return duration
-
-
-def timestamp(moment: datetime | None) -> Timestamp | None:
-    """The moment; None where it is unset."""
-    if moment is None:
-        return None
-    result = Timestamp()
-    result.FromDatetime(moment)
-    return result

@@ -1,0 +1,46 @@
+"""When a job whose workers are lost is tried again, and when it fails."""
+
+from leadline.server.jobs.job import Failure, Job
+
+_RETRY_SECONDS = 1.0
+
+
+class LossPolicy:
+    """Counts the workers that each job loses in one epoch."""
+
+    def __init__(self, *, max_attempts: int, silence_limit: float) -> None:
+        """Makes a policy.
+
+        Args:
+            max_attempts: workers that a job may lose in one epoch before it fails.
+            silence_limit: seconds without a message after which a worker is lost.
+        """
+        self.silence_limit = silence_limit
+        self._max_attempts = max_attempts
+        # By job: its completed epochs, and the workers that it has lost since.
+        self._losses: dict[str, tuple[int, int]] = {}
+
+    def record_loss(self, job: Job, end: str) -> float | Failure:
+        """Counts another lost worker.
+
+        Args:
+            job: the current state of its job.
+            end: how the worker ended.
+
+        Returns:
+            The seconds to wait before the job is queued again, or why it fails.
+        """
+        epochs, count = self._losses.get(job.job_id, (0, 0))
+        count = count + 1 if epochs == job.completed_epochs else 1
+        self._losses[job.job_id] = (job.completed_epochs, count)
+        if count < self._max_attempts:
+            return _RETRY_SECONDS if count > 1 else 0.0
+        return Failure(
+            reason="WORKER_LOST",
+            message=f"{count} workers in a row were lost in epoch "
+            f"{job.completed_epochs + 1}; the last {end}",
+        )
+
+    def forget(self, job_id: str) -> None:
+        """Drops the count of a job that lost no worker in the end."""
+        self._losses.pop(job_id, None)

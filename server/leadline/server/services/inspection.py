@@ -1,0 +1,181 @@
+"""The use cases of inspection: what checkpoints get wrong, and the images of datasets."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from leadline.models.datasets import SplitName
+from leadline.models.images import encode_png
+from leadline.server.errors import FailedPreconditionError, InvalidArgumentError
+from leadline.server.inspection.answers import Answers, read_answers
+from leadline.server.inspection.comparison import Comparison, ComparisonQuery, compare
+from leadline.server.inspection.confusion import Confusion, confusion_of
+from leadline.server.inspection.label_errors import LabelErrorQuery, LabelErrors, find_label_errors
+from leadline.server.inspection.misclassified import Listing, ListingQuery, list_misclassified
+from leadline.server.services.models import ModelService
+from leadline.server.serving.catalog import CheckpointRef, Selector
+from leadline.server.serving.examples import ExampleRef, read_examples
+from leadline.server.thread_pool import ThreadPool
+
+MIN_MODELS = 2
+MAX_MODELS = 20
+
+# A variant takes part in the search for label errors only if its test accuracy
+# is at most this much below the best one's.
+_MAX_ACCURACY_GAP = 0.1
+
+
+class InspectionService:
+    """The use cases of inspection.
+
+    Each method that reads a checkpoint raises DataLossError if its kept
+    predictions are missing or damaged, and FailedPreconditionError if the
+    dataset is no longer on the server or the checkpoint has no predictions of
+    the split.
+    """
+
+    def __init__(self, *, models: ModelService, threads: ThreadPool, dataset_cache: Path) -> None:
+        self._models = models
+        self._threads = threads
+        self._dataset_cache = dataset_cache
+
+    async def resolve(self, selector: Selector) -> CheckpointRef:
+        """The checkpoint to inspect; raises NotFoundError if nothing matches."""
+        return await self._models.resolve(selector)
+
+    async def resolve_pair(
+        self, baseline: Selector, candidate: Selector
+    ) -> tuple[CheckpointRef, CheckpointRef]:
+        """Two checkpoints to compare.
+
+        Raises:
+            NotFoundError: nothing matches.
+            InvalidArgumentError: they were trained on different datasets.
+        """
+        first, second = await self._models.resolve_all([baseline, candidate])
+        _check_same_dataset(first, second, "candidate")
+        return first, second
+
+    async def resolve_jury(
+        self, selectors: Sequence[Selector], dataset: str
+    ) -> list[CheckpointRef]:
+        """The checkpoints whose answers contradict labels.
+
+        Args:
+            selectors: name them; if empty, the good variants of `dataset` are taken.
+            dataset: a dataset's name.
+
+        Raises:
+            NotFoundError: nothing matches.
+            InvalidArgumentError: one is repeated, or trained on another dataset.
+            FailedPreconditionError: the dataset has fewer than two good variants.
+        """
+        if selectors:
+            checkpoints = await self._models.resolve_all(selectors)
+        else:
+            checkpoints = _good_variants(await self._models.best_of_variants(dataset), dataset)
+        seen: set[str] = set()
+        for index, checkpoint in enumerate(checkpoints):
+            _check_same_dataset(checkpoints[0], checkpoint, f"models[{index}]")
+            if checkpoint.name in seen:
+                raise InvalidArgumentError.of(f"models[{index}]", f"is {checkpoint.name} once more")
+            seen.add(checkpoint.name)
+        return checkpoints
+
+    async def list_misclassified(
+        self, checkpoint: CheckpointRef, query: ListingQuery, *, offset: int, limit: int
+    ) -> Listing:
+        """At most `limit` examples after the first `offset`."""
+        return await self._threads.run(
+            lambda: list_misclassified(
+                self._answers(checkpoint, query.split), query, offset=offset, limit=limit
+            )
+        )
+
+    async def confusion(self, checkpoint: CheckpointRef, split: SplitName) -> Confusion:
+        """Counts how often images of each class are taken for each class."""
+        return await self._threads.run(lambda: confusion_of(self._answers(checkpoint, split)))
+
+    async def compare(
+        self,
+        baseline: CheckpointRef,
+        candidate: CheckpointRef,
+        query: ComparisonQuery,
+        *,
+        offset: int,
+        limit: int,
+    ) -> Comparison:
+        """Compares two checkpoints of the same dataset; shows at most `limit` examples."""
+        return await self._threads.run(
+            lambda: compare(
+                self._answers(baseline, query.split),
+                self._answers(candidate, query.split),
+                query,
+                offset=offset,
+                limit=limit,
+            )
+        )
+
+    async def label_errors(
+        self,
+        checkpoints: Sequence[CheckpointRef],
+        query: LabelErrorQuery,
+        *,
+        offset: int,
+        limit: int,
+    ) -> LabelErrors:
+        """Labels that checkpoints of the same dataset contradict; at most `limit` images."""
+        return await self._threads.run(
+            lambda: find_label_errors(
+                [self._answers(checkpoint, query.split) for checkpoint in checkpoints],
+                query,
+                offset=offset,
+                limit=limit,
+            )
+        )
+
+    async def png(self, example: ExampleRef) -> bytes:
+        """An image of a dataset, as a PNG file.
+
+        Raises:
+            InvalidArgumentError: it is not on this server.
+        """
+        return await self._threads.run(self._png, example)
+
+    def _answers(self, checkpoint: CheckpointRef, split: SplitName) -> Answers:
+        return read_answers(checkpoint, split, self._dataset_cache)
+
+    def _png(self, example: ExampleRef) -> bytes:
+        (pixels,) = read_examples([example], self._dataset_cache)
+        return encode_png(pixels)
+
+
+def _check_same_dataset(baseline: CheckpointRef, candidate: CheckpointRef, field: str) -> None:
+    fingerprint = candidate.model.started.dataset_fingerprint
+    if fingerprint != baseline.model.started.dataset_fingerprint:
+        raise InvalidArgumentError.of(
+            field,
+            f"{candidate.name} was trained on another dataset than {baseline.name}: "
+            f"{candidate.model.job.spec.dataset}, whose contents are others than those of "
+            f"{baseline.model.job.spec.dataset}",
+        )
+
+
+def _good_variants(variants: Sequence[CheckpointRef], dataset: str) -> list[CheckpointRef]:
+    """The variants, given with the most accurate first, that are nearly as accurate as it."""
+    good = [
+        variant
+        for variant in variants
+        if variant.epoch.test_accuracy >= variants[0].epoch.test_accuracy - _MAX_ACCURACY_GAP
+        # The contents of a dataset may change under the same name.
+        and variant.model.started.dataset_fingerprint
+        == variants[0].model.started.dataset_fingerprint
+    ][:MAX_MODELS]
+    if len(good) < MIN_MODELS:
+        raise FailedPreconditionError(
+            f"at least {MIN_MODELS} variants on {dataset} must be within {_MAX_ACCURACY_GAP} of "
+            f"the best accuracy, and there is {len(good) or 'none'}: train another, or name the "
+            "models",
+            reason="TOO_FEW_MODELS",
+            metadata={"dataset": dataset},
+        )
+    return good

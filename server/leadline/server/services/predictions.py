@@ -1,0 +1,99 @@
+"""The use cases of predictions: classify images, load and unload networks."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from leadline.server.serving.catalog import CheckpointRef
+from leadline.server.serving.classifier import Scores
+from leadline.server.serving.examples import ExampleRef, read_examples
+from leadline.server.serving.inputs import InputLimits, Pixels
+from leadline.server.serving.predictor import Predictor
+from leadline.server.thread_pool import ThreadPool
+
+
+class ImageInput(NamedTuple):
+    """The images of a request, before they are decoded.
+
+    Attributes:
+        decode: makes the pixels; raises InvalidArgumentError if the images are wrong.
+        run_inline: whether `decode` takes microseconds only, less than a switch of threads.
+    """
+
+    decode: Callable[[], Pixels]
+    run_inline: bool = False
+
+
+class PredictionService:
+    """The use cases of predictions.
+
+    Attributes:
+        limits: the most that a request may carry.
+    """
+
+    def __init__(
+        self,
+        *,
+        predictor: Predictor,
+        threads: ThreadPool,
+        limits: InputLimits,
+        dataset_cache: Path,
+    ) -> None:
+        """Makes a service; `threads` load networks on request."""
+        self._predictor = predictor
+        self._threads = threads
+        self._dataset_cache = dataset_cache
+        self.limits = limits
+
+    def example_input(self, examples: Sequence[ExampleRef]) -> ImageInput:
+        """Images of datasets on this server; `decode` raises if one is not."""
+        return ImageInput(partial(read_examples, examples, self._dataset_cache))
+
+    async def predict(
+        self,
+        checkpoint: CheckpointRef,
+        images: ImageInput,
+        *,
+        caller: str,
+        seconds_left: float | None,
+        wait_if_full: bool,
+    ) -> Scores:
+        """Classifies images.
+
+        Args:
+            checkpoint: the network's.
+            images: what to classify.
+            caller: callers take turns, by this name.
+            seconds_left: until the caller's deadline; None without one.
+            wait_if_full: whether to wait if too many requests are in flight.
+
+        Raises:
+            InvalidArgumentError: the images are wrong.
+            ResourceExhaustedError: too many requests are in flight, and
+                `wait_if_full` is false.
+            DeadlineExceededError: the deadline passed before the work began.
+            DataLossError: the checkpoint's file is damaged.
+        """
+        return await self._predictor.predict(
+            checkpoint,
+            images.decode,
+            seconds_left=seconds_left,
+            caller=caller,
+            run_inline=images.run_inline,
+            wait_if_full=wait_if_full,
+        )
+
+    async def load(self, checkpoint: CheckpointRef) -> None:
+        """Loads the network of a checkpoint into memory.
+
+        Raises:
+            DataLossError: the checkpoint's file is damaged.
+        """
+        await self._threads.run(self._predictor.loaded.get, checkpoint)
+
+    def unload(self, checkpoint: CheckpointRef) -> None:
+        """Drops the networks of all epochs of a checkpoint's model from memory."""
+        for epoch in checkpoint.model.epochs:
+            self._predictor.loaded.drop(replace(checkpoint, epoch=epoch.result))

@@ -1,0 +1,78 @@
+"""What the server needs on disk before it serves: its data directory and its ready file."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TextIO
+
+
+class StartupError(Exception):
+    """The server cannot start; the message says why and what to do."""
+
+
+class DataDir:
+    """The paths of everything that the server stores."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.database = root / "leadline.db"  # jobs, sweeps and events
+        self.models = root / "models"  # checkpoints, one folder per job
+        self.datasets = root / "datasets"  # decoded datasets, one folder per fingerprint
+        self.page_key = root / "page-token.key"  # signs page tokens
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Creates the folder and locks it: no two servers share one.
+
+        Raises:
+            StartupError: another server has the lock, or the folder cannot be written.
+        """
+        try:
+            for folder in (self.root, self.models, self.datasets):
+                folder.mkdir(parents=True, exist_ok=True)
+            lock: TextIO = (self.root / "lock").open("a+")
+        except OSError as error:
+            raise StartupError(
+                f"the data directory {self.root} cannot be written: {error.strerror}; "
+                "name another with --data-dir"
+            ) from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StartupError(
+                    f"another server uses the data directory {self.root}: "
+                    "stop it, or name another with --data-dir"
+                ) from error
+            yield
+
+
+def check_ready_file(path: Path | None) -> None:
+    """Accepts a file that can be written.
+
+    Raises:
+        StartupError: its folder cannot be written.
+    """
+    if path is not None and not os.access(path.parent, os.W_OK):
+        raise StartupError(
+            f"{path} cannot be written: name a file in a folder that can, with --ready-file"
+        )
+
+
+@contextmanager
+def ready_file(path: Path | None, values: Mapping[str, object]) -> Iterator[None]:
+    """Writes `values` as JSON into the file `path`, if any, which exists within the block."""
+    if path is None:
+        yield
+        return
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps({**values, "pid": os.getpid()}))
+    partial.replace(path)
+    try:
+        yield
+    finally:
+        with suppress(FileNotFoundError):
+            path.unlink()

@@ -1,0 +1,222 @@
+"""The repository of jobs: each method is one transaction, and blocks its thread."""
+
+from collections.abc import Collection
+from datetime import datetime
+
+from sqlalchemy import func, insert, select
+
+from leadline.models.spec import TrainingSpec
+from leadline.server.errors import FailedPreconditionError
+from leadline.server.jobs.job import (
+    Cancellation,
+    Event,
+    Failure,
+    Job,
+    Paused,
+    Queued,
+    Started,
+)
+from leadline.server.jobs.options import JobOptions
+from leadline.server.jobs.states import JobState
+from leadline.server.storage import event_log, preconditions, queries, records, transitions
+from leadline.server.storage.database import Database
+from leadline.server.storage.tables import jobs
+
+_REQUESTED = Cancellation(reason="REQUESTED", message="a caller cancelled it")
+
+
+class JobRepository:
+    """Jobs and their events.
+
+    A method for one job raises NotFoundError if there is no such job.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # Queries
+
+    def get(self, job_id: str) -> Job:
+        """The current state of a job."""
+        with self._database.read() as connection:
+            return queries.get_job(connection, job_id)
+
+    def find(
+        self,
+        *,
+        states: Collection[JobState] = (),
+        sweep_id: str | None = None,
+        before: int | None = None,
+        limit: int | None = None,
+    ) -> list[Job]:
+        """Jobs in `states` (empty: any), of a sweep, numbered below `before`, newest first."""
+        query = queries.newest_first(jobs, before=before, limit=limit)
+        if states:
+            query = query.where(jobs.c.state.in_([state.value for state in states]))
+        if sweep_id is not None:
+            query = query.where(jobs.c.sweep_id == sweep_id)
+        with self._database.read() as connection:
+            return records.read_jobs(connection, query)
+
+    def ids(self) -> set[str]:
+        """The ids of all jobs."""
+        with self._database.read() as connection:
+            return set(connection.execute(select(jobs.c.job_id)).scalars())
+
+    def find_queued(self, *, in_sweep: bool | None = None, limit: int) -> list[Job]:
+        """The first `limit` queued jobs in the order in which they start.
+
+        Args:
+            in_sweep: only jobs that are, or are not, part of a sweep; None: all.
+            limit: how many at most.
+        """
+        query = select(jobs).where(queries.IS_QUEUED).order_by(*queries.QUEUE_ORDER).limit(limit)
+        if in_sweep is not None:
+            query = query.where((jobs.c.sweep_id.is_not(None)) == in_sweep)
+        with self._database.read() as connection:
+            return records.read_jobs(connection, query)
+
+    def next_queued(self, *, in_sweep: bool | None = None) -> Job | None:
+        """The queued job that starts next, of those that `find_queued` selects."""
+        return next(iter(self.find_queued(in_sweep=in_sweep, limit=1)), None)
+
+    def queue_positions(self, job_ids: Collection[str]) -> dict[str, int]:
+        """How many jobs start before each of these jobs; only queued ones have a position."""
+        with self._database.read() as connection:
+            return queries.queue_positions(connection, job_ids)
+
+    def find_overdue(self, now: datetime) -> list[Job]:
+        """The unfinished jobs whose deadline has passed."""
+        query = select(jobs).where(jobs.c.deadline <= records.to_timestamp(now), ~queries.IS_FINAL)
+        with self._database.read() as connection:
+            return records.read_jobs(connection, query)
+
+    def next_deadline(self) -> datetime | None:
+        """The earliest deadline of an unfinished job."""
+        query = select(func.min(jobs.c.deadline)).where(~queries.IS_FINAL)
+        with self._database.read() as connection:
+            earliest: int | None = connection.execute(query).scalar_one()
+        return None if earliest is None else records.from_timestamp(earliest)
+
+    def count_by_state(self) -> dict[JobState, int]:
+        """How many jobs there are in each state, zeros included."""
+        query = select(jobs.c.state, func.count()).group_by(jobs.c.state)
+        with self._database.read() as connection:
+            counts: dict[str, int] = dict(connection.execute(query).all())
+        return {state: counts.get(state.value, 0) for state in JobState}
+
+    def events(self, job_id: str, *, after: int, limit: int) -> list[Event]:
+        """At most `limit` events after the sequence `after`, in order."""
+        with self._database.read() as connection:
+            return event_log.read_events(connection, job_id, after=after, limit=limit)
+
+    def get_started(self, job_id: str) -> Started | None:
+        """The report of the job's first worker, None before it has started."""
+        with self._database.read() as connection:
+            return records.read_started(connection, queries.get_job(connection, job_id))
+
+    # Requests of callers
+
+    def create(
+        self,
+        spec: TrainingSpec,
+        options: JobOptions,
+        *,
+        job_id: str,
+        request_id: str | None,
+        max_queued: int,
+    ) -> tuple[Job, bool]:
+        """Creates a job, or returns the one that `request_id` stands for.
+
+        Returns:
+            The job, and whether it is new.
+
+        Raises:
+            AlreadyExistsError: `request_id` stands for a job of another spec or
+                other options.
+            ResourceExhaustedError: `max_queued` jobs are queued already.
+        """
+        with self._database.write() as work:
+            connection = work.connection
+            is_request = jobs.c.request_id == request_id
+            same = queries.find_job(connection, is_request) if request_id else None
+            if same:
+                is_same = (same.spec, same.options) == (spec, options)
+                preconditions.check_same_request(request_id, f"jobs/{same.job_id}", is_same=is_same)
+                return same, False
+            preconditions.check_queue_room(connection, 1, max_queued=max_queued)
+            row = transitions.new_job_row(work, job_id, spec, options)
+            connection.execute(insert(jobs).values(request_id=request_id or None, **row))
+            position = queries.queue_positions(connection, [job_id])[job_id]
+            queued = Queued(spec=spec, queue_position=position)
+            event_log.append_event(work, queries.get_job(connection, job_id), queued)
+            return queries.get_job(connection, job_id), True
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancels a job; one that is cancelled stays as it is.
+
+        Raises:
+            FailedPreconditionError: the job has succeeded or failed.
+        """
+        with self._database.write() as work:
+            job = queries.get_job(work.connection, job_id)
+            if job.state is not JobState.CANCELLED:
+                transitions.finish_job(work, job, JobState.CANCELLED, cancellation=_REQUESTED)
+                transitions.finish_sweep(work, job.sweep_id)
+            return queries.get_job(work.connection, job_id)
+
+    def pause(self, job_id: str, pause: Paused) -> Job:
+        """Pauses a job; one that is paused stays as it is.
+
+        Raises:
+            FailedPreconditionError: the job is in a final state.
+        """
+        with self._database.write() as work:
+            job = queries.get_job(work.connection, job_id)
+            if job.state is not JobState.PAUSED:
+                transitions.pause_jobs(work, [job], pause)
+            return queries.get_job(work.connection, job_id)
+
+    def resume(self, job_id: str) -> Job:
+        """Queues a paused job again; one that is queued or running stays as it is.
+
+        Raises:
+            FailedPreconditionError: the job is in a final state.
+        """
+        with self._database.write() as work:
+            job = queries.get_job(work.connection, job_id)
+            if job.state not in {JobState.QUEUED, JobState.RUNNING}:
+                transitions.resume_jobs(work, [job])
+            return queries.get_job(work.connection, job_id)
+
+    def finish(self, job_id: str, state: JobState, *, failure: Failure | None = None) -> Job:
+        """Moves a job to a final state, whether a worker has it or not.
+
+        Raises:
+            FailedPreconditionError: the job is in a final state already.
+        """
+        with self._database.write() as work:
+            job = queries.get_job(work.connection, job_id)
+            transitions.finish_job(work, job, state, failure=failure)
+            transitions.finish_sweep(work, job.sweep_id)
+            return queries.get_job(work.connection, job_id)
+
+    def delete(self, job_id: str) -> None:
+        """Deletes a job in a final state, and its events.
+
+        Raises:
+            FailedPreconditionError: the job is not in a final state, or is part
+                of a sweep.
+        """
+        with self._database.write() as work:
+            job = queries.get_job(work.connection, job_id)
+            name = f"jobs/{job_id}"
+            if job.sweep_id is not None:
+                sweep = f"sweeps/{job.sweep_id}"
+                raise FailedPreconditionError(
+                    f"job {name} is part of {sweep}, whose events refer to it: delete the sweep",
+                    reason="JOB_IN_SWEEP",
+                    metadata={"job": name, "sweep": sweep},
+                )
+            preconditions.check_deletable("job", name, job.state, reason="JOB_NOT_FINISHED")
+            transitions.delete_jobs(work, jobs.c.number == job.number)

@@ -1,0 +1,93 @@
+"""Schema migrations: statements that turn an older database into one of this version."""
+
+from sqlalchemy import Connection
+
+# The schema's version, one higher after every change of the tables.
+SCHEMA = 3
+
+# Schema 1 had neither sweeps nor residual networks.
+_FROM_1 = (
+    """
+    CREATE TABLE sweeps (
+        number INTEGER NOT NULL PRIMARY KEY,
+        sweep_id VARCHAR(32) NOT NULL UNIQUE,
+        request_id VARCHAR(36) UNIQUE,
+        grid TEXT NOT NULL,
+        options TEXT NOT NULL,
+        median_stopping TEXT,
+        is_cancelled BOOLEAN NOT NULL,
+        create_time BIGINT NOT NULL,
+        end_time BIGINT,
+        latest_sequence INTEGER NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE sweep_events (
+        sweep_id VARCHAR(32) NOT NULL REFERENCES sweeps (sweep_id),
+        sequence INTEGER NOT NULL,
+        create_time BIGINT NOT NULL,
+        body TEXT,
+        job_number INTEGER REFERENCES jobs (number),
+        job_sequence INTEGER,
+        PRIMARY KEY (sweep_id, sequence)
+    )
+    """,
+    "ALTER TABLE jobs ADD COLUMN sweep_id VARCHAR(32) REFERENCES sweeps (sweep_id)",
+    "ALTER TABLE jobs ADD COLUMN cancel_reason VARCHAR(64)",
+    "ALTER TABLE jobs ADD COLUMN cancel_message TEXT",
+    "ALTER TABLE events ADD COLUMN test_accuracy FLOAT",
+    """
+    UPDATE jobs SET cancel_reason = 'REQUESTED', cancel_message = 'a caller cancelled it'
+    WHERE state = 'cancelled'
+    """,
+    "CREATE INDEX jobs_by_sweep ON jobs (sweep_id, number)",
+    "ALTER TABLE jobs ADD COLUMN residual BOOLEAN NOT NULL DEFAULT 0",
+    "DROP INDEX jobs_by_variant",
+    """
+    CREATE INDEX jobs_by_variant
+    ON jobs (dataset, blocks, batch_norm, residual, best_test_accuracy)
+    """,
+)
+
+# In schema 2 every block had two convolutions, and no column for their number.
+_FROM_2 = (
+    "ALTER TABLE jobs ADD COLUMN block_convolutions INTEGER NOT NULL DEFAULT 2",
+    "UPDATE jobs SET spec = json_set(spec, '$.block_convolutions', 2)",
+    "UPDATE sweeps SET grid = json_set(grid, '$.spec.block_convolutions', 2)",
+    """
+    UPDATE sweep_events SET body = json_set(body, '$.grid.spec.block_convolutions', 2)
+    WHERE json_extract(body, '$.grid') IS NOT NULL
+    """,
+    """
+    UPDATE events SET body = json_set(body, '$.spec.block_convolutions', 2)
+    WHERE kind = 'queued'
+    """,
+    "DROP INDEX jobs_by_variant",
+    """
+    CREATE INDEX jobs_by_variant
+    ON jobs (dataset, blocks, block_convolutions, batch_norm, residual, best_test_accuracy)
+    """,
+)
+
+# Statements that turn a schema into the next one, by the schema before.
+_MIGRATIONS = {1: _FROM_1, 2: _FROM_2}
+
+
+class SchemaError(Exception):
+    """The database was written by a newer version of Leadline."""
+
+
+def migrate(connection: Connection) -> None:
+    """Brings an existing database to the newest schema.
+
+    Raises:
+        SchemaError: the database has a newer schema.
+    """
+    schema = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+    if not 1 <= schema <= SCHEMA:
+        raise SchemaError(
+            f"it has the schema {schema}, and this version of Leadline needs {SCHEMA}"
+        )
+    for step in range(schema, SCHEMA):
+        for statement in _MIGRATIONS[step]:
+            connection.exec_driver_sql(statement)

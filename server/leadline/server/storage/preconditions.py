@@ -1,0 +1,57 @@
+"""Preconditions that jobs and sweeps share: request ids, room in the queue, deletion."""
+
+from sqlalchemy import Connection
+
+from leadline.server.errors import (
+    AlreadyExistsError,
+    FailedPreconditionError,
+    ResourceExhaustedError,
+)
+from leadline.server.jobs.states import JobState
+from leadline.server.storage.queries import IS_QUEUED, count_jobs
+from leadline.server.sweeps.sweep import SweepState
+
+
+def check_same_request(request_id: str | None, name: str, *, is_same: bool) -> None:
+    """Accepts a request id that stands for the resource `name` if the request is the same.
+
+    Raises:
+        AlreadyExistsError: the request differs.
+    """
+    if not is_same:
+        raise AlreadyExistsError(
+            f"request id {request_id} stands for {name}, which was submitted with other "
+            "values: use a new id for a new request",
+            reason="REQUEST_ID_REUSED",
+            resource_name=name,
+        )
+
+
+def check_queue_room(connection: Connection, count: int, *, max_queued: int) -> None:
+    """Accepts `count` new jobs if at most `max_queued` are queued then.
+
+    Raises:
+        ResourceExhaustedError: they have no room.
+    """
+    queued = count_jobs(connection, IS_QUEUED)
+    if queued + count > max_queued:
+        raise ResourceExhaustedError(
+            f"{queued} jobs are queued, and {count} more would exceed the limit of "
+            f"{max_queued}: try again later",
+            reason="JOB_QUEUE_FULL",
+            retry_after=30.0,
+        )
+
+
+def check_deletable(kind: str, name: str, state: JobState | SweepState, *, reason: str) -> None:
+    """Accepts a job or a sweep in a final state.
+
+    Raises:
+        FailedPreconditionError: the state is not final.
+    """
+    if not state.is_final:
+        raise FailedPreconditionError(
+            f"{kind} {name} is {state}: cancel it before you delete it",
+            reason=reason,
+            metadata={kind: name, "state": state.value},
+        )

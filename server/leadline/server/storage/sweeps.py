@@ -1,0 +1,238 @@
+"""The repository of sweeps: each method is one transaction, which includes the sweep's jobs."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from leadline.server.errors import FailedPreconditionError
+from leadline.server.jobs.job import Cancellation, Event, Job, Paused, Queued
+from leadline.server.jobs.states import JobState
+from leadline.server.storage import (
+    event_log,
+    preconditions,
+    queries,
+    records,
+    sweep_records,
+    transitions,
+)
+from leadline.server.storage.database import Database, UnitOfWork
+from leadline.server.storage.tables import events, jobs, sweep_events, sweeps
+from leadline.server.sweeps.sweep import (
+    Sweep,
+    SweepEvent,
+    SweepQueued,
+    SweepRequest,
+    SweepState,
+    SweepView,
+)
+
+_REQUESTED = Cancellation(reason="REQUESTED", message="a caller cancelled its sweep")
+
+
+class SweepRepository:
+    """Sweeps and their events.
+
+    A method for one sweep raises NotFoundError if there is no such sweep. `cancel`,
+    `pause` and `resume` return the sweep, and the ids of the jobs that they changed.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # Queries
+
+    def get(self, sweep_id: str) -> Sweep:
+        """The current state of a sweep."""
+        with self._database.read() as connection:
+            return sweep_records.get_sweep(connection, sweep_id)
+
+    def view(self, sweep_id: str) -> SweepView:
+        """The sweep, its jobs and its table."""
+        with self._database.read() as connection:
+            return sweep_records.view_sweep(connection, sweep_id)
+
+    def find(self, *, before: int | None = None, limit: int | None = None) -> list[Sweep]:
+        """Sweeps numbered below `before`, newest first."""
+        with self._database.read() as connection:
+            return sweep_records.read_sweeps(
+                connection, queries.newest_first(sweeps, before=before, limit=limit)
+            )
+
+    def count_by_state(self) -> dict[SweepState, int]:
+        """How many sweeps there are in each state, zeros included."""
+        by_state = dict.fromkeys(SweepState, 0)
+        with self._database.read() as connection:
+            rows = connection.execute(select(sweeps.c.sweep_id, sweeps.c.is_cancelled)).all()
+            counts = sweep_records.count_sweep_jobs(connection, jobs.c.sweep_id.is_not(None))
+        for row in rows:
+            by_state[counts[row.sweep_id].state(is_cancelled=row.is_cancelled)] += 1
+        return by_state
+
+    def events(self, sweep_id: str, *, after: int, limit: int) -> list[SweepEvent]:
+        """At most `limit` events after the sequence `after`, in order."""
+        with self._database.read() as connection:
+            return event_log.read_sweep_events(connection, sweep_id, after=after, limit=limit)
+
+    # Requests of callers
+
+    def create(
+        self,
+        request: SweepRequest,
+        *,
+        sweep_id: str,
+        job_ids: Sequence[str],
+        request_id: str | None,
+        max_queued: int,
+    ) -> tuple[Sweep, bool]:
+        """Creates a sweep and all its jobs, or returns the one that `request_id` stands for.
+
+        Args:
+            request: what to train.
+            sweep_id: the new sweep's id.
+            job_ids: an id for each point of the grid.
+            request_id: makes the call idempotent; None: it is not.
+            max_queued: how many jobs may be queued.
+
+        Returns:
+            The sweep, and whether it is new.
+
+        Raises:
+            AlreadyExistsError: `request_id` stands for a sweep of another request.
+            ResourceExhaustedError: the queue has no room for all jobs.
+        """
+        with self._database.write() as work:
+            is_request = sweeps.c.request_id == request_id
+            same = sweep_records.find_sweep(work.connection, is_request) if request_id else None
+            if same:
+                name = f"sweeps/{same.sweep_id}"
+                preconditions.check_same_request(request_id, name, is_same=same.request == request)
+                return same, False
+            preconditions.check_queue_room(work.connection, len(job_ids), max_queued=max_queued)
+            row = _new_sweep_row(work, request, sweep_id)
+            work.connection.execute(insert(sweeps).values(request_id=request_id or None, **row))
+            _create_jobs(work, request, sweep_id, job_ids)
+            return sweep_records.get_sweep(work.connection, sweep_id), True
+
+    def cancel(self, sweep_id: str) -> tuple[SweepView, list[str]]:
+        """Cancels all unfinished jobs; a cancelled sweep stays as it is.
+
+        Raises:
+            FailedPreconditionError: the sweep has succeeded or failed.
+        """
+        with self._database.write() as work:
+            sweep = sweep_records.get_sweep(work.connection, sweep_id)
+            if sweep.state is SweepState.CANCELLED:
+                return sweep_records.view_sweep(work.connection, sweep_id), []
+            _check_unfinished(sweep, "cancelled")
+            work.connection.execute(
+                update(sweeps).where(sweeps.c.number == sweep.number).values(is_cancelled=True)
+            )
+            unfinished = [state for state in JobState if not state.is_final]
+            cancelled = _jobs_in(work.connection, sweep_id, unfinished)
+            for job in cancelled:
+                transitions.finish_job(work, job, JobState.CANCELLED, cancellation=_REQUESTED)
+            transitions.finish_sweep(work, sweep_id)
+            return _changed(work, sweep_id, cancelled)
+
+    def pause(self, sweep_id: str, pause: Paused) -> tuple[SweepView, list[str]]:
+        """Pauses all queued and running jobs; if there are none, nothing changes.
+
+        Raises:
+            FailedPreconditionError: the sweep is in a final state.
+        """
+        with self._database.write() as work:
+            _check_unfinished(sweep_records.get_sweep(work.connection, sweep_id), "paused")
+            states = (JobState.QUEUED, JobState.RUNNING)
+            paused = _jobs_in(work.connection, sweep_id, states)
+            transitions.pause_jobs(work, paused, pause)
+            return _changed(work, sweep_id, paused)
+
+    def resume(self, sweep_id: str) -> tuple[SweepView, list[str]]:
+        """Queues all paused jobs again; if there are none, nothing changes.
+
+        Raises:
+            FailedPreconditionError: the sweep is in a final state.
+        """
+        with self._database.write() as work:
+            _check_unfinished(sweep_records.get_sweep(work.connection, sweep_id), "resumed")
+            resumed = _jobs_in(work.connection, sweep_id, [JobState.PAUSED])
+            transitions.resume_jobs(work, resumed)
+            return _changed(work, sweep_id, resumed)
+
+    def delete(self, sweep_id: str) -> None:
+        """Deletes a sweep in a final state, its jobs, and all their events.
+
+        Raises:
+            FailedPreconditionError: the sweep is not in a final state.
+        """
+        with self._database.write() as work:
+            state = sweep_records.get_sweep(work.connection, sweep_id).state
+            preconditions.check_deletable(
+                "sweep", f"sweeps/{sweep_id}", state, reason="SWEEP_NOT_FINISHED"
+            )
+            work.connection.execute(delete(sweep_events).where(sweep_events.c.sweep_id == sweep_id))
+            transitions.delete_jobs(work, jobs.c.sweep_id == sweep_id)
+            work.connection.execute(delete(sweeps).where(sweeps.c.sweep_id == sweep_id))
+
+
+def _new_sweep_row(work: UnitOfWork, request: SweepRequest, sweep_id: str) -> dict[str, Any]:
+    rule = request.median_stopping
+    return {
+        "sweep_id": sweep_id,
+        "grid": json.dumps(request.grid.to_dict()),
+        "options": json.dumps(request.options.to_dict()),
+        "median_stopping": rule and json.dumps(rule.to_dict()),
+        "create_time": records.to_timestamp(work.now),
+    }
+
+
+def _create_jobs(
+    work: UnitOfWork, request: SweepRequest, sweep_id: str, job_ids: Sequence[str]
+) -> None:
+    points = request.grid.points()
+    rows = [
+        {
+            **transitions.new_job_row(work, job_id, request.grid.spec_at(point), request.options),
+            "sweep_id": sweep_id,
+            "latest_sequence": 1,
+        }
+        for job_id, point in zip(job_ids, points, strict=True)
+    ]
+    work.connection.execute(insert(jobs), rows)
+    created = _jobs_in(work.connection, sweep_id, [JobState.QUEUED])
+    positions = queries.queue_positions(work.connection, job_ids)
+    queued_events = []
+    for job in created:
+        body = Queued(spec=job.spec, queue_position=positions[job.job_id])
+        event = Event(job_id=job.job_id, sequence=1, create_time=job.create_time, body=body)
+        queued_events.append(event_log.event_row(job.number, event, None))
+    work.connection.execute(insert(events), queued_events)
+    accepted = SweepQueued(grid=request.grid, jobs=tuple(zip(job_ids, points, strict=True)))
+    event_log.append_sweep_event(work, sweep_id, accepted)
+
+
+def _jobs_in(connection: Connection, sweep_id: str, states: Sequence[JobState]) -> list[Job]:
+    """A sweep's jobs in these states, in the order of the grid."""
+    return records.read_jobs(
+        connection,
+        select(jobs)
+        .where(jobs.c.sweep_id == sweep_id, jobs.c.state.in_([state.value for state in states]))
+        .order_by(jobs.c.number),
+    )
+
+
+def _changed(
+    work: UnitOfWork, sweep_id: str, changed: Sequence[Job]
+) -> tuple[SweepView, list[str]]:
+    return sweep_records.view_sweep(work.connection, sweep_id), [job.job_id for job in changed]
+
+
+def _check_unfinished(sweep: Sweep, target: str) -> None:
+    if sweep.state.is_final:
+        raise FailedPreconditionError(
+            f"sweep sweeps/{sweep.sweep_id} is {sweep.state} and cannot be {target}",
+            reason="ILLEGAL_SWEEP_STATE",
+            metadata={"sweep": f"sweeps/{sweep.sweep_id}", "state": sweep.state.value},
+        )

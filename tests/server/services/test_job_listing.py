@@ -1,0 +1,69 @@
+"""How many queries a page of jobs takes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy
+from sqlalchemy import Engine
+
+from leadline.models.spec import TrainingSpec
+from leadline.server.application import _Core, _make_scheduler, _make_training_services
+from leadline.server.jobs.options import JobOptions
+from leadline.server.services.jobs import JobService
+from leadline.server.settings import Settings
+from leadline.server.startup import DataDir
+from leadline.server.storage.database import open_database
+from leadline.server.storage.store import Store
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = open_database(tmp_path / "jobs.db")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def queries(engine: Engine) -> list[str]:
+    """The statements that read, as they are executed."""
+    statements: list[str] = []
+
+    def record(_connection: Any, _cursor: Any, statement: str, *_others: Any) -> None:
+        if statement.startswith("SELECT"):
+            statements.append(statement)
+
+    sqlalchemy.event.listen(engine, "before_cursor_execute", record)
+    return statements
+
+
+@pytest.fixture
+def service(engine: Engine, tmp_path: Path) -> Iterator[JobService]:
+    core = _Core(Settings(devices="cpu"), DataDir(tmp_path), Store(engine), {})
+    jobs, _ = _make_training_services(core, _make_scheduler(core))
+    yield jobs
+    core.threads.close()
+
+
+async def test_a_page_takes_as_many_queries_however_many_of_its_jobs_are_queued(
+    engine: Engine, queries: list[str], service: JobService
+) -> None:
+    store = Store(engine)
+    for number in range(40):
+        options = JobOptions(priority=number % 2)
+        store.jobs.create(
+            TrainingSpec(), options, job_id=f"j{number}", request_id=None, max_queued=40
+        )
+    store.attempts.claim("j1", device="cpu")
+
+    pages, counts = [], []
+    for limit in (2, 40):
+        queries.clear()
+        pages.append(await service.list_jobs(states=(), before=None, limit=limit))
+        counts.append(len(queries))
+
+    assert counts[0] == counts[1] <= 3
+    positions = {view.job.job_id: view.queue_position for view in pages[1]}
+    assert [positions[job_id] for job_id in ("j3", "j39", "j0", "j38", "j1")] == [0, 18, 19, 38, 0]
+    assert [view.queue_position for view in pages[0]] == [18, 38]

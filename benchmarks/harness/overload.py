@@ -30,7 +30,7 @@ _CAPACITY_SECONDS = 5.0
 _SAMPLE_SECONDS = 0.25
 _RECOVERY_CALLS = 50
 _CAPACITY_IN_FLIGHT = 8
-_IN_FLIGHT = "leadline_predictions_in_work"
+_IN_FLIGHT = "leadline_predictions_in_flight"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class Overload:
     """How late calls were sent, which is the generator's doing."""
 
     in_flight_most: int
-    """The most calls in work that the server's metrics showed."""
+    """The most calls in flight that the server's metrics showed."""
 
     in_flight_limit: int
     recovery_answered: int
@@ -90,7 +90,7 @@ def measure(trained: Trained, *, seconds: float) -> Overload:
             outcome = run_open_loop(start, per_second=capacity * TIMES, seconds=seconds)
         recovery = [call_now(start) for _ in range(_RECOVERY_CALLS)]
     if not any(in_flight):
-        raise WrongAnswerError(f"the server's metric {_IN_FLIGHT} never showed a call in work")
+        raise WrongAnswerError(f"the server's metric {_IN_FLIGHT} never showed a call in flight")
     return _overload(capacity, outcome, expected, max(in_flight), recovery)
 
 
@@ -112,7 +112,7 @@ def report(found: Overload) -> str:
         ("answered wrongly", f"{found.wrong:,}", "0"),
         ("refusal, p50 and p99", refusal, "50 ms"),
         ("sent late by, p99", f"{found.lag_p99:.1f} ms", ""),
-        ("in work at most", f"{found.in_flight_most}", f"{found.in_flight_limit}"),
+        ("in flight at most", f"{found.in_flight_most}", f"{found.in_flight_limit}"),
         ("right after the load", recovery, "all"),
     ]
     return table(("overload", "measured", "bar"), rows)
@@ -171,7 +171,7 @@ def _capacity(start: Callable[[], Any], expected: list[int]) -> float:
 
 @contextmanager
 def _watching(server: LeadlineServer) -> Iterator[list[int]]:
-    """Reads the number of calls in work from the server's metrics, again and again."""
+    """Reads the number of calls in flight from the server's metrics, again and again."""
     seen: list[int] = []
     end = threading.Event()
 

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from leadline.server.api.pages import PageTokens
 from leadline.server.api.predict import PredictHandler
 from leadline.server.api.server import GrpcServer, Servicers
 from leadline.server.api.training import TrainingServicer
-from leadline.server.datasets import prepare_datasets
+from leadline.server.datasets import KnownDatasets, prepare_datasets
 from leadline.server.devices import available_cores, inference_device, training_devices
 from leadline.server.errors import StorageError
 from leadline.server.inspection.inspector import Inspector
@@ -165,8 +165,8 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
     data = DataDir(settings.data_dir)
     async with AsyncExitStack() as stack:
         stack.enter_context(data.locked())
-        fingerprints = await _prepare(settings, data)
-        core = _Core(settings, data, _open_store(data), fingerprints)
+        datasets = await _prepare(settings, data)
+        core = _Core(settings, data, _open_store(data), datasets)
         stack.callback(core.threads.close)
         scheduler = _scheduler(core)
         servicers = _servicers(core, scheduler, stack)
@@ -207,12 +207,12 @@ class _Core:
     """What most parts of the service share."""
 
     def __init__(
-        self, settings: Settings, data: DataDir, store: JobStore, fingerprints: Mapping[str, str]
+        self, settings: Settings, data: DataDir, store: JobStore, datasets: KnownDatasets
     ) -> None:
         self.settings = settings
         self.data = data
         self.store = store
-        self.fingerprints = fingerprints
+        self.datasets = datasets
         self.artifacts = Artifacts(data.models)
         self.threads = ThreadPool("store", _STORE_THREADS)
         self.notifier = JobNotifier()
@@ -222,7 +222,7 @@ class _Core:
         self.metrics.watch_sweeps(store.count_sweeps_by_state)
 
 
-async def _prepare(settings: Settings, data: DataDir) -> dict[str, str]:
+async def _prepare(settings: Settings, data: DataDir) -> KnownDatasets:
     try:
         return await asyncio.to_thread(
             prepare_datasets,
@@ -249,7 +249,7 @@ def _scheduler(core: _Core) -> Scheduler:
 
     def assign(job: Job, model: Model | None, device: str) -> Assignment:
         dataset = job.spec.dataset
-        source = settings.dataset_sources.get(dataset)
+        source = core.datasets.sources.get(dataset)
         if source is None:
             raise DatasetError(
                 f"this server no longer knows the dataset {dataset!r}: "
@@ -275,7 +275,7 @@ def _scheduler(core: _Core) -> Scheduler:
             dataset_cache=str(data.datasets),
             dataset_fingerprint=model.started.dataset_fingerprint
             if model
-            else core.fingerprints.get(dataset, ""),
+            else core.datasets.fingerprints.get(dataset, ""),
             checkpoint_folder=str(core.artifacts.folder(job.job_id, job.attempts)),
             max_image_pixels=settings.max_image_pixels,
         )
@@ -344,7 +344,7 @@ def _servicers(core: _Core, scheduler: Scheduler, stack: AsyncExitStack) -> Serv
         notifier=core.notifier,
         scheduler=scheduler,
         artifacts=core.artifacts,
-        datasets=settings.dataset_sources,
+        datasets=core.datasets.sources,
         max_queued_jobs=settings.max_queued_jobs,
         default_retention=Retention(policy=RetentionPolicy(settings.retention)),
         keepalive_seconds=settings.stream_keepalive_seconds,
@@ -355,7 +355,7 @@ def _servicers(core: _Core, scheduler: Scheduler, stack: AsyncExitStack) -> Serv
         notifier=core.notifier,
         scheduler=scheduler,
         artifacts=core.artifacts,
-        datasets=settings.dataset_sources,
+        datasets=core.datasets.sources,
         max_queued_jobs=settings.max_queued_jobs,
         keepalive_seconds=settings.stream_keepalive_seconds,
     )

@@ -1,4 +1,4 @@
-"""What is wrong with a job that somebody submits."""
+"""Validates the specs of submitted jobs."""
 
 from collections.abc import Collection
 
@@ -6,15 +6,16 @@ from leadline.models.spec import TrainingSpec, Violation
 
 
 def spec_violations(spec: TrainingSpec, datasets: Collection[str]) -> list[Violation]:
-    """What is wrong with a spec, its dataset included, where the server knows `datasets`."""
-    found = spec.violations()
-    well_formed = not any(violation.field == "dataset" for violation in found)
+    """The violations of a spec; its dataset must be one of `datasets`, the names known."""
+    violations = spec.violations()
+    well_formed = not any(violation.field == "dataset" for violation in violations)
     if well_formed and spec.dataset not in datasets:
         names = ", ".join(sorted(datasets))
-        found.append(
+        violations.append(
             Violation(
                 field="dataset",
-                description=f"{spec.dataset!r} is not known to this server, which has {names}",
+                description=f"{spec.dataset!r} is not known to this server, which has {names}; "
+                "a server knows others if it is started with --dataset NAME=SOURCE",
             )
         )
-    return found
+    return violations

@@ -57,7 +57,8 @@ class Metrics:
         )
         self._epoch = self._job_gauge("leadline_job_epoch", "The last completed epoch.")
         self._gpu_memory = self._job_gauge(
-            "leadline_worker_gpu_memory_bytes", "GPU memory reserved by torch in the worker, in bytes."
+            "leadline_worker_gpu_memory_bytes",
+            "GPU memory reserved by torch in the worker, in bytes.",
         )
         self._prediction_seconds = self._histogram(
             "leadline_prediction_seconds",
@@ -177,7 +178,9 @@ class _WorkerMemory(Collector):
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """Queries the operating system."""
         family = GaugeMetricFamily(
-            "leadline_worker_memory_bytes", "Resident memory of the worker, in bytes.", labels=["job_id"]
+            "leadline_worker_memory_bytes",
+            "Resident memory of the worker, in bytes.",
+            labels=["job_id"],
         )
         for job_id, pid in list(self._workers.items()):
             with contextlib.suppress(psutil.Error):

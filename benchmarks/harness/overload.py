@@ -94,33 +94,33 @@ def measure(trained: Trained, *, seconds: float) -> Overload:
     return _overload(capacity, outcome, expected, max(in_flight), recovery)
 
 
-def report(found: Overload) -> str:
+def report(result: Overload) -> str:
     """The table, each bar beside its figure."""
     refusal = (
-        f"{found.refusal_p50:.1f} and {found.refusal_p99:.1f} ms, "
-        f"{found.refusal_p99_sent:.1f} ms from the sending"
+        f"{result.refusal_p50:.1f} and {result.refusal_p99:.1f} ms, "
+        f"{result.refusal_p99_sent:.1f} ms from the sending"
     )
     recovery = (
-        f"{found.recovery_answered} of {found.recovery_calls} answered, "
-        f"p99 {found.recovery_p99:.1f} ms"
+        f"{result.recovery_answered} of {result.recovery_calls} answered, "
+        f"p99 {result.recovery_p99:.1f} ms"
     )
     rows = [
-        ("requests offered", f"{found.offered:,}, {TIMES} times {found.capacity:,.0f}/s", ""),
-        ("answered", f"{found.answered:,}, slowest hundredth {found.answer_p99:,.0f} ms", ""),
-        ("refused with how long to wait", f"{found.refused:,}", ""),
-        ("neither answered nor refused", f"{found.lost:,} {found.lost_statuses or ''}", "0"),
-        ("answered wrongly", f"{found.wrong:,}", "0"),
+        ("requests offered", f"{result.offered:,}, {TIMES} times {result.capacity:,.0f}/s", ""),
+        ("answered", f"{result.answered:,}, slowest hundredth {result.answer_p99:,.0f} ms", ""),
+        ("refused with how long to wait", f"{result.refused:,}", ""),
+        ("neither answered nor refused", f"{result.lost:,} {result.lost_statuses or ''}", "0"),
+        ("answered wrongly", f"{result.wrong:,}", "0"),
         ("refusal, p50 and p99", refusal, "50 ms"),
-        ("sent late by, p99", f"{found.lag_p99:.1f} ms", ""),
-        ("in flight at most", f"{found.in_flight_most}", f"{found.in_flight_limit}"),
+        ("sent late by, p99", f"{result.lag_p99:.1f} ms", ""),
+        ("in flight at most", f"{result.in_flight_most}", f"{result.in_flight_limit}"),
         ("right after the load", recovery, "all"),
     ]
     return table(("overload", "measured", "bar"), rows)
 
 
-def as_json(found: Overload) -> dict[str, Any]:
+def as_json(result: Overload) -> dict[str, Any]:
     """All of it."""
-    return {"overload": asdict(found)}
+    return {"overload": asdict(result)}
 
 
 def _overload(

@@ -64,7 +64,7 @@ class CheckpointError(Exception):
 def list_epochs(directory: Path) -> list[int]:
     """Returns the epochs that have a checkpoint, ascending; none where there is no directory."""
     names = (path.name for path in directory.glob("epoch-*.json"))
-    return sorted(int(found[1]) for name in names if (found := _DESCRIPTION.fullmatch(name)))
+    return sorted(int(match[1]) for name in names if (match := _DESCRIPTION.fullmatch(name)))
 
 
 def load_info(directory: Path, epoch: int) -> CheckpointInfo:

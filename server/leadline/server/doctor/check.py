@@ -29,7 +29,7 @@ class Check:
     Attributes:
         name: what was checked; the same in every version.
         status: how serious it is.
-        value: what was found, in a few words.
+        value: the finding, in a few words.
         detail: the same as numbers and names, for programs; may be empty.
         advice: what to do about it; empty where there is nothing to do.
     """
@@ -51,19 +51,19 @@ def within(seconds: float, name: str, run: Callable[[], Check]) -> Check:
     A thread that hangs, as in a call of a dead file system, is left behind. An
     exception that the check has not expected is a failure, too.
     """
-    found: list[Check] = []
+    results: list[Check] = []
 
     def work() -> None:
         try:
-            found.append(run())
+            results.append(run())
         except Exception as error:  # noqa: BLE001 - the other checks are still of use
-            found.append(_broken(name, error))
+            results.append(_broken(name, error))
 
     thread = threading.Thread(target=work, daemon=True, name=f"doctor-{name}")
     thread.start()
     thread.join(seconds)
-    if found:
-        return found[0]
+    if results:
+        return results[0]
     return Check(
         name=name,
         status=Status.FAILED,

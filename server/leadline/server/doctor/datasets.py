@@ -22,7 +22,7 @@ def check_dataset(name: str, source: str, cache: Path, *, max_pixels: int) -> Ch
     Images that are decoded already are not read again; of others a few are decoded.
     """
     try:
-        found = describe_source(source, cache, samples=_SAMPLES, max_pixels=max_pixels)
+        facts = describe_source(source, cache, samples=_SAMPLES, max_pixels=max_pixels)
     except DatasetError as error:
         return Check(
             name=dataset_name(name),
@@ -31,7 +31,7 @@ def check_dataset(name: str, source: str, cache: Path, *, max_pixels: int) -> Ch
             detail={"source": source},
             advice=f"repair it, or name another source with --dataset {name}=SOURCE",
         )
-    if found is None:
+    if facts is None:
         return Check(
             name=dataset_name(name),
             status=Status.OK,
@@ -41,14 +41,14 @@ def check_dataset(name: str, source: str, cache: Path, *, max_pixels: int) -> Ch
     return Check(
         name=dataset_name(name),
         status=Status.OK,
-        value=f"{len(found.class_names):,} classes, {found.train_images:,} training and "
-        f"{found.test_images:,} test images, {'' if found.decoded else 'not yet '}decoded",
+        value=f"{len(facts.class_names):,} classes, {facts.train_images:,} training and "
+        f"{facts.test_images:,} test images, {'' if facts.decoded else 'not yet '}decoded",
         detail={
             "source": source,
-            "classes": len(found.class_names),
-            "train_images": found.train_images,
-            "test_images": found.test_images,
-            "decoded": found.decoded,
+            "classes": len(facts.class_names),
+            "train_images": facts.train_images,
+            "test_images": facts.test_images,
+            "decoded": facts.decoded,
         },
     )
 

@@ -40,14 +40,14 @@ class Gpus:
 
 def wants_gpu(devices: str, inference_device: str) -> bool:
     """Whether a server with these settings would look for a GPU."""
-    named = {one.strip() for one in f"{devices},{inference_device}".split(",")}
+    named = {name.strip() for name in f"{devices},{inference_device}".split(",")}
     return named != {"cpu"}
 
 
 def named_gpus(devices: str, inference_device: str) -> list[str]:
     """The GPUs that the settings name one by one."""
-    named = {one.strip() for one in f"{devices},{inference_device}".split(",")}
-    return sorted(one for one in named if one.startswith("cuda:"))
+    named = {name.strip() for name in f"{devices},{inference_device}".split(",")}
+    return sorted(name for name in named if name.startswith("cuda:"))
 
 
 def find_gpus(devices: str, inference_device: str) -> Gpus:
@@ -81,9 +81,9 @@ def check_capture(device: str, outcome: Outcome) -> Check:
         device: torch's name of the GPU.
         outcome: of `leadline.server.doctor.agreement` on it.
     """
-    told = [line for line in outcome.lines if "capture_failure" in line]
+    reports = [line for line in outcome.lines if "capture_failure" in line]
     name = f"capture {device}"
-    if not told:
+    if not reports:
         return Check(
             name=name,
             status=Status.FAILED,
@@ -91,7 +91,7 @@ def check_capture(device: str, outcome: Outcome) -> Check:
             advice="a GPU that fails in this way fails jobs too: use --devices cpu "
             "--inference-device cpu, or look into the kernel's log for the driver's errors",
         )
-    failure = told[0]["capture_failure"]
+    failure = reports[0]["capture_failure"]
     return Check(
         name=name,
         status=Status.OK if failure is None else Status.WARNING,
@@ -197,21 +197,23 @@ def _judge_driver(gpus: list[dict[str, str]]) -> Check:
 def _with_torch(driver: Check, outcome: Outcome, named: list[str]) -> Gpus:
     if not outcome.lines:
         return Gpus((driver, _torch(Status.FAILED, outcome.error or "no result")))
-    told = outcome.lines[0]
-    if told["cuda"] is None:
+    report = outcome.lines[0]
+    if report["cuda"] is None:
         why = "this build of torch computes on the CPU alone"
-        return Gpus((driver, _torch(Status.FAILED, why, detail=told)))
-    if told["error"] is not None or not told["gpus"]:
-        why = told["error"] or "it finds no GPU"
-        return Gpus((driver, _torch(Status.FAILED, why, detail=told)))
-    checks = [judge_gpu(gpu, told["architectures"]) for gpu in told["gpus"]]
-    found = [gpu["device"] for gpu in told["gpus"]]
-    torch = _torch(Status.OK, f"CUDA {told['cuda']}, {len(found)} GPUs", detail=told)
-    if missing := [name for name in named if name not in found]:
-        torch = _torch(Status.FAILED, f"the settings name {', '.join(missing)}, and it has {found}")
+        return Gpus((driver, _torch(Status.FAILED, why, detail=report)))
+    if report["error"] is not None or not report["gpus"]:
+        why = report["error"] or "it finds no GPU"
+        return Gpus((driver, _torch(Status.FAILED, why, detail=report)))
+    checks = [judge_gpu(gpu, report["architectures"]) for gpu in report["gpus"]]
+    devices = [gpu["device"] for gpu in report["gpus"]]
+    torch = _torch(Status.OK, f"CUDA {report['cuda']}, {len(devices)} GPUs", detail=report)
+    if missing := [name for name in named if name not in devices]:
+        torch = _torch(
+            Status.FAILED, f"the settings name {', '.join(missing)}, and it has {devices}"
+        )
     usable = tuple(
         device
-        for device, check in zip(found, checks, strict=True)
+        for device, check in zip(devices, checks, strict=True)
         if check.status is not Status.FAILED
     )
     return Gpus((driver, torch, *checks), usable)

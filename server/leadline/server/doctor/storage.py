@@ -31,7 +31,7 @@ _NAME_ANOTHER = "name another folder with --data-dir"
 def existing_part(folder: Path) -> Path:
     """Returns the folder, or the nearest around it that is there."""
     absolute = folder.absolute()
-    return next(one for one in (absolute, *absolute.parents) if os.path.lexists(one))
+    return next(part for part in (absolute, *absolute.parents) if os.path.lexists(part))
 
 
 def check_data_dir(folder: Path) -> Check:
@@ -171,9 +171,9 @@ _TESTS = (_test_rename, _test_lock, _test_database)
 
 def _file_system_of(path: Path) -> str:
     mounts = [
-        (Path(one.mountpoint), one.fstype)
-        for one in psutil.disk_partitions(all=True)
-        if path.resolve().is_relative_to(one.mountpoint)
+        (Path(mount.mountpoint), mount.fstype)
+        for mount in psutil.disk_partitions(all=True)
+        if path.resolve().is_relative_to(mount.mountpoint)
     ]
     # Of mounts at one place the last is the one that is seen.
     mounts.sort(key=lambda mount: len(mount[0].parts))

@@ -56,7 +56,7 @@ def check_processor() -> Check:
         "model": _processor_name(),
         "machine": platform.machine(),
         "cores": available_cores(),
-        "available": [one.value for one in available_instruction_sets()],
+        "available": [isa.value for isa in available_instruction_sets()],
     }
     try:
         chosen = instruction_set()
@@ -166,8 +166,8 @@ def _control_groups() -> list[Path]:
     except OSError:
         return []
     paths = [line.removeprefix("0::") for line in lines if line.startswith("0::")]
-    found = []
+    groups = []
     for path in paths:
         folder = _CGROUPS / path.lstrip("/")
-        found += [folder, *(one for one in folder.parents if one.is_relative_to(_CGROUPS))]
-    return [folder for folder in found if os.access(folder, os.R_OK)]
+        groups += [folder, *(above for above in folder.parents if above.is_relative_to(_CGROUPS))]
+    return [folder for folder in groups if os.access(folder, os.R_OK)]

@@ -29,12 +29,12 @@ def check_agreement(device: str, outcome: Outcome) -> Check:
             for line in beyond
         )
         advice = "do not train here: the device or a library computes wrongly"
-        return Check(name=name, status=Status.FAILED, value=value, detail=detail, advice=advice)
+        return Check(name, Status.FAILED, value, detail=detail, advice=advice)
     if outcome.error is not None or not results:
         return Check(
-            name=name,
-            status=Status.FAILED,
-            value=outcome.error or "no result",
+            name,
+            Status.FAILED,
+            outcome.error or "no result",
             detail=detail,
             advice="jobs and predictions on this device would fail in the same way",
         )
@@ -44,9 +44,4 @@ def check_agreement(device: str, outcome: Outcome) -> Check:
         for quantity in TOLERANCES
     }
     shown = ", ".join(f"{name} {value:.0e}" for name, value in worst.items())
-    return Check(
-        name=name,
-        status=Status.OK,
-        value=f"{ways} agree with float64: {shown}",
-        detail=detail,
-    )
+    return Check(name, Status.OK, f"{ways} agree with float64: {shown}", detail=detail)

@@ -22,7 +22,7 @@ class Status(StrEnum):
     """There is nothing to check, or what it needs has failed."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Check:
     """One finding.
 
@@ -65,9 +65,9 @@ def within(seconds: float, name: str, run: Callable[[], Check]) -> Check:
     if results:
         return results[0]
     return Check(
-        name=name,
-        status=Status.FAILED,
-        value=f"no result within {seconds:g} s",
+        name,
+        Status.FAILED,
+        f"no result within {seconds:g} s",
         detail={"limit_seconds": seconds},
         advice="the device or the file system behind it hangs: see the kernel's log",
     )
@@ -75,9 +75,9 @@ def within(seconds: float, name: str, run: Callable[[], Check]) -> Check:
 
 def _broken(name: str, error: Exception) -> Check:
     return Check(
-        name=name,
-        status=Status.FAILED,
-        value=f"{type(error).__name__}: {error}",
+        name,
+        Status.FAILED,
+        f"{type(error).__name__}: {error}",
         advice="the check itself failed; report this as a bug",
     )
 

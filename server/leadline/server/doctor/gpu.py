@@ -85,17 +85,17 @@ def check_capture(device: str, outcome: Outcome) -> Check:
     name = f"capture {device}"
     if not reports:
         return Check(
-            name=name,
-            status=Status.FAILED,
-            value=outcome.error or "no result",
+            name,
+            Status.FAILED,
+            outcome.error or "no result",
             advice="a GPU that fails in this way fails jobs too: use --devices cpu "
             "--inference-device cpu, or look into the kernel's log for the driver's errors",
         )
     failure = reports[0]["capture_failure"]
     return Check(
-        name=name,
-        status=Status.OK if failure is None else Status.WARNING,
-        value=failure or "a training step and an evaluation were captured and replayed",
+        name,
+        Status.OK if failure is None else Status.WARNING,
+        failure or "a training step and an evaluation were captured and replayed",
         detail={"failure": failure},
         advice="" if failure is None else "the server goes on without graphs, more slowly",
     )
@@ -140,9 +140,9 @@ def judge_gpu(gpu: dict[str, Any], architectures: Sequence[str]) -> Check:
         status = Status.WARNING
         advice = "another program uses its memory: see nvidia-smi"
     return Check(
-        name=f"gpu {gpu['device']}",
-        status=status,
-        value=f"{gpu['name']}, compute capability {capability}, {memory}",
+        f"gpu {gpu['device']}",
+        status,
+        f"{gpu['name']}, compute capability {capability}, {memory}",
         detail={**gpu, "architectures": list(architectures)},
         advice=advice,
     )
@@ -163,8 +163,7 @@ def _ask_driver(program: str | None) -> tuple[Check, int | None]:
     if program is None:
         return _driver(Status.OK, "is loaded; nvidia-smi is not installed"), None
     outcome = run(
-        [program, f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"],
-        seconds=_DRIVER_SECONDS,
+        [program, f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"], seconds=_DRIVER_SECONDS
     )
     if outcome.error is not None and "No devices were found" not in outcome.output:
         check = _driver(
@@ -220,7 +219,7 @@ def _with_torch(driver: Check, outcome: Outcome, named: list[str]) -> Gpus:
 
 
 def _driver(status: Status, value: str, *, detail: Any = None, advice: str = "") -> Check:
-    return Check(name="gpu driver", status=status, value=value, detail=detail or {}, advice=advice)
+    return Check("gpu driver", status, value, detail=detail or {}, advice=advice)
 
 
 def _torch(status: Status, value: str, *, detail: Any = None) -> Check:
@@ -232,6 +231,4 @@ def _torch(status: Status, value: str, *, detail: Any = None) -> Check:
             "--inference-device cpu"
         )
     )
-    return Check(
-        name="torch on the gpu", status=status, value=value, detail=detail or {}, advice=advice
-    )
+    return Check("torch on the gpu", status, value, detail=detail or {}, advice=advice)

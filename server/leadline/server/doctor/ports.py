@@ -37,24 +37,21 @@ def _check(name: str, host: str, port: int, *, option: str, who_answers: _WhoAns
     if error is None:
         reach = "" if detail["loopback"] else "; open to the network, without a password"
         return Check(
-            name=name,
-            status=Status.OK,
-            value=f"{place if port else 'any free port'} can be bound{reach}",
+            name,
+            Status.OK,
+            f"{place if port else 'any free port'} can be bound{reach}",
             detail={**detail, "in_use_by": None},
         )
     user = who_answers(_reachable(host), port) if error.errno == errno.EADDRINUSE else None
     if user is not None:
         return Check(
-            name=name,
-            status=Status.OK,
-            value=f"{place} is in use by {user}",
-            detail={**detail, "in_use_by": user},
+            name, Status.OK, f"{place} is in use by {user}", detail={**detail, "in_use_by": user}
         )
     used = error.errno == errno.EADDRINUSE
     return Check(
-        name=name,
-        status=Status.FAILED,
-        value=f"{place}: " + ("another program uses it" if used else _reason(error)),
+        name,
+        Status.FAILED,
+        f"{place}: " + ("another program uses it" if used else _reason(error)),
         detail={**detail, "in_use_by": "another program" if used else None},
         advice=f"stop that program, or name another port with {option}"
         if used

@@ -12,7 +12,9 @@ from leadline.server.transport.headers import metadata_of
 
 
 class CallContext(aio.ServicerContext[Any, Any]):
-    """The context argument of a servicer's method.
+    """The context argument of a servicer's method; callers are not authenticated.
+
+    Source: `grpc.aio.ServicerContext`, which documents the methods.
 
     Args:
         call: the call.
@@ -24,11 +26,9 @@ class CallContext(aio.ServicerContext[Any, Any]):
         self._serialize = serialize
 
     def peer(self) -> str:
-        """The caller's address in gRPC's form: "ipv4:127.0.0.1:12345"."""
         return self._call.peer
 
     def time_remaining(self) -> Any:
-        """Seconds until the deadline; None without one."""
         return self._call.time_remaining()
 
     def invocation_metadata(self) -> Any:
@@ -43,70 +43,48 @@ class CallContext(aio.ServicerContext[Any, Any]):
             raise InvalidArgumentError.of("metadata", str(error)) from error
 
     def cancelled(self) -> bool:
-        """Whether the call's task is being cancelled."""
         return self._call.is_cancelled
 
     def done(self) -> bool:
-        """Whether the call has ended."""
         return self._call.is_done
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        """Has `callback` called with this context when the call ends."""
         self._call.add_done_callback(lambda: callback(self))
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
-        """Empty: callers are not authenticated."""
         return {}
 
     def peer_identities(self) -> Iterable[bytes] | None:
-        """None: callers are not authenticated."""
         return None
 
     def peer_identity_key(self) -> str | None:
-        """None: callers are not authenticated."""
         return None
 
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()
     ) -> NoReturn:
-        """Ends the call with a status.
-
-        Raises:
-            AbortError: always.
-        """
         self._call.response.set_status(code, details, trailing_metadata)
         raise aio.AbortError(f"the call ends with {code.name}")
 
     async def abort_with_status(self, status: grpc.Status) -> NoReturn:
-        """Ends the call with a status.
-
-        Raises:
-            AbortError: always.
-        """
         await self.abort(status.code, status.details, status.trailing_metadata or ())
 
     def set_code(self, code: grpc.StatusCode) -> None:
-        """Sets the status code that the call will end with."""
         self._call.response.code = code
 
     def set_details(self, details: str) -> None:
-        """Sets the status message that the call will end with."""
         self._call.response.message = details
 
     def set_trailing_metadata(self, trailing_metadata: Any) -> None:
-        """Sets the metadata sent with the status."""
         self._call.response.trailing = trailing_metadata
 
     def code(self) -> grpc.StatusCode:
-        """The status code so far."""
         return self._call.response.code
 
     def details(self) -> str:
-        """The status message so far."""
         return self._call.response.message
 
     def trailing_metadata(self) -> Any:
-        """The trailing metadata so far."""
         return self._call.response.trailing
 
     def set_compression(self, compression: grpc.Compression) -> None:
@@ -128,5 +106,4 @@ class CallContext(aio.ServicerContext[Any, Any]):
         await self._call.response.send(self._serialize(message) if self._serialize else message)
 
     async def send_initial_metadata(self, initial_metadata: Any) -> None:
-        """Sends metadata ahead of the messages."""
         await self._call.response.start(initial_metadata)

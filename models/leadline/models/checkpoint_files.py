@@ -48,13 +48,7 @@ PROBABILITIES = "probabilities"
 _DESCRIPTION = re.compile(r"epoch-(\d{5})\.json")
 
 # The description goes first: what a crash leaves is no checkpoint.
-_SUFFIXES = (
-    ".json",
-    ".safetensors",
-    ".onnx",
-    ".predictions.safetensors",
-    ".optimizer.safetensors",
-)
+_SUFFIXES = (".json", ".safetensors", ".onnx", ".predictions.safetensors", ".optimizer.safetensors")
 
 
 class CheckpointError(Exception):

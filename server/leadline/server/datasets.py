@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from leadline.models._files import write_atomically
-from leadline.models.datasets import DatasetError, check_source, find_dataset, open_dataset
+from leadline.models.datasets import DatasetError, check_source, describe_cache, open_dataset
 from leadline.server.settings import BUILT_IN_DATASETS
 
 _LOG = structlog.get_logger(__name__)
@@ -48,49 +48,29 @@ def prepare_datasets(
             check_source(source)
         except DatasetError as error:
             raise DatasetError(f"dataset {name}: {error}") from error
-    cached = {
-        name: entry
-        for name, entry in _cached_names(cache).items()
-        if name not in configured and _is_cached(entry["fingerprint"], cache)
-    }
-    fingerprints = {name: entry["fingerprint"] for name, entry in cached.items()}
+    known = _cached(cache)
     for name, source in configured.items():
-        fingerprints[name] = _prepare(name, source, cache, max_pixels)
-    sources = {name: entry["source"] for name, entry in cached.items()} | dict(configured)
-    _write_names(cache, sources, fingerprints)
-    for name, fingerprint in fingerprints.items():
-        if name in cached:
-            _LOG.info("dataset served from the cache", dataset=name, fingerprint=fingerprint)
-    return KnownDatasets(sources={**BUILT_IN_DATASETS, **sources}, fingerprints=fingerprints)
-
-
-def _cached_names(cache: Path) -> dict[str, dict[str, str]]:
+        fingerprint = _prepare(name, source, cache, max_pixels)
+        known[name] = {"source": source, "fingerprint": fingerprint}
     try:
-        names: dict[str, dict[str, str]] = json.loads((cache / _NAMES).read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{cache / _NAMES} cannot be read: {error}; remove it") from error
-    return names
-
-
-def _write_names(cache: Path, sources: Mapping[str, str], fingerprints: Mapping[str, str]) -> None:
-    names = {
-        name: {"source": source, "fingerprint": fingerprints[name]}
-        for name, source in sorted(sources.items())
-    }
-    try:
-        write_atomically(cache / _NAMES, json.dumps(names, indent=2).encode() + b"\n")
+        write_atomically(cache / _NAMES, json.dumps(known, indent=2).encode() + b"\n")
     except OSError as error:
         raise DatasetError(f"{cache / _NAMES} cannot be written: {error}") from error
+    return KnownDatasets(
+        sources=BUILT_IN_DATASETS | {name: entry["source"] for name, entry in known.items()},
+        fingerprints={name: entry["fingerprint"] for name, entry in known.items()},
+    )
 
 
-def _is_cached(fingerprint: str, cache: Path) -> bool:
+def _cached(cache: Path) -> dict[str, dict[str, str]]:
+    """The names of earlier starts whose datasets are still in the cache."""
+    path = cache / _NAMES
     try:
-        find_dataset(fingerprint, cache)
-    except DatasetError:
-        return False
-    return True
+        names: dict[str, dict[str, str]] = json.loads(path.read_bytes()) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}; remove it") from error
+    intact = {name for name, fault in describe_cache(cache).items() if fault is None}
+    return {name: entry for name, entry in names.items() if entry["fingerprint"] in intact}
 
 
 def _prepare(name: str, source: str, cache: Path, max_pixels: int) -> str:

@@ -329,7 +329,7 @@ def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
 
 
 no_gpu = pytest.mark.skipif(
-    any(path.exists() for path in gpu._DRIVER), reason="this machine has the driver"
+    any(path.exists() for path in gpu.NVIDIA_DRIVER), reason="this machine has the driver"
 )
 
 

@@ -53,11 +53,7 @@ class SourceDescription:
 
 
 def describe_source(
-    source: str,
-    cache_dir: Path,
-    *,
-    samples: int,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
+    source: str, cache_dir: Path, *, samples: int, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> SourceDescription | None:
     """Describes a source, and writes nothing. Blocks: of a tar, all is read.
 

@@ -5,17 +5,14 @@ import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from leadline.server.devices import NVIDIA_DRIVER
 from leadline.server.doctor.check import Check, Status, in_bytes
 from leadline.server.doctor.child import Outcome, run, run_module
 
 _DRIVER_SECONDS = 20.0
 _TORCH_SECONDS = 90.0
-
-# What the driver of NVIDIA's GPUs makes, on Linux itself and below Windows.
-_DRIVER = (Path("/proc/driver/nvidia/version"), Path("/dev/dxg"))
 
 _QUERY = "index,name,driver_version,compute_mode,memory.total,memory.used"
 
@@ -61,7 +58,7 @@ def find_gpus(devices: str, inference_device: str) -> Gpus:
         return Gpus((_driver(Status.SKIPPED, "the settings name the CPU alone"),))
     program = shutil.which("nvidia-smi")
     named = named_gpus(devices, inference_device)
-    if program is None and not any(path.exists() for path in _DRIVER):
+    if program is None and not any(path.exists() for path in NVIDIA_DRIVER):
         return Gpus((_without_driver(named),))
     driver, count = _ask_driver(program)
     if driver.status is Status.FAILED:

@@ -128,11 +128,7 @@ def _ranked(
 
 
 def _example(
-    outcome: Outcome,
-    index: int,
-    baseline: Answers,
-    candidate: Answers,
-    image_format: ImageFormat,
+    outcome: Outcome, index: int, baseline: Answers, candidate: Answers, image_format: ImageFormat
 ) -> ComparedExample:
     return ComparedExample(
         picture=picture_of(baseline, index, image_format),
@@ -145,6 +141,5 @@ def _example(
 
 def _guess(answers: Answers, index: int) -> Guess:
     return Guess(
-        predicted_class=int(answers.predicted[index]),
-        probability=float(answers.probability[index]),
+        predicted_class=int(answers.predicted[index]), probability=float(answers.probability[index])
     )

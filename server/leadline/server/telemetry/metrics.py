@@ -6,6 +6,7 @@ only while the job runs, so their number is bounded.
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import psutil
 from prometheus_client import (
@@ -69,20 +70,22 @@ class Metrics:
             "leadline_prediction_batch_size", "Images in a predict request.", _IMAGES
         )
         self._predictions_in_flight = Gauge(
-            "leadline_predictions_in_flight",
-            "Predict requests in flight.",
-            registry=self.registry,
+            "leadline_predictions_in_flight", "Predict requests in flight.", registry=self.registry
+        )
+        self._queue_depth = Gauge(
+            "leadline_queue_depth", "Jobs waiting for a device.", registry=self.registry
         )
         self._workers: dict[str, int] = {}
         self.registry.register(_WorkerMemory(self._workers))
 
     def watch_jobs(self, count_by_state: Callable[[], Mapping[JobState, int]]) -> None:
         """Reports jobs by state; `count_by_state` is called at each scrape."""
-        self.registry.register(_JobCounts(count_by_state))
+        self.registry.register(_StateCounts("leadline_jobs", "Jobs by state.", count_by_state))
+        self._queue_depth.set_function(lambda: count_by_state()[JobState.QUEUED])
 
     def watch_sweeps(self, count_by_state: Callable[[], Mapping[SweepState, int]]) -> None:
         """Reports sweeps by state; `count_by_state` is called at each scrape."""
-        self.registry.register(_SweepCounts(count_by_state))
+        self.registry.register(_StateCounts("leadline_sweeps", "Sweeps by state.", count_by_state))
 
     def watch_predictions(self, count_in_flight: Callable[[], int]) -> None:
         """Reports predict requests in flight; `count_in_flight` is called at each scrape."""
@@ -134,41 +137,27 @@ class Metrics:
         return Gauge(name, text, ("job_id",), registry=self.registry)
 
 
-class _JobCounts(Collector):
-    def __init__(self, count_by_state: Callable[[], Mapping[JobState, int]]) -> None:
-        self._count_by_state = count_by_state
-
-    def describe(self) -> Iterable[GaugeMetricFamily]:
-        """Names the metrics without a query: the store may not be open yet."""
-        yield GaugeMetricFamily("leadline_jobs", "Jobs by state.", labels=["state"])
-        yield GaugeMetricFamily("leadline_queue_depth", "Jobs waiting for a device.")
-
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Queries the store."""
-        counts = self._count_by_state()
-        by_state = GaugeMetricFamily("leadline_jobs", "Jobs by state.", labels=["state"])
-        for state, count in counts.items():
-            by_state.add_metric([state.value], count)
-        yield by_state
-        yield GaugeMetricFamily(
-            "leadline_queue_depth", "Jobs waiting for a device.", counts[JobState.QUEUED]
-        )
-
-
-class _SweepCounts(Collector):
-    def __init__(self, count_by_state: Callable[[], Mapping[SweepState, int]]) -> None:
+class _StateCounts(Collector):
+    def __init__(
+        self, name: str, text: str, count_by_state: Callable[[], Mapping[Any, int]]
+    ) -> None:
+        self._name = name
+        self._text = text
         self._count_by_state = count_by_state
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """Names the metric without a query: the store may not be open yet."""
-        yield GaugeMetricFamily("leadline_sweeps", "Sweeps by state.", labels=["state"])
+        yield self._family()
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """Queries the store."""
-        family = GaugeMetricFamily("leadline_sweeps", "Sweeps by state.", labels=["state"])
+        family = self._family()
         for state, count in self._count_by_state().items():
             family.add_metric([state.value], count)
         yield family
+
+    def _family(self) -> GaugeMetricFamily:
+        return GaugeMetricFamily(self._name, self._text, labels=["state"])
 
 
 class _WorkerMemory(Collector):

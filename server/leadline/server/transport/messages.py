@@ -8,11 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from leadline.server.errors import (
-    InvalidArgumentError,
-    MessageTooLargeError,
-    UnimplementedError,
-)
+from leadline.server.errors import InvalidArgumentError, MessageTooLargeError, UnimplementedError
 from leadline.server.thread_pool import ThreadPool
 
 Event = MutableMapping[str, Any]

@@ -84,7 +84,7 @@ class LocalWorker:
         """
         message = await self._read_within(_START_SECONDS)
         if not isinstance(message, Ready):
-            raise WorkerError(f"the worker did not become ready: {await self._describe_end()}")
+            raise WorkerError(f"the worker did not become ready: {await self.describe_end()}")
 
     async def run(self, assignment: Assignment, *, silence_limit: float) -> AsyncIterator[Message]:
         """Sends the assignment and yields the worker's messages until it ends.
@@ -97,7 +97,7 @@ class LocalWorker:
             self._process.stdin.write(assignment.to_line())
             await self._process.stdin.drain()
         except ConnectionError as error:
-            raise WorkerError(f"the worker is gone: {await self._describe_end()}") from error
+            raise WorkerError(f"the worker is gone: {await self.describe_end()}") from error
         while (message := await self._read_within(silence_limit)) is not None:
             yield message
 
@@ -107,10 +107,6 @@ class LocalWorker:
         await self._process.wait()
         await self._log_task
         self._process.close()
-
-    async def describe_end(self) -> str:
-        """How the process ended, with the tail of its log."""
-        return await self._describe_end()
 
     async def _read_within(self, seconds: float) -> Message | None:
         try:
@@ -124,7 +120,8 @@ class LocalWorker:
         # A killed process may leave a partial line.
         return decode(line) if line.endswith(b"\n") else None
 
-    async def _describe_end(self) -> str:
+    async def describe_end(self) -> str:
+        """How the process ended, with the tail of its log."""
         status = await self._process.wait()
         await self._log_task
         ended = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"

@@ -13,16 +13,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
 import torch
 
-from leadline.models.checkpoints import (
-    CheckpointError,
-    restore,
-    save_checkpoint,
-)
+from leadline.models.checkpoints import CheckpointError, restore, save_checkpoint
 from leadline.models.datasets import Dataset, DatasetError, find_dataset, open_dataset
 from leadline.models.early_stopping import is_exhausted
 from leadline.models.engine import SimdEngine
@@ -106,11 +103,7 @@ def work(assignment: Assignment, channel: Channel) -> Iterator[Message]:
 
     def make_trainer() -> Trainer:
         return Trainer(
-            assignment.spec,
-            dataset,
-            device=device,
-            threads=assignment.threads,
-            on_progress=report,
+            assignment.spec, dataset, device=device, threads=assignment.threads, on_progress=report
         )
 
     trainer, epoch = _resume(assignment, make_trainer)
@@ -182,18 +175,8 @@ def _started(device: torch.device, dataset: Dataset, trainer: Trainer) -> Starte
 
 
 def _completed(outcome: EpochOutcome, weights_sha256: str) -> EpochCompleted:
-    metrics = outcome.metrics
     return EpochCompleted(
-        epoch=metrics.epoch,
-        train_loss=metrics.train_loss,
-        train_accuracy=metrics.train_accuracy,
-        test_loss=metrics.test_loss,
-        test_accuracy=metrics.test_accuracy,
-        learning_rate=metrics.learning_rate,
-        seconds=metrics.seconds,
-        images_per_second=metrics.images_per_second,
-        weights_sha256=weights_sha256,
-        diagnosis=outcome.diagnosis,
+        **asdict(outcome.metrics), weights_sha256=weights_sha256, diagnosis=outcome.diagnosis
     )
 
 

@@ -17,7 +17,7 @@ class LoadedNetworks:
         self._threads = threads
         self._max_bytes = max_bytes
         self._classifiers: OrderedDict[tuple[str, str], Classifier] = OrderedDict()
-        # `get` runs in the batcher's thread, the others in any.
+        # Any thread may look up, load or evict a network, also while another computes.
         self._lock = threading.Lock()
 
     @property

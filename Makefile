@@ -52,9 +52,10 @@ bench-serving: $(STAMP)  ## Measure serving beside Triton and MLServer; docs/ben
 		$(BIN)/python benchmarks/serving.py $$mode || exit 1; \
 	done
 
-lint: $(STAMP)  ## Check the style of the code and of the contract.
+lint: $(STAMP)  ## Check the style of the code and of the contract, and who imports whom.
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-logo --cache-dir .cache/imports
 	$(BIN)/buf lint
 
 types: $(STAMP)  ## Check the types.

@@ -52,13 +52,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("data_dir", type=Path)
     parser.add_argument("--device", default="cpu", help="where the engine runs [default: cpu]")
     options = parser.parse_args(arguments)
-    found = []
+    comparisons = []
     _say("| epoch | images | other classes | largest difference of probabilities |")
     _say("| --- | --- | --- | --- |")
-    for one in _compare(options.data_dir, options.device):
-        _say(f"| {one.name} | {one.images:,} | {one.other_classes} | {one.difference:.1e} |")
-        found.append(one)
-    return 0 if found and all(one.holds for one in found) else 1
+    for comparison in _compare(options.data_dir, options.device):
+        _say(
+            f"| {comparison.name} | {comparison.images:,} "
+            f"| {comparison.other_classes} | {comparison.difference:.1e} |"
+        )
+        comparisons.append(comparison)
+    return 0 if comparisons and all(comparison.holds for comparison in comparisons) else 1
 
 
 def _say(line: str) -> None:

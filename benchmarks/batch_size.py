@@ -1,7 +1,7 @@
 """Why 3 epochs can beat 51: accuracies after equal epochs and after equal steps.
 
-    python benchmarks/batch_size.py cifar10-jpeg.tar.xz --json found.json
-    python benchmarks/batch_size.py --read found.json --figure batch-size.png
+    python benchmarks/batch_size.py cifar10-jpeg.tar.xz --json runs.json
+    python benchmarks/batch_size.py --read runs.json --figure batch-size.png
 
 It trains the notebook's network of 2 blocks with several batch sizes and learning rates,
 each for 3 epochs and for 20,000 steps, whichever is more, and then shallow networks
@@ -39,18 +39,18 @@ SMALL_BATCH = 4
 def main(arguments: Sequence[str]) -> int:
     """Measures or reads, and prints the tables."""
     asked = _parser().parse_args(arguments)
-    found = _read(asked.read) if asked.read else {}
+    runs = _read(asked.read) if asked.read else {}
     if asked.dataset is not None:
         dataset = open_dataset(asked.dataset, asked.cache or cache_folder() / "datasets")
         for recipe in _recipes(asked):
             say(f"{recipe}")
-            found[recipe] = _measure(recipe, dataset)
-            _write(asked.json, found)
+            runs[recipe] = _measure(recipe, dataset)
+            _write(asked.json, runs)
     budgets = {"images": IMAGES, "epochs": EPOCHS, "steps": STEPS}
-    sys.stdout.write(report(found, **budgets))
-    _write(asked.json, found)
+    sys.stdout.write(report(runs, **budgets))
+    _write(asked.json, runs)
     if asked.figure is not None:
-        draw(found, asked.figure, **budgets)
+        draw(runs, asked.figure, **budgets)
     return 0
 
 
@@ -96,12 +96,12 @@ def _read(paths: Sequence[Path]) -> Found:
     }
 
 
-def _write(path: Path | None, found: Found) -> None:
-    runs = [
+def _write(path: Path | None, runs: Found) -> None:
+    records = [
         {"recipe": asdict(recipe), "points": [asdict(point) for point in points]}
-        for recipe, points in found.items()
+        for recipe, points in runs.items()
     ]
-    write_json(path, {"runs": runs})
+    write_json(path, {"runs": records})
 
 
 def _parser() -> argparse.ArgumentParser:

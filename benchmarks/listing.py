@@ -62,7 +62,7 @@ class Asker:
             model=self.model, grouping="none", page_size=_IMAGES
         )
         milliseconds = 1e3 * (time.perf_counter() - began)
-        if len(listed.examples) != _IMAGES or not all(one.png for one in listed.examples):
+        if len(listed.examples) != _IMAGES or not all(example.png for example in listed.examples):
             raise ValueError(f"{len(listed.examples)} images of {self.model}")
         return milliseconds
 
@@ -142,9 +142,9 @@ def _report(figures: Figures, options: argparse.Namespace) -> str:
 
 
 def _quartiles(values: Sequence[float], unit: str, digits: int) -> list[str]:
-    found = np.array(values)
+    samples = np.array(values)
     least = f"{min(values):.{digits}f} {unit}".rstrip()
-    low, middle, high = (f"{percentile(found, part):.{digits}f}" for part in (25, 50, 75))
+    low, middle, high = (f"{percentile(samples, part):.{digits}f}" for part in (25, 50, 75))
     return [least, f"{middle} {unit}".rstrip(), f"{low} to {high}"]
 
 

@@ -76,14 +76,14 @@ def _engine(options: argparse.Namespace) -> Result:
 
 def _beside_training(options: argparse.Namespace) -> Result:
     trained = trained_model(blocks=_BLOCKS)
-    found = beside_training.measure(trained, rounds=options.rounds, seconds=options.seconds)
-    return beside_training.report(found), beside_training.as_json(found)
+    measured = beside_training.measure(trained, rounds=options.rounds, seconds=options.seconds)
+    return beside_training.report(measured), beside_training.as_json(measured)
 
 
 def _overload(options: argparse.Namespace) -> Result:
     trained = trained_model(blocks=overload.BLOCKS, epochs=1, residual=True)
-    found = overload.measure(trained, seconds=options.seconds)
-    return overload.report(found), overload.as_json(found)
+    measured = overload.measure(trained, seconds=options.seconds)
+    return overload.report(measured), overload.as_json(measured)
 
 
 def _plan(options: argparse.Namespace) -> Plan:
@@ -149,7 +149,7 @@ _MODES = (
 
 
 def _numbers(text: str) -> list[int]:
-    numbers = [int(one) for one in text.split(",")]
+    numbers = [int(part) for part in text.split(",")]
     if any(number < 1 for number in numbers):
         raise argparse.ArgumentTypeError("each must be at least 1")
     return numbers

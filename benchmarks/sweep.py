@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     cache = cache_folder() / "datasets"
     fingerprint = open_dataset(options.dataset, cache).fingerprint
-    found = []
+    rounds = []
     with (
         tempfile.TemporaryDirectory() as folder,
         service(Path(folder, "data"), options.dataset) as leadline,
@@ -53,9 +53,9 @@ def main(arguments: Sequence[str]) -> int:
             say(f"round {number}, notebook: {theirs:.1f} s")
             ours = _sweep(leadline, options.epochs) / options.epochs
             say(f"round {number}, leadline: {ours:.1f} s")
-            found.append(Round(theirs, ours))
-    sys.stdout.write(_report(found, options.epochs))
-    write_json(options.json, {"rounds": [vars(one) for one in found]})
+            rounds.append(Round(theirs, ours))
+    sys.stdout.write(_report(rounds, options.epochs))
+    write_json(options.json, {"rounds": [vars(pair) for pair in rounds]})
     return 0
 
 
@@ -73,15 +73,15 @@ def _sweep(leadline: Service, epochs: int) -> float:
         leadline.client.train_sweep({"batch_norm": [True]}, TrainingSpec(blocks=10, **common)),
         leadline.client.train_sweep({"blocks": _DEPTHS[::-1]}, TrainingSpec(**common)),
     ]
-    for one in sweeps:
-        one.result()
+    for sweep in sweeps:
+        sweep.result()
     return time.monotonic() - started
 
 
-def _report(found: list[Round], epochs: int) -> str:
-    theirs = Spread.of([one.notebook for one in found])
-    ours = Spread.of([one.leadline for one in found])
-    ratio = Spread.of_ratios([one.notebook for one in found], [one.leadline for one in found])
+def _report(rounds: list[Round], epochs: int) -> str:
+    theirs = Spread.of([pair.notebook for pair in rounds])
+    ours = Spread.of([pair.leadline for pair in rounds])
+    ratio = Spread.of_ratios([pair.notebook for pair in rounds], [pair.leadline for pair in rounds])
     rows = [
         ["notebook, one after another", theirs.text(1), f"{theirs.median * 51 / 60:,.1f}"],
         ["leadline, side by side", ours.text(1), f"{ours.median * 51 / 60:,.1f}"],

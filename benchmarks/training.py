@@ -42,28 +42,28 @@ def main(arguments: Sequence[str]) -> int:
         notebook(cache, dataset.fingerprint, **variant) as loop,
     ):
         leadline.epochs(1, dataset="measured", **network)  # decodes the dataset
-        found = rounds(
+        results = rounds(
             [
                 ("notebook", lambda: [loop.epoch()]),
                 ("leadline", lambda: leadline.epochs(2, dataset="measured", **network)),
             ],
             options.rounds,
         )
-    sys.stdout.write(_report(found, dataset, Architecture(**network)))
+    sys.stdout.write(_report(results, dataset, Architecture(**network)))
     write_json(
         options.json,
-        {name: [asdict(epoch) for epoch in epochs] for name, epochs in found.items()},
+        {name: [asdict(epoch) for epoch in epochs] for name, epochs in results.items()},
     )
     return 0
 
 
-def _report(found: dict[str, list[Epoch]], dataset: Dataset, architecture: Architecture) -> str:
+def _report(results: dict[str, list[Epoch]], dataset: Dataset, architecture: Architecture) -> str:
     train, test = len(dataset.train.labels), len(dataset.test.labels)
     device = best_device()
     work = epoch_operations(architecture, train_images=train, test_images=test)
     attainable = attainable_operations(device)
     rows = []
-    for name, epochs in found.items():
+    for name, epochs in results.items():
         seconds = Spread.of([epoch.seconds for epoch in epochs])
         rows.append(
             [
@@ -77,9 +77,9 @@ def _report(found: dict[str, list[Epoch]], dataset: Dataset, architecture: Archi
             ]
         )
     heads = ("loop", "s an epoch", "training images/s", "of the arithmetic", "peak memory MiB")
-    halves = [epochs[::2] for epochs in (found["leadline"], found["leadline"][1:])]
+    halves = [epochs[::2] for epochs in (results["leadline"], results["leadline"][1:])]
     ratio = Spread.of_ratios(
-        [epoch.seconds for epoch in found["notebook"]],
+        [epoch.seconds for epoch in results["notebook"]],
         [(one.seconds + other.seconds) / 2 for one, other in zip(*halves, strict=True)],
     )
     return (

@@ -119,8 +119,8 @@ def _follow(job: TrainingJob, curve: Curve) -> Curve:
 
 
 def _read(path: Path) -> dict[str, Curve]:
-    found = json.loads(path.read_text())
-    return {label: Curve(**curve) for label, curve in found["curves"].items()}
+    stored = json.loads(path.read_text())
+    return {label: Curve(**curve) for label, curve in stored["curves"].items()}
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ def epoch_operations(architecture: Architecture, *, train_images: int, test_imag
     """Floating-point operations of an epoch with both its evaluations.
 
     Two for each multiplication of a convolution or a linear layer, at the
-    places inside of the image; all else is left out. The way back takes twice
+    places inside of the image; all else is left out. The backward pass takes twice
     the way there, but for the first layer, whose images need no gradient.
     """
     network = BlockNetwork(architecture)

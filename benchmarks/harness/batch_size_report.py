@@ -16,20 +16,20 @@ Found = dict[Recipe, list[Point]]
 _SMALL_BATCH = 4
 
 
-def accuracies(found: Found, step: int, **recipe: Any) -> list[float]:
+def accuracies(runs: Found, step: int, **recipe: Any) -> list[float]:
     """Returns the test accuracies after a step, by rising seed; none where none was measured.
 
     Training that diverged before the step counts with the accuracy that it ended with.
 
     Args:
-        found: all runs.
+        runs: all runs.
         step: the step.
         recipe: fields of `Recipe` that a run must have.
     """
     chosen = [
-        (one.seed, points)
-        for one, points in found.items()
-        if all(getattr(one, field) == value for field, value in recipe.items())
+        (run.seed, points)
+        for run, points in runs.items()
+        if all(getattr(run, field) == value for field, value in recipe.items())
     ]
     return [
         reached
@@ -38,23 +38,23 @@ def accuracies(found: Found, step: int, **recipe: Any) -> list[float]:
     ]
 
 
-def report(found: Found, *, images: int, epochs: int, steps: int) -> str:
+def report(runs: Found, *, images: int, epochs: int, steps: int) -> str:
     """Returns the tables, in Markdown.
 
     Args:
-        found: all runs.
+        runs: all runs.
         images: in the training set.
         epochs: that count as equal.
         steps: that count as equal.
     """
     parts = [f"Test accuracies of {DEEP}; SGD without momentum.\n{machine()}."]
     for heading, of_size in _budgets(images, epochs, steps):
-        parts.append(f"After {heading}:\n\n{_by_size(found, of_size)}")
-    parts.append(f"Batches of {_SMALL_BATCH}:\n\n{_by_network(found, images, epochs)}")
+        parts.append(f"After {heading}:\n\n{_by_size(runs, of_size)}")
+    parts.append(f"Batches of {_SMALL_BATCH}:\n\n{_by_network(runs, images, epochs)}")
     return "\n".join(parts)
 
 
-def draw(found: Found, path: Path, *, images: int, epochs: int, steps: int) -> None:
+def draw(runs: Found, path: Path, *, images: int, epochs: int, steps: int) -> None:
     """Draws accuracies over batch sizes for both budgets, and those of the networks."""
     # Not every user of the benchmarks draws.
     from matplotlib.figure import Figure  # noqa: PLC0415
@@ -62,15 +62,15 @@ def draw(found: Found, path: Path, *, images: int, epochs: int, steps: int) -> N
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     axes: Any = figure.subplots(1, 3, width_ratios=(1, 1, 1.1))
     for panel, (heading, of_size) in zip(axes, _budgets(images, epochs, steps), strict=False):
-        for rate in _rates(found):
-            _draw_sizes(panel, found, rate, of_size)
-        sizes = sorted({one.batch_size for one in found if one.network == DEEP})
+        for rate in _rates(runs):
+            _draw_sizes(panel, runs, rate, of_size)
+        sizes = sorted({run.batch_size for run in runs if run.network == DEEP})
         panel.set_xscale("log", base=2)
         panel.set_xticks(sizes, [f"{size}" for size in sizes])
         panel.set(title=f"2 blocks, after {heading}", xlabel="images a batch", ylim=(0, 75))
     axes[0].set_ylabel("test accuracy, %")
     axes[0].legend(title="learning rate", fontsize="small")
-    _draw_networks(axes[2], found, epochs * epoch_steps(images, _SMALL_BATCH))
+    _draw_networks(axes[2], runs, epochs * epoch_steps(images, _SMALL_BATCH))
     axes[2].set_title(f"batches of {_SMALL_BATCH}, after {epochs} epochs")
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
@@ -89,30 +89,30 @@ def _reached(points: Sequence[Point], step: int) -> float | None:
     return None
 
 
-def _by_size(found: Found, of_size: Any) -> str:
-    rates = _rates(found)
+def _by_size(runs: Found, of_size: Any) -> str:
+    rates = _rates(runs)
     rows = []
-    for size in sorted({one.batch_size for one in found if one.network == DEEP}):
+    for size in sorted({run.batch_size for run in runs if run.network == DEEP}):
         step = of_size(size)
-        cells = [_cell(_swept(found, step, size, rate)) for rate in rates]
+        cells = [_cell(_swept(runs, step, size, rate)) for rate in rates]
         rows.append([f"{size}", f"{step:,}", *cells])
     return table(["batch size", "steps", *(f"rate {rate:g}" for rate in rates)], rows)
 
 
-def _by_network(found: Found, images: int, epochs: int) -> str:
+def _by_network(runs: Found, images: int, epochs: int) -> str:
     epoch = epoch_steps(images, _SMALL_BATCH)
     ways = sorted(
         {
-            (one.learning_rate, one.momentum)
-            for one in found
-            if one.network != DEEP and one.batch_size == _SMALL_BATCH
+            (run.learning_rate, run.momentum)
+            for run in runs
+            if run.network != DEEP and run.batch_size == _SMALL_BATCH
         }
     )
     rows = []
     for name, (rate, momentum) in ((name, way) for way in ways for name in SHALLOW):
         way = {"batch_size": _SMALL_BATCH, "learning_rate": rate, "momentum": momentum}
         cells = [
-            _cell(accuracies(found, epoch * number, network=name, **way))
+            _cell(accuracies(runs, epoch * number, network=name, **way))
             for number in range(1, epochs + 1)
         ]
         if any(cells):
@@ -121,33 +121,33 @@ def _by_network(found: Found, images: int, epochs: int) -> str:
     return table([*heads, *(f"epoch {number}" for number in range(1, epochs + 1))], rows)
 
 
-def _swept(found: Found, step: int, size: int, rate: float) -> list[float]:
-    return accuracies(found, step, network=DEEP, batch_size=size, learning_rate=rate, momentum=0.0)
+def _swept(runs: Found, step: int, size: int, rate: float) -> list[float]:
+    return accuracies(runs, step, network=DEEP, batch_size=size, learning_rate=rate, momentum=0.0)
 
 
-def _rates(found: Found) -> list[float]:
-    return sorted({one.learning_rate for one in found if one.network == DEEP and not one.momentum})
+def _rates(runs: Found) -> list[float]:
+    return sorted({run.learning_rate for run in runs if run.network == DEEP and not run.momentum})
 
 
 def _cell(measured: Sequence[float]) -> str:
-    return ", ".join(f"{one:.1%}" for one in measured)
+    return ", ".join(f"{accuracy:.1%}" for accuracy in measured)
 
 
-def _draw_sizes(axes: Any, found: Found, rate: float, of_size: Any) -> None:
+def _draw_sizes(axes: Any, runs: Found, rate: float, of_size: Any) -> None:
     points = [
         (size, 100 * statistics.mean(measured))
-        for size in sorted({one.batch_size for one in found if one.network == DEEP})
-        if (measured := _swept(found, of_size(size), size, rate))
+        for size in sorted({run.batch_size for run in runs if run.network == DEEP})
+        if (measured := _swept(runs, of_size(size), size, rate))
     ]
     if points:
         sizes, values = zip(*points, strict=True)
         axes.plot(sizes, values, marker="o", label=f"{rate:g}")
 
 
-def _draw_networks(axes: Any, found: Found, step: int) -> None:
+def _draw_networks(axes: Any, runs: Found, step: int) -> None:
     measured = {
         name: accuracies(
-            found, step, network=name, batch_size=_SMALL_BATCH, learning_rate=0.01, momentum=0.0
+            runs, step, network=name, batch_size=_SMALL_BATCH, learning_rate=0.01, momentum=0.0
         )
         for name in SHALLOW
     }

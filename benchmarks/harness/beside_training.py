@@ -40,14 +40,14 @@ def measure(trained: Trained, *, rounds: int, seconds: float) -> list[Latency]:
     Raises:
         WrongAnswerError: a call was not answered, or wrongly.
     """
-    found = []
+    latencies = []
     with unpinned_leadline(trained) as (server, channel):
         _ask(channel, trained, 2.0)  # loads the network, warms up both sides
         for number in range(1, rounds + 1):
-            found.append(_latency(channel, trained, number, seconds, training=False))
+            latencies.append(_latency(channel, trained, number, seconds, training=False))
             with training(server.target):
-                found.append(_latency(channel, trained, number, seconds, training=True))
-    return found
+                latencies.append(_latency(channel, trained, number, seconds, training=True))
+    return latencies
 
 
 @contextmanager
@@ -71,28 +71,29 @@ def training(target: str) -> Iterator[None]:
             job.cancel()
 
 
-def report(found: list[Latency]) -> str:
+def report(latencies: list[Latency]) -> str:
     """The table, and how many times slower the slowest hundredth is."""
     rows = [
         [
-            str(one.round),
-            "with" if one.training else "without",
-            f"{one.p50:.2f}",
-            f"{one.p99:.2f}",
-            f"{one.lag_p99:.2f}",
+            str(latency.round),
+            "with" if latency.training else "without",
+            f"{latency.p50:.2f}",
+            f"{latency.p99:.2f}",
+            f"{latency.lag_p99:.2f}",
         ]
-        for one in found
+        for latency in latencies
     ]
     heads = ("round", "training", "p50 ms", "p99 ms", "sent late by, p99 ms")
     ratio = Spread.of_ratios(
-        [one.p99 for one in found if one.training], [one.p99 for one in found if not one.training]
+        [latency.p99 for latency in latencies if latency.training],
+        [latency.p99 for latency in latencies if not latency.training],
     )
     return table(heads, rows) + f"\np99 with training / without: {ratio.text(2)} (bar: under 4)\n"
 
 
-def as_json(found: list[Latency]) -> dict[str, Any]:
+def as_json(latencies: list[Latency]) -> dict[str, Any]:
     """Every measurement."""
-    return {"beside_training": [asdict(one) for one in found]}
+    return {"beside_training": [asdict(latency) for latency in latencies]}
 
 
 def _latency(
@@ -100,15 +101,15 @@ def _latency(
 ) -> Latency:
     outcome = _ask(channel, trained, seconds)
     times = latencies(outcome.calls)
-    found = Latency(
+    latency = Latency(
         round=number,
         training=training,
         p50=percentile(times, 50),
         p99=percentile(times, 99),
         lag_p99=percentile(outcome.lags(), 99),
     )
-    say(f"round {number} {'with' if training else 'without'} training: p99 {found.p99:.2f} ms")
-    return found
+    say(f"round {number} {'with' if training else 'without'} training: p99 {latency.p99:.2f} ms")
+    return latency
 
 
 def _ask(channel: grpc.Channel, trained: Trained, seconds: float) -> Outcome:

@@ -108,11 +108,11 @@ def _ask(channel: grpc.Channel, question: Question) -> bytes:
 
 def _compare(answer: bytes, expected: Logits) -> None:
     try:
-        found = logits(answer)
+        actual = logits(answer)
     except (ValueError, DecodeError) as error:
         raise WrongAnswerError(f"the answer is no answer: {error}") from error
-    if found.shape != expected.shape:
-        raise WrongAnswerError(f"the logits have the shape {list(found.shape)}")
-    if not np.allclose(found, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
-        worst = float(np.abs(found - expected).max())
+    if actual.shape != expected.shape:
+        raise WrongAnswerError(f"the logits have the shape {list(actual.shape)}")
+    if not np.allclose(actual, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
+        worst = float(np.abs(actual - expected).max())
         raise WrongAnswerError(f"a logit is wrong by {worst:g}")

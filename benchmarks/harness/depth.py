@@ -16,7 +16,7 @@ __all__ = [
 
 EXPECTED_FACTOR = math.sqrt(6.0)
 """By which a convolution with PyTorch's default weights and the ReLU behind it divide the
-standard deviation over the images, and the norm of a gradient on its way back.
+standard deviation over the images, and the norm of a gradient in the backward pass.
 
 Weights are uniform within 1 / sqrt(fan in) of 0, of variance 1 / (3 fan in): a third of the
 variance passes the convolution, and about half of that the ReLU."""
@@ -54,8 +54,8 @@ class Curve:
 
     def add(self, diagnosis: Sequence[Measured]) -> None:
         """Adds what was measured at one moment."""
-        self.activation_stds.append([one.activation_std for one in diagnosis])
-        self.gradient_norms.append([one.gradient_norm for one in diagnosis])
+        self.activation_stds.append([block.activation_std for block in diagnosis])
+        self.gradient_norms.append([block.gradient_norm for block in diagnosis])
 
 
 def at_convolutions(values: Sequence[float], block_convolutions: int) -> dict[int, float]:

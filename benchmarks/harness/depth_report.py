@@ -108,7 +108,7 @@ def _factors(curves: Curves) -> str:
 def factors_of(curve: Curve) -> tuple[float, float]:
     """Returns by how much one convolution divides signal and gradient before the first step."""
     signals, gradients = _signals(0)(curve), _gradients(0)(curve)
-    # The gradient loses on the way back: from the last block to the head.
+    # The gradient shrinks in the backward pass: from the last block to the head.
     return factor(signals, above=_FLOOR), 1 / factor(gradients)
 
 

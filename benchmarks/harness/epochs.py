@@ -58,8 +58,8 @@ class NotebookLoop:
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(f"the notebook's loop ended with {self._process.wait()}")
-        found = json.loads(line)
-        return Epoch(seconds=found["seconds"], test_accuracy=found["accuracies"][1])
+        report = json.loads(line)
+        return Epoch(seconds=report["seconds"], test_accuracy=report["accuracies"][1])
 
     def close(self) -> None:
         """Ends the process."""
@@ -140,10 +140,10 @@ def service(folder: Path, dataset: str, *options: str) -> Iterator[Service]:
 
 def rounds(loops: Sequence[tuple[str, Any]], count: int) -> dict[str, list[Epoch]]:
     """Lets each train in turn, `count` times over."""
-    found: dict[str, list[Epoch]] = {name: [] for name, _ in loops}
+    results: dict[str, list[Epoch]] = {name: [] for name, _ in loops}
     for number in range(1, count + 1):
         for name, epochs in loops:
             for epoch in epochs():
-                found[name].append(epoch)
+                results[name].append(epoch)
                 say(f"round {number}, {name}: {epoch.seconds:.2f} s")
-    return found
+    return results

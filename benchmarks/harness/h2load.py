@@ -90,10 +90,10 @@ def require_h2load() -> str:
     Raises:
         LoadError: it is not installed.
     """
-    found = shutil.which("h2load")
-    if found is None:
+    program = shutil.which("h2load")
+    if program is None:
         raise LoadError("h2load is missing; on Debian: apt-get install nghttp2-client")
-    return found
+    return program
 
 
 def frame(message: bytes) -> bytes:

@@ -66,8 +66,8 @@ class Trained:
         """
         given = torch.from_numpy(images)
         normalised = normalize(given) if given.dtype == torch.uint8 else given
-        found: Logits = self.checkpoint().network()(normalised).numpy()
-        return found
+        logits: Logits = self.checkpoint().network()(normalised).numpy()
+        return logits
 
 
 def draw_images(count: int, *, seed: int = 1, as_bytes: bool = False) -> Images:

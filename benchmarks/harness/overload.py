@@ -30,7 +30,7 @@ _CAPACITY_SECONDS = 5.0
 _SAMPLE_SECONDS = 0.25
 _RECOVERY_CALLS = 50
 _CAPACITY_IN_FLIGHT = 8
-_IN_FLIGHT = "leadline_predictions_in_work"
+_IN_FLIGHT = "leadline_predictions_in_flight"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class Overload:
     """How late calls were sent, which is the generator's doing."""
 
     in_flight_most: int
-    """The most calls in work that the server's metrics showed."""
+    """The most calls in flight that the server's metrics showed."""
 
     in_flight_limit: int
     recovery_answered: int
@@ -90,37 +90,37 @@ def measure(trained: Trained, *, seconds: float) -> Overload:
             outcome = run_open_loop(start, per_second=capacity * TIMES, seconds=seconds)
         recovery = [call_now(start) for _ in range(_RECOVERY_CALLS)]
     if not any(in_flight):
-        raise WrongAnswerError(f"the server's metric {_IN_FLIGHT} never showed a call in work")
+        raise WrongAnswerError(f"the server's metric {_IN_FLIGHT} never showed a call in flight")
     return _overload(capacity, outcome, expected, max(in_flight), recovery)
 
 
-def report(found: Overload) -> str:
+def report(result: Overload) -> str:
     """The table, each bar beside its figure."""
     refusal = (
-        f"{found.refusal_p50:.1f} and {found.refusal_p99:.1f} ms, "
-        f"{found.refusal_p99_sent:.1f} ms from the sending"
+        f"{result.refusal_p50:.1f} and {result.refusal_p99:.1f} ms, "
+        f"{result.refusal_p99_sent:.1f} ms from the sending"
     )
     recovery = (
-        f"{found.recovery_answered} of {found.recovery_calls} answered, "
-        f"p99 {found.recovery_p99:.1f} ms"
+        f"{result.recovery_answered} of {result.recovery_calls} answered, "
+        f"p99 {result.recovery_p99:.1f} ms"
     )
     rows = [
-        ("requests offered", f"{found.offered:,}, {TIMES} times {found.capacity:,.0f}/s", ""),
-        ("answered", f"{found.answered:,}, slowest hundredth {found.answer_p99:,.0f} ms", ""),
-        ("refused with how long to wait", f"{found.refused:,}", ""),
-        ("neither answered nor refused", f"{found.lost:,} {found.lost_statuses or ''}", "0"),
-        ("answered wrongly", f"{found.wrong:,}", "0"),
+        ("requests offered", f"{result.offered:,}, {TIMES} times {result.capacity:,.0f}/s", ""),
+        ("answered", f"{result.answered:,}, slowest hundredth {result.answer_p99:,.0f} ms", ""),
+        ("refused with how long to wait", f"{result.refused:,}", ""),
+        ("neither answered nor refused", f"{result.lost:,} {result.lost_statuses or ''}", "0"),
+        ("answered wrongly", f"{result.wrong:,}", "0"),
         ("refusal, p50 and p99", refusal, "50 ms"),
-        ("sent late by, p99", f"{found.lag_p99:.1f} ms", ""),
-        ("in work at most", f"{found.in_flight_most}", f"{found.in_flight_limit}"),
+        ("sent late by, p99", f"{result.lag_p99:.1f} ms", ""),
+        ("in flight at most", f"{result.in_flight_most}", f"{result.in_flight_limit}"),
         ("right after the load", recovery, "all"),
     ]
     return table(("overload", "measured", "bar"), rows)
 
 
-def as_json(found: Overload) -> dict[str, Any]:
+def as_json(result: Overload) -> dict[str, Any]:
     """All of it."""
-    return {"overload": asdict(found)}
+    return {"overload": asdict(result)}
 
 
 def _overload(
@@ -171,7 +171,7 @@ def _capacity(start: Callable[[], Any], expected: list[int]) -> float:
 
 @contextmanager
 def _watching(server: LeadlineServer) -> Iterator[list[int]]:
-    """Reads the number of calls in work from the server's metrics, again and again."""
+    """Reads the number of calls in flight from the server's metrics, again and again."""
     seen: list[int] = []
     end = threading.Event()
 

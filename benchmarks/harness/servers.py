@@ -77,8 +77,8 @@ class Server(ABC):
     def cpu_seconds(self) -> float:
         """The time that it and its children have had a core since they were started."""
         server = psutil.Process(self._process.pid)
-        times = [one.cpu_times() for one in (server, *server.children(recursive=True))]
-        return float(sum(one.user + one.system for one in times))
+        times = [process.cpu_times() for process in (server, *server.children(recursive=True))]
+        return float(sum(cpu.user + cpu.system for cpu in times))
 
     def wait_ready(self) -> None:
         """Waits until the model answers.
@@ -116,11 +116,11 @@ def total(metrics: str, metric: str, **labels: str) -> float:
         metric: the whole name, as it stands there.
         labels: what the series must have; they may have more.
     """
-    found = 0.0
+    summed = 0.0
     for line in metrics.splitlines():
         sample = _SAMPLE.match(line)
         if sample is None or sample["name"] != metric:
             continue
         if labels.items() <= dict(_LABEL.findall(sample["labels"] or "")).items():
-            found += float(sample["value"])
-    return found
+            summed += float(sample["value"])
+    return summed

@@ -51,8 +51,8 @@ def say(text: str) -> None:
 def write_json(path: Path | None, figures: dict[str, Any]) -> None:
     """Writes figures and their environment, where a file was asked for."""
     if path is not None:
-        found = {"environment": environment(), **figures}
-        path.write_text(json.dumps(found, indent=1) + "\n")
+        record = {"environment": environment(), **figures}
+        path.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -6,6 +6,7 @@ bound a function. The first is a hop shorter.
 """
 
 import shutil
+from abc import ABC
 from pathlib import Path
 
 from harness.cache import cache_folder
@@ -33,7 +34,7 @@ dynamic_batching {{ }}
 """
 
 
-class _Triton(Server):
+class _Triton(Server, ABC):
     def counts(self) -> Counts:
         """By Triton's own metrics."""
         model = self._trained.model

@@ -114,10 +114,10 @@ def test_a_metric_is_summed_over_the_series_that_have_the_labels() -> None:
         'calls_total{method="ModelInfer",code="OK"} 7.0\n'
         'calls_total{method="ModelInfer",code="Internal"} 2.0\n'
         'calls_total{method="Predict",code="OK"} 30.0\n'
-        "in_work 3\n"
+        "in_flight 3\n"
     )
 
     assert total(metrics, "calls_total", method="ModelInfer") == 9
     assert total(metrics, "calls_total", method="ModelInfer", code="OK") == 7
-    assert total(metrics, "in_work") == 3
+    assert total(metrics, "in_flight") == 3
     assert total(metrics, "calls") == 0

@@ -86,11 +86,11 @@ def test_a_checkpoint_gives_the_network_back(
     network = load_checkpoint(tmp_path, 1).network()
     assert not network.training
     engine = SimdEngine(network, largest_batch=1, threads=1)
-    found = evaluate(engine, dataset.test, device=cpu)
-    assert found.accuracy == outcome.metrics.test_accuracy
-    assert found.loss == outcome.metrics.test_loss
+    evaluation = evaluate(engine, dataset.test, device=cpu)
+    assert evaluation.accuracy == outcome.metrics.test_accuracy
+    assert evaluation.loss == outcome.metrics.test_loss
     kept = load_predictions(tmp_path, 1).probability
-    assert np.array_equal(found.predictions.probability, kept)
+    assert np.array_equal(evaluation.predictions.probability, kept)
 
 
 def test_the_network_can_be_trained_on(saved: Path) -> None:

@@ -42,9 +42,9 @@ def test_steps_and_logits_agree_with_torch(
             optimizer.step()
     atol = 1e-5 if autocast is None else 1e-2
     assert torch.allclose(torch.stack(losses[:5]), torch.stack(losses[5:]), atol=atol)
-    found, expected = (network.state_dict() for network in networks)
+    actual, expected = (network.state_dict() for network in networks)
     for name, value in expected.items():
-        assert torch.allclose(found[name], value, atol=atol), name
+        assert torch.allclose(actual[name], value, atol=atol), name
     pixels, _ = batch_of(30, seed=9)
     engines[0].prepare()
     networks[0].eval()

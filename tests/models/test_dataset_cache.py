@@ -51,7 +51,7 @@ def truncate(path: Path, size: int) -> None:
         lambda folder: truncate(folder / "test-labels.npy", -1),
     ],
 )
-def test_a_damaged_cache_is_noticed_and_made_anew(
+def test_a_damaged_cache_is_noticed_and_rebuilt(
     image_files: Files,
     write_tar: Write,
     cache_dir: Path,

@@ -75,11 +75,11 @@ def test_a_spread_is_that_of_the_images_and_not_of_the_channels(
         plain.get_parameter(f"blocks.0.{last}_conv.bias").copy_(torch.arange(8.0) * 100)
         first = plain.blocks[0](plain.head(images)).double().numpy()
 
-    found = diagnose(plain, images, labels)
+    diagnosis = diagnose(plain, images, labels)
 
     expected = math.sqrt(np.mean(np.var(first, axis=0)))
-    assert found[1].activation_std == pytest.approx(expected, rel=1e-6)
-    assert found[1].activation_std < 10
+    assert diagnosis[1].activation_std == pytest.approx(expected, rel=1e-6)
+    assert diagnosis[1].activation_std < 10
     assert np.std(first) > 100
 
 
@@ -89,9 +89,9 @@ def test_there_is_one_for_the_head_and_one_for_each_block(
 ) -> None:
     for blocks in (0, 3):
         plain = network(batch_norm=False, blocks=blocks, block_convolutions=block_convolutions)
-        found = diagnose(plain, *batch)
-        assert [one.block for one in found] == list(range(blocks + 1))
-        assert all(one.activation_std > 0 and one.gradient_norm > 0 for one in found)
+        diagnosis = diagnose(plain, *batch)
+        assert [one.block for one in diagnosis] == list(range(blocks + 1))
+        assert all(one.activation_std > 0 and one.gradient_norm > 0 for one in diagnosis)
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
@@ -102,12 +102,12 @@ def test_a_diagnosis_changes_nothing_and_is_the_same_in_either_mode(
     before = {name: value.clone() for name, value in deep.state_dict().items()}
     modes = [module.training for module in deep.modules()]
 
-    found = diagnose(deep, *batch)
+    diagnosis = diagnose(deep, *batch)
 
     assert all(torch.equal(value, before[name]) for name, value in deep.state_dict().items())
     assert [module.training for module in deep.modules()] == modes
     assert all(parameter.grad is None for parameter in deep.parameters())
-    assert found == diagnose(deep.train(mode != "train"), *batch)
+    assert diagnosis == diagnose(deep.train(mode != "train"), *batch)
     deep.train()(batch[0])
     assert int(deep.get_buffer("blocks.0.first_norm.num_batches_tracked")) == 1
 
@@ -122,10 +122,10 @@ def test_a_trainer_diagnoses_on_images_of_all_its_training_set(
     chosen = np.arange(512) * 1200 // 512
     pixels = torch.from_numpy(images[order][chosen]).permute(0, 3, 1, 2).float() / 127.5 - 1
 
-    found = trainer.diagnose()
+    diagnosis = trainer.diagnose()
 
     expected = diagnose(trainer.network, pixels, torch.from_numpy(labels[order][chosen]))
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(diagnosis, expected, strict=True):
         assert one.activation_std == pytest.approx(other.activation_std, rel=1e-4)
         assert one.gradient_norm == pytest.approx(other.gradient_norm, rel=1e-4)
     assert set(labels[order][chosen]) == {0, 1, 2}

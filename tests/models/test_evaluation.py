@@ -33,10 +33,12 @@ def test_evaluation_agrees_with_plain_torch(
 ) -> None:
     logits = expected_logits(network, dataset)
     labels = torch.from_numpy(np.array(dataset.test.labels))
-    found = evaluate(TorchEngine(network), dataset.test, device=cpu)
-    assert found.loss == pytest.approx(float(nn.functional.cross_entropy(logits, labels)), rel=1e-5)
-    assert found.accuracy == int((logits.argmax(1) == labels).sum()) / 60
-    predictions, probabilities = found.predictions, logits.softmax(1)
+    evaluation = evaluate(TorchEngine(network), dataset.test, device=cpu)
+    assert evaluation.loss == pytest.approx(
+        float(nn.functional.cross_entropy(logits, labels)), rel=1e-5
+    )
+    assert evaluation.accuracy == int((logits.argmax(1) == labels).sum()) / 60
+    predictions, probabilities = evaluation.predictions, logits.softmax(1)
     assert np.array_equal(predictions.predicted, logits.argmax(1).numpy())
     assert np.allclose(predictions.probability, probabilities.max(1).values.numpy(), atol=1e-6)
     assert predictions.true_probability is not None
@@ -51,10 +53,10 @@ def test_the_batch_size_does_not_matter(
     network: BlockNetwork, dataset: Dataset, cpu: torch.device, batch_size: int
 ) -> None:
     whole = evaluate(TorchEngine(network), dataset.test, device=cpu)
-    found = evaluate(TorchEngine(network), dataset.test, device=cpu, batch_size=batch_size)
-    assert np.array_equal(found.predictions.predicted, whole.predictions.predicted)
-    assert found.accuracy == whole.accuracy
-    assert found.loss == pytest.approx(whole.loss)
+    evaluation = evaluate(TorchEngine(network), dataset.test, device=cpu, batch_size=batch_size)
+    assert np.array_equal(evaluation.predictions.predicted, whole.predictions.predicted)
+    assert evaluation.accuracy == whole.accuracy
+    assert evaluation.loss == pytest.approx(whole.loss)
 
 
 def test_nothing_of_the_network_changes(

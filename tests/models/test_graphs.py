@@ -51,14 +51,14 @@ def batch_of(images: int, seed: int) -> tuple[Tensor, Tensor]:
 def trained(network: BlockNetwork, engine: Engine) -> list[Tensor]:
     """What some steps and evaluations come to, of two sizes of batch."""
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
-    found = []
+    results = []
     for step in range(4):
-        found.append(engine.gradients(*batch_of(20 if step < 3 else 7, seed=step)))
-        found += [value.grad.clone() for value in network.parameters() if value.grad is not None]
+        results.append(engine.gradients(*batch_of(20 if step < 3 else 7, seed=step)))
+        results += [value.grad.clone() for value in network.parameters() if value.grad is not None]
         optimizer.step()
         engine.prepare()
-        found.append(engine.logits(batch_of(11, seed=9)[0]))
-    return [*found, *network.state_dict().values()]
+        results.append(engine.logits(batch_of(11, seed=9)[0]))
+    return [*results, *network.state_dict().values()]
 
 
 @pytest.mark.parametrize("capture", [rerun, fail, run_out])
@@ -69,11 +69,11 @@ def test_training_is_the_same_to_the_bit_with_graphs_and_without(
 ) -> None:
     graphed, plain = network_of(batch_norm=batch_norm), network_of(batch_norm=batch_norm)
 
-    found = trained(graphed, CudaEngine(graphed, autocast, graphs=Graphs(capture)))
+    results = trained(graphed, CudaEngine(graphed, autocast, graphs=Graphs(capture)))
     expected = trained(plain, TorchEngine(plain, autocast))
 
-    assert len(found) == len(expected)
-    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert len(results) == len(expected)
+    assert all(torch.equal(one, other) for one, other in zip(results, expected, strict=True))
 
 
 def test_a_failed_capture_is_warned_of_once_and_not_tried_again(

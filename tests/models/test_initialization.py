@@ -16,10 +16,10 @@ def test_the_default_is_what_torch_draws_for_the_seed() -> None:
     torch.manual_seed(7)
     expected = BlockNetwork(DEEP).state_dict()
 
-    found = initial_network(DEEP, Initialization.DEFAULT, seed=7).state_dict()
+    actual = initial_network(DEEP, Initialization.DEFAULT, seed=7).state_dict()
 
-    assert list(found) == list(expected)
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert list(actual) == list(expected)
+    assert all(torch.equal(actual[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize(

@@ -81,11 +81,11 @@ def test_a_block_of_one_convolution_computes_what_the_notebooks_block_does(
     notebook.conv2.load_state_dict(block.get_submodule("first_conv").state_dict())
     features = torch.randn(4, 8, 12, 12)
 
-    found, expected = block(features), notebook(features)
-    for output in (found, expected):
+    actual, expected = block(features), notebook(features)
+    for output in (actual, expected):
         output.square().sum().backward()
 
-    assert torch.equal(found, expected)
+    assert torch.equal(actual, expected)
     weight = block.get_parameter("first_conv.weight")
     assert weight.grad is not None
     assert notebook.conv2.weight.grad is not None

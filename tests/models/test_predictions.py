@@ -45,11 +45,11 @@ def test_certainty_and_impossibility_come_back_exactly() -> None:
         true_probability=np.array([1, 0], dtype=np.float32),
     )
 
-    found = decode_predictions(encode_predictions(extremes, extremes, classes=2), "train")
+    decoded = decode_predictions(encode_predictions(extremes, extremes, classes=2), "train")
 
-    assert found.probability.tolist() == [1, 1]
-    assert found.true_probability is not None
-    assert found.true_probability.tolist() == [1, 0]
+    assert decoded.probability.tolist() == [1, 1]
+    assert decoded.true_probability is not None
+    assert decoded.true_probability.tolist() == [1, 0]
 
 
 def test_the_predictions_of_a_large_dataset_are_small() -> None:
@@ -64,10 +64,10 @@ def test_a_file_of_the_test_set_alone_is_read() -> None:
         {"predicted": test.predicted.astype(np.int16), "probability": test.probability}
     )
 
-    found = decode_predictions(older, "test")
+    decoded = decode_predictions(older, "test")
 
-    assert np.array_equal(found.predicted, test.predicted)
-    assert found.true_probability is None
+    assert np.array_equal(decoded.predicted, test.predicted)
+    assert decoded.true_probability is None
     with pytest.raises(NoPredictionsError, match="train images were not kept"):
         decode_predictions(older, "train")
 

@@ -19,27 +19,27 @@ def test_a_constant_rate_is_the_specs_to_the_last_bit() -> None:
 
 
 def test_a_cosine_falls_from_the_rate_to_next_to_nothing() -> None:
-    found = rates(Schedule.COSINE, 100)
+    values = rates(Schedule.COSINE, 100)
 
-    assert found[0] == 0.5
-    assert found[50] == pytest.approx(0.25)
-    assert found[25] == pytest.approx(0.25 * (1 + math.sqrt(0.5)))
-    assert found == sorted(found, reverse=True)
+    assert values[0] == 0.5
+    assert values[50] == pytest.approx(0.25)
+    assert values[25] == pytest.approx(0.25 * (1 + math.sqrt(0.5)))
+    assert values == sorted(values, reverse=True)
     # A step after the last would have it at 0, and so would mirror the first.
-    assert found[99] == pytest.approx(0.5 - found[1])
-    assert found[99] > 0
+    assert values[99] == pytest.approx(0.5 - values[1])
+    assert values[99] > 0
 
 
 def test_one_cycle_rises_in_a_straight_line_and_falls_as_a_cosine() -> None:
-    found = rates(Schedule.ONE_CYCLE, 100)
+    values = rates(Schedule.ONE_CYCLE, 100)
 
-    assert found[0] == pytest.approx(0.5 / 25)
-    assert found[15] == pytest.approx((0.5 / 25 + 0.5) / 2)
-    assert found[30] == 0.5
-    assert found[65] == pytest.approx(0.25)
-    assert found[:31] == sorted(found[:31])
-    assert found[30:] == sorted(found[30:], reverse=True)
-    assert 0 < found[99] < 0.001
+    assert values[0] == pytest.approx(0.5 / 25)
+    assert values[15] == pytest.approx((0.5 / 25 + 0.5) / 2)
+    assert values[30] == 0.5
+    assert values[65] == pytest.approx(0.25)
+    assert values[:31] == sorted(values[:31])
+    assert values[30:] == sorted(values[30:], reverse=True)
+    assert 0 < values[99] < 0.001
 
 
 @pytest.mark.parametrize("schedule", list(Schedule))

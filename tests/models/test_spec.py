@@ -65,7 +65,9 @@ def test_each_limit_holds_at_both_of_its_ends(
     for value in allowed:
         assert TrainingSpec(**{field: value}).violations() == []
     for value in refused:
-        assert [found.field for found in TrainingSpec(**{field: value}).violations()] == [field]
+        assert [violation.field for violation in TrainingSpec(**{field: value}).violations()] == [
+            field
+        ]
 
 
 def test_a_violation_says_what_is_allowed_and_what_was_given() -> None:
@@ -76,14 +78,18 @@ def test_a_violation_says_what_is_allowed_and_what_was_given() -> None:
 
 def test_every_violation_is_reported_at_once() -> None:
     spec = TrainingSpec(blocks=-1, epochs=0, learning_rate=math.nan)
-    assert [found.field for found in spec.violations()] == ["blocks", "epochs", "learning_rate"]
+    assert [violation.field for violation in spec.violations()] == [
+        "blocks",
+        "epochs",
+        "learning_rate",
+    ]
 
 
 @pytest.mark.parametrize("optimizer", [Optimizer.ADAM, Optimizer.ADAMW])
 def test_momentum_is_sgds_alone(optimizer: Optimizer) -> None:
-    (found,) = TrainingSpec(optimizer=optimizer, momentum=0.9).violations()
-    assert found.field == "momentum"
-    assert str(optimizer) in found.description
+    (violation,) = TrainingSpec(optimizer=optimizer, momentum=0.9).violations()
+    assert violation.field == "momentum"
+    assert str(optimizer) in violation.description
 
 
 @pytest.mark.parametrize(
@@ -91,9 +97,9 @@ def test_momentum_is_sgds_alone(optimizer: Optimizer) -> None:
     [{}, {"optimizer": Optimizer.ADAM}, {"optimizer": Optimizer.ADAMW}],
 )
 def test_nesterov_needs_sgd_with_momentum(options: dict[str, Any]) -> None:
-    (found,) = TrainingSpec(nesterov=True, **options).violations()
-    assert found.field == "nesterov"
-    assert str(options.get("optimizer", "sgd")) in found.description
+    (violation,) = TrainingSpec(nesterov=True, **options).violations()
+    assert violation.field == "nesterov"
+    assert str(options.get("optimizer", "sgd")) in violation.description
     assert TrainingSpec(nesterov=True, momentum=0.9).violations() == []
 
 

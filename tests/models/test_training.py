@@ -147,9 +147,9 @@ def test_the_learning_rate_of_an_epoch_is_that_of_its_last_step(
     spec = replace(SPEC, schedule=Schedule.COSINE, epochs=3)
     trainer = Trainer(spec, dataset, device=cpu)
 
-    found = [trainer.train_epoch(epoch).metrics.learning_rate for epoch in (1, 2, 3)]
+    rates = [trainer.train_epoch(epoch).metrics.learning_rate for epoch in (1, 2, 3)]
 
-    assert found == [learning_rate(spec, step, 12) for step in (3, 7, 11)]
+    assert rates == [learning_rate(spec, step, 12) for step in (3, 7, 11)]
 
 
 def test_accuracies_are_measured_on_images_that_are_not_varied(

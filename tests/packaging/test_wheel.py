@@ -29,7 +29,9 @@ def test_the_wheel_has_all_four_parts_typed_and_nothing_of_the_tests(wheel: Path
     assert {f"leadline/{part}/py.typed" for part in PARTS} <= set(names)
     assert "leadline/__init__.py" not in names
     assert {"leadline/v1/job.proto", "leadline/v1/job_pb2.py"} <= set(names)
-    assert {f"leadline/server/live/assets/{one}" for one in ("index.html", "main.js")} <= set(names)
+    assert {f"leadline/server/live/assets/{name}" for name in ("index.html", "main.js")} <= set(
+        names
+    )
     assert not [name for name in names if "test" in name or name.startswith("protos")]
 
 

@@ -23,9 +23,9 @@ class CheckpointRuntime(MLModel):  # type: ignore[misc]  # MLServer is not insta
             CheckpointError: a file is missing or damaged.
         """
         torch.set_num_threads(1)
-        found = self.settings.parameters.extra
-        self._network = load_checkpoint(Path(found["folder"]), found["epoch"]).network()
-        self._output = found["output"]
+        extra = self.settings.parameters.extra
+        self._network = load_checkpoint(Path(extra["folder"]), extra["epoch"]).network()
+        self._output = extra["output"]
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:

@@ -98,7 +98,7 @@ def from_json(data: bytes) -> CheckpointInfo:
     files = {kind: FileRecord(**record) for kind, record in description["files"].items()}
     outside = [record.name for record in files.values() if not _FILE_NAME.fullmatch(record.name)]
     if outside:
-        raise ValueError(f"it names a file that is none of its own: {outside[0]!r}")
+        raise ValueError(f"it names a file outside its folder: {outside[0]!r}")
     missing = {"weights", "onnx"} - set(files)
     if missing:
         raise ValueError(f"it names no file of {' and '.join(sorted(missing))}")

@@ -50,7 +50,7 @@ class Variations:
         """Draws what is done to an epoch's images; None where nothing is."""
         if augmentation is Augmentation.NONE:
             return None
-        # NumPy promises the raw bits of a generator for ever, but nothing beyond them.
+        # NumPy guarantees the raw bits of a generator across versions, and nothing else.
         seeds = np.random.SeedSequence((seed, epoch, _STREAM))
         bits = np.random.PCG64(seeds).random_raw(images)
         moves = augmentation is Augmentation.FLIP_CROP

@@ -48,13 +48,7 @@ PROBABILITIES = "probabilities"
 _DESCRIPTION = re.compile(r"epoch-(\d{5})\.json")
 
 # The description goes first: what a crash leaves is no checkpoint.
-_SUFFIXES = (
-    ".json",
-    ".safetensors",
-    ".onnx",
-    ".predictions.safetensors",
-    ".optimizer.safetensors",
-)
+_SUFFIXES = (".json", ".safetensors", ".onnx", ".predictions.safetensors", ".optimizer.safetensors")
 
 
 class CheckpointError(Exception):
@@ -64,7 +58,7 @@ class CheckpointError(Exception):
 def list_epochs(directory: Path) -> list[int]:
     """Returns the epochs that have a checkpoint, ascending; none where there is no directory."""
     names = (path.name for path in directory.glob("epoch-*.json"))
-    return sorted(int(found[1]) for name in names if (found := _DESCRIPTION.fullmatch(name)))
+    return sorted(int(match[1]) for name in names if (match := _DESCRIPTION.fullmatch(name)))
 
 
 def load_info(directory: Path, epoch: int) -> CheckpointInfo:

@@ -70,7 +70,7 @@ class Checkpoint:
         Raises:
             CheckpointError: the weights are of another architecture than is said.
         """
-        # Built without memory of its own, so that nothing is drawn to be overwritten.
+        # Built on the meta device: no weights are drawn only to be overwritten.
         with torch.device("meta"):
             network = BlockNetwork(self.info.architecture)
         try:

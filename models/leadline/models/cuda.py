@@ -67,8 +67,8 @@ class CudaEngine:
         ):
             logits = self._network(normalize(pixels))
         loss = functional.cross_entropy(logits.float(), labels)
-        found = torch.autograd.grad(loss, parameters)
-        for parameter, gradient in zip(parameters, found, strict=True):
+        gradients = torch.autograd.grad(loss, parameters)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
             # All sizes of batches write to one place, which optimizers know.
             if parameter.grad is None:
                 parameter.grad = gradient.clone()

@@ -50,8 +50,8 @@ def classify(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     # The largest logit, not the largest probability: rounding makes ties of the latter.
     predicted = logits.argmax(dim=1)
-    found = logits.softmax(dim=1).gather(1, torch.stack([predicted, labels], dim=1))
-    return predicted, found[:, 0], found[:, 1]
+    probabilities = logits.softmax(dim=1).gather(1, torch.stack([predicted, labels], dim=1))
+    return predicted, probabilities[:, 0], probabilities[:, 1]
 
 
 @torch.inference_mode()
@@ -84,7 +84,7 @@ def evaluate(
         pixels, labels = batches.slice_pixels(start, start + batch_size)
         logits = engine.logits(pixels)
         loss += functional.cross_entropy(logits, labels, reduction="sum")
-        answers.append(torch.stack([one.double() for one in classify(logits, labels)]))
+        answers.append(torch.stack([part.double() for part in classify(logits, labels)]))
         if on_batch is not None:
             on_batch(min(start + batch_size, len(batches)), len(batches))
     # One copy brings all of it over; float64 holds classes and probabilities exactly.

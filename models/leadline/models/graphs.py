@@ -158,7 +158,7 @@ class GraphedFunction:
         return next((size for size in self._sizes if size >= count), count)
 
     def _run(self, inputs: Sequence[Tensor]) -> Tensor:
-        return self._function(*(one.to(self._device) for one in inputs))
+        return self._function(*(value.to(self._device) for value in inputs))
 
     def _capture_and_run(self, size: int, inputs: Sequence[Tensor]) -> Tensor:
         kept = [value.clone() for value in self._state()]
@@ -178,7 +178,7 @@ class GraphedFunction:
         return result
 
     def _capture(self, size: int, inputs: Sequence[Tensor]) -> _Captured:
-        places = tuple(self._place(size, one) for one in inputs)
+        places = tuple(self._place(size, value) for value in inputs)
         return _Captured(places, self._graphs.capture(self._function, places))
 
     def _place(self, size: int, example: Tensor) -> Tensor:

@@ -13,13 +13,7 @@ from PIL import Image, JpegImagePlugin, PngImagePlugin
 
 from leadline.models._containers import UPRIGHT, ContainerError, unpack
 
-__all__ = [
-    "DEFAULT_MAX_PIXELS",
-    "IMAGE_SIZE",
-    "ImageError",
-    "decode_image",
-    "encode_png",
-]
+__all__ = ["DEFAULT_MAX_PIXELS", "IMAGE_SIZE", "ImageError", "decode_image", "encode_png"]
 
 IMAGE_SIZE: Final = 32
 """Height and width, in pixels, of every image that a network sees."""

@@ -29,7 +29,7 @@ def initial_network(
 
 @torch.no_grad()
 def _draw_kaiming(network: BlockNetwork) -> None:
-    """Draws every convolution and linear layer anew, in the order of the layers.
+    """Draws the weights of every convolution and linear layer, in the order of the layers.
 
     Weights are normal with a mean of 0 and a variance of 2 / fan in where a
     ReLU follows the layer, and of 1 / fan in elsewhere: after the head's

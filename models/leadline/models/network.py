@@ -37,8 +37,7 @@ class BlockNetwork(nn.Module):
         self.blocks = nn.Sequential(
             *(
                 block(
-                    convolutions=architecture.block_convolutions,
-                    batch_norm=architecture.batch_norm,
+                    convolutions=architecture.block_convolutions, batch_norm=architecture.batch_norm
                 )
                 for _ in range(architecture.blocks)
             )

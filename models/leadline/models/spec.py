@@ -165,13 +165,13 @@ class TrainingSpec:
 
     def violations(self) -> list[Violation]:
         """Returns what is wrong with the values, in the fields' order; empty where nothing is."""
-        found = [
+        violations = [
             Violation(field, f"must be {allowed}, but is {getattr(self, field)!r}")
             for field, allowed, holds in _RULES
             if not holds(getattr(self, field))
         ]
         if self.optimizer is not Optimizer.SGD and self.momentum != 0:
-            found.append(
+            violations.append(
                 Violation(
                     "momentum",
                     f"must be 0 with the optimizer {self.optimizer}, which keeps moments of its "
@@ -179,14 +179,14 @@ class TrainingSpec:
                 )
             )
         if self.nesterov and (self.optimizer is not Optimizer.SGD or self.momentum == 0):
-            found.append(
+            violations.append(
                 Violation(
                     "nesterov",
                     "must be false unless the optimizer is sgd with a momentum above 0, but the "
                     f"optimizer is {self.optimizer} and the momentum {self.momentum!r}",
                 )
             )
-        return found
+        return violations
 
     def to_dict(self) -> dict[str, Any]:
         """Returns every field as JSON takes it."""
@@ -211,14 +211,14 @@ class TrainingSpec:
         )
 
 
-def _typed(name: str, value: Any, wanted: Any) -> Any:
-    if issubclass(wanted, StrEnum) and isinstance(value, str):
-        return wanted(value)
+def _typed(name: str, value: Any, kind: Any) -> Any:
+    if issubclass(kind, StrEnum) and isinstance(value, str):
+        return kind(value)
     # A float may be written without its point; a bool is an int to Python, but not to us.
-    fits = isinstance(value, (int, float) if wanted is float else wanted)
-    if not fits or isinstance(value, bool) is not (wanted is bool):
-        raise ValueError(f"{name} must be of type {wanted.__name__}, but is {value!r}")
-    return float(value) if wanted is float else value
+    fits = isinstance(value, (int, float) if kind is float else kind)
+    if not fits or isinstance(value, bool) is not (kind is bool):
+        raise ValueError(f"{name} must be of type {kind.__name__}, but is {value!r}")
+    return float(value) if kind is float else value
 
 
 def _between(least: float, most: float) -> Callable[[float], bool]:

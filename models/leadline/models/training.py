@@ -220,7 +220,7 @@ class Trainer:
 
     def _order(self, epoch: int) -> Tensor:
         """Returns a permutation of the training set, int64 [N] on the device."""
-        # NumPy promises the raw bits of a generator for ever, but not its permutations.
+        # NumPy guarantees the raw bits of a generator across versions, not permutations.
         seeds = np.random.SeedSequence((self.spec.seed, epoch))
         keys = np.random.PCG64(seeds).random_raw(len(self._train))
         return torch.from_numpy(np.argsort(keys, kind="stable")).to(self.device)

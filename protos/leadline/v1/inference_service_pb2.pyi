@@ -123,8 +123,8 @@ class PredictStreamRequest(_message.Message):
     REQUEST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def request(self) -> Global___PredictRequest:
-        """The images of this message, and what by; within Predict's limits. Required.
-        Each message says it anew: one stream may ask several models.
+        """The images and the model of this message, within Predict's limits. Required.
+        Messages of one stream may select different models.
         """
 
     def __init__(

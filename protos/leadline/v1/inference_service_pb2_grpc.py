@@ -85,13 +85,13 @@ class InferenceServiceServicer(object):
         so a caller that reads slowly is read slowly. A message that waits its turn
         among those of other callers is never refused for it.
 
-        What is wrong with a message is its answer, and the stream goes on:
-        INVALID_ARGUMENT, NOT_FOUND and DATA_LOSS, as of Predict. What another
-        attempt may mend ends the stream, and the messages that are not answered
-        can be sent again on another: UNAVAILABLE (a shutdown too, for which the
-        messages in work are answered first), DEADLINE_EXCEEDED (of the stream),
-        RESOURCE_EXHAUSTED (a message above the limit on bytes) and INTERNAL. So
-        does a message that is none: INVALID_ARGUMENT.
+        An error of one message is its response, and the stream continues:
+        INVALID_ARGUMENT, NOT_FOUND and DATA_LOSS, as for Predict. Errors that a
+        retry may fix end the stream, and unanswered messages can be sent again on
+        another: UNAVAILABLE (also at shutdown, after the messages in flight are
+        answered), DEADLINE_EXCEEDED (of the stream), RESOURCE_EXHAUSTED (a message
+        above the limit on bytes) and INTERNAL. A malformed message also ends it:
+        INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

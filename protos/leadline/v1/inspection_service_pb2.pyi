@@ -327,9 +327,9 @@ class ListMisclassifiedResponse(_message.Message):
 
     @_builtins.property
     def class_counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassCount]:
-        """How many images of the whole split fall to each class, in the order of
-        their indices, whatever the request leaves out; by the true class where
-        that is what examples are grouped by, else by the predicted class.
+        """The images of the whole split per class, in the order of class indices,
+        unfiltered; by true class if examples are grouped by it, otherwise by
+        predicted class.
         """
 
     def __init__(
@@ -599,7 +599,7 @@ Global___ConfusionRow: _TypeAlias = ConfusionRow  # noqa: Y015
 
 @_typing.final
 class ClassMetrics(_message.Message):
-    """How well a class is told from the others."""
+    """How well a class is distinguished from the others."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -66,8 +66,8 @@ class InspectionServiceServicer(object):
         where asked, those that it gets right; of any completed epoch, while the
         job still trains too.
 
-        The answers are the ones that the epoch's reported accuracies count:
-        nothing is computed anew, so a listing costs no training time.
+        The predictions are those that the epoch's reported accuracies count:
+        nothing is computed again, so a listing takes no training time.
 
         Errors: INVALID_ARGUMENT with a violation a field; NOT_FOUND where no such
         model, epoch or variant is trained; FAILED_PRECONDITION where the images

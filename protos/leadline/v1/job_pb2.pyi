@@ -202,7 +202,7 @@ class Job(_message.Message):
     """How many jobs will start before it, while it is queued."""
     sweep: _builtins.str
     """The resource name of the sweep that it is a part of, "sweeps/{sweep_id}";
-    empty for a job of its own.
+    empty for a job outside sweeps.
     """
     @_builtins.property
     def spec(self) -> _training_spec_pb2.TrainingSpec:
@@ -879,7 +879,7 @@ class JobProgress(_message.Message):
     phase: Global___JobPhase.ValueType
     """What the worker is doing."""
     epoch: _builtins.int
-    """The epoch in work, 1 for the first; 0 before."""
+    """The epoch in progress, 1 for the first; 0 before."""
     completed_images: _builtins.int
     """Images done in this phase."""
     total_images: _builtins.int

@@ -203,7 +203,7 @@ class TrainingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteJob(self, request, context):
-        """Deletes a job in its final state for good: its events, its model, its
+        """Permanently deletes a job in its final state: its events, its model, its
         checkpoints.
 
         Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
@@ -295,7 +295,7 @@ class TrainingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSweep(self, request, context):
-        """Deletes a sweep in its final state for good: its events, and its jobs with
+        """Permanently deletes a sweep in its final state: its events, and its jobs with
         their events, models and checkpoints.
 
         Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep is

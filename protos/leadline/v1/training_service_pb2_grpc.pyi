@@ -85,7 +85,7 @@ class TrainingServiceStub:
     in a final state.
     """
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.DeleteJobRequest, _empty_pb2.Empty]
-    """Deletes a job in its final state for good: its events, its model, its
+    """Permanently deletes a job in its final state: its events, its model, its
     checkpoints.
 
     Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
@@ -145,7 +145,7 @@ class TrainingServiceStub:
     in a final state.
     """
     DeleteSweep: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.DeleteSweepRequest, _empty_pb2.Empty]
-    """Deletes a sweep in its final state for good: its events, and its jobs with
+    """Permanently deletes a sweep in its final state: its events, and its jobs with
     their events, models and checkpoints.
 
     Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep is
@@ -206,7 +206,7 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     in a final state.
     """
     DeleteJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.DeleteJobRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Deletes a job in its final state for good: its events, its model, its
+    """Permanently deletes a job in its final state: its events, its model, its
     checkpoints.
 
     Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
@@ -266,7 +266,7 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     in a final state.
     """
     DeleteSweep: _aio.UnaryUnaryMultiCallable[_training_service_pb2.DeleteSweepRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Deletes a sweep in its final state for good: its events, and its jobs with
+    """Permanently deletes a sweep in its final state: its events, and its jobs with
     their events, models and checkpoints.
 
     Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep is
@@ -372,7 +372,7 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.DeleteJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Deletes a job in its final state for good: its events, its model, its
+        """Permanently deletes a job in its final state: its events, its model, its
         checkpoints.
 
         Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
@@ -480,7 +480,7 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.DeleteSweepRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Deletes a sweep in its final state for good: its events, and its jobs with
+        """Permanently deletes a sweep in its final state: its events, and its jobs with
         their events, models and checkpoints.
 
         Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep is

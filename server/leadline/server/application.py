@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from leadline.server.api.ordered_pipeline import PipelineGroup
 from leadline.server.api.pages import PageTokens
 from leadline.server.api.server import GrpcServer, Servicers
 from leadline.server.api.training import TrainingServicer
-from leadline.server.datasets import prepare_datasets
+from leadline.server.datasets import KnownDatasets, prepare_datasets
 from leadline.server.devices import available_cores, inference_device, training_devices
 from leadline.server.errors import StorageError
 from leadline.server.jobs.options import Retention, RetentionPolicy
@@ -118,8 +118,8 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
     data = DataDir(settings.data_dir)
     async with AsyncExitStack() as stack:
         stack.enter_context(data.locked())
-        fingerprints = await _prepare(settings, data)
-        core = _Core(settings, data, _open_store(data), fingerprints)
+        datasets = await _prepare(settings, data)
+        core = _Core(settings, data, _open_store(data), datasets)
         stack.callback(core.threads.close)
         scheduler = _make_scheduler(core)
         servicers = _make_servicers(core, scheduler, stack)
@@ -159,12 +159,12 @@ class _Core:
     """What most parts of the service need."""
 
     def __init__(
-        self, settings: Settings, data: DataDir, store: Store, fingerprints: Mapping[str, str]
+        self, settings: Settings, data: DataDir, store: Store, datasets: KnownDatasets
     ) -> None:
         self.settings = settings
         self.data = data
         self.store = store
-        self.fingerprints = fingerprints
+        self.datasets = datasets
         self.artifacts = Artifacts(data.models)
         self.threads = ThreadPool("store", _STORE_THREADS)
         self.notifier = JobNotifier()
@@ -174,7 +174,7 @@ class _Core:
         self.metrics.watch_sweeps(store.sweeps.count_by_state)
 
 
-async def _prepare(settings: Settings, data: DataDir) -> dict[str, str]:
+async def _prepare(settings: Settings, data: DataDir) -> KnownDatasets:
     try:
         return await asyncio.to_thread(
             prepare_datasets,
@@ -200,9 +200,9 @@ def _make_scheduler(core: _Core) -> Scheduler:
     settings = core.settings
     assignments = AssignmentMaker(
         artifacts=core.artifacts,
-        dataset_sources=settings.dataset_sources,
+        dataset_sources=core.datasets.sources,
         dataset_cache=core.data.datasets,
-        fingerprints=core.fingerprints,
+        fingerprints=core.datasets.fingerprints,
         cpu_threads=settings.worker_threads or available_cores(),
         sweep_jobs_per_gpu=settings.sweep_jobs_per_gpu,
         max_image_pixels=settings.max_image_pixels,
@@ -276,14 +276,14 @@ def _make_training_services(core: _Core, scheduler: Scheduler) -> tuple[JobServi
     jobs = JobService(
         lifecycle,
         store=core.store,
-        datasets=settings.dataset_sources,
+        datasets=core.datasets.sources,
         max_queued_jobs=settings.max_queued_jobs,
         default_retention=Retention(policy=RetentionPolicy(settings.retention)),
     )
     sweeps = SweepService(
         lifecycle,
         store=core.store,
-        datasets=settings.dataset_sources,
+        datasets=core.datasets.sources,
         max_queued_jobs=settings.max_queued_jobs,
     )
     return jobs, sweeps

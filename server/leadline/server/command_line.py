@@ -1,4 +1,4 @@
-"""The server's options on a command line, for every command that takes them."""
+"""The server's settings as command-line options."""
 
 import os
 import tomllib
@@ -12,8 +12,7 @@ from pydantic.fields import FieldInfo
 
 from leadline.server.settings import ENVIRONMENT_PREFIX, Settings, load_settings
 
-# The one option that is not a flag of its own name: `--dataset NAME=SOURCE`,
-# as often as there are datasets.
+# The only option whose flag has another name: `--dataset NAME=SOURCE`, repeatable.
 _DATASETS = "datasets"
 
 
@@ -23,9 +22,9 @@ def settings_command(
     """A command that takes every option of the server.
 
     Args:
-        name: what its own help calls it.
-        callback: called with the settings; what it returns the command returns.
-        help_text: what it does, before how its options can be set.
+        name: the name in its help.
+        callback: called with the settings; the command returns its result.
+        help_text: what the command does; a text about options follows it.
     """
 
     def run(config: Path | None, **flags: Any) -> Any:
@@ -71,13 +70,15 @@ def _shown(value: Any) -> str:
 
 def _settings(config: Path | None, flags: dict[str, Any]) -> Settings:
     datasets = _datasets(flags.pop(_DATASETS))
-    given = {name: value for name, value in flags.items() if value is not None}
+    explicit = {name: value for name, value in flags.items() if value is not None}
     if datasets:
-        given[_DATASETS] = datasets
+        explicit[_DATASETS] = datasets
     try:
-        return load_settings(given, config)
+        return load_settings(explicit, config)
     except ValidationError as error:
-        raise click.UsageError("\n".join(_explain(one) for one in error.errors())) from error
+        raise click.UsageError(
+            "\n".join(_explain(details) for details in error.errors())
+        ) from error
     except tomllib.TOMLDecodeError as error:
         raise click.UsageError(f"{config} is not valid TOML: {error}") from error
     except OSError as error:
@@ -92,7 +93,7 @@ def _datasets(pairs: tuple[str, ...]) -> dict[str, str]:
             raise click.UsageError(f"--dataset takes NAME=SOURCE, not {pair!r}")
         if name in datasets:
             raise click.UsageError(f"--dataset names {name!r} twice")
-        datasets[name] = os.path.expanduser(source)  # noqa: PTH111 - a source may be no path
+        datasets[name] = os.path.expanduser(source)  # noqa: PTH111 - a source need not be a path
     return datasets
 
 

@@ -1,4 +1,4 @@
-"""`leadline serve`: reads the options, then runs the service until it is told to stop."""
+"""`leadline serve`: reads the options, then runs the service until SIGTERM or SIGINT."""
 
 import asyncio
 import ctypes
@@ -22,15 +22,15 @@ _FAILURE = 1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 32 << 20
 
-# A quarter of what kernels allow by default, also where a limit is none.
+# A quarter of the kernel's default maximum; also used if there is no limit.
 _ENOUGH_DESCRIPTORS = 1 << 18
 
 
 def main(arguments: list[str]) -> int:
     """Runs the server; returns the process's exit status.
 
-    0 after SIGTERM or SIGINT, 1 where the server could not start or go on, 2 where
-    an option is wrong.
+    0 after SIGTERM or SIGINT, 1 if the server could not start or continue, 2 if an
+    option is wrong.
     """
     try:
         command = settings_command("serve", _run, help_text="Run the service.")
@@ -46,8 +46,8 @@ def main(arguments: list[str]) -> int:
 def _run(settings: Settings) -> int:
     _check_instruction_set()
     configure_logs(level=settings.log_level, style=settings.log_format)
-    # The modules stay to the end. To look through them for garbage again and
-    # again would stop the event loop for a tenth of a second each time.
+    # Modules live until the end: without gc.freeze, each full collection would scan
+    # them and pause the event loop for a tenth of a second.
     gc.collect()
     gc.freeze()
     _allow_descriptors()
@@ -62,7 +62,7 @@ def _run(settings: Settings) -> int:
 
 
 def _check_instruction_set() -> None:
-    """Refuses a wrong variable now: the workers, who inherit it, would all end by it."""
+    """Refuses a wrong LEADLINE_SIMD_ISA at startup: every worker would fail on it."""
     try:
         instruction_set()
     except UnsupportedInstructionSetError as error:
@@ -70,7 +70,7 @@ def _check_instruction_set() -> None:
 
 
 def _allow_descriptors() -> None:
-    """Raises the limit on open files to what is allowed: each connection is one."""
+    """Raises the soft limit on open files to the hard limit: each connection is one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _ENOUGH_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -78,10 +78,10 @@ def _allow_descriptors() -> None:
 
 
 def _keep_memory() -> None:
-    """Has glibc keep what is freed, up to a bound.
+    """Has glibc keep freed memory, up to a bound.
 
-    Large messages come one after another. It would give the memory of each
-    back to the kernel, which clears it page by page for the next.
+    Large messages arrive one after another. By default glibc returns the memory of
+    each to the kernel, which zeroes the pages for the next.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
     if mallopt is not None:

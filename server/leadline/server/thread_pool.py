@@ -1,4 +1,4 @@
-"""Where blocking work goes, so that the event loop never waits for it."""
+"""Runs blocking calls in threads, so that the event loop never waits for them."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,10 +11,10 @@ R = TypeVar("R")
 
 
 class ThreadPool:
-    """A fixed number of threads that coroutines hand blocking calls to.
+    """A fixed number of threads that run coroutines' blocking calls.
 
-    A call whose caller is cancelled before its turn comes is never made; one
-    that has begun runs to its end.
+    A call that is cancelled while it is queued is never made; one that has started
+    runs to its end.
     """
 
     def __init__(
@@ -30,5 +30,5 @@ class ThreadPool:
         return await loop.run_in_executor(self._executor, partial(call, *args, **kwargs))
 
     def close(self) -> None:
-        """Ends the threads after the calls that have begun."""
+        """Stops the threads after the calls that have started."""
         self._executor.shutdown(wait=True, cancel_futures=True)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from leadline.models.datasets import open_dataset
+from leadline.server.devices import NVIDIA_DRIVER
 from leadline.server.doctor import child, datasets, gpu, ports, storage, system
 from leadline.server.doctor.agreement_check import TOLERANCES, check_agreement, compute_on
 from leadline.server.doctor.check import Check, Status, in_bytes, within
@@ -329,7 +330,7 @@ def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
 
 
 no_gpu = pytest.mark.skipif(
-    any(path.exists() for path in gpu._DRIVER), reason="this machine has the driver"
+    any(path.exists() for path in NVIDIA_DRIVER), reason="this machine has the driver"
 )
 
 

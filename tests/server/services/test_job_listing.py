@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from leadline.models.spec import TrainingSpec
 from leadline.server.application import _Core, _make_scheduler, _make_training_services
+from leadline.server.datasets import KnownDatasets
 from leadline.server.jobs.options import JobOptions
 from leadline.server.services.jobs import JobService
 from leadline.server.settings import Settings
@@ -40,7 +41,12 @@ def queries(engine: Engine) -> list[str]:
 
 @pytest.fixture
 def service(engine: Engine, tmp_path: Path) -> Iterator[JobService]:
-    core = _Core(Settings(devices="cpu"), DataDir(tmp_path), Store(engine), {})
+    core = _Core(
+        Settings(devices="cpu"),
+        DataDir(tmp_path),
+        Store(engine),
+        KnownDatasets(sources={}, fingerprints={}),
+    )
     jobs, _ = _make_training_services(core, _make_scheduler(core))
     yield jobs
     core.threads.close()

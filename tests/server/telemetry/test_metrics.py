@@ -91,13 +91,13 @@ def test_a_running_job_shows_its_accuracies_and_its_workers_memory(
     list(stubs.training.TrainJob(TrainJobRequest(spec=tiny_spec(epochs=1)), timeout=60))
     after = scrape(live_server)
 
-    assert 0 < value(during, "leadline_job_test_accuracy", job=job) <= 1
-    assert 0 < value(during, "leadline_job_train_accuracy", job=job) <= 1
-    assert value(during, "leadline_job_epoch", job=job) >= 1
-    assert value(during, "leadline_worker_memory_bytes", job=job) > 50e6
-    assert ("leadline_worker_gpu_memory_bytes", frozenset({("job", job)})) in during
+    assert 0 < value(during, "leadline_job_test_accuracy", job_id=job) <= 1
+    assert 0 < value(during, "leadline_job_train_accuracy", job_id=job) <= 1
+    assert value(during, "leadline_job_epoch", job_id=job) >= 1
+    assert value(during, "leadline_worker_memory_bytes", job_id=job) > 50e6
+    assert ("leadline_worker_gpu_memory_bytes", frozenset({("job_id", job)})) in during
     assert value(during, "leadline_jobs", state="running") == 1
-    assert not [key for key in after if ("job", job) in key[1]]
+    assert not [key for key in after if ("job_id", job) in key[1]]
 
 
 def test_predictions_are_timed_and_their_images_counted(

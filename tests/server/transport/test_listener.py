@@ -15,6 +15,7 @@ from faults.http2 import PREFACE, headers, message, settings
 from leadline.server.errors import InvalidArgumentError
 from leadline.server.transport.application import GrpcApplication, Method
 from leadline.server.transport.call import Call
+from leadline.server.transport.context import CallContext
 from leadline.server.transport.listener import Listener
 from support.bare_http2 import answer_to
 
@@ -36,7 +37,7 @@ class EchoStream:
 
     async def answer(self, call: Call) -> None:
         while (message := await call.messages.read()) is not None:
-            await call.send(bytes(message))
+            await call.response.send(bytes(message))
 
 
 @dataclass
@@ -62,10 +63,11 @@ class Telling:
     """Tells of its call in metadata, before and behind its answer."""
 
     async def answer(self, call: Call) -> bytes:
-        await call.send_initial_metadata((("first", "1"), ("raw-bin", b"\0\xff")))
-        sent = dict(call.invocation_metadata())
-        call.set_trailing_metadata((("last", str(sent["asked"])), ("peer", call.peer())))
-        return b"" if call.time_remaining() is None else b"deadline"
+        context = CallContext(call)
+        await context.send_initial_metadata((("first", "1"), ("raw-bin", b"\0\xff")))
+        sent = dict(context.invocation_metadata())
+        context.set_trailing_metadata((("last", str(sent["asked"])), ("peer", context.peer())))
+        return b"" if context.time_remaining() is None else b"deadline"
 
 
 class Aborting:
@@ -73,8 +75,10 @@ class Aborting:
 
     async def answer(self, call: Call) -> None:
         await call.messages.read()
-        await call.send(b"one")
-        await call.abort(grpc.StatusCode.DATA_LOSS, "50 % is lost: 数", (("why-bin", b"\1"),))
+        await call.response.send(b"one")
+        await CallContext(call).abort(
+            grpc.StatusCode.DATA_LOSS, "50 % is lost: 数", (("why-bin", b"\1"),)
+        )
 
 
 class Flooding:
@@ -85,7 +89,7 @@ class Flooding:
 
     async def answer(self, call: Call) -> None:
         while True:
-            await call.send(bytes(100_000))
+            await call.response.send(bytes(100_000))
             self.sent += 1
 
 
@@ -210,7 +214,7 @@ async def test_a_caller_who_goes_ends_the_method(served: Served) -> None:
 
     await asyncio.wait_for(served.sleeper.ended.wait(), 10)
     assert served.sleeper.end is grpc.StatusCode.CANCELLED
-    await until(lambda: served.application.calls_in_work == 0)
+    await until(lambda: served.application.calls_in_flight == 0)
 
 
 async def test_a_connection_that_breaks_ends_its_methods(served: Served) -> None:
@@ -295,7 +299,7 @@ async def test_callers_who_go_while_they_are_sent_to_are_no_errors(served: Serve
         async def answer(self, call: Call) -> None:
             try:
                 while True:
-                    await call.send(b"x")
+                    await call.response.send(b"x")
                     await asyncio.sleep(0)
             except BaseException as error:
                 ended.append(error)
@@ -356,7 +360,7 @@ async def test_a_host_that_is_not_known_is_an_error(served: Served) -> None:
         )
 
 
-async def test_calls_in_work_have_their_grace_and_then_end_as_unavailable(served: Served) -> None:
+async def test_calls_in_flight_have_their_grace_and_then_end_as_unavailable(served: Served) -> None:
     call = served.channel.unary_unary("/t.T/Sleep")(b"")
     await served.sleeper.began.wait()
 
@@ -376,7 +380,7 @@ async def test_malformed_metadata_is_an_error_of_the_caller(served: Served) -> N
     class Asking:
         async def answer(self, call: Call) -> bytes:
             with pytest.raises(InvalidArgumentError, match="no base64") as caught:
-                call.invocation_metadata()
+                CallContext(call).invocation_metadata()
             errors.append(caught.value)
             return b""
 

@@ -53,11 +53,7 @@ class SourceDescription:
 
 
 def describe_source(
-    source: str,
-    cache_dir: Path,
-    *,
-    samples: int,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
+    source: str, cache_dir: Path, *, samples: int, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> SourceDescription | None:
     """Describes a source, and writes nothing. Blocks: of a tar, all is read.
 
@@ -74,12 +70,12 @@ def describe_source(
         DatasetError: it cannot be read, is not as a dataset should be, or one
             of the samples is no image.
     """
-    found = _find_source(source, cache_dir=cache_dir, max_pixels=max_pixels)
+    resolved = _find_source(source, cache_dir=cache_dir, max_pixels=max_pixels)
     try:
         try:
-            dataset = cache.load_source(cache_dir, found.key())
+            dataset = cache.load_source(cache_dir, resolved.key())
         except StaleCacheError:
-            return None if isinstance(found, Cifar10) else _sample(found.read(), samples)
+            return None if isinstance(resolved, Cifar10) else _sample(resolved.read(), samples)
     except OSError as error:
         raise DatasetError(f"the dataset {source!r} cannot be opened: {error}") from error
     return SourceDescription(
@@ -122,12 +118,12 @@ def open_dataset(
         DatasetError: the source cannot be read, or is not as a dataset should be.
     """
     try:
-        found = _find_source(source, cache_dir=cache_dir, max_pixels=max_pixels)
-        key = found.key()
+        resolved = _find_source(source, cache_dir=cache_dir, max_pixels=max_pixels)
+        key = resolved.key()
         try:
             return cache.load_source(cache_dir, key)
         except StaleCacheError:
-            return _decode(found, cache_dir, key, progress)
+            return _decode(resolved, cache_dir, key, progress)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise DatasetError(

@@ -42,7 +42,7 @@ class Synthetic:
 
 
 class _Chance:
-    """Random numbers by raw bits, because NumPy promises those alone for ever."""
+    """Random numbers from raw bits: NumPy guarantees only those across versions."""
 
     def __init__(self, *seed: int) -> None:
         self._bits = np.random.PCG64(np.random.SeedSequence(seed))

@@ -105,13 +105,13 @@ Global___ServerReadyRequest: _TypeAlias = ServerReadyRequest  # noqa: Y015
 
 @_typing.final
 class ServerReadyResponse(_message.Message):
-    """Whether the server takes work."""
+    """Whether the server accepts requests."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     READY_FIELD_NUMBER: _builtins.int
     ready: _builtins.bool
-    """False once the server is told to stop."""
+    """False once the server shuts down."""
     def __init__(
         self,
         *,
@@ -504,7 +504,7 @@ class ModelInferRequest(_message.Message):
 
     @_typing.final
     class InferRequestedOutputTensor(_message.Message):
-        """An output that is asked for."""
+        """A requested output."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -597,7 +597,7 @@ class ModelInferRequest(_message.Message):
 
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelInferRequest.InferRequestedOutputTensor]:
-        """The outputs that are asked for, in the order wanted. None: all."""
+        """The requested outputs, in the order of the response. None: all."""
 
     @_builtins.property
     def raw_input_contents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
@@ -793,7 +793,7 @@ Global___ModelStreamInferResponse: _TypeAlias = ModelStreamInferResponse  # noqa
 
 @_typing.final
 class ModelConfigRequest(_message.Message):
-    """A model whose configuration is asked for."""
+    """Selects the model whose configuration is returned."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

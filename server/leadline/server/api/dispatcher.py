@@ -19,12 +19,13 @@ from leadline.server.api.errors import DETAILS_KEY, to_status
 from leadline.server.errors import InvalidArgumentError, ServiceError, UnimplementedError
 from leadline.server.telemetry.calls import GrpcMetrics, MethodMetrics
 from leadline.server.transport.call import Call
+from leadline.server.transport.context import CallContext
 
 _LOG = structlog.get_logger(__name__)
 
 # grpc's classes are generic only to type checkers.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Behavior = Callable[[Any, Call], Any]
+Behavior = Callable[[Any, CallContext], Any]
 
 # The label values of go-grpc-middleware, which dashboards expect.
 _CODE_LABELS = {
@@ -100,21 +101,20 @@ class _Method(ABC):
 
 class _UnaryMethod(_Method):
     async def _respond(self, request: Any, call: Call) -> bytes:
-        response = self._serialize(await self._behavior(request, call))
+        response = self._serialize(await self._behavior(request, CallContext(call)))
         self._metrics.sent += 1
         return response
 
 
 class _StreamMethod(_Method):
     async def _respond(self, request: Any, call: Call) -> None:
-        call.serialize_with(self._serialize)
-        responses = self._behavior(request, call)
+        responses = self._behavior(request, CallContext(call, self._serialize))
         if inspect.isawaitable(responses):  # it writes to the call itself
             await responses
             return
         async with aclosing(responses):
             async for response in responses:
-                await call.write(response)
+                await call.response.send(self._serialize(response))
                 self._metrics.sent += 1
 
 
@@ -144,7 +144,7 @@ class _Counted:
             # The boundary: every error is translated here.
             _set_status(self._call, error, self._metrics.path)
         # Before the call ends, since its caller may read the metrics next.
-        self._count(self._call.code())
+        self._count(self._call.response.code)
         return isinstance(error, Exception)
 
     def _count(self, code: grpc.StatusCode) -> None:
@@ -154,13 +154,13 @@ class _Counted:
 def _set_status(call: Call, error: Exception, path: str) -> None:
     if isinstance(error, ServiceError):
         code, status = to_status(error)
-        call.set_status(code, str(error), ((DETAILS_KEY, status.SerializeToString()),))
+        call.response.set_status(code, str(error), ((DETAILS_KEY, status.SerializeToString()),))
         return
     # The details are for the operator: the caller gets the number of the log entry.
     incident = secrets.token_hex(4)
     _LOG.error("a call failed", method=path, incident=incident, exc_info=error)
     message = f"an internal error: see incident {incident} in the server's log"
-    call.set_status(grpc.StatusCode.INTERNAL, message)
+    call.response.set_status(grpc.StatusCode.INTERNAL, message)
 
 
 def _method(handler: Any, metrics: MethodMetrics) -> _Method:

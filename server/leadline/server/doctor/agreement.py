@@ -1,4 +1,4 @@
-"""Whether all ways to compute a network agree, in a process of its own.
+"""Whether all ways to compute a network agree, in a separate process.
 
     python -m leadline.server.doctor.agreement cpu
     python -m leadline.server.doctor.agreement cuda:0
@@ -58,8 +58,8 @@ def measure(network: BlockNetwork, engine: Engine, device: torch.device) -> tupl
         The gradients of the second step in one row, and the logits of a third batch.
     """
     for seed in (1, 2):
-        engine.gradients(*(one.to(device) for one in batch(seed)))
-    gradients = torch.cat([_gradient(one).flatten() for one in network.parameters()])
+        engine.gradients(*(tensor.to(device) for tensor in batch(seed)))
+    gradients = torch.cat([_gradient(parameter).flatten() for parameter in network.parameters()])
     engine.prepare()
     return gradients, engine.logits(batch(3)[0].to(device)).cpu().double()
 
@@ -72,14 +72,14 @@ def reference(network: BlockNetwork) -> tuple[Tensor, Tensor]:
         exact.zero_grad()
         loss = functional.cross_entropy(exact(normalize(pixels).double()), labels)
         loss.backward()  # type: ignore[no-untyped-call,unused-ignore]
-    gradients = torch.cat([_gradient(one).flatten() for one in exact.parameters()])
+    gradients = torch.cat([_gradient(parameter).flatten() for parameter in exact.parameters()])
     with torch.no_grad():
         return gradients, exact.eval()(normalize(batch(3)[0]).double())
 
 
-def difference(found: Tensor, exact: Tensor) -> float:
+def difference(actual: Tensor, exact: Tensor) -> float:
     """The distance from what is exact, as a share of its length."""
-    return float((found - exact).norm() / exact.norm())
+    return float((actual - exact).norm() / exact.norm())
 
 
 def _gradient(parameter: Tensor) -> Tensor:
@@ -93,9 +93,11 @@ def _compare(device: torch.device, ways: dict[str, Callable[[BlockNetwork], Engi
         for kind, original in networks():
             network = copy.deepcopy(original).to(device)
             expected = reference(original)
-            found = measure(network, make_engine(network), device)
-            for quantity, one, exact in zip(("gradients", "logits"), found, expected, strict=True):
-                _tell(way=way, network=kind, quantity=quantity, difference=difference(one, exact))
+            actual = measure(network, make_engine(network), device)
+            for quantity, value, exact in zip(
+                ("gradients", "logits"), actual, expected, strict=True
+            ):
+                _tell(way=way, network=kind, quantity=quantity, difference=difference(value, exact))
 
 
 def _compare_predictions() -> None:
@@ -105,14 +107,14 @@ def _compare_predictions() -> None:
         exported = ExportedNetwork(to_onnx(network), Crew(1))
         images = normalize(batch(3)[0])
         workspace = Workspace(largest_batch=_IMAGES, threads=1)
-        found = exported.logits(images.contiguous().numpy(), workspace)
+        actual = exported.logits(images.contiguous().numpy(), workspace)
         with torch.no_grad():
             exact = copy.deepcopy(network).double()(images.double())
         _tell(
             way="served",
             network=kind,
             quantity="logits",
-            difference=difference(torch.from_numpy(found).double(), exact),
+            difference=difference(torch.from_numpy(actual).double(), exact),
         )
 
 
@@ -172,7 +174,7 @@ def _tell(**values: Any) -> None:
 
 
 def main(device: str) -> None:
-    """Prints what is found of a device."""
+    """Prints the results for a device."""
     if device == "gpus":
         _describe_gpus()
     elif device == "cpu":

@@ -12,41 +12,36 @@ float32 comes to some 1e-6; TensorFloat-32, whose products have 10 bits, to some
 
 
 def compute_on(device: str) -> Outcome:
-    """Computes the small networks on "cpu" or a GPU, in a process of its own."""
+    """Computes the small networks on "cpu" or a GPU, in a separate process."""
     return run_module("agreement", device, seconds=SECONDS)
 
 
 def check_agreement(device: str, outcome: Outcome) -> Check:
-    """Judges what `compute_on` has found."""
-    found = [line for line in outcome.lines if "difference" in line]
+    """Judges the outcome of `compute_on`."""
+    results = [line for line in outcome.lines if "difference" in line]
     # Not a number is beyond every tolerance.
-    beyond = [one for one in found if not one["difference"] <= TOLERANCES[one["quantity"]]]
-    detail = {"tolerances": TOLERANCES, "differences": found}
+    beyond = [line for line in results if not line["difference"] <= TOLERANCES[line["quantity"]]]
+    detail = {"tolerances": TOLERANCES, "differences": results}
     name = f"agreement {device}"
     if beyond:
         value = "; ".join(
-            f"{one['way']} {one['network']}: {one['quantity']} off by {one['difference']:.1e}"
-            for one in beyond
+            f"{line['way']} {line['network']}: {line['quantity']} off by {line['difference']:.1e}"
+            for line in beyond
         )
         advice = "do not train here: the device or a library computes wrongly"
-        return Check(name=name, status=Status.FAILED, value=value, detail=detail, advice=advice)
-    if outcome.error is not None or not found:
+        return Check(name, Status.FAILED, value, detail=detail, advice=advice)
+    if outcome.error is not None or not results:
         return Check(
-            name=name,
-            status=Status.FAILED,
-            value=outcome.error or "no result",
+            name,
+            Status.FAILED,
+            outcome.error or "no result",
             detail=detail,
             advice="jobs and predictions on this device would fail in the same way",
         )
-    ways = ", ".join(dict.fromkeys(one["way"] for one in found))
+    ways = ", ".join(dict.fromkeys(line["way"] for line in results))
     worst = {
-        quantity: max(one["difference"] for one in found if one["quantity"] == quantity)
+        quantity: max(line["difference"] for line in results if line["quantity"] == quantity)
         for quantity in TOLERANCES
     }
     shown = ", ".join(f"{name} {value:.0e}" for name, value in worst.items())
-    return Check(
-        name=name,
-        status=Status.OK,
-        value=f"{ways} agree with float64: {shown}",
-        detail=detail,
-    )
+    return Check(name, Status.OK, f"{ways} agree with float64: {shown}", detail=detail)

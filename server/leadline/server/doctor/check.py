@@ -22,14 +22,14 @@ class Status(StrEnum):
     """There is nothing to check, or what it needs has failed."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Check:
     """One finding.
 
     Attributes:
         name: what was checked; the same in every version.
         status: how serious it is.
-        value: what was found, in a few words.
+        value: the finding, in a few words.
         detail: the same as numbers and names, for programs; may be empty.
         advice: what to do about it; empty where there is nothing to do.
     """
@@ -51,23 +51,23 @@ def within(seconds: float, name: str, run: Callable[[], Check]) -> Check:
     A thread that hangs, as in a call of a dead file system, is left behind. An
     exception that the check has not expected is a failure, too.
     """
-    found: list[Check] = []
+    results: list[Check] = []
 
     def work() -> None:
         try:
-            found.append(run())
+            results.append(run())
         except Exception as error:  # noqa: BLE001 - the other checks are still of use
-            found.append(_broken(name, error))
+            results.append(_broken(name, error))
 
     thread = threading.Thread(target=work, daemon=True, name=f"doctor-{name}")
     thread.start()
     thread.join(seconds)
-    if found:
-        return found[0]
+    if results:
+        return results[0]
     return Check(
-        name=name,
-        status=Status.FAILED,
-        value=f"no result within {seconds:g} s",
+        name,
+        Status.FAILED,
+        f"no result within {seconds:g} s",
         detail={"limit_seconds": seconds},
         advice="the device or the file system behind it hangs: see the kernel's log",
     )
@@ -75,9 +75,9 @@ def within(seconds: float, name: str, run: Callable[[], Check]) -> Check:
 
 def _broken(name: str, error: Exception) -> Check:
     return Check(
-        name=name,
-        status=Status.FAILED,
-        value=f"{type(error).__name__}: {error}",
+        name,
+        Status.FAILED,
+        f"{type(error).__name__}: {error}",
         advice="the check itself failed; report this as a bug",
     )
 

@@ -52,7 +52,7 @@ def run(
         failure = _wait(process, seconds)
         output.seek(0)
         errors.seek(0)
-        text, log = (one.read().decode(errors="replace") for one in (output, errors))
+        text, log = (file.read().decode(errors="replace") for file in (output, errors))
     if failure is None and process.returncode:
         last = (log.strip() or text.strip() or "it says nothing").splitlines()[-1]
         failure = f"{_ending(process.returncode)}: {last}"

@@ -22,33 +22,33 @@ def check_dataset(name: str, source: str, cache: Path, *, max_pixels: int) -> Ch
     Images that are decoded already are not read again; of others a few are decoded.
     """
     try:
-        found = describe_source(source, cache, samples=_SAMPLES, max_pixels=max_pixels)
+        facts = describe_source(source, cache, samples=_SAMPLES, max_pixels=max_pixels)
     except DatasetError as error:
         return Check(
-            name=dataset_name(name),
-            status=Status.FAILED,
-            value=str(error),
+            dataset_name(name),
+            Status.FAILED,
+            str(error),
             detail={"source": source},
             advice=f"repair it, or name another source with --dataset {name}=SOURCE",
         )
-    if found is None:
+    if facts is None:
         return Check(
-            name=dataset_name(name),
-            status=Status.OK,
-            value="is downloaded when a job first asks for it, which needs a network",
+            dataset_name(name),
+            Status.OK,
+            "is downloaded when a job first asks for it, which needs a network",
             detail={"source": source, "decoded": False},
         )
     return Check(
-        name=dataset_name(name),
-        status=Status.OK,
-        value=f"{len(found.class_names):,} classes, {found.train_images:,} training and "
-        f"{found.test_images:,} test images, {'' if found.decoded else 'not yet '}decoded",
+        dataset_name(name),
+        Status.OK,
+        f"{len(facts.class_names):,} classes, {facts.train_images:,} training and "
+        f"{facts.test_images:,} test images, {'' if facts.decoded else 'not yet '}decoded",
         detail={
             "source": source,
-            "classes": len(found.class_names),
-            "train_images": found.train_images,
-            "test_images": found.test_images,
-            "decoded": found.decoded,
+            "classes": len(facts.class_names),
+            "train_images": facts.train_images,
+            "test_images": facts.test_images,
+            "decoded": facts.decoded,
         },
     )
 
@@ -59,9 +59,9 @@ def check_cache(cache: Path) -> Check:
     damaged = {name: state for name, state in states.items() if state is not None}
     value = f"{len(states):,} in {cache}" if states else "none yet"
     return Check(
-        name="decoded datasets",
-        status=Status.WARNING if damaged else Status.OK,
-        value=f"{value}; damaged: {'; '.join(damaged.values())}" if damaged else value,
+        "decoded datasets",
+        Status.WARNING if damaged else Status.OK,
+        f"{value}; damaged: {'; '.join(damaged.values())}" if damaged else value,
         detail={
             "whole": [name for name in states if name not in damaged],
             "damaged": list(damaged),

@@ -5,17 +5,14 @@ import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from leadline.server.devices import NVIDIA_DRIVER
 from leadline.server.doctor.check import Check, Status, in_bytes
 from leadline.server.doctor.child import Outcome, run, run_module
 
 _DRIVER_SECONDS = 20.0
 _TORCH_SECONDS = 90.0
-
-# What the driver of NVIDIA's GPUs makes, on Linux itself and below Windows.
-_DRIVER = (Path("/proc/driver/nvidia/version"), Path("/dev/dxg"))
 
 _QUERY = "index,name,driver_version,compute_mode,memory.total,memory.used"
 
@@ -40,14 +37,14 @@ class Gpus:
 
 def wants_gpu(devices: str, inference_device: str) -> bool:
     """Whether a server with these settings would look for a GPU."""
-    named = {one.strip() for one in f"{devices},{inference_device}".split(",")}
+    named = {name.strip() for name in f"{devices},{inference_device}".split(",")}
     return named != {"cpu"}
 
 
 def named_gpus(devices: str, inference_device: str) -> list[str]:
     """The GPUs that the settings name one by one."""
-    named = {one.strip() for one in f"{devices},{inference_device}".split(",")}
-    return sorted(one for one in named if one.startswith("cuda:"))
+    named = {name.strip() for name in f"{devices},{inference_device}".split(",")}
+    return sorted(name for name in named if name.startswith("cuda:"))
 
 
 def find_gpus(devices: str, inference_device: str) -> Gpus:
@@ -61,7 +58,7 @@ def find_gpus(devices: str, inference_device: str) -> Gpus:
         return Gpus((_driver(Status.SKIPPED, "the settings name the CPU alone"),))
     program = shutil.which("nvidia-smi")
     named = named_gpus(devices, inference_device)
-    if program is None and not any(path.exists() for path in _DRIVER):
+    if program is None and not any(path.exists() for path in NVIDIA_DRIVER):
         return Gpus((_without_driver(named),))
     driver, count = _ask_driver(program)
     if driver.status is Status.FAILED:
@@ -81,21 +78,21 @@ def check_capture(device: str, outcome: Outcome) -> Check:
         device: torch's name of the GPU.
         outcome: of `leadline.server.doctor.agreement` on it.
     """
-    told = [line for line in outcome.lines if "capture_failure" in line]
+    reports = [line for line in outcome.lines if "capture_failure" in line]
     name = f"capture {device}"
-    if not told:
+    if not reports:
         return Check(
-            name=name,
-            status=Status.FAILED,
-            value=outcome.error or "no result",
+            name,
+            Status.FAILED,
+            outcome.error or "no result",
             advice="a GPU that fails in this way fails jobs too: use --devices cpu "
             "--inference-device cpu, or look into the kernel's log for the driver's errors",
         )
-    failure = told[0]["capture_failure"]
+    failure = reports[0]["capture_failure"]
     return Check(
-        name=name,
-        status=Status.OK if failure is None else Status.WARNING,
-        value=failure or "a training step and an evaluation were captured and replayed",
+        name,
+        Status.OK if failure is None else Status.WARNING,
+        failure or "a training step and an evaluation were captured and replayed",
         detail={"failure": failure},
         advice="" if failure is None else "the server goes on without graphs, more slowly",
     )
@@ -140,9 +137,9 @@ def judge_gpu(gpu: dict[str, Any], architectures: Sequence[str]) -> Check:
         status = Status.WARNING
         advice = "another program uses its memory: see nvidia-smi"
     return Check(
-        name=f"gpu {gpu['device']}",
-        status=status,
-        value=f"{gpu['name']}, compute capability {capability}, {memory}",
+        f"gpu {gpu['device']}",
+        status,
+        f"{gpu['name']}, compute capability {capability}, {memory}",
         detail={**gpu, "architectures": list(architectures)},
         advice=advice,
     )
@@ -163,8 +160,7 @@ def _ask_driver(program: str | None) -> tuple[Check, int | None]:
     if program is None:
         return _driver(Status.OK, "is loaded; nvidia-smi is not installed"), None
     outcome = run(
-        [program, f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"],
-        seconds=_DRIVER_SECONDS,
+        [program, f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"], seconds=_DRIVER_SECONDS
     )
     if outcome.error is not None and "No devices were found" not in outcome.output:
         check = _driver(
@@ -197,28 +193,30 @@ def _judge_driver(gpus: list[dict[str, str]]) -> Check:
 def _with_torch(driver: Check, outcome: Outcome, named: list[str]) -> Gpus:
     if not outcome.lines:
         return Gpus((driver, _torch(Status.FAILED, outcome.error or "no result")))
-    told = outcome.lines[0]
-    if told["cuda"] is None:
+    report = outcome.lines[0]
+    if report["cuda"] is None:
         why = "this build of torch computes on the CPU alone"
-        return Gpus((driver, _torch(Status.FAILED, why, detail=told)))
-    if told["error"] is not None or not told["gpus"]:
-        why = told["error"] or "it finds no GPU"
-        return Gpus((driver, _torch(Status.FAILED, why, detail=told)))
-    checks = [judge_gpu(gpu, told["architectures"]) for gpu in told["gpus"]]
-    found = [gpu["device"] for gpu in told["gpus"]]
-    torch = _torch(Status.OK, f"CUDA {told['cuda']}, {len(found)} GPUs", detail=told)
-    if missing := [name for name in named if name not in found]:
-        torch = _torch(Status.FAILED, f"the settings name {', '.join(missing)}, and it has {found}")
+        return Gpus((driver, _torch(Status.FAILED, why, detail=report)))
+    if report["error"] is not None or not report["gpus"]:
+        why = report["error"] or "it finds no GPU"
+        return Gpus((driver, _torch(Status.FAILED, why, detail=report)))
+    checks = [judge_gpu(gpu, report["architectures"]) for gpu in report["gpus"]]
+    devices = [gpu["device"] for gpu in report["gpus"]]
+    torch = _torch(Status.OK, f"CUDA {report['cuda']}, {len(devices)} GPUs", detail=report)
+    if missing := [name for name in named if name not in devices]:
+        torch = _torch(
+            Status.FAILED, f"the settings name {', '.join(missing)}, and it has {devices}"
+        )
     usable = tuple(
         device
-        for device, check in zip(found, checks, strict=True)
+        for device, check in zip(devices, checks, strict=True)
         if check.status is not Status.FAILED
     )
     return Gpus((driver, torch, *checks), usable)
 
 
 def _driver(status: Status, value: str, *, detail: Any = None, advice: str = "") -> Check:
-    return Check(name="gpu driver", status=status, value=value, detail=detail or {}, advice=advice)
+    return Check("gpu driver", status, value, detail=detail or {}, advice=advice)
 
 
 def _torch(status: Status, value: str, *, detail: Any = None) -> Check:
@@ -230,6 +228,4 @@ def _torch(status: Status, value: str, *, detail: Any = None) -> Check:
             "--inference-device cpu"
         )
     )
-    return Check(
-        name="torch on the gpu", status=status, value=value, detail=detail or {}, advice=advice
-    )
+    return Check("torch on the gpu", status, value, detail=detail or {}, advice=advice)

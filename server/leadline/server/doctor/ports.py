@@ -37,24 +37,21 @@ def _check(name: str, host: str, port: int, *, option: str, who_answers: _WhoAns
     if error is None:
         reach = "" if detail["loopback"] else "; open to the network, without a password"
         return Check(
-            name=name,
-            status=Status.OK,
-            value=f"{place if port else 'any free port'} can be bound{reach}",
+            name,
+            Status.OK,
+            f"{place if port else 'any free port'} can be bound{reach}",
             detail={**detail, "in_use_by": None},
         )
     user = who_answers(_reachable(host), port) if error.errno == errno.EADDRINUSE else None
     if user is not None:
         return Check(
-            name=name,
-            status=Status.OK,
-            value=f"{place} is in use by {user}",
-            detail={**detail, "in_use_by": user},
+            name, Status.OK, f"{place} is in use by {user}", detail={**detail, "in_use_by": user}
         )
     used = error.errno == errno.EADDRINUSE
     return Check(
-        name=name,
-        status=Status.FAILED,
-        value=f"{place}: " + ("another program uses it" if used else _reason(error)),
+        name,
+        Status.FAILED,
+        f"{place}: " + ("another program uses it" if used else _reason(error)),
         detail={**detail, "in_use_by": "another program" if used else None},
         advice=f"stop that program, or name another port with {option}"
         if used
@@ -65,17 +62,17 @@ def _check(name: str, host: str, port: int, *, option: str, who_answers: _WhoAns
 def _binding_error(host: str, port: int) -> OSError | None:
     """Why no socket can be bound there; None where one can."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         return error
     except UnicodeError:
         return OSError(errno.EINVAL, "that is no name of a host")
-    errors = [_error_at(family, address) for family, _, _, _, address in found]
+    errors = [_error_at(family, address) for family, _, _, _, address in addresses]
     # "localhost" has an address of IPv6 also where that is switched off.
     missing = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
-    serious = [one for one in errors if one is not None and one.errno not in missing]
+    serious = [error for error in errors if error is not None and error.errno not in missing]
     if serious or all(errors):
-        return next(one for one in (*serious, *errors) if one is not None)
+        return next(error for error in (*serious, *errors) if error is not None)
     return None
 
 

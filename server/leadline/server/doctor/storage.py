@@ -31,7 +31,7 @@ _NAME_ANOTHER = "name another folder with --data-dir"
 def existing_part(folder: Path) -> Path:
     """Returns the folder, or the nearest around it that is there."""
     absolute = folder.absolute()
-    return next(one for one in (absolute, *absolute.parents) if os.path.lexists(one))
+    return next(part for part in (absolute, *absolute.parents) if os.path.lexists(part))
 
 
 def check_data_dir(folder: Path) -> Check:
@@ -41,9 +41,9 @@ def check_data_dir(folder: Path) -> Check:
     detail = {"path": str(folder.absolute()), "exists": exists}
     if problem := _problem_of(there):
         return Check(
-            name="data directory",
-            status=Status.FAILED,
-            value=f"{folder}: {problem}",
+            "data directory",
+            Status.FAILED,
+            f"{folder}: {problem}",
             detail=detail,
             advice=f"change that, or {_NAME_ANOTHER}",
         )
@@ -52,10 +52,7 @@ def check_data_dir(folder: Path) -> Check:
     if exists:
         state = "can be written; a running server uses it" if held else "can be written"
     return Check(
-        name="data directory",
-        status=Status.OK,
-        value=f"{folder} {state}",
-        detail={**detail, "in_use": held},
+        "data directory", Status.OK, f"{folder} {state}", detail={**detail, "in_use": held}
     )
 
 
@@ -66,9 +63,9 @@ def check_space(folder: Path) -> Check:
     if usage.free < _LITTLE_SPACE:
         status = Status.FAILED if usage.free < _NO_SPACE else Status.WARNING
     return Check(
-        name="disk space",
-        status=status,
-        value=f"{in_bytes(usage.free)} free of {in_bytes(usage.total)}",
+        "disk space",
+        status,
+        f"{in_bytes(usage.free)} free of {in_bytes(usage.total)}",
         detail={"free_bytes": usage.free, "total_bytes": usage.total},
         advice="" if status is Status.OK else f"free some space, or {_NAME_ANOTHER}",
     )
@@ -83,9 +80,9 @@ def check_file_system(folder: Path) -> Check:
     with _scratch(there) as scratch:
         problems = [problem for test in _TESTS if (problem := test(scratch))]
     return Check(
-        name="file system",
-        status=Status.FAILED if problems else Status.OK,
-        value=f"{kind}: {'; '.join(problems) or 'renames, locks and SQLite work'}",
+        "file system",
+        Status.FAILED if problems else Status.OK,
+        f"{kind}: {'; '.join(problems) or 'renames, locks and SQLite work'}",
         detail={"type": kind, "problems": problems},
         advice=f"use a local disk: {_NAME_ANOTHER}" if problems else "",
     )
@@ -100,16 +97,16 @@ def check_fsync(folder: Path) -> Check:
         seconds = statistics.median(_fsync_seconds(scratch / "block"))
     slow = seconds > _SLOW_FSYNC_SECONDS
     return Check(
-        name="fsync",
-        status=Status.WARNING if slow else Status.OK,
-        value=f"{seconds * 1000:.2f} ms",
+        "fsync",
+        Status.WARNING if slow else Status.OK,
+        f"{seconds * 1000:.2f} ms",
         detail={"median_seconds": seconds, "slow_above_seconds": _SLOW_FSYNC_SECONDS},
         advice="each change of a job waits for it: use a faster disk" if slow else "",
     )
 
 
 def _skipped(name: str) -> Check:
-    return Check(name=name, status=Status.SKIPPED, value="the data directory cannot be written")
+    return Check(name, Status.SKIPPED, value="the data directory cannot be written")
 
 
 def _problem_of(folder: Path) -> str | None:
@@ -171,9 +168,9 @@ _TESTS = (_test_rename, _test_lock, _test_database)
 
 def _file_system_of(path: Path) -> str:
     mounts = [
-        (Path(one.mountpoint), one.fstype)
-        for one in psutil.disk_partitions(all=True)
-        if path.resolve().is_relative_to(one.mountpoint)
+        (Path(mount.mountpoint), mount.fstype)
+        for mount in psutil.disk_partitions(all=True)
+        if path.resolve().is_relative_to(mount.mountpoint)
     ]
     # Of mounts at one place the last is the one that is seen.
     mounts.sort(key=lambda mount: len(mount[0].parts))

@@ -41,13 +41,13 @@ def check_versions() -> Check:
     shown = ", ".join(f"{name} {versions[name]}" for name in ("leadline", "python", "torch"))
     if missing:
         return Check(
-            name="versions",
-            status=Status.FAILED,
-            value=f"missing: {', '.join(missing)}",
+            "versions",
+            Status.FAILED,
+            f"missing: {', '.join(missing)}",
             detail=versions,
             advice="pip install 'leadline[server]'",
         )
-    return Check(name="versions", status=Status.OK, value=shown, detail=versions)
+    return Check("versions", Status.OK, value=shown, detail=versions)
 
 
 def check_processor() -> Check:
@@ -56,23 +56,23 @@ def check_processor() -> Check:
         "model": _processor_name(),
         "machine": platform.machine(),
         "cores": available_cores(),
-        "available": [one.value for one in available_instruction_sets()],
+        "available": [isa.value for isa in available_instruction_sets()],
     }
     try:
         chosen = instruction_set()
     except UnsupportedInstructionSetError as error:
         return Check(
-            name="processor",
-            status=Status.FAILED,
-            value=str(error),
+            "processor",
+            Status.FAILED,
+            str(error),
             detail={**detail, "instruction_set": None, "lanes": None},
             advice=f"unset {VARIABLE}, or name one that the processor has",
         )
     slow = chosen is InstructionSet.BASELINE and platform.machine() == "x86_64"
     return Check(
-        name="processor",
-        status=Status.WARNING if slow else Status.OK,
-        value=f"{detail['model']}, {detail['cores']} cores, {chosen.value}, "
+        "processor",
+        Status.WARNING if slow else Status.OK,
+        f"{detail['model']}, {detail['cores']} cores, {chosen.value}, "
         f"{chosen.lanes} images at a time",
         detail={**detail, "instruction_set": chosen.value, "lanes": chosen.lanes},
         advice="without AVX2 the CPU takes about three times as long" if slow else "",
@@ -88,9 +88,9 @@ def check_memory() -> Check:
     within = "" if limit is None else f", a limit of {in_bytes(limit)}"
     scarce = available < _ENOUGH_MEMORY
     return Check(
-        name="memory",
-        status=Status.WARNING if scarce else Status.OK,
-        value=f"{in_bytes(available)} available of {in_bytes(memory.total)}{within}",
+        "memory",
+        Status.WARNING if scarce else Status.OK,
+        f"{in_bytes(available)} available of {in_bytes(memory.total)}{within}",
         detail=detail,
         advice="a worker takes about 1 GB: use --spare-workers 0, or free some memory"
         if scarce
@@ -104,9 +104,9 @@ def check_descriptors() -> Check:
     few = hard != resource.RLIM_INFINITY and hard < _ENOUGH_DESCRIPTORS
     shown = "no limit" if hard == resource.RLIM_INFINITY else f"{hard:,}"
     return Check(
-        name="descriptors",
-        status=Status.WARNING if few else Status.OK,
-        value=f"{shown} (ulimit -Hn), to which the server raises its own limit",
+        "descriptors",
+        Status.WARNING if few else Status.OK,
+        f"{shown} (ulimit -Hn), to which the server raises its own limit",
         detail={"soft": soft, "hard": hard},
         advice="each connection takes one: raise the limit, LimitNOFILE= of a systemd unit"
         if few
@@ -119,9 +119,9 @@ def check_sqlite() -> Check:
     old = sqlite3.sqlite_version_info < _SQLITE_NEEDED
     needed = ".".join(map(str, _SQLITE_NEEDED))
     return Check(
-        name="sqlite",
-        status=Status.FAILED if old else Status.OK,
-        value=sqlite3.sqlite_version,
+        "sqlite",
+        Status.FAILED if old else Status.OK,
+        sqlite3.sqlite_version,
         detail={"version": sqlite3.sqlite_version, "needed": needed},
         advice=f"use a Python that is built with SQLite {needed} or newer" if old else "",
     )
@@ -166,8 +166,8 @@ def _control_groups() -> list[Path]:
     except OSError:
         return []
     paths = [line.removeprefix("0::") for line in lines if line.startswith("0::")]
-    found = []
+    groups = []
     for path in paths:
         folder = _CGROUPS / path.lstrip("/")
-        found += [folder, *(one for one in folder.parents if one.is_relative_to(_CGROUPS))]
-    return [folder for folder in found if os.access(folder, os.R_OK)]
+        groups += [folder, *(above for above in folder.parents if above.is_relative_to(_CGROUPS))]
+    return [folder for folder in groups if os.access(folder, os.R_OK)]

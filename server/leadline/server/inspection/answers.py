@@ -1,7 +1,7 @@
-"""What a checkpoint took each image of a split for, beside what the image is.
+"""A checkpoint's stored predictions on a split, with the images and labels.
 
-The worker kept it when it measured the epoch's accuracies: what is inspected
-runs no network, and agrees with what was reported exactly.
+The worker stored them when it measured the epoch's accuracies: inspection runs no
+network, and agrees exactly with the reported accuracies.
 """
 
 from dataclasses import dataclass
@@ -29,17 +29,17 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """A checkpoint's answers about a split.
+    """A checkpoint's predictions on a split.
 
     Attributes:
-        checkpoint: whose.
-        split: about which images.
-        images: uint8 [N, 32, 32, 3], memory-mapped.
-        labels: int64 [N], the classes that the images are of.
-        predicted: int64 [N], the classes that they are taken for.
-        probability: float32 [N], the softmax probability of these, in [0, 1].
-        true_probability: float32 [N], that of the labels; None where the
-            checkpoint was made before it was kept.
+        checkpoint: the checkpoint that predicted.
+        split: the split of the images.
+        images: uint8 NHWC [N, 32, 32, 3], memory-mapped.
+        labels: int64 [N], the true classes.
+        predicted: int64 [N], the predicted classes.
+        probability: float32 [N], softmax of the predicted class, in [0, 1].
+        true_probability: float32 [N], softmax of the true class; None if the
+            checkpoint is from a version that did not store it.
     """
 
     checkpoint: CheckpointRef
@@ -52,27 +52,27 @@ class Answers:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes' names, in the order of their labels."""
+        """The class names, in the order of labels."""
         return self.checkpoint.model.started.class_names
 
     @property
     def wrong(self) -> NDArray[np.bool_]:
-        """Which images are taken for another class than their own, bool [N]."""
+        """Which images are misclassified, bool [N]."""
         return np.not_equal(self.predicted, self.labels)
 
     def example(self, index: int) -> ExampleRef:
-        """The name of an image."""
+        """The reference of an image."""
         fingerprint = self.checkpoint.model.started.dataset_fingerprint
         return ExampleRef(fingerprint=fingerprint, split=self.split, index=index)
 
 
 def read_answers(checkpoint: CheckpointRef, split: SplitName, dataset_cache: Path) -> Answers:
-    """A checkpoint's answers about a split. Blocks.
+    """Reads a checkpoint's predictions on a split. Blocks.
 
     Raises:
-        DataLossError: the kept predictions are missing or damaged.
-        FailedPreconditionError: the dataset is no longer on the server, or the
-            checkpoint was made without predictions of the split.
+        DataLossError: the stored predictions are missing or damaged.
+        FailedPreconditionError: the dataset is no longer cached, or the checkpoint
+            was made without predictions of the split.
     """
     images = _images(checkpoint, split, dataset_cache)
     with checkpoint.reading():
@@ -97,8 +97,8 @@ def _predictions(checkpoint: CheckpointRef, split: SplitName) -> SplitPrediction
         return load_predictions(checkpoint.folder, checkpoint.epoch.epoch, split)
     except NoPredictionsError as error:
         raise FailedPreconditionError(
-            f"{checkpoint.name} was trained by a version that kept no predictions of the {split} "
-            "images: ask for the other split, or train again",
+            f"{checkpoint.name} was trained by a version that stored no predictions of the {split} "
+            "images: use the other split, or train again",
             reason="PREDICTIONS_NOT_KEPT",
             metadata={"model": checkpoint.name, "split": split},
         ) from error

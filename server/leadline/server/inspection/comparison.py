@@ -13,11 +13,11 @@ from leadline.server.inspection.mcnemar import McNemar, mcnemar
 
 
 class Outcome(StrEnum):
-    """What the candidate makes of an image, compared with the baseline."""
+    """The candidate's prediction of an image, compared with the baseline's."""
 
-    FIXED = "fixed"  # the baseline is wrong, the candidate right
-    BROKEN = "broken"  # the other way round
-    STILL_WRONG = "still_wrong"  # both are wrong, about one class or two
+    FIXED = "fixed"  # the baseline is wrong, the candidate correct
+    BROKEN = "broken"  # the baseline is correct, the candidate wrong
+    STILL_WRONG = "still_wrong"  # both are wrong, with the same class or not
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +25,10 @@ class ComparisonQuery:
     """Which examples to show.
 
     Attributes:
-        split: of which images.
-        outcomes: those of these outcomes, in this order.
-        true_class: those of this class only; None for any.
-        image_format: how images are sent.
+        split: the split of the images.
+        outcomes: the outcomes to show, in this order.
+        true_class: only images of this class; None for any.
+        image_format: the format of images in the response.
     """
 
     split: SplitName = "test"
@@ -39,7 +39,7 @@ class ComparisonQuery:
 
 @dataclass(frozen=True, kw_only=True)
 class Guess:
-    """What a model takes an image for."""
+    """A model's prediction of an image."""
 
     predicted_class: int
     probability: float
@@ -47,7 +47,7 @@ class Guess:
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedExample:
-    """An image, and what two models take it for."""
+    """An image, and the predictions of two models."""
 
     picture: Picture
     true_class: int
@@ -58,14 +58,14 @@ class ComparedExample:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What comparing came to, and a page of examples.
+    """The result of a comparison, and a page of examples.
 
     Attributes:
-        images: in the split.
-        counts: how many images have each outcome.
-        mcnemar: whether the difference can be chance.
-        examples: those of the page.
-        total: examples on all pages together.
+        images: the number of images in the split.
+        counts: the number of images with each outcome.
+        mcnemar: the test whether the difference is significant.
+        examples: the examples of the page.
+        total: the number of examples on all pages.
     """
 
     images: int
@@ -78,11 +78,11 @@ class Comparison:
 def compare(
     baseline: Answers, candidate: Answers, query: ComparisonQuery, *, offset: int, limit: int
 ) -> Comparison:
-    """Compares the answers of two checkpoints about the same split.
+    """Compares the predictions of two checkpoints on the same split.
 
-    It shows at most `limit` examples after the first `offset`: by outcome,
-    within it by the probability of the mistake, the candidate's where both make
-    one, the highest first.
+    Returns at most `limit` examples after the first `offset`, ordered by outcome,
+    then by the probability of the mistake, highest first. If both models are wrong,
+    the candidate's probability counts.
     """
     of_outcome = _outcomes(baseline, candidate)
     chosen = [
@@ -128,11 +128,7 @@ def _ranked(
 
 
 def _example(
-    outcome: Outcome,
-    index: int,
-    baseline: Answers,
-    candidate: Answers,
-    image_format: ImageFormat,
+    outcome: Outcome, index: int, baseline: Answers, candidate: Answers, image_format: ImageFormat
 ) -> ComparedExample:
     return ComparedExample(
         picture=picture_of(baseline, index, image_format),
@@ -145,6 +141,5 @@ def _example(
 
 def _guess(answers: Answers, index: int) -> Guess:
     return Guess(
-        predicted_class=int(answers.predicted[index]),
-        probability=float(answers.probability[index]),
+        predicted_class=int(answers.predicted[index]), probability=float(answers.probability[index])
     )

@@ -1,4 +1,4 @@
-"""How often a checkpoint takes images of each class for each class."""
+"""The confusion matrix of a checkpoint, and the metrics of each class."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,14 @@ from leadline.server.inspection.calibration import Calibration, calibrate
 
 @dataclass(frozen=True, kw_only=True)
 class ClassMetrics:
-    """How well a class is told from the others; None where there is nothing to divide by.
+    """Metrics of one class against all others; None where the denominator is 0.
 
     Attributes:
-        support: images that are of the class.
-        predicted: images that are taken for it.
-        precision: of these the fraction that is of it.
-        recall: of its images the fraction that is taken for it.
-        f1: their harmonic mean, 2 TP / (2 TP + FP + FN).
+        support: images of the class.
+        predicted: images predicted as the class.
+        precision: TP / (TP + FP).
+        recall: TP / (TP + FN).
+        f1: the harmonic mean of both, 2 TP / (2 TP + FP + FN).
     """
 
     support: int
@@ -30,13 +30,12 @@ class ClassMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class Confusion:
-    """A confusion matrix and what it says.
+    """A confusion matrix, with the metrics derived from it.
 
     Attributes:
-        counts: int64 [classes, classes]: images of the row's class that are
-            taken for the column's.
-        classes: a row's and a column's metrics, class by class.
-        calibration: how far the probabilities can be believed.
+        counts: int64 [true class, predicted class], images.
+        classes: the metrics of each class, in the order of labels.
+        calibration: how well calibrated the probabilities are.
     """
 
     counts: NDArray[np.int64]
@@ -45,17 +44,17 @@ class Confusion:
 
     @property
     def images(self) -> int:
-        """Images in the split."""
+        """The number of images in the split."""
         return int(self.counts.sum())
 
     @property
     def accuracy(self) -> float:
-        """The fraction that is classified rightly, in [0, 1]."""
+        """The fraction of images classified correctly, in [0, 1]."""
         return int(self.counts.trace()) / self.images
 
 
 def confusion_of(answers: Answers) -> Confusion:
-    """The confusion matrix of a checkpoint's answers."""
+    """The confusion matrix of a checkpoint's predictions."""
     classes = len(answers.class_names)
     cells = answers.labels * classes + answers.predicted
     counts = np.bincount(cells, minlength=classes * classes).reshape(classes, classes)

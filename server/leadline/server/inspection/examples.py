@@ -1,4 +1,4 @@
-"""Images as listings show them."""
+"""Images of listings, with what was predicted."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,16 +9,16 @@ from leadline.server.serving.examples import ExampleRef
 
 
 class ImageFormat(StrEnum):
-    """How images are sent."""
+    """The format of images in responses."""
 
     PNG = "png"
-    RAW = "raw"  # uint8 [32, 32, 3], RGB
+    RAW = "raw"  # uint8 HWC [32, 32, 3], RGB
     NONE = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """An image of a dataset, in the format that was asked for; what it is not in is empty."""
+    """An image of a dataset in the requested format; the fields of other formats are empty."""
 
     ref: ExampleRef
     png: bytes
@@ -27,7 +27,7 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """An image and what it was taken for."""
+    """An image and its prediction."""
 
     picture: Picture
     true_class: int
@@ -36,7 +36,7 @@ class Example:
 
 
 def picture_of(answers: Answers, index: int, image_format: ImageFormat) -> Picture:
-    """An image of the split that the answers are about."""
+    """The image at an index of the split."""
     image = answers.images[index]
     return Picture(
         ref=answers.example(index),
@@ -46,7 +46,7 @@ def picture_of(answers: Answers, index: int, image_format: ImageFormat) -> Pictu
 
 
 def example_of(answers: Answers, index: int, image_format: ImageFormat) -> Example:
-    """An image and what it was taken for."""
+    """An image and its prediction."""
     return Example(
         picture=picture_of(answers, index, image_format),
         true_class=int(answers.labels[index]),

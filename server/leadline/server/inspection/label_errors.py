@@ -1,12 +1,11 @@
-"""Finds images whose labels are likely to be wrong.
+"""Finds images that are probably labelled wrong.
 
-The rule is that of confident learning (Northcutt, Jiang and Chuang,
+The rule is confident learning (Northcutt, Jiang and Chuang,
 "Confident Learning: Estimating Uncertainty in Dataset Labels", Journal of
-Artificial Intelligence Research 70, 2021), held by several models: a model
-contradicts a label where it takes the image for another class with at least
-the probability that it gives that class, on average, to the images that are
-labelled with it. An image is reported where enough models contradict its
-label for the same class.
+Artificial Intelligence Research 70, 2021), voted on by several models. A model
+contradicts a label if it predicts another class, with at least the mean probability
+that it gives that class on the images labelled with it. An image is reported if
+enough models contradict its label in favour of the same class.
 """
 
 from collections.abc import Sequence
@@ -28,10 +27,10 @@ class LabelErrorQuery:
     """Which images to report.
 
     Attributes:
-        split: of which images.
-        min_models: how many must contradict a label, for the same class.
-        true_class: those that are labelled with this class only; None for any.
-        image_format: how images are sent.
+        split: the split of the images.
+        min_models: how many models must suggest the same other class.
+        true_class: only images labelled with this class; None for any.
+        image_format: the format of images in the response.
     """
 
     split: SplitName = "test"
@@ -46,11 +45,11 @@ class LabelError:
 
     Attributes:
         picture: the image.
-        true_class: what it is labelled with.
-        suggested_class: what most of those that contradict take it for.
-        models: how many contradict the label for this class.
-        margin: the mean, over these, of the probability of the suggested class
-            less that of the label.
+        true_class: its label.
+        suggested_class: the class that most contradicting models predict.
+        models: how many models suggest this class.
+        margin: the mean, over these models, of the probability of the suggested
+            class minus that of the label.
     """
 
     picture: Picture
@@ -62,7 +61,7 @@ class LabelError:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelErrors:
-    """A page of such images, and how many there are on all pages."""
+    """A page of label errors, and the number on all pages."""
 
     examples: tuple[LabelError, ...]
     total: int
@@ -71,20 +70,20 @@ class LabelErrors:
 def find_label_errors(
     several: Sequence[Answers], query: LabelErrorQuery, *, offset: int, limit: int
 ) -> LabelErrors:
-    """Holds the answers of several checkpoints against the labels of a split.
+    """Compares the predictions of several checkpoints with the labels of a split.
 
-    It shows at most `limit` images after the first `offset`: those first that
-    more models contradict, then those of the higher margin, then by index.
+    Returns at most `limit` images after the first `offset`, ordered by the number of
+    contradicting models, then by margin, both descending, then by index.
 
     Args:
-        several: of one split each, the same; at least one.
+        several: at least one, all on the same split.
         query: which images to report.
-        offset: images to pass over.
-        limit: images to show.
+        offset: images to skip.
+        limit: images to return.
 
     Raises:
-        FailedPreconditionError: a checkpoint was made before the probability of
-            the labels was kept.
+        FailedPreconditionError: a checkpoint is from a version that did not store
+            the probabilities of the labels.
     """
     suggested, models, margin = _vote(several)
     reported = models >= query.min_models
@@ -108,16 +107,16 @@ def find_label_errors(
 
 
 def _vote(several: Sequence[Answers]) -> tuple[Indices, Indices, NDArray[np.float64]]:
-    """For each image the class most suggested, by how many models, and their mean margin.
+    """For each image the most suggested class, the number of models, and their mean margin.
 
-    Of classes that as many suggest it is the one of the higher margin.
+    A tie goes to the class with the higher margin.
     """
     margins, suggestions = (
         np.stack(part) for part in zip(*map(_contradictions, several), strict=True)
     )
     suggested = np.full(len(several[0].labels), _NO_CLASS)
     votes, margin = np.zeros_like(suggested), np.zeros(len(suggested))
-    # Over models rather than classes, of which there may be a thousand.
+    # A loop over models, because there may be a thousand classes.
     for suggestion in suggestions:
         agree = (suggestions == suggestion) & (suggestion != _NO_CLASS)
         count = agree.sum(axis=0)
@@ -129,11 +128,11 @@ def _vote(several: Sequence[Answers]) -> tuple[Indices, Indices, NDArray[np.floa
 
 
 def _contradictions(answers: Answers) -> tuple[NDArray[np.float64], Indices]:
-    """By how much each image is taken for its predicted class rather, and what contradicts it."""
+    """Each image's margin of the predicted class over the label, and the suggested class."""
     own = _true_probability(answers).astype(np.float64)
     images = np.bincount(answers.labels, minlength=len(answers.class_names))
     total = np.bincount(answers.labels, weights=own, minlength=len(answers.class_names))
-    # Where no image is labelled with a class, nothing says how sure one can be of it.
+    # A class without images has no mean probability: it is never suggested.
     thresholds = np.where(images > 0, total / np.maximum(images, 1), np.inf)
     probability = answers.probability.astype(np.float64)
     contradicts = answers.wrong & (probability >= thresholds[answers.predicted])
@@ -144,8 +143,8 @@ def _true_probability(answers: Answers) -> NDArray[np.float32]:
     if answers.true_probability is None:
         name = answers.checkpoint.name
         raise FailedPreconditionError(
-            f"{name} was trained by a version that did not keep the probabilities of the labels: "
-            "name other models, or train again",
+            f"{name} was trained by a version that did not store the probabilities of the labels: "
+            "use other models, or train again",
             reason="PREDICTIONS_NOT_KEPT",
             metadata={"model": name, "split": answers.split},
         )

@@ -1,4 +1,4 @@
-"""Lists the images that a checkpoint takes for another class than their own."""
+"""Lists the images that a checkpoint misclassifies."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,7 +20,7 @@ class Grouping(StrEnum):
 
 
 class Order(StrEnum):
-    """Which example of a group comes before which."""
+    """The order of examples within a group."""
 
     MOST_PROBABLE = "most_probable"
     LEAST_PROBABLE = "least_probable"
@@ -33,18 +33,18 @@ class ListingQuery:
     """Which examples to list.
 
     Attributes:
-        split: of which images.
-        per_class: at most so many wrong ones a group, and as many right ones;
+        split: the split of the images.
+        per_class: the most wrong examples per group, and the most correct ones;
             None for all.
-        grouping: which examples stand together.
-        include_correct: whether to list right ones as well.
-        true_class: those of this class only; None for any.
-        predicted_class: those that are taken for this class only.
-        min_probability: those whose predicted class has at least this one.
-        max_probability: and at most this one.
-        order: within a group, of the wrong and of the right ones each.
-        seed: what a random order derives from.
-        image_format: how images are sent.
+        grouping: the class that examples are grouped by.
+        include_correct: whether to list correct examples too.
+        true_class: only images of this class; None for any.
+        predicted_class: only images predicted as this class; None for any.
+        min_probability: only predictions with at least this probability.
+        max_probability: only predictions with at most this probability.
+        order: the order within a group, of wrong and of correct examples each.
+        seed: the seed of a random order.
+        image_format: the format of images in the response.
     """
 
     split: SplitName = "test"
@@ -62,7 +62,7 @@ class ListingQuery:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassCount:
-    """How many images of the whole split fall to a class."""
+    """The images of the whole split that belong to a class of the grouping."""
 
     wrong: int
     correct: int
@@ -70,14 +70,14 @@ class ClassCount:
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """A page of examples, and the sums of all pages.
+    """A page of examples, and totals.
 
     Attributes:
-        examples: those of the page.
-        total: examples on all pages together.
-        class_counts: of the whole split, a count a class.
-        images: in the split.
-        correct: how many of these are classified rightly.
+        examples: the examples of the page.
+        total: the number of examples on all pages.
+        class_counts: of the whole split, in the order of labels.
+        images: the number of images in the split.
+        correct: how many of these are classified correctly.
     """
 
     examples: tuple[Example, ...]
@@ -92,8 +92,8 @@ def list_misclassified(
 ) -> Listing:
     """At most `limit` examples after the first `offset`.
 
-    They are ordered by the class that they are grouped by, within it the wrong
-    before the right, within these as the query says.
+    They are ordered by the class of the grouping, then wrong before correct, then
+    in the query's order.
     """
     chosen = _choose(answers, query)
     return Listing(
@@ -111,13 +111,13 @@ def list_misclassified(
 def in_order(
     candidates: Indices, probability: NDArray[np.float32], order: Order, seed: int
 ) -> Indices:
-    """The candidates in an order.
+    """Sorts candidates.
 
     Args:
         candidates: int64 [n], ascending indices of images.
-        probability: float32 [N], by the index.
-        order: which comes before which.
-        seed: what a random order derives from.
+        probability: float32 [N], by index.
+        order: the order.
+        seed: the seed of a random order.
     """
     match order:
         case Order.INDEX:
@@ -127,38 +127,38 @@ def in_order(
         case Order.LEAST_PROBABLE:
             keys = probability
         case Order.RANDOM:
-            # NumPy promises the raw bits of a generator for ever, but not its permutations.
+            # NumPy guarantees the raw bits of a generator across versions, not permutations.
             bits = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(len(probability))
             return candidates[np.argsort(bits[candidates], kind="stable")]
-    # Stable: of equals the one of the lower index comes first.
+    # Stable: ties are in the order of indices.
     return candidates[np.argsort(keys[candidates], kind="stable")]
 
 
 def _choose(answers: Answers, query: ListingQuery) -> Indices:
-    candidates = np.flatnonzero(_wanted(answers, query)).astype(np.int64)
+    candidates = np.flatnonzero(_matches(answers, query)).astype(np.int64)
     ranked = in_order(candidates, answers.probability, query.order, query.seed)
-    # The wrong of a group come right before its right ones.
-    places = 2 * _groups(answers, query.grouping)[ranked] + ~answers.wrong[ranked]
-    by_place = np.argsort(places, kind="stable")
-    chosen, places = ranked[by_place], places[by_place]
+    # A group's wrong examples come before its correct ones.
+    ranks = 2 * _groups(answers, query.grouping)[ranked] + ~answers.wrong[ranked]
+    by_rank = np.argsort(ranks, kind="stable")
+    chosen, ranks = ranked[by_rank], ranks[by_rank]
     if query.per_class is None:
         return chosen
-    first_of_place = np.searchsorted(places, places)
-    within: Indices = chosen[np.arange(len(chosen)) - first_of_place < query.per_class]
+    first_of_rank = np.searchsorted(ranks, ranks)
+    within: Indices = chosen[np.arange(len(chosen)) - first_of_rank < query.per_class]
     return within
 
 
-def _wanted(answers: Answers, query: ListingQuery) -> NDArray[np.bool_]:
-    # As float64, in which the bounds come: float32 would round them.
+def _matches(answers: Answers, query: ListingQuery) -> NDArray[np.bool_]:
+    # As float64, like the bounds: float32 would round them.
     probability = answers.probability.astype(np.float64)
-    wanted = (probability >= query.min_probability) & (probability <= query.max_probability)
+    matches = (probability >= query.min_probability) & (probability <= query.max_probability)
     if not query.include_correct:
-        wanted &= answers.wrong
+        matches &= answers.wrong
     if query.true_class is not None:
-        wanted &= answers.labels == query.true_class
+        matches &= answers.labels == query.true_class
     if query.predicted_class is not None:
-        wanted &= answers.predicted == query.predicted_class
-    return wanted
+        matches &= answers.predicted == query.predicted_class
+    return matches
 
 
 def _groups(answers: Answers, grouping: Grouping) -> Indices:
@@ -177,6 +177,6 @@ def _count(answers: Answers, grouping: Grouping) -> tuple[ClassCount, ...]:
     wrong_counts = np.bincount(groups[answers.wrong], minlength=classes)
     correct_counts = np.bincount(groups[~answers.wrong], minlength=classes)
     return tuple(
-        ClassCount(wrong=int(one), correct=int(other))
-        for one, other in zip(wrong_counts, correct_counts, strict=True)
+        ClassCount(wrong=int(wrong), correct=int(correct))
+        for wrong, correct in zip(wrong_counts, correct_counts, strict=True)
     )

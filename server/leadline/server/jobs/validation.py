@@ -1,4 +1,4 @@
-"""The validation of a submitted job."""
+"""Validates the specs of submitted jobs."""
 
 from collections.abc import Collection
 
@@ -14,7 +14,8 @@ def spec_violations(spec: TrainingSpec, datasets: Collection[str]) -> list[Viola
         violations.append(
             Violation(
                 field="dataset",
-                description=f"{spec.dataset!r} is not known to this server, which has {names}",
+                description=f"{spec.dataset!r} is not known to this server, which has {names}; "
+                "a server knows others if it is started with --dataset NAME=SOURCE",
             )
         )
     return violations

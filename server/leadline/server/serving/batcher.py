@@ -1,10 +1,9 @@
 """Merges the images of many requests into batches, off the event loop.
 
-There is no timer: while one batch is computed the next gathers, and where
-nothing is in work a request is computed at once. A batch is small enough that
-nobody waits long for the one before. Within a network's images callers take turns, a
-few images each, and networks take turns, so that neither a large request nor a busy
-caller holds up the others.
+There is no timer: the next batch fills while one is computed, and a request that
+arrives at an idle batcher is computed at once. Batches are small, so the wait for the
+previous one is short. Networks are served round robin, and within a network callers
+are, a few images each: neither a large request nor a busy caller delays the others.
 """
 
 import asyncio
@@ -22,39 +21,39 @@ from leadline.server.errors import DeadlineExceededError
 from leadline.server.serving.classifier import MAX_BATCH, Scores
 from leadline.server.serving.inputs import Pixels
 
-_TURN = 8
-"""Images of a caller in each of its turns, while others wait."""
+_QUANTUM = 8
+"""Images of a caller in each of its turns while other callers wait."""
 
 
 class Network(Protocol):
-    """What computes a batch; called in one thread."""
+    """Computes a batch; called from one thread."""
 
     def score(self, images: list[Pixels]) -> Scores:
-        """Classifies arrays of images, together at most `MAX_BATCH`, in their order."""
+        """Classifies arrays of images, at most `MAX_BATCH` in total, in order."""
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class Work:
-    """A request's images on their way through a network."""
+    """A request in the batcher: its images and the scores so far."""
 
     key: Hashable
-    """Of the network: images of equal keys are computed together."""
+    """The network's key: images with equal keys are computed together."""
 
     network: Callable[[], Network]
     pixels: Pixels
     caller: str
     deadline: float | None
-    """By the monotonic clock; None: it has all time."""
+    """By the monotonic clock; None without one."""
 
     answer: "asyncio.Future[Scores]"
     taken: int = 0
     scored: int = 0
     scores: Scores | None = None
-    """What came of it, whole once all images are scored."""
+    """The scores, complete once all images are scored."""
 
     @property
     def left(self) -> int:
-        """Images that are in no batch yet."""
+        """Images not yet in a batch."""
         return len(self.pixels) - self.taken
 
     def take(self, count: int) -> Pixels:
@@ -64,7 +63,7 @@ class Work:
         return images
 
     def keep(self, part: Scores) -> None:
-        """Takes up the scores of the next images."""
+        """Stores the scores of the next images."""
         count, images = len(part.logits), len(self.pixels)
         if count == images:
             self.scores = part
@@ -72,13 +71,13 @@ class Work:
         if self.scores is None:
             self.scores = Scores(
                 *(
-                    np.empty((images, one.shape[1]), np.float32)
-                    for one in (part.logits, part.probabilities)
+                    np.empty((images, scores.shape[1]), np.float32)
+                    for scores in (part.logits, part.probabilities)
                 )
             )
-        place = slice(self.scored, self.scored + count)
-        self.scores.logits[place] = part.logits
-        self.scores.probabilities[place] = part.probabilities
+        rows = slice(self.scored, self.scored + count)
+        self.scores.logits[rows] = part.logits
+        self.scores.probabilities[rows] = part.probabilities
         self.scored += count
 
 
@@ -91,7 +90,7 @@ class Slice:
 
 
 class WorkQueue:
-    """What waits to be computed: by model, by caller, each in the order of its coming."""
+    """Waiting requests by network, then by caller, each a FIFO queue."""
 
     def __init__(self) -> None:
         self._networks: OrderedDict[Hashable, OrderedDict[str, deque[Work]]] = OrderedDict()
@@ -105,11 +104,11 @@ class WorkQueue:
         callers.setdefault(work.caller, deque()).append(work)
 
     def next_batch(self, is_wanted: Callable[[Work], bool]) -> list[Slice]:
-        """Takes the next batch, all of one model; empty where nothing was wanted any more.
+        """Removes the next batch, all of one network; empty if no request is still wanted.
 
         Args:
-            is_wanted: whether a request shall still be computed; asked of each
-                before some of it is taken.
+            is_wanted: whether a request should still be computed; called before
+                images of it are taken.
         """
         key, callers = self._networks.popitem(last=False)
         batch: list[Slice] = []
@@ -117,7 +116,7 @@ class WorkQueue:
         while callers and room:
             caller, line = callers.popitem(last=False)
             room -= self._take_turn(
-                line, room if not callers else min(room, _TURN), is_wanted, batch
+                line, room if not callers else min(room, _QUANTUM), is_wanted, batch
             )
             if line:
                 callers[caller] = line
@@ -144,12 +143,12 @@ class WorkQueue:
 
 
 class Batcher:
-    """A thread that computes what coroutines ask for, in batches."""
+    """A thread that classifies the images of coroutines' requests in batches."""
 
     def __init__(self) -> None:
         """Starts the thread."""
         self._arrivals: SimpleQueue[Work | None] = SimpleQueue()
-        self._queue: WorkQueue = WorkQueue()  # the thread's own
+        self._queue: WorkQueue = WorkQueue()  # used only by the thread
         self._thread = threading.Thread(target=self._run, name="leadline-compute", daemon=True)
         self._thread.start()
 
@@ -162,14 +161,14 @@ class Batcher:
         caller: str,
         deadline: float | None,
     ) -> Scores:
-        """Classifies images; those of a caller who is cancelled are computed no further.
+        """Classifies images; a cancelled request is not computed any further.
 
         Args:
-            key: of the network; images of equal keys are computed together.
-            network: gives it, called in the thread.
-            pixels: uint8 [images, 32, 32, 3], or normalised float32
+            key: the network's key; images with equal keys are computed together.
+            network: returns the network; called in the thread.
+            pixels: uint8 NHWC [images, 32, 32, 3], or normalised float32 NCHW
                 [images, 3, 32, 32].
-            caller: with whom others take turns.
+            caller: who sent the request; callers are served round robin.
             deadline: by the monotonic clock; None without one.
 
         Raises:
@@ -190,7 +189,7 @@ class Batcher:
         return await answer
 
     def close(self) -> None:
-        """Ends the thread after the batch in work; what waits is computed no more."""
+        """Stops the thread after the current batch; waiting requests are not computed."""
         self._arrivals.put(None)
         self._thread.join()
 
@@ -198,12 +197,14 @@ class Batcher:
         while self._gather():
             late: list[Work] = []
             batch = self._queue.next_batch(_Wanted(late))
-            _settle(late, DeadlineExceededError("the deadline passed while it waited its turn"))
+            _settle(
+                late, DeadlineExceededError("the deadline passed while the request waited its turn")
+            )
             if batch:
                 self._compute(batch)
 
     def _gather(self) -> bool:
-        """Moves what has come into the queue, waiting where there is nothing to do."""
+        """Moves arrivals into the queue; waits if the queue is empty. False: stop."""
         while True:
             try:
                 work = self._arrivals.get(block=not self._queue)
@@ -217,7 +218,7 @@ class Batcher:
         works = list(dict.fromkeys(part.work for part in batch))
         try:
             scores = works[0].network().score([part.images for part in batch])
-        except Exception as error:  # noqa: BLE001 - it belongs to those who asked for it
+        except Exception as error:  # noqa: BLE001 - raised to the callers
             _settle(works, error)
             return
         _hand_out(batch, scores)
@@ -225,7 +226,7 @@ class Batcher:
 
 
 class _Wanted:
-    """Passes over requests that nobody waits for any more, and notes those that are late."""
+    """Whether a request still has a caller and time; collects those past their deadline."""
 
     def __init__(self, late: list[Work]) -> None:
         self._late = late
@@ -249,7 +250,7 @@ def _hand_out(batch: list[Slice], scores: Scores) -> None:
 
 
 def _settle(works: list[Work], error: Exception | None = None) -> None:
-    """Answers requests on their event loops, all of a loop's at once."""
+    """Completes requests on their event loops, with one wake-up for each loop."""
     by_loop: dict[asyncio.AbstractEventLoop, list[Work]] = {}
     for work in works:
         by_loop.setdefault(work.answer.get_loop(), []).append(work)

@@ -1,4 +1,4 @@
-"""Which checkpoint answers."""
+"""Resolves names and variants to checkpoints."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from leadline.server.thread_pool import ThreadPool
 
 _LOG = structlog.get_logger(__name__)
 
-# Answers kept until the store is written to.
+# Entries of the cache, which is valid until the store is written to.
 _MOST_KNOWN = 4_096
 
 
@@ -61,7 +61,7 @@ class CheckpointRef:
         try:
             yield
         except CheckpointError as error:
-            # Where files are is for the operator alone.
+            # Paths are for the operator only.
             _LOG.error("a checkpoint cannot be read", model=self.name, why=str(error))
             raise DataLossError(
                 f"the files of {self.name} are missing or damaged: "
@@ -82,13 +82,13 @@ class Catalog:
         self._known_revision = -1
 
     async def resolve(self, selector: Selector) -> CheckpointRef:
-        """The checkpoint that a selector means at this moment.
+        """The checkpoint that a selector means now.
 
-        What it meant before is not asked again of a store that has not been
-        written to since: most calls are of models that are trained to the end.
+        The catalog caches which checkpoint a selector resolves to, and queries the
+        store again only after a write.
 
         Raises:
-            NotFoundError: no such model, epoch or variant is trained.
+            NotFoundError: there is no such model, epoch or variant.
         """
         revision = self._store.revision
         if revision != self._known_revision or len(self._known) >= _MOST_KNOWN:
@@ -110,7 +110,7 @@ class Catalog:
             spec = job.spec
             variant = (spec.blocks, spec.block_convolutions, spec.batch_norm, spec.residual)
             known = best.get(variant)
-            # They come from the newest on: of equals that is the one that a variant stands for.
+            # Jobs are listed newest first: a tie goes to the newest.
             if known is None or job.best_test_accuracy > known.best_test_accuracy:
                 best[variant] = job
         ranked = sorted(best.values(), key=lambda job: -job.best_test_accuracy)
@@ -118,8 +118,8 @@ class Catalog:
 
     async def _find(self, selector: Selector) -> CheckpointRef:
         model = await self._model(selector)
-        wanted = selector.epoch if isinstance(selector, ByName) else None
-        number = model.job.best_epoch if wanted is None else wanted
+        requested = selector.epoch if isinstance(selector, ByName) else None
+        number = model.job.best_epoch if requested is None else requested
         if not 1 <= number <= len(model.epochs):
             raise NotFoundError(
                 "epoch",
@@ -128,7 +128,7 @@ class Catalog:
             )
         epoch = model.epochs[number - 1]
         if not epoch.is_kept:
-            kept = ", ".join(str(one.result.epoch) for one in model.epochs if one.is_kept)
+            kept = ", ".join(str(kept.result.epoch) for kept in model.epochs if kept.is_kept)
             raise NotFoundError(
                 "epoch",
                 f"models/{model.job.job_id}/epochs/{number}",

@@ -1,4 +1,4 @@
-"""Runs one checkpoint's network on pixels, as fast as its device can."""
+"""Classifies batches of images with the network of one checkpoint."""
 
 import functools
 import threading
@@ -15,9 +15,9 @@ from leadline.models.simd.inference import ExportedNetwork, Workspace
 from leadline.server.serving.inputs import Pixels
 
 MAX_BATCH = 64
-"""Images in a batch: as many as one core computes in some 3 ms."""
+"""Images in a batch: about 3 ms of one core."""
 
-# What a loaded network was measured to take beside its weights.
+# Measured memory of a loaded network besides its weights.
 _OVERHEAD_BYTES = 64 << 10
 
 
@@ -26,9 +26,9 @@ _OF_THREAD = threading.local()
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What a network makes of images, float32 [images, classes] each.
+    """The outputs of a network, float32 [images, classes] each.
 
-    Ranks are those of the logits: rounding makes ties of probabilities.
+    Classes are ranked by logits: rounding makes probabilities equal.
     """
 
     logits: NDArray[np.float32]
@@ -36,21 +36,21 @@ class Scores:
 
 
 class Classifier(ABC):
-    """A checkpoint's network, ready to classify; used by one thread at a time."""
+    """The loaded network of a checkpoint; used by one thread at a time."""
 
     def __init__(self, weight_bytes: int) -> None:
         self.memory_bytes = _OVERHEAD_BYTES + weight_bytes
-        """About what it takes up, in bytes."""
+        """The approximate memory of the network, in bytes."""
 
     def score(self, images: list[Pixels]) -> Scores:
         """Classifies a batch.
 
         Args:
-            images: arrays of uint8 [images, 32, 32, 3] or normalised float32
-                [images, 3, 32, 32], together at most `MAX_BATCH` images.
+            images: arrays of uint8 NHWC [images, 32, 32, 3] or normalised float32
+                NCHW [images, 3, 32, 32], at most `MAX_BATCH` images in total.
 
         Returns:
-            The scores of all in their order, in arrays of their own.
+            The scores of all images in order, in new arrays.
         """
         if len(images) == 1 and images[0].dtype == np.float32:
             return self._run(cast(NDArray[np.float32], images[0]))
@@ -62,11 +62,11 @@ class Classifier(ABC):
 
     @abstractmethod
     def _run(self, images: NDArray[np.float32]) -> Scores:
-        """Classifies normalised images, [images, 3, 32, 32]."""
+        """Classifies normalised NCHW images, float32 [images, 3, 32, 32]."""
 
 
 def _batch_of_thread() -> NDArray[np.float32]:
-    """Where the thread that calls puts a batch together."""
+    """The calling thread's buffer for a batch, NCHW."""
     if not hasattr(_OF_THREAD, "batch"):
         _OF_THREAD.batch = np.empty((MAX_BATCH, 3, IMAGE_SIZE, IMAGE_SIZE), np.float32)
     batch: NDArray[np.float32] = _OF_THREAD.batch
@@ -74,7 +74,7 @@ def _batch_of_thread() -> NDArray[np.float32]:
 
 
 def _write_normalized(pixels: Pixels, out: NDArray[np.float32]) -> None:
-    """Writes as float32 what `leadline.models.batches.normalize` makes of pixels, bit for bit."""
+    """Normalises NHWC uint8 to NCHW float32, bit for bit as `leadline.models.batches.normalize`."""
     if pixels.dtype == np.float32:
         out[:] = pixels
         return
@@ -83,7 +83,7 @@ def _write_normalized(pixels: Pixels, out: NDArray[np.float32]) -> None:
 
 
 class CpuClassifier(Classifier):
-    """On the CPU, with each batch norm folded into its convolution."""
+    """Classifies on the CPU, with each batch norm folded into its convolution."""
 
     def __init__(self, model: bytes, *, threads: int) -> None:
         super().__init__(len(model))
@@ -101,7 +101,7 @@ def _crew(threads: int) -> Crew:
 
 
 def _workspace_of_thread(threads: int) -> Workspace:
-    """What the networks of the thread that calls compute in."""
+    """The calling thread's buffers for activations, shared by all networks."""
     workspace: Workspace | None = getattr(_OF_THREAD, "workspace", None)
     if workspace is None or workspace.threads < threads:
         workspace = _OF_THREAD.workspace = Workspace(largest_batch=MAX_BATCH, threads=threads)
@@ -109,7 +109,7 @@ def _workspace_of_thread(threads: int) -> Workspace:
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    # Of pixels beyond all measure the logits may be infinite: then these are no numbers.
+    # Extreme float32 pixels may give infinite logits, and then NaN here.
     with np.errstate(invalid="ignore"):
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities: NDArray[np.float32] = exponentials / exponentials.sum(axis=1, keepdims=True)

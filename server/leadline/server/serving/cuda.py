@@ -12,14 +12,14 @@ from leadline.server.serving.classifier import MAX_BATCH, Classifier, Scores
 
 
 class CudaClassifier(Classifier):
-    """On a GPU, by torch, with the kernels' launches captured once for each size of batch.
+    """Classifies on a GPU through torch and CUDA graphs, one graph for each batch size.
 
-    Where none can be captured, it computes without.
+    It computes without graphs if none can be captured.
 
     Source: "Accelerating PyTorch with CUDA Graphs", the PyTorch blog, 2021.
     """
 
-    # A batch is filled up to the next of these.
+    # A batch is padded to the next of these sizes.
     _SIZES = (1, 2, 4, 8, 16, 32, MAX_BATCH)
 
     def __init__(
@@ -28,9 +28,9 @@ class CudaClassifier(Classifier):
         """Loads a checkpoint.
 
         Args:
-            folder: where it is.
+            folder: the checkpoint's folder.
             epoch: its epoch.
-            device: torch's name of the GPU.
+            device: the GPU, as torch names it.
             graphs: see `leadline.models.graphs.GraphedFunction`.
 
         Raises:
@@ -46,14 +46,13 @@ class CudaClassifier(Classifier):
 
     @torch.inference_mode()
     def _run(self, images: NDArray[np.float32]) -> Scores:
-        # torch warns of arrays that it must not write to, as received ones are.
+        # torch warns about read-only arrays, as received ones are.
         batch = torch.from_numpy(np.require(images, requirements="W"))
         logits = self._logits(batch)[: len(images)].cpu()
         return Scores(logits.numpy(), logits.softmax(dim=1).numpy())
 
     def _evaluate(self, images: torch.Tensor) -> torch.Tensor:
-        # Convolutions of less than float32's precision would not agree with the
-        # evaluation after an epoch.
+        # TF32 convolutions would not agree with the evaluation after an epoch.
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             logits: torch.Tensor = self._network(images)
         return logits

@@ -1,4 +1,4 @@
-"""Images of datasets that the server has, by their names."""
+"""Images of the server's datasets by resource name."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from leadline.models.spec import Violation
 from leadline.server.errors import InvalidArgumentError
 
 FIELD = "examples.names"
-"""What an error calls the field that names of images are in."""
+"""The request field of image names, for error messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +31,10 @@ class ExampleRef:
 
 
 def read_examples(examples: Sequence[ExampleRef], dataset_cache: Path) -> NDArray[np.uint8]:
-    """The pixels of images, uint8 [images, 32, 32, 3], in their order. Blocks.
+    """The pixels of images, uint8 NHWC [images, 32, 32, 3], in order. Blocks.
 
     Raises:
-        InvalidArgumentError: some are not on this server; it names them by index.
+        InvalidArgumentError: some are not on this server; the error has their indices.
     """
     splits: dict[tuple[str, SplitName], Split | None] = {}
     pixels = np.empty((len(examples), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Turns what callers send into arrays of pixels, and refuses what it cannot."""
+"""Validates images in requests and converts them to arrays of pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ Pixels = NDArray[np.uint8] | NDArray[np.float32]
 class PixelType(StrEnum):
     """How an array of pixels is laid out."""
 
-    UINT8 = "uint8"  # [images, 32, 32, 3], 0 to 255
-    FLOAT32 = "float32"  # [images, 3, 32, 32], normalised to [-1, 1]
+    UINT8 = "uint8"  # NHWC [images, 32, 32, 3], 0 to 255
+    FLOAT32 = "float32"  # NCHW [images, 3, 32, 32], normalised to [-1, 1]
 
 
 _IMAGE_SHAPES = {
@@ -28,7 +28,7 @@ _IMAGE_SHAPES = {
 }
 _IMAGE_VALUES = 3 * IMAGE_SIZE * IMAGE_SIZE
 
-# As much of a wrong shape as an error repeats.
+# An error shows this much of a wrong shape.
 _SHOWN_SIDES = 8
 _DTYPES: dict[PixelType, np.dtype[Any]] = {
     PixelType.UINT8: np.dtype(np.uint8),
@@ -38,7 +38,7 @@ _DTYPES: dict[PixelType, np.dtype[Any]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class InputLimits:
-    """The most that one request may carry."""
+    """The limits of one request."""
 
     images: int
     image_bytes: int
@@ -47,7 +47,7 @@ class InputLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class InputFields:
-    """What a request's fields are called where an error names them."""
+    """The names of a request's fields in error messages."""
 
     files: str
     shape: str
@@ -60,7 +60,7 @@ PREDICT_FIELDS = InputFields(files="encoded.images", shape="tensor.shape", data=
 def check_files(
     files: Sequence[bytes], limits: InputLimits, fields: InputFields = PREDICT_FIELDS
 ) -> None:
-    """Passes image files that are worth decoding, by their number and sizes.
+    """Checks the number and the sizes of image files.
 
     Raises:
         InvalidArgumentError: there are none or too many, or some are too large.
@@ -82,7 +82,7 @@ def decode_files(
     """Decodes PNG and JPEG files. Blocks.
 
     Returns:
-        uint8 pixels, [images, 32, 32, 3].
+        uint8 pixels, NHWC [images, 32, 32, 3].
 
     Raises:
         InvalidArgumentError: some cannot be decoded; it names them by index.
@@ -114,12 +114,12 @@ def read_tensor(
         InvalidArgumentError: the shape or the number of bytes is wrong, or a
             float is not finite.
     """
-    wanted = _IMAGE_SHAPES[pixel_type]
-    if len(shape) != len(wanted) + 1 or shape[1:] != wanted:
+    image_shape = _IMAGE_SHAPES[pixel_type]
+    if len(shape) != len(image_shape) + 1 or shape[1:] != image_shape:
         raise InvalidArgumentError.of(
             fields.shape,
             f"is {shown_shape(shape)}, but {pixel_type} pixels have the shape "
-            f"[images, {', '.join(map(str, wanted))}]",
+            f"[images, {', '.join(map(str, image_shape))}]",
         )
     images = shape[0]
     check_count(fields.shape, images, limits)
@@ -129,22 +129,22 @@ def read_tensor(
         raise InvalidArgumentError.of(
             fields.data, f"has {len(data)} bytes, but the shape {list(shape)} takes {expected}"
         )
-    pixels: Pixels = np.frombuffer(data, dtype=dtype).reshape(images, *wanted)
+    pixels: Pixels = np.frombuffer(data, dtype=dtype).reshape(images, *image_shape)
     if pixel_type is PixelType.FLOAT32 and not np.isfinite(pixels).all():
         raise InvalidArgumentError.of(fields.data, "has values that are not finite numbers")
     return pixels
 
 
 def shown_shape(shape: Sequence[int]) -> str:
-    """The shape as an error tells of it, however long it is."""
+    """A shape for error messages, shortened if it is long."""
     return f"[{', '.join(map(str, shape[:_SHOWN_SIDES]))}{', ...' * (len(shape) > _SHOWN_SIDES)}]"
 
 
 def check_count(field: str, count: int, limits: InputLimits) -> None:
-    """Passes numbers of images from one to the limit.
+    """Checks that there are images, and no more than the limit.
 
     Raises:
-        InvalidArgumentError: another number.
+        InvalidArgumentError: there are none or too many.
     """
     if count < 1:
         raise InvalidArgumentError.of(field, "has no image: send at least one")
@@ -155,5 +155,5 @@ def check_count(field: str, count: int, limits: InputLimits) -> None:
 
 
 def _raise_for(violations: Any) -> None:
-    if found := list(violations):
-        raise InvalidArgumentError(found, reason="INVALID_IMAGE")
+    if listed := list(violations):
+        raise InvalidArgumentError(listed, reason="INVALID_IMAGE")

@@ -1,4 +1,4 @@
-"""The networks that are kept in memory, within a bound."""
+"""An LRU cache of loaded networks, bounded in bytes."""
 
 import threading
 from collections import OrderedDict
@@ -10,24 +10,24 @@ from leadline.server.serving.classifier import Classifier, CpuClassifier
 
 
 class LoadedNetworks:
-    """Loads networks when they are asked for; the least recently used make room."""
+    """Loads networks on demand and evicts the least recently used."""
 
     def __init__(self, *, device: str, threads: int, max_bytes: int) -> None:
         self._device = device
         self._threads = threads
         self._max_bytes = max_bytes
         self._classifiers: OrderedDict[tuple[str, str], Classifier] = OrderedDict()
-        # Whoever asks to load or to drop one does not compute, but may ask at any time.
+        # Any thread may look up, load or evict a network, also while another computes.
         self._lock = threading.Lock()
 
     @property
     def memory_bytes(self) -> int:
-        """About what the loaded networks take up, in bytes."""
+        """The approximate memory of the loaded networks, in bytes."""
         with self._lock:
             return self._total_bytes()
 
     def get(self, checkpoint: CheckpointRef) -> Classifier:
-        """The network of a checkpoint, loaded where it is not yet. Blocks.
+        """The network of a checkpoint; loads it on a cache miss. Blocks.
 
         Raises:
             DataLossError: the checkpoint's file is damaged.
@@ -45,16 +45,16 @@ class LoadedNetworks:
             )
         with self._lock:
             self._classifiers[checkpoint.key] = classifier
-            self._make_room()
+            self._evict()
         return classifier
 
     def drop(self, checkpoint: CheckpointRef) -> None:
-        """Lets go of a checkpoint's network; the next who asks for it has it loaded again."""
+        """Evicts a checkpoint's network."""
         with self._lock:
             self._classifiers.pop(checkpoint.key, None)
 
-    def _make_room(self) -> None:
-        # The newest stays, however large: it was asked for.
+    def _evict(self) -> None:
+        # The newest stays, however large: it is about to be used.
         while len(self._classifiers) > 1 and self._total_bytes() > self._max_bytes:
             self._classifiers.popitem(last=False)
 
@@ -66,18 +66,17 @@ def load_classifier(folder: Path, epoch: int, *, device: str, threads: int) -> C
     """Loads the network of a checkpoint. Blocks.
 
     Args:
-        folder: where the checkpoint is.
+        folder: the checkpoint's folder.
         epoch: its epoch.
-        device: "cpu" or torch's name of a GPU.
-        threads: that compute, where it is the CPU.
+        device: "cpu", or a GPU as torch names it.
+        threads: computing threads on the CPU.
 
     Raises:
         CheckpointError: a file is missing or damaged.
     """
     if device == "cpu":
         return CpuClassifier(load_onnx(folder, epoch), threads=threads)
-    # Where there is no GPU the server does without torch, which takes seconds
-    # to load and half a gigabyte.
+    # A server without a GPU does not load torch, which takes seconds and half a gigabyte.
     from leadline.server.serving.cuda import CudaClassifier  # noqa: PLC0415
 
     return CudaClassifier(folder, epoch, device=device)

@@ -1,4 +1,4 @@
-"""Predictions, off the event loop and within bounds."""
+"""Predictions: admission control, decoding, and batched classification."""
 
 import asyncio
 import time
@@ -15,21 +15,21 @@ from leadline.server.serving.inputs import Pixels
 from leadline.server.serving.loaded import LoadedNetworks
 from leadline.server.thread_pool import ThreadPool
 
-# Threads that decode images; decoding leaves Python's lock alone.
+# Threads that decode images; decoding releases the GIL.
 _DECODERS = 2
 
 _RETRY_SECONDS = 0.1
 
 
 class PredictionObserver(Protocol):
-    """Hears of predictions; the metrics are one."""
+    """Is notified of predictions; the metrics are one."""
 
     def on_prediction(self, *, images: int, seconds: float) -> None:
-        """A request of so many images was answered, so long after it came."""
+        """A request was answered, `seconds` after its arrival."""
 
 
 class AdmissionLimiter:
-    """A bounded number of requests in work at a time; belongs to one event loop."""
+    """Bounds the requests in flight; used by one event loop."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -38,17 +38,17 @@ class AdmissionLimiter:
 
     @property
     def in_flight(self) -> int:
-        """Requests in work."""
+        """Requests in flight."""
         return self._in_flight
 
     async def acquire(self, *, wait: bool) -> None:
-        """Takes a place, which `release` gives back.
+        """Takes a slot; `release` gives it back.
 
         Args:
-            wait: whether to wait for a slot, in the order of coming.
+            wait: whether to wait for a slot, first come, first served.
 
         Raises:
-            ResourceExhaustedError: none is free, and it is not waited for.
+            ResourceExhaustedError: no slot is free, and `wait` is false.
         """
         if self._in_flight < self._count:
             self._in_flight += 1
@@ -56,33 +56,33 @@ class AdmissionLimiter:
             await self._wait()
         else:
             raise ResourceExhaustedError(
-                f"{self._in_flight} predictions are in work, which is the limit: try again soon",
+                f"{self._in_flight} predictions are in flight, which is the limit: try again soon",
                 reason="TOO_MANY_PREDICTIONS",
                 retry_after=_RETRY_SECONDS,
             )
 
     def release(self) -> None:
-        """Hands a place to the next who waits, or frees it."""
+        """Passes the slot to the next waiter, or frees it."""
         while self._waiting:
-            place = self._waiting.popleft()
-            if not place.done():
-                place.set_result(None)
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
                 return
         self._in_flight -= 1
 
     async def _wait(self) -> None:
-        place = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
         try:
-            await place
+            await waiter
         except asyncio.CancelledError:
-            if place.done() and not place.cancelled():
-                self.release()  # it was handed over just now
+            if waiter.done() and not waiter.cancelled():
+                self.release()  # the slot was passed to it just now
             raise
 
 
 class Predictor:
-    """Answers for any checkpoint."""
+    """Classifies images with any checkpoint."""
 
     def __init__(
         self,
@@ -96,11 +96,11 @@ class Predictor:
         """Makes a predictor.
 
         Args:
-            device: where networks run, "cpu" or torch's name of a GPU.
+            device: where networks run, "cpu" or a GPU as torch names it.
             threads: computing threads on the CPU.
-            max_pending: requests in work at a time; more are refused.
-            max_loaded_bytes: memory for networks that are kept loaded.
-            observer: hears of predictions.
+            max_pending: the most requests in flight; more are refused.
+            max_loaded_bytes: memory of the cache of loaded networks.
+            observer: is notified of predictions.
         """
         self._observer = observer
         self._admission = AdmissionLimiter(max_pending)
@@ -110,7 +110,7 @@ class Predictor:
 
     @property
     def pending(self) -> int:
-        """Requests in work."""
+        """Requests in flight."""
         return self._admission.in_flight
 
     async def predict(
@@ -126,17 +126,17 @@ class Predictor:
         """Classifies images.
 
         Args:
-            checkpoint: what answers.
-            read: makes the pixels.
+            checkpoint: the model.
+            read: returns the pixels.
             seconds_left: until the caller's deadline; None without one.
-            caller: with whom others take turns.
-            run_inline: whether `read` takes some microseconds only, so that it is
-                called at once; else it is called in a thread.
-            wait_if_full: whether to wait for a place where too many requests are in
-                work; for streams, which hold their callers back.
+            caller: who sent the request; callers are served round robin.
+            run_inline: whether to call `read` on the event loop, for one that takes
+                microseconds; otherwise it is called in a thread.
+            wait_if_full: whether to wait if too many requests are in flight; for
+                streams, whose callers then experience backpressure.
 
         Raises:
-            ResourceExhaustedError: too many requests are in work.
+            ResourceExhaustedError: too many requests are in flight.
             DeadlineExceededError: the deadline passed before the work began.
             InvalidArgumentError: from `read`.
             DataLossError: the checkpoint's file is damaged.
@@ -161,7 +161,7 @@ class Predictor:
         return scores
 
     def close(self) -> None:
-        """Ends the threads after the work that has begun."""
+        """Stops the threads after the work that has started."""
         self._decoders.close()
         self._batcher.close()
 

@@ -1,4 +1,4 @@
-"""What dashboards for gRPC servers expect, under the usual names."""
+"""gRPC metrics under the names of go-grpc-prometheus, which dashboards expect."""
 
 from collections.abc import Iterable
 
@@ -13,12 +13,12 @@ _LABELS = ("grpc_type", "grpc_service", "grpc_method")
 
 
 class MethodMetrics:
-    """Counts the calls of one method; the event loop's alone."""
+    """Counts the calls of one method; used only by the event loop."""
 
     __slots__ = ("handled", "labels", "path", "received", "seconds", "sent", "started")
 
     def __init__(self, kind: str, service: str, name: str) -> None:
-        """Makes those of a method; `kind` is go-grpc-middleware's word, such as unary."""
+        """Makes the metrics of a method; `kind` is a `grpc_type` label, such as unary."""
         self.labels = (kind, service, name)
         self.path = f"/{service}/{name}"
         self.started = 0
@@ -28,7 +28,7 @@ class MethodMetrics:
         self.seconds = UnlockedHistogram(SECONDS)
 
     def end(self, code: str, seconds: float) -> None:
-        """A call has ended with the status code of this label, so long after its begin."""
+        """A call ended with this `grpc_code` label, `seconds` after it started."""
         self.handled[code] = self.handled.get(code, 0) + 1
         self.seconds.observe(seconds)
 
@@ -40,22 +40,22 @@ class GrpcMetrics(Collector):
         self._methods: list[MethodMetrics] = []
 
     def method(self, kind: str, service: str, name: str) -> MethodMetrics:
-        """Those of one method, from now on among all."""
+        """Makes and registers the metrics of one method."""
         metrics = MethodMetrics(kind, service, name)
         self._methods.append(metrics)
         return metrics
 
     def collect(self) -> Iterable[Metric]:
-        """Reads all."""
-        yield self._counted("grpc_server_started", "RPCs begun.", "started")
+        """Reads the metrics of all methods."""
+        yield self._counted("grpc_server_started", "RPCs started.", "started")
         yield self._counted("grpc_server_msg_received", "Messages received.", "received")
         yield self._counted("grpc_server_msg_sent", "Messages sent.", "sent")
         handled = CounterMetricFamily(
-            "grpc_server_handled", "RPCs ended, by status code.", labels=(*_LABELS, "grpc_code")
+            "grpc_server_handled", "RPCs completed, by status code.", labels=(*_LABELS, "grpc_code")
         )
         seconds = HistogramMetricFamily(
             "grpc_server_handling_seconds",
-            "Seconds from an RPC's begin to its end.",
+            "Seconds from the start of an RPC to its end.",
             labels=_LABELS,
         )
         for method in self._methods:

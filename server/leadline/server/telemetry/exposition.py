@@ -1,4 +1,4 @@
-"""`/metrics`, as Prometheus asks for it."""
+"""The `/metrics` endpoint."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -9,15 +9,15 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from leadline.server.thread_pool import ThreadPool
 
-# What a scrape says to the application of Prometheus's own client.
+# The WSGI environment of a scrape.
 _Environment = dict[str, str]
 
 
 class Exposition:
-    """Writes a registry for whoever asks, in a thread: the gauges of jobs ask the store."""
+    """Serves a registry from a thread: the gauges of jobs query the store."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        # The client's own application knows formats, compression and parameters.
+        # prometheus_client's own application handles formats, compression and parameters.
         self._application: Callable[..., Iterable[bytes]] = make_wsgi_app(registry)
         self._threads = ThreadPool("metrics", 1)
 
@@ -30,18 +30,18 @@ class Exposition:
             "HTTP_ACCEPT": request.headers.get(hdrs.ACCEPT, ""),
             "HTTP_ACCEPT_ENCODING": request.headers.get(hdrs.ACCEPT_ENCODING, ""),
         }
-        # A scraper that gives up does not end what is asked of the store for it.
+        # A scraper that disconnects does not cancel the query that runs for it.
         return await asyncio.shield(self._threads.run(self._respond, environment))
 
     def close(self) -> None:
-        """Ends its thread."""
+        """Stops the thread."""
         self._threads.close()
 
     def _respond(self, environment: _Environment) -> web.Response:
-        told: dict[str, Any] = {}
+        response: dict[str, Any] = {}
 
         def start_response(status: str, headers: list[tuple[str, str]]) -> None:
-            told.update(status=int(status.partition(" ")[0]), headers=headers)
+            response.update(status=int(status.partition(" ")[0]), headers=headers)
 
         body = b"".join(self._application(environment, start_response))
-        return web.Response(body=body, **told)
+        return web.Response(body=body, **response)

@@ -1,8 +1,8 @@
 """Histograms for what happens thousands of times a second.
 
-Those of `prometheus_client` take a lock for each number, and one to look
-whether they may be used. A histogram is filled by one thread, the event loop's, and
-read by any: each of its numbers is always a whole one.
+Those of `prometheus_client` take two locks for each observation. A histogram here
+is written by the event loop's thread only. Any thread reads it: Python's lists of
+integers are never seen half written.
 """
 
 from bisect import bisect_left
@@ -16,23 +16,23 @@ Buckets = list[tuple[str, float]]
 
 
 class UnlockedHistogram:
-    """Counts numbers by size, as Prometheus's histograms do."""
+    """A Prometheus histogram that takes no lock."""
 
     __slots__ = ("_bounds", "_counts", "_total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
-        """Makes one; `bounds` are the buckets' largest values, ascending."""
+        """Makes an empty histogram; `bounds` are the buckets' inclusive upper bounds, ascending."""
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
         self._total = 0.0
 
     def observe(self, value: float) -> None:
-        """Counts a number."""
+        """Counts a value."""
         self._counts[bisect_left(self._bounds, value)] += 1
         self._total += value
 
     def read(self) -> tuple[Buckets, float]:
-        """How many were at most each bound, and the sum of all: what a metric family takes."""
+        """The cumulative count of each bucket, and the sum of all values."""
         names = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
         counts = accumulate(list(self._counts))
         return [(name, float(count)) for name, count in zip(names, counts, strict=True)], (
@@ -41,7 +41,7 @@ class UnlockedHistogram:
 
 
 class HistogramCollector(Collector):
-    """A histogram as a metric of its own."""
+    """Exposes a histogram as a metric."""
 
     def __init__(self, name: str, text: str, histogram: UnlockedHistogram) -> None:
         self._name = name

@@ -8,10 +8,10 @@ import structlog
 
 
 def configure_logs(*, level: str, style: str) -> None:
-    """Sets up logging, libraries' included.
+    """Configures logging, including that of libraries.
 
     Args:
-        level: the least severe lines to write, such as "info".
+        level: the lowest level to write, such as "info".
         style: "json", "console", or "auto": console on a terminal, else JSON.
     """
     shared: list[Any] = [
@@ -41,7 +41,7 @@ def configure_logs(*, level: str, style: str) -> None:
 
 
 def logs_are_json(style: str) -> bool:
-    """Whether a style, as above, comes to JSON."""
+    """Whether `configure_logs` writes JSON for a style."""
     return style == "json" or (style == "auto" and not sys.stderr.isatty())
 
 

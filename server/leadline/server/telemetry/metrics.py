@@ -1,11 +1,12 @@
-"""Prometheus metrics, on a port of their own.
+"""The Prometheus metrics of a server.
 
-No label takes a value that a caller chooses. Those named by job are of running
-jobs only and go when the job's worker goes, so their number is bounded.
+Callers cannot choose the values of labels. Series with the label `job_id` exist
+only while the job runs, so their number is bounded.
 """
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import psutil
 from prometheus_client import (
@@ -31,10 +32,10 @@ _IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
 class Metrics:
-    """Every metric of one server; hears of jobs and predictions."""
+    """All metrics of one server; observes jobs and predictions."""
 
     def __init__(self) -> None:
-        # The time at which each series began would double their number.
+        # A `_created` series for each metric would double their number.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
@@ -44,55 +45,58 @@ class Metrics:
         self.registry.register(self.grpc)
         self._epochs = self._counter("leadline_epochs", "Epochs completed.")
         self._images = self._counter(
-            "leadline_images_trained", "Training images that went through an optimisation step."
+            "leadline_images_trained", "Training images processed by optimisation steps."
         )
         self._median_stops = self._counter(
-            "leadline_jobs_median_stopped", "Jobs of sweeps that the median stopping rule stopped."
+            "leadline_jobs_median_stopped", "Sweep jobs stopped by the median stopping rule."
         )
         self._train_accuracy = self._job_gauge(
-            "leadline_job_train_accuracy", "The last epoch's, a fraction."
+            "leadline_job_train_accuracy", "Train accuracy of the last epoch, a fraction."
         )
         self._test_accuracy = self._job_gauge(
-            "leadline_job_test_accuracy", "The last epoch's, a fraction."
+            "leadline_job_test_accuracy", "Test accuracy of the last epoch, a fraction."
         )
         self._epoch = self._job_gauge("leadline_job_epoch", "The last completed epoch.")
         self._gpu_memory = self._job_gauge(
-            "leadline_worker_gpu_memory_bytes", "GPU memory that the worker's torch has reserved."
+            "leadline_worker_gpu_memory_bytes",
+            "GPU memory reserved by torch in the worker, in bytes.",
         )
         self._prediction_seconds = self._histogram(
             "leadline_prediction_seconds",
-            "Seconds from a prediction's arrival to its answer.",
+            "Seconds from the arrival of a predict request to its response.",
             SECONDS,
         )
         self._prediction_images = self._histogram(
-            "leadline_prediction_batch_size", "Images in a prediction.", _IMAGES
+            "leadline_prediction_batch_size", "Images in a predict request.", _IMAGES
         )
-        self._predictions_in_work = Gauge(
-            "leadline_predictions_in_work",
-            "Requests to predict that are in work.",
-            registry=self.registry,
+        self._predictions_in_flight = Gauge(
+            "leadline_predictions_in_flight", "Predict requests in flight.", registry=self.registry
+        )
+        self._queue_depth = Gauge(
+            "leadline_queue_depth", "Jobs waiting for a device.", registry=self.registry
         )
         self._workers: dict[str, int] = {}
         self.registry.register(_WorkerMemory(self._workers))
 
     def watch_jobs(self, count_by_state: Callable[[], Mapping[JobState, int]]) -> None:
-        """Reports jobs by state, asking for their numbers at each scrape."""
-        self.registry.register(_JobCounts(count_by_state))
+        """Reports jobs by state; `count_by_state` is called at each scrape."""
+        self.registry.register(_StateCounts("leadline_jobs", "Jobs by state.", count_by_state))
+        self._queue_depth.set_function(lambda: count_by_state()[JobState.QUEUED])
 
     def watch_sweeps(self, count_by_state: Callable[[], Mapping[SweepState, int]]) -> None:
-        """Reports sweeps by state, asking for their numbers at each scrape."""
-        self.registry.register(_SweepCounts(count_by_state))
+        """Reports sweeps by state; `count_by_state` is called at each scrape."""
+        self.registry.register(_StateCounts("leadline_sweeps", "Sweeps by state.", count_by_state))
 
-    def watch_predictions(self, count_in_work: Callable[[], int]) -> None:
-        """Reports requests to predict that are in work, asking for their number at each scrape."""
-        self._predictions_in_work.set_function(count_in_work)
+    def watch_predictions(self, count_in_flight: Callable[[], int]) -> None:
+        """Reports predict requests in flight; `count_in_flight` is called at each scrape."""
+        self._predictions_in_flight.set_function(count_in_flight)
 
     def on_worker(self, job: Job, pid: int) -> None:
-        """A worker has the job."""
+        """A worker has started on the job."""
         self._workers[job.job_id] = pid
 
     def on_epoch(self, job: Job, epoch: EpochCompleted, train_images: int) -> None:
-        """An epoch of the job is durable."""
+        """An epoch of the job was stored."""
         self._epochs.inc()
         self._images.inc(train_images)
         self._train_accuracy.labels(job.job_id).set(epoch.train_accuracy)
@@ -105,11 +109,11 @@ class Metrics:
         self._median_stops.inc()
 
     def on_usage(self, job: Job, usage: Usage) -> None:
-        """The job's worker reports what it takes up."""
+        """The job's worker reports its memory."""
         self._gpu_memory.labels(job.job_id).set(usage.gpu_memory)
 
     def on_worker_end(self, job: Job) -> None:
-        """The job's worker is gone."""
+        """The job's worker has ended."""
         self._workers.pop(job.job_id, None)
         gauges = (self._train_accuracy, self._test_accuracy, self._epoch, self._gpu_memory)
         for gauge in gauges:
@@ -117,7 +121,7 @@ class Metrics:
                 gauge.remove(job.job_id)
 
     def on_prediction(self, *, images: int, seconds: float) -> None:
-        """A prediction of so many images was answered."""
+        """A predict request was answered after `seconds`."""
         self._prediction_images.observe(images)
         self._prediction_seconds.observe(seconds)
 
@@ -130,44 +134,30 @@ class Metrics:
         return histogram
 
     def _job_gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(name, text, ("job",), registry=self.registry)
+        return Gauge(name, text, ("job_id",), registry=self.registry)
 
 
-class _JobCounts(Collector):
-    def __init__(self, count_by_state: Callable[[], Mapping[JobState, int]]) -> None:
+class _StateCounts(Collector):
+    def __init__(
+        self, name: str, text: str, count_by_state: Callable[[], Mapping[Any, int]]
+    ) -> None:
+        self._name = name
+        self._text = text
         self._count_by_state = count_by_state
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
-        """Names the metrics without asking the store, which may not be open yet."""
-        yield GaugeMetricFamily("leadline_jobs", "Jobs by state.", labels=["state"])
-        yield GaugeMetricFamily("leadline_queue_depth", "Jobs that wait for a device.")
+        """Names the metric without a query: the store may not be open yet."""
+        yield self._family()
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Asks the store."""
-        counts = self._count_by_state()
-        by_state = GaugeMetricFamily("leadline_jobs", "Jobs by state.", labels=["state"])
-        for state, count in counts.items():
-            by_state.add_metric([state.value], count)
-        yield by_state
-        yield GaugeMetricFamily(
-            "leadline_queue_depth", "Jobs that wait for a device.", counts[JobState.QUEUED]
-        )
-
-
-class _SweepCounts(Collector):
-    def __init__(self, count_by_state: Callable[[], Mapping[SweepState, int]]) -> None:
-        self._count_by_state = count_by_state
-
-    def describe(self) -> Iterable[GaugeMetricFamily]:
-        """Names the metric without asking the store, which may not be open yet."""
-        yield GaugeMetricFamily("leadline_sweeps", "Sweeps by state.", labels=["state"])
-
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Asks the store."""
-        family = GaugeMetricFamily("leadline_sweeps", "Sweeps by state.", labels=["state"])
+        """Queries the store."""
+        family = self._family()
         for state, count in self._count_by_state().items():
             family.add_metric([state.value], count)
         yield family
+
+    def _family(self) -> GaugeMetricFamily:
+        return GaugeMetricFamily(self._name, self._text, labels=["state"])
 
 
 class _WorkerMemory(Collector):
@@ -175,9 +165,11 @@ class _WorkerMemory(Collector):
         self._workers = workers
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Asks the operating system."""
+        """Queries the operating system."""
         family = GaugeMetricFamily(
-            "leadline_worker_memory_bytes", "Resident memory of the job's worker.", labels=["job"]
+            "leadline_worker_memory_bytes",
+            "Resident memory of the worker, in bytes.",
+            labels=["job_id"],
         )
         for job_id, pid in list(self._workers.items()):
             with contextlib.suppress(psutil.Error):

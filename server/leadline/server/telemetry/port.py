@@ -1,4 +1,4 @@
-"""The HTTP port: metrics, and whatever pages there are beside them."""
+"""The HTTP port: metrics and the live page."""
 
 import ipaddress
 import logging
@@ -14,12 +14,12 @@ from leadline.server.telemetry.exposition import Exposition
 
 _METRICS = "/metrics"
 
-# What is then not answered is cut: streams have ended long before.
+# Requests that are still open are then aborted; streams have ended before.
 _CLOSE_SECONDS = 2.0
 
 
 class _Answerable(logging.Filter):
-    """Passes over requests that are no HTTP: they are answered with status 400, and no fault."""
+    """Drops log records of malformed HTTP requests, which are answered with status 400."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
@@ -32,13 +32,13 @@ _LOGGER.addFilter(_Answerable())
 
 @dataclass(frozen=True, kw_only=True)
 class Pages:
-    """What is served beside the metrics.
+    """The pages served beside the metrics.
 
     Attributes:
         routes: the pages.
-        around: goes around every request but those for metrics, also for what
-            is at no route.
-        prepare: has the last word on the headers of every answer to those.
+        around: middleware of every request except those for metrics, including
+            requests that match no route.
+        prepare: changes the headers of every response to those requests.
     """
 
     routes: Iterable[web.AbstractRouteDef]
@@ -47,7 +47,7 @@ class Pages:
 
 
 class HttpPort:
-    """Serves a registry and pages over HTTP, on the event loop that it is opened on."""
+    """Serves a registry and pages over HTTP, on the event loop that calls `open`."""
 
     def __init__(self, registry: CollectorRegistry, pages: Pages) -> None:
         """Makes a port that `open` binds."""
@@ -61,32 +61,32 @@ class HttpPort:
             access_log=None,
             logger=_LOGGER,
             handle_signals=False,
-            # Nothing is done, and no stream kept, for who is gone.
+            # A disconnected client cancels its handler, streams included.
             handler_cancellation=True,
             shutdown_timeout=_CLOSE_SECONDS,
         )
 
     async def open(self, host: str, port: int) -> str:
-        """Begins to serve.
+        """Starts to serve.
 
         Returns:
-            The URL that it serves at, without a path.
+            The URL without a path.
 
         Raises:
-            OSError: the address or the port cannot be had.
+            OSError: the address or the port is not available.
         """
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port).start()
         return f"http://{in_url(host)}:{self._runner.addresses[0][1]}"
 
     async def close(self) -> None:
-        """Ends."""
+        """Stops serving."""
         await self._runner.cleanup()
         self._exposition.close()
 
 
 def in_url(host: str) -> str:
-    """A host as it stands in a URL."""
+    """A host in the form that URLs use: IPv6 addresses in brackets."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

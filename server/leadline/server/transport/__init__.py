@@ -1,6 +1,5 @@
-"""gRPC over HTTP/2: calls as an ASGI application, and what listens for them.
+"""gRPC over HTTP/2: an ASGI application, and the listener that serves it.
 
-HTTP/2 itself is `h2corn`'s, whose threads leave Python's lock alone. What gRPC
-adds to it, which is little, stands here: header fields, the frames of messages,
-deadlines, cancellation and status.
+`h2corn` implements HTTP/2 in threads that do not hold the GIL. This package adds
+gRPC: header fields, framed messages, deadlines, cancellation and status.
 """

@@ -10,8 +10,9 @@ from grpc import aio
 
 from leadline.server.errors import shorten
 from leadline.server.thread_pool import ThreadPool
-from leadline.server.transport.call import Call, Send
+from leadline.server.transport.call import Call
 from leadline.server.transport.messages import Event, Receive
+from leadline.server.transport.response import Send
 
 _LOG = structlog.get_logger(__name__)
 
@@ -23,30 +24,30 @@ _BAD_REQUEST = 400
 
 
 class Method(Protocol):
-    """Answers the calls of one path."""
+    """A method of a service."""
 
     async def answer(self, call: Call) -> bytes | None:
-        """Answers a call: sends all its messages, but returns the last of a unary method.
+        """Answers a call; returns the response of a unary method, None for a stream.
 
         Raises:
-            AbortError: the call has its status.
+            AbortError: the status is set.
         """
 
 
 class GrpcApplication:
-    """Answers each request by the method of its path."""
+    """An ASGI application that calls the method of each request's path."""
 
     def __init__(self, find: Callable[[str], Method | None], *, max_message_bytes: int) -> None:
-        """Makes one.
+        """Makes an application.
 
         Args:
-            find: gives the method of a path; None where there is none.
-            max_message_bytes: the bytes that a message may have.
+            find: returns the method of a path; None if there is none.
+            max_message_bytes: the largest message accepted, in bytes.
         """
         self._find = find
         self._max_message_bytes = max_message_bytes
-        # One at a time, so that a bomb has one thread and the memory of one message.
-        self._decompression_pool = ThreadPool("unpack", 1)
+        # One thread: a decompression bomb takes one core and the memory of one message.
+        self._decompression_pool = ThreadPool("decompress", 1)
         self._calls: dict[asyncio.Task[None], Call] = {}
         self._is_stopping = False
 
@@ -71,20 +72,20 @@ class GrpcApplication:
             call.close()
 
     @property
-    def calls_in_work(self) -> int:
-        """Calls that have not ended."""
+    def calls_in_flight(self) -> int:
+        """How many calls have not ended."""
         return len(self._calls)
 
     async def stop(self, grace_seconds: float) -> None:
-        """Refuses new calls, and ends those that outlast the grace.
+        """Refuses new calls, and cancels those that are in flight after the grace period.
 
-        They end with UNAVAILABLE, but where they were writing their end already.
+        They end with UNAVAILABLE, unless their status is being written already.
         """
         self._is_stopping = True
         if self._calls:
             await asyncio.wait(self._calls, timeout=grace_seconds)
         for call in self._calls.values():
-            call.give_up(_SHUTTING_DOWN)
+            call.cancel(_SHUTTING_DOWN)
         if self._calls:
             await asyncio.wait(self._calls)
         self._decompression_pool.close()
@@ -104,25 +105,25 @@ class GrpcApplication:
         try:
             last = await self._answered(call)
         except aio.AbortError:
-            pass  # the call has its status
+            pass  # the status is set
         except asyncio.CancelledError:
             code, message = call.end_of_cancelled
             if code is grpc.StatusCode.CANCELLED:
-                raise  # there is nobody to tell
-            call.set_status(code, message)
+                raise  # nobody receives a status
+            call.response.set_status(code, message)
             task.uncancel()
         except Exception as error:  # noqa: BLE001 - the boundary: methods translate their errors
             _LOG.error("a method failed", path=call.path, exc_info=error)
-            call.set_status(grpc.StatusCode.INTERNAL, "an internal error of the server")
-        await call.end(last)
+            call.response.set_status(grpc.StatusCode.INTERNAL, "an internal error of the server")
+        await call.response.end(last)
 
     async def _answered(self, call: Call) -> bytes | None:
         if self._is_stopping:
-            call.set_status(*_SHUTTING_DOWN)
+            call.response.set_status(*_SHUTTING_DOWN)
             return None
         method = self._find(call.path)
         if method is None:
-            call.set_status(
+            call.response.set_status(
                 grpc.StatusCode.UNIMPLEMENTED, f"there is no method {shorten(call.path)}"
             )
             return None
@@ -130,7 +131,7 @@ class GrpcApplication:
 
 
 def _refusal(scope: Event) -> tuple[int, str] | None:
-    """The HTTP status and the reason for a request that is none of gRPC's; None where it is."""
+    """The HTTP status and the reason if a request is not gRPC; None if it is."""
     if scope["method"] != "POST":
         return _METHOD_NOT_ALLOWED, "this port speaks gRPC, whose method is POST"
     is_grpc = takes_trailers = False

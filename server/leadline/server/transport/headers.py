@@ -1,4 +1,4 @@
-"""What gRPC writes into the header fields and trailers of HTTP/2.
+"""The header fields and trailers of gRPC over HTTP/2.
 
 Source: gRPC's own "gRPC over HTTP2" (doc/PROTOCOL-HTTP2.md).
 """
@@ -17,12 +17,12 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _SECONDS = {b"H": 3_600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 
-# All of printable ASCII but the percent sign stands for itself in a message.
+# Printable ASCII is not percent-encoded in a status message, except the percent sign.
 _UNQUOTED = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"
 
 _BINARY = "-bin"
 
-# Of the call itself, and so no metadata of the caller's.
+# Fields of the call itself; all others are the caller's metadata.
 _OF_THE_CALL = frozenset(
     {b"te", b"content-type", b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding", b"host"}
 )
@@ -31,7 +31,7 @@ OK_TRAILERS: Fields = [(b"grpc-status", b"0")]
 
 
 def seconds_of_timeout(value: bytes) -> float:
-    """The seconds that a `grpc-timeout` gives.
+    """The value of a `grpc-timeout` field in seconds.
 
     Raises:
         ValueError: it is malformed.
@@ -43,10 +43,10 @@ def seconds_of_timeout(value: bytes) -> float:
 
 
 def metadata_of(fields: Iterable[tuple[bytes, bytes]]) -> Metadata:
-    """What the caller sent beside the call itself; values of `-bin` keys are bytes.
+    """The caller's metadata; values of `-bin` keys are bytes.
 
     Raises:
-        ValueError: such a value is no base64.
+        ValueError: such a value is not base64.
     """
     return tuple(
         (key, value)
@@ -60,17 +60,17 @@ def _metadatum(key: str, raw: bytes) -> Iterable[tuple[str, str | bytes]]:
     if not key.endswith(_BINARY):
         return ((key, raw.decode("latin-1")),)
     try:
-        # Several values of a key may come joined by commas, and without padding.
+        # The values of a key may be joined by commas, and sent without padding.
         return tuple(
-            (key, base64.b64decode(one + b"=" * (-len(one) % 4), validate=True))
-            for one in raw.split(b",")
+            (key, base64.b64decode(value + b"=" * (-len(value) % 4), validate=True))
+            for value in raw.split(b",")
         )
     except binascii.Error as error:
         raise ValueError(f"the metadata {key} is no base64") from error
 
 
 def fields_of(metadata: Iterable[tuple[str, str | bytes]]) -> Fields:
-    """The fields that tell of metadata."""
+    """Metadata as header fields."""
     return [(key.encode("ascii"), _field_value(key, value)) for key, value in metadata]
 
 

@@ -1,4 +1,4 @@
-"""What listens on a port and speaks HTTP/2."""
+"""Listens on a port and serves an application over HTTP/2."""
 
 import asyncio
 import errno
@@ -9,8 +9,7 @@ from typing import Any
 
 from h2corn import Config, Server
 
-# A dead caller is noticed within a minute: one that is silent, and one that
-# takes nothing of what is sent to it.
+# A dead connection is noticed within a minute, idle or with unacknowledged data.
 _KEEPALIVE = {
     socket.TCP_KEEPIDLE: 40,
     socket.TCP_KEEPINTVL: 5,
@@ -22,26 +21,26 @@ _NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 _BACKLOG = 1_024
 
-# Of one connection; more wait at the caller. A thousand watchers may share one.
+# Per connection; clients queue further calls. A thousand watchers may share one.
 _MAX_STREAMS = 2_000
 
-# A message of as many bytes comes in one piece.
+# A message of up to this size arrives in one frame.
 _FRAME_BYTES = 1 << 20
 
-# What a caller may say of a call beside its messages: more than gRPC's own servers take.
+# The most metadata of a call: more than gRPC's own servers accept.
 _HEADER_BYTES = 1 << 16
 
-# Descriptors that are no connections: files, pipes to workers, what libraries need.
+# Descriptors that are not connections: files, pipes to workers, those of libraries.
 _OTHER_DESCRIPTORS = 256
 
-# A connection without a call for so long is closed; clients open another with their next.
+# An idle connection is closed after this; clients open another for their next call.
 _IDLE_SECONDS = 300
 
-# A stream whose caller takes nothing for so long ends; those that follow a job
-# can be taken up again where they ended.
+# A stream whose caller reads nothing for this long ends; those that watch a job
+# can be resumed where they ended.
 _STALL_SECONDS = 600
 
-# What is left when calls had their grace: the writing of their status.
+# After the grace period of calls: time to write their status.
 _FLUSH_SECONDS = 2.0
 
 
@@ -49,12 +48,12 @@ class Listener:
     """Serves an application on a port."""
 
     def __init__(self, application: Any, *, grace_seconds: float, json_logs: bool) -> None:
-        """Makes one of an ASGI application.
+        """Makes a listener; `start` binds it.
 
         Args:
-            application: answers the requests.
-            grace_seconds: what requests have to end in when it closes.
-            json_logs: whether what it logs is JSON, else for people.
+            application: an ASGI application.
+            grace_seconds: time for requests to end when the listener closes.
+            json_logs: whether to log JSON instead of text.
         """
         self._application = application
         self._grace_seconds = grace_seconds
@@ -64,10 +63,10 @@ class Listener:
         self._listening: list[socket.socket] = []
 
     async def start(self, host: str, port: int) -> int:
-        """Begins to serve; returns the port.
+        """Starts to serve; returns the port.
 
         Raises:
-            OSError: the address or the port cannot be had.
+            OSError: the address or the port is not available.
         """
         self._listening = await _bound(host, port)
         self._server = Server(self._application, self._config(self._listening))
@@ -80,36 +79,36 @@ class Listener:
         return _port_of(self._listening[0])
 
     def refuse_connections(self) -> None:
-        """Takes no more connections, and asks those there are to open no more streams."""
+        """Accepts no more connections, and sends GOAWAY on those that are open."""
         if self._server is not None:
             self._server.shutdown()
-        # Else the kernel would go on to take some, which nobody then serves.
-        for one in self._listening:
-            with suppress(OSError):  # it was done before
-                one.shutdown(socket.SHUT_RDWR)
+        # Otherwise the kernel would still accept connections, which nobody serves.
+        for bound in self._listening:
+            with suppress(OSError):  # it was shut down before
+                bound.shutdown(socket.SHUT_RDWR)
 
     async def close(self) -> None:
-        """Ends, once what is written has left."""
+        """Stops serving, after flushing what was written."""
         if self._serving is None:
             return
         self.refuse_connections()
-        await asyncio.wait({self._serving})  # what may have ended it before, `wait_broken` tells
-        for one in self._listening:
-            one.close()
+        await asyncio.wait({self._serving})  # `wait_broken` raises its error
+        for bound in self._listening:
+            bound.close()
 
     async def wait_broken(self) -> None:
-        """Waits until it serves no more, though nobody has closed it.
+        """Waits until the listener fails, that is, ends without `close`.
 
         Raises:
-            Exception: what has ended it.
+            Exception: why it ended.
         """
         if self._serving is not None:
             await asyncio.shield(self._serving)
-            raise OSError("HTTP/2 is spoken no more")
+            raise OSError("the HTTP/2 listener has ended")
 
     def _config(self, listening: list[socket.socket]) -> Config:
         return Config(
-            bind=tuple(f"fd://{one.fileno()}" for one in listening),
+            bind=tuple(f"fd://{bound.fileno()}" for bound in listening),
             grpc=True,
             http1=False,
             lifespan="off",
@@ -122,7 +121,7 @@ class Listener:
             max_concurrent_streams=_MAX_STREAMS,
             h2_max_header_list_size=_HEADER_BYTES,
             h2_max_header_block_size=_HEADER_BYTES,
-            limit_request_fields=0,  # their bytes are limited
+            limit_request_fields=0,  # the limit is in bytes, above
             h2_max_inbound_frame_size=_FRAME_BYTES,
             timeout_keep_alive=_IDLE_SECONDS,
             timeout_graceful_shutdown=self._grace_seconds + _FLUSH_SECONDS,
@@ -131,34 +130,34 @@ class Listener:
 
 
 async def _bound(host: str, port: int) -> list[socket.socket]:
-    """Sockets on every address of a host that this machine has, all on the same port.
+    """Sockets on each of the host's addresses that this machine has, all on one port.
 
     Raises:
-        OSError: the host is not known, or an address cannot be had.
+        OSError: the host is unknown, or an address is not available.
     """
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(
+        resolved = await asyncio.get_running_loop().getaddrinfo(
             host.removeprefix("[").removesuffix("]"),
             port,
             type=socket.SOCK_STREAM,
             flags=socket.AI_PASSIVE,
         )
     except UnicodeError as error:
-        raise OSError(errno.EINVAL, "that is no name of a host") from error
-    addresses = list(dict.fromkeys((one[0], one[4]) for one in found))
+        raise OSError(errno.EINVAL, "not a valid host name") from error
+    addresses = list(dict.fromkeys((info[0], info[4]) for info in resolved))
     listening: list[socket.socket] = []
     for number, (family, address) in enumerate(addresses, start=1):
-        # Where any port will do, all take the first one's.
+        # With port 0 all sockets use the first one's port.
         chosen = _port_of(listening[0]) if listening else port
         try:
             listening.append(_listen(family, (address[0], chosen, *address[2:])))
         except OSError as error:
-            # "localhost" has an address of IPv6 also where that is switched off.
+            # "localhost" resolves to an IPv6 address even if IPv6 is disabled.
             is_last_hope = number == len(addresses) and not listening
             if error.errno in _NOT_HERE and not is_last_hope:
                 continue
-            for one in listening:
-                one.close()
+            for bound in listening:
+                bound.close()
             raise
     return listening
 
@@ -183,7 +182,7 @@ def _listen(family: int, address: tuple[Any, ...]) -> socket.socket:
 
 
 def _most_connections() -> int:
-    """As many as leave descriptors for all else; more wait until others have gone."""
+    """As many as leave descriptors for everything else; more wait in the backlog."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 0 if soft == resource.RLIM_INFINITY else max(soft - _OTHER_DESCRIPTORS, soft // 2)
 

@@ -1,4 +1,4 @@
-"""The messages in the body of a request: each behind five bytes, which tell of it."""
+"""Reads length-prefixed messages from the body of a request, and frames responses."""
 
 import asyncio
 import struct
@@ -8,17 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from leadline.server.errors import (
-    InvalidArgumentError,
-    MessageTooLargeError,
-    UnimplementedError,
-)
+from leadline.server.errors import InvalidArgumentError, MessageTooLargeError, UnimplementedError
 from leadline.server.thread_pool import ThreadPool
 
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 
-# Whether it is compressed, and its length.
+# The compressed flag and the length of the message.
 _PREFIX = struct.Struct(">BI")
 
 # The zlib "window bits" that read each encoding.
@@ -28,25 +24,25 @@ ACCEPTED_ENCODINGS = b"identity, deflate, gzip"
 
 
 def framed(message: bytes) -> bytes:
-    """A message as it goes into the body of a response."""
+    """A message with its prefix, uncompressed."""
     return _PREFIX.pack(0, len(message)) + message
 
 
 class MessageReader:
-    """Reads the messages of a request, as they come and no further."""
+    """Reads the messages of a request one by one, and no further than asked."""
 
     __slots__ = ("_decompression_pool", "_encoding", "_ended", "_limit", "_receive", "_rest")
 
     def __init__(
         self, receive: Receive, *, encoding: bytes, limit: int, decompression_pool: ThreadPool
     ) -> None:
-        """Makes one.
+        """Makes a reader.
 
         Args:
-            receive: ASGI's, of the request.
-            encoding: what compressed messages are compressed by.
-            limit: the bytes that a message may have, also once it is unpacked.
-            decompression_pool: where that is done.
+            receive: ASGI's receive function.
+            encoding: the compression of messages whose compressed flag is set.
+            limit: the largest message in bytes, compressed or not.
+            decompression_pool: threads that decompress messages.
         """
         self._receive = receive
         self._encoding = encoding
@@ -59,9 +55,9 @@ class MessageReader:
         """The next message; None after the last.
 
         Raises:
-            MessageTooLargeError: it is larger than the limit.
-            UnimplementedError: it is compressed by something that is not known.
-            InvalidArgumentError: the body ends within it, or cannot be unpacked.
+            MessageTooLargeError: the message is larger than the limit.
+            UnimplementedError: its compression is not supported.
+            InvalidArgumentError: it is truncated, or cannot be decompressed.
         """
         while len(self._rest) < _PREFIX.size:
             if self._ended:
@@ -75,14 +71,14 @@ class MessageReader:
         if length > self._limit:
             raise MessageTooLargeError(f"{length}", self._limit)
         message = await self._take(_PREFIX.size, _PREFIX.size + length)
-        return await self._unpacked(message) if compressed else message
+        return await self._decompressed(message) if compressed else message
 
     async def _take(self, start: int, end: int) -> memoryview:
-        """What the body has from `start` to `end`, which may have to come yet."""
+        """The bytes of the body from `start` to `end`; waits for those still to arrive."""
         if len(self._rest) >= end:
             taken, self._rest = self._rest[start:end], self._rest[end:]
             return taken
-        taken = np.empty(end - start, np.uint8).data  # unlike a bytearray it is not cleared
+        taken = np.empty(end - start, np.uint8).data  # unlike a bytearray, not zeroed
         filled = len(self._rest) - start
         taken[:filled] = self._rest[start:]
         self._rest = memoryview(b"")
@@ -106,28 +102,28 @@ class MessageReader:
         chunk: bytes = event.get("body", b"")
         return chunk
 
-    async def _unpacked(self, message: memoryview) -> bytes:
+    async def _decompressed(self, message: memoryview) -> bytes:
         window_bits = _WINDOW_BITS.get(self._encoding)
         if window_bits is None:
             raise UnimplementedError(
                 f"messages compressed by {self._encoding.decode('latin-1')!r} are not supported: "
                 f"use one of {ACCEPTED_ENCODINGS.decode()}"
             )
-        # zlib leaves Python's lock alone.
-        return await self._decompression_pool.run(_unpack, message, window_bits, self._limit)
+        # zlib releases the GIL.
+        return await self._decompression_pool.run(_decompress, message, window_bits, self._limit)
 
 
-def _unpack(message: memoryview, window_bits: int, limit: int) -> bytes:
-    unpacker = zlib.decompressobj(window_bits)
+def _decompress(message: memoryview, window_bits: int, limit: int) -> bytes:
+    decompressor = zlib.decompressobj(window_bits)
     try:
-        unpacked = unpacker.decompress(message, limit + 1)
+        decompressed = decompressor.decompress(message, limit + 1)
     except zlib.error as error:
         raise InvalidArgumentError.of("request", "cannot be decompressed") from error
-    if len(unpacked) > limit:
+    if len(decompressed) > limit:
         raise MessageTooLargeError("more, once it is decompressed,", limit)
-    if not unpacker.eof:
+    if not decompressor.eof:
         raise InvalidArgumentError.of("request", "is compressed, but its end is missing")
-    return unpacked
+    return decompressed
 
 
 def _joined(rest: memoryview, chunk: bytes) -> memoryview:

@@ -1,1 +1,1 @@
-"""The training process: what it does, how it is started and spoken to."""
+"""The training process: its work, its start, and its messages."""

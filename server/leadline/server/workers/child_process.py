@@ -1,8 +1,7 @@
 """A child process and its pipes, on any event loop.
 
-It is started by Python's own `subprocess`, which does not copy this process
-first. Event loops that start processes by themselves may do so with `fork`,
-before which gRPC stops its threads and after which it starts them anew.
+Python's `subprocess` starts it with `vfork`. Some event loops `fork`, which makes
+gRPC's fork handlers stop and restart its threads.
 """
 
 import asyncio
@@ -18,10 +17,10 @@ class ChildProcess:
     """A process, from its start to its end.
 
     Attributes:
-        pid: its id.
-        stdin: what it reads.
-        stdout: what it writes.
-        stderr: what it logs.
+        pid: the process id.
+        stdin: its standard input, to write to.
+        stdout: its standard output, to read from.
+        stderr: its standard error, to read from.
     """
 
     def __init__(
@@ -38,7 +37,7 @@ class ChildProcess:
         self.stderr, self._stderr_transport = stderr
         self._process = process
         self._ended = asyncio.Event()
-        # Readable from when the process has ended.
+        # Becomes readable when the process ends.
         self._handle = os.pidfd_open(process.pid)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._handle, self._reap)
@@ -47,26 +46,26 @@ class ChildProcess:
     async def spawn(
         cls, command: Sequence[str], *, environment: Mapping[str, str], line_limit: int
     ) -> Self:
-        """Starts a process in a session of its own.
+        """Starts a process in a new session.
 
-        In this thread: the kernel ties the end of a child that asks for it to
-        the thread that started it.
+        Call it in the main thread: PR_SET_PDEATHSIG kills the child when the
+        thread that started it ends.
 
         Args:
             command: the program and its arguments.
-            environment: all of its variables.
-            line_limit: the longest line that can be read from it, in bytes.
+            environment: all environment variables.
+            line_limit: the longest line that can be read, in bytes.
 
         Raises:
-            OSError: it cannot be started.
+            OSError: the process cannot be started.
         """
-        process = subprocess.Popen(  # noqa: S603, ASYNC220 - our own; takes a millisecond
+        process = subprocess.Popen(  # noqa: S603, ASYNC220 - our own program; takes a millisecond
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment,
-            # A Ctrl-C at the terminal is for the server to act on.
+            # Ctrl-C at the terminal must reach the server only.
             start_new_session=True,
             bufsize=0,
         )
@@ -79,20 +78,20 @@ class ChildProcess:
 
     @property
     def returncode(self) -> int | None:
-        """Its exit status, negative for a signal; None while it runs."""
+        """The exit status, negative for a signal; None while the process runs."""
         return self._process.returncode
 
     def kill(self) -> None:
-        """Ends it at once; one that has ended is no error."""
+        """Kills the process; does nothing if it has ended."""
         self._process.kill()
 
     async def wait(self) -> int:
-        """Waits for its end; returns its exit status, negative for a signal."""
+        """Waits for the end; returns the exit status, negative for a signal."""
         await self._ended.wait()
         return int(self._process.returncode)
 
     def close(self) -> None:
-        """Closes its pipes: what it wrote and was not read is lost."""
+        """Closes the pipes; unread output is lost."""
         self.stdin.close()
         self._stdout_transport.close()
         self._stderr_transport.close()

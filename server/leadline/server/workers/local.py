@@ -1,4 +1,4 @@
-"""Training processes on this machine."""
+"""Runs training processes on this machine."""
 
 import asyncio
 import contextlib
@@ -16,30 +16,29 @@ from leadline.server.workers.messages import Assignment, Message, Ready, decode
 
 _LOG = structlog.get_logger(__name__)
 
-# How long a process may take to load torch, on a slow disk too.
+# Time for a process to load torch, on a slow disk too.
 _START_SECONDS = 120.0
 
-# The longest line that a worker sends: a thousand classes' names.
+# The longest line of a worker, in bytes: a thousand class names fit.
 _LINE_LIMIT = 1 << 20
 
-# OpenMP's threads by default spin while they wait for one another. On a busy
-# machine that takes the core from the very thread they wait for, and training
-# slows down many times over.
+# By default OpenMP's threads spin at a barrier. On a busy machine they take the
+# core from the thread that they wait for, and training is many times slower.
 _WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
 
-# As `leadline.server.workers.worker` logs: date, time, level, message.
+# The log format of `leadline.server.workers.worker`: date, time, level, message.
 _SEVERE_LINE = re.compile(r"\d{4}-\d\d-\d\d \S+ (WARNING|ERROR|CRITICAL) ")
 
-# How much of a worker's log is kept for the failure of its job.
+# Lines of a worker's log that the failure of its job repeats.
 _LOG_TAIL_LINES = 20
 
 
 class WorkerError(Exception):
-    """The worker's process could not be started or spoken to."""
+    """The worker's process could not be started, or its pipes are closed."""
 
 
 class WorkerSilentError(WorkerError):
-    """The worker's process is there but has not been heard of for too long."""
+    """The worker's process runs but has sent nothing for too long."""
 
 
 class LocalWorker:
@@ -52,7 +51,7 @@ class LocalWorker:
 
     @classmethod
     async def spawn(cls, *, niceness: int) -> "LocalWorker":
-        """Starts a process, which loads torch and then waits for its assignment."""
+        """Starts a process that loads torch and then waits for its assignment."""
         module = "leadline.server.workers.process"
         return cls(
             await ChildProcess.spawn(
@@ -64,7 +63,7 @@ class LocalWorker:
 
     @property
     def pid(self) -> int:
-        """The process's id."""
+        """The process id."""
         return self._process.pid
 
     @property
@@ -78,40 +77,36 @@ class LocalWorker:
         return "\n".join(self._log_tail)
 
     async def wait_ready(self) -> None:
-        """Waits until the process can take an assignment.
+        """Waits until the process accepts an assignment.
 
         Raises:
-            WorkerError: the process ended first, or took too long.
+            WorkerError: the process has ended, or took too long.
         """
         message = await self._read_within(_START_SECONDS)
         if not isinstance(message, Ready):
-            raise WorkerError(f"the worker did not become ready: {await self._describe_end()}")
+            raise WorkerError(f"the worker did not become ready: {await self.describe_end()}")
 
     async def run(self, assignment: Assignment, *, silence_limit: float) -> AsyncIterator[Message]:
-        """Hands the assignment over and yields what the worker tells, to its end.
+        """Sends the assignment and yields the worker's messages until it ends.
 
         Raises:
-            WorkerError: the process is gone before it could take it.
-            WorkerSilentError: it was not heard of for `silence_limit` seconds.
+            WorkerError: the process ended before it received the assignment.
+            WorkerSilentError: it sent nothing for `silence_limit` seconds.
         """
         try:
             self._process.stdin.write(assignment.to_line())
             await self._process.stdin.drain()
         except ConnectionError as error:
-            raise WorkerError(f"the worker is gone: {await self._describe_end()}") from error
+            raise WorkerError(f"the worker is gone: {await self.describe_end()}") from error
         while (message := await self._read_within(silence_limit)) is not None:
             yield message
 
     async def kill(self) -> None:
-        """Ends the process at once, and returns when it is gone."""
+        """Kills the process and waits for its end."""
         self._process.kill()
         await self._process.wait()
         await self._log_task
         self._process.close()
-
-    async def describe_end(self) -> str:
-        """How the process ended, with the tail of its log."""
-        return await self._describe_end()
 
     async def _read_within(self, seconds: float) -> Message | None:
         try:
@@ -122,10 +117,11 @@ class LocalWorker:
 
     async def _read(self) -> Message | None:
         line = await self._process.stdout.readline()
-        # A line without its end is what a killed process left of a message.
+        # A killed process may leave a partial line.
         return decode(line) if line.endswith(b"\n") else None
 
-    async def _describe_end(self) -> str:
+    async def describe_end(self) -> str:
+        """How the process ended, with the tail of its log."""
         status = await self._process.wait()
         await self._log_task
         ended = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
@@ -145,30 +141,30 @@ class LocalWorker:
 
 
 def _level_of(line: str) -> int:
-    """How severe a line is that a worker logged; what libraries print is information."""
-    found = _SEVERE_LINE.match(line)
-    return logging.getLevelNamesMapping()[found[1]] if found else logging.INFO
+    """The level of a line of a worker's log; INFO for what libraries print."""
+    match = _SEVERE_LINE.match(line)
+    return logging.getLevelNamesMapping()[match[1]] if match else logging.INFO
 
 
 class WorkerPool:
-    """Starts workers, and keeps some ready so that a job need not wait for torch."""
+    """Starts workers, and keeps spares ready so that jobs need not wait for torch."""
 
     def __init__(self, *, spares: int, niceness: int) -> None:
-        self._spares_wanted = spares
+        self._spare_count = spares
         self._niceness = niceness
         self._spares: deque[asyncio.Task[LocalWorker]] = deque()
         self._closed = False
 
     def fill(self) -> None:
-        """Starts as many spare workers as are missing."""
-        while len(self._spares) < self._spares_wanted and not self._closed:
+        """Starts the missing spare workers."""
+        while len(self._spares) < self._spare_count and not self._closed:
             self._spares.append(asyncio.create_task(self._spawn()))
 
     async def take(self) -> LocalWorker:
-        """A worker that is ready for an assignment.
+        """A worker that is ready for an assignment: a spare, or a new one.
 
         Raises:
-            WorkerError: none could be started.
+            WorkerError: no worker could be started.
             OSError: likewise.
         """
         while self._spares:
@@ -181,7 +177,7 @@ class WorkerPool:
         return await self._spawn()
 
     async def close(self) -> None:
-        """Ends the spare workers."""
+        """Kills the spare workers."""
         self._closed = True
         while self._spares:
             spare = self._spares.popleft()

@@ -1,7 +1,7 @@
-"""What a worker is told and what it tells, one JSON object a line.
+"""The messages between the server and a worker: one JSON object per line.
 
-The server writes one `Assignment` to the worker's standard input and then
-keeps it open: its end means that the server is gone, and the worker leaves.
+The server writes one `Assignment` to the worker's standard input and keeps it
+open. End of file means that the server is gone, and the worker exits.
 """
 
 import json
@@ -18,21 +18,20 @@ class Assignment:
 
     Attributes:
         job_id: the job.
-        attempt: which worker on the job this one is, 1 for the first.
+        attempt: the number of this worker among the job's, 1 for the first.
         spec: what to train.
-        completed_epochs: epochs that were told of; the first to train is the
-            one after the checkpoint that it goes on from.
-        resume_from: checkpoints to go on from, the first that can be read:
-            epoch and folder. None of them: it begins anew.
+        completed_epochs: epochs already reported; training starts after the
+            checkpoint that it resumes from.
+        resume_from: checkpoints to resume from, epoch and folder; the first
+            readable one is used. Without one, training starts from scratch.
         device: such as "cuda:0" or "cpu".
-        test_accuracies: of the epochs that were told of, in order.
+        test_accuracies: of the reported epochs, in order, fractions.
         threads: computing threads on the CPU.
-        dataset_source: what `leadline.models.datasets.open_dataset` takes.
+        dataset_source: as `leadline.models.datasets.open_dataset` takes it.
         dataset_cache: the folder of decoded datasets.
-        dataset_fingerprint: of a dataset that is in the cache; "" where that is
-            not known.
-        checkpoint_folder: where this worker's checkpoints go, and no other's.
-        max_image_pixels: the largest image that is decoded.
+        dataset_fingerprint: that of a dataset in the cache; "" if not known.
+        checkpoint_folder: where this worker, and no other, writes checkpoints.
+        max_image_pixels: the largest image that is decoded, width times height.
     """
 
     job_id: str
@@ -70,31 +69,31 @@ class Assignment:
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:
-    """The worker has loaded what it needs and waits for an assignment."""
+    """The worker has loaded its modules and waits for an assignment."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Heartbeat:
-    """The worker lives, whatever it is busy with."""
+    """The worker is alive; sent every second."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiskFault:
-    """A checkpoint could not be written; what is complete is not harmed."""
+    """A checkpoint could not be written; earlier checkpoints are intact."""
 
     message: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """What the worker takes up on its GPU, in bytes; 0 on the CPU."""
+    """The GPU memory reserved by the worker, in bytes; 0 on the CPU."""
 
     gpu_memory: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """Every epoch is complete, or early stopping has come."""
+    """All epochs are complete, or early stopping has ended the training."""
 
 
 Message = (
@@ -114,7 +113,7 @@ _KINDS: dict[str, type[Message]] = {
 }
 _KIND_OF_MESSAGE = {message: kind for kind, message in _KINDS.items()}
 
-# Messages that hold others.
+# Messages with nested dataclasses.
 _NESTED = (Started, EpochCompleted)
 
 

@@ -1,7 +1,7 @@
-"""What a training process does: it loads torch, says that it is ready, and trains one job.
+"""The work of a training process: load torch, report ready, and train one job.
 
-It keeps no state but checkpoints, which appear atomically, so it can be killed
-at any moment.
+Its only state is checkpoints, which are written atomically, so it can be killed
+at any time.
 """
 
 import contextlib
@@ -13,16 +13,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
 import torch
 
-from leadline.models.checkpoints import (
-    CheckpointError,
-    restore,
-    save_checkpoint,
-)
+from leadline.models.checkpoints import CheckpointError, restore, save_checkpoint
 from leadline.models.datasets import Dataset, DatasetError, find_dataset, open_dataset
 from leadline.models.early_stopping import is_exhausted
 from leadline.models.engine import SimdEngine
@@ -45,14 +42,14 @@ from leadline.server.workers.messages import (
 
 _LOG = logging.getLogger(__name__)
 
-# Often enough for a smooth bar, seldom enough to cost nothing.
+# Frequent enough for a smooth progress bar, at no measurable cost.
 _PROGRESS_SECONDS = 0.1
 
 _HEARTBEAT_SECONDS = 1.0
 
 
 class Channel:
-    """The worker's way to the server: its former standard output."""
+    """Sends messages to the server over the process's original standard output."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -61,7 +58,7 @@ class Channel:
 
     @classmethod
     def claim_stdout(cls) -> "Channel":
-        """Takes standard output, and sends what libraries print to standard error."""
+        """Takes over standard output; what libraries print goes to standard error."""
         stream = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         return cls(stream)
@@ -73,27 +70,27 @@ class Channel:
             self._stream.flush()
 
     def send_progress(self, progress: Progress) -> None:
-        """Sends progress, unless some was sent a moment ago."""
+        """Sends progress, at most every 0.1 s."""
         now = time.monotonic()
         if now - self._last_progress >= _PROGRESS_SECONDS:
             self._last_progress = now
             self.send(progress)
 
     def beat(self) -> None:
-        """Says every while, for good, that the worker lives."""
+        """Sends heartbeats; never returns."""
         while True:
             time.sleep(_HEARTBEAT_SECONDS)
             self.send(Heartbeat())
 
 
 def work(assignment: Assignment, channel: Channel) -> Iterator[Message]:
-    """Trains the assigned epochs and yields what the server must keep.
+    """Trains the assigned epochs and yields the messages that the server stores.
 
     Raises:
         DatasetError: the dataset cannot be opened.
         DivergedError: the loss is no longer a finite number.
         OSError: a checkpoint cannot be written.
-        torch.OutOfMemoryError: the device's memory is too small.
+        torch.OutOfMemoryError: the device has too little memory.
     """
     dataset = _open_dataset(assignment, channel)
     device = torch.device(assignment.device)
@@ -106,11 +103,7 @@ def work(assignment: Assignment, channel: Channel) -> Iterator[Message]:
 
     def make_trainer() -> Trainer:
         return Trainer(
-            assignment.spec,
-            dataset,
-            device=device,
-            threads=assignment.threads,
-            on_progress=report,
+            assignment.spec, dataset, device=device, threads=assignment.threads, on_progress=report
         )
 
     trainer, epoch = _resume(assignment, make_trainer)
@@ -130,7 +123,7 @@ def work(assignment: Assignment, channel: Channel) -> Iterator[Message]:
 def _open_dataset(assignment: Assignment, channel: Channel) -> Dataset:
     cache = Path(assignment.dataset_cache)
     if assignment.dataset_fingerprint:
-        # Known to be there: no need to read its source to find that out.
+        # The dataset is cached: its source need not be read, or even exist.
         with contextlib.suppress(DatasetError):
             return find_dataset(assignment.dataset_fingerprint, cache)
     return open_dataset(
@@ -144,10 +137,10 @@ def _open_dataset(assignment: Assignment, channel: Channel) -> Dataset:
 
 
 def _resume(assignment: Assignment, make_trainer: Callable[[], Trainer]) -> tuple[Trainer, int]:
-    """The trainer as the newest readable checkpoint left it, and that epoch.
+    """A trainer restored from the newest readable checkpoint, and that epoch.
 
-    What was told of later epochs stays true: they are trained again, to the
-    same weights, because all that decides them derives from the spec.
+    Later epochs that were reported are trained again to the same weights, since
+    training is a function of the spec.
     """
     for epoch, folder in assignment.resume_from:
         trainer = make_trainer()
@@ -176,24 +169,14 @@ def _started(device: torch.device, dataset: Dataset, trainer: Trainer) -> Starte
             python_version=platform.python_version(),
             instruction_set=instruction_set().value if device.type == "cpu" else "",
         ),
-        # Of use where the job begins; what a later worker says of its start is not kept.
+        # Stored only for the first attempt of a job.
         diagnosis=trainer.diagnose(),
     )
 
 
 def _completed(outcome: EpochOutcome, weights_sha256: str) -> EpochCompleted:
-    metrics = outcome.metrics
     return EpochCompleted(
-        epoch=metrics.epoch,
-        train_loss=metrics.train_loss,
-        train_accuracy=metrics.train_accuracy,
-        test_loss=metrics.test_loss,
-        test_accuracy=metrics.test_accuracy,
-        learning_rate=metrics.learning_rate,
-        seconds=metrics.seconds,
-        images_per_second=metrics.images_per_second,
-        weights_sha256=weights_sha256,
-        diagnosis=outcome.diagnosis,
+        **asdict(outcome.metrics), weights_sha256=weights_sha256, diagnosis=outcome.diagnosis
     )
 
 
@@ -213,28 +196,29 @@ def _device_name(device: torch.device) -> str:
 def _fault(error: Exception) -> Failure | DiskFault:
     match error:
         case OSError():
-            advice = "free or mend the disk, then resume the job"
+            advice = "free or repair the disk, then resume the job"
             return DiskFault(message=f"a checkpoint could not be written: {error}: {advice}")
         case DivergedError():
             return Failure(reason="DIVERGED", message=str(error))
         case DatasetError():
             return Failure(reason="DATASET_UNAVAILABLE", message=str(error))
         case torch.OutOfMemoryError() | MemoryError():
-            advice = "try a smaller batch_size, or fewer jobs a device"
+            advice = "try a smaller batch_size, or fewer jobs per device"
             return Failure(reason="OUT_OF_MEMORY", message=f"{error}: {advice}")
         case _:
             _LOG.exception("the worker failed")
             kind = type(error).__name__
             return Failure(
-                reason="INTERNAL", message=f"{kind}: {error}: see the server's log for where"
+                reason="INTERNAL",
+                message=f"{kind}: {error}: see the server's log for the traceback",
             )
 
 
 def _warm_up() -> None:
-    """Takes one step of training for nothing.
+    """Trains one step on zeros.
 
-    The first step makes or loads its machine code, and imports what makes it:
-    time that no job should wait for.
+    The first step compiles or loads machine code, and imports the compiler; jobs
+    should not wait for that.
     """
     pixels = torch.zeros(2, IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8)
     for batch_norm in (False, True):
@@ -246,10 +230,10 @@ def _warm_up() -> None:
         optimizer.step()
 
 
-def _leave_with_server() -> None:
-    """Ends the process when the server's end of standard input closes."""
+def _exit_with_server() -> None:
+    """Exits the process when the server closes standard input."""
     sys.stdin.buffer.read()
-    _LOG.warning("the server is gone: leaving")
+    _LOG.warning("the server is gone: exiting")
     os._exit(1)
 
 
@@ -264,10 +248,10 @@ def serve() -> None:
     line = sys.stdin.buffer.readline()
     if not line:
         return
-    for task in (_leave_with_server, channel.beat):
+    for task in (_exit_with_server, channel.beat):
         threading.Thread(target=task, daemon=True).start()
     try:
         for message in work(Assignment.from_line(line), channel):
             channel.send(message)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the server must hear of it
+    except Exception as error:  # noqa: BLE001 - every error is reported to the server
         channel.send(_fault(error))

@@ -1,0 +1,55 @@
+"""Datasets whose `--dataset` is missing at a later start."""
+
+import contextlib
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+
+from leadline.v1.job_pb2 import JOB_STATE_SUCCEEDED
+from leadline.v1.training_service_pb2 import TrainJobRequest
+from support.servers import LiveServer, start_server
+from support.wire import Stubs, connect, tiny_spec, violations
+
+pytestmark = pytest.mark.system
+
+
+@contextmanager
+def restarted(folder: Path, *flags: str) -> Iterator[tuple[LiveServer, Stubs]]:
+    server = start_server(folder, "--spare-workers", "0", *flags)
+    stubs = connect(server.target)
+    try:
+        yield server, stubs
+    finally:
+        stubs.channel.close()
+        with contextlib.suppress(ProcessLookupError):
+            server.stop(signal.SIGTERM)
+
+
+def test_a_dataset_of_an_earlier_start_is_served_from_the_cache_and_refused_without_it(
+    tmp_path: Path, tiny_dataset: Path
+) -> None:
+    named = [f"--dataset={name}={tiny_dataset}" for name in ("cifar10", "pets")]
+    with restarted(tmp_path, *named) as (server, _):
+        data = server.data_dir
+
+    with restarted(tmp_path) as (_, stubs):
+        for name in ("cifar10", "pets"):
+            request = TrainJobRequest(spec=tiny_spec(dataset=name, epochs=1))
+            *_, last = stubs.training.TrainJob(request, timeout=60)
+            assert last.finished.state == JOB_STATE_SUCCEEDED, last
+        with pytest.raises(grpc.RpcError) as refused:
+            next(stubs.training.TrainJob(TrainJobRequest(spec=tiny_spec(dataset="birds"))))
+        assert "'birds' is not known" in violations(refused.value)["spec.dataset"]
+
+    for cached in data.glob("datasets/*/dataset.json"):
+        shutil.rmtree(cached.parent)
+    with restarted(tmp_path) as (_, stubs), pytest.raises(grpc.RpcError) as refused:
+        next(stubs.training.TrainJob(TrainJobRequest(spec=tiny_spec(dataset="pets"))))
+
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "'pets' is not known" in violations(refused.value)["spec.dataset"]

@@ -8,27 +8,28 @@ import pytest
 from llvmlite import ir
 
 from leadline.models.simd.compiler import Compiled, target_machine
-from leadline.models.simd.emitter import I64, Emitter, const
+from leadline.models.simd.emitter import Emitter, const
+from leadline.models.simd.fields import Field
+from leadline.models.simd.forward_pass import emit_inference_pass
 from leadline.models.simd.instruction_set import InstructionSet, available_instruction_sets
-from leadline.models.simd.passes import FIELDS, emit_inference_pass
-from leadline.models.simd.tensors import TensorFrame
+from leadline.models.simd.kernel_args import KernelArgs
+from leadline.models.simd.signatures import ENTRY_POINT
 
 emitted: list[str] = []
 
 
 def emit(module: ir.Module) -> None:
-    """A pass that writes its thread's number into the frame's first field."""
+    """An entry point that writes its thread's number, plus 40, to the first field."""
     emitted.append(module.name)
-    code = Emitter(module, "note", [I64.as_pointer(), I64, I64], lanes=8)
-    frame, thread, _ = code.arguments
-    code.store(code.builder.add(thread, const(40)), frame)
+    code = Emitter(module, "note", ENTRY_POINT, lanes=8)
+    code.store(code.builder.add(code.arguments.thread, const(40)), code.arguments.args)
     code.close()
 
 
 def noted(isa: InstructionSet = InstructionSet.BASELINE) -> int:
-    compiled, frame = Compiled("test", emit, isa), TensorFrame()
-    compiled.function("note")(frame.address, 2, 3)
-    return frame.read(FIELDS[0])
+    compiled, args = Compiled("test", emit, isa), KernelArgs()
+    compiled.function("note")(args.address, 2, 3)
+    return args.number(Field.GROUPS)
 
 
 def assembly_for(isa: InstructionSet) -> str:

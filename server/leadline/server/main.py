@@ -9,6 +9,7 @@ import sys
 import click
 import uvloop
 
+from leadline.models.simd.engine_choice import UnknownEngineError, engine_choice
 from leadline.models.simd.instruction_set import UnsupportedInstructionSetError, instruction_set
 from leadline.server.application import ServingError, StartupError, serve
 from leadline.server.command_line import settings_command
@@ -44,7 +45,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(settings: Settings) -> int:
-    _check_instruction_set()
+    _check_variables()
     configure_logs(level=settings.log_level, style=settings.log_format)
     # The modules stay to the end. To look through them for garbage again and
     # again would stop the event loop for a tenth of a second each time.
@@ -61,11 +62,12 @@ def _run(settings: Settings) -> int:
     return 0
 
 
-def _check_instruction_set() -> None:
+def _check_variables() -> None:
     """Refuses a wrong variable now: the workers, who inherit it, would all end by it."""
     try:
         instruction_set()
-    except UnsupportedInstructionSetError as error:
+        engine_choice()
+    except (UnsupportedInstructionSetError, UnknownEngineError) as error:
         raise click.UsageError(str(error)) from error
 
 

@@ -7,7 +7,7 @@ import llvmlite.binding as llvm
 import pytest
 from llvmlite import ir
 
-from leadline.models.simd.compiler import Compiled, target_machine
+from leadline.models.simd.compiler import DUMP_VARIABLE, Compiled, target_machine
 from leadline.models.simd.emitter import Emitter, const
 from leadline.models.simd.fields import Field
 from leadline.models.simd.forward_pass import emit_inference_pass
@@ -97,6 +97,25 @@ def test_each_instruction_set_has_code_of_its_own_in_the_cache(cache: Path) -> N
     for isa in available_instruction_sets():
         assert noted(isa) == 42
     assert len(emitted) == len(list(cache.iterdir())) == len(available_instruction_sets())
+
+
+def test_the_variable_dumps_what_is_compiled_even_where_the_code_is_cached(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    isa = available_instruction_sets()[-1]
+    assert noted(isa) == 42
+    (file,) = cache.iterdir()
+    code, dump = file.read_bytes(), tmp_path / "dumps" / "today"
+    monkeypatch.setenv(DUMP_VARIABLE, str(dump))
+
+    assert noted(isa) == 42
+
+    texts = {path.name: path.read_text() for path in dump.iterdir()}
+    assert set(texts) == {f"test.{isa.value}.{kind}" for kind in ("ll", "optimized.ll", "s")}
+    assert 'define void @"note"' in texts[f"test.{isa.value}.ll"]
+    assert "define void @note" in texts[f"test.{isa.value}.optimized.ll"]
+    assert "\nnote:\n" in texts[f"test.{isa.value}.s"]
+    assert file.read_bytes() == code
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the registers of x86-64")

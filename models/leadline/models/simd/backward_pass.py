@@ -4,7 +4,7 @@ from llvmlite import ir
 
 from leadline.models._shapes import CHANNELS, HALVE, INNER, TAIL, WIDEN, Convolution
 from leadline.models.simd import convolutions, elementwise
-from leadline.models.simd.emitter import Value, const
+from leadline.models.simd.emitter import const
 from leadline.models.simd.fields import (
     AREA,
     HALVE_LAYER,
@@ -17,7 +17,7 @@ from leadline.models.simd.fields import (
     Layer,
 )
 from leadline.models.simd.kernel_builder import KernelBuilder, Position
-from leadline.models.simd.signatures import Kernel
+from leadline.models.simd.signatures import Kernel, Value
 
 INPUT_BLOCK = {WIDEN: 3, HALVE: 2, INNER: 2, TAIL: 4}
 """Input channels whose sums, one for each output channel, fill the registers; measured."""

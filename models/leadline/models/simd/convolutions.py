@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from llvmlite import ir
 
 from leadline.models._shapes import Convolution
-from leadline.models.simd.emitter import Emitter, Value, const
-from leadline.models.simd.signatures import Kernel, KernelSignature, Kind
+from leadline.models.simd.emitter import Emitter, const
+from leadline.models.simd.signatures import Kernel, KernelSignature, Kind, Value
 
 
 def emit_convolution(

@@ -7,8 +7,8 @@ was computed for the groups of a batch.
 from llvmlite import ir
 
 from leadline.models._shapes import CHANNELS, EPSILON
-from leadline.models.simd.emitter import Emitter, Value, const
-from leadline.models.simd.signatures import F32, F64, Kernel, KernelSignature, Kind
+from leadline.models.simd.emitter import Emitter, const
+from leadline.models.simd.signatures import F32, F64, Kernel, KernelSignature, Kind, Value
 
 
 def emit_statistics(module: ir.Module, name: str, *, area: int, lanes: int) -> Kernel:

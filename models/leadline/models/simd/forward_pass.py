@@ -4,7 +4,7 @@ from llvmlite import ir
 
 from leadline.models._shapes import CHANNELS, HALVE, INNER, TAIL, WIDEN
 from leadline.models.simd import convolutions, elementwise
-from leadline.models.simd.emitter import Value, const
+from leadline.models.simd.emitter import const
 from leadline.models.simd.fields import (
     AREA,
     HALVE_LAYER,
@@ -14,6 +14,7 @@ from leadline.models.simd.fields import (
     Field,
 )
 from leadline.models.simd.kernel_builder import KernelBuilder, Position
+from leadline.models.simd.signatures import Value
 
 
 def emit_forward_pass(module: ir.Module, *, batch_norm: bool, skip: int, lanes: int) -> None:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from leadline.models.simd.emitter import Emitter, Value, const
+from leadline.models.simd.emitter import Emitter, const
 from leadline.models.simd.fields import PLANE, Field, Layer
-from leadline.models.simd.signatures import ENTRY_POINT, I32, Kernel, Kind
+from leadline.models.simd.signatures import ENTRY_POINT, I32, Kernel, Kind, Value
 
 # How often a thread checks the barrier before it yields the core to others.
 _SPINS = 4096

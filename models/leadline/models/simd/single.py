@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from llvmlite import ir
 
 from leadline.models._shapes import CHANNELS, HALVE, INNER, TAIL, WIDEN, Convolution
-from leadline.models.simd.emitter import Emitter, Value, const
+from leadline.models.simd.emitter import Emitter, const
 from leadline.models.simd.fields import (
     HALVE_LAYER,
     INNER_LAYER,
@@ -24,7 +24,7 @@ from leadline.models.simd.fields import (
     Layer,
 )
 from leadline.models.simd.kernel_builder import KernelBuilder, Position
-from leadline.models.simd.signatures import Kernel, KernelSignature, Kind
+from leadline.models.simd.signatures import Kernel, KernelSignature, Kind, Value
 
 LANES = CHANNELS
 

@@ -20,18 +20,13 @@ from leadline.models.simd.signatures import Kernel, KernelSignature, Kind, Value
 def emit_convolution(
     module: ir.Module, name: str, shape: Convolution, *, lanes: int, add: bool, relu: bool
 ) -> Kernel:
-    """Writes a kernel that convolves one group.
-
-    Its arguments: `images`, vectors [inputs][size][size]; `weights`, float
-    [kernel][kernel][inputs][outputs]; `biases`, float [outputs]; with `add` an
-    `addend` of the result; `result`, vectors [outputs][output_size][output_size].
-    """
+    """Writes a kernel that convolves one group, and may add to the result and take the ReLU."""
     signature = KernelSignature(
-        images=Kind.VECTORS,
-        weights=Kind.FLOATS,
-        biases=Kind.FLOATS,
-        addend=Kind.VECTORS if add else None,
-        result=Kind.VECTORS,
+        images=Kind.VECTORS,  # [inputs][size][size]
+        weights=Kind.FLOATS,  # [kernel][kernel][inputs][outputs]
+        biases=Kind.FLOATS,  # [outputs]
+        addend=Kind.VECTORS if add else None,  # like the result
+        result=Kind.VECTORS,  # [outputs][output_size][output_size]
     )
     code = Emitter(module, name, signature, lanes=lanes)
     args, size = code.arguments, shape.size
@@ -61,17 +56,12 @@ def emit_convolution(
 def emit_input_gradient(
     module: ir.Module, name: str, shape: Convolution, *, lanes: int, add: bool
 ) -> Kernel:
-    """Writes a kernel that computes the gradient of a convolution's input from its output's.
-
-    Its arguments: `grad_output`, vectors [outputs][output_size][output_size];
-    `weights`, float [kernel][kernel][outputs][inputs]; with `add` an `addend` of the
-    result; `result`, vectors [inputs][size][size].
-    """
+    """Writes a kernel that computes the gradient of a convolution's input from its output's."""
     signature = KernelSignature(
-        grad_output=Kind.VECTORS,
-        weights=Kind.FLOATS,
-        addend=Kind.VECTORS if add else None,
-        result=Kind.VECTORS,
+        grad_output=Kind.VECTORS,  # [outputs][output_size][output_size]
+        weights=Kind.FLOATS,  # transposed, [kernel][kernel][outputs][inputs]
+        addend=Kind.VECTORS if add else None,  # like the result
+        result=Kind.VECTORS,  # [inputs][size][size]
     )
     code = Emitter(module, name, signature, lanes=lanes)
     args, size = code.arguments, shape.output_size
@@ -105,15 +95,14 @@ def emit_weight_gradient(
 ) -> Kernel:
     """Writes a kernel that computes the gradient of the weights from one group.
 
-    Its arguments: `images`, vectors [inputs][size][size]; `grad_output`, vectors
-    [outputs][output_size][output_size]; `scratch`, vectors [weights]; `result`,
-    float [kernel][kernel][inputs][outputs].
-
     The sums of `input_block` input channels and all output channels are kept in
     registers along a row, and in the scratch between rows.
     """
     signature = KernelSignature(
-        images=Kind.VECTORS, grad_output=Kind.VECTORS, scratch=Kind.VECTORS, result=Kind.FLOATS
+        images=Kind.VECTORS,  # [inputs][size][size]
+        grad_output=Kind.VECTORS,  # [outputs][output_size][output_size]
+        scratch=Kind.VECTORS,  # [weights]
+        result=Kind.FLOATS,  # [kernel][kernel][inputs][outputs]
     )
     code = Emitter(module, name, signature, lanes=lanes)
     args = code.arguments

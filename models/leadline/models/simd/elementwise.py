@@ -1,7 +1,7 @@
 """Kernels between convolutions: batch norms, ReLUs and their gradients.
 
 Each computes all channels of one group of images (see `convolutions`), or merges what
-was computed for the groups of a batch.
+was computed for the groups of a batch. Shapes stand beside the arguments' names.
 """
 
 from llvmlite import ir
@@ -12,14 +12,12 @@ from leadline.models.simd.signatures import F32, F64, Kernel, KernelSignature, K
 
 
 def emit_statistics(module: ir.Module, name: str, *, area: int, lanes: int) -> Kernel:
-    """Writes a kernel that computes a batch norm's statistics of one group.
-
-    Its arguments: `values`, vectors [8][area]; `mask`, a vector with 1 where a lane
-    holds an image and 0 elsewhere; `count`, the images in the group, float; `result`,
-    double [8][2]: the mean of a channel, and the sum of the squared distances from it.
-    """
+    """Writes a kernel that computes a batch norm's statistics of one group."""
     signature = KernelSignature(
-        values=Kind.VECTORS, mask=Kind.VECTORS, count=Kind.FLOAT, result=Kind.DOUBLES
+        values=Kind.VECTORS,  # [8][area]
+        mask=Kind.VECTORS,  # one: 1 where a lane holds an image, else 0
+        count=Kind.FLOAT,  # images in the group
+        result=Kind.DOUBLES,  # [8][2]: mean, sum of the squared distances from it
     )
     code = Emitter(module, name, signature, lanes=lanes)
     args = code.arguments
@@ -53,20 +51,15 @@ def emit_statistics(module: ir.Module, name: str, *, area: int, lanes: int) -> K
 def emit_statistics_merge(module: ir.Module, name: str, *, area: int, lanes: int) -> Kernel:
     """Writes a kernel that merges the statistics of groups into those of the batch.
 
-    Its arguments: `statistics`, double [groups][8][2], from `emit_statistics`;
-    `counts`, the images in each group, float [groups]; `groups`; `weights` and
-    `biases` of the batch norm, float [8]; `result`, float [4][8]: mean, biased
-    variance, and the scale and shift that normalise a value.
-
     Source: the parallel algorithm of Chan, Golub and LeVeque (1979).
     """
     signature = KernelSignature(
-        statistics=Kind.DOUBLES,
-        counts=Kind.FLOATS,
+        statistics=Kind.DOUBLES,  # [groups][8][2], from `emit_statistics`
+        counts=Kind.FLOATS,  # [groups]: images in each
         groups=Kind.INTEGER,
-        weights=Kind.FLOATS,
-        biases=Kind.FLOATS,
-        result=Kind.FLOATS,
+        weights=Kind.FLOATS,  # [8], of the batch norm
+        biases=Kind.FLOATS,  # [8]
+        result=Kind.FLOATS,  # [4][8]: mean, biased variance, scale and shift that normalise
     )
     code = Emitter(module, name, signature, lanes=lanes)
     args, builder = code.arguments, code.builder
@@ -102,14 +95,10 @@ def emit_statistics_merge(module: ir.Module, name: str, *, area: int, lanes: int
 
 
 def emit_normalization(module: ir.Module, name: str, *, area: int, lanes: int, add: bool) -> Kernel:
-    """Writes a kernel that scales and shifts each channel, adds to it, and takes the ReLU.
-
-    Its arguments: `values`, vectors [8][area]; `scale_shift`, float [2][8]; with `add`
-    an `addend`, like the values; `result`, like the values.
-    """
+    """Writes a kernel that scales and shifts each channel, adds to it, and takes the ReLU."""
     signature = KernelSignature(
-        values=Kind.VECTORS,
-        scale_shift=Kind.FLOATS,
+        values=Kind.VECTORS,  # [8][area], as are the addend and the result
+        scale_shift=Kind.FLOATS,  # [2][8]
         addend=Kind.VECTORS if add else None,
         result=Kind.VECTORS,
     )
@@ -140,19 +129,16 @@ def emit_relu_gradient(
 ) -> Kernel:
     """Writes a kernel that takes a gradient back through a ReLU, in place, and sums it.
 
-    Its arguments: `grad_output`, vectors [8][area]; `outputs` of the ReLU, likewise;
-    where `normalized`, `inputs` of the batch norm before it, likewise, and the batch's
-    `means`, float [8]; where `keep`, `grad_skip`, which gets a copy of the gradient;
-    `sums`, float [8][2]: of the gradient, and of its products with the distances
-    from the mean (not written unless `normalized`).
+    The sums are of the gradient and, where `normalized`, of its products with the
+    distances of the batch norm's inputs from the mean.
     """
     signature = KernelSignature(
-        grad_output=Kind.VECTORS,
-        outputs=Kind.VECTORS,
-        inputs=Kind.VECTORS if normalized else None,
-        means=Kind.FLOATS if normalized else None,
-        grad_skip=Kind.VECTORS if keep else None,
-        sums=Kind.FLOATS,
+        grad_output=Kind.VECTORS,  # [8][area], as are the other vectors
+        outputs=Kind.VECTORS,  # of the ReLU
+        inputs=Kind.VECTORS if normalized else None,  # of the batch norm before it
+        means=Kind.FLOATS if normalized else None,  # [8]
+        grad_skip=Kind.VECTORS if keep else None,  # gets a copy of the gradient
+        sums=Kind.FLOATS,  # [8][2]
     )
     code = Emitter(module, name, signature, lanes=lanes)
     args = code.arguments
@@ -186,18 +172,16 @@ def emit_relu_gradient(
 def emit_gradient_sums_merge(module: ir.Module, name: str, *, lanes: int) -> Kernel:
     """Writes a kernel that merges the sums of groups for the gradient of a batch norm.
 
-    Its arguments: `sums`, float [groups][8][2], from `emit_relu_gradient`; `groups`;
-    `numbers` in a channel of the batch, double; `variances` of the batch, float [8];
-    `weights` of the batch norm, float [8]; `result`, float [5][8]: the gradients of
-    the weights and of the biases, and the factors of `emit_normalization_gradient`.
+    The result is the gradients of the batch norm's weights and biases, and the three
+    factors of `emit_normalization_gradient`.
     """
     signature = KernelSignature(
-        sums=Kind.FLOATS,
+        sums=Kind.FLOATS,  # [groups][8][2], from `emit_relu_gradient`
         groups=Kind.INTEGER,
-        numbers=Kind.DOUBLE,
-        variances=Kind.FLOATS,
-        weights=Kind.FLOATS,
-        result=Kind.FLOATS,
+        numbers=Kind.DOUBLE,  # in a channel of the batch
+        variances=Kind.FLOATS,  # [8], of the batch
+        weights=Kind.FLOATS,  # [8], of the batch norm
+        result=Kind.FLOATS,  # [5][8]
     )
     code = Emitter(module, name, signature, lanes=lanes)
     args, builder = code.arguments, code.builder
@@ -233,19 +217,14 @@ def emit_gradient_sums_merge(module: ir.Module, name: str, *, lanes: int) -> Ker
 def emit_normalization_gradient(module: ir.Module, name: str, *, area: int, lanes: int) -> Kernel:
     """Writes a kernel that takes a gradient back through a batch norm, in place.
 
-    Its arguments: `grad_output`, vectors [8][area]; `inputs` of the batch norm,
-    likewise; the batch's `means`, float [8]; `factors`, float [3][8], from
-    `emit_gradient_sums_merge`: those of the gradient, of the distance from the mean,
-    and of one; `mask`, a vector as in `emit_statistics`.
-
     Source: Ioffe and Szegedy (2015), with the terms gathered.
     """
     signature = KernelSignature(
-        grad_output=Kind.VECTORS,
-        inputs=Kind.VECTORS,
-        means=Kind.FLOATS,
-        factors=Kind.FLOATS,
-        mask=Kind.VECTORS,
+        grad_output=Kind.VECTORS,  # [8][area]
+        inputs=Kind.VECTORS,  # [8][area], of the batch norm
+        means=Kind.FLOATS,  # [8], of the batch
+        factors=Kind.FLOATS,  # [3][8]: of the gradient, of the distance from the mean, of one
+        mask=Kind.VECTORS,  # as in `emit_statistics`
     )
     code = Emitter(module, name, signature, lanes=lanes)
     args = code.arguments
@@ -275,10 +254,7 @@ def emit_normalization_gradient(module: ir.Module, name: str, *, area: int, lane
 
 
 def emit_channel_sums(module: ir.Module, name: str, *, area: int, lanes: int) -> Kernel:
-    """Writes a kernel that sums each channel of a group.
-
-    Its arguments: `values`, vectors [8][area]; `sums`, float [8].
-    """
+    """Writes a kernel that sums each channel of a group, vectors [8][area] to float [8]."""
     signature = KernelSignature(values=Kind.VECTORS, sums=Kind.FLOATS)
     code = Emitter(module, name, signature, lanes=lanes)
     args = code.arguments

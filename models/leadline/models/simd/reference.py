@@ -1,7 +1,10 @@
-"""NumPy twins of the kernels: what each must compute, in the same layouts.
+"""NumPy twins of the kernels: what each `emit_NAME` must compute, in the same layouts.
 
 They are written to be read, and computed in float64. A test compares every kernel with
-its twin; `lanes` stands for the images of a group.
+its twin. Axes: images [inputs, size, size, lanes]; grad_output of a convolution [outputs,
+output_size, output_size, lanes]; weights [kernel, kernel, inputs, outputs]; values
+[channels, area, lanes]; mask [lanes], 1 where a lane holds an image and 0 elsewhere; all
+others of a batch norm [channels] where nothing else is said.
 """
 
 import itertools
@@ -24,16 +27,7 @@ def convolution(
     *,
     relu: bool = False,
 ) -> Array:
-    """Returns what `emit_convolution` computes, [outputs, output_size, output_size, lanes].
-
-    Args:
-        shape: of the convolution.
-        images: [inputs, size, size, lanes].
-        weights: [kernel, kernel, inputs, outputs].
-        biases: [outputs].
-        addend: of the result, in its shape.
-        relu: whether a ReLU follows.
-    """
+    """Returns [outputs, output_size, output_size, lanes]; an addend has that shape too."""
     result = biases[:, np.newaxis, np.newaxis, np.newaxis] + np.float64(addend)
     for down, right, window in _windows(shape, _padded(shape, images)):
         result = result + np.einsum("ihwl,io->ohwl", window, weights[down, right])
@@ -43,14 +37,7 @@ def convolution(
 def input_gradient(
     shape: Convolution, grad_output: Array, weights: Array, addend: Array | float = 0.0
 ) -> Array:
-    """Returns what `emit_input_gradient` computes, [inputs, size, size, lanes].
-
-    Args:
-        shape: of the convolution.
-        grad_output: [outputs, output_size, output_size, lanes].
-        weights: transposed, [kernel, kernel, outputs, inputs].
-        addend: of the result, in its shape.
-    """
+    """Returns [inputs, size, size, lanes]; weights are [kernel, kernel, outputs, inputs]."""
     lanes, end = grad_output.shape[-1], shape.padding + shape.size
     padded = _padded(shape, np.zeros((shape.inputs, shape.size, shape.size, lanes)))
     for down, right, window in _windows(shape, padded):
@@ -59,13 +46,7 @@ def input_gradient(
 
 
 def weight_gradient(shape: Convolution, images: Array, grad_output: Array) -> Array:
-    """Returns what `emit_weight_gradient` computes, [kernel, kernel, inputs, outputs].
-
-    Args:
-        shape: of the convolution.
-        images: [inputs, size, size, lanes].
-        grad_output: [outputs, output_size, output_size, lanes].
-    """
+    """Returns [kernel, kernel, inputs, outputs]."""
     result = np.zeros((shape.kernel, shape.kernel, shape.inputs, shape.outputs))
     for down, right, window in _windows(shape, _padded(shape, images)):
         result[down, right] = np.einsum("ihwl,ohwl->io", window, grad_output)
@@ -73,12 +54,7 @@ def weight_gradient(shape: Convolution, images: Array, grad_output: Array) -> Ar
 
 
 def statistics(values: Array, mask: Array) -> Array:
-    """Returns what `emit_statistics` computes, [channels, 2].
-
-    Args:
-        values: [channels, area, lanes].
-        mask: [lanes], 1 where a lane holds an image and 0 elsewhere.
-    """
+    """Returns [channels, 2]: the mean, and the sum of the squared distances from it."""
     held = values[:, :, mask == 1].reshape(len(values), -1).astype(np.float64)
     return np.stack([held.mean(1), held.var(1) * held.shape[1]], axis=1)
 
@@ -86,15 +62,7 @@ def statistics(values: Array, mask: Array) -> Array:
 def statistics_merge(
     statistics: Array, counts: Array, weights: Array, biases: Array, *, area: int
 ) -> Array:
-    """Returns what `emit_statistics_merge` computes, [4, channels].
-
-    Args:
-        statistics: [groups, channels, 2], a mean and a sum of squared distances from it.
-        counts: [groups], the images in each.
-        weights: of the batch norm, [channels].
-        biases: of the batch norm, [channels].
-        area: pixels of a channel.
-    """
+    """Returns mean, biased variance, scale and shift, [4, channels], of [groups, channels, 2]."""
     numbers = counts[:, np.newaxis] * area
     means, squares = np.moveaxis(statistics, 2, 0)
     mean = (numbers * means).sum(0) / numbers.sum()
@@ -104,13 +72,7 @@ def statistics_merge(
 
 
 def normalization(values: Array, scale_shift: Array, addend: Array | float = 0.0) -> Array:
-    """Returns what `emit_normalization` computes, [channels, area, lanes].
-
-    Args:
-        values: [channels, area, lanes].
-        scale_shift: [2, channels].
-        addend: in the shape of the values.
-    """
+    """Returns the ReLU of scaled and shifted values; scale_shift is [2, channels]."""
     scale, shift = np.float64(scale_shift)[..., np.newaxis, np.newaxis]
     return np.maximum(values * scale + shift + addend, 0)
 
@@ -118,28 +80,14 @@ def normalization(values: Array, scale_shift: Array, addend: Array | float = 0.0
 def relu_gradient(
     grad_output: Array, outputs: Array, inputs: Array, means: Array
 ) -> tuple[Array, Array]:
-    """Returns what `emit_relu_gradient` computes: the gradient, and the sums [channels, 2].
-
-    Args:
-        grad_output: [channels, area, lanes].
-        outputs: of the ReLU, in that shape.
-        inputs: of the batch norm before it, in that shape.
-        means: [channels].
-    """
+    """Returns the gradient, and its sums and those of its products with distances [channels, 2]."""
     gradient = np.where(outputs > 0, grad_output, np.float64(0))
     products = gradient * (inputs - means[:, np.newaxis, np.newaxis])
     return gradient, np.stack([gradient.sum((1, 2)), products.sum((1, 2))], axis=1)
 
 
 def gradient_sums_merge(sums: Array, numbers: float, variances: Array, weights: Array) -> Array:
-    """Returns what `emit_gradient_sums_merge` computes, [5, channels].
-
-    Args:
-        sums: [groups, channels, 2].
-        numbers: in a channel of the batch.
-        variances: of the batch, [channels].
-        weights: of the batch norm, [channels].
-    """
+    """Returns [5, channels] of the sums [groups, channels, 2]: see `emit_gradient_sums_merge`."""
     gradient, product = sums.sum(0, dtype=np.float64).T
     deviation = np.sqrt(variances + np.float64(EPSILON))
     scale = weights / deviation
@@ -150,22 +98,14 @@ def gradient_sums_merge(sums: Array, numbers: float, variances: Array, weights: 
 def normalization_gradient(
     grad_output: Array, inputs: Array, means: Array, factors: Array, mask: Array
 ) -> Array:
-    """Returns what `emit_normalization_gradient` computes, [channels, area, lanes].
-
-    Args:
-        grad_output: [channels, area, lanes].
-        inputs: of the batch norm, in that shape.
-        means: of the batch, [channels].
-        factors: [3, channels]: of the gradient, of the distance from the mean, and of one.
-        mask: [lanes].
-    """
+    """Returns the gradient of a batch norm's inputs, of the factors [3, channels]."""
     of_gradient, of_distance, of_one = np.float64(factors)[..., np.newaxis, np.newaxis]
     distance = inputs - np.float64(means)[:, np.newaxis, np.newaxis]
     return (grad_output * of_gradient - distance * of_distance - of_one) * mask
 
 
 def channel_sums(values: Array) -> Array:
-    """Returns what `emit_channel_sums` computes, [channels], of [channels, area, lanes]."""
+    """Returns the sum of each channel."""
     return values.sum((1, 2), dtype=np.float64)
 
 

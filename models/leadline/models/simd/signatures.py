@@ -15,46 +15,36 @@ Value = Any  # llvmlite's values are not typed
 
 
 class Kind(Enum):
-    """The type of a kernel's argument; arrays are passed by their address."""
+    """The type of a kernel's argument: a number, or the address of an array."""
 
     VECTORS = auto()
     """Address of vectors, float32 [..., lanes], aligned to a vector's size."""
 
-    FLOATS = auto()
-    """Address of float32."""
-
-    DOUBLES = auto()
-    """Address of float64."""
-
-    INTEGERS = auto()
-    """Address of int64."""
-
+    FLOATS = auto()  # address of float32
+    DOUBLES = auto()  # address of float64
+    INTEGERS = auto()  # address of int64
     FLOAT = auto()
     DOUBLE = auto()
     INTEGER = auto()
 
     def llvm_type(self, lanes: int) -> Any:
-        """The type in LLVM's intermediate representation."""
-        vector = ir.VectorType(F32, lanes)
-        element = {
-            Kind.VECTORS: vector,
-            Kind.FLOATS: F32,
-            Kind.DOUBLES: F64,
-            Kind.INTEGERS: I64,
-        }.get(self)
-        if element is not None:
-            return element.as_pointer()
-        return {Kind.FLOAT: F32, Kind.DOUBLE: F64, Kind.INTEGER: I64}[self]
+        """Returns the type in LLVM's intermediate representation."""
+        if self in _NUMBERS:
+            return _NUMBERS[self][0]
+        return _ELEMENTS.get(self, ir.VectorType(F32, lanes)).as_pointer()
 
     @property
     def c_type(self) -> Any:
         """The type in `ctypes`."""
-        by_value = {
-            Kind.FLOAT: ctypes.c_float,
-            Kind.DOUBLE: ctypes.c_double,
-            Kind.INTEGER: ctypes.c_int64,
-        }
-        return by_value.get(self, ctypes.c_void_p)
+        return _NUMBERS[self][1] if self in _NUMBERS else ctypes.c_void_p
+
+
+_ELEMENTS = {Kind.FLOATS: F32, Kind.DOUBLES: F64, Kind.INTEGERS: I64}
+_NUMBERS = {
+    Kind.FLOAT: (F32, ctypes.c_float),
+    Kind.DOUBLE: (F64, ctypes.c_double),
+    Kind.INTEGER: (I64, ctypes.c_int64),
+}
 
 
 class KernelSignature:

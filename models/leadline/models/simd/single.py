@@ -58,56 +58,64 @@ def emit_single_pass(module: ir.Module, *, skip: int) -> None:
     }
     tail = emit_convolution(module, "_tail", TAIL, pitch=PITCH, to=TAIL.output_size)
     run = KernelBuilder(module, "infer_one", lanes=LANES)
-    code = run.code
-
-    def parameters(layer: Layer, number: Value | None = None) -> dict[str, Value]:
-        weights = layer.shape.weights // layer.shape.outputs
-        number = const(0) if number is None else number
-        return {
-            "weights": run.address(layer.weights, (number, weights), kind=Kind.VECTORS),
-            "biases": run.address(layer.biases, (number, 1), kind=Kind.VECTORS),
-        }
-
-    # Layers read and write two places in turn.
-    def pixels(layer: Value, start: int) -> Value:
-        place = (code.is_odd(layer), BORDERED * LANES), (const(start), LANES)
-        return run.address(Field.SINGLE_ACTIVATIONS, *place, kind=Kind.FLOATS)
-
-    def inside(layer: Value) -> Value:
-        place = (code.is_odd(layer), BORDERED), (const(_CORNER), 1)
-        return run.address(Field.SINGLE_ACTIVATIONS, *place)
+    builder = run.code.builder
 
     def at_layer(layer: Value, position: Position) -> None:
-        start = code.builder.sub(layer, const(skip - 1))
-        code.call(
+        skipped = _inside(run, builder.sub(layer, const(skip - 1)))
+        _convolve(
+            run,
             inner[position.ends_skip],
-            image=pixels(layer, 0),
-            **parameters(INNER_LAYER, layer),
+            INNER_LAYER,
+            _pixels(run, layer, 0),
             # With a skip of two, the result overwrites each pixel after it is read here.
-            addend=inside(start) if position.ends_skip else None,
-            result=inside(code.builder.add(layer, const(1))),
+            addend=skipped if position.ends_skip else None,
+            result=_inside(run, builder.add(layer, const(1))),
+            number=layer,
         )
 
-    code.call(
-        widen,
-        image=run.address(Field.SINGLE_IMAGE),
-        **parameters(WIDEN_LAYER),
-        result=run.address(Field.SINGLE_WIDENED),
-    )
-    code.call(
-        halve,
-        image=run.address(Field.SINGLE_WIDENED, kind=Kind.FLOATS),
-        **parameters(HALVE_LAYER),
-        result=inside(const(0)),
-    )
+    image, widened = run.address(Field.SINGLE_IMAGE), run.address(Field.SINGLE_WIDENED)
+    _convolve(run, widen, WIDEN_LAYER, image, result=widened)
+    image = run.address(Field.SINGLE_WIDENED, kind=Kind.FLOATS)
+    _convolve(run, halve, HALVE_LAYER, image, result=_inside(run, const(0)))
     run.each_layer(skip, at_layer)
-    code.call(
-        tail,
-        image=pixels(run.layers, _CORNER),
-        **parameters(TAIL_LAYER),
-        result=run.address(Field.SINGLE_FEATURES),
+    image, features = _pixels(run, run.layers, _CORNER), run.address(Field.SINGLE_FEATURES)
+    _convolve(run, tail, TAIL_LAYER, image, result=features)
+    run.code.close()
+
+
+def _convolve(
+    run: KernelBuilder,
+    kernel: Kernel,
+    layer: Layer,
+    image: Value,
+    *,
+    result: Value,
+    addend: Value | None = None,
+    number: Value | None = None,
+) -> None:
+    """Calls a kernel with the parameters of a layer, inside the blocks of that number."""
+    number = const(0) if number is None else number
+    rows = layer.shape.weights // layer.shape.outputs
+    run.code.call(
+        kernel,
+        image=image,
+        weights=run.address(layer.weights, (number, rows), kind=Kind.VECTORS),
+        biases=run.address(layer.biases, (number, 1), kind=Kind.VECTORS),
+        addend=addend,
+        result=result,
     )
-    code.close()
+
+
+def _pixels(run: KernelBuilder, layer: Value, start: int) -> Value:
+    """The input of a layer as floats; layers read and write two places in turn."""
+    place = (run.code.is_odd(layer), BORDERED * LANES), (const(start), LANES)
+    return run.address(Field.SINGLE_ACTIVATIONS, *place, kind=Kind.FLOATS)
+
+
+def _inside(run: KernelBuilder, layer: Value) -> Value:
+    """The input of a layer as vectors, from the first pixel inside the border."""
+    place = (run.code.is_odd(layer), BORDERED), (const(_CORNER), 1)
+    return run.address(Field.SINGLE_ACTIVATIONS, *place)
 
 
 def emit_convolution(
@@ -120,18 +128,13 @@ def emit_convolution(
     add: bool = False,
     relu: bool = False,
 ) -> Kernel:
-    """Writes a kernel that convolves an image, whose border is in memory.
-
-    Its arguments: `image`, float [...][pitch][inputs]; `weights`, vectors
-    [kernel][kernel][inputs]; `biases`, a vector; with `add` an `addend`, like the
-    result; `result`, vectors [...][to].
-    """
+    """Writes a kernel that convolves an image, whose border is in memory."""
     signature = KernelSignature(
-        image=Kind.FLOATS,
-        weights=Kind.VECTORS,
-        biases=Kind.VECTORS,
-        addend=Kind.VECTORS if add else None,
-        result=Kind.VECTORS,
+        image=Kind.FLOATS,  # [...][pitch][inputs]
+        weights=Kind.VECTORS,  # [kernel][kernel][inputs]
+        biases=Kind.VECTORS,  # one
+        addend=Kind.VECTORS if add else None,  # like the result
+        result=Kind.VECTORS,  # [...][to]
     )
     code = Emitter(module, name, signature, lanes=LANES)
     args, tile = code.arguments, _column_tile(shape)

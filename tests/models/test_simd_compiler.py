@@ -49,13 +49,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "leadline" / "simd"
 
 
-def test_code_is_made_once_and_then_read(cache: Path) -> None:
+def test_code_is_compiled_once_and_then_read(cache: Path) -> None:
     assert [noted(), noted()] == [42, 42]
     assert len(emitted) == len(list(cache.iterdir())) == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"\x7fELF", b"x" * 400])
-def test_damaged_code_is_made_anew(cache: Path, content: bytes) -> None:
+def test_damaged_code_is_compiled_again(cache: Path, content: bytes) -> None:
     assert noted() == 42
     (file,) = cache.iterdir()
     whole = file.read_bytes()
@@ -65,7 +65,7 @@ def test_damaged_code_is_made_anew(cache: Path, content: bytes) -> None:
     assert file.read_bytes() == whole
 
 
-def test_code_that_cannot_be_kept_is_made_each_time(cache: Path) -> None:
+def test_code_that_cannot_be_cached_is_compiled_each_time(cache: Path) -> None:
     cache.parent.write_text("a file, where a folder should be")
     assert [noted(), noted()] == [42, 42]
     assert len(emitted) == 2

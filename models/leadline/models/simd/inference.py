@@ -109,7 +109,7 @@ class ExportedNetwork:
     def __init__(self, model: bytes, team: ThreadTeam, isa: InstructionSet | None = None) -> None:
         isa = isa or instruction_set()
         graph = onnx.load_model_from_string(model).graph
-        constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+        constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
 
         def layers(operator: str) -> list[list[Floats]]:
             nodes = [node for node in graph.node if node.op_type == operator]
@@ -214,7 +214,7 @@ def _check_convolutions(graph: onnx.GraphProto, layers: list[list[Floats]]) -> N
     names = ["widen", "halve", *["inner"] * (len(nodes) - _OUTER_CONVOLUTIONS), "tail"]
     shapes = {"widen": WIDEN, "halve": HALVE, "inner": INNER, "tail": TAIL}
     for name, node, (weights, _) in zip(names, nodes, layers, strict=True):
-        attributes = {one.name: list(one.ints) for one in node.attribute}
+        attributes = {attribute.name: list(attribute.ints) for attribute in node.attribute}
         check_convolution(
             name,
             shapes[name],

@@ -73,8 +73,9 @@ def statistics_merge(
 
 def normalization(values: Array, scale_shift: Array, addend: Array | float = 0.0) -> Array:
     """Returns the ReLU of scaled and shifted values; scale_shift is [2, channels]."""
-    scale, shift = np.float64(scale_shift)[..., np.newaxis, np.newaxis]
-    return np.maximum(values * scale + shift + addend, 0)
+    scale, shift = np.expand_dims(scale_shift.astype(np.float64), (2, 3))
+    result: Array = np.maximum(values * scale + shift + addend, 0)
+    return result
 
 
 def relu_gradient(
@@ -99,14 +100,16 @@ def normalization_gradient(
     grad_output: Array, inputs: Array, means: Array, factors: Array, mask: Array
 ) -> Array:
     """Returns the gradient of a batch norm's inputs, of the factors [3, channels]."""
-    of_gradient, of_distance, of_one = np.float64(factors)[..., np.newaxis, np.newaxis]
-    distance = inputs - np.float64(means)[:, np.newaxis, np.newaxis]
-    return (grad_output * of_gradient - distance * of_distance - of_one) * mask
+    of_gradient, of_distance, of_one = np.expand_dims(factors.astype(np.float64), (2, 3))
+    distance = inputs - np.expand_dims(means.astype(np.float64), (1, 2))
+    result: Array = (grad_output * of_gradient - distance * of_distance - of_one) * mask
+    return result
 
 
 def channel_sums(values: Array) -> Array:
     """Returns the sum of each channel."""
-    return values.sum((1, 2), dtype=np.float64)
+    sums: Array = values.sum((1, 2), dtype=np.float64)
+    return sums
 
 
 def _padded(shape: Convolution, images: Array) -> Array:

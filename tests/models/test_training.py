@@ -99,6 +99,7 @@ def test_training_agrees_with_plain_torch(
     dataset: Dataset, cpu: torch.device, options: dict[str, Any], batch_norm: bool
 ) -> None:
     trainer = Trainer(replace(SPEC, batch_norm=batch_norm, **options), dataset, device=cpu)
+    initial = {name: value.clone() for name, value in trainer.network.state_dict().items()}
     expected, expected_loss = train_plainly(trainer, epochs=2)
     trainer.train_epoch(1)
     outcome = trainer.train_epoch(2)
@@ -107,14 +108,17 @@ def test_training_agrees_with_plain_torch(
         # running mean with it, the more so where the optimizer makes whole steps of rounding.
         if batch_norm and name.startswith("blocks") and name.endswith(("v.bias", "g_mean")):
             continue
-        # And rounding decides of the ReLU of a value that has been made nearly zero.
-        found, atol = trainer.network.state_dict()[name], 1e-3 if batch_norm else 1e-6
+        actual = trainer.network.state_dict()[name]
         if not batch_norm and trainer.spec.optimizer is not Optimizer.SGD:
-            # A gradient that is hardly more than rounding, which differs between processors,
-            # is as long a step to Adam as any: a hundredth of one of its 8.
-            atol = 1e-2 * trainer.spec.learning_rate
-        assert torch.allclose(found, value, atol=atol), name
-    assert outcome.metrics.train_loss == pytest.approx(expected_loss, rel=1e-5)
+            # Adam divides by the size of the gradient, so one that is hardly more than rounding
+            # moves its weight as far as any. The tensor as a whole must have moved alike: a rate
+            # that is 2 % off fails, as does Adam for AdamW.
+            moved = (value - initial[name]).norm()
+            assert (actual - value).norm() <= 2e-2 * moved, name
+            continue
+        # Rounding also decides the ReLU of a value that batch norm has made nearly zero.
+        assert torch.allclose(actual, value, atol=1e-3 if batch_norm else 1e-6), name
+    assert outcome.metrics.train_loss == pytest.approx(expected_loss, rel=1e-4)
 
 
 def test_metrics_are_measured_after_the_epoch_in_evaluation_mode(

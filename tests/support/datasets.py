@@ -34,5 +34,5 @@ def specs_of(module: str) -> Callable[..., TrainingSpec]:
 
 def module_datasets() -> list[str]:
     """The names of all modules that share a server."""
-    paths = (path for name in _SHARING for path in sorted((_TESTS / name).glob("test_*.py")))
+    paths = (path for name in _SHARING for path in sorted((_TESTS / name).rglob("test_*.py")))
     return [dataset_of(path) for path in paths]

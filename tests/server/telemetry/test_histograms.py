@@ -8,15 +8,15 @@ _BOUNDS = (0.1, 0.5, 1, 4)
 
 
 @given(st.lists(st.one_of(st.sampled_from(_BOUNDS), st.floats(0, 10, width=16)), max_size=30))
-def test_a_tally_is_exposed_as_a_histogram_of_prometheus_is(values: list[float]) -> None:
+def test_a_histogram_is_exposed_as_a_histogram_of_prometheus_is(values: list[float]) -> None:
     ours, theirs = CollectorRegistry(), CollectorRegistry()
     histogram = UnlockedHistogram(_BOUNDS)
     ours.register(HistogramCollector("seconds", "Some.", histogram))
-    histogram = Histogram("seconds", "Some.", buckets=_BOUNDS, registry=theirs)
+    expected_histogram = Histogram("seconds", "Some.", buckets=_BOUNDS, registry=theirs)
 
     for value in values:
         histogram.observe(value)
-        histogram.observe(value)
+        expected_histogram.observe(value)
 
     created = b"seconds_created"
     expected = [line for line in generate_latest(theirs).splitlines() if created not in line]

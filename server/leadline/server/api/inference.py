@@ -73,7 +73,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         if self._closed:
             stream.stop()
         try:
-            async with aclosing(stream.of(requests)) as answers:
+            async with aclosing(stream.responses(requests)) as answers:
                 async for one in answers:
                     yield one
         finally:

@@ -84,7 +84,7 @@ class InferenceMethods:
         if self.is_stopping:
             stream.stop()
         try:
-            async with aclosing(stream.of(requests)) as answers:
+            async with aclosing(stream.responses(requests)) as answers:
                 async for one in answers:
                     yield one
         finally:

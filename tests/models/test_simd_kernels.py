@@ -80,8 +80,7 @@ def assert_equal_but_for_rounding(actual: Any, expected: Any) -> None:
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("relu", [False, True])
-@pytest.mark.parametrize("add", [False, True])
+@pytest.mark.parametrize(("add", "relu"), [(False, False), (True, True)])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_convolution(
     shape: Convolution, add: bool, relu: bool, isa: InstructionSet, random: np.random.Generator
@@ -318,8 +317,7 @@ def test_channel_sums(area: int, isa: InstructionSet, random: np.random.Generato
     assert_equal_but_for_rounding(sums, reference.channel_sums(values))
 
 
-@pytest.mark.parametrize("relu", [False, True])
-@pytest.mark.parametrize("add", [False, True])
+@pytest.mark.parametrize(("add", "relu"), [(False, False), (True, True)])
 @pytest.mark.parametrize("shape", SHAPES[:4])
 def test_convolution_of_a_single_image(
     shape: Convolution, add: bool, relu: bool, isa: InstructionSet, random: np.random.Generator

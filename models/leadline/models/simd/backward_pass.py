@@ -1,5 +1,7 @@
 """The entry point from the gradient of the features to those of the parameters."""
 
+from collections.abc import Sequence
+
 from llvmlite import ir
 
 from leadline.models._shapes import CHANNELS, HALVE, INNER, TAIL, WIDEN, Convolution
@@ -8,6 +10,7 @@ from leadline.models.simd.emitter import const
 from leadline.models.simd.fields import (
     AREA,
     HALVE_LAYER,
+    INNER_LAYER,
     PLANE,
     SCRATCH,
     TAIL_LAYER,
@@ -17,7 +20,7 @@ from leadline.models.simd.fields import (
     Layer,
 )
 from leadline.models.simd.kernel_builder import KernelBuilder, Position
-from leadline.models.simd.signatures import Kernel, Value
+from leadline.models.simd.signatures import Value
 
 INPUT_BLOCK = {WIDEN: 3, HALVE: 2, INNER: 2, TAIL: 4}
 """Input channels whose sums, one for each output channel, fill the registers; measured."""
@@ -37,20 +40,65 @@ def emit_backward_pass(module: ir.Module, *, batch_norm: bool, skip: int, lanes:
     run.code.close()
 
 
+class _ConvolutionGradients:
+    """Writes the gradients of a convolution's weights and of its input."""
+
+    def __init__(
+        self, module: ir.Module, layer: Layer, *, lanes: int, additions: Sequence[bool]
+    ) -> None:
+        self._layer, shape = layer, layer.shape
+        name = f"_{layer.weights.name.lower()}"
+        self._weights = convolutions.emit_weight_gradient(
+            module, f"{name}_gradient", shape, lanes=lanes, input_block=INPUT_BLOCK[shape]
+        )
+        self._input = {
+            add: convolutions.emit_input_gradient(
+                module, f"{name}_input_{add}", shape, lanes=lanes, add=add
+            )
+            for add in additions
+        }
+
+    def weights(
+        self, run: KernelBuilder, index: Value, *, images: Value, grad_output: Value
+    ) -> None:
+        """Calls the kernel, for the entry `index` of the weights' gradients."""
+        run.code.call(
+            self._weights,
+            images=images,
+            grad_output=grad_output,
+            scratch=run.address(Field.SCRATCH, (run.thread, SCRATCH)),
+            result=run.address(self._layer.grad_weights, (index, self._layer.shape.weights)),
+        )
+
+    def input(
+        self,
+        run: KernelBuilder,
+        *,
+        grad_output: Value,
+        result: Value,
+        addend: Value | None = None,
+        number: Value | None = None,
+    ) -> None:
+        """Calls the kernel; inside the blocks, `number` says which layer it is."""
+        weights = TRANSPOSED[self._layer]
+        run.code.call(
+            self._input[addend is not None],
+            grad_output=grad_output,
+            weights=run.parameters(weights, number, self._layer.shape.weights),
+            addend=addend,
+            result=result,
+        )
+
+
 class _OuterLayers:
-    """The kernels of the convolutions before and after the blocks."""
+    """Writes the backward pass through the convolutions before and after the blocks."""
 
     def __init__(self, module: ir.Module, *, lanes: int) -> None:
-        self._weight_gradient = {
-            shape: _emit_weight_gradient(module, name, shape, lanes=lanes)
-            for name, shape in (("widen", WIDEN), ("halve", HALVE), ("tail", TAIL))
-        }
-        self._input_gradient = {
-            shape: convolutions.emit_input_gradient(
-                module, f"_{name}_input", shape, lanes=lanes, add=False
-            )
-            for name, shape in (("halve", HALVE), ("tail", TAIL))
-        }
+        self._widen = _ConvolutionGradients(module, WIDEN_LAYER, lanes=lanes, additions=[])
+        self._halve, self._tail = (
+            _ConvolutionGradients(module, layer, lanes=lanes, additions=[False])
+            for layer in (HALVE_LAYER, TAIL_LAYER)
+        )
         self._sums = {
             shape: elementwise.emit_channel_sums(
                 module, f"_{name}_biases", area=shape.output_size**2, lanes=lanes
@@ -61,9 +109,9 @@ class _OuterLayers:
     def tail(self, run: KernelBuilder, group: Value) -> None:
         grad_output = run.address(Field.GRAD_FEATURES, (group, TAIL.output_vectors))
         images = run.plane(Field.ACTIVATIONS, run.layers, group)
-        self._weights(run, TAIL_LAYER, group, images=images, grad_output=grad_output)
+        self._tail.weights(run, group, images=images, grad_output=grad_output)
         result = run.grad_output(run.layers, group)
-        self._input(run, TAIL_LAYER, grad_output=grad_output, result=result)
+        self._tail.input(run, grad_output=grad_output, result=result)
 
     def head(self, run: KernelBuilder, group: Value) -> None:
         grad_output = run.grad_output(const(0), group)
@@ -71,31 +119,10 @@ class _OuterLayers:
         grad_widened = run.address(Field.GRAD_WIDENED, (run.thread, WIDEN.output_vectors))
         images = run.address(Field.IMAGES, (group, WIDEN.input_vectors))
         self._biases(run, HALVE, Field.GRAD_HALVE_BIASES, group, grad_output)
-        self._weights(run, HALVE_LAYER, group, images=widened, grad_output=grad_output)
-        self._input(run, HALVE_LAYER, grad_output=grad_output, result=grad_widened)
+        self._halve.weights(run, group, images=widened, grad_output=grad_output)
+        self._halve.input(run, grad_output=grad_output, result=grad_widened)
         self._biases(run, WIDEN, Field.GRAD_WIDEN_BIASES, group, grad_widened)
-        self._weights(run, WIDEN_LAYER, group, images=images, grad_output=grad_widened)
-
-    def _weights(
-        self, run: KernelBuilder, layer: Layer, group: Value, *, images: Value, grad_output: Value
-    ) -> None:
-        run.code.call(
-            self._weight_gradient[layer.shape],
-            images=images,
-            grad_output=grad_output,
-            scratch=run.address(Field.SCRATCH, (run.thread, SCRATCH)),
-            result=run.address(layer.grad_weights, (group, layer.shape.weights)),
-        )
-
-    def _input(
-        self, run: KernelBuilder, layer: Layer, *, grad_output: Value, result: Value
-    ) -> None:
-        run.code.call(
-            self._input_gradient[layer.shape],
-            grad_output=grad_output,
-            weights=run.address(TRANSPOSED[layer]),
-            result=result,
-        )
+        self._widen.weights(run, group, images=images, grad_output=grad_widened)
 
     def _biases(
         self, run: KernelBuilder, shape: Convolution, field: Field, group: Value, values: Value
@@ -116,13 +143,9 @@ class _InnerLayer:
             for keep in variants
         }
         self._batch_norm = _BatchNorm(module, lanes=lanes) if batch_norm else None
-        self._weight_gradient = _emit_weight_gradient(module, "inner", INNER, lanes=lanes)
-        self._input_gradient = {
-            add: convolutions.emit_input_gradient(
-                module, f"_inner_input_{add}", INNER, lanes=lanes, add=add
-            )
-            for add in variants
-        }
+        self._convolution = _ConvolutionGradients(
+            module, INNER_LAYER, lanes=lanes, additions=variants
+        )
 
     def emit(self, run: KernelBuilder, layer: Value, position: Position) -> None:
         above = run.code.builder.add(layer, const(1))
@@ -130,7 +153,7 @@ class _InnerLayer:
         if self._batch_norm:
             run.wait_for_all()
             self._batch_norm.merge_sums(run, layer)
-        run.each_group(lambda group: self._convolution(run, layer, above, group, position))
+        run.each_group(lambda group: self._norm_and_convolution(run, layer, above, group, position))
 
     def _relu_gradient(
         self, run: KernelBuilder, layer: Value, above: Value, group: Value, position: Position
@@ -146,26 +169,20 @@ class _InnerLayer:
             sums=run.address(Field.NORM_SUMS, (run.index(layer, group), 2 * CHANNELS)),
         )
 
-    def _convolution(
+    def _norm_and_convolution(
         self, run: KernelBuilder, layer: Value, above: Value, group: Value, position: Position
     ) -> None:
         grad_output = run.grad_output(above, group)
         if self._batch_norm:
             self._batch_norm.gradient(run, layer, group, grad_output)
-        run.code.call(
-            self._weight_gradient,
-            images=run.plane(Field.ACTIVATIONS, layer, group),
+        images, index = run.plane(Field.ACTIVATIONS, layer, group), run.index(layer, group)
+        self._convolution.weights(run, index, images=images, grad_output=grad_output)
+        self._convolution.input(
+            run,
             grad_output=grad_output,
-            scratch=run.address(Field.SCRATCH, (run.thread, SCRATCH)),
-            result=run.address(Field.GRAD_INNER_WEIGHTS, (run.index(layer, group), INNER.weights)),
-        )
-        add = position.starts_skip
-        run.code.call(
-            self._input_gradient[add],
-            grad_output=grad_output,
-            weights=run.address(Field.INNER_TRANSPOSED, (layer, INNER.weights)),
-            addend=run.address(Field.GRAD_SKIP, (group, PLANE)) if add else None,
+            addend=run.address(Field.GRAD_SKIP, (group, PLANE)) if position.starts_skip else None,
             result=run.grad_output(layer, group),
+            number=layer,
         )
 
 
@@ -198,11 +215,3 @@ class _BatchNorm:
             factors=run.address(Field.NORM_GRADIENTS, (layer, 5 * CHANNELS), (const(2), CHANNELS)),
             mask=run.address(Field.MASKS, (group, 1)),
         )
-
-
-def _emit_weight_gradient(
-    module: ir.Module, name: str, shape: Convolution, *, lanes: int
-) -> Kernel:
-    return convolutions.emit_weight_gradient(
-        module, f"_{name}_weights", shape, lanes=lanes, input_block=INPUT_BLOCK[shape]
-    )

@@ -8,6 +8,7 @@ from leadline.models.simd.emitter import const
 from leadline.models.simd.fields import (
     AREA,
     HALVE_LAYER,
+    INNER_LAYER,
     PLANE,
     TAIL_LAYER,
     WIDEN_LAYER,
@@ -66,14 +67,14 @@ def emit_inference_pass(module: ir.Module, *, skip: int, lanes: int) -> None:
 
     def at_layer(layer: Value, position: Position) -> None:
         skipped = activations(code.builder.sub(layer, const(skip - 1)))
-        code.call(
+        run.convolve(
             inner[position.ends_skip],
+            INNER_LAYER,
             images=activations(layer),
-            weights=run.address(Field.INNER_WEIGHTS, (layer, INNER.weights)),
-            biases=run.address(Field.INNER_BIASES, (layer, CHANNELS)),
             # With a skip of two, the result overwrites each pixel after it is read here.
             addend=skipped if position.ends_skip else None,
             result=activations(code.builder.add(layer, const(1))),
+            number=layer,
         )
 
     def at_group(group: Value) -> None:
@@ -121,13 +122,13 @@ class _PlainLayer:
 
         def convolve(group: Value) -> None:
             add = position.ends_skip
-            run.code.call(
+            run.convolve(
                 self._convolve[add],
+                INNER_LAYER,
                 images=run.plane(Field.ACTIVATIONS, layer, group),
-                weights=run.address(Field.INNER_WEIGHTS, (layer, INNER.weights)),
-                biases=run.address(Field.INNER_BIASES, (layer, CHANNELS)),
                 addend=run.plane(Field.ACTIVATIONS, start, group) if add else None,
                 result=run.plane(Field.ACTIVATIONS, above, group),
+                number=layer,
             )
 
         run.each_group(convolve)
@@ -179,14 +180,9 @@ class _NormalizedLayer:
         run.each_group(normalize)
 
     def _convolve_group(self, run: KernelBuilder, layer: Value, group: Value) -> None:
+        images = run.plane(Field.ACTIVATIONS, layer, group)
         convolved = run.plane(Field.CONVOLVED, layer, group)
-        run.code.call(
-            self._convolve,
-            images=run.plane(Field.ACTIVATIONS, layer, group),
-            weights=run.address(Field.INNER_WEIGHTS, (layer, INNER.weights)),
-            biases=run.address(Field.INNER_BIASES, (layer, CHANNELS)),
-            result=convolved,
-        )
+        run.convolve(self._convolve, INNER_LAYER, images=images, result=convolved, number=layer)
         run.code.call(
             self._statistics,
             values=convolved,

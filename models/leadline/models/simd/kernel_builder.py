@@ -74,15 +74,32 @@ class KernelBuilder:
         """The index of a group's entry in an array [layers][groups]."""
         return self.code.builder.add(self.code.builder.mul(layer, self.groups), group)
 
-    def convolve(self, kernel: Kernel, layer: Layer, *, images: Value, result: Value) -> None:
-        """Calls a kernel of `emit_convolution` with the parameters of a layer."""
+    def convolve(
+        self,
+        kernel: Kernel,
+        layer: Layer,
+        *,
+        images: Value,
+        result: Value,
+        addend: Value | None = None,
+        number: Value | None = None,
+    ) -> None:
+        """Calls a kernel of `emit_convolution` with a layer's parameters.
+
+        Inside the blocks, `number` says which layer it is.
+        """
         self.code.call(
             kernel,
             images=images,
-            weights=self.address(layer.weights),
-            biases=self.address(layer.biases),
+            weights=self.parameters(layer.weights, number, layer.shape.weights),
+            biases=self.parameters(layer.biases, number, layer.shape.outputs),
+            addend=addend,
             result=result,
         )
+
+    def parameters(self, field: Field, number: Value | None, stride: int) -> Value:
+        """The address of parameters; of those of layer `number`, unless it is None."""
+        return self.address(field) if number is None else self.address(field, (number, stride))
 
     def each_group(self, body: Callable[[Value], None]) -> None:
         """Loops over the groups of the calling thread's share."""

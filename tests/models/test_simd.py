@@ -180,9 +180,9 @@ def test_a_network_that_was_loaded_later_is_computed(isa: InstructionSet) -> Non
         assert torch.equal(gradients_of(network)[name], value), name
 
 
-def test_a_batch_that_is_larger_than_was_said_is_refused(isa: InstructionSet) -> None:
+def test_a_batch_that_exceeds_the_largest_is_refused(isa: InstructionSet) -> None:
     engine = engine_of(network_of(VARIANTS[0]), isa, largest_batch=16)
-    with pytest.raises(ValueError, match="a batch of 33 images is larger than was said"):
+    with pytest.raises(ValueError, match="a batch of 33 images exceeds the largest batch, 16"):
         engine.gradients(*batch_of(33))
 
 

@@ -7,28 +7,29 @@ import llvmlite.binding as llvm
 import pytest
 from llvmlite import ir
 
-from leadline.models.simd.compiler import Compiled, target_machine
-from leadline.models.simd.emitter import I64, Emitter, const
+from leadline.models.simd.compiler import DUMP_VARIABLE, Compiled, target_machine
+from leadline.models.simd.emitter import Emitter, const
+from leadline.models.simd.fields import Field
+from leadline.models.simd.forward_pass import emit_inference_pass
 from leadline.models.simd.instruction_set import InstructionSet, available_instruction_sets
-from leadline.models.simd.passes import FIELDS, emit_inference_pass
-from leadline.models.simd.tensors import TensorFrame
+from leadline.models.simd.kernel_args import KernelArgs
+from leadline.models.simd.signatures import ENTRY_POINT
 
 emitted: list[str] = []
 
 
 def emit(module: ir.Module) -> None:
-    """A pass that writes its thread's number into the frame's first field."""
+    """An entry point that writes its thread's number, plus 40, to the first field."""
     emitted.append(module.name)
-    code = Emitter(module, "note", [I64.as_pointer(), I64, I64], lanes=8)
-    frame, thread, _ = code.arguments
-    code.store(code.builder.add(thread, const(40)), frame)
+    code = Emitter(module, "note", ENTRY_POINT, lanes=8)
+    code.store(code.builder.add(code.arguments.thread, const(40)), code.arguments.args)
     code.close()
 
 
 def noted(isa: InstructionSet = InstructionSet.BASELINE) -> int:
-    compiled, frame = Compiled("test", emit, isa), TensorFrame()
-    compiled.function("note")(frame.address, 2, 3)
-    return frame.read(FIELDS[0])
+    compiled, args = Compiled("test", emit, isa), KernelArgs()
+    compiled.function("note")(args.address, 2, 3)
+    return args.number(Field.GROUPS)
 
 
 def assembly_for(isa: InstructionSet) -> str:
@@ -48,13 +49,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "leadline" / "simd"
 
 
-def test_code_is_made_once_and_then_read(cache: Path) -> None:
+def test_code_is_compiled_once_and_then_read(cache: Path) -> None:
     assert [noted(), noted()] == [42, 42]
     assert len(emitted) == len(list(cache.iterdir())) == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"\x7fELF", b"x" * 400])
-def test_damaged_code_is_made_anew(cache: Path, content: bytes) -> None:
+def test_damaged_code_is_compiled_again(cache: Path, content: bytes) -> None:
     assert noted() == 42
     (file,) = cache.iterdir()
     whole = file.read_bytes()
@@ -64,7 +65,7 @@ def test_damaged_code_is_made_anew(cache: Path, content: bytes) -> None:
     assert file.read_bytes() == whole
 
 
-def test_code_that_cannot_be_kept_is_made_each_time(cache: Path) -> None:
+def test_code_that_cannot_be_cached_is_compiled_each_time(cache: Path) -> None:
     cache.parent.write_text("a file, where a folder should be")
     assert [noted(), noted()] == [42, 42]
     assert len(emitted) == 2
@@ -96,6 +97,25 @@ def test_each_instruction_set_has_code_of_its_own_in_the_cache(cache: Path) -> N
     for isa in available_instruction_sets():
         assert noted(isa) == 42
     assert len(emitted) == len(list(cache.iterdir())) == len(available_instruction_sets())
+
+
+def test_the_variable_dumps_what_is_compiled_even_where_the_code_is_cached(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    isa = available_instruction_sets()[-1]
+    assert noted(isa) == 42
+    (file,) = cache.iterdir()
+    code, dump = file.read_bytes(), tmp_path / "dumps" / "today"
+    monkeypatch.setenv(DUMP_VARIABLE, str(dump))
+
+    assert noted(isa) == 42
+
+    texts = {path.name: path.read_text() for path in dump.iterdir()}
+    assert set(texts) == {f"test.{isa.value}.{kind}" for kind in ("ll", "optimized.ll", "s")}
+    assert 'define void @"note"' in texts[f"test.{isa.value}.ll"]
+    assert "define void @note" in texts[f"test.{isa.value}.optimized.ll"]
+    assert "\nnote:\n" in texts[f"test.{isa.value}.s"]
+    assert file.read_bytes() == code
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the registers of x86-64")

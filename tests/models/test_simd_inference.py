@@ -8,9 +8,9 @@ import torch
 
 from leadline.models.export import to_onnx
 from leadline.models.network import Architecture, BlockNetwork
-from leadline.models.simd.frame import Crew
 from leadline.models.simd.inference import ExportedNetwork, Workspace
 from leadline.models.simd.instruction_set import InstructionSet, available_instruction_sets
+from leadline.models.simd.thread_team import ThreadTeam
 
 VARIANTS = [
     Architecture(
@@ -46,7 +46,7 @@ def test_logits_of_batches_of_any_size_are_those_of_torch(
     architecture: Architecture, threads: int, isa: InstructionSet
 ) -> None:
     network = trained(architecture)
-    exported = ExportedNetwork(to_onnx(network), Crew(threads), isa)
+    exported = ExportedNetwork(to_onnx(network), ThreadTeam(threads), isa)
     workspace = Workspace(largest_batch=40, threads=threads)
     for count in (1, 7, 8, 9, 31, 40, 3):
         batch = images(count)
@@ -63,7 +63,7 @@ def test_logits_of_batches_of_any_size_are_those_of_torch(
 def test_an_image_has_the_same_logits_wherever_it_lies_in_a_batch(
     architecture: Architecture, threads: int, isa: InstructionSet
 ) -> None:
-    exported = ExportedNetwork(to_onnx(trained(architecture)), Crew(threads), isa)
+    exported = ExportedNetwork(to_onnx(trained(architecture)), ThreadTeam(threads), isa)
     workspace = Workspace(largest_batch=40, threads=threads)
     batch = images(40)
 
@@ -75,7 +75,7 @@ def test_an_image_has_the_same_logits_wherever_it_lies_in_a_batch(
 
 
 def test_a_workspace_that_is_too_small_is_refused(isa: InstructionSet) -> None:
-    exported = ExportedNetwork(to_onnx(trained(VARIANTS[0])), Crew(3), isa)
+    exported = ExportedNetwork(to_onnx(trained(VARIANTS[0])), ThreadTeam(3), isa)
 
     with pytest.raises(ValueError, match="a workspace of 2 threads is too small"):
         exported.logits(images(3), Workspace(largest_batch=8, threads=2))
@@ -88,12 +88,12 @@ def test_a_network_of_other_shapes_is_refused() -> None:
     network.head.widen = torch.nn.Conv2d(3, 8, kernel_size=3)
 
     with pytest.raises(ValueError, match="widen has weights of the shape"):
-        ExportedNetwork(to_onnx(network), Crew(1))
+        ExportedNetwork(to_onnx(network), ThreadTeam(1))
 
 
 def test_what_one_network_leaves_in_a_workspace_disturbs_no_other(isa: InstructionSet) -> None:
     first, second = (
-        ExportedNetwork(to_onnx(trained(architecture)), Crew(1), isa)
+        ExportedNetwork(to_onnx(trained(architecture)), ThreadTeam(1), isa)
         for architecture in (VARIANTS[0], VARIANTS[-1])
     )
     shared = Workspace(largest_batch=16, threads=1)
@@ -115,7 +115,9 @@ def test_instruction_sets_with_fused_products_give_the_same_logits(
     model, batch = to_onnx(trained(architecture)), images(19)
 
     narrow, wide = (
-        ExportedNetwork(model, Crew(1), isa).logits(batch, Workspace(largest_batch=19, threads=1))
+        ExportedNetwork(model, ThreadTeam(1), isa).logits(
+            batch, Workspace(largest_batch=19, threads=1)
+        )
         for isa in (InstructionSet.AVX2, InstructionSet.AVX512)
     )
 

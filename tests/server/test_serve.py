@@ -343,11 +343,20 @@ def test_a_lost_database_costs_no_checkpoint(server_factory: ServerFactory) -> N
     assert len(before) > 3
 
 
-def test_an_instruction_set_that_does_not_exist_is_refused(tmp_path: Path) -> None:
-    ended = serve(f"--data-dir={tmp_path}", "--port=0", LEADLINE_SIMD_ISA="avx1024")
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("LEADLINE_SIMD_ISA", "avx1024", "it may be one of baseline, avx2, avx512"),
+        ("LEADLINE_ENGINE", "numpy", "it must be auto or torch"),
+    ],
+)
+def test_a_variable_that_names_what_does_not_exist_is_refused(
+    variable: str, value: str, message: str, tmp_path: Path
+) -> None:
+    ended = serve(f"--data-dir={tmp_path}", "--port=0", **{variable: value})
 
     assert ended.returncode == 2
-    assert "LEADLINE_SIMD_ISA is 'avx1024': it may be one of baseline, avx2, avx512" in ended.stderr
+    assert f"{variable} is {value!r}: {message}" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not list(tmp_path.iterdir())
 

@@ -34,7 +34,7 @@ from leadline.models.checkpoint_files import (
 from leadline.models.export import to_onnx
 from leadline.models.network import BlockNetwork
 from leadline.models.predictions import encode_predictions
-from leadline.models.simd.instruction_set import instruction_set
+from leadline.models.simd.engine_choice import recorded_instruction_set
 from leadline.models.spec import Schedule, TrainingSpec
 from leadline.models.training import EpochOutcome, Trainer
 
@@ -124,7 +124,7 @@ def save_checkpoint(directory: Path, trainer: Trainer, outcome: EpochOutcome) ->
         metrics=outcome.metrics,
         dataset_fingerprint=trainer.dataset.fingerprint,
         files=files,
-        environment=_environment(trainer.device),
+        environment=_environment(trainer),
     )
     write_atomically(directory / f"{stem}.json", to_json(info))
     return info
@@ -197,7 +197,7 @@ def _restore_optimizer(trainer: Trainer, tensors: dict[str, Tensor], path: Path)
     trainer.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def _environment(device: torch.device) -> dict[str, Any]:
+def _environment(trainer: Trainer) -> dict[str, Any]:
     try:
         leadline: str | None = importlib.metadata.version("leadline")
     except importlib.metadata.PackageNotFoundError:
@@ -206,9 +206,10 @@ def _environment(device: torch.device) -> dict[str, Any]:
         "leadline": leadline,
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "device": str(device),
+        "device": str(trainer.device),
+        "engine": trainer.engine_name,
         "threads": torch.get_num_threads(),
-        "instruction_set": instruction_set().value if device.type == "cpu" else None,
+        "instruction_set": recorded_instruction_set(trainer.device.type) or None,
     }
 
 

@@ -27,6 +27,8 @@ class CudaEngine:
         graphs: see `leadline.models.graphs.GraphedFunction`.
     """
 
+    name = "cuda"
+
     def __init__(
         self,
         network: BlockNetwork,

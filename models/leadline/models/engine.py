@@ -1,4 +1,4 @@
-"""What computes: the gradients of a training step, and the logits of an evaluation."""
+"""The engines that compute the gradients of a training step and the logits of an evaluation."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +11,10 @@ from torch.nn import functional
 from leadline.models.batches import normalize
 from leadline.models.cuda import CudaEngine
 from leadline.models.network import BlockNetwork
-from leadline.models.simd.frame import Crew
+from leadline.models.simd.engine_choice import EngineChoice, engine_choice
 from leadline.models.simd.instruction_set import InstructionSet, instruction_set
 from leadline.models.simd.stack import InferenceStack, TrainingStack
+from leadline.models.simd.thread_team import ThreadTeam
 
 __all__ = ["Engine", "SimdEngine", "TorchEngine", "engine_for"]
 
@@ -21,11 +22,14 @@ __all__ = ["Engine", "SimdEngine", "TorchEngine", "engine_for"]
 class Engine(Protocol):
     """Computes for one network."""
 
+    @property
+    def name(self) -> str:
+        """What checkpoints record: "simd", "torch" or "cuda"."""
+
     def gradients(self, pixels: Tensor, labels: Tensor) -> Tensor:
         """Sets the gradient of every parameter, and returns the batch's mean loss.
 
-        The batch norms, which compute with the batch's statistics, keep their
-        running ones.
+        Batch norms use the batch's statistics and update their running ones.
 
         Args:
             pixels: uint8 [n, 32, 32, 3].
@@ -36,7 +40,7 @@ class Engine(Protocol):
         """
 
     def prepare(self) -> None:
-        """Takes the network as it now is for the logits that are asked for next."""
+        """Reads the network's present parameters for the calls of `logits` that follow."""
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Returns the logits, float32 [n, classes], in evaluation mode.
@@ -54,7 +58,7 @@ def engine_for(
     largest_batch: int,
     threads: int,
 ) -> Engine:
-    """Returns what computes fastest.
+    """Returns the fastest engine, or torch's where `LEADLINE_ENGINE` selects that for the CPU.
 
     Args:
         network: on the device.
@@ -62,8 +66,13 @@ def engine_for(
         in_bfloat16: whether training steps are computed in bfloat16.
         largest_batch: images in the largest training batch.
         threads: that compute on a CPU. Sets torch's, for the whole process.
+
+    Raises:
+        UnknownEngineError: `LEADLINE_ENGINE` names no engine.
+        UnsupportedNetworkError: the vector engine has no kernels for the network's shapes.
     """
-    if device.type == "cpu" and not in_bfloat16:
+    is_vectorized = engine_choice() is EngineChoice.AUTO and not in_bfloat16
+    if device.type == "cpu" and is_vectorized:
         return SimdEngine(network, largest_batch=largest_batch, threads=threads)
     torch.set_num_threads(threads)
     autocast = torch.bfloat16 if in_bfloat16 else None
@@ -79,6 +88,8 @@ class TorchEngine:
         network: on its device.
         autocast: the type in which a training step computes; float32 without.
     """
+
+    name = "torch"
 
     def __init__(self, network: nn.Module, autocast: torch.dtype | None = None) -> None:
         self._network = network
@@ -96,7 +107,7 @@ class TorchEngine:
         return loss.detach()
 
     def prepare(self) -> None:
-        """See `Engine.prepare`: there is nothing to prepare."""
+        """See `Engine.prepare`: `logits` reads the parameters themselves."""
 
     @torch.inference_mode()
     def logits(self, pixels: Tensor) -> Tensor:
@@ -109,18 +120,23 @@ class TorchEngine:
 class SimdEngine:
     """Computes with the vector units of a CPU: see `leadline.models.simd`.
 
-    Several times as fast as torch's operations, whose kernels are made for many
-    more channels; with the same result but for rounding, and to the bit the same
-    for any number of threads.
+    Several times as fast as torch's operations, whose kernels are made for many more
+    channels. The result is torch's but for rounding, and does not depend on the number
+    of threads, to the bit.
 
-    Torch itself computes with one thread from then on, in the whole process.
+    Sets torch's own number of threads to one, for the whole process.
 
     Args:
         network: in main memory, in float32.
         largest_batch: images in the largest training batch.
         threads: that compute.
-        isa: the instructions to use; those of `instruction_set()` without.
+        isa: the instructions to use; by default those of `instruction_set()`.
+
+    Raises:
+        UnsupportedNetworkError: there are no kernels for the network's shapes.
     """
+
+    name = "simd"
 
     def __init__(
         self,
@@ -133,9 +149,9 @@ class SimdEngine:
         isa = isa or instruction_set()
         torch.set_num_threads(1)
         self._network = network
-        crew = Crew(threads)
-        self._training = TrainingStack(network, largest_batch, crew, isa)
-        self._inference = InferenceStack(network, crew, isa)
+        team = ThreadTeam(threads)
+        self._training = TrainingStack(network, largest_batch, team, isa)
+        self._inference = InferenceStack(network, team, isa)
 
     def gradients(self, pixels: Tensor, labels: Tensor) -> Tensor:
         """See `Engine.gradients`."""
@@ -143,10 +159,10 @@ class SimdEngine:
         classifier = self._network.classifier
         loss = functional.cross_entropy(classifier(features), labels)
         weights = list(classifier.parameters())
-        slopes, *gradients = torch.autograd.grad(loss, [features, *weights])
+        grad_features, *gradients = torch.autograd.grad(loss, [features, *weights])
         for weight, gradient in zip(weights, gradients, strict=True):
             weight.grad = gradient
-        self._training.backward(slopes)
+        self._training.backward(grad_features)
         return loss.detach()
 
     def prepare(self) -> None:

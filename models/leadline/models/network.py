@@ -4,12 +4,19 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
+from leadline.models._shapes import (
+    CHANNELS,
+    EPSILON,
+    HALVE,
+    INNER,
+    MOMENTUM,
+    TAIL,
+    WIDEN,
+    Convolution,
+)
 from leadline.models.architecture import Architecture
 
 __all__ = ["Architecture", "BlockNetwork", "parameter_count"]
-
-CHANNELS = 8
-"""Channels of every convolution but the last."""
 
 
 class BlockNetwork(nn.Module):
@@ -29,8 +36,8 @@ class BlockNetwork(nn.Module):
         self.architecture = architecture
         self.head = nn.Sequential(
             OrderedDict(
-                widen=nn.Conv2d(3, CHANNELS, kernel_size=5),
-                halve=nn.Conv2d(CHANNELS, CHANNELS, kernel_size=5, stride=2),
+                widen=_convolution(WIDEN),
+                halve=_convolution(HALVE),
             )
         )
         block = ResidualBlock if architecture.residual else Block
@@ -42,11 +49,11 @@ class BlockNetwork(nn.Module):
                 for _ in range(architecture.blocks)
             )
         )
-        self.tail = nn.Conv2d(CHANNELS, 4, kernel_size=3, stride=2)
+        self.tail = _convolution(TAIL)
         self.classifier = nn.Sequential(
             OrderedDict(
                 flatten=nn.Flatten(),
-                hidden=nn.Linear(100, 100),
+                hidden=nn.Linear(TAIL.output_vectors, 100),
                 relu=nn.ReLU(inplace=True),
                 output=nn.Linear(100, architecture.classes, bias=False),
             )
@@ -79,9 +86,10 @@ class Block(nn.Sequential):
     def __init__(self, *, convolutions: int, batch_norm: bool) -> None:
         super().__init__()
         for step in ("first", "second")[:convolutions]:
-            self.add_module(f"{step}_conv", nn.Conv2d(CHANNELS, CHANNELS, kernel_size=3, padding=1))
+            self.add_module(f"{step}_conv", _convolution(INNER))
             if batch_norm:
-                self.add_module(f"{step}_norm", nn.BatchNorm2d(CHANNELS))
+                norm = nn.BatchNorm2d(CHANNELS, eps=EPSILON, momentum=MOMENTUM)
+                self.add_module(f"{step}_norm", norm)
             self.add_module(f"{step}_relu", nn.ReLU(inplace=True))
 
 
@@ -107,6 +115,12 @@ class ResidualBlock(Block):
             residual = layer(residual)
         result: Tensor = activation(residual + features)
         return result
+
+
+def _convolution(shape: Convolution) -> nn.Conv2d:
+    return nn.Conv2d(
+        shape.inputs, shape.outputs, shape.kernel, stride=shape.stride, padding=shape.padding
+    )
 
 
 def parameter_count(module: nn.Module) -> int:

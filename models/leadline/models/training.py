@@ -118,6 +118,7 @@ class Trainer:
             largest_batch=min(spec.batch_size, len(dataset.train.labels)),
             threads=self.threads,
         )
+        self.engine_name = self._engine.name
         self._train = DeviceSplit(dataset.train, device)
         self._test = DeviceSplit(dataset.test, device)
         self._epoch_steps = math.ceil(len(self._train) / spec.batch_size)

@@ -9,6 +9,7 @@ import sys
 import click
 import uvloop
 
+from leadline.models.simd.engine_choice import UnknownEngineError, engine_choice
 from leadline.models.simd.instruction_set import UnsupportedInstructionSetError, instruction_set
 from leadline.server.application import ServingError, StartupError, serve
 from leadline.server.command_line import settings_command
@@ -44,7 +45,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(settings: Settings) -> int:
-    _check_instruction_set()
+    _check_variables()
     configure_logs(level=settings.log_level, style=settings.log_format)
     # Modules live until the end: without gc.freeze, each full collection would scan
     # them and pause the event loop for a tenth of a second.
@@ -61,11 +62,12 @@ def _run(settings: Settings) -> int:
     return 0
 
 
-def _check_instruction_set() -> None:
-    """Refuses a wrong LEADLINE_SIMD_ISA at startup: every worker would fail on it."""
+def _check_variables() -> None:
+    """Refuses a wrong environment variable at startup: every worker would fail on it."""
     try:
         instruction_set()
-    except UnsupportedInstructionSetError as error:
+        engine_choice()
+    except (UnsupportedInstructionSetError, UnknownEngineError) as error:
         raise click.UsageError(str(error)) from error
 
 

@@ -1,4 +1,4 @@
-"""Makes machine code of LLVM's intermediate representation, for an instruction set."""
+"""Compiles LLVM's intermediate representation (IR) for an instruction set, and caches the code."""
 
 import contextlib
 import ctypes
@@ -11,50 +11,67 @@ from pathlib import Path
 import llvmlite.binding as llvm
 from llvmlite import ir
 
+from leadline.models import _shapes
 from leadline.models._files import write_atomically
 from leadline.models.simd.instruction_set import InstructionSet
+from leadline.models.simd.signatures import ENTRY_POINT, KernelSignature
 
-PassFunction = Callable[[int, int, int], None]
-"""Runs a thread's share of a pass: the frame's address, the thread's number, the threads."""
+DUMP_VARIABLE = "LEADLINE_SIMD_DUMP"
+"""The environment variable that names a folder for the IR and the assembly of what is compiled."""
+
+EntryPoint = Callable[[int, int, int], None]
+"""Runs a thread's share: the address of the `KernelArgs`, the thread's number, the threads."""
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 class Compiled:
-    """The passes of a module, as machine code; they hold no lock of the interpreter's.
+    """The functions of a module, as machine code; they are called with the GIL released.
 
-    Machine code is kept in the user's cache folder, so that it is made once for
-    an instruction set and a version of LLVM, and not once for each process.
+    Machine code is cached in the user's cache folder: it is compiled once for an
+    instruction set and a version of LLVM, and not once for each process.
+
+    With `LEADLINE_SIMD_DUMP` set the cache is not read, and the folder of that name gets
+    `NAME.ISA.ll`, the IR as `emit` writes it; `NAME.ISA.optimized.ll`, the IR that LLVM
+    makes of it; and `NAME.ISA.s`, the assembly.
 
     Args:
-        name: of the module, one for all that `emit` may be.
-        emit: writes the passes.
+        name: of the module; a name stands for one `emit`, so that code can be cached by it.
+        emit: writes the functions.
         isa: the instructions to use, which this processor must have.
+
+    Raises:
+        OSError: the dump cannot be written.
     """
 
     def __init__(self, name: str, emit: Callable[[ir.Module], None], isa: InstructionSet) -> None:
         triple = llvm.get_process_triple()
         machine = target_machine(isa)
-        kept = _KeptCode(name, triple, isa.value, str(llvm.llvm_version_info), _sources())
-        code = kept.read()
+        dump = os.environ.get(DUMP_VARIABLE, "")
+        cached = _CachedCode(name, triple, isa.value, str(llvm.llvm_version_info), _sources())
+        code = None if dump else cached.read()
         if code is None:
             module = ir.Module(name)
             module.triple = triple
             emit(module)
-            code = _compile(module, machine)
-            kept.write(code)
+            optimized = _optimize(module, machine)
+            if dump:
+                stem = f"{name.replace(' ', '-')}.{isa.value}"
+                _dump(Path(dump) / stem, str(module), str(optimized), machine)
+            code = machine.emit_object(optimized)
+            cached.write(code)
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
         self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
         self._engine.finalize_object()
 
-    def function(self, name: str) -> PassFunction:
-        """Returns a pass; it lives as long as this object."""
-        kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+    def function(self, name: str, signature: KernelSignature = ENTRY_POINT) -> Callable[..., None]:
+        """Returns a function, by default an `EntryPoint`; it lives as long as this object."""
+        kind = ctypes.CFUNCTYPE(None, *(kind.c_type for kind in signature.kinds.values()))
         return kind(self._engine.get_function_address(name))
 
 
-class _KeptCode:
-    """A file of machine code, named by all that it depends on."""
+class _CachedCode:
+    """A file of machine code, named by the hash of all that it depends on."""
 
     def __init__(self, *origins: str) -> None:
         name = hashlib.sha256("\0".join(origins).encode()).hexdigest()
@@ -62,10 +79,10 @@ class _KeptCode:
         self._path = folder / f"{name}.o" if folder else None
 
     def read(self) -> bytes | None:
-        """The code, if it is there and whole."""
+        """Returns the code, or None where it is missing or damaged."""
         if self._path is None:
             return None
-        with contextlib.suppress(OSError):  # it can be made again
+        with contextlib.suppress(OSError):  # it can be compiled again
             content = self._path.read_bytes()
             digest, code = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
             if hashlib.sha256(code).digest() == digest:
@@ -73,7 +90,7 @@ class _KeptCode:
         return None
 
     def write(self, code: bytes) -> None:
-        """Keeps the code for the next process, where there is room for it."""
+        """Saves the code for the next process, if the file system lets it."""
         if self._path is None:
             return
         with contextlib.suppress(OSError):
@@ -89,29 +106,38 @@ def target_machine(isa: InstructionSet) -> llvm.TargetMachine:
     return target.create_target_machine(cpu=isa.target_cpu, opt=2)
 
 
-def _compile(module: ir.Module, machine: llvm.TargetMachine) -> bytes:
+def _optimize(module: ir.Module, machine: llvm.TargetMachine) -> llvm.ModuleRef:
     parsed = llvm.parse_assembly(str(module))
     parsed.verify()
     options = llvm.create_pipeline_tuning_options(speed_level=2)
-    # The loops are written as they should be.
+    # The emitters unroll and vectorise themselves.
     options.loop_unrolling = options.loop_vectorization = options.slp_vectorization = False
     builder = llvm.create_pass_builder(machine, options)
     builder.getModulePassManager().run(parsed, builder)
-    code: bytes = machine.emit_object(parsed)
-    return code
+    return parsed
+
+
+def _dump(stem: Path, emitted: str, optimized: str, machine: llvm.TargetMachine) -> None:
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    # Of a copy: to emit assembly changes a module.
+    assembly = machine.emit_assembly(llvm.parse_assembly(optimized))
+    for suffix, text in (("ll", emitted), ("optimized.ll", optimized), ("s", assembly)):
+        write_atomically(stem.with_name(f"{stem.name}.{suffix}"), text.encode())
 
 
 @cache
 def _sources() -> str:
-    """What the passes are written by, as far as it is Leadline's own."""
+    """The hash of Leadline's sources and shapes, which decide what is emitted."""
+    shapes = repr((_shapes.WIDEN, _shapes.HALVE, _shapes.INNER, _shapes.TAIL, _shapes.EPSILON))
     files = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    contents = b"".join(file.read_bytes() for file in files)
+    return hashlib.sha256(shapes.encode() + contents).hexdigest()
 
 
 def _cache_folder() -> Path | None:
-    """The user's folder for what can be made again; None for a user without a home."""
+    """The user's cache folder; None for a user without a home."""
     chosen = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG base directory specification tells to ignore a path that is not absolute.
+    # The XDG base directory specification says that relative paths are to be ignored.
     if Path(chosen).is_absolute():
         return Path(chosen) / "leadline" / "simd"
     try:

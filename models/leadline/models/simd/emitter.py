@@ -1,15 +1,15 @@
 """Writes loops over lanes of numbers in LLVM's intermediate representation."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from types import SimpleNamespace
 
 from llvmlite import ir
 
-I8, I32, I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
-F32, F64 = ir.FloatType(), ir.DoubleType()
+from leadline.models.simd.signatures import F32, F64, I32, I64, Kernel, KernelSignature, Value
 
-Value = Any  # llvmlite's values are not typed
 Body = Callable[[Value, list[Value]], Sequence[Value] | None]
+
+NestBody = Callable[[Sequence[Value], list[Value]], Sequence[Value] | None]
 
 
 def const(value: int) -> Value:
@@ -20,27 +20,31 @@ def const(value: int) -> Value:
 class Emitter:
     """Writes one function.
 
-    A lane is one number of a vector register, and holds one image: whatever a
-    function does to a pixel it does to the same pixel of `lanes` images.
+    A lane is one number of a vector register, and holds one image: an operation on
+    a pixel is an operation on the same pixel of `lanes` images.
 
     Args:
         module: where the function goes.
-        name: the function's.
-        parameters: the types of its arguments.
+        name: of the function; one that begins with "_" is private to the module.
+        signature: the names and types of its arguments.
         lanes: numbers in a vector.
     """
 
     def __init__(
-        self, module: ir.Module, name: str, parameters: Sequence[Any], *, lanes: int
+        self, module: ir.Module, name: str, signature: KernelSignature, *, lanes: int
     ) -> None:
         self.module = module
+        self.signature = signature
         self.lanes = lanes
         self.vector = ir.VectorType(F32, lanes)
+        parameters = [kind.llvm_type(lanes) for kind in signature.kinds.values()]
         self.function = ir.Function(module, ir.FunctionType(ir.VoidType(), parameters), name)
         if name.startswith("_"):
             self.function.linkage = "internal"
         self.builder = ir.IRBuilder(self.function.append_basic_block("entry"))
-        self.arguments = self.function.args
+        self.arguments = SimpleNamespace(
+            **dict(zip(signature.kinds, self.function.args, strict=True))
+        )
 
     def loop(
         self,
@@ -53,8 +57,8 @@ class Emitter:
     ) -> list[Value]:
         """Calls `body(index, carried)` from `start` until `stop`, excluded.
 
-        What the body returns is what is carried to its next round; the loop
-        returns what is carried out of its last.
+        The body returns the carried values of its next round; the loop returns
+        those of its last.
         """
         builder = self.builder
         before = builder.block
@@ -76,27 +80,78 @@ class Emitter:
         builder.position_at_end(after)
         return phis
 
+    def loop_nest(
+        self,
+        bounds: Sequence[Sequence[Value | int]],
+        body: NestBody,
+        carried: Sequence[Value] = (),
+        outer: tuple[Value, ...] = (),
+    ) -> list[Value]:
+        """Nests loops and calls `body(indices, carried)` in the innermost, the last one.
+
+        Args:
+            bounds: of each loop the start, the stop and, unless it is 1, the step.
+            body: as in `loop`, with the indices of all loops.
+            carried: as in `loop`.
+            outer: the indices of the loops around these.
+        """
+        (start, stop, *step), *inner = [
+            [const(bound) if isinstance(bound, int) else bound for bound in values]
+            for values in bounds
+        ]
+
+        def at_index(index: Value, carried: list[Value]) -> Sequence[Value] | None:
+            indices = (*outer, index)
+            if inner:
+                return self.loop_nest(inner, body, carried, indices)
+            return body(indices, carried)
+
+        return self.loop(start, stop, at_index, carried, step=step[0] if step else None)
+
+    def while_(
+        self,
+        condition: Callable[[], Value],
+        body: Callable[[Value], Value],
+        carried: Value,
+    ) -> None:
+        """Calls `body(carried)` as long as the condition, evaluated before each call, holds.
+
+        The body returns the carried value of its next call.
+        """
+        builder = self.builder
+        before = builder.block
+        head, inside, after = (builder.append_basic_block(name) for name in ("head", "in", "out"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        phi = builder.phi(carried.type)
+        phi.add_incoming(carried, before)
+        builder.cbranch(condition(), inside, after)
+        builder.position_at_end(inside)
+        phi.add_incoming(body(phi), builder.block)
+        builder.branch(head)
+        builder.position_at_end(after)
+
     def pixels(
         self, count: int, body: Callable[[Value, list[Value]], list[Value]], sums: int
     ) -> list[Value]:
         """Calls `body(pixel, sums)` for each of `count` pixels, and returns the sums over all.
 
-        Several pixels are dealt with at once, each with sums of its own, so that
-        no addition waits for the one before.
+        The loop is unrolled by up to four pixels, each with separate sums, so that
+        no addition waits for the result of the one before.
         """
-        at_once = next(number for number in (4, 3, 2, 1) if count % number == 0)
+        unrolled = next(number for number in (4, 3, 2, 1) if count % number == 0)
 
         def at_pixels(start: Value, carried: Sequence[Value]) -> list[Value]:
             results: list[Value] = []
-            for number in range(at_once):
+            for number in range(unrolled):
                 own = list(carried[number * sums : (number + 1) * sums])
                 results += body(self.builder.add(start, const(number)), own)
             return results
 
-        carried = [self.zero()] * (sums * at_once)
-        carried = self.loop(const(0), const(count), at_pixels, carried, step=const(at_once))
+        carried = [self.zero()] * (sums * unrolled)
+        carried = self.loop(const(0), const(count), at_pixels, carried, step=const(unrolled))
         totals = carried[:sums]
-        for number in range(1, at_once):
+        for number in range(1, unrolled):
             own = carried[number * sums : (number + 1) * sums]
             totals = [self.builder.fadd(*pair) for pair in zip(totals, own, strict=True)]
         return totals
@@ -175,19 +230,23 @@ class Emitter:
         intrinsic = self.declared("llvm.sqrt.f64", ir.FunctionType(F64, [F64]))
         return self.builder.call(intrinsic, [value])
 
-    def call(self, function: ir.Function, *arguments: Value) -> Value:
-        """Calls a function of the module."""
-        return self.builder.call(function, arguments)
+    def call(self, kernel: Kernel, **arguments: Value) -> None:
+        """Calls a kernel of the module; an argument that is None is left out.
+
+        Raises:
+            TypeError: an argument is missing, or the kernel has none of that name.
+        """
+        self.builder.call(kernel.function, kernel.signature.ordered(arguments))
 
     def declared(self, name: str, kind: ir.FunctionType) -> ir.Function:
-        """A function that lies outside of the module: an intrinsic, or one of the process."""
+        """A function outside the module: an intrinsic of LLVM's, or a function of the process."""
         known = self.module.globals.get(name)
         return known or ir.Function(self.module, kind, name)
 
-    def close(self) -> ir.Function:
+    def close(self) -> Kernel:
         """Ends the function."""
         self.builder.ret_void()
-        return self.function
+        return Kernel(self.signature, self.function)
 
     def _alignment(self, address: Value) -> int:
         kind = address.type.pointee

@@ -1,7 +1,6 @@
-"""Exported networks by the passes of this package, without torch."""
+"""Inference of exported networks by compiled kernels, without torch."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -10,34 +9,36 @@ from llvmlite import ir
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from leadline.models._shapes import HALVE, INNER, TAIL, WIDEN
 from leadline.models.simd import single
 from leadline.models.simd.compiler import Compiled
-from leadline.models.simd.convolutions import Convolution
-from leadline.models.simd.frame import Crew, Frame
-from leadline.models.simd.instruction_set import InstructionSet, instruction_set
-from leadline.models.simd.passes import (
-    HALVE,
-    INNER,
+from leadline.models.simd.fields import (
+    HALVE_LAYER,
+    INNER_LAYER,
     PLANE,
-    TAIL,
-    WIDEN,
-    emit_inference_pass,
+    TAIL_LAYER,
+    WIDEN_LAYER,
+    Field,
+    Layer,
 )
+from leadline.models.simd.forward_pass import emit_inference_pass
+from leadline.models.simd.instruction_set import InstructionSet, instruction_set
+from leadline.models.simd.kernel_args import KernelArgs, aligned_zeros
 from leadline.models.simd.single import emit_single_pass
+from leadline.models.simd.thread_team import ThreadTeam
+from leadline.models.simd.unsupported import UnsupportedNetworkError, check_convolution
 
 Floats = NDArray[np.float32]
 
 LANES = 8
-"""Images that a group has.
+"""Images in a group, with every instruction set.
 
-A group takes the same time whether it is full: with more lanes, the few images
-that wait for a server at a time would leave most of them empty.
+A group takes the same time whether or not it is full. With more lanes, most would be
+empty, because few requests wait for a server at a time.
 """
 
-# A group takes as long as so many images by themselves.
-_GROUP_COSTS = 7
-
-_ALIGNMENT = 64
+# A group takes as long as so many single images.
+_GROUP_COST = 7
 
 # Two of the head and one of the tail.
 _OUTER_CONVOLUTIONS = 3
@@ -45,7 +46,7 @@ _OUTER_CONVOLUTIONS = 3
 
 @cache
 def inference_pass(skip: int, lanes: int, isa: InstructionSet) -> Compiled:
-    """Returns the pass `infer` of all networks whose identity connections span `skip` layers."""
+    """Returns the module with `infer`, for identity connections that span `skip` layers."""
 
     def emit(module: ir.Module) -> None:
         emit_inference_pass(module, skip=skip, lanes=lanes)
@@ -63,9 +64,7 @@ def _single_pass(skip: int, isa: InstructionSet) -> Compiled:
 
 
 class Workspace:
-    """What lies between the layers of the network that computes.
-
-    Networks that take turns share one.
+    """Memory for the activations between layers, shared by networks that take turns.
 
     Args:
         largest_batch: images in the largest batch.
@@ -75,53 +74,56 @@ class Workspace:
     def __init__(self, *, largest_batch: int, threads: int) -> None:
         groups = -(-largest_batch // LANES)
         self.threads = threads
-        self.features = _aligned(groups, TAIL.output_vectors, LANES)
-        self.of_groups = {
-            "images": _aligned(groups, WIDEN.input_vectors, LANES),
-            "widened": _aligned(threads, WIDEN.output_vectors, LANES),
-            "activations": _aligned(threads, 2, PLANE, LANES),
-            "features": self.features,
-        }
-        self.of_one = {
-            "images": _aligned(WIDEN.size, WIDEN.size, WIDEN.inputs),
-            "widened": _aligned(WIDEN.output_size**2, single.LANES),
-            "activations": _aligned(2, single.BORDERED, single.LANES),
-            "features": _aligned(TAIL.output_size**2, single.LANES),
+        self.images = aligned_zeros(groups, WIDEN.input_vectors, LANES)
+        self.features = aligned_zeros(groups, TAIL.output_vectors, LANES)
+        self.single_image = aligned_zeros(WIDEN.size, WIDEN.size, WIDEN.inputs)
+        self.single_features = aligned_zeros(TAIL.output_size**2, single.LANES)
+        self.arrays = {
+            Field.IMAGES: self.images,
+            Field.WIDENED: aligned_zeros(threads, WIDEN.output_vectors, LANES),
+            Field.ACTIVATIONS: aligned_zeros(threads, 2, PLANE, LANES),
+            Field.FEATURES: self.features,
+            Field.SINGLE_IMAGE: self.single_image,
+            Field.SINGLE_WIDENED: aligned_zeros(WIDEN.output_size**2, single.LANES),
+            Field.SINGLE_ACTIVATIONS: aligned_zeros(2, single.BORDERED, single.LANES),
+            Field.SINGLE_FEATURES: self.single_features,
         }
 
 
 class ExportedNetwork:
     """A network as `leadline.models.export` writes it, on a CPU's vector units.
 
-    Equal to it but for rounding, and for an image the same to the bit in whatever
-    batch it comes. Some three times as fast as ONNX Runtime, whose kernels are
-    made for more channels.
+    Its logits equal those of the ONNX graph but for rounding, and those of an image are
+    the same, to the bit, in any batch. It is about three times as fast as ONNX Runtime,
+    whose kernels are made for more channels.
 
     Args:
         model: the serialised ONNX model, batch norms folded in.
-        crew: who computes.
-        isa: the instructions to use; those of `instruction_set()` without.
+        team: the threads that compute.
+        isa: the instructions to use; by default those of `instruction_set()`.
 
     Raises:
-        ValueError: it is a network of another kind.
+        UnsupportedNetworkError: the network has other shapes than the kernels.
     """
 
-    def __init__(self, model: bytes, crew: Crew, isa: InstructionSet | None = None) -> None:
+    def __init__(self, model: bytes, team: ThreadTeam, isa: InstructionSet | None = None) -> None:
         isa = isa or instruction_set()
         graph = onnx.load_model_from_string(model).graph
-        constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+        constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
 
         def layers(operator: str) -> list[list[Floats]]:
             nodes = [node for node in graph.node if node.op_type == operator]
             return [[constants[name] for name in node.input[1:]] for node in nodes]
 
-        skip = _skip_of(graph)
-        self._infer = inference_pass(skip, LANES, isa).function("infer")
-        self._infer_one = _single_pass(skip, isa).function("infer_one")
-        self._crew = crew
-        self._groups, self._one = Frame(), Frame()
+        self._team = team
+        # Groups and single images differ in the layout of the tail's parameters only.
+        self._groups, self._single = KernelArgs(), KernelArgs()
         self._workspace: Workspace | None = None
-        self._place_convolutions(layers("Conv"))
+        skip = _skip_of(graph)
+        _check_convolutions(graph, layers("Conv"))
+        self._set_convolutions(layers("Conv"))
+        self._infer = inference_pass(skip, LANES, isa).function("infer")
+        self._infer_single = _single_pass(skip, isa).function("infer_one")
         (self._hidden, hidden_biases), (self._output,) = layers("Gemm")
         self._hidden_biases = hidden_biases[:, None]
 
@@ -130,14 +132,14 @@ class ExportedNetwork:
 
         Args:
             images: float32 [n, 3, 32, 32], normalised.
-            workspace: which no one else uses meanwhile.
+            workspace: that no other thread uses meanwhile.
 
         Raises:
             ValueError: the workspace is for a smaller batch or fewer threads.
         """
-        self._work_in(workspace)
+        self._use(workspace)
         groups, left = divmod(len(images), LANES)
-        groups += left >= _GROUP_COSTS
+        groups += left >= _GROUP_COST
         in_groups = min(groups * LANES, len(images))
         if groups:
             self._infer_groups(images[:in_groups], groups, workspace)
@@ -147,107 +149,104 @@ class ExportedNetwork:
         return by_lane.transpose(0, 2, 1).reshape(-1, by_lane.shape[1])[: len(images)]
 
     def _infer_groups(self, images: Floats, groups: int, workspace: Workspace) -> None:
-        _into_lanes(images, workspace.of_groups["images"])
-        self._groups.number("groups", groups)
-        self._crew.run(self._infer, self._groups, groups)
+        _into_lanes(images, workspace.images)
+        self._groups.set_number(Field.GROUPS, groups)
+        self._team.run(self._infer, self._groups, groups)
 
     def _infer_alone(self, image: Floats, number: int, workspace: Workspace) -> None:
-        workspace.of_one["images"][:] = image.transpose(1, 2, 0)
-        self._infer_one(self._one.address, 0, 1)
+        workspace.single_image[:] = image.transpose(1, 2, 0)
+        self._infer_single(self._single.address, 0, 1)
         group, lane = divmod(number, LANES)
-        features = workspace.of_one["features"][:, : TAIL.outputs]
+        features = workspace.single_features[:, : TAIL.outputs]
         workspace.features[group, :, lane] = features.T.reshape(-1)
 
-    def _work_in(self, workspace: Workspace) -> None:
+    def _use(self, workspace: Workspace) -> None:
         if workspace is self._workspace:
             return
-        if workspace.threads < self._crew.threads:
+        if workspace.threads < self._team.threads:
             raise ValueError(f"a workspace of {workspace.threads} threads is too small")
         self._workspace = workspace
-        for frame, arrays in (
-            (self._groups, workspace.of_groups),
-            (self._one, workspace.of_one),
-        ):
-            for name, array in arrays.items():
-                frame.place_array(name, array)
+        for field, array in workspace.arrays.items():
+            self._groups.set_array(field, array)
+            self._single.set_array(field, array)
 
     def _classify(self, features: Floats) -> Floats:
-        # Group by group: products so small stay in the thread that asks for them. What
-        # lanes without an image hold may be anything.
+        # Group by group: products so small stay in the calling thread. Lanes without an
+        # image may hold any numbers.
         with np.errstate(over="ignore", invalid="ignore"):
             hidden = self._hidden @ features + self._hidden_biases
             logits: Floats = self._output @ np.maximum(hidden, 0, out=hidden)
         return logits
 
-    def _place_convolutions(self, layers: list[list[Floats]]) -> None:
+    def _set_convolutions(self, layers: list[list[Floats]]) -> None:
         widen, halve, *inner, tail = layers
-        for frame in (self._groups, self._one):
-            frame.number("layers", len(inner))
-            frame.number("groups", 1)
-        both = (self._groups, self._one)
-        _place(both, "widen", WIDEN, widen)
-        _place(both, "halve", HALVE, halve)
+        both = (self._groups, self._single)
+        for args in both:
+            args.set_number(Field.LAYERS, len(inner))
+            args.set_number(Field.GROUPS, 1)
+        _set_layer(both, WIDEN_LAYER, widen)
+        _set_layer(both, HALVE_LAYER, halve)
         if inner:
-            _place(both, "inner", INNER, [np.stack(parts) for parts in zip(*inner, strict=True)])
-        _place((self._groups,), "tail", TAIL, tail)
-        # Its 4 channels, too, are a vector of 8.
-        whole = replace(TAIL, outputs=single.LANES)
-        _place((self._one,), "tail", whole, [_padded(part, single.LANES) for part in tail])
+            stacked = [np.stack(parts) for parts in zip(*inner, strict=True)]
+            _set_layer(both, INNER_LAYER, stacked)
+        _set_layer((self._groups,), TAIL_LAYER, tail)
+        # For a single image, its 4 channels are a vector of 8.
+        padded = [_padded(part, single.LANES) for part in tail]
+        _set_layer((self._single,), TAIL_LAYER, padded)
 
 
 def _skip_of(graph: onnx.GraphProto) -> int:
-    """How many convolutions an identity connection spans; 0 without such connections."""
+    """Returns how many convolutions an identity connection spans; 0 without such connections."""
     operators = [node.op_type for node in graph.node]
     connections = operators.count("Add")
     if not connections:
         return 0
     skip, left = divmod(operators.count("Conv") - _OUTER_CONVOLUTIONS, connections)
     if left or skip not in (1, 2):
-        raise ValueError(f"identity connections must span 1 or 2 convolutions, not {skip}")
+        raise UnsupportedNetworkError(
+            f"identity connections must span 1 or 2 convolutions, not {skip}"
+        )
     return skip
 
 
-def _place(
-    frames: Iterable[Frame], name: str, shape: Convolution, parameters: Sequence[Floats]
-) -> None:
-    """Places [..., outputs, inputs, kernel, kernel] as [..., kernel, kernel, inputs, outputs]."""
+def _check_convolutions(graph: onnx.GraphProto, layers: list[list[Floats]]) -> None:
+    nodes = [node for node in graph.node if node.op_type == "Conv"]
+    names = ["widen", "halve", *["inner"] * (len(nodes) - _OUTER_CONVOLUTIONS), "tail"]
+    shapes = {"widen": WIDEN, "halve": HALVE, "inner": INNER, "tail": TAIL}
+    for name, node, (weights, _) in zip(names, nodes, layers, strict=True):
+        attributes = {attribute.name: list(attribute.ints) for attribute in node.attribute}
+        check_convolution(
+            name,
+            shapes[name],
+            weights.shape,
+            stride=attributes["strides"],
+            padding=attributes["pads"],
+        )
+
+
+def _set_layer(targets: Sequence[KernelArgs], layer: Layer, parameters: Sequence[Floats]) -> None:
+    """Sets [..., outputs, inputs, kernel, kernel] as [..., kernel, kernel, inputs, outputs]."""
     weights, biases = parameters
-    expected = (shape.outputs, shape.inputs, shape.kernel, shape.kernel)
-    # The passes have these shapes written into them.
-    if weights.shape[-4:] != expected or biases.shape[-1:] != expected[:1]:
-        raise ValueError(f"{name} has weights of the shape {weights.shape}, not {expected}")
-    by_place = np.moveaxis(weights, (-2, -1, -3, -4), (-4, -3, -2, -1))
-    for field, array in (("weights", _aligned_copy(by_place)), ("biases", _aligned_copy(biases))):
-        for frame in frames:
-            frame.place_array(f"{name}_{field}", array)
+    by_tap = np.moveaxis(weights, (-2, -1, -3, -4), (-4, -3, -2, -1))
+    for field, values in ((layer.weights, by_tap), (layer.biases, biases)):
+        aligned = aligned_zeros(*values.shape)
+        aligned[:] = values
+        for args in targets:
+            args.set_array(field, aligned)
 
 
 def _padded(part: Floats, outputs: int) -> Floats:
-    """Weights or biases with zeros for further outputs."""
+    """Returns weights or biases with zeros for the missing outputs."""
     whole = np.zeros((outputs, *part.shape[1:]), np.float32)
     whole[: len(part)] = part
     return whole
 
 
 def _into_lanes(images: Floats, lanes: Floats) -> None:
-    """Turns [n][numbers] into [groups][numbers][lanes]; what a group lacks stays what it was."""
+    """Turns [n, numbers] into [groups, numbers, lanes]; lanes without an image stay unchanged."""
     whole, left = divmod(len(images), LANES)
     flat = images.reshape(len(images), lanes.shape[1])
     together = flat[: whole * LANES].reshape(whole, LANES, lanes.shape[1])
     lanes[:whole] = together.transpose(0, 2, 1)
     if left:
         lanes[whole, :, :left] = flat[whole * LANES :].T
-
-
-def _aligned_copy(values: Floats) -> Floats:
-    copy = _aligned(*values.shape)
-    copy[:] = values
-    return copy
-
-
-def _aligned(*shape: int) -> Floats:
-    """Zeros that begin where vectors may."""
-    size = 4 * int(np.prod(shape))
-    memory = np.zeros(size + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + size].view(np.float32).reshape(shape)

@@ -20,8 +20,8 @@ class InstructionSet(Enum):
 
     The level alone decides the machine code, so every processor that has the
     level runs the same instructions. Levels differ in how many images training
-    computes at once, and so in the order in which gradients are summed; the
-    baseline also rounds products before it adds them.
+    computes at once, and so in the order in which gradients are summed. The baseline
+    also rounds products before it adds them.
     """
 
     BASELINE = "baseline"
@@ -72,17 +72,14 @@ def supported_by(features: Mapping[str, bool]) -> tuple[InstructionSet, ...]:
         features: which of LLVM's feature names the processor has.
     """
     present = {name for name, is_present in features.items() if is_present}
-    return tuple(one for one in InstructionSet if _REQUIRED_FEATURES[one] <= present)
+    return tuple(isa for isa in InstructionSet if _REQUIRED_FEATURES[isa] <= present)
 
 
 def instruction_set() -> InstructionSet:
-    """Returns what this process computes with.
-
-    That is the one that `LEADLINE_SIMD_ISA` names, or else the widest that the
-    processor has.
+    """Returns the instruction set of this process: that of `LEADLINE_SIMD_ISA`, or the widest.
 
     Raises:
-        UnsupportedInstructionSetError: the variable names another.
+        UnsupportedInstructionSetError: the variable names one that the processor lacks.
     """
     return choose(os.environ.get(VARIABLE, ""), available_instruction_sets())
 
@@ -95,11 +92,11 @@ def choose(name: str, available: Sequence[InstructionSet]) -> InstructionSet:
     """
     if not name:
         return available[-1]
-    for one in available:
-        if one.value == name:
-            return one
-    known = ", ".join(one.value for one in InstructionSet)
-    present = ", ".join(one.value for one in available)
+    for isa in available:
+        if isa.value == name:
+            return isa
+    known = ", ".join(isa.value for isa in InstructionSet)
+    present = ", ".join(isa.value for isa in available)
     raise UnsupportedInstructionSetError(
         f"{VARIABLE} is {name!r}: it may be one of {known}, and this processor has {present}; "
         "unset it to use the widest"

@@ -1,112 +1,170 @@
-"""The parameters of a network's convolutions and batch norms, as the passes take them."""
+"""The parameters of a network's convolutions and batch norms, in the layouts of the kernels."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from leadline.models._shapes import CHANNELS, EPSILON, MOMENTUM, Convolution
 from leadline.models.network import BlockNetwork
-from leadline.models.simd.elementwise import CHANNELS, EPSILON
-from leadline.models.simd.tensors import TensorFrame
+from leadline.models.simd.fields import (
+    HALVE_LAYER,
+    INNER_LAYER,
+    TAIL_LAYER,
+    TRANSPOSED,
+    WIDEN_LAYER,
+    Field,
+    Layer,
+)
+from leadline.models.simd.tensor_args import TensorArgs
+from leadline.models.simd.unsupported import UnsupportedNetworkError, check_convolution
 
-MOMENTUM = 0.1
-"""The share of a batch in a batch norm's running statistics: PyTorch's default."""
+# By the paths of the modules.
+_OUTER = {"head.widen": WIDEN_LAYER, "head.halve": HALVE_LAYER, "tail": TAIL_LAYER}
 
 
 class StackParameters:
-    """The parameters outside of the classifier, those of equal layers as one tensor.
+    """The parameters outside the classifier; those of equal layers share one tensor.
 
-    A step deals with all layers in the blocks at once, not with one after the
-    other: each parameter of a module becomes a part of a common tensor.
+    A step handles the layers inside the blocks together, so each parameter of a module
+    becomes a view of a common tensor.
 
     Args:
         network: in main memory; its modules keep their parameters and buffers,
-            which only move.
+            which get new storage.
+
+    Raises:
+        UnsupportedNetworkError: the network has other shapes than the kernels.
     """
 
     def __init__(self, network: BlockNetwork) -> None:
         modules = list(network.blocks.modules())
         norms = [module for module in modules if isinstance(module, nn.BatchNorm2d)]
         convolutions = [module for module in modules if isinstance(module, nn.Conv2d)]
+        _check_network(network, convolutions, norms)
         self._owners: list[tuple[nn.Parameter, Tensor]] = []
-        self._values: dict[str, Tensor] = {}
-        self.gradients: dict[str, Tensor] = {}
-        """By the fields' names; in the modules' shapes, for equal layers with [layers] before."""
-        for name, path in (("widen", "head.widen"), ("halve", "head.halve"), ("tail", "tail")):
-            self._hold(f"{name}_weights", network.get_parameter(f"{path}.weight"))
-            self._hold(f"{name}_biases", network.get_parameter(f"{path}.bias"))
-        for field, name in (("weights", "weight"), ("biases", "bias")):
-            self._hold_all(f"inner_{field}", [one.get_parameter(name) for one in convolutions])
-            self._hold_all(f"norm_{field}", [one.get_parameter(name) for one in norms])
+        self._values: dict[Field, Tensor] = {}
+        self.gradients: dict[Field, Tensor] = {}
+        """By the field of the parameter; in its module's shape, of equal layers [layers, ...]."""
+        for path, layer in _OUTER.items():
+            self._hold(layer.weights, network.get_parameter(f"{path}.weight"))
+            self._hold(layer.biases, network.get_parameter(f"{path}.bias"))
+        for name, inner, norm in (
+            ("weight", Field.INNER_WEIGHTS, Field.NORM_WEIGHTS),
+            ("bias", Field.INNER_BIASES, Field.NORM_BIASES),
+        ):
+            self._hold_all(inner, [module.get_parameter(name) for module in convolutions])
+            self._hold_all(norm, [module.get_parameter(name) for module in norms])
         self._means = _gather(module.running_mean for module in norms)
         self._variances = _gather(module.running_var for module in norms)
         self._batches = _gather(module.num_batches_tracked for module in norms)
 
-    def read(self, frame: TensorFrame) -> None:
-        """Puts the present values into a frame, in the order in which passes read them."""
-        for name in ("widen", "halve", "tail"):
-            frame.place(f"{name}_weights", _for_forward(self._values[f"{name}_weights"]))
-            frame.place(f"{name}_biases", self._values[f"{name}_biases"])
-        if "inner_weights" in self._values:
-            frame.place("inner_weights", _for_forward(self._values["inner_weights"]))
-            frame.place("inner_biases", self._values["inner_biases"])
-        for name in ("norm_weights", "norm_biases"):
-            if name in self._values:
-                frame.place(name, self._values[name])
+    def write_to(self, args: TensorArgs) -> None:
+        """Writes the present values to an argument block, in the layouts of the forward pass."""
+        for layer in (*_OUTER.values(), INNER_LAYER):
+            if layer.weights in self._values:
+                args.set_tensor(layer.weights, _for_forward(self._values[layer.weights]))
+                args.set_tensor(layer.biases, self._values[layer.biases])
+        for field in (Field.NORM_WEIGHTS, Field.NORM_BIASES):
+            if field in self._values:
+                args.set_tensor(field, self._values[field])
 
-    def read_transposed(self, frame: TensorFrame) -> None:
-        """Puts the weights into a frame as the way back reads them."""
-        for name in ("halve", "tail", "inner"):
-            if f"{name}_weights" in self._values:
-                transposed = _for_gradient(self._values[f"{name}_weights"])
-                frame.place(f"{name}_transposed", transposed)
+    def write_transposed_to(self, args: TensorArgs) -> None:
+        """Writes the transposed weights to an argument block, for the backward pass."""
+        for layer, field in TRANSPOSED.items():
+            if layer.weights in self._values:
+                args.set_tensor(field, _for_gradient(self._values[layer.weights]))
 
-    def fold(self, frame: TensorFrame) -> None:
-        """Folds the batch norms of evaluation mode into what `read` has put into a frame."""
-        if "norm_weights" not in self._values:
+    def fold(self, args: TensorArgs) -> None:
+        """Folds the batch norms, in evaluation mode, into the weights that `write_to` wrote."""
+        if Field.NORM_WEIGHTS not in self._values:
             return
-        scales = self._values["norm_weights"] / torch.sqrt(self._variances + EPSILON)
-        weights = frame["inner_weights"] * scales[:, None, None, None, :]
-        biases = (self._values["inner_biases"] - self._means) * scales
-        frame.place("inner_weights", weights)
-        frame.place("inner_biases", biases + self._values["norm_biases"])
+        scales = self._values[Field.NORM_WEIGHTS] / torch.sqrt(self._variances + EPSILON)
+        weights = args[Field.INNER_WEIGHTS] * scales[:, None, None, None, :]
+        biases = (self._values[Field.INNER_BIASES] - self._means) * scales
+        args.set_tensor(Field.INNER_WEIGHTS, weights)
+        args.set_tensor(Field.INNER_BIASES, biases + self._values[Field.NORM_BIASES])
 
     def track(self, norms: Tensor, numbers: int) -> None:
-        """Keeps the running statistics, as a batch norm does in training.
+        """Updates the running statistics, as a batch norm does in training.
 
         Args:
-            norms: float32 [layers, 4, 8], of which the means and biased variances are taken.
+            norms: float32 [layers, 4, 8], whose first two rows are means and biased variances.
             numbers: in each channel of the batch.
         """
         self._means.lerp_(norms[:, 0], MOMENTUM)
         self._variances.lerp_(norms[:, 1] * (numbers / (numbers - 1)), MOMENTUM)
         self._batches.add_(1)
 
-    def write_weight_gradient(self, name: str, gradient: Tensor) -> None:
-        """Takes gradients of weights, float32 [..., kernel x kernel x inputs x outputs]."""
-        to = self.gradients[f"{name}_weights"]
+    def set_weight_gradient(self, layer: Layer, gradient: Tensor) -> None:
+        """Sets the gradient of a layer's weights.
+
+        Args:
+            layer: inside the blocks all of them together.
+            gradient: float32 [..., kernel x kernel x inputs x outputs].
+        """
+        to = self.gradients[layer.weights]
         *layers, outputs, inputs, kernel, _ = to.shape
-        by_place = gradient.view(*layers, kernel, kernel, inputs, outputs)
+        by_tap = gradient.view(*layers, kernel, kernel, inputs, outputs)
         first = len(layers)
         order = [*range(first), first + 3, first + 2, first, first + 1]
-        to.copy_(by_place.permute(order))
+        to.copy_(by_tap.permute(order))
 
     def attach_gradients(self) -> None:
-        """Gives each parameter its part of the gradients."""
+        """Gives each parameter its view of the gradients."""
         for parameter, gradient in self._owners:
             parameter.grad = gradient
 
-    def _hold(self, name: str, parameter: nn.Parameter) -> None:
-        self._values[name] = parameter.detach()
-        self.gradients[name] = torch.zeros_like(self._values[name])
-        self._owners.append((parameter, self.gradients[name]))
+    def _hold(self, field: Field, parameter: nn.Parameter) -> None:
+        self._values[field] = parameter.detach()
+        self.gradients[field] = torch.zeros_like(self._values[field])
+        self._owners.append((parameter, self.gradients[field]))
 
-    def _hold_all(self, name: str, parameters: list[nn.Parameter]) -> None:
+    def _hold_all(self, field: Field, parameters: list[nn.Parameter]) -> None:
         if not parameters:
             return
-        self._values[name] = _gather(parameters)
-        self.gradients[name] = torch.zeros_like(self._values[name])
-        self._owners += zip(parameters, self.gradients[name], strict=True)
+        self._values[field] = _gather(parameters)
+        self.gradients[field] = torch.zeros_like(self._values[field])
+        self._owners += zip(parameters, self.gradients[field], strict=True)
+
+
+def _check_network(
+    network: BlockNetwork, convolutions: Sequence[nn.Conv2d], norms: Sequence[nn.BatchNorm2d]
+) -> None:
+    layers = network.architecture.inner_convolutions
+    expected = layers, layers * network.architecture.batch_norm
+    if (len(convolutions), len(norms)) != expected:
+        raise UnsupportedNetworkError(
+            f"the blocks have {len(convolutions)} convolutions and {len(norms)} batch norms, "
+            f"but the architecture says {expected[0]} and {expected[1]}"
+        )
+    for path, layer in _OUTER.items():
+        _check_layer(path, network.get_submodule(path), layer.shape)
+    for module in convolutions:
+        _check_layer("a block", module, INNER_LAYER.shape)
+    for norm in norms:
+        if (norm.num_features, norm.eps, norm.momentum) != (CHANNELS, EPSILON, MOMENTUM):
+            raise UnsupportedNetworkError(
+                f"a batch norm is {norm}, but the kernels are written for {CHANNELS} channels, "
+                f"an epsilon of {EPSILON} and a momentum of {MOMENTUM}"
+            )
+
+
+def _check_layer(name: str, module: nn.Module, shape: Convolution) -> None:
+    if (
+        not isinstance(module, nn.Conv2d)
+        or module.bias is None
+        or module.dilation != (1, 1)
+        or isinstance(module.padding, str)
+        or module.padding_mode != "zeros"
+    ):
+        raise UnsupportedNetworkError(
+            f"{name} is {module}, but the kernels are written for a convolution with biases, "
+            "a numeric padding with zeros, and no dilation"
+        )
+    check_convolution(
+        name, shape, module.weight.shape, stride=module.stride, padding=module.padding
+    )
 
 
 def _gather(tensors: Iterable[Tensor | None]) -> Tensor:

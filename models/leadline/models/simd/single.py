@@ -4,18 +4,27 @@ Groups of images fill the lanes with images, which one image alone cannot. Its
 channels can: an image lies as [row][column][channel], and the 8 channels that
 come out of a convolution are one vector.
 
-What a frame's fields hold differs from what the passes over groups find there:
-`images` is float [32][32][3], `widened` [28][28] vectors, `activations` two times
-[14][14] vectors whose border is zero, `features` [5][5] vectors of which the
-first 4 lanes count, weights [kernel][kernel][inputs] vectors.
+The layout of the fields of activations is in `Field`; weights are read as vectors
+[kernel][kernel][inputs], which is the same memory as for groups. A border of zeros
+between the blocks replaces the padding, so that no kernel has to look for an edge.
 """
+
+from collections.abc import Sequence
 
 from llvmlite import ir
 
-from leadline.models.simd.convolutions import Convolution
-from leadline.models.simd.elementwise import CHANNELS
-from leadline.models.simd.emitter import F32, Emitter, Value, const
-from leadline.models.simd.passes import HALVE, INNER, TAIL, WIDEN, Pass, Position
+from leadline.models._shapes import CHANNELS, HALVE, INNER, TAIL, WIDEN, Convolution
+from leadline.models.simd.emitter import Emitter, const
+from leadline.models.simd.fields import (
+    HALVE_LAYER,
+    INNER_LAYER,
+    TAIL_LAYER,
+    WIDEN_LAYER,
+    Field,
+    Layer,
+)
+from leadline.models.simd.kernel_builder import KernelBuilder, Position
+from leadline.models.simd.signatures import Kernel, KernelSignature, Kind, Value
 
 LANES = CHANNELS
 
@@ -28,58 +37,88 @@ BORDERED = PITCH**2
 _CORNER = PITCH + 1
 """Where the image begins inside of its border."""
 
-# Columns whose sums fill the registers, a divisor of the columns of each.
-_AT_ONCE = {WIDEN: 14, HALVE: 12, INNER: 12, TAIL: 5}
+# Sums that fill the registers: a row is computed in tiles of at most so many columns.
+_LARGEST_TILE = 14
 
 
 def emit_single_pass(module: ir.Module, *, skip: int) -> None:
-    """Writes `infer_one(frame, thread, threads)`: from an image to features, batch norms folded.
+    """Writes `infer_one(args, thread, threads)`: from an image to features, batch norms folded.
 
     Args:
         module: where the function goes.
         skip: convolutions that an identity connection spans; 0 without such connections.
     """
-    widen = _emit_convolution(module, "_widen", WIDEN, pitch=WIDEN.size, to=WIDEN.output_size)
-    halve = _emit_convolution(module, "_halve", HALVE, pitch=HALVE.size, to=PITCH)
+    widen = emit_convolution(module, "_widen", WIDEN, pitch=WIDEN.size, to=WIDEN.output_size)
+    halve = emit_convolution(module, "_halve", HALVE, pitch=HALVE.size, to=PITCH)
     inner = {
-        add: _emit_convolution(module, f"_inner_{add}", INNER, pitch=PITCH, to=PITCH, add=add)
-        for add in {False, skip > 0}
+        add: emit_convolution(
+            module, f"_inner_{add}", INNER, pitch=PITCH, to=PITCH, add=add, relu=True
+        )
+        for add in sorted({False, skip > 0})
     }
-    tail = _emit_convolution(module, "_tail", TAIL, pitch=PITCH, to=TAIL.output_size)
-    run = Pass(module, "infer_one", lanes=LANES)
-    code = run.code
-
-    def parameters(name: str) -> list[Value]:
-        return [run.vectors(f"{name}_weights"), run.vectors(f"{name}_biases")]
-
-    # Layers read and write two places in turn.
-    def floats(layer: Value, start: int) -> Value:
-        place = (code.is_odd(layer), BORDERED * LANES)
-        return run.floats("activations", place, (const(start), LANES))
-
-    def inside(layer: Value) -> Value:
-        return run.vectors("activations", (code.is_odd(layer), BORDERED), (const(_CORNER), 1))
+    tail = emit_convolution(module, "_tail", TAIL, pitch=PITCH, to=TAIL.output_size)
+    run = KernelBuilder(module, "infer_one", lanes=LANES)
+    builder = run.code.builder
 
     def at_layer(layer: Value, position: Position) -> None:
-        skipped = inside(code.builder.sub(layer, const(skip - 1)))
-        code.call(
+        skipped = _inside(run, builder.sub(layer, const(skip - 1)))
+        _convolve(
+            run,
             inner[position.ends_skip],
-            floats(layer, 0),
-            run.vectors("inner_weights", (layer, INNER.weights // CHANNELS)),
-            run.vectors("inner_biases", (layer, 1)),
-            # With a skip of two it is read where the result then overwrites it.
-            *([skipped] if position.ends_skip else []),
-            inside(code.builder.add(layer, const(1))),
+            INNER_LAYER,
+            _pixels(run, layer, 0),
+            # With a skip of two, the result overwrites each pixel after it is read here.
+            addend=skipped if position.ends_skip else None,
+            result=_inside(run, builder.add(layer, const(1))),
+            number=layer,
         )
 
-    code.call(widen, run.floats("images"), *parameters("widen"), run.vectors("widened"))
-    code.call(halve, run.floats("widened"), *parameters("halve"), inside(const(0)))
+    image, widened = run.address(Field.SINGLE_IMAGE), run.address(Field.SINGLE_WIDENED)
+    _convolve(run, widen, WIDEN_LAYER, image, result=widened)
+    image = run.address(Field.SINGLE_WIDENED, kind=Kind.FLOATS)
+    _convolve(run, halve, HALVE_LAYER, image, result=_inside(run, const(0)))
     run.each_layer(skip, at_layer)
-    code.call(tail, floats(run.layers, _CORNER), *parameters("tail"), run.vectors("features"))
-    code.close()
+    image, features = _pixels(run, run.layers, _CORNER), run.address(Field.SINGLE_FEATURES)
+    _convolve(run, tail, TAIL_LAYER, image, result=features)
+    run.code.close()
 
 
-def _emit_convolution(
+def _convolve(
+    run: KernelBuilder,
+    kernel: Kernel,
+    layer: Layer,
+    image: Value,
+    *,
+    result: Value,
+    addend: Value | None = None,
+    number: Value | None = None,
+) -> None:
+    """Calls a kernel with the parameters of a layer, inside the blocks of that number."""
+    number = const(0) if number is None else number
+    rows = layer.shape.weights // layer.shape.outputs
+    run.code.call(
+        kernel,
+        image=image,
+        weights=run.address(layer.weights, (number, rows), kind=Kind.VECTORS),
+        biases=run.address(layer.biases, (number, 1), kind=Kind.VECTORS),
+        addend=addend,
+        result=result,
+    )
+
+
+def _pixels(run: KernelBuilder, layer: Value, start: int) -> Value:
+    """The input of a layer as floats; layers read and write two places in turn."""
+    place = (run.code.is_odd(layer), BORDERED * LANES), (const(start), LANES)
+    return run.address(Field.SINGLE_ACTIVATIONS, *place, kind=Kind.FLOATS)
+
+
+def _inside(run: KernelBuilder, layer: Value) -> Value:
+    """The input of a layer as vectors, from the first pixel inside the border."""
+    place = (run.code.is_odd(layer), BORDERED), (const(_CORNER), 1)
+    return run.address(Field.SINGLE_ACTIVATIONS, *place)
+
+
+def emit_convolution(
     module: ir.Module,
     name: str,
     shape: Convolution,
@@ -87,55 +126,47 @@ def _emit_convolution(
     pitch: int,
     to: int,
     add: bool = False,
-) -> ir.Function:
-    """Writes a function that convolves an image, without looking for its border.
+    relu: bool = False,
+) -> Kernel:
+    """Writes a kernel that convolves an image, whose border is in memory."""
+    signature = KernelSignature(
+        image=Kind.FLOATS,  # [...][pitch][inputs]
+        weights=Kind.VECTORS,  # [kernel][kernel][inputs]
+        biases=Kind.VECTORS,  # one
+        addend=Kind.VECTORS if add else None,  # like the result
+        result=Kind.VECTORS,  # [...][to]
+    )
+    code = Emitter(module, name, signature, lanes=LANES)
+    args, tile = code.arguments, _column_tile(shape)
 
-    Its arguments: the image, float [...][pitch][inputs]; weights, vectors
-    [kernel][kernel][inputs]; biases, a vector; with `add` what is added to the result;
-    the result, vectors [...][to]. Between the blocks a ReLU follows.
-    """
-    vectors = ir.VectorType(F32, LANES).as_pointer()
-    kinds = [F32.as_pointer(), vectors, vectors, *([vectors] if add else []), vectors]
-    code = Emitter(module, name, kinds, lanes=LANES)
-    image, weights, biases, *addends, results = code.arguments
-    at_once = _AT_ONCE[shape]
+    def at_tile(indices: Sequence[Value], _: object) -> None:
+        row, first = indices
 
-    def at_columns(row: Value, first: Value) -> None:
-        def at_tap(down: Value, right: Value, sums: list[Value]) -> list[Value]:
+        def at_tap(tap: Sequence[Value], sums: list[Value]) -> list[Value]:
             place = code.offset(
                 (row, shape.stride * pitch * shape.inputs),
-                (down, pitch * shape.inputs),
+                (tap[0], pitch * shape.inputs),
                 (first, shape.stride * shape.inputs),
-                (right, shape.inputs),
+                (tap[1], shape.inputs),
             )
-            factors = code.offset((down, shape.kernel * shape.inputs), (right, shape.inputs))
-            return _accumulate(
-                code, code.at(image, place), code.at(weights, factors), sums, shape=shape
-            )
+            factors = code.offset((tap[0], shape.kernel * shape.inputs), (tap[1], shape.inputs))
+            image, weights = code.at(args.image, place), code.at(args.weights, factors)
+            return _accumulate(code, image, weights, sums, shape=shape)
 
-        def at_kernel_row(down: Value, sums: list[Value]) -> list[Value]:
-            return code.loop(
-                const(0), const(shape.kernel), lambda right, sums: at_tap(down, right, sums), sums
-            )
-
-        sums = [code.load(biases)] * at_once
-        for column, value in enumerate(
-            code.loop(const(0), const(shape.kernel), at_kernel_row, sums)
-        ):
+        sums = [code.load(args.biases)] * tile
+        sums = code.loop_nest([(0, shape.kernel)] * 2, at_tap, sums)
+        for column, value in enumerate(sums):
             place = code.offset((row, to), (first, 1), (const(column), 1))
-            result = code.builder.fadd(value, code.load(addends[0], place)) if add else value
-            code.store(code.relu(result) if shape == INNER else result, results, place)
+            result = code.builder.fadd(value, code.load(args.addend, place)) if add else value
+            code.store(code.relu(result) if relu else result, args.result, place)
 
-    def at_row(row: Value, _: object) -> None:
-        code.loop(
-            const(0),
-            const(shape.output_size),
-            lambda first, _: at_columns(row, first),
-            step=const(at_once),
-        )
-
-    code.loop(const(0), const(shape.output_size), at_row)
+    code.loop_nest([(0, shape.output_size), (0, shape.output_size, tile)], at_tile)
     return code.close()
+
+
+def _column_tile(shape: Convolution) -> int:
+    """The most columns that divide a row into equal tiles."""
+    return max(tile for tile in range(1, _LARGEST_TILE + 1) if shape.output_size % tile == 0)
 
 
 def _accumulate(

@@ -26,8 +26,8 @@ from leadline.models.export import to_onnx
 from leadline.models.graphs import Graphs
 from leadline.models.initialization import initial_network
 from leadline.models.network import BlockNetwork
-from leadline.models.simd.frame import Crew
 from leadline.models.simd.inference import ExportedNetwork, Workspace
+from leadline.models.simd.thread_team import ThreadTeam
 from leadline.models.spec import Initialization
 
 _IMAGES = 48
@@ -104,7 +104,7 @@ def _compare_predictions() -> None:
     """Compares what a server without a GPU predicts by."""
     for kind, network in networks():
         network.eval()
-        exported = ExportedNetwork(to_onnx(network), Crew(1))
+        exported = ExportedNetwork(to_onnx(network), ThreadTeam(1))
         images = normalize(batch(3)[0])
         workspace = Workspace(largest_batch=_IMAGES, threads=1)
         actual = exported.logits(images.contiguous().numpy(), workspace)

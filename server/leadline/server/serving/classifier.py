@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leadline.models.images import IMAGE_SIZE
-from leadline.models.simd.frame import Crew
 from leadline.models.simd.inference import ExportedNetwork, Workspace
+from leadline.models.simd.thread_team import ThreadTeam
 from leadline.server.serving.inputs import Pixels
 
 MAX_BATCH = 64
@@ -88,7 +88,7 @@ class CpuClassifier(Classifier):
     def __init__(self, model: bytes, *, threads: int) -> None:
         super().__init__(len(model))
         self._threads = threads
-        self._network = ExportedNetwork(model, _crew(threads))
+        self._network = ExportedNetwork(model, _thread_team(threads))
 
     def _run(self, images: NDArray[np.float32]) -> Scores:
         logits = self._network.logits(images, _workspace_of_thread(self._threads))
@@ -96,8 +96,8 @@ class CpuClassifier(Classifier):
 
 
 @functools.cache
-def _crew(threads: int) -> Crew:
-    return Crew(threads)
+def _thread_team(threads: int) -> ThreadTeam:
+    return ThreadTeam(threads)
 
 
 def _workspace_of_thread(threads: int) -> Workspace:

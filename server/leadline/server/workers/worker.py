@@ -22,11 +22,11 @@ import torch
 from leadline.models.checkpoints import CheckpointError, restore, save_checkpoint
 from leadline.models.datasets import Dataset, DatasetError, find_dataset, open_dataset
 from leadline.models.early_stopping import is_exhausted
-from leadline.models.engine import SimdEngine
+from leadline.models.engine import engine_for
 from leadline.models.images import IMAGE_SIZE
 from leadline.models.network import Architecture, BlockNetwork, parameter_count
 from leadline.models.optimizers import SGD
-from leadline.models.simd.instruction_set import instruction_set
+from leadline.models.simd.engine_choice import recorded_instruction_set
 from leadline.models.training import DivergedError, EpochOutcome, Phase, Trainer
 from leadline.server.jobs.job import Environment, EpochCompleted, Failure, Progress, Started
 from leadline.server.workers.messages import (
@@ -107,6 +107,7 @@ def work(assignment: Assignment, channel: Channel) -> Iterator[Message]:
         )
 
     trainer, epoch = _resume(assignment, make_trainer)
+    _LOG.info("training with the %s engine", trainer.engine_name)
     yield _started(device, dataset, trainer)
     folder, spec = Path(assignment.checkpoint_folder), assignment.spec
     accuracies = list(assignment.test_accuracies[:epoch])
@@ -167,7 +168,7 @@ def _started(device: torch.device, dataset: Dataset, trainer: Trainer) -> Starte
             leadline_version=importlib.metadata.version("leadline"),
             torch_version=torch.__version__,
             python_version=platform.python_version(),
-            instruction_set=instruction_set().value if device.type == "cpu" else "",
+            instruction_set=recorded_instruction_set(device.type),
         ),
         # Stored only for the first attempt of a job.
         diagnosis=trainer.diagnose(),
@@ -225,7 +226,13 @@ def _warm_up() -> None:
         with torch.random.fork_rng(devices=[]):
             network = BlockNetwork(Architecture(blocks=1, batch_norm=batch_norm))
         optimizer = SGD(network.parameters(), lr=0.1)
-        engine = SimdEngine(network, largest_batch=len(pixels), threads=1)
+        engine = engine_for(
+            network,
+            device=torch.device("cpu"),
+            in_bfloat16=False,
+            largest_batch=len(pixels),
+            threads=1,
+        )
         engine.gradients(pixels, torch.tensor([0, 1]))
         optimizer.step()
 

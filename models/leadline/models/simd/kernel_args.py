@@ -1,0 +1,60 @@
+"""The argument block of compiled kernels."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leadline.models.simd.fields import Field
+from leadline.models.simd.signatures import Kind
+
+_DTYPES = {
+    Kind.VECTORS: np.float32,
+    Kind.FLOATS: np.float32,
+    Kind.DOUBLES: np.float64,
+    Kind.INTEGERS: np.int64,
+}
+_ALIGNMENT = 64
+
+
+class KernelArgs:
+    """Numbers and the addresses of arrays, one of each `Field`; it keeps the arrays alive."""
+
+    def __init__(self) -> None:
+        self._block = np.zeros(len(Field), np.int64)
+        self._arrays: dict[Field, NDArray[np.generic]] = {}
+        self.address = int(self._block.ctypes.data)
+        self._barrier = np.zeros(1, np.int64)
+        self.set_array(Field.BARRIER, self._barrier)
+
+    def reset_barrier(self) -> None:
+        """Sets the number of arrivals at the barrier to zero."""
+        self._barrier[0] = 0
+
+    def set_number(self, field: Field, value: int) -> None:
+        """Sets a number."""
+        self._block[field.value] = value
+
+    def number(self, field: Field) -> int:
+        """Returns a number."""
+        return int(self._block[field.value])
+
+    def set_array(self, field: Field, array: NDArray[np.generic]) -> None:
+        """Sets the address of an array.
+
+        Raises:
+            ValueError: the array is not contiguous, or of another type than the field.
+        """
+        if not array.flags.c_contiguous or array.dtype != _DTYPES[field.kind]:
+            raise ValueError(
+                f"{field.name} must be contiguous {np.dtype(_DTYPES[field.kind])}, "
+                f"not {array.dtype} with strides {array.strides}"
+            )
+        self._arrays[field] = array
+        self._block[field.value] = array.ctypes.data
+
+
+def aligned_zeros(*shape: int) -> NDArray[np.float32]:
+    """Returns zeros, float32, whose address suits vectors of any width."""
+    size = 4 * int(np.prod(shape))
+    memory = np.zeros(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size].view(np.float32).reshape(shape)

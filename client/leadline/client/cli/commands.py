@@ -1,6 +1,7 @@
 """The kinds of command and of group that `leadline` has: with examples and suggestions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -10,27 +11,32 @@ from leadline.client._text import did_you_mean
 _HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
 
-class _Suggesting(click.Command):
-    """Names the option that a wrong one is likely to mean."""
+@contextmanager
+def _suggesting_options(command: click.Command, ctx: click.Context) -> Iterator[None]:
+    """Names the option that an unknown one is likely to mean."""
+    try:
+        yield
+    except click.NoSuchOption as error:
+        names = [
+            name for option in command.params for name in (*option.opts, *option.secondary_opts)
+        ]
+        flags = [name for name in names if name.startswith("--")]
+        meant = did_you_mean(error.option_name, flags)
+        raise click.UsageError(f"No such option: {error.option_name}.{meant}", ctx) from None
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parses the options."""
-        try:
-            return super().parse_args(ctx, args)
-        except click.NoSuchOption as error:
-            known = [flag for one in self.params for flag in (*one.opts, *one.secondary_opts)]
-            flags = [flag for flag in known if flag.startswith("--")]
-            meant = did_you_mean(error.option_name, flags)
-            raise click.UsageError(f"No such option: {error.option_name}.{meant}", ctx) from None
 
-
-class Command(_Suggesting):
+class Command(click.Command):
     """A command with examples, which its help shows last."""
 
     def __init__(self, *arguments: Any, examples: Sequence[str] = (), **options: Any) -> None:
         options.setdefault("context_settings", _HELP_OPTIONS)
         super().__init__(*arguments, **options)
         self.examples = tuple(examples)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses the options."""
+        with _suggesting_options(self, ctx):
+            return super().parse_args(ctx, args)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Shows the examples."""
@@ -41,7 +47,7 @@ class Command(_Suggesting):
                 formatter.write(f"{'':{formatter.current_indent}}{example}\n")
 
 
-class Group(_Suggesting, click.Group):
+class Group(click.Group):
     """A group of such commands, which names the command that a wrong one is likely to mean."""
 
     command_class = Command
@@ -49,6 +55,11 @@ class Group(_Suggesting, click.Group):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         options.setdefault("context_settings", _HELP_OPTIONS)
         super().__init__(*arguments, **options)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses the options."""
+        with _suggesting_options(self, ctx):
+            return super().parse_args(ctx, args)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

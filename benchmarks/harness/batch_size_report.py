@@ -156,7 +156,7 @@ def _draw_networks(axes: Any, runs: Found, step: int) -> None:
         names, values = zip(*reversed(shown), strict=True)
         labels = [f"{name}\n{features(name):,} features" for name in names]
         bars = axes.barh(labels, values, color="#7a9cc6")
-        axes.bar_label(bars, fmt="%.1f", padding=2, fontsize="small")
+        axes.bar_label(bars, fmt="%.1f", label_type="center", fontsize="small")
         axes.axvline(65, color="grey", linestyle=":")
         axes.set(xlim=(0, 80), xlabel="test accuracy, %; dotted: 65")
         axes.tick_params(axis="y", labelsize="small")

@@ -44,7 +44,7 @@ class Figures:
 
 
 class Asker:
-    """Asks for wrong images, while it is told to."""
+    """Asks for wrong images, until it is stopped."""
 
     def __init__(self, client: Client) -> None:
         self._client = client

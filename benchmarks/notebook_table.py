@@ -62,12 +62,12 @@ def main(arguments: Sequence[str]) -> int:
     if options.read is not None:
         runs, in_training_mode = _read(options.read)
     elif options.notebook_weights:
-        networks = [one for one in NETWORKS if one.slug in options.networks]
+        networks = [network for network in NETWORKS if network.slug in options.networks]
         runs, in_training_mode = _from_notebook_weights(options.dataset, networks, options.epochs)
     else:
         runs, in_training_mode = _by_jobs(options.dataset, options.epochs)
     sys.stdout.write(_report(runs, in_training_mode) + "\n")
-    figures = {network.slug: [asdict(run) for run in found] for network, found in runs.items()}
+    figures = {network.slug: [asdict(run) for run in seeds] for network, seeds in runs.items()}
     write_json(options.json, {"runs": figures, "in_training_mode": in_training_mode})
     if options.figures is not None:
         draw_figures(runs, options.figures)
@@ -80,7 +80,7 @@ def _by_jobs(dataset: str, epochs: int) -> tuple[Runs, list[float]]:
         data = Path(scratch, "data")
         with service(data, dataset) as leadline:
             jobs = _sweep_all(leadline, epochs)
-            runs = {network: [_run_of(job) for job in found] for network, found in jobs.items()}
+            runs = {network: [_run_of(job) for job in seeds] for network, seeds in jobs.items()}
         test = open_dataset(dataset, cache_folder() / "datasets").test
         artifacts = Artifacts(data / "models")
         first_epochs = [
@@ -111,7 +111,9 @@ def _sweep_all(leadline: Service, epochs: int) -> dict[Network, list[TrainingJob
 
 def _run_of(job: TrainingJob) -> Run:
     epochs = list(job.epochs())
-    return Run([one.train_accuracy for one in epochs], [one.test_accuracy for one in epochs])
+    return Run(
+        [epoch.train_accuracy for epoch in epochs], [epoch.test_accuracy for epoch in epochs]
+    )
 
 
 @torch.no_grad()
@@ -164,7 +166,9 @@ def _train_from(
         in_training_mode = accuracy_in_training_mode(copied, trainer.dataset.test)
     metrics += [trainer.train_epoch(epoch).metrics for epoch in range(2, epochs + 1)]
     say(f"{network.label} is done")
-    run = Run([one.train_accuracy for one in metrics], [one.test_accuracy for one in metrics])
+    run = Run(
+        [epoch.train_accuracy for epoch in metrics], [epoch.test_accuracy for epoch in metrics]
+    )
     return run, in_training_mode
 
 
@@ -212,13 +216,13 @@ def _epoch(run: Run) -> str:
 
 
 def _read(path: Path) -> tuple[Runs, list[float]]:
-    found = json.loads(path.read_text())
+    loaded = json.loads(path.read_text())
     runs = {
-        network: [Run(**run) for run in found["runs"][network.slug]]
+        network: [Run(**run) for run in loaded["runs"][network.slug]]
         for network in NETWORKS
-        if network.slug in found["runs"]
+        if network.slug in loaded["runs"]
     }
-    return runs, found["in_training_mode"]
+    return runs, loaded["in_training_mode"]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -150,7 +150,7 @@ def questions(trained: Trained, point: Point, *, as_bytes: bool = False) -> list
     count = max(1, min(_QUESTIONS, _QUESTION_BYTES // len(each)))
     seeds = range(1, count + 1)
     images = [draw_images(point.batch, seed=seed, as_bytes=as_bytes) for seed in seeds]
-    return [Question(request(trained.model, one), trained.logits(one)) for one in images]
+    return [Question(request(trained.model, image), trained.logits(image)) for image in images]
 
 
 def measure(server: Server, point: Point, asked: list[Question], plan: Plan) -> Sample:

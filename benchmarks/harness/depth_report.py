@@ -73,20 +73,23 @@ def _signals(moment: int) -> Callable[[Curve], dict[int, float]]:
 
 
 def _gradients(moment: int) -> Callable[[Curve], dict[int, float]]:
-    return lambda one: at_convolutions(one.gradient_norms[moment], one.block_convolutions)
+    return lambda curve: at_convolutions(curve.gradient_norms[moment], curve.block_convolutions)
 
 
 def _accuracies(curves: Curves) -> str:
-    heads = ["network", "train", *(f"test, epoch {one + 1}" for one in range(_epochs(curves)))]
+    heads = ["network", "train", *(f"test, epoch {epoch + 1}" for epoch in range(_epochs(curves)))]
     return table(
         heads,
         [
             [
                 name,
-                *(f"{found:.1%}" for found in (*one.train_accuracies[-1:], *one.test_accuracies)),
+                *(
+                    f"{accuracy:.1%}"
+                    for accuracy in (*curve.train_accuracies[-1:], *curve.test_accuracies)
+                ),
             ]
-            for name, one in curves.items()
-            if one.test_accuracies
+            for name, curve in curves.items()
+            if curve.test_accuracies
         ],
     )
 
@@ -101,7 +104,10 @@ def _epochs(curves: Curves) -> int:
 
 
 def _factors(curves: Curves) -> str:
-    rows = [[name, *(f"{one:.2f}" for one in factors_of(curve))] for name, curve in curves.items()]
+    rows = [
+        [name, *(f"{divisor:.2f}" for divisor in factors_of(curve))]
+        for name, curve in curves.items()
+    ]
     return table(["network", "signal", "gradient"], rows)
 
 
@@ -114,7 +120,7 @@ def factors_of(curve: Curve) -> tuple[float, float]:
 
 def _by_convolution(values: dict[str, dict[int, float]]) -> str:
     rows = [
-        [name, *(f"{found[one]:.1e}" if one in found else "" for one in _SHOWN)]
-        for name, found in values.items()
+        [name, *(f"{row[depth]:.1e}" if depth in row else "" for depth in _SHOWN)]
+        for name, row in values.items()
     ]
-    return table(["network", "head", *(f"{one}" for one in _SHOWN[1:])], rows)
+    return table(["network", "head", *(f"{depth}" for depth in _SHOWN[1:])], rows)

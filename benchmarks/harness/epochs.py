@@ -31,7 +31,7 @@ class Epoch:
 
 
 class NotebookLoop:
-    """The notebook's loop, in a process of its own."""
+    """The notebook's loop, in a separate process."""
 
     def __init__(self, cache: Path, fingerprint: str, *, blocks: int, batch_norm: bool) -> None:
         self._process = subprocess.Popen(

@@ -50,7 +50,9 @@ def logits(answer: bytes) -> Logits:
     """
     response = ModelInferResponse.FromString(answer)
     if [output.name for output in response.outputs] != [OUTPUT]:
-        raise ValueError(f"the answer has the outputs {[one.name for one in response.outputs]}")
+        raise ValueError(
+            f"the answer has the outputs {[output.name for output in response.outputs]}"
+        )
     output = response.outputs[0]
     if response.raw_output_contents:
         flat = np.frombuffer(response.raw_output_contents[0], dtype="<f4")

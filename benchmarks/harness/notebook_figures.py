@@ -14,16 +14,16 @@ def draw_figures(runs: Mapping[Network, Sequence[Run]], folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     theirs = published()
-    for network, found in runs.items():
+    for network, seeds in runs.items():
         figure = Figure(figsize=(5, 3.4), dpi=100, layout="constrained")
-        _draw(figure.add_subplot(), network, found, theirs[network])
+        _draw(figure.add_subplot(), network, seeds, theirs[network])
         figure.savefig(folder / f"notebook-{network.slug}.png")
 
 
-def _draw(axes: Any, network: Network, found: Sequence[Run], theirs: Run) -> None:
+def _draw(axes: Any, network: Network, seeds: Sequence[Run], theirs: Run) -> None:
     for values, style in ((theirs.train, "--"), (theirs.test, "-")):
         axes.plot(*_points(values), color="0.75", linestyle=style, linewidth=2)
-    for run in found:
+    for run in seeds:
         axes.plot(*_points(run.train), color="tab:blue", linestyle="--", linewidth=0.9)
         axes.plot(*_points(run.test), color="tab:blue", linestyle="-", linewidth=1.3)
     for label, color, style in (
@@ -33,7 +33,7 @@ def _draw(axes: Any, network: Network, found: Sequence[Run], theirs: Run) -> Non
     ):
         axes.plot([], [], color=color, linestyle=style, label=label)
     axes.set(
-        title=f"{network.label}, {len(found)} seed{'s' if len(found) > 1 else ''}",
+        title=f"{network.label}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}",
         xlabel="epoch",
         ylabel="accuracy (%)",
         ylim=(0, 70),

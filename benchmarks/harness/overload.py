@@ -149,7 +149,9 @@ def _overload(
         recovery_answered=sum(call.is_answered for call in recovery),
         recovery_calls=len(recovery),
         recovery_p99=percentile(latencies(recovery), 99),
-        lost_statuses=dict(Counter(f"{one.code.name}: {one.error}"[:80] for one in outcome.lost)),
+        lost_statuses=dict(
+            Counter(f"{call.code.name}: {call.error}"[:80] for call in outcome.lost)
+        ),
     )
 
 

@@ -19,7 +19,7 @@ class ServerError(Exception):
 
 
 class ServerProcess:
-    """A process in a session of its own, so that whatever it starts ends with it."""
+    """A process in its own session, so that its children end with it."""
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from pytriton.triton import Triton, TritonConfig
 
 
 def main() -> None:
-    """Serves until it is told to stop."""
+    """Serves until it receives the message to stop."""
     options = _options()
     session_options = onnxruntime.SessionOptions()
     session_options.intra_op_num_threads = 1

@@ -91,5 +91,5 @@ class StreamedBatch:
 
 def _about(error: InvalidArgumentError, position: int, index: int) -> InvalidArgumentError:
     """The part of an error about several images that is about one of them."""
-    violation = next(one for one in error.violations if image_index(one) == position)
+    violation = next(item for item in error.violations if image_index(item) == position)
     return renamed(invalid(*violation), lambda _: f"images[{index}]")

@@ -16,7 +16,7 @@ def initial_network(
 ) -> BlockNetwork:
     """Returns a network on the CPU as it is before the first step.
 
-    The seed and the initialisation decide every weight, whatever device the
+    The seed and the initialisation decide every weight, on any device the
     network is then brought to, and the caller's random numbers are left alone.
     """
     with torch.random.fork_rng(devices=[]):

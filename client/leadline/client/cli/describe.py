@@ -196,8 +196,12 @@ class _Column(NamedTuple, Generic[Row]):
 def _table(
     columns: Sequence[_Column[Row]], rows: Sequence[Row]
 ) -> tuple[list[str], list[list[str]]]:
-    columns = [one for one in columns if one.is_needed is None or any(map(one.is_needed, rows))]
-    return [one.heading for one in columns], [[one.cell(row) for one in columns] for row in rows]
+    columns = [
+        column for column in columns if column.is_needed is None or any(map(column.is_needed, rows))
+    ]
+    return [column.heading for column in columns], [
+        [column.cell(row) for column in columns] for row in rows
+    ]
 
 
 def _yes(value: object) -> str:

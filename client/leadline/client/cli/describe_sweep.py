@@ -58,31 +58,31 @@ def finished(event: SweepFinished) -> str:
 
 def variant_table(table: SweepTable) -> tuple[list[str], list[list[str]]]:
     """The headings and rows of the results by variant."""
-    fields = sorted({field for one in table.variants for field in one.values})
+    fields = sorted({field for variant in table.variants for field in variant.values})
     headings = [*map(_heading, fields), "#seeds", "#best test", "#spread", "#last test", "#spread"]
     rows = [
         [
-            *(plain(one.values[field]) for field in fields),
-            f"{one.best_test_accuracy.count}/{len(one.jobs)}",
-            *_statistics(one.best_test_accuracy),
-            *_statistics(one.last_test_accuracy),
+            *(plain(variant.values[field]) for field in fields),
+            f"{variant.best_test_accuracy.count}/{len(variant.jobs)}",
+            *_statistics(variant.best_test_accuracy),
+            *_statistics(variant.last_test_accuracy),
         ]
-        for one in table.variants
+        for variant in table.variants
     ]
     return headings, rows
 
 
-def best_depth(one: SweepBestDepth) -> str:
+def best_depth(best: SweepBestDepth) -> str:
     """The best depth, and how likely it is the best."""
-    among = f" with {values(one.values)}" if one.values.fields else ""
-    line = f"best depth{among}: {counted(one.blocks, 'block')}, "
-    line += f"mean {describe.percent(one.mean_test_accuracy)}"
-    if not one.HasField("runner_up_blocks"):
+    among = f" with {values(best.values)}" if best.values.fields else ""
+    line = f"best depth{among}: {counted(best.blocks, 'block')}, "
+    line += f"mean {describe.percent(best.mean_test_accuracy)}"
+    if not best.HasField("runner_up_blocks"):
         return f"{line}; no other depth to compare"
-    line += f", {100 * one.margin:.2f} points above {counted(one.runner_up_blocks, 'block')}"
-    if not one.HasField("confidence"):
+    line += f", {100 * best.margin:.2f} points above {counted(best.runner_up_blocks, 'block')}"
+    if not best.HasField("confidence"):
         return f"{line}; its likelihood needs two seeds of each depth"
-    return f"{line}; {100 * one.confidence:.1f} % likely the best depth tried"
+    return f"{line}; {100 * best.confidence:.1f} % likely the best depth tried"
 
 
 def sweep_list(sweeps: Sequence[Sweep]) -> tuple[list[str], list[list[str]]]:
@@ -90,14 +90,14 @@ def sweep_list(sweeps: Sequence[Sweep]) -> tuple[list[str], list[list[str]]]:
     headings = ["sweep", "state", "dataset", "axes", "jobs", "submitted"]
     return headings, [
         [
-            one.name,
-            state_name(one),
-            one.spec.dataset,
-            ", ".join(f"{axis.field} ({len(axis.values)})" for axis in one.axes),
-            counts(one.counts),
-            describe.local_time(one.create_time),
+            sweep.name,
+            state_name(sweep),
+            sweep.spec.dataset,
+            ", ".join(f"{axis.field} ({len(axis.values)})" for axis in sweep.axes),
+            counts(sweep.counts),
+            describe.local_time(sweep.create_time),
         ]
-        for one in sweeps
+        for sweep in sweeps
     ]
 
 
@@ -107,14 +107,14 @@ def job_list(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
     headings = ["job", *map(_heading, fields), "state", "#epochs", "#best test", "#last test"]
     return headings, [
         [
-            one.job,
-            *(plain(one.values[field]) for field in fields),
-            "stopped" if one.median_stopped else state_name(one),
-            str(one.completed_epochs),
-            describe.percent(one.best_test_accuracy) if one.completed_epochs else "-",
-            describe.percent(one.last_test_accuracy) if one.completed_epochs else "-",
+            job.job,
+            *(plain(job.values[field]) for field in fields),
+            "stopped" if job.median_stopped else state_name(job),
+            str(job.completed_epochs),
+            describe.percent(job.best_test_accuracy) if job.completed_epochs else "-",
+            describe.percent(job.last_test_accuracy) if job.completed_epochs else "-",
         ]
-        for one in sweep.jobs
+        for job in sweep.jobs
     ]
 
 

@@ -79,9 +79,13 @@ def _show_diagnosis(client: Client, name: str, output: Output) -> None:
         return
     rows = [(event.epoch.epoch, _diagnosis(event)) for event in events]
     output.text("standard deviation of the activations after each block")
-    output.table(*_table((epoch, [one.activation_std for one in blocks]) for epoch, blocks in rows))
+    output.table(
+        *_table((epoch, [block.activation_std for block in blocks]) for epoch, blocks in rows)
+    )
     output.text("L2 norm of the gradient at each block")
-    output.table(*_table((epoch, [one.gradient_norm for one in blocks]) for epoch, blocks in rows))
+    output.table(
+        *_table((epoch, [block.gradient_norm for block in blocks]) for epoch, blocks in rows)
+    )
 
 
 def _diagnosed(client: Client, name: str) -> Iterator[JobEvent]:

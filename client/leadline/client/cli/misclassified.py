@@ -94,7 +94,7 @@ def misclassified(
             pages = list_pages(client, selector, limit=limit, image_format=image_format, **asked)
             shown = list(_printed(session, pages))
         if not session.output.as_json:
-            show_table(session, [one for page in shown for one in page.examples], shown[0])
+            show_table(session, [example for page in shown for example in page.examples], shown[0])
         return
     _check_grid(asked, limit)
     per_class = _GRID_PER_CLASS if asked["per_class"] is None else asked["per_class"]

@@ -37,7 +37,7 @@ class _Entry:
 
 
 class Listing:
-    """The images among the files of a folder or tar, in whatever order these come.
+    """The images among the files of a folder or tar, in any order.
 
     Files that are no images, hidden ones, and those outside the layout are
     left out. An index is an image's place when all are sorted by class, then

@@ -1,1 +1,1 @@
-"""What a node can do for a server, found out by trying it: `leadline doctor`."""
+"""Checks of what a node can do for a server: `leadline doctor`."""

@@ -18,7 +18,7 @@ _DATASET_SECONDS = 300.0
 
 
 def examine(arguments: Sequence[str]) -> Iterator[Check]:
-    """Checks whether a server with these arguments would work here; yields what is found.
+    """Checks whether a server with these arguments would work here; yields the results.
 
     Nothing is left behind on any disk.
 

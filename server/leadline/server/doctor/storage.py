@@ -178,7 +178,7 @@ def _file_system_of(path: Path) -> str:
 
 
 def _is_locked(path: Path) -> bool:
-    """Whether a process holds a lock on a file: asked of the kernel, without taking the lock.
+    """Whether a process holds a lock on a file: from the kernel, without taking the lock.
 
     Source: proc_locks(5).
     """

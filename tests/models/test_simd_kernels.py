@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from llvmlite import ir
 from numpy.typing import NDArray
 
@@ -13,9 +14,11 @@ from leadline.models.simd import convolutions, elementwise, reference, single
 from leadline.models.simd.backward_pass import INPUT_BLOCK
 from leadline.models.simd.compiler import Compiled
 from leadline.models.simd.emitter import Emitter
+from leadline.models.simd.fields import Field
 from leadline.models.simd.instruction_set import InstructionSet
 from leadline.models.simd.kernel_args import aligned_zeros
 from leadline.models.simd.signatures import Kernel, KernelSignature, Kind
+from leadline.models.simd.tensor_args import TensorArgs
 
 Floats = NDArray[np.float32]
 
@@ -375,6 +378,19 @@ def test_a_kernel_is_called_with_its_arguments_by_name() -> None:
     assert list(call.args) == [values, sums]
     with pytest.raises(TypeError, match="the kernel takes values, sums, not values, total"):
         caller.call(kernel, values=values, total=sums)
+
+
+def test_an_array_of_another_type_or_with_gaps_is_refused() -> None:
+    args = TensorArgs()
+
+    with pytest.raises(ValueError, match="IMAGES must be contiguous float32, not float64"):
+        args.set_array(Field.IMAGES, np.zeros(4))
+    with pytest.raises(ValueError, match=r"STATISTICS must be contiguous torch.float64, not"):
+        args.set_tensor(Field.STATISTICS, torch.zeros(4))
+    with pytest.raises(ValueError, match=r"IMAGES must be contiguous float32, .* strides"):
+        args.set_array(Field.IMAGES, np.zeros((4, 4), np.float32).T)
+    with pytest.raises(ValueError, match=r"IMAGES must be contiguous torch.float32, .* strides"):
+        args.set_tensor(Field.IMAGES, torch.zeros(4, 4).T)
 
 
 def mask_of(isa: InstructionSet, missing: int) -> Floats:

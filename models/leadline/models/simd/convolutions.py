@@ -153,8 +153,8 @@ def _accumulate_row(
     def at_column(column: Value, sums: list[Value]) -> list[Value]:
         image_column = code.builder.add(code.builder.mul(column, const(shape.stride)), left)
         pixel = code.at(args.images, code.offset((rows[1], shape.size), (image_column, 1)))
-        slope = code.at(args.grad_output, code.offset((rows[0], shape.output_size), (column, 1)))
-        gradients = [code.load(slope, number * shape.output_size**2) for number in range(outputs)]
+        grads = code.at(args.grad_output, code.offset((rows[0], shape.output_size), (column, 1)))
+        gradients = [code.load(grads, number * shape.output_size**2) for number in range(outputs)]
         values = [code.load(pixel, channel * shape.size**2) for channel in channels]
         pairs = itertools.product(values, gradients)
         return [code.fma(*pair, total) for pair, total in zip(pairs, sums, strict=True)]

@@ -25,13 +25,16 @@ class Field(Enum):
     """
 
     kind: Kind
+    index: int
 
     def __new__(cls, kind: Kind) -> Self:
         """Numbers the fields."""
         field = object.__new__(cls)
-        field._value_ = len(cls.__members__)
+        field._value_ = field.index = len(cls.__members__)
         field.kind = kind
         return field
+
+    __hash__ = object.__hash__  # in C; members are singletons
 
     GROUPS = Kind.INTEGER
     LAYERS = Kind.INTEGER  # convolutions inside the blocks

@@ -20,7 +20,7 @@ class KernelArgs:
 
     def __init__(self) -> None:
         self._block = np.zeros(len(Field), np.int64)
-        self._arrays: dict[Field, NDArray[np.generic]] = {}
+        self._owners: dict[Field, object] = {}
         self.address = int(self._block.ctypes.data)
         self._barrier = np.zeros(1, np.int64)
         self.set_array(Field.BARRIER, self._barrier)
@@ -31,11 +31,11 @@ class KernelArgs:
 
     def set_number(self, field: Field, value: int) -> None:
         """Sets a number."""
-        self._block[field.value] = value
+        self._block[field.index] = value
 
     def number(self, field: Field) -> int:
         """Returns a number."""
-        return int(self._block[field.value])
+        return int(self._block[field.index])
 
     def set_array(self, field: Field, array: NDArray[np.generic]) -> None:
         """Sets the address of an array.
@@ -48,8 +48,12 @@ class KernelArgs:
                 f"{field.name} must be contiguous {np.dtype(_DTYPES[field.kind])}, "
                 f"not {array.dtype} with strides {array.strides}"
             )
-        self._arrays[field] = array
-        self._block[field.value] = array.ctypes.data
+        self.set_address(field, array.ctypes.data, array)
+
+    def set_address(self, field: Field, address: int, owner: object) -> None:
+        """Sets an address, and keeps the owner of its memory alive."""
+        self._owners[field] = owner
+        self._block[field.index] = address
 
 
 def aligned_zeros(*shape: int) -> NDArray[np.float32]:

@@ -48,7 +48,7 @@ class KernelBuilder:
 
     def number(self, field: Field) -> Value:
         """A number, or an address as a number."""
-        return self.code.load(self.code.arguments.args, field.value)
+        return self.code.load(self.code.arguments.args, field.index)
 
     def address(self, field: Field, *terms: tuple[Value, int], kind: Kind | None = None) -> Value:
         """The address of an array, plus indices times their strides in elements.

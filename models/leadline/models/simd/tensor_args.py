@@ -1,9 +1,11 @@
 """Argument blocks over torch's tensors."""
 
+import torch
 from torch import Tensor
 
 from leadline.models.simd.fields import Field
 from leadline.models.simd.kernel_args import KernelArgs
+from leadline.models.simd.signatures import Kind
 
 
 class TensorArgs(KernelArgs):
@@ -19,8 +21,15 @@ class TensorArgs(KernelArgs):
         Raises:
             ValueError: the tensor is not contiguous, or of another type than the field.
         """
-        self.set_array(field, tensor.numpy())
+        # Thirteen a step: `Tensor.numpy` would take longer than all of this.
+        dtype = torch.float64 if field.kind is Kind.DOUBLES else torch.float32
+        if not tensor.is_contiguous() or tensor.dtype is not dtype:
+            raise ValueError(
+                f"{field.name} must be contiguous {dtype}, "
+                f"not {tensor.dtype} with strides {tensor.stride()}"
+            )
         self._tensors[field] = tensor
+        self.set_address(field, tensor.data_ptr(), tensor)
 
     def __getitem__(self, field: Field) -> Tensor:
         return self._tensors[field]

@@ -49,7 +49,7 @@ def plot() -> None:
 def curves(session: Session, *, jobs: tuple[str, ...], out: Path) -> None:
     """Draw train and test accuracy per epoch of one JOB or several.
 
-    A running job is drawn up to its latest epoch. Needs 'leadline[plot]'. With --json the models
+    A running job is drawn up to its latest epoch. Needs the extra `plot`. With --json the models
     that were drawn are printed.
     """
     require_plot()
@@ -81,7 +81,7 @@ def curves(session: Session, *, jobs: tuple[str, ...], out: Path) -> None:
 def confusion(session: Session, *, selector: Selector, split: str, out: Path) -> None:
     """Draw a model's confusion matrix, and how well calibrated its probabilities are.
 
-    Needs 'leadline[plot]'. With --json the ConfusionMatrix that was drawn is printed.
+    Needs the extra `plot`. With --json the ConfusionMatrix that was drawn is printed.
     """
     require_plot()
     with session.client() as client:
@@ -107,7 +107,7 @@ def sweep(session: Session, *, sweep: str, out: Path) -> None:
 
     There is a line for each combination of the other axes, such as with and without batch norm,
     and around it a band from the lowest to the highest seed. A running sweep is drawn up to its
-    latest epochs. Needs 'leadline[plot]'. With --json the Sweep that was drawn is printed.
+    latest epochs. Needs the extra `plot`. With --json the Sweep that was drawn is printed.
     """
     require_plot()
     with session.client() as client:

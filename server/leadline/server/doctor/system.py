@@ -45,7 +45,7 @@ def check_versions() -> Check:
             Status.FAILED,
             f"missing: {', '.join(missing)}",
             detail=versions,
-            advice="pip install 'leadline[server]'",
+            advice="in a clone of the repository, run pip install '.[server]'",
         )
     return Check("versions", Status.OK, value=shown, detail=versions)
 

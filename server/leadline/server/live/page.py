@@ -73,7 +73,7 @@ def make_pages(
         inspection = InspectionService(models=models, threads=threads, dataset_cache=dataset_cache)
         details = LiveRoutes(broadcast, Details(models, inspection))
         routes = (*details.routes(), *SweepRoutes(store=store, threads=threads).routes())
-    return Pages(routes=routes, around=security.handle, prepare=security.set_headers)
+    return Pages(routes=routes, handle=security.handle, set_headers=security.set_headers)
 
 
 def _reason(settings: Settings) -> str:

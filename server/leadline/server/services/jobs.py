@@ -10,8 +10,8 @@ from leadline.server.jobs.job import Event, Finished, Job, Paused, Progress
 from leadline.server.jobs.options import JobOptions, Retention
 from leadline.server.jobs.states import JobState
 from leadline.server.jobs.validation import spec_violations
-from leadline.server.services.lifecycle import EventSource, Lifecycle, new_id, within
-from leadline.server.services.watching import EVENTS_A_READ
+from leadline.server.services.lifecycle import Lifecycle, new_id, within
+from leadline.server.services.watching import EVENTS_A_READ, EventSource
 from leadline.server.storage.store import Store
 
 

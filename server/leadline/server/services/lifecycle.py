@@ -2,44 +2,20 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Any, Generic
 
 from leadline.models.spec import Violation
 from leadline.server.errors import ServiceError, UnavailableError
-from leadline.server.jobs.job import Job
 from leadline.server.scheduling.notifier import JobNotifier
 from leadline.server.scheduling.scheduler import Scheduler
-from leadline.server.services.watching import AnyEvent, View, follow, is_at_end
+from leadline.server.services.watching import AnyEvent, EventSource, View, follow, is_at_end
 from leadline.server.storage.artifacts import Artifacts
-from leadline.server.sweeps.sweep import Sweep
 from leadline.server.thread_pool import ThreadPool
 
 # No characters that look alike, and no vowels, so that an id spells no word.
 _ID_ALPHABET = "0123456789bcdfghjkmnpqrstvwxyz"
 _ID_LENGTH = 10
-
-
-@dataclass(kw_only=True)
-class EventSource(Generic[AnyEvent, View]):
-    """The events of one job or sweep.
-
-    Attributes:
-        key: the id under which the notifier announces changes.
-        name: the resource name.
-        current: reads the job or the sweep.
-        events: reads events after a sequence.
-        is_last: whether no event follows this one.
-        progress: reads the transient progress.
-    """
-
-    key: str
-    name: str
-    current: Callable[[], Coroutine[Any, Any, Job | Sweep]]
-    events: Callable[[int], Coroutine[Any, Any, list[AnyEvent]]]
-    is_last: Callable[[AnyEvent], bool]
-    progress: Callable[[], Coroutine[Any, Any, View]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ from leadline.models.spec import Violation
 from leadline.server.errors import InvalidArgumentError
 from leadline.server.jobs.job import Paused, Progress
 from leadline.server.jobs.states import JobState
-from leadline.server.services.lifecycle import EventSource, Lifecycle, new_id, within
-from leadline.server.services.watching import EVENTS_A_READ
+from leadline.server.services.lifecycle import Lifecycle, new_id, within
+from leadline.server.services.watching import EVENTS_A_READ, EventSource
 from leadline.server.storage.store import Store
 from leadline.server.sweeps.sweep import (
     Sweep,

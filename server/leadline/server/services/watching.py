@@ -1,53 +1,47 @@
 """Follows the events of a job or a sweep, from any sequence to the last."""
 
 import time
-from collections.abc import AsyncIterator
-from typing import Protocol, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from leadline.server.errors import InvalidArgumentError, UnavailableError
+from leadline.server.jobs.job import Event, Job
 from leadline.server.scheduling.notifier import JobNotifier
+from leadline.server.sweeps.sweep import Sweep, SweepEvent
 
 # How many events are read from the store at a time.
 EVENTS_A_READ = 200
 
 
-class Numbered(Protocol):
-    """An event with a sequence."""
-
-    @property
-    def sequence(self) -> int:
-        """1 for the first, without gaps."""
-
-
-AnyEvent = TypeVar("AnyEvent", bound=Numbered)
-View_co = TypeVar("View_co", covariant=True)
+AnyEvent = TypeVar("AnyEvent", bound=Event | SweepEvent)
 View = TypeVar("View")
 
 
-class Watched(Protocol[AnyEvent, View_co]):
-    """A job or a sweep that a stream follows.
+@dataclass(kw_only=True)
+class EventSource(Generic[AnyEvent, View]):
+    """The events of one job or sweep.
 
     Attributes:
-        key: its id, under which it has notifications.
-        name: its resource name.
+        key: the id under which the notifier announces changes.
+        name: the resource name.
+        current: reads the job or the sweep.
+        events: reads events after a sequence.
+        is_last: whether no event follows this one.
+        progress: reads the transient progress.
     """
 
     key: str
     name: str
-
-    async def events(self, after_sequence: int) -> list[AnyEvent]:
-        """The next events after a sequence, in order; empty if there are none yet."""
-
-    def is_last(self, event: AnyEvent) -> bool:
-        """Whether no other event follows."""
-
-    async def progress(self) -> View_co:
-        """Its current progress; views of the same progress are equal."""
+    current: Callable[[], Coroutine[Any, Any, Job | Sweep]]
+    events: Callable[[int], Coroutine[Any, Any, list[AnyEvent]]]
+    is_last: Callable[[AnyEvent], bool]
+    progress: Callable[[], Coroutine[Any, Any, View]]
 
 
 async def follow(
     notifier: JobNotifier,
-    watched: Watched[AnyEvent, View],
+    source: EventSource[AnyEvent, View],
     *,
     after_sequence: int,
     progress_interval: float | None,
@@ -65,24 +59,24 @@ async def follow(
     shown: View | None = None
     last_yield = time.monotonic()
     while True:
-        notification = notifier.notification(watched.key)
-        for event in await watched.events(after_sequence):
+        notification = notifier.notification(source.key)
+        for event in await source.events(after_sequence):
             yield event
             after_sequence = event.sequence
             last_yield = time.monotonic()
-            if watched.is_last(event):
+            if source.is_last(event):
                 return
         if notification.is_set and not notifier.is_closed:
             continue
         if notifier.is_closed:
             raise UnavailableError(
-                f"the server shuts down: watch {watched.name} again after its restart, "
+                f"the server shuts down: watch {source.name} again after its restart, "
                 f"from after_sequence {after_sequence}"
             )
         timeout = last_yield + keepalive_seconds - time.monotonic()
         if await notification.wait(min(timeout, progress_interval or timeout)):
             continue
-        view = await watched.progress()
+        view = await source.progress()
         is_quiet = time.monotonic() - last_yield >= keepalive_seconds
         if is_quiet or (progress_interval and view != shown):
             yield view

@@ -36,14 +36,14 @@ class Pages:
 
     Attributes:
         routes: the pages.
-        around: middleware of every request except those for metrics, including
+        handle: middleware of every request except those for metrics, including
             requests that match no route.
-        prepare: changes the headers of every response to those requests.
+        set_headers: changes the headers of every response to those requests.
     """
 
     routes: Iterable[web.AbstractRouteDef]
-    around: Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
-    prepare: Callable[[web.Request, web.StreamResponse], Awaitable[None]]
+    handle: Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
+    set_headers: Callable[[web.Request, web.StreamResponse], Awaitable[None]]
 
 
 class HttpPort:
@@ -99,7 +99,7 @@ def _beside_metrics(pages: Pages) -> Middleware:
     async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path == _METRICS:
             return await handler(request)
-        return await pages.around(request, handler)
+        return await pages.handle(request, handler)
 
     return around
 
@@ -109,6 +109,6 @@ def _prepare_beside_metrics(
 ) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
     async def prepare(request: web.Request, response: web.StreamResponse) -> None:
         if request.path != _METRICS:
-            await pages.prepare(request, response)
+            await pages.set_headers(request, response)
 
     return prepare

@@ -136,7 +136,10 @@ def test_a_server_that_uses_the_data_directory_and_the_ports_is_known(
 
 
 @pytest.mark.parametrize("check", [ports.check_grpc_port, ports.check_http_port])
-def test_a_port_of_another_program_fails(check: Callable[[str, int], Check]) -> None:
+def test_a_port_of_another_program_fails(
+    check: Callable[[str, int], Check], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ports, "_ANSWER_SECONDS", 0.2)  # it never answers
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         found = check("127.0.0.1", port)

@@ -29,6 +29,18 @@ class Call:
         is_done: whether the call has ended.
     """
 
+    __slots__ = (
+        "_deadline",
+        "_done_callbacks",
+        "_scope",
+        "_task",
+        "_timer",
+        "end_of_cancelled",
+        "is_done",
+        "messages",
+        "response",
+    )
+
     def __init__(
         self,
         scope: Event,

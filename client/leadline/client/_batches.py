@@ -78,7 +78,7 @@ class Batcher:
 
 
 def stream_batcher(batch_size: int | None) -> Batcher:
-    """The batcher of a stream with so many images per request; None: the default.
+    """The batcher of a stream with this number of images per request; None: the default.
 
     Raises:
         InvalidArgumentError: the number is out of range.

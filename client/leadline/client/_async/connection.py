@@ -115,7 +115,7 @@ class AsyncConnection:
     async def call_once(
         self, method: AsyncUnaryCall[Request, Response], request: Request, seconds: float
     ) -> Response:
-        """The response to a unary call, without retries, within so many seconds.
+        """The response to a unary call, without retries, within a number of seconds.
 
         Raises:
             RpcError: the server answered with an error.

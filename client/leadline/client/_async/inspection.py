@@ -78,11 +78,11 @@ class AsyncInspectionCalls:
                 order: within a group, "most_probable", the default,
                 "least_probable", "index" or "random".
                 seed: of a random order.
-                per_class: at most so many wrong images per group, and as many
+                per_class: the most wrong images per group, and as many
                 correct ones if they are included; None: all.
                 include_correct: whether to list correctly classified images too.
                 image_format: "png", the default, "raw" for bytes, or "none".
-                page_size: at most so many per page; 0: the server's choice.
+                page_size: the most per page; 0: the server's choice.
 
         Raises:
             InvalidArgumentError: an argument is wrong, such as a class that the
@@ -156,7 +156,7 @@ class AsyncInspectionCalls:
                 outcome: only "fixed", "broken" or "still_wrong" ones.
                 true_class: only images of the class of this name.
                 image_format: "png", the default, "raw" for bytes, or "none".
-                page_size: at most so many per page; 0: the server's choice.
+                page_size: the most per page; 0: the server's choice.
 
         Raises:
             InvalidArgumentError: an argument is wrong, or the two were measured
@@ -203,7 +203,7 @@ class AsyncInspectionCalls:
                 half of them, at least 2.
                 true_class: only images labelled with the class of this name.
                 image_format: "png", the default, "raw" for bytes, or "none".
-                page_size: at most so many per page; 0: the server's choice.
+                page_size: the most per page; 0: the server's choice.
 
         Raises:
             InvalidArgumentError: an argument is wrong.

@@ -48,7 +48,7 @@ class AsyncTrainingCalls:
             request_id: a UUID that identifies this job, also for a call of
                 another process; None: a new one.
             progress_interval: if set, the handle's events include transient
-                progress, at most one in so many seconds.
+                progress, at most one per this many seconds.
             **fields: fields of the spec, which override those of `spec`:
                 dataset: the name of a dataset that the server knows.
                 blocks: the depth, 0 to 64.
@@ -70,7 +70,7 @@ class AsyncTrainingCalls:
                 nesterov: whether SGD uses Nesterov momentum.
                 augmentation: of the training images: "none", "flip" or
                 "flip_crop".
-                patience: end after so many epochs without a better test
+                patience: end after this many epochs without a better test
                 accuracy; 0: never.
                 precision: of the steps: "float32" or "bfloat16".
                 diagnostics: whether events report activations and gradients of

@@ -116,7 +116,7 @@ class Connection:
     def call_once(
         self, method: UnaryCall[Request, Response], request: Request, seconds: float
     ) -> Response:
-        """The response to a unary call, without retries, within so many seconds.
+        """The response to a unary call, without retries, within a number of seconds.
 
         Raises:
             RpcError: the server answered with an error.

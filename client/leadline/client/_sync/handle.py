@@ -62,7 +62,7 @@ class Handle(Generic[AnyResource, AnyEvent]):
         Args:
             after_sequence: the sequence of the last event to skip; 0: none.
             progress_interval: if set, include transient progress events (sequence 0), at most one
-                in so many seconds, 0.05 to 3,600. None: as given at the submission.
+                per this many seconds, 0.05 to 3,600. None: as given at the submission.
             on_reconnect: called before each attempt to reconnect with the error and the seconds
                 until the attempt.
 

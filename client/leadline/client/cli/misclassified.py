@@ -68,11 +68,9 @@ _GRID_PER_CLASS = 2
     help="Which image of a group comes first.",
 )
 @click.option("--seed", type=int, help="The seed of a random order.  [0]")
-@click.option(
-    "--per-class", type=int, help="At most so many wrong images per group.  [all; for --out: 2]"
-)
+@click.option("--per-class", type=int, help="The most wrong images per group.  [all; for --out: 2]")
 @click.option("--include-correct", is_flag=True, help="List as many correct images as well.")
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many images in all.")
+@click.option("--limit", type=click.IntRange(min=1), help="The most images in all.")
 @session_options
 def misclassified(
     session: Session,

@@ -134,7 +134,7 @@ limit_option = click.option(
     type=click.IntRange(1, 1_000),
     default=20,
     show_default=True,
-    help="Show at most so many images.",
+    help="The most images to show.",
 )
 
 

@@ -54,7 +54,7 @@ class BarProgress:
     """A progress bar with images per second."""
 
     def __init__(self, total: int) -> None:
-        """Shows a run of so many images."""
+        """Shows a run of this number of images."""
         from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
         from rich.progress import (  # noqa: PLC0415
             BarColumn,

@@ -101,7 +101,7 @@ class LineView(PlainView):
     """A line for each durable event."""
 
     def __init__(self, output: Output, epochs: int) -> None:
-        """Shows a job of so many epochs; 0: unknown until the `queued` event."""
+        """Shows a job of this number of epochs; 0: unknown until the `queued` event."""
         super().__init__(output)
         self._epochs = epochs
 
@@ -120,7 +120,7 @@ class LiveView:
     progress_interval: float | None = 0.2
 
     def __init__(self, output: Output, epochs: int) -> None:
-        """Shows a job of so many epochs; 0: unknown until the `queued` event."""
+        """Shows a job of this number of epochs; 0: unknown until the `queued` event."""
         from rich.progress import (  # noqa: PLC0415 - only a terminal needs it
             BarColumn,
             Progress,
@@ -214,7 +214,7 @@ class LiveView:
 
 
 def make_view(output: Output, *, epochs: int = 0) -> View[JobEvent]:
-    """The view for the output, of a job of so many epochs; 0: not known yet."""
+    """The view for the output, of a job of this number of epochs; 0: not known yet."""
     if output.as_json:
         return JsonView(output)
     return LiveView(output, epochs) if output.is_live else LineView(output, epochs)

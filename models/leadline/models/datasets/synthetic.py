@@ -85,7 +85,7 @@ def _draw(labels: npt.NDArray[np.int64], chance: _Chance) -> npt.NDArray[np.uint
 
 
 def _colours(count: int, chance: _Chance) -> tuple[Field, Field]:
-    """Returns two colours an image, [N, 3] in [0, 1], that can be told apart."""
+    """Returns two colours an image, [N, 3] in [0, 1], that can be distinguished."""
     hue = chance.between(0, 1, count)
     back = _rgb(hue, chance.between(0.2, 0.8, count), chance.between(0.15, 0.55, count))
     apart = hue + chance.between(0.25, 0.75, count)

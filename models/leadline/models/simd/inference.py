@@ -37,7 +37,7 @@ A group takes the same time whether or not it is full. With more lanes, most wou
 empty, because few requests wait for a server at a time.
 """
 
-# A group takes as long as so many single images.
+# A group takes as long as this many single images.
 _GROUP_COST = 7
 
 # Two of the head and one of the tail.

@@ -37,7 +37,7 @@ BORDERED = PITCH**2
 _CORNER = PITCH + 1
 """Where the image begins inside of its border."""
 
-# Sums that fill the registers: a row is computed in tiles of at most so many columns.
+# Sums that fill the registers: a row is computed in tiles of at most this many columns.
 _LARGEST_TILE = 14
 
 

@@ -18,7 +18,7 @@ class ThreadTeam:
         self._others = ThreadPoolExecutor(threads - 1) if threads > 1 else None
 
     def run(self, function: EntryPoint, args: KernelArgs, groups: int) -> None:
-        """Runs an entry point over so many groups; returns when every thread has finished."""
+        """Runs an entry point over a number of groups; returns when every thread has finished."""
         # A thread without a group would only spin at the barrier.
         threads = min(self.threads, groups)
         args.reset_barrier()  # which counts by the number of threads

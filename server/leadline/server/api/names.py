@@ -16,7 +16,7 @@ _MODEL = re.compile(rf"models/({_ID})")
 _CHECKPOINT = re.compile(rf"models/({_ID})(?:/epochs/([1-9][0-9]{{0,8}}))?")
 _EXAMPLE = re.compile(r"datasets/([0-9a-f]{64})/(train|test)/(0|[1-9][0-9]{0,8})")
 
-# An error repeats at most so many characters of a malformed name.
+# The most characters that an error repeats of a malformed name.
 _SHOWN = 80
 
 

@@ -24,7 +24,7 @@ from leadline.v1 import inference_service_pb2 as pb
 
 _MAX_TOP_K = 1_000
 
-# Tensors of up to so many bytes are checked in less time than a thread takes to wake.
+# Tensors of up to this many bytes are checked in less time than a thread takes to wake.
 _INLINE_BYTES = 128 * 1024
 
 # Images whose predictions are made before the event loop serves other calls:
@@ -51,7 +51,7 @@ def to_image_input(request: pb.PredictRequest, predictions: PredictionService) -
     """The images of a request.
 
     Raises:
-        InvalidArgumentError: a field is wrong, as far as it can be told without decoding.
+        InvalidArgumentError: a field is wrong, as far as is known without decoding.
     """
     limits = predictions.limits
     match request.WhichOneof("input"):

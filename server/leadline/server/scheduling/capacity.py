@@ -27,7 +27,7 @@ class Device:
 
     @property
     def units(self) -> int:
-        """Its units: so many that a job of either kind takes a whole number."""
+        """Its units: their number lets a job of either kind take a whole number."""
         return self.jobs * self.sweep_jobs
 
     def cost(self, *, in_sweep: bool) -> int:

@@ -32,7 +32,7 @@ mpl.rcParams["text.parse_math"] = False
 
 
 class LineStyle(NamedTuple):
-    """How a line is told from the others."""
+    """What distinguishes a line from the others."""
 
     colour: str
     mark: str

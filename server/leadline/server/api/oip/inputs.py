@@ -31,7 +31,7 @@ _SHAPE = "inputs[0].shape"
 _RAW_FIELD = "raw_input_contents[0]"
 _RAW = InputFields(files=_RAW_FIELD, shape=_SHAPE, data=_RAW_FIELD)
 
-# Raw pixels of up to so many bytes are checked in some 150 microseconds.
+# Raw pixels of up to this many bytes are checked in some 150 microseconds.
 _INLINE_BYTES = 4 << 20
 
 # Typed numbers that are converted in some milliseconds.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from leadline.oip.v2.open_inference_pb2 import ModelInferRequest
 
-# From so many bytes on, finding the tensors in Python is faster.
+# From this many bytes on, finding the tensors in Python is faster.
 _LARGE = 1 << 16
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5

@@ -44,7 +44,7 @@ class Counts:
         self.output_ns += encoding
 
     def add_failure(self, nanoseconds: int) -> None:
-        """Counts a request that failed after so many nanoseconds."""
+        """Counts a request that failed after this many nanoseconds."""
         self.last_seconds = time.time()
         self.failed += 1
         self.failed_ns += nanoseconds

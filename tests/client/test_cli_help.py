@@ -201,3 +201,10 @@ def test_a_shell_completes_commands_and_options(words: str, number: int, complet
         timeout=60,
     )
     assert f"plain,{completed}\n" in done.stdout
+
+
+def test_an_option_before_its_command_is_an_error_that_says_where_it_belongs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--target", "localhost", "jobs"]) == ExitCode.USAGE
+    assert "Options of a command follow its name." in capsys.readouterr().err

@@ -1,7 +1,11 @@
 """Messages as plain values, for tables and data frames."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
 
 from leadline.client import (
     EpochResult,
@@ -12,6 +16,7 @@ from leadline.client import (
     JobState,
     Sweep,
     TrainingSpec,
+    UsageError,
     state_name,
     to_dict,
 )
@@ -58,3 +63,14 @@ def test_bytes_stay_bytes_and_free_values_become_plain_ones() -> None:
     assert values["jobs"][0]["values"] == {"blocks": 2, "batch_norm": True}
     assert values["axes"][0]["values"] == [2]
     assert json.dumps(values["jobs"][0]["values"])
+
+
+@pytest.mark.parametrize("convert", [state_name, to_dict])
+def test_what_is_no_message_is_refused_with_what_to_do(convert: Callable[[Any], object]) -> None:
+    with pytest.raises(UsageError, match=r"str is no message: .* refresh\(\)"):
+        convert("jobs/9mx8qxq6d1")
+
+
+def test_a_message_without_a_state_has_no_state_name() -> None:
+    with pytest.raises(UsageError, match="a TrainingSpec has no state"):
+        state_name(TrainingSpec())

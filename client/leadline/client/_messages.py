@@ -11,6 +11,8 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from leadline.client._errors import UsageError
+
 FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
 
 
@@ -19,7 +21,11 @@ def to_dict(message: Message) -> dict[str, Any]:
 
     Enums are lower-case names ("running"), times are datetimes in UTC, durations are timedeltas.
     An optional field that is not set is None; of a oneof, only the field that is set is there.
+
+    Raises:
+        UsageError: it is not a message, such as a handle.
     """
+    _check(message)
     return {
         field.name: _plain_field(message, field)
         for field in message.DESCRIPTOR.fields
@@ -28,7 +34,14 @@ def to_dict(message: Message) -> dict[str, Any]:
 
 
 def state_name(message: Message) -> str:
-    """The name of a message's `state`: "running"; "state 99" if this version does not know it."""
+    """The name of a message's `state`: "running"; "state 99" if this version does not know it.
+
+    Raises:
+        UsageError: it is not a message with a state, such as a handle or a model.
+    """
+    _check(message)
+    if "state" not in message.DESCRIPTOR.fields_by_name:
+        raise UsageError(f"a {message.DESCRIPTOR.name} has no state: give a Job or a Sweep")
     return enum_name(message, "state")
 
 
@@ -40,6 +53,13 @@ def enum_name(message: Message, field: str) -> str:
 def is_final(message: Message) -> bool:
     """Whether a job or a sweep has ended; one in an unknown state has not."""
     return state_name(message) in FINAL_STATES
+
+
+def _check(message: Message) -> None:
+    if not isinstance(message, Message):
+        raise UsageError(
+            f"{type(message).__name__} is no message: give the one that its refresh() returns"
+        )
 
 
 def _is_alternative(field: FieldDescriptor) -> bool:

@@ -3,12 +3,12 @@
 
 def job_name(name: str) -> str:
     """The resource name of a job: "jobs/{id}", from itself or the bare ID."""
-    return name if name.startswith("jobs/") else f"jobs/{name}"
+    return name if "/" in name else f"jobs/{name}"
 
 
 def sweep_name(name: str) -> str:
     """The resource name of a sweep: "sweeps/{id}", from itself or the bare ID."""
-    return name if name.startswith("sweeps/") else f"sweeps/{name}"
+    return name if "/" in name else f"sweeps/{name}"
 
 
 def model_name(name: str) -> str:

@@ -235,7 +235,7 @@ def test_only_the_moves_in_the_table_are_legal(current: JobState, target: JobSta
     if target in MOVES[current]:
         check_move("x", current, target)
         return
-    with pytest.raises(FailedPreconditionError, match=f"is {current} and cannot become {target}"):
+    with pytest.raises(FailedPreconditionError, match=f"{current}, which cannot become {target}"):
         check_move("x", current, target)
 
 

@@ -21,8 +21,10 @@ def _suggesting_options(command: click.Command, ctx: click.Context) -> Iterator[
             name for option in command.params for name in (*option.opts, *option.secondary_opts)
         ]
         flags = [name for name in names if name.startswith("--")]
-        meant = did_you_mean(error.option_name, flags)
-        raise click.UsageError(f"No such option: {error.option_name}.{meant}", ctx) from None
+        hint = did_you_mean(error.option_name, flags)
+        if isinstance(command, click.Group):
+            hint += " Options of a command follow its name."
+        raise click.UsageError(f"No such option: {error.option_name}.{hint}", ctx) from None
 
 
 class Command(click.Command):

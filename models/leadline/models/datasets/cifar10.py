@@ -55,9 +55,9 @@ class Cifar10:
             return CIFAR10(self._folder, train=split == "train", download=True)
         except (ImportError, OSError, RuntimeError) as error:
             raise DatasetError(
-                f"CIFAR-10 could not be had through torchvision: {error}. Where there is no "
-                "network, give an archive of train/CLASS/* and test/CLASS/* images instead, "
-                "such as --dataset cifar10=PATH"
+                f"torchvision could not download CIFAR-10: {error}. Without a network, start "
+                "the server with an archive of train/CLASS/* and test/CLASS/* images: "
+                "leadline serve --dataset cifar10=PATH"
             ) from error
 
 

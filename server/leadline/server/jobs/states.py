@@ -53,7 +53,7 @@ def check_move(job_id: str, current: JobState, target: JobState) -> None:
     if target in MOVES[current]:
         return
     raise FailedPreconditionError(
-        f"job jobs/{job_id} is {current} and cannot become {target}",
+        f"job jobs/{job_id} is in the state {current}, which cannot become {target}",
         reason="ILLEGAL_JOB_STATE",
         metadata={"job": f"jobs/{job_id}", "state": current.value, "target": target.value},
     )

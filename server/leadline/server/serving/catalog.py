@@ -145,7 +145,7 @@ class Catalog:
             raise NotFoundError(
                 "variant",
                 f"of {_network(selector)} on {selector.dataset}",
-                "train one with TrainJob, or see ListModels for those there are",
+                "train one; ListModels and `leadline models` list them",
             )
         return best
 

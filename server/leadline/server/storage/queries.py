@@ -37,7 +37,7 @@ def get_job(connection: Connection, job_id: str) -> Job:
     """
     job = find_job(connection, jobs.c.job_id == job_id)
     if job is None:
-        raise NotFoundError("job", f"jobs/{job_id}", "ListJobs names those there are")
+        raise NotFoundError("job", f"jobs/{job_id}", "ListJobs and `leadline jobs` list them")
     return job
 
 

@@ -35,7 +35,9 @@ def get_sweep(connection: Connection, sweep_id: str) -> Sweep:
     """
     sweep = find_sweep(connection, sweeps.c.sweep_id == sweep_id)
     if sweep is None:
-        raise NotFoundError("sweep", f"sweeps/{sweep_id}", "ListSweeps names those there are")
+        raise NotFoundError(
+            "sweep", f"sweeps/{sweep_id}", "ListSweeps and `leadline sweeps` list them"
+        )
     return sweep
 
 

@@ -232,7 +232,7 @@ def _changed(
 def _check_unfinished(sweep: Sweep, target: str) -> None:
     if sweep.state.is_final:
         raise FailedPreconditionError(
-            f"sweep sweeps/{sweep.sweep_id} is {sweep.state} and cannot be {target}",
+            f"sweep sweeps/{sweep.sweep_id} is in the state {sweep.state}: it cannot be {target}",
             reason="ILLEGAL_SWEEP_STATE",
             metadata={"sweep": f"sweeps/{sweep.sweep_id}", "state": sweep.state.value},
         )

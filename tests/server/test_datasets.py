@@ -10,12 +10,12 @@ from pathlib import Path
 import grpc
 import pytest
 
+from leadline.models.datasets import DatasetError
+from leadline.server.datasets import prepare_datasets
 from leadline.v1.job_pb2 import JOB_STATE_SUCCEEDED
 from leadline.v1.training_service_pb2 import TrainJobRequest
 from support.servers import LiveServer, start_server
 from support.wire import Stubs, connect, tiny_spec, violations
-
-pytestmark = pytest.mark.system
 
 
 @contextmanager
@@ -30,10 +30,13 @@ def restarted(folder: Path, *flags: str) -> Iterator[tuple[LiveServer, Stubs]]:
             server.stop(signal.SIGTERM)
 
 
+@pytest.mark.system
 def test_a_dataset_of_an_earlier_start_is_served_from_the_cache_and_refused_without_it(
     tmp_path: Path, tiny_dataset: Path
 ) -> None:
-    named = [f"--dataset={name}={tiny_dataset}" for name in ("cifar10", "pets")]
+    source = tmp_path / "source"
+    shutil.copytree(tiny_dataset, source)
+    named = [f"--dataset={name}={source}" for name in ("cifar10", "pets")]
     with restarted(tmp_path, *named) as (server, _):
         data = server.data_dir
 
@@ -48,8 +51,32 @@ def test_a_dataset_of_an_earlier_start_is_served_from_the_cache_and_refused_with
 
     for cached in data.glob("datasets/*/dataset.json"):
         shutil.rmtree(cached.parent)
+    source.rename(tmp_path / "away")
     with restarted(tmp_path) as (_, stubs), pytest.raises(grpc.RpcError) as refused:
         next(stubs.training.TrainJob(TrainJobRequest(spec=tiny_spec(dataset="pets"))))
 
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "'pets' is not known" in violations(refused.value)["spec.dataset"]
+
+    (tmp_path / "away").rename(source)
+    with restarted(tmp_path) as (_, stubs):
+        *_, last = stubs.training.TrainJob(
+            TrainJobRequest(spec=tiny_spec(dataset="pets", epochs=1)), timeout=60
+        )
+    assert last.finished.state == JOB_STATE_SUCCEEDED, last
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        *("null", "[]", "3", "{", '{"x": "y"}', '{"x": {}}', "[" * 100_000),
+        '{"x": {"source": 1, "fingerprint": "a"}}',
+    ],
+)
+def test_a_damaged_file_of_names_ends_the_start_with_what_to_do(
+    tmp_path: Path, contents: str
+) -> None:
+    (tmp_path / "names.json").write_text(contents)
+
+    with pytest.raises(DatasetError, match=r"names\.json .* remove it"):
+        prepare_datasets({}, tmp_path, max_pixels=1)

@@ -348,6 +348,7 @@ def test_a_lost_database_costs_no_checkpoint(server_factory: ServerFactory) -> N
     [
         ("LEADLINE_SIMD_ISA", "avx1024", "it may be one of baseline, avx2, avx512"),
         ("LEADLINE_ENGINE", "numpy", "it must be auto or torch"),
+        ("LEADLINE_SIMD_DUMP", "/dev/full", "it must name a folder"),
     ],
 )
 def test_a_variable_that_names_what_does_not_exist_is_refused(

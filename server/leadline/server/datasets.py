@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 from rich.console import Console
@@ -19,13 +20,18 @@ _LOG = structlog.get_logger(__name__)
 _NAMES = "names.json"
 
 
+class _Entry(NamedTuple):
+    source: str
+    fingerprint: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class KnownDatasets:
     """The datasets that jobs may name.
 
     Attributes:
         sources: each dataset's source, as `leadline.models.datasets.open_dataset` takes it.
-        fingerprints: those of the datasets that are in the cache under their name.
+        fingerprints: those of the datasets that are in the cache, under their name.
     """
 
     sources: Mapping[str, str]
@@ -38,7 +44,7 @@ def prepare_datasets(
     """Decodes the configured datasets that are not in the cache, and shows progress. Blocks.
 
     An unusable source stops the server at startup instead of failing a job later. A
-    dataset that was configured at an earlier start stays known while the cache has it.
+    dataset that was configured at an earlier start stays known.
 
     Raises:
         DatasetError: a source cannot be used; the message names the dataset.
@@ -48,29 +54,61 @@ def prepare_datasets(
             check_source(source)
         except DatasetError as error:
             raise DatasetError(f"dataset {name}: {error}") from error
-    known = _cached(cache)
+    known = _read_names(cache / _NAMES)
+    before = dict(known)
     for name, source in configured.items():
-        fingerprint = _prepare(name, source, cache, max_pixels)
-        known[name] = {"source": source, "fingerprint": fingerprint}
-    try:
-        write_atomically(cache / _NAMES, json.dumps(known, indent=2).encode() + b"\n")
-    except OSError as error:
-        raise DatasetError(f"{cache / _NAMES} cannot be written: {error}") from error
+        known[name] = _Entry(source, _prepare(name, source, cache, max_pixels))
+    if known != before:
+        _write_names(cache / _NAMES, known)
+    usable = _usable(known, cache)
     return KnownDatasets(
-        sources=BUILT_IN_DATASETS | {name: entry["source"] for name, entry in known.items()},
-        fingerprints={name: entry["fingerprint"] for name, entry in known.items()},
+        sources=BUILT_IN_DATASETS | {name: known[name].source for name in usable},
+        fingerprints=usable,
     )
 
 
-def _cached(cache: Path) -> dict[str, dict[str, str]]:
-    """The names of earlier starts whose datasets are still in the cache."""
-    path = cache / _NAMES
-    try:
-        names: dict[str, dict[str, str]] = json.loads(path.read_bytes()) if path.exists() else {}
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{path} cannot be read: {error}; remove it") from error
+def _usable(known: Mapping[str, _Entry], cache: Path) -> dict[str, str]:
+    """The fingerprint of each dataset that jobs may name; empty if it has to be decoded again.
+
+    A name whose cache is damaged stays known, and is served again once cache or source is back.
+    """
     intact = {name for name, fault in describe_cache(cache).items() if fault is None}
-    return {name: entry for name, entry in names.items() if entry["fingerprint"] in intact}
+    usable = {}
+    for name, entry in known.items():
+        if entry.fingerprint in intact:
+            usable[name] = entry.fingerprint
+            continue
+        try:
+            check_source(entry.source)
+        except DatasetError as error:
+            _LOG.warning("a dataset is lost: its cache is damaged", dataset=name, error=str(error))
+        else:
+            usable[name] = ""
+    return usable
+
+
+def _read_names(path: Path) -> dict[str, _Entry]:
+    """The names of earlier starts.
+
+    Raises:
+        DatasetError: the file is damaged.
+    """
+    try:
+        values = json.loads(path.read_bytes()) if path.exists() else {}
+        entries = {name: _Entry(**entry) for name, entry in values.items()}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}; remove it") from error
+    if not all(isinstance(text, str) for entry in entries.values() for text in entry):
+        raise DatasetError(f"{path} is damaged: remove it")
+    return entries
+
+
+def _write_names(path: Path, known: Mapping[str, _Entry]) -> None:
+    values = {name: entry._asdict() for name, entry in known.items()}
+    try:
+        write_atomically(path, json.dumps(values, indent=2).encode() + b"\n")
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be written: {error}") from error
 
 
 def _prepare(name: str, source: str, cache: Path, max_pixels: int) -> str:

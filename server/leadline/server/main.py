@@ -3,12 +3,15 @@
 import asyncio
 import ctypes
 import gc
+import os
 import resource
 import sys
+from pathlib import Path
 
 import click
 import uvloop
 
+from leadline.models.simd.compiler import DUMP_VARIABLE
 from leadline.models.simd.engine_choice import UnknownEngineError, engine_choice
 from leadline.models.simd.instruction_set import UnsupportedInstructionSetError, instruction_set
 from leadline.server.application import ServingError, StartupError, serve
@@ -69,6 +72,12 @@ def _check_variables() -> None:
         engine_choice()
     except (UnsupportedInstructionSetError, UnknownEngineError) as error:
         raise click.UsageError(str(error)) from error
+    if dump := os.environ.get(DUMP_VARIABLE):
+        try:
+            Path(dump).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            message = f"{DUMP_VARIABLE} is {dump!r}: it must name a folder: {error.strerror}"
+            raise click.UsageError(message) from error
 
 
 def _allow_descriptors() -> None:

@@ -127,7 +127,7 @@ def _open_dataset(assignment: Assignment, channel: Channel) -> Dataset:
         # The dataset is cached: its source need not be read, or even exist.
         with contextlib.suppress(DatasetError):
             return find_dataset(assignment.dataset_fingerprint, cache)
-    return open_dataset(
+    dataset = open_dataset(
         assignment.dataset_source,
         cache,
         progress=lambda done, total: channel.send_progress(
@@ -135,6 +135,12 @@ def _open_dataset(assignment: Assignment, channel: Channel) -> Dataset:
         ),
         max_pixels=assignment.max_image_pixels,
     )
+    if assignment.completed_epochs and dataset.fingerprint != assignment.dataset_fingerprint:
+        raise DatasetError(
+            f"the images of the dataset {assignment.spec.dataset!r} have changed since the job "
+            "began, and the cache no longer has the old ones: restore them, or submit a new job"
+        )
+    return dataset
 
 
 def _resume(assignment: Assignment, make_trainer: Callable[[], Trainer]) -> tuple[Trainer, int]:

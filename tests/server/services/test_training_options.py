@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from leadline.models.datasets import open_dataset
+from leadline.models.datasets import DatasetError, open_dataset
 from leadline.models.spec import TrainingSpec
 from leadline.server.jobs.job import EpochCompleted, Started
 from leadline.server.workers.messages import Assignment, Done, Message, decode, encode
@@ -260,3 +260,10 @@ def test_a_diagnosis_survives_the_pipe_between_processes(assignment: Assignment)
         assert decode(encode(message)) == message
         if isinstance(message, Started | EpochCompleted):
             assert [block.block for block in message.diagnosis] == [0]
+
+
+def test_a_job_does_not_go_on_with_other_images(assignment: Assignment) -> None:
+    changed = replace(assignment, completed_epochs=1, dataset_fingerprint="0" * 64)
+
+    with pytest.raises(DatasetError, match="have changed since the job began"):
+        list(work(changed, Channel(io.BytesIO())))

@@ -1,6 +1,7 @@
 """The use cases of models: find a checkpoint, list what is trained."""
 
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
+from typing import Any
 
 from leadline.server.jobs.job import Job, Model
 from leadline.server.jobs.variants import VariantFilter
@@ -39,13 +40,13 @@ class ModelService:
         """Models of matching variants, whose jobs are numbered below `before`, newest first."""
         return await self._threads.run(self._store.models.find, variant, before=before, limit=limit)
 
-    async def resolve(self, selector: Selector) -> CheckpointRef:
+    def resolve(self, selector: Selector) -> Coroutine[Any, Any, CheckpointRef]:
         """The checkpoint that a selector currently stands for.
 
         Raises:
             NotFoundError: no such model, epoch or variant is trained.
         """
-        return await self._catalog.resolve(selector)
+        return self._catalog.resolve(selector)  # not awaited: every prediction passes here
 
     async def resolve_all(self, selectors: Iterable[Selector]) -> list[CheckpointRef]:
         """The checkpoints that selectors currently stand for; raises as `resolve` does."""

@@ -45,29 +45,33 @@ class Response:
 
     async def start(self, metadata: MetadataPairs = ()) -> None:
         """Sends the headers with initial metadata, unless they were sent before."""
-        if not self._has_started:
-            self._has_started = True
-            fields = fields_of(metadata)
-            await self._send({**_START, "headers": [_CONTENT_TYPE, *fields]} if fields else _START)
+        await self._send(*self._start_events(metadata))
 
     async def send(self, message: bytes) -> None:
         """Sends a serialized message."""
-        await self.start()
-        await self._send({"type": "http.response.body", "body": framed(message), "more_body": True})
+        body = {"type": "http.response.body", "body": framed(message), "more_body": True}
+        await self._send(*self._start_events(), body)
 
     async def end(self, last: bytes | None = None) -> None:
         """Sends the last message, if there is one, and the status."""
-        await self.start()
-        body = b"" if last is None else framed(last)
-        await self._send({"type": "http.response.body", "body": body})
-        await self._send(self._last_event())
+        body = {"type": "http.response.body", "body": b"" if last is None else framed(last)}
+        await self._send(*self._start_events(), body, self._last_event())
 
-    async def _send(self, event: Event) -> None:
+    async def _send(self, *events: Event) -> None:
         try:
-            await self._send_event(event)
+            for event in events:
+                await self._send_event(event)
         except OSError as error:
             # ASGI's signal that the caller is gone; the task is about to be cancelled for it.
             raise asyncio.CancelledError("the caller is gone") from error
+
+    def _start_events(self, metadata: MetadataPairs = ()) -> tuple[Event, ...]:
+        if self._has_started:
+            return ()
+        self._has_started = True
+        if not metadata:
+            return (_START,)
+        return ({**_START, "headers": [_CONTENT_TYPE, *fields_of(metadata)]},)
 
     def _last_event(self) -> Event:
         if self.code is grpc.StatusCode.OK and not self.trailing:

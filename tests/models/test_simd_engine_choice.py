@@ -29,7 +29,7 @@ def network_of(*, batch_norm: bool = False) -> BlockNetwork:
 
 
 def with_channels(channels: int) -> BlockNetwork:
-    """A network of so many channels throughout, which torch can compute."""
+    """A network with this number of channels throughout, which torch can compute."""
     network = network_of()
     network.head = nn.Sequential()
     network.head.add_module("widen", nn.Conv2d(3, channels, 5))

@@ -49,7 +49,7 @@ class Proxy:
     """
 
     def __init__(self, target: str, limits: Iterable[int] = ()) -> None:
-        """Cuts each of the first connections after so many bytes from the server."""
+        """Cuts each of the first connections after a number of bytes from the server."""
         self._limits = iter(limits)
         self._host, _, port = target.rpartition(":")
         self._port = int(port)

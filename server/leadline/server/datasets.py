@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from leadline.models._files import write_atomically
-from leadline.models.datasets import DatasetError, check_source, describe_cache, open_dataset
+from leadline.models.datasets import DatasetError, check_source, find_dataset, open_dataset
 from leadline.server.settings import BUILT_IN_DATASETS
 
 _LOG = structlog.get_logger(__name__)
@@ -31,7 +31,7 @@ class KnownDatasets:
 
     Attributes:
         sources: each dataset's source, as `leadline.models.datasets.open_dataset` takes it.
-        fingerprints: those of the datasets that are in the cache, under their name.
+        fingerprints: by the same names; empty for a dataset that must be decoded again.
     """
 
     sources: Mapping[str, str]
@@ -72,19 +72,27 @@ def _usable(known: Mapping[str, _Entry], cache: Path) -> dict[str, str]:
 
     A name whose cache is damaged stays known, and is served again once cache or source is back.
     """
-    intact = {name for name, fault in describe_cache(cache).items() if fault is None}
     usable = {}
     for name, entry in known.items():
-        if entry.fingerprint in intact:
-            usable[name] = entry.fingerprint
-            continue
         try:
-            check_source(entry.source)
+            usable[name] = _cached_fingerprint(entry, cache)
         except DatasetError as error:
             _LOG.warning("a dataset is lost: its cache is damaged", dataset=name, error=str(error))
-        else:
-            usable[name] = ""
     return usable
+
+
+def _cached_fingerprint(entry: _Entry, cache: Path) -> str:
+    """The fingerprint of a dataset in the cache; empty if it is only at its source.
+
+    Raises:
+        DatasetError: it is at neither.
+    """
+    try:
+        find_dataset(entry.fingerprint, cache)
+    except DatasetError:
+        check_source(entry.source)
+        return ""
+    return entry.fingerprint
 
 
 def _read_names(path: Path) -> dict[str, _Entry]:

@@ -1,4 +1,4 @@
-"""Requests in work are bounded; who is wait_if_full waits in turn."""
+"""Requests in flight are limited; those that wait are admitted in order."""
 
 import asyncio
 

@@ -9,12 +9,12 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from faults import http2
 from faults.metrics import begun_calls, file_descriptors, open_calls, threads
 from faults.servers import Server, wait_until
 from faults.setting import Figure, Setting
 from leadline.client import Client
 from leadline.v1.training_service_pb2 import GetJobRequest, WatchJobRequest
+from support.http2_frames import PREFACE, headers, message, ping, settings
 from support.wire import tiny_spec
 
 _AT_ONCE = 50
@@ -103,21 +103,25 @@ async def _connect_and_leave(target: str, job: str, chance: random.Random) -> st
 
 def _conversation(job: str, chance: random.Random) -> tuple[str, bytes, bool]:
     """How far one goes, what it says, and whether it stays for some of the answer."""
-    begin = http2.PREFACE + http2.settings()
-    watch = http2.headers(1, _WATCH)
-    request = http2.message(1, WatchJobRequest(name=job).SerializeToString())
-    get = http2.headers(3, _GET) + http2.message(3, GetJobRequest(name=job).SerializeToString())
+    begin = PREFACE + settings()
+    watch = headers(1, _WATCH)
+    request = message(1, WatchJobRequest(name=job).SerializeToString())
+    get = headers(3, _GET) + message(3, GetJobRequest(name=job).SerializeToString())
     cut = chance.randrange(1, len(request))
     return chance.choice(
         [
             ("said nothing", b"", False),
-            ("in the preface", http2.PREFACE[: chance.randrange(1, len(http2.PREFACE))], False),
+            (
+                "in the preface",
+                PREFACE[: chance.randrange(1, len(PREFACE))],
+                False,
+            ),
             ("in the greeting", begin, True),
             ("no HTTP/2", chance.randbytes(100), True),
             ("in a request", begin + watch + request[:cut], True),
             ("before a request", begin + watch, True),
             ("in a stream", begin + watch + request, True),
-            ("in a stream", begin + watch + request + get + http2.ping(), True),
+            ("in a stream", begin + watch + request + get + ping(), True),
             ("at once after a request", begin + watch + request, False),
         ]
     )

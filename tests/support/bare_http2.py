@@ -1,7 +1,10 @@
 """Calls of gRPC made by bare HTTP/2, for what gRPC's own clients would never send."""
 
 import asyncio
+import struct
 from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
 
 import h2.config
 import h2.connection
@@ -9,7 +12,8 @@ import h2.events
 
 Fields = list[tuple[bytes, bytes]]
 
-_READ_BYTES = 1 << 16
+_READ_BYTES = 1 << 20
+_PREFIX = struct.Struct(">BI")
 
 
 @dataclass
@@ -21,6 +25,146 @@ class Answer:
     trailers: dict[bytes, bytes] = field(default_factory=dict)
     reset: int | None = None
     """The error code, where the server has reset the stream."""
+
+    @property
+    def status(self) -> str:
+        """The gRPC status as a number, or what came instead of one."""
+        if self.reset is not None:
+            return f"reset {self.reset}"
+        fields = {**self.headers, **self.trailers}
+        return fields.get(b"grpc-status", b"none").decode()
+
+
+def framed(message: bytes, *, compressed: bool = False) -> bytes:
+    """A message with gRPC's prefix."""
+    return _PREFIX.pack(compressed, len(message)) + message
+
+
+class Connection:
+    """A connection that obeys the server's flow control; any number of calls at a time."""
+
+    def __init__(self, port: int, *, reads: bool = True) -> None:
+        """Makes a connection; entering it opens it.
+
+        Args:
+            port: of a server on this machine.
+            reads: whether it makes room for more of what the server sends.
+        """
+        self._port = port
+        self._reads = reads
+        self._h2 = h2.connection.H2Connection(
+            h2.config.H2Configuration(client_side=True, header_encoding=None)
+        )
+        self._answers: dict[int, tuple[Answer, asyncio.Event]] = {}
+        self._has_window = asyncio.Event()
+        self._closed = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._h2.initiate_connection()
+        await self._flush()
+        self._reading = asyncio.create_task(self._read())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
+        self._writer.transport.abort()
+
+    async def call(
+        self, path: str, fields: Fields, body: bytes, *, method: bytes = b"POST"
+    ) -> Answer:
+        """The answer to a request."""
+        stream = await self.begin(path, fields, method=method)
+        await self.send(stream, body, ends=True)
+        return await self.answer(stream)
+
+    async def begin(self, path: str, fields: Fields, *, method: bytes = b"POST") -> int:
+        """Sends the headers of a request; returns the stream."""
+        stream = self._h2.get_next_available_stream_id()
+        self._answers[stream] = (Answer(), asyncio.Event())
+        self._h2.send_headers(stream, [*_pseudo(method, path), *fields])
+        await self._flush()
+        return stream
+
+    async def send(self, stream: int, data: bytes, *, ends: bool = False) -> None:
+        """Sends a part of a body, as the windows allow.
+
+        Raises:
+            ConnectionError: the server has closed the connection.
+        """
+        rest = memoryview(data)
+        answered = self._answers[stream][1]
+        while rest and not answered.is_set():
+            size = min(self._h2.local_flow_control_window(stream), self._h2.max_outbound_frame_size)
+            if size > 0:
+                self._h2.send_data(stream, bytes(rest[:size]))
+                rest = rest[size:]
+                await self._flush()
+            else:
+                self._has_window.clear()
+                await self._wait_for(self._has_window)
+        if ends and not answered.is_set():
+            self._h2.end_stream(stream)
+            await self._flush()
+
+    async def answer(self, stream: int) -> Answer:
+        """The answer on a stream, once it is whole.
+
+        Raises:
+            ConnectionError: the server has closed the connection without it.
+        """
+        answer, whole = self._answers[stream]
+        if not whole.is_set():
+            await self._wait_for(whole)
+        return answer
+
+    async def _wait_for(self, event: asyncio.Event) -> None:
+        waits = [asyncio.create_task(event.wait()), asyncio.create_task(self._closed.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if not event.is_set():
+            raise ConnectionError("the server has closed the connection without an answer")
+
+    async def _flush(self) -> None:
+        self._writer.write(self._h2.data_to_send())
+        await self._writer.drain()
+
+    async def _read(self) -> None:
+        try:
+            while data := await self._reader.read(_READ_BYTES):
+                for event in self._h2.receive_data(data):
+                    self._note(event)
+                await self._flush()
+        finally:
+            self._closed.set()
+
+    def _note(self, event: h2.events.Event) -> None:
+        stream = getattr(event, "stream_id", None)
+        answer, whole = self._answers.get(stream or 0, (Answer(), asyncio.Event()))
+        match event:
+            case h2.events.ResponseReceived(headers=headers):
+                answer.headers = dict(headers or ())
+            case h2.events.TrailersReceived(headers=headers):
+                answer.trailers = dict(headers or ())
+            case h2.events.DataReceived(data=part, flow_controlled_length=size):
+                answer.body += part or b""
+                if self._reads and size:
+                    self._h2.acknowledge_received_data(size, stream or 0)
+            case h2.events.StreamReset(error_code=code):
+                answer.reset = int(code or 0)
+                whole.set()
+            case h2.events.StreamEnded():
+                whole.set()
+        self._has_window.set()
 
 
 async def answer_to(
@@ -34,21 +178,10 @@ async def answer_to(
     takes_trailers: bool = True,
 ) -> Answer:
     """The answer to a request, on a connection of its own."""
-    connection = h2.connection.H2Connection(
-        h2.config.H2Configuration(client_side=True, header_encoding=None)
-    )
-    connection.initiate_connection()
     given = [] if content_type is None else [(b"content-type", content_type)]
     given += [(b"te", b"trailers")] if takes_trailers else []
-    connection.send_headers(1, [*_pseudo(method, path), *given, *fields])
-    connection.send_data(1, body, end_stream=True)
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        async with asyncio.timeout(10):
-            return await _read_answer(connection, reader, writer)
-    finally:
-        writer.close()
-        await writer.wait_closed()
+    async with asyncio.timeout(10), Connection(port) as connection:
+        return await connection.call(path, [*given, *fields], body, method=method)
 
 
 def _pseudo(method: bytes, path: str) -> Fields:
@@ -58,29 +191,3 @@ def _pseudo(method: bytes, path: str) -> Fields:
         (b":path", path.encode()),
         (b":authority", b"127.0.0.1"),
     ]
-
-
-async def _read_answer(
-    connection: h2.connection.H2Connection,
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-) -> Answer:
-    answer = Answer()
-    while True:
-        writer.write(connection.data_to_send())
-        data = await reader.read(_READ_BYTES)
-        if not data:
-            raise ConnectionError("the server has closed the connection without an answer")
-        for event in connection.receive_data(data):
-            match event:
-                case h2.events.ResponseReceived(headers=headers):
-                    answer.headers = dict(headers or ())
-                case h2.events.TrailersReceived(headers=headers):
-                    answer.trailers = dict(headers or ())
-                case h2.events.DataReceived(data=part):
-                    answer.body += part or b""
-                case h2.events.StreamReset(error_code=code):
-                    answer.reset = int(code or 0)
-                    return answer
-                case h2.events.StreamEnded():
-                    return answer

@@ -11,13 +11,13 @@ import grpc
 import pytest
 from grpc import aio
 
-from faults.http2 import PREFACE, headers, message, settings
 from leadline.server.errors import InvalidArgumentError
 from leadline.server.transport.application import GrpcApplication, Method
 from leadline.server.transport.call import Call
 from leadline.server.transport.context import CallContext
 from leadline.server.transport.listener import Listener
 from support.bare_http2 import answer_to
+from support.http2_frames import PREFACE, headers, message, settings
 
 _LIMIT = 1 << 20
 GRPC = [(b"content-type", b"application/grpc")]

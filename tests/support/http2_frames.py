@@ -1,0 +1,83 @@
+"""Frames of HTTP/2 one by one, for calls that begin, stop and err as no library would."""
+
+import struct
+from collections.abc import Iterable, Mapping
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+_DATA, _HEADERS, _PRIORITY, _RST_STREAM, _SETTINGS = 0x0, 0x1, 0x2, 0x3, 0x4
+_PING, _WINDOW_UPDATE, _CONTINUATION = 0x6, 0x8, 0x9
+_END_STREAM, _END_HEADERS = 0x1, 0x4
+_CANCEL = 8
+
+
+def settings(values: Mapping[int, int] | None = None) -> bytes:
+    """A client's settings, by their numbers; none by default."""
+    pairs = (struct.pack(">HI", *pair) for pair in (values or {}).items())
+    return _frame(_SETTINGS, 0, 0, b"".join(pairs))
+
+
+def ping() -> bytes:
+    """A ping."""
+    return _frame(_PING, 0, 0, bytes(8))
+
+
+def headers(
+    stream: int, path: str, fields: Iterable[tuple[bytes, bytes]] = (), *, ends: bool = True
+) -> bytes:
+    """The headers of a gRPC call; unless they end here, `continuation` goes on."""
+    all_fields = [
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":path", path.encode()),
+        (b":authority", b"127.0.0.1"),
+        (b"te", b"trailers"),
+        (b"content-type", b"application/grpc"),
+        *fields,
+    ]
+    return _frame(_HEADERS, _END_HEADERS if ends else 0, stream, field_block(all_fields))
+
+
+def continuation(stream: int, block: bytes) -> bytes:
+    """More headers, which do not end here."""
+    return _frame(_CONTINUATION, 0, stream, block)
+
+
+def field_block(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Header fields of up to 126 bytes each, uncompressed."""
+    return b"".join(_literal(*field) for field in fields)
+
+
+def message(stream: int, data: bytes) -> bytes:
+    """A call's one request, uncompressed."""
+    return _frame(_DATA, _END_STREAM, stream, b"\0" + struct.pack(">I", len(data)) + data)
+
+
+def message_begin(stream: int, length: int) -> bytes:
+    """The prefix of a request that declares this length, and nothing of the request."""
+    return _frame(_DATA, 0, stream, b"\0" + struct.pack(">I", length))
+
+
+def reset(stream: int) -> bytes:
+    """Cancels a stream."""
+    return _frame(_RST_STREAM, 0, stream, struct.pack(">I", _CANCEL))
+
+
+def priority(stream: int) -> bytes:
+    """A stream's priority, which RFC 9113 deprecates."""
+    return _frame(_PRIORITY, 0, stream, struct.pack(">IB", 0, 15))
+
+
+def window_update(stream: int, increment: int) -> bytes:
+    """More room in the window of a stream, or of the connection (0)."""
+    return _frame(_WINDOW_UPDATE, 0, stream, struct.pack(">I", increment))
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    length = struct.pack(">I", len(payload))[1:]
+    return length + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def _literal(name: bytes, value: bytes) -> bytes:
+    """A header field without indexing, its name and value as they are: RFC 7541, 6.2.2."""
+    return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value

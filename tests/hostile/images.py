@@ -1,0 +1,71 @@
+"""Images that take a decoder long, or much memory."""
+
+import asyncio
+
+from hostile.attack import Bar, Scene, attack
+from hostile.calls import send
+from leadline.v1.inference_service_pb2 import PredictRequest
+from support.bare_http2 import Connection
+from support.hostile_images import one_bit_png, progressive_jpeg, progressive_jpeg_of_bytes, rgba_png
+
+_PREDICT = "/leadline.v1.InferenceService/Predict"
+
+# Two threads or processes each hold an image of 16 million pixels, twice.
+_DECODING = Bar(memory_mib=512)
+
+
+@attack(source="progressive JPEG: the LibJPEG-turbo report LJT-01-005", bar=_DECODING)
+async def progressive_jpegs(scene: Scene) -> None:
+    """Sends JPEGs of thousands of scans, and leaves after a second.
+
+    Each scan makes a decoder visit every block of the image again. A decoder that cannot be
+    stopped goes on for minutes after its caller has left, and everybody's images wait for it.
+    """
+    largest = 15 << 20
+    files = [
+        progressive_jpeg(scene.scaled(400, 1_300)),
+        *scene.scaled([], [progressive_jpeg_of_bytes(largest), _noisy_jpeg(largest)]),
+    ]
+    await _predict(scene, [[file] for file in files], at_once=2, seconds=1)
+
+
+def _noisy_jpeg(size: int) -> bytes:
+    return progressive_jpeg_of_bytes(size, noise=True)
+
+
+@attack(source="decompression bomb, within the limits of one image", bar=_DECODING)
+async def bulk_of_pngs(scene: Scene) -> None:
+    """Sends requests of 48 PNGs of 16 million pixels, 2 KB each.
+
+    Each image is within every limit of its own; together they are 800 million pixels a request.
+    """
+    await _predict(scene, [[one_bit_png()] * scene.scaled(24, 48)], at_once=2, seconds=60)
+
+
+@attack(source="decompression bomb, within the limits of one image", bar=_DECODING)
+async def large_rgba(scene: Scene) -> None:
+    """Sends 64 images at once that each take 64 MiB decoded, and as much again when blended.
+
+    All of them in memory at once would be 8 GiB.
+    """
+    await _predict(scene, [[rgba_png()]], at_once=scene.scaled(16, 64), seconds=10)
+
+
+async def _predict(scene: Scene, bulks: list[list[bytes]], *, at_once: int, seconds: int) -> None:
+    requests = []
+    for images in bulks:
+        request = PredictRequest(model=scene.site.model)
+        request.encoded.images.extend(images)
+        requests.append(request.SerializeToString())
+    count = 0
+
+    async def predict() -> None:
+        nonlocal count
+        count += 1
+        async with Connection(scene.site.port) as connection, asyncio.timeout(seconds + 5):
+            await send(
+                scene, connection, _PREDICT, requests[count % len(requests)], seconds=seconds
+            )
+
+    await scene.begin()
+    await scene.repeat(at_once, predict)

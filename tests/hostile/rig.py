@@ -1,0 +1,244 @@
+"""Attacks a server while an innocent caller uses it, stops the server, and judges."""
+
+import math
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from hostile.attack import Attack, Site
+from hostile.innocent import Latency, Sample
+from hostile.processes import Memory, Process, attack_server, be_innocent
+from leadline.client import Client
+from leadline.server.settings import Settings
+from support.servers import CLASSES, Launcher, LiveServer
+from support.wire import tiny_spec
+
+# Names of classes that would act where a page, a report or a table does not escape them.
+HOSTILE_CLASSES = (
+    "<img src=x onerror=alert(1)>",
+    "'\"><svg onload=alert(1)>",
+    "&lt;b&gt;",
+    "=HYPERLINK(1)",
+    "${7*7}{{7*7}}",
+    "javascript:alert(1)",
+    "%s%n",
+    "[red]rich[-red]",
+    "%00%2e%2e",
+    "null",
+)
+
+_FIELD = Settings.model_fields.get("transport")
+TRANSPORTS: tuple[str, ...] = get_args(_FIELD.annotation) if _FIELD else ("h2corn",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How long everything takes, and by how much a bar may be missed on a busy machine.
+
+    Attributes:
+        is_long: whether attacks have their full size.
+        seconds: of an attack that would not end.
+        most_seconds: of an attack that ends by itself.
+        grace_seconds: of the server's shutdown.
+        patience: how long calls of the innocent that are in flight at the end are waited for.
+        slack: factor of the bars in time.
+    """
+
+    is_long: bool
+    seconds: float
+    most_seconds: float
+    grace_seconds: float
+    patience: float
+    slack: float
+
+    def may_take(self, seconds: float) -> float:
+        """A bar in time as it is asserted."""
+        return seconds * self.slack
+
+
+SHORT = Scale(
+    is_long=False, seconds=3, most_seconds=60, grace_seconds=2, patience=5, slack=20
+)
+LONG = Scale(
+    is_long=True, seconds=15, most_seconds=300, grace_seconds=10, patience=10, slack=1
+)
+
+# After the grace period: statuses are written, and workers and threads end.
+_AFTER_GRACE_SECONDS = 4.0
+
+_EXIT_SECONDS = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What an attack cost.
+
+    Attributes:
+        latency: of the innocent caller, by kind of call.
+        failures: its calls without an answer, by status.
+        memory_mib: growth of the server.
+        exit_seconds: from SIGTERM to its end; infinity if it had to be killed.
+        tally: what the attacker was told.
+        wrong: what must not have happened.
+    """
+
+    attack: Attack
+    transport: str
+    scale: Scale
+    latency: dict[str, Latency]
+    failures: Counter[str]
+    memory_mib: float
+    exit_seconds: float
+    tally: Counter[str]
+    wrong: list[str]
+
+    @property
+    def misses(self) -> list[str]:
+        """The bars that it misses, with the figures."""
+        bar, scale = self.attack.bar, self.scale
+        limits = (
+            ("health p99 [s]", self.latency["health"].p99, scale.may_take(bar.health_ms / 1000)),
+            ("encoded p99 [s]", self.latency["encoded"].p99, scale.may_take(bar.encoded_seconds)),
+            ("memory [MiB]", self.memory_mib, bar.memory_mib),
+            (
+                "shutdown [s]",
+                self.exit_seconds,
+                scale.grace_seconds + scale.may_take(_AFTER_GRACE_SECONDS),
+            ),
+        )
+        misses = [f"{what} {value:.1f} > {most:g}" for what, value, most in limits if value > most]
+        if self.failures:
+            misses.append(f"others' calls failed: {dict(self.failures)}")
+        return [*misses, *self.wrong]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What every server of the suite starts with: datasets, and a data directory with models."""
+
+    data_dir: Path
+    flags: tuple[str, ...]
+    model: str
+    victim: str
+    image: bytes
+
+
+def prepare(folder: Path, tiny: Path) -> Prepared:
+    """Trains a model on `tiny`, and one on images whose classes have hostile names."""
+    hostile = folder / "hostile-names"
+    for split in ("train", "test"):
+        for plain, name in zip(CLASSES, HOSTILE_CLASSES, strict=True):
+            shutil.copytree(tiny / split / plain, hostile / split / name)
+    flags = (f"--dataset=tiny={tiny}", f"--dataset=hostile={hostile}")
+    launcher = Launcher(folder, "--port", "0", *flags)
+    process = launcher.spawn()
+    try:
+        server = launcher.wait_ready(process)
+        with Client(server.target) as client:
+            models = [
+                client.train(tiny_spec(epochs=2, dataset=name)).result().model
+                for name in ("tiny", "hostile")
+            ]
+        server.stop()
+    finally:
+        process.kill()
+        process.wait()
+    image = next(tiny.glob("test/*/*.png")).read_bytes()
+    return Prepared(launcher.data_dir, flags, models[0], models[1], image)
+
+
+def run_attack(
+    attack: Attack, transport: str, scale: Scale, prepared: Prepared, folder: Path
+) -> Outcome:
+    """Starts a server, attacks it, stops it while the attack goes on; returns what that cost."""
+    shutil.copytree(prepared.data_dir, folder / "data")
+    launcher = Launcher(
+        folder,
+        *("--port", "0", "--spare-workers", "0"),
+        *("--shutdown-grace-seconds", str(scale.grace_seconds)),
+        *([f"--transport={transport}"] if _FIELD else []),
+        *prepared.flags,
+        *attack.flags,
+    )
+    process = launcher.spawn()
+    try:
+        server = launcher.wait_ready(process)
+        return _attack(server, attack, transport, scale, prepared)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _attack(
+    server: LiveServer, attack: Attack, transport: str, scale: Scale, prepared: Prepared
+) -> Outcome:
+    site = Site(
+        port=int(server.target.rpartition(":")[2]),
+        metrics_url=server.metrics_url,
+        folder=server.data_dir.parent,
+        data_dir=server.data_dir,
+        model=prepared.model,
+        victim=prepared.victim,
+        image=prepared.image,
+        is_long=scale.is_long,
+    )
+    attacker = Process(attack_server, site, attack.name)
+    innocent = Process(be_innocent, site, scale.patience)
+    try:
+        samples, memory_mib = _measure(server, attacker, innocent, attack, scale)
+        exit_seconds, wrong = _stop(server)
+        report = attacker.stop(scale.patience)
+    finally:
+        attacker.kill()
+        innocent.kill()
+    tally, said = report or (Counter(), ["the attacker's process gave no report"])
+    kinds = {sample.kind for sample in samples}
+    return Outcome(
+        attack=attack,
+        transport=transport,
+        scale=scale,
+        latency={
+            kind: Latency.of([sample for sample in samples if sample.kind == kind])
+            for kind in kinds
+        },
+        failures=Counter(sample.status for sample in samples if sample.status != "OK"),
+        memory_mib=memory_mib,
+        exit_seconds=exit_seconds,
+        tally=tally,
+        wrong=[*said, *wrong],
+    )
+
+
+def _measure(
+    server: LiveServer, attacker: Process, innocent: Process, attack: Attack, scale: Scale
+) -> tuple[list[Sample], float]:
+    """What the innocent caller saw from the attack's begin on, and the growth of memory."""
+    attacker.wait_ready()
+    innocent.wait_ready()
+    innocent.start()
+    time.sleep(1)  # connections, networks and caches are there before the attack is
+    memory = Memory(server.process.pid)
+    began = time.monotonic()
+    attacker.start()
+    attacker.wait(scale.most_seconds if attack.is_finite else scale.seconds)
+    samples: list[Sample] = innocent.stop(scale.patience + 5) or []
+    return [sample for sample in samples if sample.due >= began], memory.grown_mib()
+
+
+def _stop(server: LiveServer) -> tuple[float, list[str]]:
+    """Seconds from SIGTERM to the server's end, and what is wrong with its log and its status."""
+    began = time.monotonic()
+    server.process.send_signal(signal.SIGTERM)
+    try:
+        status = server.process.wait(_EXIT_SECONDS)
+    except subprocess.TimeoutExpired:
+        return math.inf, []
+    seconds = time.monotonic() - began
+    wrong = [] if status == 0 else [f"the server ended with status {status}"]
+    faults = server.log.read_text(errors="replace").count("Traceback")
+    return seconds, [*wrong, *([f"{faults} tracebacks in the log"] if faults else [])]

@@ -1,11 +1,11 @@
 """Every attack by its name, in the order in which they run."""
 
-from hostile import images, messages
+from hostile import images, messages, peers
 from hostile.attack import Attack
 
 ATTACKS = {
     attack.name: attack
-    for module in (images, messages)
+    for module in (images, messages, peers)
     for attack in vars(module).values()
     if isinstance(attack, Attack)
 }

@@ -38,9 +38,9 @@ def headers(
     return _frame(_HEADERS, _END_HEADERS if ends else 0, stream, field_block(all_fields))
 
 
-def continuation(stream: int, block: bytes) -> bytes:
-    """More headers, which do not end here."""
-    return _frame(_CONTINUATION, 0, stream, block)
+def continuation(stream: int, block: bytes, *, ends: bool = False) -> bytes:
+    """More headers."""
+    return _frame(_CONTINUATION, _END_HEADERS if ends else 0, stream, block)
 
 
 def field_block(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -51,6 +51,11 @@ def field_block(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
 def message(stream: int, data: bytes) -> bytes:
     """A call's one request, uncompressed."""
     return _frame(_DATA, _END_STREAM, stream, b"\0" + struct.pack(">I", len(data)) + data)
+
+
+def data(stream: int, content: bytes) -> bytes:
+    """A part of a body."""
+    return _frame(_DATA, 0, stream, content)
 
 
 def message_begin(stream: int, length: int) -> bytes:

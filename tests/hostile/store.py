@@ -1,0 +1,152 @@
+"""Callers who ask for much of what the server stores, and those who never read it."""
+
+import asyncio
+import itertools
+import time
+
+import grpc
+
+from hostile.attack import Bar, Scene, attack
+from hostile.calls import send
+from leadline.client import Client
+from leadline.oip.v2.open_inference_pb2 import RepositoryIndexRequest
+from leadline.v1.inference_service_pb2 import ListModelsRequest
+from leadline.v1.inspection_service_pb2 import ListLikelyLabelErrorsRequest
+from leadline.v1.sweep_pb2 import SWEEP_STATE_CANCELLED
+from leadline.v1.training_service_pb2 import (
+    DeleteJobRequest,
+    GetSweepRequest,
+    ListJobsRequest,
+    ListSweepsRequest,
+    WatchJobRequest,
+)
+from support import http2_frames as frames
+from support.bare_http2 import Connection
+from support.wire import tiny_spec
+
+_TRAINING = "/leadline.v1.TrainingService"
+_INITIAL_WINDOW_SIZE = 4  # a setting of HTTP/2
+_STREAMS = 100
+
+
+@attack(source="CVE-2019-9517, internal data buffering")
+async def silent_watchers(scene: Scene) -> None:
+    """Watches a training job 2,000 times without reading, from 20 connections.
+
+    A watcher who reads must still be served, and SIGTERM must not wait for those who do not.
+    """
+    with Client(scene.site.target) as client:
+        job = client.train(tiny_spec(epochs=10_000, learning_rate=0.001))
+        next(iter(job.epochs()))
+        job.detach()
+    await scene.begin()
+    for _ in range(scene.scaled(3, 20)):
+        await _watch_silently(scene, job.name)
+    finished = WatchJobRequest(name=scene.site.model.replace("models/", "jobs/"))
+    slowest = 0.0
+    async with Connection(scene.site.port) as connection:
+        while scene.tally["UNAVAILABLE"] == 0:  # until it shuts down
+            began = time.monotonic()
+            await send(
+                scene, connection, f"{_TRAINING}/WatchJob", finished.SerializeToString(), seconds=60
+            )
+            seconds = time.monotonic() - began
+            if seconds > max(slowest, scene.scaled(20, 1)):
+                scene.wrong[:] = [f"a watcher who reads waited for {seconds:.1f} s"]
+            slowest = max(slowest, seconds)
+            await asyncio.sleep(0.1)
+
+
+async def _watch_silently(scene: Scene, job: str) -> None:
+    request = WatchJobRequest(name=job).SerializeToString()
+    # The connection is kept open by the transport, until the process ends.
+    _, writer = await asyncio.open_connection("127.0.0.1", scene.site.port)
+    _HELD.append(writer)
+    writer.write(frames.PREFACE + frames.settings({_INITIAL_WINDOW_SIZE: 0}))
+    for stream in range(1, 2 * _STREAMS, 2):
+        writer.write(frames.headers(stream, f"{_TRAINING}/WatchJob"))
+        writer.write(frames.message(stream, request))
+    await writer.drain()
+
+
+_HELD: list[asyncio.StreamWriter] = []
+
+
+@attack(source="calls that cost the server much and the caller little (CWE-405)")
+async def sweep_reads(scene: Scene) -> None:
+    """Asks 400 times at once for a sweep of 1,000 jobs, again and again."""
+    sweep = _submit_sweep(scene)
+    request = GetSweepRequest(name=sweep).SerializeToString()
+    await scene.begin()
+    await _call_over_and_over(scene, [(f"{_TRAINING}/GetSweep", request)], at_once=(40, 400))
+
+
+@attack(source="work that outlives its caller (CWE-772)")
+async def abandoned_listings(scene: Scene) -> None:
+    """Asks for the largest pages and indexes with deadlines of a second, and leaves."""
+    _submit_sweep(scene)
+    listings = (
+        ("/inference.GRPCInferenceService/RepositoryIndex", RepositoryIndexRequest()),
+        ("/leadline.v1.InferenceService/ListModels", ListModelsRequest(page_size=1_000)),
+        (f"{_TRAINING}/ListJobs", ListJobsRequest(page_size=1_000)),
+        (f"{_TRAINING}/ListJobs", ListJobsRequest(page_size=1_000, states=[1, 2, 3, 4, 5, 6])),
+        (f"{_TRAINING}/ListSweeps", ListSweepsRequest(page_size=1_000)),
+        (
+            "/leadline.v1.InspectionService/ListLikelyLabelErrors",
+            ListLikelyLabelErrorsRequest(dataset="tiny", page_size=1_000),
+        ),
+    )
+    requests = [(path, request.SerializeToString()) for path, request in listings]
+    await scene.begin()
+    await _call_over_and_over(scene, requests, at_once=(12, 48), seconds=1)
+
+
+@attack(source="a race between check and use (CWE-367)", is_finite=True)
+async def deletes_at_once(scene: Scene) -> None:
+    """Deletes a job three times at once, 200 times: one succeeds, and nothing stays on disk."""
+    with Client(scene.site.target) as client:
+        jobs = []
+        for _ in range(scene.scaled(20, 200)):
+            job = client.train(tiny_spec())
+            client.cancel(job.name)
+            jobs.append(job.name)
+    models = scene.site.data_dir / "models"
+    for name in jobs:  # what a worker would have written
+        attempt = models / name.removeprefix("jobs/") / "attempt-001"
+        attempt.mkdir(parents=True, exist_ok=True)
+        for number in range(20):
+            (attempt / f"epoch-{number:05d}.json").write_text("{}")
+    await scene.begin()
+    async with Connection(scene.site.port) as connection:
+        for name in jobs:
+            request = DeleteJobRequest(name=name).SerializeToString()
+            path = f"{_TRAINING}/DeleteJob"
+            calls = (send(scene, connection, path, request) for _ in range(3))
+            statuses = sorted(await asyncio.gather(*calls))
+            if statuses != ["NOT_FOUND", "NOT_FOUND", "OK"]:
+                scene.wrong.append(f"{name}: {statuses}")
+    left = [name for name in jobs if (models / name.removeprefix("jobs/")).exists()]
+    if left:
+        scene.wrong.append(f"folders of {len(left)} deleted jobs are still there")
+
+
+def _submit_sweep(scene: Scene) -> str:
+    with Client(scene.site.target) as client:
+        seeds = range(scene.scaled(100, 1_000))
+        sweep = client.train_sweep(tiny_spec(), axes={"seed": list(seeds)})
+        sweep.cancel()
+        sweep.detach()
+        return sweep.name
+
+
+async def _call_over_and_over(
+    scene: Scene, requests: list[tuple[str, bytes]], *, at_once: tuple[int, int], seconds: int = 10
+) -> None:
+    turns = itertools.cycle(requests)
+
+    async def call() -> None:
+        path, request = next(turns)
+        async with Connection(scene.site.port) as connection:
+            await send(scene, connection, path, request, seconds=seconds)
+
+    await scene.repeat(scene.scaled(*at_once), call)

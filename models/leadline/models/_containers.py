@@ -68,9 +68,7 @@ class Container(NamedTuple):
         if len(self.kept) == 2:  # noqa: PLR2004 - one start and one end
             return self.data[self.kept[0] : self.kept[1]]
         starts, ends = self.kept[::2], self.kept[1::2]
-        return b"".join(
-            self.data[start:end] for start, end in zip(starts, ends, strict=True)
-        )
+        return b"".join(self.data[start:end] for start, end in zip(starts, ends, strict=True))
 
 
 def unpack(data: bytes) -> Container:

@@ -130,8 +130,7 @@ class EncodedImage:
         file = io.BytesIO(data) if is_wanted is None else _StoppableFile(data, is_wanted)
         try:
             with _READERS[container.format](file) as image:
-                if image.size != (container.width, container.height):
-                    raise ImageError("the image is corrupt: it has two headers")
+                _check_header(image, container)
                 return _upright(_opaque(_resized(_plain(image))), container.orientation)
         except (ImageError, DecodingStoppedError):
             raise
@@ -185,6 +184,11 @@ def _check_size(image: Container, max_pixels: int) -> None:
             f"the image has {image.scans} scans, and one of {width}x{height} pixels may have "
             f"{max_pixels * _SCANS_OF_LARGEST // pixels}: save it as a baseline JPEG"
         )
+
+
+def _check_header(image: Image.Image, container: Container) -> None:
+    if image.size != (container.width, container.height):
+        raise ImageError("the image is corrupt: it has two headers")
 
 
 def _plain(image: Image.Image) -> Image.Image:

@@ -6,9 +6,10 @@ own, and none of them says what the pixels are. So files are taken apart here,
 and only what the pixels are made of goes on to the decoder.
 """
 
+import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -23,6 +24,18 @@ _PREFIX = 0xFF
 _SOI, _EOI, _SOS, _COM, _TEM = 0xD8, 0xD9, 0xDA, 0xFE, 0x01
 _RESTARTS = range(0xD0, 0xD8)
 _APP0_JFIF, _APP1_EXIF, _APP14_ADOBE, _APP15 = 0xE0, 0xE1, 0xEE, 0xEF
+_SOF0, _SOF15, _NO_SOF = 0xC0, 0xCF, (0xC4, 0xC8, 0xCC)
+
+# A marker between the pixels of a JPEG: not an escaped byte, a restart or padding.
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_PADDING = re.compile(rb"\xff+")
+_SEARCHED_AT_ONCE = 1 << 20  # the GIL is held for a millisecond or two
+
+MAX_SCANS = 100
+"""Scans of a JPEG above which it is refused. Encoders make about ten."""
+
+# Chunks or segments: some, and one for each so many bytes. Each takes a microsecond or two.
+_PARTS, _BYTES_PER_PART = 64, 512
 
 _EXIF_PREFIX = b"Exif\0\0"
 _ORIENTATION_TAG = 0x0112
@@ -39,16 +52,30 @@ class Container(NamedTuple):
 
     format: Literal["PNG", "JPEG"]
     data: bytes
-    """The file again, of what the pixels are made of alone."""
+    """The whole file."""
+    kept: Sequence[int]
+    """Where what the pixels are made of starts and ends, and starts again, and so on."""
+    width: int
+    """In pixels, as the header says."""
+    height: int
     orientation: int
     """EXIF's orientation, 1 to 8; 1 where none is given."""
+    scans: int = 1
+    """How often a decoder goes through the pixels."""
+
+    def pixel_data(self) -> bytes:
+        """Returns the file again, of what the pixels are made of alone."""
+        if len(self.kept) == 2:  # noqa: PLR2004 - one start and one end
+            return self.data[self.kept[0] : self.kept[1]]
+        starts, ends = self.kept[::2], self.kept[1::2]
+        return b"".join(self.data[start:end] for start, end in zip(starts, ends, strict=True))
 
 
 def unpack(data: bytes) -> Container:
     """Takes a PNG or JPEG file apart.
 
     Raises:
-        ContainerError: it is neither, or is cut short or damaged.
+        ContainerError: it is neither, is cut short or damaged, or has too many parts.
     """
     if not data:
         raise ContainerError("the image is empty")
@@ -63,51 +90,113 @@ def unpack(data: bytes) -> Container:
 
 
 def _unpack_png(data: bytes) -> Container:
-    kept = [PNG_SIGNATURE]
-    orientation = UPRIGHT
-    for kind, chunk in _png_chunks(data):
-        if kind in _PNG_PIXEL_CHUNKS:
-            kept.append(chunk)
-        elif kind == b"eXIf":
-            orientation = _orientation(chunk[8:-4])
-    return Container("PNG", b"".join(kept), orientation)
-
-
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yields each chunk's kind and its bytes: length, kind, content, checksum."""
     start = len(PNG_SIGNATURE)
-    kind = b""
-    while kind != b"IEND":
+    kept = [0, start]
+    width = height = 0
+    exif = b""
+    for _ in range(_most_parts(data)):
         length, kind = struct.unpack_from(">I4s", data, start)
-        end = start + 8 + length
+        content, end = start + 8, start + 8 + length
         (checksum,) = struct.unpack_from(">I", data, end)
-        if kind in _PNG_PIXEL_CHUNKS and zlib.crc32(data[start + 4 : end]) != checksum:
-            raise ContainerError(f"the image is corrupt: wrong checksum of its {kind.decode()}")
-        yield kind, data[start : end + 4]
+        if kind in _PNG_PIXEL_CHUNKS:
+            if zlib.crc32(data[start + 4 : end]) != checksum:
+                raise ContainerError(f"the image is corrupt: wrong checksum of its {kind.decode()}")
+            _keep(kept, start, end + 4)
+            if kind == b"IHDR":
+                width, height = struct.unpack_from(">II", data, content)
+            elif kind == b"IEND":
+                return Container("PNG", data, kept, width, height, _orientation(exif))
+        elif kind == b"eXIf":
+            exif = data[content:end]
         start = end + 4
+    raise _too_many_parts()
 
 
 def _unpack_jpeg(data: bytes) -> Container:
-    kept = [data[:2]]
-    orientation = UPRIGHT
     start = 2
-    while True:
-        while data[start] == _PREFIX and data[start + 1] == _PREFIX:  # padding before a marker
-            start += 1
+    kept = [0, start]
+    width = height = 0
+    exif = b""
+    for _ in range(_most_parts(data)):
         prefix, marker, length = struct.unpack_from(">BBH", data, start)
         if prefix != _PREFIX:
             raise ContainerError("the image is corrupt: a JPEG marker is missing")
+        if marker == _PREFIX:  # padding before a marker
+            start = _end_of_padding(data, start)
+            continue
         if marker == _SOS:  # from here on there are pixels
-            kept.append(data[start:])
-            return Container("JPEG", b"".join(kept), orientation)
+            end, scans = _end_of_pixels(data, start)
+            _keep(kept, start, end)
+            return Container("JPEG", data, kept, width, height, _orientation(exif), scans)
         if marker in _RESTARTS or marker in (_SOI, _EOI, _TEM):
             raise ContainerError("the image is corrupt: it has no pixels")
-        segment = data[start : start + 2 + length]
+        end = start + 2 + length
         if _shapes_pixels(marker):
-            kept.append(segment)
-        elif marker == _APP1_EXIF and segment[4:].startswith(_EXIF_PREFIX):
-            orientation = _orientation(segment[4 + len(_EXIF_PREFIX) :])
-        start += 2 + length
+            _keep(kept, start, end)
+            if _SOF0 <= marker <= _SOF15 and marker not in _NO_SOF:
+                height, width = struct.unpack_from(">HH", data, start + 5)
+        elif marker == _APP1_EXIF and data.startswith(_EXIF_PREFIX, start + 4):
+            exif = data[start + 4 + len(_EXIF_PREFIX) : end]
+        start = end
+    raise _too_many_parts()
+
+
+def _most_parts(data: bytes) -> int:
+    return _PARTS + len(data) // _BYTES_PER_PART
+
+
+def _too_many_parts() -> ContainerError:
+    return ContainerError("the image is made of too many small parts: save it again")
+
+
+def _keep(kept: list[int], start: int, end: int) -> None:
+    if kept[-1] == start:
+        kept[-1] = end
+    else:
+        kept += (start, end)
+
+
+def _end_of_padding(data: bytes, start: int) -> int:
+    padding = _PADDING.match(data, start)
+    return padding.end() - 1 if padding else start
+
+
+def _end_of_pixels(data: bytes, start: int) -> tuple[int, int]:
+    """Returns where a JPEG's pixels end, and the number of its scans; the first starts here.
+
+    It goes from marker to marker as libjpeg does. What follows the end, such as the film of a
+    photograph that moves, is no part of the image.
+    """
+    position, scans = start, 0
+    for _ in range(_most_parts(data)):
+        position = _next_marker(data, position)
+        if position == len(data):
+            return position, scans
+        marker = data[position + 1]
+        position += 2
+        if marker == _EOI:
+            return position, scans
+        if marker < _SOF0 or marker == _SOI:  # damage, which has no length
+            continue
+        if marker == _SOS:
+            scans += 1
+            if scans > MAX_SCANS:
+                raise ContainerError(
+                    f"the image has more than {MAX_SCANS} scans: save it as a baseline JPEG"
+                )
+        (length,) = struct.unpack_from(">H", data, position)
+        position += length
+    raise _too_many_parts()
+
+
+def _next_marker(data: bytes, start: int) -> int:
+    """Returns where the next marker of a JPEG's pixels is; the file's length if there is none."""
+    while start < len(data):
+        match = _MARKER.search(data, start, start + _SEARCHED_AT_ONCE + 1)
+        if match:
+            return match.start()
+        start += _SEARCHED_AT_ONCE
+    return len(data)
 
 
 def _shapes_pixels(marker: int) -> bool:

@@ -36,6 +36,7 @@ from leadline.server.services.models import ModelService
 from leadline.server.services.predictions import PredictionService
 from leadline.server.services.sweeps import SweepService
 from leadline.server.serving.catalog import Catalog
+from leadline.server.serving.decoding import DecoderPool
 from leadline.server.serving.inputs import InputLimits
 from leadline.server.serving.predictor import Predictor
 from leadline.server.settings import Settings
@@ -54,6 +55,9 @@ _LOG = structlog.get_logger(__name__)
 # Threads for the store's and the inspector's blocking calls.
 _STORE_THREADS = 4
 _INSPECTION_THREADS = 2
+
+# Requests of the most pixels that may wait to be decoded.
+_LARGEST_REQUESTS_WAITING = 4
 
 
 class ServingError(Exception):
@@ -291,15 +295,20 @@ def _make_training_services(core: _Core, scheduler: Scheduler) -> tuple[JobServi
 
 def _make_prediction_service(core: _Core, stack: AsyncExitStack) -> PredictionService:
     settings = core.settings
+    decoders = DecoderPool(
+        max_large_work=_LARGEST_REQUESTS_WAITING * settings.max_pixels_per_request,
+        observer=core.metrics,
+    )
     predictor = Predictor(
         device=inference_device(settings.inference_device),
         threads=settings.inference_threads,
         max_pending=settings.max_pending_predictions,
         max_loaded_bytes=settings.max_loaded_bytes,
+        decoders=decoders,
         observer=core.metrics,
     )
     stack.callback(predictor.close)
-    core.metrics.watch_predictions(lambda: predictor.pending)
+    core.metrics.watch_predictions(lambda: predictor.pending, lambda: decoders.large_work)
     return PredictionService(
         predictor=predictor,
         threads=core.threads,
@@ -307,6 +316,7 @@ def _make_prediction_service(core: _Core, stack: AsyncExitStack) -> PredictionSe
             images=settings.max_images_per_request,
             image_bytes=settings.max_image_bytes,
             image_pixels=settings.max_image_pixels,
+            pixels=settings.max_pixels_per_request,
         ),
         dataset_cache=core.data.datasets,
     )

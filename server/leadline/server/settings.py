@@ -177,6 +177,9 @@ class Settings(BaseSettings):
     max_images_per_request: int = Field(
         default=4_096, ge=1, description="The most images in one Predict call."
     )
+    max_pixels_per_request: int = Field(
+        default=1 << 28, ge=1024, description="The most pixels to decode for one Predict call."
+    )
     shutdown_grace_seconds: float = Field(
         default=10.0, ge=0, description="Seconds that calls may take to end after SIGTERM."
     )

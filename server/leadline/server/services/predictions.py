@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from leadline.server.serving.catalog import CheckpointRef
 from leadline.server.serving.classifier import Scores
 from leadline.server.serving.examples import ExampleRef, read_examples
-from leadline.server.serving.inputs import InputLimits, Pixels
+from leadline.server.serving.inputs import InputLimits, Pixels, Steps
 from leadline.server.serving.predictor import Predictor
 from leadline.server.thread_pool import ThreadPool
 
@@ -18,11 +18,12 @@ class ImageInput(NamedTuple):
     """The images of a request, before they are decoded.
 
     Attributes:
-        decode: makes the pixels; raises InvalidArgumentError if the images are wrong.
+        decode: makes the pixels, or steps that do; raises InvalidArgumentError if the images
+            are wrong.
         run_inline: whether `decode` takes microseconds only, less than a switch of threads.
     """
 
-    decode: Callable[[], Pixels]
+    decode: Callable[[], Pixels | Steps]
     run_inline: bool = False
 
 

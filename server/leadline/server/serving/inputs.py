@@ -1,6 +1,6 @@
 """Validates images in requests and converts them to arrays of pixels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -8,11 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leadline.models.images import IMAGE_SIZE, ImageError, decode_image
+from leadline.models.images import IMAGE_SIZE, EncodedImage, ImageError, open_image
 from leadline.models.spec import Violation
 from leadline.server.errors import InvalidArgumentError
 
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
+
+Steps = Generator[int, Callable[[], bool] | None, Pixels]
+"""Makes pixels in steps of some ten milliseconds, so that other requests get their turn.
+
+Each step yields how much work is left, in pixels, and is sent a function that says whether
+the pixels are still wanted."""
 
 
 class PixelType(StrEnum):
@@ -28,6 +34,12 @@ _IMAGE_SHAPES = {
 }
 _IMAGE_VALUES = 3 * IMAGE_SIZE * IMAGE_SIZE
 
+# The work of a step, in pixels: 10 to 40 milliseconds. A smaller request is one step.
+_STEP_WORK = 1 << 20
+
+# The work of an image besides its pixels and bytes.
+_IMAGE_WORK = 1 << 12
+
 # An error shows this much of a wrong shape.
 _SHOWN_SIDES = 8
 _DTYPES: dict[PixelType, np.dtype[Any]] = {
@@ -38,11 +50,19 @@ _DTYPES: dict[PixelType, np.dtype[Any]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class InputLimits:
-    """The limits of one request."""
+    """The limits of one request.
+
+    Attributes:
+        images: their number.
+        image_bytes: the bytes of an encoded image.
+        image_pixels: the pixels of an encoded image.
+        pixels: the pixels of all encoded images together, as `EncodedImage.work` counts them.
+    """
 
     images: int
     image_bytes: int
     image_pixels: int
+    pixels: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,24 +98,79 @@ def check_files(
 
 def decode_files(
     files: Sequence[bytes], limits: InputLimits, fields: InputFields = PREDICT_FIELDS
-) -> NDArray[np.uint8]:
+) -> Steps:
     """Decodes PNG and JPEG files. Blocks.
 
     Returns:
-        uint8 pixels, NHWC [images, 32, 32, 3].
+        Steps that return uint8 pixels, NHWC [images, 32, 32, 3].
 
     Raises:
-        InvalidArgumentError: some cannot be decoded; it names them by index.
+        InvalidArgumentError: some cannot be decoded; it names them by index. Or all
+            together have too many pixels.
+        DecodingStoppedError: the pixels are not wanted any more.
     """
+    is_wanted: Callable[[], bool] | None = None
+    left = sum(map(_work_besides_pixels, files))
+    if left > _STEP_WORK:
+        is_wanted = yield left
+    images, violations = _open_files(files, limits, fields)
+    left += _count_pixels(images, limits, fields)
+    if left > _STEP_WORK:
+        is_wanted = yield left
     pixels = np.empty((len(files), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
+    step_end = left - _STEP_WORK
+    for index, image in enumerate(images):
+        if image is None:
+            continue
+        if left <= step_end:
+            is_wanted = yield left
+            step_end = left - _STEP_WORK
+        try:
+            pixels[index] = image.decode(is_wanted)
+        except ImageError as error:
+            violations.append(_invalid_image(fields, index, error))
+        left -= image.work + _work_besides_pixels(files[index])
+    _raise_for(violations)
+    return pixels
+
+
+def _work_besides_pixels(file: bytes) -> int:
+    return _IMAGE_WORK + len(file)
+
+
+def _open_files(
+    files: Sequence[bytes], limits: InputLimits, fields: InputFields
+) -> tuple[list[EncodedImage | None], list[Violation]]:
+    """Reads the headers; an image with a wrong one is None, and has a violation."""
+    images: list[EncodedImage | None] = []
     violations = []
     for index, data in enumerate(files):
         try:
-            pixels[index] = decode_image(data, max_pixels=limits.image_pixels)
+            images.append(open_image(data, max_pixels=limits.image_pixels))
         except ImageError as error:
-            violations.append(Violation(field=f"{fields.files}[{index}]", description=str(error)))
-    _raise_for(violations)
+            images.append(None)
+            violations.append(_invalid_image(fields, index, error))
+    return images, violations
+
+
+def _count_pixels(
+    images: Iterable[EncodedImage | None], limits: InputLimits, fields: InputFields
+) -> int:
+    pixels = 0
+    for index, image in enumerate(images):
+        pixels += image.work if image is not None else 0
+        if index and pixels > limits.pixels:
+            raise InvalidArgumentError.of(
+                fields.files,
+                f"have {pixels:,} pixels up to image {index}, but the images of a request may "
+                f"have {limits.pixels:,}: send image {index} and those after it in another "
+                "request",
+            )
     return pixels
+
+
+def _invalid_image(fields: InputFields, index: int, error: ImageError) -> Violation:
+    return Violation(field=f"{fields.files}[{index}]", description=str(error))
 
 
 def read_tensor(

@@ -5,18 +5,15 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Protocol, cast
 
-from leadline.server.errors import DeadlineExceededError, ResourceExhaustedError
+from leadline.server.errors import ResourceExhaustedError
 from leadline.server.serving.batcher import Batcher
 from leadline.server.serving.catalog import CheckpointRef
 from leadline.server.serving.classifier import Scores
-from leadline.server.serving.inputs import Pixels
+from leadline.server.serving.decoding import DecoderPool
+from leadline.server.serving.inputs import Pixels, Steps
 from leadline.server.serving.loaded import LoadedNetworks
-from leadline.server.thread_pool import ThreadPool
-
-# Threads that decode images; decoding releases the GIL.
-_DECODERS = 2
 
 _RETRY_SECONDS = 0.1
 
@@ -91,6 +88,7 @@ class Predictor:
         threads: int,
         max_pending: int,
         max_loaded_bytes: int,
+        decoders: DecoderPool,
         observer: PredictionObserver,
     ) -> None:
         """Makes a predictor.
@@ -100,11 +98,12 @@ class Predictor:
             threads: computing threads on the CPU.
             max_pending: the most requests in flight; more are refused.
             max_loaded_bytes: memory of the cache of loaded networks.
+            decoders: threads that make pixels; closed with the predictor.
             observer: is notified of predictions.
         """
         self._observer = observer
         self._admission = AdmissionLimiter(max_pending)
-        self._decoders = ThreadPool("decode", _DECODERS)
+        self._decoders = decoders
         self.loaded = LoadedNetworks(device=device, threads=threads, max_bytes=max_loaded_bytes)
         self._batcher = Batcher()
 
@@ -116,7 +115,7 @@ class Predictor:
     async def predict(
         self,
         checkpoint: CheckpointRef,
-        read: Callable[[], Pixels],
+        read: Callable[[], Pixels | Steps],
         *,
         seconds_left: float | None,
         caller: str = "",
@@ -127,7 +126,7 @@ class Predictor:
 
         Args:
             checkpoint: the model.
-            read: returns the pixels.
+            read: returns the pixels, or steps that make them.
             seconds_left: until the caller's deadline; None without one.
             caller: who sent the request; callers are served round robin.
             run_inline: whether to call `read` on the event loop, for one that takes
@@ -136,8 +135,9 @@ class Predictor:
                 streams, whose callers then experience backpressure.
 
         Raises:
-            ResourceExhaustedError: too many requests are in flight.
-            DeadlineExceededError: the deadline passed before the work began.
+            ResourceExhaustedError: too many requests are in flight, or too many images wait
+                to be decoded.
+            DeadlineExceededError: the deadline passed before the work ended.
             InvalidArgumentError: from `read`.
             DataLossError: the checkpoint's file is damaged.
         """
@@ -145,9 +145,12 @@ class Predictor:
         deadline = None if seconds_left is None else began + seconds_left
         await self._admission.acquire(wait=wait_if_full)
         try:
-            pixels = (
-                read() if run_inline else await self._decoders.run(_unless_late, deadline, read)
-            )
+            if run_inline:
+                pixels = cast("Pixels", read())
+            else:
+                pixels = await self._decoders.run(
+                    read, caller=caller, deadline=deadline, wait_if_full=wait_if_full
+                )
             scores = await self._batcher.score(
                 checkpoint.key,
                 partial(self.loaded.get, checkpoint),
@@ -164,9 +167,3 @@ class Predictor:
         """Stops the threads after the work that has started."""
         self._decoders.close()
         self._batcher.close()
-
-
-def _unless_late(deadline: float | None, read: Callable[[], Pixels]) -> Pixels:
-    if deadline is not None and time.monotonic() >= deadline:
-        raise DeadlineExceededError("the deadline passed while the request waited its turn")
-    return read()

@@ -72,6 +72,15 @@ class Metrics:
         self._predictions_in_flight = Gauge(
             "leadline_predictions_in_flight", "Predict requests in flight.", registry=self.registry
         )
+        self._decoding_pixels = Gauge(
+            "leadline_decoding_queue_pixels",
+            "Pixels of large predict requests that are not decoded yet.",
+            registry=self.registry,
+        )
+        self._abandoned = self._counter(
+            "leadline_decoding_abandoned",
+            "Predict requests given up before their images were decoded.",
+        )
         self._queue_depth = Gauge(
             "leadline_queue_depth", "Jobs waiting for a device.", registry=self.registry
         )
@@ -87,9 +96,12 @@ class Metrics:
         """Reports sweeps by state; `count_by_state` is called at each scrape."""
         self.registry.register(_StateCounts("leadline_sweeps", "Sweeps by state.", count_by_state))
 
-    def watch_predictions(self, count_in_flight: Callable[[], int]) -> None:
-        """Reports predict requests in flight; `count_in_flight` is called at each scrape."""
+    def watch_predictions(
+        self, count_in_flight: Callable[[], int], count_pixels: Callable[[], int]
+    ) -> None:
+        """Reports predict requests in flight, and their pixels; called at each scrape."""
         self._predictions_in_flight.set_function(count_in_flight)
+        self._decoding_pixels.set_function(count_pixels)
 
     def on_worker(self, job: Job, pid: int) -> None:
         """A worker has started on the job."""
@@ -124,6 +136,10 @@ class Metrics:
         """A predict request was answered after `seconds`."""
         self._prediction_images.observe(images)
         self._prediction_seconds.observe(seconds)
+
+    def on_abandoned_decoding(self) -> None:
+        """A predict request was given up before its images were decoded."""
+        self._abandoned.inc()
 
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(name, text, registry=self.registry)

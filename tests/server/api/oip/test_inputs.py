@@ -9,9 +9,10 @@ from leadline.oip.v2.open_inference_pb2 import InferTensorContents, ModelInferRe
 from leadline.server.api.oip.inputs import _split, to_image_input
 from leadline.server.errors import ServiceError
 from leadline.server.serving.inputs import InputLimits
+from support.decoding import all_steps
 from support.open_inference import raw_strings
 
-LIMITS = InputLimits(images=4, image_bytes=64, image_pixels=1 << 12)
+LIMITS = InputLimits(images=4, image_bytes=64, image_pixels=1 << 12, pixels=1 << 14)
 
 tensors = st.builds(
     ModelInferRequest.InferInputTensor,
@@ -43,7 +44,7 @@ def test_whatever_comes_is_read_or_refused(
     request = ModelInferRequest(inputs=inputs, raw_input_contents=raw)
 
     with contextlib.suppress(ServiceError):
-        pixels = to_image_input(request, request.raw_input_contents, LIMITS).decode()
+        pixels = all_steps(to_image_input(request, request.raw_input_contents, LIMITS).decode())
         assert len(pixels) == inputs[0].shape[0]
 
 

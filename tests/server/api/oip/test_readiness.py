@@ -13,6 +13,7 @@ from leadline.server.api.ordered_pipeline import PipelineGroup
 from leadline.server.services.models import ModelService
 from leadline.server.services.predictions import PredictionService
 from leadline.server.serving.catalog import Catalog
+from leadline.server.serving.decoding import DecoderPool
 from leadline.server.serving.inputs import InputLimits
 from leadline.server.serving.predictor import Predictor
 from leadline.server.storage.artifacts import Artifacts
@@ -33,12 +34,14 @@ def streams() -> PipelineGroup:
 async def servicer(tmp_path: Path, streams: PipelineGroup) -> AsyncIterator[OpenInferenceServicer]:
     engine = open_database(tmp_path / "jobs.db")
     store, threads = Store(engine), ThreadPool("store", 1)
+    metrics = Metrics()
     predictor = Predictor(
         device="cpu",
         threads=1,
         max_pending=1,
         max_loaded_bytes=1 << 20,
-        observer=Metrics(),
+        decoders=DecoderPool(max_large_work=1 << 20, observer=metrics),
+        observer=metrics,
     )
     catalog = Catalog(store=store, threads=threads, artifacts=Artifacts(tmp_path))
     yield OpenInferenceServicer(
@@ -46,7 +49,7 @@ async def servicer(tmp_path: Path, streams: PipelineGroup) -> AsyncIterator[Open
         predictions=PredictionService(
             predictor=predictor,
             threads=threads,
-            limits=InputLimits(images=1, image_bytes=1 << 20, image_pixels=1 << 20),
+            limits=InputLimits(images=1, image_bytes=1 << 20, image_pixels=1 << 20, pixels=1 << 20),
             dataset_cache=tmp_path,
         ),
         streams=streams,

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from leadline.server.errors import ServiceError
 from leadline.server.services.predictions import ImageInput, PredictionService
 from leadline.server.serving.catalog import CheckpointRef
 from leadline.server.serving.classifier import Scores
-from leadline.server.serving.inputs import Pixels
+from leadline.server.serving.inputs import Pixels, Steps
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -61,11 +61,13 @@ class Inference:
         try:
             outputs = requested_outputs(message)
             images = to_image_input(message, contents, self._predictions.limits)
-            times = []
+            times: list[int] = []
 
-            def decode() -> Pixels:
+            def decode() -> Pixels | Steps:
                 times.append(time.perf_counter_ns())
                 pixels = images.decode()
+                if isinstance(pixels, Generator):
+                    return _timed(pixels, times)
                 times.append(time.perf_counter_ns())
                 return pixels
 
@@ -110,6 +112,13 @@ class Inference:
             return _error_in_stream(request.message, error)
         result.parameters["triton_final_response"].bool_param = True
         return oip.ModelStreamInferResponse(infer_response=result)
+
+
+def _timed(steps: Steps, times: list[int]) -> Steps:
+    """The steps; appends the time of their end."""
+    pixels = yield from steps
+    times.append(time.perf_counter_ns())
+    return pixels
 
 
 def _seconds_left(request: oip.ModelInferRequest, context: Context) -> float | None:

@@ -15,6 +15,7 @@ from leadline.server.serving.inputs import (
     InputLimits,
     Pixels,
     PixelType,
+    Steps,
     check_count,
     check_files,
     decode_files,
@@ -132,7 +133,7 @@ def _read_bytes(tensor: _Tensor, limits: InputLimits) -> Pixels:
     return read_tensor(PixelType.UINT8, tensor.shape, data, limits, fields)
 
 
-def _read_files(tensor: _Tensor, limits: InputLimits) -> Pixels:
+def _read_files(tensor: _Tensor, limits: InputLimits) -> Steps:
     fields = _typed_fields("bytes_contents")
     images = _files_in(tensor.shape, limits)
     files = tensor.contents.bytes_contents
@@ -153,7 +154,7 @@ def _array(values: Sequence[float], dtype: np.dtype[Any]) -> NDArray[Any]:
     return array
 
 
-_TYPED: dict[str, Callable[[_Tensor, InputLimits], Pixels]] = {
+_TYPED: dict[str, Callable[[_Tensor, InputLimits], Pixels | Steps]] = {
     "FP32": _read_floats,
     "UINT8": _read_bytes,
     "BYTES": _read_files,
@@ -165,7 +166,7 @@ def _typed_fields(name: str) -> InputFields:
     return InputFields(files=field, shape=_SHAPE, data=field)
 
 
-def _decode_raw(shape: Sequence[int], data: bytes | memoryview, limits: InputLimits) -> Pixels:
+def _decode_raw(shape: Sequence[int], data: bytes | memoryview, limits: InputLimits) -> Steps:
     files = _split(data, _files_in(shape, limits))
     check_files(files, limits, _RAW)
     return decode_files(files, limits, _RAW)

@@ -23,42 +23,49 @@ _sym_db = _symbol_database.Default()
 
 
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
+from leadline.v1 import field_options_pb2 as leadline_dot_v1_dot_field__options__pb2
 from leadline.v1 import model_pb2 as leadline_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#leadline/v1/inference_service.proto\x12\x0bleadline.v1\x1a\x17google/rpc/status.proto\x1a\x17leadline/v1/model.proto\"\x8c\x02\n\x0ePredictRequest\x12\x0f\n\x05model\x18\x01 \x01(\tH\x00\x12\'\n\x07variant\x18\x02 \x01(\x0b\x32\x14.leadline.v1.VariantH\x00\x12-\n\x07\x65ncoded\x18\x03 \x01(\x0b\x32\x1a.leadline.v1.EncodedImagesH\x01\x12%\n\x06tensor\x18\x04 \x01(\x0b\x32\x13.leadline.v1.TensorH\x01\x12.\n\x08\x65xamples\x18\x07 \x01(\x0b\x32\x1a.leadline.v1.ExampleImagesH\x01\x12\r\n\x05top_k\x18\x05 \x01(\x05\x12\x16\n\x0einclude_logits\x18\x06 \x01(\x08\x42\n\n\x08selectorB\x07\n\x05input\"D\n\x14PredictStreamRequest\x12,\n\x07request\x18\x01 \x01(\x0b\x32\x1b.leadline.v1.PredictRequest\"x\n\x15PredictStreamResponse\x12\x30\n\x08response\x18\x01 \x01(\x0b\x32\x1c.leadline.v1.PredictResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"\x1f\n\rEncodedImages\x12\x0e\n\x06images\x18\x01 \x03(\x0c\"\x1e\n\rExampleImages\x12\r\n\x05names\x18\x01 \x03(\t\"O\n\x06Tensor\x12(\n\tdata_type\x18\x01 \x01(\x0e\x32\x15.leadline.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"f\n\x0fPredictResponse\x12,\n\x0bpredictions\x18\x01 \x03(\x0b\x32\x17.leadline.v1.Prediction\x12\r\n\x05model\x18\x02 \x01(\t\x12\x16\n\x0eweights_sha256\x18\x03 \x01(\t\"\x82\x01\n\nPrediction\x12\x13\n\x0b\x63lass_index\x18\x01 \x01(\x05\x12\x12\n\nclass_name\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\x12&\n\x05top_k\x18\x04 \x03(\x0b\x32\x17.leadline.v1.ClassScore\x12\x0e\n\x06logits\x18\x05 \x03(\x02\"J\n\nClassScore\x12\x13\n\x0b\x63lass_index\x18\x01 \x01(\x05\x12\x12\n\nclass_name\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\"\xef\x01\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x03 \x01(\t\x12\x13\n\x06\x62locks\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\nbatch_norm\x18\x05 \x01(\x08H\x01\x88\x01\x01\x12\x15\n\x08residual\x18\x06 \x01(\x08H\x02\x88\x01\x01\x12\x1f\n\x12\x62lock_convolutions\x18\x07 \x01(\x05H\x03\x88\x01\x01\x42\t\n\x07_blocksB\r\n\x0b_batch_normB\x0b\n\t_residualB\x15\n\x13_block_convolutions\"Q\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.leadline.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t*Q\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x02\x32\xc1\x02\n\x10InferenceService\x12\x44\n\x07Predict\x12\x1b.leadline.v1.PredictRequest\x1a\x1c.leadline.v1.PredictResponse\x12Z\n\rPredictStream\x12!.leadline.v1.PredictStreamRequest\x1a\".leadline.v1.PredictStreamResponse(\x01\x30\x01\x12M\n\nListModels\x12\x1e.leadline.v1.ListModelsRequest\x1a\x1f.leadline.v1.ListModelsResponse\x12<\n\x08GetModel\x12\x1c.leadline.v1.GetModelRequest\x1a\x12.leadline.v1.Modelb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#leadline/v1/inference_service.proto\x12\x0bleadline.v1\x1a\x17google/rpc/status.proto\x1a\x1fleadline/v1/field_options.proto\x1a\x17leadline/v1/model.proto\"\x8c\x02\n\x0ePredictRequest\x12\x0f\n\x05model\x18\x01 \x01(\tH\x00\x12\'\n\x07variant\x18\x02 \x01(\x0b\x32\x14.leadline.v1.VariantH\x00\x12-\n\x07\x65ncoded\x18\x03 \x01(\x0b\x32\x1a.leadline.v1.EncodedImagesH\x01\x12%\n\x06tensor\x18\x04 \x01(\x0b\x32\x13.leadline.v1.TensorH\x01\x12.\n\x08\x65xamples\x18\x07 \x01(\x0b\x32\x1a.leadline.v1.ExampleImagesH\x01\x12\r\n\x05top_k\x18\x05 \x01(\x05\x12\x16\n\x0einclude_logits\x18\x06 \x01(\x08\x42\n\n\x08selectorB\x07\n\x05input\"D\n\x14PredictStreamRequest\x12,\n\x07request\x18\x01 \x01(\x0b\x32\x1b.leadline.v1.PredictRequest\"x\n\x15PredictStreamResponse\x12\x30\n\x08response\x18\x01 \x01(\x0b\x32\x1c.leadline.v1.PredictResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"\'\n\rEncodedImages\x12\x16\n\x06images\x18\x01 \x03(\x0c\x42\x06\xe0\xe0\x18\x80\x80\x01\"&\n\rExampleImages\x12\x15\n\x05names\x18\x01 \x03(\tB\x06\xe0\xe0\x18\x80\x80\x01\"W\n\x06Tensor\x12(\n\tdata_type\x18\x01 \x01(\x0e\x32\x15.leadline.v1.DataType\x12\x15\n\x05shape\x18\x02 \x03(\x03\x42\x06\xe0\xe0\x18\x80\x80\x01\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"f\n\x0fPredictResponse\x12,\n\x0bpredictions\x18\x01 \x03(\x0b\x32\x17.leadline.v1.Prediction\x12\r\n\x05model\x18\x02 \x01(\t\x12\x16\n\x0eweights_sha256\x18\x03 \x01(\t\"\x82\x01\n\nPrediction\x12\x13\n\x0b\x63lass_index\x18\x01 \x01(\x05\x12\x12\n\nclass_name\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\x12&\n\x05top_k\x18\x04 \x03(\x0b\x32\x17.leadline.v1.ClassScore\x12\x0e\n\x06logits\x18\x05 \x03(\x02\"J\n\nClassScore\x12\x13\n\x0b\x63lass_index\x18\x01 \x01(\x05\x12\x12\n\nclass_name\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\"\xef\x01\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x03 \x01(\t\x12\x13\n\x06\x62locks\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\nbatch_norm\x18\x05 \x01(\x08H\x01\x88\x01\x01\x12\x15\n\x08residual\x18\x06 \x01(\x08H\x02\x88\x01\x01\x12\x1f\n\x12\x62lock_convolutions\x18\x07 \x01(\x05H\x03\x88\x01\x01\x42\t\n\x07_blocksB\r\n\x0b_batch_normB\x0b\n\t_residualB\x15\n\x13_block_convolutions\"Q\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.leadline.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t*Q\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x02\x32\xc1\x02\n\x10InferenceService\x12\x44\n\x07Predict\x12\x1b.leadline.v1.PredictRequest\x1a\x1c.leadline.v1.PredictResponse\x12Z\n\rPredictStream\x12!.leadline.v1.PredictStreamRequest\x1a\".leadline.v1.PredictStreamResponse(\x01\x30\x01\x12M\n\nListModels\x12\x1e.leadline.v1.ListModelsRequest\x1a\x1f.leadline.v1.ListModelsResponse\x12<\n\x08GetModel\x12\x1c.leadline.v1.GetModelRequest\x1a\x12.leadline.v1.Modelb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'leadline.v1.inference_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=1382
-  _globals['_DATATYPE']._serialized_end=1463
-  _globals['_PREDICTREQUEST']._serialized_start=103
-  _globals['_PREDICTREQUEST']._serialized_end=371
-  _globals['_PREDICTSTREAMREQUEST']._serialized_start=373
-  _globals['_PREDICTSTREAMREQUEST']._serialized_end=441
-  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=443
-  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=563
-  _globals['_ENCODEDIMAGES']._serialized_start=565
-  _globals['_ENCODEDIMAGES']._serialized_end=596
-  _globals['_EXAMPLEIMAGES']._serialized_start=598
-  _globals['_EXAMPLEIMAGES']._serialized_end=628
-  _globals['_TENSOR']._serialized_start=630
-  _globals['_TENSOR']._serialized_end=709
-  _globals['_PREDICTRESPONSE']._serialized_start=711
-  _globals['_PREDICTRESPONSE']._serialized_end=813
-  _globals['_PREDICTION']._serialized_start=816
-  _globals['_PREDICTION']._serialized_end=946
-  _globals['_CLASSSCORE']._serialized_start=948
-  _globals['_CLASSSCORE']._serialized_end=1022
-  _globals['_LISTMODELSREQUEST']._serialized_start=1025
-  _globals['_LISTMODELSREQUEST']._serialized_end=1264
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1266
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1347
-  _globals['_GETMODELREQUEST']._serialized_start=1349
-  _globals['_GETMODELREQUEST']._serialized_end=1380
-  _globals['_INFERENCESERVICE']._serialized_start=1466
-  _globals['_INFERENCESERVICE']._serialized_end=1787
+  _globals['_ENCODEDIMAGES'].fields_by_name['images']._loaded_options = None
+  _globals['_ENCODEDIMAGES'].fields_by_name['images']._serialized_options = b'\340\340\030\200\200\001'
+  _globals['_EXAMPLEIMAGES'].fields_by_name['names']._loaded_options = None
+  _globals['_EXAMPLEIMAGES'].fields_by_name['names']._serialized_options = b'\340\340\030\200\200\001'
+  _globals['_TENSOR'].fields_by_name['shape']._loaded_options = None
+  _globals['_TENSOR'].fields_by_name['shape']._serialized_options = b'\340\340\030\200\200\001'
+  _globals['_DATATYPE']._serialized_start=1439
+  _globals['_DATATYPE']._serialized_end=1520
+  _globals['_PREDICTREQUEST']._serialized_start=136
+  _globals['_PREDICTREQUEST']._serialized_end=404
+  _globals['_PREDICTSTREAMREQUEST']._serialized_start=406
+  _globals['_PREDICTSTREAMREQUEST']._serialized_end=474
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=476
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=596
+  _globals['_ENCODEDIMAGES']._serialized_start=598
+  _globals['_ENCODEDIMAGES']._serialized_end=637
+  _globals['_EXAMPLEIMAGES']._serialized_start=639
+  _globals['_EXAMPLEIMAGES']._serialized_end=677
+  _globals['_TENSOR']._serialized_start=679
+  _globals['_TENSOR']._serialized_end=766
+  _globals['_PREDICTRESPONSE']._serialized_start=768
+  _globals['_PREDICTRESPONSE']._serialized_end=870
+  _globals['_PREDICTION']._serialized_start=873
+  _globals['_PREDICTION']._serialized_end=1003
+  _globals['_CLASSSCORE']._serialized_start=1005
+  _globals['_CLASSSCORE']._serialized_end=1079
+  _globals['_LISTMODELSREQUEST']._serialized_start=1082
+  _globals['_LISTMODELSREQUEST']._serialized_end=1321
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1323
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1404
+  _globals['_GETMODELREQUEST']._serialized_start=1406
+  _globals['_GETMODELREQUEST']._serialized_end=1437
+  _globals['_INFERENCESERVICE']._serialized_start=1523
+  _globals['_INFERENCESERVICE']._serialized_end=1844
 # @@protoc_insertion_point(module_scope)

@@ -22,64 +22,67 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from leadline.v1 import field_options_pb2 as leadline_dot_v1_dot_field__options__pb2
 from leadline.v1 import model_pb2 as leadline_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$leadline/v1/inspection_service.proto\x12\x0bleadline.v1\x1a\x17leadline/v1/model.proto\"\x99\x04\n\x18ListMisclassifiedRequest\x12\x0f\n\x05model\x18\x01 \x01(\tH\x00\x12\'\n\x07variant\x18\x02 \x01(\x0b\x32\x14.leadline.v1.VariantH\x00\x12\x16\n\tper_class\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\'\n\x08grouping\x18\x04 \x01(\x0e\x32\x15.leadline.v1.Grouping\x12\x17\n\x0finclude_correct\x18\x05 \x01(\x08\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\x12!\n\x05split\x18\x08 \x01(\x0e\x32\x12.leadline.v1.Split\x12\x12\n\ntrue_class\x18\t \x01(\t\x12\x17\n\x0fpredicted_class\x18\n \x01(\t\x12\x1c\n\x0fmin_probability\x18\x0b \x01(\x01H\x02\x88\x01\x01\x12\x1c\n\x0fmax_probability\x18\x0c \x01(\x01H\x03\x88\x01\x01\x12(\n\x05order\x18\r \x01(\x0e\x32\x19.leadline.v1.ExampleOrder\x12\x11\n\x04seed\x18\x0e \x01(\x05H\x04\x88\x01\x01\x12.\n\x0cimage_format\x18\x0f \x01(\x0e\x32\x18.leadline.v1.ImageFormatB\n\n\x08selectorB\x0c\n\n_per_classB\x12\n\x10_min_probabilityB\x12\n\x10_max_probabilityB\x07\n\x05_seed\"\xab\x02\n\x19ListMisclassifiedResponse\x12&\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x14.leadline.v1.Example\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x05\x12\r\n\x05model\x18\x04 \x01(\t\x12-\n\x0c\x63lass_counts\x18\x05 \x03(\x0b\x32\x17.leadline.v1.ClassCount\x12\x13\n\x0btest_images\x18\x06 \x01(\x05\x12\x15\n\rtest_accuracy\x18\x07 \x01(\x01\x12!\n\x05split\x18\x08 \x01(\x0e\x32\x12.leadline.v1.Split\x12\x14\n\x0csplit_images\x18\t \x01(\x05\x12\x16\n\x0esplit_accuracy\x18\n \x01(\x01\"\xc8\x01\n\x07\x45xample\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0b\n\x03png\x18\x02 \x01(\x0c\x12\x18\n\x10true_class_index\x18\x03 \x01(\x05\x12\x17\n\x0ftrue_class_name\x18\x04 \x01(\t\x12\x1d\n\x15predicted_class_index\x18\x05 \x01(\x05\x12\x1c\n\x14predicted_class_name\x18\x06 \x01(\t\x12\x13\n\x0bprobability\x18\x07 \x01(\x01\x12\x0c\n\x04name\x18\x08 \x01(\t\x12\x0e\n\x06pixels\x18\t \x01(\x0c\"U\n\nClassCount\x12\x13\n\x0b\x63lass_index\x18\x01 \x01(\x05\x12\x12\n\nclass_name\x18\x02 \x01(\t\x12\r\n\x05wrong\x18\x03 \x01(\x05\x12\x0f\n\x07\x63orrect\x18\x04 \x01(\x05\"U\n\rModelSelector\x12\x0f\n\x05model\x18\x01 \x01(\tH\x00\x12\'\n\x07variant\x18\x02 \x01(\x0b\x32\x14.leadline.v1.VariantH\x00\x42\n\n\x08selector\"\x84\x01\n\x19GetConfusionMatrixRequest\x12\x0f\n\x05model\x18\x01 \x01(\tH\x00\x12\'\n\x07variant\x18\x02 \x01(\x0b\x32\x14.leadline.v1.VariantH\x00\x12!\n\x05split\x18\x03 \x01(\x0e\x32\x12.leadline.v1.SplitB\n\n\x08selector\"\xe9\x01\n\x0f\x43onfusionMatrix\x12\r\n\x05model\x18\x01 \x01(\t\x12!\n\x05split\x18\x02 \x01(\x0e\x32\x12.leadline.v1.Split\x12\x0e\n\x06images\x18\x03 \x01(\x05\x12\x10\n\x08\x61\x63\x63uracy\x18\x04 \x01(\x01\x12\'\n\x04rows\x18\x05 \x03(\x0b\x32\x19.leadline.v1.ConfusionRow\x12*\n\x07\x63lasses\x18\x06 \x03(\x0b\x32\x19.leadline.v1.ClassMetrics\x12-\n\x0b\x63\x61libration\x18\x07 \x01(\x0b\x32\x18.leadline.v1.Calibration\"\x1e\n\x0c\x43onfusionRow\x12\x0e\n\x06\x63ounts\x18\x01 \x03(\x05\"\xb9\x01\n\x0c\x43lassMetrics\x12\x13\n\x0b\x63lass_index\x18\x01 \x01(\x05\x12\x12\n\nclass_name\x18\x02 \x01(\t\x12\x0f\n\x07support\x18\x03 \x01(\x05\x12\x11\n\tpredicted\x18\x04 \x01(\x05\x12\x16\n\tprecision\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x06recall\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x02\x66\x31\x18\x07 \x01(\x01H\x02\x88\x01\x01\x42\x0c\n\n_precisionB\t\n\x07_recallB\x05\n\x03_f1\"\x7f\n\x0b\x43\x61libration\x12\"\n\x1a\x65xpected_calibration_error\x18\x01 \x01(\x01\x12!\n\x19maximum_calibration_error\x18\x02 \x01(\x01\x12)\n\x04\x62ins\x18\x03 \x03(\x0b\x32\x1b.leadline.v1.ReliabilityBin\"\x8a\x01\n\x0eReliabilityBin\x12\r\n\x05lower\x18\x01 \x01(\x01\x12\r\n\x05upper\x18\x02 \x01(\x01\x12\x0e\n\x06images\x18\x03 \x01(\x05\x12\x17\n\nconfidence\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08\x61\x63\x63uracy\x18\x05 \x01(\x01H\x01\x88\x01\x01\x42\r\n\x0b_confidenceB\x0b\n\t_accuracy\"\xa8\x02\n\x14\x43ompareModelsRequest\x12,\n\x08\x62\x61seline\x18\x01 \x01(\x0b\x32\x1a.leadline.v1.ModelSelector\x12-\n\tcandidate\x18\x02 \x01(\x0b\x32\x1a.leadline.v1.ModelSelector\x12!\n\x05split\x18\x03 \x01(\x0e\x32\x12.leadline.v1.Split\x12%\n\x07outcome\x18\x04 \x01(\x0e\x32\x14.leadline.v1.Outcome\x12\x12\n\ntrue_class\x18\x05 \x01(\t\x12.\n\x0cimage_format\x18\x06 \x01(\x0e\x32\x18.leadline.v1.ImageFormat\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\t\"\xf6\x02\n\x15\x43ompareModelsResponse\x12\x10\n\x08\x62\x61seline\x18\x01 \x01(\t\x12\x11\n\tcandidate\x18\x02 \x01(\t\x12!\n\x05split\x18\x03 \x01(\x0e\x32\x12.leadline.v1.Split\x12\x0e\n\x06images\x18\x04 \x01(\x05\x12\x12\n\nboth_right\x18\x05 \x01(\x05\x12\r\n\x05\x66ixed\x18\x06 \x01(\x05\x12\x0e\n\x06\x62roken\x18\x07 \x01(\x05\x12\x13\n\x0bstill_wrong\x18\x08 \x01(\x05\x12\x19\n\x11\x62\x61seline_accuracy\x18\t \x01(\x01\x12\x1a\n\x12\x63\x61ndidate_accuracy\x18\n \x01(\x01\x12)\n\x07mcnemar\x18\x0b \x01(\x0b\x32\x18.leadline.v1.McNemarTest\x12.\n\x08\x65xamples\x18\x0c \x03(\x0b\x32\x1c.leadline.v1.ComparedExample\x12\x17\n\x0fnext_page_token\x18\r \x01(\t\x12\x12\n\ntotal_size\x18\x0e \x01(\x05\"g\n\x0bMcNemarTest\x12\x12\n\ndiscordant\x18\x01 \x01(\x05\x12\r\n\x05\x65xact\x18\x02 \x01(\x08\x12\x16\n\tstatistic\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07p_value\x18\x04 \x01(\x01\x42\x0c\n\n_statistic\"\xfc\x01\n\x0f\x43omparedExample\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x05\x12\x0b\n\x03png\x18\x03 \x01(\x0c\x12\x0e\n\x06pixels\x18\x04 \x01(\x0c\x12\x18\n\x10true_class_index\x18\x05 \x01(\x05\x12\x17\n\x0ftrue_class_name\x18\x06 \x01(\t\x12%\n\x07outcome\x18\x07 \x01(\x0e\x32\x14.leadline.v1.Outcome\x12)\n\x08\x62\x61seline\x18\x08 \x01(\x0b\x32\x17.leadline.v1.ClassGuess\x12*\n\tcandidate\x18\t \x01(\x0b\x32\x17.leadline.v1.ClassGuess\"J\n\nClassGuess\x12\x13\n\x0b\x63lass_index\x18\x01 \x01(\x05\x12\x12\n\nclass_name\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\"\xf5\x01\n\x1cListLikelyLabelErrorsRequest\x12\x0e\n\x06models\x18\x01 \x03(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12!\n\x05split\x18\x03 \x01(\x0e\x32\x12.leadline.v1.Split\x12\x17\n\nmin_models\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\ntrue_class\x18\x05 \x01(\t\x12.\n\x0cimage_format\x18\x06 \x01(\x0e\x32\x18.leadline.v1.ImageFormat\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\tB\r\n\x0b_min_models\"\xc4\x01\n\x1dListLikelyLabelErrorsResponse\x12/\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x1d.leadline.v1.LikelyLabelError\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x05\x12\x0e\n\x06models\x18\x04 \x03(\t\x12\x12\n\nmin_models\x18\x05 \x01(\x05\x12!\n\x05split\x18\x06 \x01(\x0e\x32\x12.leadline.v1.Split\"\xea\x01\n\x10LikelyLabelError\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x05\x12\x0b\n\x03png\x18\x03 \x01(\x0c\x12\x0e\n\x06pixels\x18\x04 \x01(\x0c\x12\x18\n\x10true_class_index\x18\x05 \x01(\x05\x12\x17\n\x0ftrue_class_name\x18\x06 \x01(\t\x12\x1d\n\x15suggested_class_index\x18\x07 \x01(\x05\x12\x1c\n\x14suggested_class_name\x18\x08 \x01(\t\x12\x1c\n\x14\x63ontradicting_models\x18\t \x01(\x05\x12\x0e\n\x06margin\x18\n \x01(\x01*?\n\x05Split\x12\x15\n\x11SPLIT_UNSPECIFIED\x10\x00\x12\x0e\n\nSPLIT_TEST\x10\x01\x12\x0f\n\x0bSPLIT_TRAIN\x10\x02*\xa3\x01\n\x0c\x45xampleOrder\x12\x1d\n\x19\x45XAMPLE_ORDER_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x45XAMPLE_ORDER_MOST_PROBABLE\x10\x01\x12 \n\x1c\x45XAMPLE_ORDER_LEAST_PROBABLE\x10\x02\x12\x17\n\x13\x45XAMPLE_ORDER_INDEX\x10\x03\x12\x18\n\x14\x45XAMPLE_ORDER_RANDOM\x10\x04*n\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10IMAGE_FORMAT_PNG\x10\x01\x12\x14\n\x10IMAGE_FORMAT_RAW\x10\x02\x12\x15\n\x11IMAGE_FORMAT_NONE\x10\x03*n\n\x08Grouping\x12\x18\n\x14GROUPING_UNSPECIFIED\x10\x00\x12\x1c\n\x18GROUPING_PREDICTED_CLASS\x10\x01\x12\x17\n\x13GROUPING_TRUE_CLASS\x10\x02\x12\x11\n\rGROUPING_NONE\x10\x03*b\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x11\n\rOUTCOME_FIXED\x10\x01\x12\x12\n\x0eOUTCOME_BROKEN\x10\x02\x12\x17\n\x13OUTCOME_STILL_WRONG\x10\x03\x32\x9b\x03\n\x11InspectionService\x12\x62\n\x11ListMisclassified\x12%.leadline.v1.ListMisclassifiedRequest\x1a&.leadline.v1.ListMisclassifiedResponse\x12Z\n\x12GetConfusionMatrix\x12&.leadline.v1.GetConfusionMatrixRequest\x1a\x1c.leadline.v1.ConfusionMatrix\x12V\n\rCompareModels\x12!.leadline.v1.CompareModelsRequest\x1a\".leadline.v1.CompareModelsResponse\x12n\n\x15ListLikelyLabelErrors\x12).leadline.v1.ListLikelyLabelErrorsRequest\x1a*.leadline.v1.ListLikelyLabelErrorsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$leadline/v1/inspection_service.proto\x12\x0bleadline.v1\x1a\x1fleadline/v1/field_options.proto\x1a\x17leadline/v1/model.proto\"\x99\x04\n\x18ListMisclassifiedRequest\x12\x0f\n\x05model\x18\x01 \x01(\tH\x00\x12\'\n\x07variant\x18\x02 \x01(\x0b\x32\x14.leadline.v1.VariantH\x00\x12\x16\n\tper_class\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\'\n\x08grouping\x18\x04 \x01(\x0e\x32\x15.leadline.v1.Grouping\x12\x17\n\x0finclude_correct\x18\x05 \x01(\x08\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\x12!\n\x05split\x18\x08 \x01(\x0e\x32\x12.leadline.v1.Split\x12\x12\n\ntrue_class\x18\t \x01(\t\x12\x17\n\x0fpredicted_class\x18\n \x01(\t\x12\x1c\n\x0fmin_probability\x18\x0b \x01(\x01H\x02\x88\x01\x01\x12\x1c\n\x0fmax_probability\x18\x0c \x01(\x01H\x03\x88\x01\x01\x12(\n\x05order\x18\r \x01(\x0e\x32\x19.leadline.v1.ExampleOrder\x12\x11\n\x04seed\x18\x0e \x01(\x05H\x04\x88\x01\x01\x12.\n\x0cimage_format\x18\x0f \x01(\x0e\x32\x18.leadline.v1.ImageFormatB\n\n\x08selectorB\x0c\n\n_per_classB\x12\n\x10_min_probabilityB\x12\n\x10_max_probabilityB\x07\n\x05_seed\"\xab\x02\n\x19ListMisclassifiedResponse\x12&\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x14.leadline.v1.Example\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x05\x12\r\n\x05model\x18\x04 \x01(\t\x12-\n\x0c\x63lass_counts\x18\x05 \x03(\x0b\x32\x17.leadline.v1.ClassCount\x12\x13\n\x0btest_images\x18\x06 \x01(\x05\x12\x15\n\rtest_accuracy\x18\x07 \x01(\x01\x12!\n\x05split\x18\x08 \x01(\x0e\x32\x12.leadline.v1.Split\x12\x14\n\x0csplit_images\x18\t \x01(\x05\x12\x16\n\x0esplit_accuracy\x18\n \x01(\x01\"\xc8\x01\n\x07\x45xample\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0b\n\x03png\x18\x02 \x01(\x0c\x12\x18\n\x10true_class_index\x18\x03 \x01(\x05\x12\x17\n\x0ftrue_class_name\x18\x04 \x01(\t\x12\x1d\n\x15predicted_class_index\x18\x05 \x01(\x05\x12\x1c\n\x14predicted_class_name\x18\x06 \x01(\t\x12\x13\n\x0bprobability\x18\x07 \x01(\x01\x12\x0c\n\x04name\x18\x08 \x01(\t\x12\x0e\n\x06pixels\x18\t \x01(\x0c\"U\n\nClassCount\x12\x13\n\x0b\x63lass_index\x18\x01 \x01(\x05\x12\x12\n\nclass_name\x18\x02 \x01(\t\x12\r\n\x05wrong\x18\x03 \x01(\x05\x12\x0f\n\x07\x63orrect\x18\x04 \x01(\x05\"U\n\rModelSelector\x12\x0f\n\x05model\x18\x01 \x01(\tH\x00\x12\'\n\x07variant\x18\x02 \x01(\x0b\x32\x14.leadline.v1.VariantH\x00\x42\n\n\x08selector\"\x84\x01\n\x19GetConfusionMatrixRequest\x12\x0f\n\x05model\x18\x01 \x01(\tH\x00\x12\'\n\x07variant\x18\x02 \x01(\x0b\x32\x14.leadline.v1.VariantH\x00\x12!\n\x05split\x18\x03 \x01(\x0e\x32\x12.leadline.v1.SplitB\n\n\x08selector\"\xe9\x01\n\x0f\x43onfusionMatrix\x12\r\n\x05model\x18\x01 \x01(\t\x12!\n\x05split\x18\x02 \x01(\x0e\x32\x12.leadline.v1.Split\x12\x0e\n\x06images\x18\x03 \x01(\x05\x12\x10\n\x08\x61\x63\x63uracy\x18\x04 \x01(\x01\x12\'\n\x04rows\x18\x05 \x03(\x0b\x32\x19.leadline.v1.ConfusionRow\x12*\n\x07\x63lasses\x18\x06 \x03(\x0b\x32\x19.leadline.v1.ClassMetrics\x12-\n\x0b\x63\x61libration\x18\x07 \x01(\x0b\x32\x18.leadline.v1.Calibration\"\x1e\n\x0c\x43onfusionRow\x12\x0e\n\x06\x63ounts\x18\x01 \x03(\x05\"\xb9\x01\n\x0c\x43lassMetrics\x12\x13\n\x0b\x63lass_index\x18\x01 \x01(\x05\x12\x12\n\nclass_name\x18\x02 \x01(\t\x12\x0f\n\x07support\x18\x03 \x01(\x05\x12\x11\n\tpredicted\x18\x04 \x01(\x05\x12\x16\n\tprecision\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x06recall\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x02\x66\x31\x18\x07 \x01(\x01H\x02\x88\x01\x01\x42\x0c\n\n_precisionB\t\n\x07_recallB\x05\n\x03_f1\"\x7f\n\x0b\x43\x61libration\x12\"\n\x1a\x65xpected_calibration_error\x18\x01 \x01(\x01\x12!\n\x19maximum_calibration_error\x18\x02 \x01(\x01\x12)\n\x04\x62ins\x18\x03 \x03(\x0b\x32\x1b.leadline.v1.ReliabilityBin\"\x8a\x01\n\x0eReliabilityBin\x12\r\n\x05lower\x18\x01 \x01(\x01\x12\r\n\x05upper\x18\x02 \x01(\x01\x12\x0e\n\x06images\x18\x03 \x01(\x05\x12\x17\n\nconfidence\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08\x61\x63\x63uracy\x18\x05 \x01(\x01H\x01\x88\x01\x01\x42\r\n\x0b_confidenceB\x0b\n\t_accuracy\"\xa8\x02\n\x14\x43ompareModelsRequest\x12,\n\x08\x62\x61seline\x18\x01 \x01(\x0b\x32\x1a.leadline.v1.ModelSelector\x12-\n\tcandidate\x18\x02 \x01(\x0b\x32\x1a.leadline.v1.ModelSelector\x12!\n\x05split\x18\x03 \x01(\x0e\x32\x12.leadline.v1.Split\x12%\n\x07outcome\x18\x04 \x01(\x0e\x32\x14.leadline.v1.Outcome\x12\x12\n\ntrue_class\x18\x05 \x01(\t\x12.\n\x0cimage_format\x18\x06 \x01(\x0e\x32\x18.leadline.v1.ImageFormat\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\t\"\xf6\x02\n\x15\x43ompareModelsResponse\x12\x10\n\x08\x62\x61seline\x18\x01 \x01(\t\x12\x11\n\tcandidate\x18\x02 \x01(\t\x12!\n\x05split\x18\x03 \x01(\x0e\x32\x12.leadline.v1.Split\x12\x0e\n\x06images\x18\x04 \x01(\x05\x12\x12\n\nboth_right\x18\x05 \x01(\x05\x12\r\n\x05\x66ixed\x18\x06 \x01(\x05\x12\x0e\n\x06\x62roken\x18\x07 \x01(\x05\x12\x13\n\x0bstill_wrong\x18\x08 \x01(\x05\x12\x19\n\x11\x62\x61seline_accuracy\x18\t \x01(\x01\x12\x1a\n\x12\x63\x61ndidate_accuracy\x18\n \x01(\x01\x12)\n\x07mcnemar\x18\x0b \x01(\x0b\x32\x18.leadline.v1.McNemarTest\x12.\n\x08\x65xamples\x18\x0c \x03(\x0b\x32\x1c.leadline.v1.ComparedExample\x12\x17\n\x0fnext_page_token\x18\r \x01(\t\x12\x12\n\ntotal_size\x18\x0e \x01(\x05\"g\n\x0bMcNemarTest\x12\x12\n\ndiscordant\x18\x01 \x01(\x05\x12\r\n\x05\x65xact\x18\x02 \x01(\x08\x12\x16\n\tstatistic\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07p_value\x18\x04 \x01(\x01\x42\x0c\n\n_statistic\"\xfc\x01\n\x0f\x43omparedExample\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x05\x12\x0b\n\x03png\x18\x03 \x01(\x0c\x12\x0e\n\x06pixels\x18\x04 \x01(\x0c\x12\x18\n\x10true_class_index\x18\x05 \x01(\x05\x12\x17\n\x0ftrue_class_name\x18\x06 \x01(\t\x12%\n\x07outcome\x18\x07 \x01(\x0e\x32\x14.leadline.v1.Outcome\x12)\n\x08\x62\x61seline\x18\x08 \x01(\x0b\x32\x17.leadline.v1.ClassGuess\x12*\n\tcandidate\x18\t \x01(\x0b\x32\x17.leadline.v1.ClassGuess\"J\n\nClassGuess\x12\x13\n\x0b\x63lass_index\x18\x01 \x01(\x05\x12\x12\n\nclass_name\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\"\xfb\x01\n\x1cListLikelyLabelErrorsRequest\x12\x14\n\x06models\x18\x01 \x03(\tB\x04\xe0\xe0\x18\x14\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12!\n\x05split\x18\x03 \x01(\x0e\x32\x12.leadline.v1.Split\x12\x17\n\nmin_models\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\ntrue_class\x18\x05 \x01(\t\x12.\n\x0cimage_format\x18\x06 \x01(\x0e\x32\x18.leadline.v1.ImageFormat\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\tB\r\n\x0b_min_models\"\xc4\x01\n\x1dListLikelyLabelErrorsResponse\x12/\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x1d.leadline.v1.LikelyLabelError\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x05\x12\x0e\n\x06models\x18\x04 \x03(\t\x12\x12\n\nmin_models\x18\x05 \x01(\x05\x12!\n\x05split\x18\x06 \x01(\x0e\x32\x12.leadline.v1.Split\"\xea\x01\n\x10LikelyLabelError\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x05\x12\x0b\n\x03png\x18\x03 \x01(\x0c\x12\x0e\n\x06pixels\x18\x04 \x01(\x0c\x12\x18\n\x10true_class_index\x18\x05 \x01(\x05\x12\x17\n\x0ftrue_class_name\x18\x06 \x01(\t\x12\x1d\n\x15suggested_class_index\x18\x07 \x01(\x05\x12\x1c\n\x14suggested_class_name\x18\x08 \x01(\t\x12\x1c\n\x14\x63ontradicting_models\x18\t \x01(\x05\x12\x0e\n\x06margin\x18\n \x01(\x01*?\n\x05Split\x12\x15\n\x11SPLIT_UNSPECIFIED\x10\x00\x12\x0e\n\nSPLIT_TEST\x10\x01\x12\x0f\n\x0bSPLIT_TRAIN\x10\x02*\xa3\x01\n\x0c\x45xampleOrder\x12\x1d\n\x19\x45XAMPLE_ORDER_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x45XAMPLE_ORDER_MOST_PROBABLE\x10\x01\x12 \n\x1c\x45XAMPLE_ORDER_LEAST_PROBABLE\x10\x02\x12\x17\n\x13\x45XAMPLE_ORDER_INDEX\x10\x03\x12\x18\n\x14\x45XAMPLE_ORDER_RANDOM\x10\x04*n\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10IMAGE_FORMAT_PNG\x10\x01\x12\x14\n\x10IMAGE_FORMAT_RAW\x10\x02\x12\x15\n\x11IMAGE_FORMAT_NONE\x10\x03*n\n\x08Grouping\x12\x18\n\x14GROUPING_UNSPECIFIED\x10\x00\x12\x1c\n\x18GROUPING_PREDICTED_CLASS\x10\x01\x12\x17\n\x13GROUPING_TRUE_CLASS\x10\x02\x12\x11\n\rGROUPING_NONE\x10\x03*b\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x11\n\rOUTCOME_FIXED\x10\x01\x12\x12\n\x0eOUTCOME_BROKEN\x10\x02\x12\x17\n\x13OUTCOME_STILL_WRONG\x10\x03\x32\x9b\x03\n\x11InspectionService\x12\x62\n\x11ListMisclassified\x12%.leadline.v1.ListMisclassifiedRequest\x1a&.leadline.v1.ListMisclassifiedResponse\x12Z\n\x12GetConfusionMatrix\x12&.leadline.v1.GetConfusionMatrixRequest\x1a\x1c.leadline.v1.ConfusionMatrix\x12V\n\rCompareModels\x12!.leadline.v1.CompareModelsRequest\x1a\".leadline.v1.CompareModelsResponse\x12n\n\x15ListLikelyLabelErrors\x12).leadline.v1.ListLikelyLabelErrorsRequest\x1a*.leadline.v1.ListLikelyLabelErrorsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'leadline.v1.inspection_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SPLIT']._serialized_start=3954
-  _globals['_SPLIT']._serialized_end=4017
-  _globals['_EXAMPLEORDER']._serialized_start=4020
-  _globals['_EXAMPLEORDER']._serialized_end=4183
-  _globals['_IMAGEFORMAT']._serialized_start=4185
-  _globals['_IMAGEFORMAT']._serialized_end=4295
-  _globals['_GROUPING']._serialized_start=4297
-  _globals['_GROUPING']._serialized_end=4407
-  _globals['_OUTCOME']._serialized_start=4409
-  _globals['_OUTCOME']._serialized_end=4507
-  _globals['_LISTMISCLASSIFIEDREQUEST']._serialized_start=79
-  _globals['_LISTMISCLASSIFIEDREQUEST']._serialized_end=616
-  _globals['_LISTMISCLASSIFIEDRESPONSE']._serialized_start=619
-  _globals['_LISTMISCLASSIFIEDRESPONSE']._serialized_end=918
-  _globals['_EXAMPLE']._serialized_start=921
-  _globals['_EXAMPLE']._serialized_end=1121
-  _globals['_CLASSCOUNT']._serialized_start=1123
-  _globals['_CLASSCOUNT']._serialized_end=1208
-  _globals['_MODELSELECTOR']._serialized_start=1210
-  _globals['_MODELSELECTOR']._serialized_end=1295
-  _globals['_GETCONFUSIONMATRIXREQUEST']._serialized_start=1298
-  _globals['_GETCONFUSIONMATRIXREQUEST']._serialized_end=1430
-  _globals['_CONFUSIONMATRIX']._serialized_start=1433
-  _globals['_CONFUSIONMATRIX']._serialized_end=1666
-  _globals['_CONFUSIONROW']._serialized_start=1668
-  _globals['_CONFUSIONROW']._serialized_end=1698
-  _globals['_CLASSMETRICS']._serialized_start=1701
-  _globals['_CLASSMETRICS']._serialized_end=1886
-  _globals['_CALIBRATION']._serialized_start=1888
-  _globals['_CALIBRATION']._serialized_end=2015
-  _globals['_RELIABILITYBIN']._serialized_start=2018
-  _globals['_RELIABILITYBIN']._serialized_end=2156
-  _globals['_COMPAREMODELSREQUEST']._serialized_start=2159
-  _globals['_COMPAREMODELSREQUEST']._serialized_end=2455
-  _globals['_COMPAREMODELSRESPONSE']._serialized_start=2458
-  _globals['_COMPAREMODELSRESPONSE']._serialized_end=2832
-  _globals['_MCNEMARTEST']._serialized_start=2834
-  _globals['_MCNEMARTEST']._serialized_end=2937
-  _globals['_COMPAREDEXAMPLE']._serialized_start=2940
-  _globals['_COMPAREDEXAMPLE']._serialized_end=3192
-  _globals['_CLASSGUESS']._serialized_start=3194
-  _globals['_CLASSGUESS']._serialized_end=3268
-  _globals['_LISTLIKELYLABELERRORSREQUEST']._serialized_start=3271
-  _globals['_LISTLIKELYLABELERRORSREQUEST']._serialized_end=3516
-  _globals['_LISTLIKELYLABELERRORSRESPONSE']._serialized_start=3519
-  _globals['_LISTLIKELYLABELERRORSRESPONSE']._serialized_end=3715
-  _globals['_LIKELYLABELERROR']._serialized_start=3718
-  _globals['_LIKELYLABELERROR']._serialized_end=3952
-  _globals['_INSPECTIONSERVICE']._serialized_start=4510
-  _globals['_INSPECTIONSERVICE']._serialized_end=4921
+  _globals['_LISTLIKELYLABELERRORSREQUEST'].fields_by_name['models']._loaded_options = None
+  _globals['_LISTLIKELYLABELERRORSREQUEST'].fields_by_name['models']._serialized_options = b'\340\340\030\024'
+  _globals['_SPLIT']._serialized_start=3993
+  _globals['_SPLIT']._serialized_end=4056
+  _globals['_EXAMPLEORDER']._serialized_start=4059
+  _globals['_EXAMPLEORDER']._serialized_end=4222
+  _globals['_IMAGEFORMAT']._serialized_start=4224
+  _globals['_IMAGEFORMAT']._serialized_end=4334
+  _globals['_GROUPING']._serialized_start=4336
+  _globals['_GROUPING']._serialized_end=4446
+  _globals['_OUTCOME']._serialized_start=4448
+  _globals['_OUTCOME']._serialized_end=4546
+  _globals['_LISTMISCLASSIFIEDREQUEST']._serialized_start=112
+  _globals['_LISTMISCLASSIFIEDREQUEST']._serialized_end=649
+  _globals['_LISTMISCLASSIFIEDRESPONSE']._serialized_start=652
+  _globals['_LISTMISCLASSIFIEDRESPONSE']._serialized_end=951
+  _globals['_EXAMPLE']._serialized_start=954
+  _globals['_EXAMPLE']._serialized_end=1154
+  _globals['_CLASSCOUNT']._serialized_start=1156
+  _globals['_CLASSCOUNT']._serialized_end=1241
+  _globals['_MODELSELECTOR']._serialized_start=1243
+  _globals['_MODELSELECTOR']._serialized_end=1328
+  _globals['_GETCONFUSIONMATRIXREQUEST']._serialized_start=1331
+  _globals['_GETCONFUSIONMATRIXREQUEST']._serialized_end=1463
+  _globals['_CONFUSIONMATRIX']._serialized_start=1466
+  _globals['_CONFUSIONMATRIX']._serialized_end=1699
+  _globals['_CONFUSIONROW']._serialized_start=1701
+  _globals['_CONFUSIONROW']._serialized_end=1731
+  _globals['_CLASSMETRICS']._serialized_start=1734
+  _globals['_CLASSMETRICS']._serialized_end=1919
+  _globals['_CALIBRATION']._serialized_start=1921
+  _globals['_CALIBRATION']._serialized_end=2048
+  _globals['_RELIABILITYBIN']._serialized_start=2051
+  _globals['_RELIABILITYBIN']._serialized_end=2189
+  _globals['_COMPAREMODELSREQUEST']._serialized_start=2192
+  _globals['_COMPAREMODELSREQUEST']._serialized_end=2488
+  _globals['_COMPAREMODELSRESPONSE']._serialized_start=2491
+  _globals['_COMPAREMODELSRESPONSE']._serialized_end=2865
+  _globals['_MCNEMARTEST']._serialized_start=2867
+  _globals['_MCNEMARTEST']._serialized_end=2970
+  _globals['_COMPAREDEXAMPLE']._serialized_start=2973
+  _globals['_COMPAREDEXAMPLE']._serialized_end=3225
+  _globals['_CLASSGUESS']._serialized_start=3227
+  _globals['_CLASSGUESS']._serialized_end=3301
+  _globals['_LISTLIKELYLABELERRORSREQUEST']._serialized_start=3304
+  _globals['_LISTLIKELYLABELERRORSREQUEST']._serialized_end=3555
+  _globals['_LISTLIKELYLABELERRORSRESPONSE']._serialized_start=3558
+  _globals['_LISTLIKELYLABELERRORSRESPONSE']._serialized_end=3754
+  _globals['_LIKELYLABELERROR']._serialized_start=3757
+  _globals['_LIKELYLABELERROR']._serialized_end=3991
+  _globals['_INSPECTIONSERVICE']._serialized_start=4549
+  _globals['_INSPECTIONSERVICE']._serialized_end=4960
 # @@protoc_insertion_point(module_scope)

@@ -24,54 +24,59 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
+from leadline.v1 import field_options_pb2 as leadline_dot_v1_dot_field__options__pb2
 from leadline.v1 import job_pb2 as leadline_dot_v1_dot_job__pb2
 from leadline.v1 import sweep_pb2 as leadline_dot_v1_dot_sweep__pb2
 from leadline.v1 import training_spec_pb2 as leadline_dot_v1_dot_training__spec__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"leadline/v1/training_service.proto\x12\x0bleadline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x15leadline/v1/job.proto\x1a\x17leadline/v1/sweep.proto\x1a\x1fleadline/v1/training_spec.proto\"\xc6\x01\n\x0fTrainJobRequest\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.leadline.v1.TrainingSpec\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x34\n\x11progress_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x61\x66ter_sequence\x18\x04 \x01(\x05\x12(\n\x07options\x18\x05 \x01(\x0b\x32\x17.leadline.v1.JobOptions\"m\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x05\x12\x34\n\x11progress_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"n\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12%\n\x06states\x18\x03 \x03(\x0e\x32\x15.leadline.v1.JobState\x12\r\n\x05sweep\x18\x04 \x01(\t\"K\n\x10ListJobsResponse\x12\x1e\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.leadline.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10\x43\x61ncelJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1f\n\x0fPauseJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\" \n\x10ResumeJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\" \n\x10\x44\x65leteJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xa8\x02\n\x11TrainSweepRequest\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.leadline.v1.TrainingSpec\x12$\n\x04\x61xes\x18\x02 \x03(\x0b\x32\x16.leadline.v1.SweepAxis\x12(\n\x07options\x18\x03 \x01(\x0b\x32\x17.leadline.v1.JobOptions\x12\x38\n\x0fmedian_stopping\x18\x04 \x01(\x0b\x32\x1f.leadline.v1.MedianStoppingRule\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x34\n\x11progress_interval\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x61\x66ter_sequence\x18\x07 \x01(\x05\"o\n\x11WatchSweepRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x05\x12\x34\n\x11progress_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x1f\n\x0fGetSweepRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x11ListSweepsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Q\n\x12ListSweepsResponse\x12\"\n\x06sweeps\x18\x01 \x03(\x0b\x32\x12.leadline.v1.Sweep\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x12\x43\x61ncelSweepRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"!\n\x11PauseSweepRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\"\n\x12ResumeSweepRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\"\n\x12\x44\x65leteSweepRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\xc5\x08\n\x0fTrainingService\x12\x41\n\x08TrainJob\x12\x1c.leadline.v1.TrainJobRequest\x1a\x15.leadline.v1.JobEvent0\x01\x12\x41\n\x08WatchJob\x12\x1c.leadline.v1.WatchJobRequest\x1a\x15.leadline.v1.JobEvent0\x01\x12\x36\n\x06GetJob\x12\x1a.leadline.v1.GetJobRequest\x1a\x10.leadline.v1.Job\x12G\n\x08ListJobs\x12\x1c.leadline.v1.ListJobsRequest\x1a\x1d.leadline.v1.ListJobsResponse\x12<\n\tCancelJob\x12\x1d.leadline.v1.CancelJobRequest\x1a\x10.leadline.v1.Job\x12:\n\x08PauseJob\x12\x1c.leadline.v1.PauseJobRequest\x1a\x10.leadline.v1.Job\x12<\n\tResumeJob\x12\x1d.leadline.v1.ResumeJobRequest\x1a\x10.leadline.v1.Job\x12\x42\n\tDeleteJob\x12\x1d.leadline.v1.DeleteJobRequest\x1a\x16.google.protobuf.Empty\x12G\n\nTrainSweep\x12\x1e.leadline.v1.TrainSweepRequest\x1a\x17.leadline.v1.SweepEvent0\x01\x12G\n\nWatchSweep\x12\x1e.leadline.v1.WatchSweepRequest\x1a\x17.leadline.v1.SweepEvent0\x01\x12<\n\x08GetSweep\x12\x1c.leadline.v1.GetSweepRequest\x1a\x12.leadline.v1.Sweep\x12M\n\nListSweeps\x12\x1e.leadline.v1.ListSweepsRequest\x1a\x1f.leadline.v1.ListSweepsResponse\x12\x42\n\x0b\x43\x61ncelSweep\x12\x1f.leadline.v1.CancelSweepRequest\x1a\x12.leadline.v1.Sweep\x12@\n\nPauseSweep\x12\x1e.leadline.v1.PauseSweepRequest\x1a\x12.leadline.v1.Sweep\x12\x42\n\x0bResumeSweep\x12\x1f.leadline.v1.ResumeSweepRequest\x1a\x12.leadline.v1.Sweep\x12\x46\n\x0b\x44\x65leteSweep\x12\x1f.leadline.v1.DeleteSweepRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"leadline/v1/training_service.proto\x12\x0bleadline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fleadline/v1/field_options.proto\x1a\x15leadline/v1/job.proto\x1a\x17leadline/v1/sweep.proto\x1a\x1fleadline/v1/training_spec.proto\"\xc6\x01\n\x0fTrainJobRequest\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.leadline.v1.TrainingSpec\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x34\n\x11progress_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x61\x66ter_sequence\x18\x04 \x01(\x05\x12(\n\x07options\x18\x05 \x01(\x0b\x32\x17.leadline.v1.JobOptions\"m\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x05\x12\x34\n\x11progress_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"t\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12+\n\x06states\x18\x03 \x03(\x0e\x32\x15.leadline.v1.JobStateB\x04\xe0\xe0\x18@\x12\r\n\x05sweep\x18\x04 \x01(\t\"K\n\x10ListJobsResponse\x12\x1e\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.leadline.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10\x43\x61ncelJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1f\n\x0fPauseJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\" \n\x10ResumeJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\" \n\x10\x44\x65leteJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xae\x02\n\x11TrainSweepRequest\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.leadline.v1.TrainingSpec\x12*\n\x04\x61xes\x18\x02 \x03(\x0b\x32\x16.leadline.v1.SweepAxisB\x04\xe0\xe0\x18@\x12(\n\x07options\x18\x03 \x01(\x0b\x32\x17.leadline.v1.JobOptions\x12\x38\n\x0fmedian_stopping\x18\x04 \x01(\x0b\x32\x1f.leadline.v1.MedianStoppingRule\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x34\n\x11progress_interval\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x61\x66ter_sequence\x18\x07 \x01(\x05\"o\n\x11WatchSweepRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x05\x12\x34\n\x11progress_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x1f\n\x0fGetSweepRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x11ListSweepsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Q\n\x12ListSweepsResponse\x12\"\n\x06sweeps\x18\x01 \x03(\x0b\x32\x12.leadline.v1.Sweep\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x12\x43\x61ncelSweepRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"!\n\x11PauseSweepRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\"\n\x12ResumeSweepRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\"\n\x12\x44\x65leteSweepRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\xc5\x08\n\x0fTrainingService\x12\x41\n\x08TrainJob\x12\x1c.leadline.v1.TrainJobRequest\x1a\x15.leadline.v1.JobEvent0\x01\x12\x41\n\x08WatchJob\x12\x1c.leadline.v1.WatchJobRequest\x1a\x15.leadline.v1.JobEvent0\x01\x12\x36\n\x06GetJob\x12\x1a.leadline.v1.GetJobRequest\x1a\x10.leadline.v1.Job\x12G\n\x08ListJobs\x12\x1c.leadline.v1.ListJobsRequest\x1a\x1d.leadline.v1.ListJobsResponse\x12<\n\tCancelJob\x12\x1d.leadline.v1.CancelJobRequest\x1a\x10.leadline.v1.Job\x12:\n\x08PauseJob\x12\x1c.leadline.v1.PauseJobRequest\x1a\x10.leadline.v1.Job\x12<\n\tResumeJob\x12\x1d.leadline.v1.ResumeJobRequest\x1a\x10.leadline.v1.Job\x12\x42\n\tDeleteJob\x12\x1d.leadline.v1.DeleteJobRequest\x1a\x16.google.protobuf.Empty\x12G\n\nTrainSweep\x12\x1e.leadline.v1.TrainSweepRequest\x1a\x17.leadline.v1.SweepEvent0\x01\x12G\n\nWatchSweep\x12\x1e.leadline.v1.WatchSweepRequest\x1a\x17.leadline.v1.SweepEvent0\x01\x12<\n\x08GetSweep\x12\x1c.leadline.v1.GetSweepRequest\x1a\x12.leadline.v1.Sweep\x12M\n\nListSweeps\x12\x1e.leadline.v1.ListSweepsRequest\x1a\x1f.leadline.v1.ListSweepsResponse\x12\x42\n\x0b\x43\x61ncelSweep\x12\x1f.leadline.v1.CancelSweepRequest\x1a\x12.leadline.v1.Sweep\x12@\n\nPauseSweep\x12\x1e.leadline.v1.PauseSweepRequest\x1a\x12.leadline.v1.Sweep\x12\x42\n\x0bResumeSweep\x12\x1f.leadline.v1.ResumeSweepRequest\x1a\x12.leadline.v1.Sweep\x12\x46\n\x0b\x44\x65leteSweep\x12\x1f.leadline.v1.DeleteSweepRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'leadline.v1.training_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TRAINJOBREQUEST']._serialized_start=194
-  _globals['_TRAINJOBREQUEST']._serialized_end=392
-  _globals['_WATCHJOBREQUEST']._serialized_start=394
-  _globals['_WATCHJOBREQUEST']._serialized_end=503
-  _globals['_GETJOBREQUEST']._serialized_start=505
-  _globals['_GETJOBREQUEST']._serialized_end=534
-  _globals['_LISTJOBSREQUEST']._serialized_start=536
-  _globals['_LISTJOBSREQUEST']._serialized_end=646
-  _globals['_LISTJOBSRESPONSE']._serialized_start=648
-  _globals['_LISTJOBSRESPONSE']._serialized_end=723
-  _globals['_CANCELJOBREQUEST']._serialized_start=725
-  _globals['_CANCELJOBREQUEST']._serialized_end=757
-  _globals['_PAUSEJOBREQUEST']._serialized_start=759
-  _globals['_PAUSEJOBREQUEST']._serialized_end=790
-  _globals['_RESUMEJOBREQUEST']._serialized_start=792
-  _globals['_RESUMEJOBREQUEST']._serialized_end=824
-  _globals['_DELETEJOBREQUEST']._serialized_start=826
-  _globals['_DELETEJOBREQUEST']._serialized_end=858
-  _globals['_TRAINSWEEPREQUEST']._serialized_start=861
-  _globals['_TRAINSWEEPREQUEST']._serialized_end=1157
-  _globals['_WATCHSWEEPREQUEST']._serialized_start=1159
-  _globals['_WATCHSWEEPREQUEST']._serialized_end=1270
-  _globals['_GETSWEEPREQUEST']._serialized_start=1272
-  _globals['_GETSWEEPREQUEST']._serialized_end=1303
-  _globals['_LISTSWEEPSREQUEST']._serialized_start=1305
-  _globals['_LISTSWEEPSREQUEST']._serialized_end=1363
-  _globals['_LISTSWEEPSRESPONSE']._serialized_start=1365
-  _globals['_LISTSWEEPSRESPONSE']._serialized_end=1446
-  _globals['_CANCELSWEEPREQUEST']._serialized_start=1448
-  _globals['_CANCELSWEEPREQUEST']._serialized_end=1482
-  _globals['_PAUSESWEEPREQUEST']._serialized_start=1484
-  _globals['_PAUSESWEEPREQUEST']._serialized_end=1517
-  _globals['_RESUMESWEEPREQUEST']._serialized_start=1519
-  _globals['_RESUMESWEEPREQUEST']._serialized_end=1553
-  _globals['_DELETESWEEPREQUEST']._serialized_start=1555
-  _globals['_DELETESWEEPREQUEST']._serialized_end=1589
-  _globals['_TRAININGSERVICE']._serialized_start=1592
-  _globals['_TRAININGSERVICE']._serialized_end=2685
+  _globals['_LISTJOBSREQUEST'].fields_by_name['states']._loaded_options = None
+  _globals['_LISTJOBSREQUEST'].fields_by_name['states']._serialized_options = b'\340\340\030@'
+  _globals['_TRAINSWEEPREQUEST'].fields_by_name['axes']._loaded_options = None
+  _globals['_TRAINSWEEPREQUEST'].fields_by_name['axes']._serialized_options = b'\340\340\030@'
+  _globals['_TRAINJOBREQUEST']._serialized_start=227
+  _globals['_TRAINJOBREQUEST']._serialized_end=425
+  _globals['_WATCHJOBREQUEST']._serialized_start=427
+  _globals['_WATCHJOBREQUEST']._serialized_end=536
+  _globals['_GETJOBREQUEST']._serialized_start=538
+  _globals['_GETJOBREQUEST']._serialized_end=567
+  _globals['_LISTJOBSREQUEST']._serialized_start=569
+  _globals['_LISTJOBSREQUEST']._serialized_end=685
+  _globals['_LISTJOBSRESPONSE']._serialized_start=687
+  _globals['_LISTJOBSRESPONSE']._serialized_end=762
+  _globals['_CANCELJOBREQUEST']._serialized_start=764
+  _globals['_CANCELJOBREQUEST']._serialized_end=796
+  _globals['_PAUSEJOBREQUEST']._serialized_start=798
+  _globals['_PAUSEJOBREQUEST']._serialized_end=829
+  _globals['_RESUMEJOBREQUEST']._serialized_start=831
+  _globals['_RESUMEJOBREQUEST']._serialized_end=863
+  _globals['_DELETEJOBREQUEST']._serialized_start=865
+  _globals['_DELETEJOBREQUEST']._serialized_end=897
+  _globals['_TRAINSWEEPREQUEST']._serialized_start=900
+  _globals['_TRAINSWEEPREQUEST']._serialized_end=1202
+  _globals['_WATCHSWEEPREQUEST']._serialized_start=1204
+  _globals['_WATCHSWEEPREQUEST']._serialized_end=1315
+  _globals['_GETSWEEPREQUEST']._serialized_start=1317
+  _globals['_GETSWEEPREQUEST']._serialized_end=1348
+  _globals['_LISTSWEEPSREQUEST']._serialized_start=1350
+  _globals['_LISTSWEEPSREQUEST']._serialized_end=1408
+  _globals['_LISTSWEEPSRESPONSE']._serialized_start=1410
+  _globals['_LISTSWEEPSRESPONSE']._serialized_end=1491
+  _globals['_CANCELSWEEPREQUEST']._serialized_start=1493
+  _globals['_CANCELSWEEPREQUEST']._serialized_end=1527
+  _globals['_PAUSESWEEPREQUEST']._serialized_start=1529
+  _globals['_PAUSESWEEPREQUEST']._serialized_end=1562
+  _globals['_RESUMESWEEPREQUEST']._serialized_start=1564
+  _globals['_RESUMESWEEPREQUEST']._serialized_end=1598
+  _globals['_DELETESWEEPREQUEST']._serialized_start=1600
+  _globals['_DELETESWEEPREQUEST']._serialized_end=1634
+  _globals['_TRAININGSERVICE']._serialized_start=1637
+  _globals['_TRAININGSERVICE']._serialized_end=2730
 # @@protoc_insertion_point(module_scope)

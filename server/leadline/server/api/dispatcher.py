@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from grpc import aio
 
 from leadline.server.api.errors import DETAILS_KEY, to_status
+from leadline.server.api.message_limits import MessageLimits, limits_of
 from leadline.server.errors import InvalidArgumentError, ServiceError, UnimplementedError
 from leadline.server.telemetry.calls import GrpcMetrics, MethodMetrics
 from leadline.server.transport.call import Call
@@ -51,7 +52,8 @@ class RpcDispatcher:
         """Registers the methods of a service."""
         for name, handler in handlers.items():
             metrics = self._metrics.method(_kind(handler), service, name)
-            self._methods[f"/{service}/{name}"] = _method(handler, metrics)
+            limits = limits_of(service, name)
+            self._methods[f"/{service}/{name}"] = _method(handler, metrics, limits)
 
     def find(self, path: str) -> "_Method | None":
         """The method of a path; None if there is none."""
@@ -61,12 +63,15 @@ class RpcDispatcher:
 class _Method(ABC):
     """A servicer's method."""
 
-    def __init__(self, behavior: Behavior, handler: Handler, metrics: MethodMetrics) -> None:
+    def __init__(
+        self, behavior: Behavior, handler: Handler, metrics: MethodMetrics, limits: MessageLimits
+    ) -> None:
         self._behavior = behavior
         self._deserialize: Callable[[Any], Any] = handler.request_deserializer or bytes
         self._serialize: Callable[[Any], bytes] = handler.response_serializer or bytes
         self._takes_stream = bool(handler.request_streaming)
         self._metrics = metrics
+        self._limits = limits
 
     async def answer(self, call: Call) -> bytes | None:
         """Answers a call; returns the response of a unary method."""
@@ -83,15 +88,17 @@ class _Method(ABC):
         data = await call.messages.read()
         if data is None or await call.messages.read() is not None:
             raise UnimplementedError("the method takes one message, neither none nor several")
-        return self._deserialized(data)
+        return await self._deserialized(data)
 
     async def _requests(self, call: Call) -> AsyncIterator[Any]:
         while (data := await call.messages.read()) is not None:
-            yield self._deserialized(data)
+            yield await self._deserialized(data)
 
-    def _deserialized(self, data: bytes | memoryview) -> Any:
+    async def _deserialized(self, data: bytes | memoryview) -> Any:
         self._metrics.received += 1
         try:
+            if len(data) >= self._limits.smallest_excess:
+                await self._limits.check(data)
             return self._deserialize(data)
         except DecodeError as error:
             raise InvalidArgumentError.of(
@@ -163,12 +170,12 @@ def _set_status(call: Call, error: Exception, path: str) -> None:
     call.response.set_status(grpc.StatusCode.INTERNAL, message)
 
 
-def _method(handler: Any, metrics: MethodMetrics) -> _Method:
+def _method(handler: Any, metrics: MethodMetrics, limits: MessageLimits) -> _Method:
     behavior = (
         handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
     )
     make = _StreamMethod if handler.response_streaming else _UnaryMethod
-    return make(behavior, handler, metrics)
+    return make(behavior, handler, metrics, limits)
 
 
 def _kind(handler: Handler) -> str:

@@ -57,7 +57,7 @@ _PHASES: dict[str, job_pb2.JobPhase.ValueType] = {
 
 
 def to_states(numbers: Sequence[int]) -> list[JobState]:
-    """The states that a request lists.
+    """The states that a request lists, each once.
 
     Raises:
         InvalidArgumentError: one is not known.
@@ -68,7 +68,7 @@ def to_states(numbers: Sequence[int]) -> list[JobState]:
             raise InvalidArgumentError.of(
                 f"states[{index}]", f"is {number}, but must be one of {known}"
             )
-    return [_STATE_OF[job_pb2.JobState.ValueType(number)] for number in numbers]
+    return [_STATE_OF[job_pb2.JobState.ValueType(number)] for number in dict.fromkeys(numbers)]
 
 
 def to_options(message: job_pb2.JobOptions, default: Retention) -> JobOptions:

@@ -1,0 +1,180 @@
+"""Stores that hold many jobs, written without a worker, a server or a file of weights."""
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, insert
+
+from leadline.models.spec import TrainingSpec
+from leadline.server.jobs.job import Event, EventBody, Finished, Queued
+from leadline.server.jobs.options import JobOptions
+from leadline.server.jobs.states import JobState
+from leadline.server.storage import event_log, transitions
+from leadline.server.storage.database import UnitOfWork, open_database
+from leadline.server.storage.tables import events, jobs, sweep_events, sweeps
+from leadline.server.sweeps.grid import Grid, SweepAxis
+from leadline.server.sweeps.sweep import SweepQueued
+from support.reports import STARTED, an_epoch
+
+# Jobs whose rows are made before they are written: some tens of megabytes.
+_JOBS_A_WRITE = 500
+
+
+def fill_database(path: Path, count: int, **options: Any) -> list[str]:
+    """Fills the database of a server that does not run: see `fill`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    engine = open_database(path)
+    try:
+        return fill(engine, count, **options)
+    finally:
+        engine.dispose()
+
+
+def fill(
+    engine: Engine,
+    count: int,
+    *,
+    epochs: int = 2,
+    dataset: str = "tiny",
+    state: JobState = JobState.SUCCEEDED,
+    variants: int = 4,
+    sweep_id: str | None = None,
+    prefix: str = "f",
+) -> list[str]:
+    """Writes jobs with all their events, some thousand a second; returns their ids.
+
+    They have no checkpoints on disk. Their blocks are 1 to `variants` in turn, and
+    later jobs are more accurate.
+
+    Args:
+        engine: of a database with Leadline's tables.
+        count: how many jobs.
+        epochs: of each; for jobs in the state `queued` those that they have not trained.
+        dataset: what they were trained on.
+        state: a final state, or `queued`.
+        variants: how many networks.
+        sweep_id: the sweep to make of them, over their seeds; None: none.
+        prefix: of the jobs' ids, which their number follows.
+    """
+    ids = [f"{prefix}{number}" for number in range(count)]
+    spec = TrainingSpec(dataset=dataset, epochs=epochs)
+    with engine.begin() as connection:
+        work = UnitOfWork(connection, datetime(2026, 1, 1, tzinfo=UTC))
+        if sweep_id is not None:
+            _write_sweep(connection, sweep_id, spec, count)
+        for start in range(0, count, _JOBS_A_WRITE):
+            made = [
+                _job(work, job_id, number, spec, state, variants if sweep_id is None else 1)
+                for number, job_id in enumerate(ids[start : start + _JOBS_A_WRITE], start)
+            ]
+            _write_jobs(connection, made, sweep_id)
+        if sweep_id is not None:
+            _write_sweep_events(connection, sweep_id, spec, ids)
+    return ids
+
+
+def _job(
+    work: UnitOfWork, job_id: str, number: int, spec: TrainingSpec, state: JobState, variants: int
+) -> tuple[dict[str, Any], list[Event]]:
+    """The row of a job, and its events."""
+    varied = {**spec.to_dict(), "blocks": 1 + number % variants, "seed": number}
+    own = TrainingSpec.from_dict(varied)
+    accuracy = 0.9 * (number + 1) / (number + 1_000)
+    bodies = list(_bodies(own, state, accuracy))
+    trained = 0 if state is JobState.QUEUED else spec.epochs
+    row = {
+        **transitions.new_job_row(work, job_id, own, JobOptions()),
+        "state": state.value,
+        "end_time": 1 if state.is_final else None,
+        "completed_epochs": trained,
+        "best_epoch": trained,
+        "best_test_accuracy": accuracy if trained else 0.0,
+        "attempts": 1 if trained else 0,
+        "latest_sequence": len(bodies),
+    }
+    log = [
+        Event(job_id=job_id, sequence=sequence, create_time=work.now, body=body)
+        for sequence, body in enumerate(bodies, 1)
+    ]
+    return row, log
+
+
+def _bodies(spec: TrainingSpec, state: JobState, accuracy: float) -> Iterator[EventBody]:
+    yield Queued(spec=spec, queue_position=0)
+    if state is JobState.QUEUED:
+        return
+    yield STARTED
+    for epoch in range(1, spec.epochs + 1):
+        yield an_epoch(epoch, accuracy * epoch / spec.epochs)
+    yield Finished(
+        state=state,
+        completed_epochs=spec.epochs,
+        best_epoch=spec.epochs,
+        best_test_accuracy=accuracy,
+    )
+
+
+def _write_jobs(
+    connection: Connection, made: Sequence[tuple[dict[str, Any], list[Event]]], sweep_id: str | None
+) -> None:
+    connection.execute(insert(jobs), [{**row, "sweep_id": sweep_id} for row, _ in made])
+    first, last = (made[index][0]["job_id"] for index in (0, -1))
+    begin, end = (_number_of(connection, job_id) for job_id in (first, last))
+    rows = [
+        event_log.event_row(number, event, 1)
+        for number, (_, log) in zip(range(begin, end + 1), made, strict=True)
+        for event in log
+    ]
+    connection.execute(insert(events), rows)
+
+
+def _write_sweep(connection: Connection, sweep_id: str, spec: TrainingSpec, count: int) -> None:
+    connection.execute(
+        insert(sweeps).values(
+            sweep_id=sweep_id,
+            grid=json.dumps(_grid(spec, count).to_dict()),
+            options=json.dumps(JobOptions().to_dict()),
+            create_time=1,
+            end_time=1,
+        )
+    )
+
+
+def _write_sweep_events(
+    connection: Connection, sweep_id: str, spec: TrainingSpec, ids: Sequence[str]
+) -> None:
+    """The sweep's log: its own first event, then every event of its jobs but the first."""
+    grid = _grid(spec, len(ids))
+    accepted = SweepQueued(grid=grid, jobs=tuple(zip(ids, grid.points(), strict=True)))
+    begin = _number_of(connection, ids[0])
+    referred = (
+        (number, sequence)
+        for number in range(begin, begin + len(ids))
+        for sequence in range(2, spec.epochs + 4)
+    )
+    rows: list[dict[str, Any]] = [
+        {"body": json.dumps(accepted.to_dict()), "job_number": None, "job_sequence": None},
+        *(
+            {"body": None, "job_number": number, "job_sequence": sequence}
+            for number, sequence in referred
+        ),
+    ]
+    numbered = [
+        {"sweep_id": sweep_id, "sequence": sequence, "create_time": 1, **row}
+        for sequence, row in enumerate(rows, 1)
+    ]
+    connection.execute(insert(sweep_events), numbered)
+    connection.execute(
+        sweeps.update().where(sweeps.c.sweep_id == sweep_id).values(latest_sequence=len(rows))
+    )
+
+
+def _grid(spec: TrainingSpec, count: int) -> Grid:
+    return Grid(spec=spec, axes=(SweepAxis(field="seed", values=tuple(range(count))),))
+
+
+def _number_of(connection: Connection, job_id: str) -> int:
+    return int(connection.execute(jobs.select().where(jobs.c.job_id == job_id)).one().number)

@@ -13,6 +13,7 @@ from leadline.server.errors import FailedPreconditionError
 from leadline.server.jobs.job import EpochCompleted, Failure, Job, Paused, Started
 from leadline.server.jobs.states import JobState
 from leadline.server.scheduling.assignment import AssignmentMaker
+from leadline.server.scheduling.capacity import Capacity, Device
 from leadline.server.storage.artifacts import Artifacts
 from leadline.server.storage.store import Store
 from leadline.server.workers.messages import Assignment, DiskFault, Done, Message, decode
@@ -111,7 +112,8 @@ def assignment_of(store: Store, job: Job, data_dir: Path) -> Assignment:
         dataset_cache=data_dir / "datasets",
         fingerprints={},
         cpu_threads=1,
-        sweep_jobs_per_gpu=1,
+        capacity=Capacity([Device(name="cpu", jobs=1, sweep_jobs=1)]),
         max_image_pixels=1 << 24,
+        worker_memory=0,
     )
     return maker.make(job, store.models.get(job.job_id), "cpu")

@@ -172,6 +172,7 @@ class Job(_message.Message):
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
     SWEEP_FIELD_NUMBER: _builtins.int
     CANCELLATION_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The resource name, "jobs/{job_id}"."""
     state: Global___JobState.ValueType
@@ -248,6 +249,12 @@ class Job(_message.Message):
     def cancellation(self) -> Global___JobCancellation:
         """Why it was cancelled; unset unless `state` is JOB_STATE_CANCELLED."""
 
+    @_builtins.property
+    def hold(self) -> Global___JobHold:
+        """Why it does not start although a device may be free; unset unless `state`
+        is JOB_STATE_QUEUED and jobs are held. It starts by itself afterwards.
+        """
+
     def __init__(
         self,
         *,
@@ -273,10 +280,11 @@ class Job(_message.Message):
         environment: Global___JobEnvironment | None = ...,
         sweep: _builtins.str = ...,
         cancellation: Global___JobCancellation | None = ...,
+        hold: Global___JobHold | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancellation", b"cancellation", "create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "environment", b"environment", "failure", b"failure", "latest_epoch", b"latest_epoch", "options", b"options", "pause", b"pause", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancellation", b"cancellation", "create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "environment", b"environment", "failure", b"failure", "hold", b"hold", "latest_epoch", b"latest_epoch", "options", b"options", "pause", b"pause", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "best_epoch", b"best_epoch", "best_test_accuracy", b"best_test_accuracy", "cancellation", b"cancellation", "completed_epochs", b"completed_epochs", "create_time", b"create_time", "deadline", b"deadline", "device", b"device", "end_time", b"end_time", "environment", b"environment", "failure", b"failure", "latest_epoch", b"latest_epoch", "latest_sequence", b"latest_sequence", "model", b"model", "name", b"name", "options", b"options", "pause", b"pause", "queue_position", b"queue_position", "spec", b"spec", "start_time", b"start_time", "state", b"state", "sweep", b"sweep"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "best_epoch", b"best_epoch", "best_test_accuracy", b"best_test_accuracy", "cancellation", b"cancellation", "completed_epochs", b"completed_epochs", "create_time", b"create_time", "deadline", b"deadline", "device", b"device", "end_time", b"end_time", "environment", b"environment", "failure", b"failure", "hold", b"hold", "latest_epoch", b"latest_epoch", "latest_sequence", b"latest_sequence", "model", b"model", "name", b"name", "options", b"options", "pause", b"pause", "queue_position", b"queue_position", "spec", b"spec", "start_time", b"start_time", "state", b"state", "sweep", b"sweep"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -408,7 +416,8 @@ class JobFailure(_message.Message):
     reason: _builtins.str
     """The kind of failure, in UPPER_SNAKE_CASE, for programs: "DIVERGED" (the
     loss is no longer a finite number), "DATASET_UNAVAILABLE",
-    "DEADLINE_EXCEEDED" (its time limit has passed), "OUT_OF_MEMORY",
+    "DEADLINE_EXCEEDED" (its time limit has passed), "OUT_OF_MEMORY" (it needs
+    more memory than its worker may hold, or than its GPU has),
     "NOT_REPEATABLE" (an epoch whose checkpoint was damaged was trained again,
     and its weights differ: the message says what changed), "WORKER_LOST" (the worker died, too
     often to try again) or "INTERNAL".
@@ -428,6 +437,34 @@ class JobFailure(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JobFailure: _TypeAlias = JobFailure  # noqa: Y015
+
+@_typing.final
+class JobHold(_message.Message):
+    """Why queued jobs do not start."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why, in UPPER_SNAKE_CASE, for programs: "LOW_DISK_SPACE" (the server's disk
+    has less free space than its operator set aside).
+    """
+    message: _builtins.str
+    """What happened and what to do about it, for people."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobHold: _TypeAlias = JobHold  # noqa: Y015
 
 @_typing.final
 class JobCancellation(_message.Message):
@@ -876,6 +913,7 @@ class JobProgress(_message.Message):
     QUEUE_POSITION_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     TIME_LEFT_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
     phase: Global___JobPhase.ValueType
     """What the worker is doing."""
     epoch: _builtins.int
@@ -894,6 +932,10 @@ class JobProgress(_message.Message):
         before the first is complete.
         """
 
+    @_builtins.property
+    def hold(self) -> Global___JobHold:
+        """Why it does not start, while it is queued and jobs are held."""
+
     def __init__(
         self,
         *,
@@ -904,10 +946,11 @@ class JobProgress(_message.Message):
         queue_position: _builtins.int = ...,
         attempts: _builtins.int = ...,
         time_left: _duration_pb2.Duration | None = ...,
+        hold: Global___JobHold | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time_left", b"time_left"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold", "time_left", b"time_left"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "completed_images", b"completed_images", "epoch", b"epoch", "phase", b"phase", "queue_position", b"queue_position", "time_left", b"time_left", "total_images", b"total_images"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "completed_images", b"completed_images", "epoch", b"epoch", "hold", b"hold", "phase", b"phase", "queue_position", b"queue_position", "time_left", b"time_left", "total_images", b"total_images"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

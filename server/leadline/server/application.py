@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -19,12 +18,13 @@ from leadline.server.api.pages import PageTokens
 from leadline.server.api.server import GrpcServer, Servicers
 from leadline.server.api.training import TrainingServicer
 from leadline.server.datasets import KnownDatasets, prepare_datasets
-from leadline.server.devices import available_cores, inference_device, training_devices
+from leadline.server.devices import available_cores, inference_device
 from leadline.server.errors import StorageError
 from leadline.server.jobs.options import Retention, RetentionPolicy
 from leadline.server.live.page import is_shown, make_pages
 from leadline.server.scheduling.assignment import AssignmentMaker
-from leadline.server.scheduling.capacity import Capacity, Device
+from leadline.server.scheduling.capacity import Capacity
+from leadline.server.scheduling.disk_floor import DiskFloor
 from leadline.server.scheduling.loss_policy import LossPolicy
 from leadline.server.scheduling.notifier import JobNotifier
 from leadline.server.scheduling.recorder import ReportRecorder
@@ -201,22 +201,26 @@ def _open_store(data: DataDir) -> Store:
 
 
 def _make_scheduler(core: _Core) -> Scheduler:
-    settings = core.settings
+    settings, capacity = core.settings, Capacity.of(core.settings)
     assignments = AssignmentMaker(
         artifacts=core.artifacts,
         dataset_sources=core.datasets.sources,
         dataset_cache=core.data.datasets,
         fingerprints=core.datasets.fingerprints,
+        capacity=capacity,
         cpu_threads=settings.worker_threads or available_cores(),
-        sweep_jobs_per_gpu=settings.sweep_jobs_per_gpu,
         max_image_pixels=settings.max_image_pixels,
+        worker_memory=settings.worker_memory_bytes,
     )
+    disk_floor = DiskFloor(core.data.root, settings.min_free_disk_bytes)
+    core.metrics.watch_disk(disk_floor.free_bytes, lambda: core.notifier.hold is not None)
     return Scheduler(
         store=core.store,
         threads=core.threads,
         notifier=core.notifier,
         pool=WorkerPool(spares=settings.spare_workers, niceness=settings.worker_niceness),
-        capacity=_make_capacity(settings, assignments),
+        capacity=capacity,
+        disk_floor=disk_floor,
         assignments=assignments,
         recorder=ReportRecorder(
             store=core.store,
@@ -228,19 +232,6 @@ def _make_scheduler(core: _Core) -> Scheduler:
         losses=LossPolicy(
             max_attempts=settings.max_attempts, silence_limit=settings.worker_silence_seconds
         ),
-    )
-
-
-def _make_capacity(settings: Settings, assignments: AssignmentMaker) -> Capacity:
-    return Capacity(
-        [
-            Device(
-                name=name,
-                jobs=settings.jobs_per_device * times_named,
-                sweep_jobs=assignments.sweep_jobs(name),
-            )
-            for name, times_named in Counter(training_devices(settings.devices)).items()
-        ]
     )
 
 

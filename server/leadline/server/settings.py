@@ -18,6 +18,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from leadline.server.memory import LEAST_WORKER_MEMORY
+
 ENVIRONMENT_PREFIX = "LEADLINE_"
 
 # The datasets that every server knows, as `leadline.models.datasets` opens them.
@@ -48,6 +50,12 @@ def _check_hosts(hosts: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", host):
             raise ValueError(f"{host!r} is no name of a host: use names such as gpu1.example.org")
     return hosts
+
+
+def _check_worker_memory(limit: int | Literal["auto"]) -> int | Literal["auto"]:
+    if isinstance(limit, int) and 0 < limit < LEAST_WORKER_MEMORY:
+        raise ValueError(f"a worker needs at least {LEAST_WORKER_MEMORY:,}, and 0 is no limit")
+    return limit
 
 
 def _split(listed: str) -> list[str]:
@@ -142,6 +150,18 @@ class Settings(BaseSettings):
         ge=0,
         le=19,
         description="The nice value of workers, which yield the CPU to the server.",
+    )
+    worker_memory_bytes: Annotated[int | Literal["auto"], AfterValidator(_check_worker_memory)] = (
+        Field(
+            default="auto",
+            description="Memory that a worker may hold, in bytes; auto: its share of four fifths "
+            "of the machine's or the container's; 0: no limit.",
+        )
+    )
+    min_free_disk_bytes: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        default="auto",
+        description="Free space in the data directory below which no job starts; "
+        "auto: 1 GiB, or 5 % of a small disk.",
     )
     inference_device: str = Field(
         default="auto",

@@ -15,8 +15,9 @@ from leadline.models.datasets import open_dataset
 from leadline.server.devices import NVIDIA_DRIVER
 from leadline.server.doctor import child, datasets, gpu, ports, storage, system
 from leadline.server.doctor.agreement_check import TOLERANCES, check_agreement, compute_on
-from leadline.server.doctor.check import Check, Status, in_bytes, within
+from leadline.server.doctor.check import Check, Status, within
 from leadline.server.doctor.child import Outcome
+from leadline.server.memory import in_bytes
 from leadline.server.settings import Settings
 from support.servers import LiveServer
 
@@ -94,7 +95,7 @@ def test_a_data_directory_that_is_not_there_is_not_made(tmp_path: Path) -> None:
 
     found = [
         storage.check_data_dir(folder),
-        storage.check_space(folder),
+        storage.check_space(folder, "auto"),
         storage.check_file_system(folder),
         storage.check_fsync(folder),
     ]

@@ -8,9 +8,19 @@ import pytest
 from leadline.models.datasets import DatasetError
 from leadline.server.jobs.job import Job
 from leadline.server.scheduling.assignment import AssignmentMaker
+from leadline.server.scheduling.capacity import Capacity, Device
 from leadline.server.storage.artifacts import Artifacts
 from leadline.server.storage.store import Store
 from support.reports import STARTED, an_epoch
+
+
+def capacity_of(*, sweep_jobs_per_gpu: int) -> Capacity:
+    return Capacity(
+        [
+            Device(name="cpu", jobs=1, sweep_jobs=8),
+            Device(name="cuda:0", jobs=1, sweep_jobs=sweep_jobs_per_gpu),
+        ]
+    )
 
 
 @pytest.fixture
@@ -20,9 +30,10 @@ def maker(tmp_path: Path) -> AssignmentMaker:
         dataset_sources={"cifar10": "torchvision:cifar10"},
         dataset_cache=tmp_path / "datasets",
         fingerprints={"cifar10": "c" * 64},
+        capacity=capacity_of(sweep_jobs_per_gpu=3),
         cpu_threads=8,
-        sweep_jobs_per_gpu=3,
         max_image_pixels=1 << 24,
+        worker_memory=0,
     )
 
 
@@ -34,13 +45,12 @@ def test_a_job_of_a_sweep_has_its_share_of_the_threads(
     assert maker.make(ordinary, None, "cpu").threads == 8
     assert maker.make(in_sweep, None, "cpu").threads == 1
     assert maker.make(in_sweep, None, "cuda:0").threads == 2
-    assert (maker.sweep_jobs("cpu"), maker.sweep_jobs("cuda:0")) == (8, 3)
 
 
 def test_there_is_a_thread_where_more_jobs_share_a_gpu_than_there_are_cores(
     maker: AssignmentMaker, ordinary: Job
 ) -> None:
-    crowded = replace(maker, sweep_jobs_per_gpu=64)
+    crowded = replace(maker, capacity=capacity_of(sweep_jobs_per_gpu=64))
 
     assert crowded.make(replace(ordinary, sweep_id="s"), None, "cuda:0").threads == 1
 

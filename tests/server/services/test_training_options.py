@@ -205,6 +205,7 @@ def assignment(tiny_dataset: Path, tmp_path: Path) -> Assignment:
         dataset_fingerprint=open_dataset(str(tiny_dataset), cache).fingerprint,
         checkpoint_folder=str(tmp_path / "attempt-1"),
         max_image_pixels=1 << 24,
+        memory_bytes=0,
     )
 
 

@@ -31,8 +31,8 @@ def percent(fraction: float) -> str:
 
 
 def reason(job: Job) -> str:
-    """Why a job failed or is paused: "the loss is not finite (DIVERGED)"; empty otherwise."""
-    for field in ("failure", "pause"):
+    """Why a job failed, is paused or held: "the loss is not finite (DIVERGED)"; else empty."""
+    for field in ("failure", "pause", "hold"):
         if job.HasField(field):
             cause = getattr(job, field)
             return f"{cause.message} ({cause.reason})" if cause.message else str(cause.reason)
@@ -181,7 +181,7 @@ def model_table(models: Sequence[Model]) -> tuple[list[str], list[list[str]]]:
 
 
 def _state_and_reason(job: Job) -> str:
-    cause = job.failure.reason or job.pause.reason
+    cause = job.failure.reason or job.pause.reason or job.hold.reason
     return f"{state_name(job)} ({cause.lower()})" if cause else state_name(job)
 
 

@@ -201,6 +201,8 @@ class LiveView:
                 return _PHASES.get(phase, "waiting")
 
     def _detail(self, progress: JobProgress) -> str:
+        if progress.HasField("hold"):
+            return progress.hold.message
         if progress.phase == JobPhase.JOB_PHASE_QUEUED:
             return describe.place(progress.queue_position)
         parts = []

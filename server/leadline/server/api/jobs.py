@@ -14,6 +14,7 @@ from leadline.server.jobs.job import (
     Event,
     Failure,
     Finished,
+    Hold,
     Job,
     Paused,
     Progress,
@@ -136,6 +137,7 @@ def from_job(view: JobView) -> job_pb2.Job:
         environment=_environment(job.environment) if job.environment else None,
         sweep=f"sweeps/{job.sweep_id}" if job.sweep_id else "",
         cancellation=_cancellation(job.cancellation),
+        hold=_hold(view.hold),
     )
 
 
@@ -196,6 +198,7 @@ def from_progress(view: ProgressView) -> job_pb2.JobEvent:
             view.job,
             view.progress,
             queue_position=view.queue_position,
+            hold=view.hold,
             seconds_left=view.seconds_left,
         ),
     )
@@ -204,7 +207,12 @@ def from_progress(view: ProgressView) -> job_pb2.JobEvent:
 
 
 def job_progress(
-    job: Job, progress: Progress, *, queue_position: int = 0, seconds_left: float | None
+    job: Job,
+    progress: Progress,
+    *,
+    queue_position: int = 0,
+    hold: Hold | None = None,
+    seconds_left: float | None,
 ) -> job_pb2.JobProgress:
     """The transient progress of a job."""
     return job_pb2.JobProgress(
@@ -215,6 +223,7 @@ def job_progress(
         queue_position=queue_position,
         attempts=job.attempts,
         time_left=from_seconds(seconds_left),
+        hold=_hold(hold),
     )
 
 
@@ -291,6 +300,12 @@ def _failure(failure: Failure | None) -> job_pb2.JobFailure | None:
     if failure is None:
         return None
     return job_pb2.JobFailure(reason=failure.reason, message=failure.message)
+
+
+def _hold(hold: Hold | None) -> job_pb2.JobHold | None:
+    if hold is None:
+        return None
+    return job_pb2.JobHold(reason=hold.reason, message=hold.message)
 
 
 def _cancellation(cancellation: Cancellation | None) -> job_pb2.JobCancellation | None:

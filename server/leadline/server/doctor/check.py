@@ -80,12 +80,3 @@ def _broken(name: str, error: Exception) -> Check:
         f"{type(error).__name__}: {error}",
         advice="the check itself failed; report this as a bug",
     )
-
-
-def in_bytes(count: float) -> str:
-    """A number of bytes for people, in binary units."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:  # noqa: PLR2004 - binary units
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"

@@ -48,10 +48,12 @@ def _quick_checks(settings: Settings) -> Iterator[tuple[float, str, Callable[[],
     yield _SECONDS, "versions", system.check_versions
     yield _SECONDS, "processor", system.check_processor
     yield _SECONDS, "memory", system.check_memory
+    yield _SECONDS, "worker memory", partial(system.check_worker_memory, settings)
     yield _SECONDS, "descriptors", system.check_descriptors
     yield _SECONDS, "sqlite", system.check_sqlite
     yield _SECONDS, "data directory", partial(storage.check_data_dir, folder)
-    yield _SECONDS, "disk space", partial(storage.check_space, folder)
+    space = partial(storage.check_space, folder, settings.min_free_disk_bytes)
+    yield _SECONDS, "disk space", space
     yield _SECONDS, "file system", partial(storage.check_file_system, folder)
     yield _SECONDS, "fsync", partial(storage.check_fsync, folder)
     yield _SECONDS, "grpc port", partial(ports.check_grpc_port, settings.host, settings.port)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from leadline.server.devices import NVIDIA_DRIVER
-from leadline.server.doctor.check import Check, Status, in_bytes
+from leadline.server.doctor.check import Check, Status
 from leadline.server.doctor.child import Outcome, run, run_module
+from leadline.server.memory import in_bytes
 
 _DRIVER_SECONDS = 20.0
 _TORCH_SECONDS = 90.0

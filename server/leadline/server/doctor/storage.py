@@ -10,11 +10,14 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Literal
 
 import psutil
 
 from leadline.models._files import write_atomically
-from leadline.server.doctor.check import Check, Status, in_bytes
+from leadline.server.doctor.check import Check, Status
+from leadline.server.memory import in_bytes
+from leadline.server.scheduling.disk_floor import DiskFloor
 
 # A commit of the job store syncs the disk once: some ten in an epoch.
 _SLOW_FSYNC_SECONDS = 0.02
@@ -56,17 +59,21 @@ def check_data_dir(folder: Path) -> Check:
     )
 
 
-def check_space(folder: Path) -> Check:
-    """How much room is left on its file system."""
+def check_space(folder: Path, min_free: int | Literal["auto"]) -> Check:
+    """How much room is left on its file system, and whether jobs would start."""
     usage = shutil.disk_usage(existing_part(folder))
+    floor = DiskFloor(existing_part(folder), min_free).floor_bytes()
     status = Status.OK
     if usage.free < _LITTLE_SPACE:
         status = Status.FAILED if usage.free < _NO_SPACE else Status.WARNING
+    if usage.free < floor:
+        status = Status.FAILED
     return Check(
         "disk space",
         status,
-        f"{in_bytes(usage.free)} free of {in_bytes(usage.total)}",
-        detail={"free_bytes": usage.free, "total_bytes": usage.total},
+        f"{in_bytes(usage.free)} free of {in_bytes(usage.total)}; "
+        f"jobs start at {in_bytes(floor)} or more",
+        detail={"free_bytes": usage.free, "total_bytes": usage.total, "floor_bytes": floor},
         advice="" if status is Status.OK else f"free some space, or {_NAME_ANOTHER}",
     )
 

@@ -1,7 +1,6 @@
 """The processor, the memory, and the programs that a server needs."""
 
 import importlib.metadata
-import os
 import platform
 import resource
 import sqlite3
@@ -19,7 +18,11 @@ from leadline.models.simd.instruction_set import (
     instruction_set,
 )
 from leadline.server.devices import available_cores
-from leadline.server.doctor.check import Check, Status, in_bytes
+from leadline.server.doctor.check import Check, Status
+from leadline.server.memory import cgroup_memory, in_bytes, usable_memory
+from leadline.server.scheduling.capacity import Capacity
+from leadline.server.settings import Settings
+from leadline.server.workers.memory import MEMORY_FLAG, worker_limit
 
 # A worker on the CPU takes about 1 GB, and the server 0.2 GB.
 _ENOUGH_MEMORY = 2 << 30
@@ -29,8 +32,6 @@ _ENOUGH_DESCRIPTORS = 4_096
 
 # The first version with RETURNING, which the job store uses.
 _SQLITE_NEEDED = (3, 35, 0)
-
-_CGROUPS = Path("/sys/fs/cgroup")
 
 
 def check_versions() -> Check:
@@ -82,7 +83,7 @@ def check_processor() -> Check:
 def check_memory() -> Check:
     """How much main memory this process may use."""
     memory = psutil.virtual_memory()
-    limit, left = _cgroup_memory()
+    limit, left = cgroup_memory()
     available = memory.available if left is None else min(memory.available, left)
     detail = {"total_bytes": memory.total, "available_bytes": available, "limit_bytes": limit}
     within = "" if limit is None else f", a limit of {in_bytes(limit)}"
@@ -94,6 +95,45 @@ def check_memory() -> Check:
         detail=detail,
         advice="a worker takes about 1 GB: use --spare-workers 0, or free some memory"
         if scarce
+        else "",
+    )
+
+
+def check_worker_memory(settings: Settings) -> Check:
+    """How much memory a worker may hold on each device, and by which means."""
+    capacity, setting = Capacity.of(settings), settings.worker_memory_bytes
+    if not setting:
+        return Check(
+            "worker memory",
+            Status.WARNING,
+            "no limit",
+            detail={"devices": {}},
+            advice=f"one job can take all of it: set {MEMORY_FLAG} to auto",
+        )
+    devices: dict[str, dict[str, Any]] = {}
+    together = 0
+    for name, device in capacity.devices.items():
+        ordinary, in_sweep = (
+            worker_limit(setting, capacity.share(name, in_sweep=in_sweep))
+            for in_sweep in (False, True)
+        )
+        means = ["rlimit", "watchdog"] if name == "cpu" else ["watchdog"]
+        devices[name] = {"job_bytes": ordinary, "sweep_job_bytes": in_sweep, "means": means}
+        together += max(device.jobs * ordinary, device.sweep_jobs * in_sweep)
+    too_much = together > usable_memory()
+    return Check(
+        "worker memory",
+        Status.WARNING if too_much else Status.OK,
+        "; ".join(
+            f"{in_bytes(found['job_bytes'])} for a job on {name}, "
+            f"{in_bytes(found['sweep_job_bytes'])} for one of a sweep, "
+            f"by {' and '.join(found['means'])}"
+            for name, found in devices.items()
+        ),
+        detail={"devices": devices},
+        advice=f"all workers together may hold {in_bytes(together)}, more than there is: lower "
+        f"{MEMORY_FLAG}, --jobs-per-device or --worker-threads"
+        if too_much
         else "",
     )
 
@@ -139,35 +179,3 @@ def _processor_name() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return str(llvm.get_host_cpu_name())
-
-
-def _cgroup_memory() -> tuple[int | None, int | None]:
-    """The tightest limit on this process's control groups, and what is left below it.
-
-    Source: the kernel's "Control Group v2", memory.max and memory.current.
-    """
-    limit = left = None
-    for folder in _control_groups():
-        try:
-            most = (folder / "memory.max").read_text().strip()
-            used = int((folder / "memory.current").read_text())
-        except (OSError, ValueError):
-            continue
-        if most != "max":
-            limit = min(int(most), limit or int(most))
-            left = min(max(0, int(most) - used), int(most) if left is None else left)
-    return limit, left
-
-
-def _control_groups() -> list[Path]:
-    """The control group of this process, and those around it."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return []
-    paths = [line.removeprefix("0::") for line in lines if line.startswith("0::")]
-    groups = []
-    for path in paths:
-        folder = _CGROUPS / path.lstrip("/")
-        groups += [folder, *(above for above in folder.parents if above.is_relative_to(_CGROUPS))]
-    return [folder for folder in groups if os.access(folder, os.R_OK)]

@@ -20,6 +20,14 @@ class Failure:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Hold:
+    """Why queued jobs do not start: a reason for programs, a message for people."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cancellation:
     """Why a job was cancelled: a reason for programs, a message for people."""
 

@@ -36,6 +36,7 @@ class Overview:
             "counts": {state.value: count for state, count in activity.counts.items()},
             "models": [model_card(job) for job in activity.most_accurate],
             "sweeps": [sweep_card(sweep) for sweep in activity.sweeps],
+            "hold": activity.hold.message if activity.hold else "",
         }
 
     def since(self, before: "Overview") -> dict[str, Any]:

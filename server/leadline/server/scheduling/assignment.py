@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from leadline.models.datasets import DatasetError
 from leadline.server.jobs.job import Job, Model
+from leadline.server.scheduling.capacity import Capacity
 from leadline.server.storage.artifacts import Artifacts
+from leadline.server.workers.memory import worker_limit
 from leadline.server.workers.messages import Assignment
 
 
@@ -19,22 +22,20 @@ class AssignmentMaker:
         dataset_sources: every dataset's source, by name.
         dataset_cache: the folder of decoded datasets.
         fingerprints: of the datasets that are in the cache, by name.
+        capacity: how many jobs share a device, and the CPU's threads and memory.
         cpu_threads: computing threads on the CPU of a job outside sweeps.
-        sweep_jobs_per_gpu: jobs of sweeps that share a GPU, and those threads.
         max_image_pixels: the largest image that is decoded.
+        worker_memory: the most bytes that a worker may hold; "auto": its share.
     """
 
     artifacts: Artifacts
     dataset_sources: Mapping[str, str]
     dataset_cache: Path
     fingerprints: Mapping[str, str]
+    capacity: Capacity
     cpu_threads: int
-    sweep_jobs_per_gpu: int
     max_image_pixels: int
-
-    def sweep_jobs(self, device: str) -> int:
-        """How many jobs of sweeps a device runs at once: on the CPU, each has one thread."""
-        return self.cpu_threads if device == "cpu" else self.sweep_jobs_per_gpu
+    worker_memory: int | Literal["auto"]
 
     def make(self, job: Job, model: Model | None, device: str) -> Assignment:
         """The assignment of a claimed job.
@@ -73,6 +74,10 @@ class AssignmentMaker:
             dataset_fingerprint=model.started.dataset_fingerprint if model else fingerprint,
             checkpoint_folder=str(self.artifacts.folder(job.job_id, job.attempts)),
             max_image_pixels=self.max_image_pixels,
+            memory_bytes=worker_limit(
+                self.worker_memory,
+                self.capacity.share(device, in_sweep=job.sweep_id is not None),
+            ),
         )
 
     def _threads(self, job: Job, device: str) -> int:
@@ -80,5 +85,5 @@ class AssignmentMaker:
         # changed: another number sums in another order, and gives other weights.
         if job.environment:
             return job.environment.threads
-        share = 1 if job.sweep_id is None else self.sweep_jobs(device)
+        share = 1 if job.sweep_id is None else self.capacity.devices[device].sweep_jobs
         return max(1, self.cpu_threads // share)

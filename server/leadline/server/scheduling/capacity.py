@@ -5,10 +5,14 @@ sweep a smaller share: on the CPU, one thread. So jobs of both kinds can run sid
 by side without overloading the device.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
+from leadline.server.devices import available_cores, training_devices
 from leadline.server.jobs.job import Job
+from leadline.server.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,32 @@ class Capacity:
     def __init__(self, devices: Sequence[Device]) -> None:
         self._devices = {device.name: device for device in devices}
         self._free = {device.name: device.units for device in devices}
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The devices of this machine that the settings name."""
+        threads = settings.worker_threads or available_cores()
+        return cls(
+            [
+                Device(
+                    name=name,
+                    jobs=settings.jobs_per_device * times_named,
+                    # On the CPU, each has one thread.
+                    sweep_jobs=threads if name == "cpu" else settings.sweep_jobs_per_gpu,
+                )
+                for name, times_named in Counter(training_devices(settings.devices)).items()
+            ]
+        )
+
+    @property
+    def devices(self) -> Mapping[str, Device]:
+        """The devices by name."""
+        return self._devices
+
+    def share(self, device: str, *, in_sweep: bool) -> float:
+        """The share of the machine that a job on a device takes; those of all that fit add to 1."""
+        chosen = self._devices[device]
+        return chosen.cost(in_sweep=in_sweep) / chosen.units / len(self._devices)
 
     def find(self, *, in_sweep: bool, except_for: str | None = None) -> str | None:
         """The device with the most free units and room for such a job, None if there is none."""

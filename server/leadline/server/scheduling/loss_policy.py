@@ -1,6 +1,7 @@
 """When a job whose workers are lost is tried again, and when it fails."""
 
 from leadline.server.jobs.job import Failure, Job
+from leadline.server.workers.local import WorkerEnd
 
 _RETRY_SECONDS = 1.0
 
@@ -20,7 +21,7 @@ class LossPolicy:
         # By job: its completed epochs, and the workers that it has lost since.
         self._losses: dict[str, tuple[int, int]] = {}
 
-    def record_loss(self, job: Job, end: str) -> float | Failure:
+    def record_loss(self, job: Job, end: WorkerEnd) -> float | Failure:
         """Counts another lost worker.
 
         Args:
@@ -30,13 +31,15 @@ class LossPolicy:
         Returns:
             The seconds to wait before the job is queued again, or why it fails.
         """
+        if end.is_final:
+            return Failure(reason=end.reason, message=end.text)
         epochs, count = self._losses.get(job.job_id, (0, 0))
         count = count + 1 if epochs == job.completed_epochs else 1
         self._losses[job.job_id] = (job.completed_epochs, count)
         if count < self._max_attempts:
             return _RETRY_SECONDS if count > 1 else 0.0
         return Failure(
-            reason="WORKER_LOST",
+            reason=end.reason,
             message=f"{count} workers in a row were lost in epoch "
             f"{job.completed_epochs + 1}; the last {end}",
         )

@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable
 
-from leadline.server.jobs.job import Event, Progress
+from leadline.server.jobs.job import Event, Hold, Progress
 
 # Events of a running job that stay in memory: watchers that keep up, however
 # many, then cost the store nothing.
@@ -72,7 +72,7 @@ def _settle(waiters: Iterable[asyncio.Future[bool]], is_set: bool) -> None:
 
 
 class JobNotifier:
-    """Notifications, latest events and transient progress, by job id.
+    """Notifications, latest events and transient progress, by job id; the hold of all jobs.
 
     Sweeps have notifications only, under their ids: their events are those of
     their jobs, and are read from the store.
@@ -82,6 +82,7 @@ class JobNotifier:
         self._notifications: dict[str, Notification] = {}
         self._progress: dict[str, Progress] = {}
         self._latest: dict[str, deque[Event]] = {}
+        self._hold: Hold | None = None
         self._closed = False
 
     @property
@@ -137,6 +138,19 @@ class JobNotifier:
     def set_progress(self, job_id: str, progress: Progress) -> None:
         """Replaces the latest progress."""
         self._progress[job_id] = progress
+
+    @property
+    def hold(self) -> Hold | None:
+        """Why queued jobs do not start although a device may be free; None if they do."""
+        return self._hold
+
+    def set_hold(self, hold: Hold | None) -> bool:
+        """Replaces the hold; returns whether jobs are held since, or no longer."""
+        before, self._hold = self._hold, hold
+        has_changed = bool(before) is not bool(hold)
+        if has_changed:
+            self.notify(_ANY)
+        return has_changed
 
     def forget(self, job_id: str, sweep_id: str | None = None) -> None:
         """Drops what is cached of a job without a worker, and wakes its watchers."""

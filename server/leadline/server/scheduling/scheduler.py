@@ -12,16 +12,17 @@ from leadline.server.jobs.job import Failure, Job, Progress
 from leadline.server.jobs.states import JobState
 from leadline.server.scheduling.assignment import AssignmentMaker
 from leadline.server.scheduling.capacity import Capacity
+from leadline.server.scheduling.disk_floor import DiskFloor
 from leadline.server.scheduling.loss_policy import LossPolicy
 from leadline.server.scheduling.notifier import JobNotifier
 from leadline.server.scheduling.recorder import FENCED_OFF, ReportRecorder, Run
 from leadline.server.storage.store import Store
 from leadline.server.thread_pool import ThreadPool
-from leadline.server.workers.local import WorkerError, WorkerPool
+from leadline.server.workers.local import WorkerEnd, WorkerError, WorkerPool
 
 _LOG = structlog.get_logger(__name__)
 
-# Seconds before a store that failed is tried again.
+# Seconds before a store that failed, or a disk without space, is tried again.
 _RETRY_SECONDS = 1.0
 
 
@@ -36,6 +37,7 @@ class Scheduler:
         notifier: JobNotifier,
         pool: WorkerPool,
         capacity: Capacity,
+        disk_floor: DiskFloor,
         assignments: AssignmentMaker,
         recorder: ReportRecorder,
         losses: LossPolicy,
@@ -46,6 +48,7 @@ class Scheduler:
         self._notifier = notifier
         self._pool = pool
         self._capacity = capacity
+        self._disk_floor = disk_floor
         self._assignments = assignments
         self._recorder = recorder
         self._losses = losses
@@ -65,7 +68,7 @@ class Scheduler:
             try:
                 await self._end_overdue_jobs()
                 await self._start_queued_jobs()
-                timeout = await self._seconds_to_deadline()
+                timeout = await self._seconds_to_wait()
             except StorageError as error:
                 _LOG.error("the job store failed: trying again", why=str(error))
                 timeout = _RETRY_SECONDS
@@ -102,14 +105,31 @@ class Scheduler:
             self._notifier.notify(job.job_id, job.sweep_id)
             await self.end_worker(job.job_id)
 
-    async def _seconds_to_deadline(self) -> float | None:
+    async def _seconds_to_wait(self) -> float | None:
+        seconds = _RETRY_SECONDS if self._notifier.hold else None
         deadline = await self._threads.run(self._store.jobs.next_deadline)
         if deadline is None:
-            return None
-        return max(0.0, (deadline - datetime.now(UTC)).total_seconds())
+            return seconds
+        left = max(0.0, (deadline - datetime.now(UTC)).total_seconds())
+        return min(left, seconds) if seconds else left
+
+    async def _update_hold(self) -> None:
+        """Looks whether the disk has room for another job, if one waits."""
+        hold = None
+        if await self._threads.run(self._store.jobs.next_queued):
+            hold = await self._threads.run(self._disk_floor.hold)
+        if not self._notifier.set_hold(hold):
+            return
+        if hold:
+            _LOG.warning("no job starts", reason=hold.reason, why=hold.message)
+        else:
+            _LOG.info("jobs start again")
 
     async def _start_queued_jobs(self) -> None:
         while not self._stopping:
+            await self._update_hold()
+            if self._notifier.hold:
+                return
             startable = await self._next_startable()
             if startable is None:
                 return
@@ -158,12 +178,12 @@ class Scheduler:
         finally:
             await self._release(run)
 
-    async def _follow_worker(self, run: Run) -> str | None:
+    async def _follow_worker(self, run: Run) -> WorkerEnd | None:
         """Handles a worker's messages; returns how it was lost, None if it was not."""
         try:
             run.worker = await self._pool.take()
             if self._stopping or not await self._recorder.is_running(run.job):
-                return "was not needed"
+                return WorkerEnd(text="was not needed")
             self._recorder.begin(run.job, run.worker)
             model = None
             if run.job.completed_epochs:
@@ -184,16 +204,16 @@ class Scheduler:
             await self._recorder.finish(run.job, failure)
             return None
         except (WorkerError, OSError) as error:
-            return str(error)
+            return WorkerEnd(text=str(error))
 
-    async def _handle_loss(self, job: Job, end: str) -> None:
+    async def _handle_loss(self, job: Job, end: WorkerEnd) -> None:
         """Requeues a job whose worker was lost, or fails it after too many losses."""
         if not await self._recorder.is_running(job):  # it was ended for a cancelled job
             return
         if self._stopping:
             await self._requeue(job)
             return
-        _LOG.warning("a worker is lost", job=job.job_id, attempt=job.attempts, end=end)
+        _LOG.warning("a worker is lost", job=job.job_id, attempt=job.attempts, end=end.text)
         now = await self._threads.run(self._store.jobs.get, job.job_id)
         delay_or_failure = self._losses.record_loss(now, end)
         if isinstance(delay_or_failure, Failure):

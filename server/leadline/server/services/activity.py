@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from leadline.server.jobs.job import Event, Job
+from leadline.server.jobs.job import Event, Hold, Job
 from leadline.server.jobs.states import JobState
 from leadline.server.scheduling.notifier import JobNotifier
 from leadline.server.services.watching import EVENTS_A_READ
@@ -28,6 +28,7 @@ class Activity:
         counts: how many jobs there are in each state, of all jobs.
         most_accurate: the jobs of the most accurate models.
         sweeps: the newest sweeps.
+        hold: why waiting jobs do not start; None if they do.
     """
 
     jobs: Mapping[str, Job] = field(default_factory=dict)
@@ -35,6 +36,7 @@ class Activity:
     counts: Mapping[JobState, int] = field(default_factory=dict)
     most_accurate: tuple[Job, ...] = ()
     sweeps: tuple[Sweep, ...] = ()
+    hold: Hold | None = None
 
 
 class ActivityService:
@@ -77,4 +79,5 @@ class ActivityService:
             counts=self._store.jobs.count_by_state(),
             most_accurate=tuple(self._store.models.find_most_accurate_jobs(limit=BEST_MODELS)),
             sweeps=tuple(self._store.sweeps.find(limit=NEWEST_SWEEPS)),
+            hold=self._notifier.hold,
         )

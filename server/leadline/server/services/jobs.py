@@ -6,7 +6,7 @@ from functools import partial
 
 from leadline.models.spec import TrainingSpec
 from leadline.server.errors import InvalidArgumentError
-from leadline.server.jobs.job import Event, Finished, Job, Paused, Progress
+from leadline.server.jobs.job import Event, Finished, Hold, Job, Paused, Progress
 from leadline.server.jobs.options import JobOptions, Retention
 from leadline.server.jobs.states import JobState
 from leadline.server.jobs.validation import spec_violations
@@ -17,10 +17,11 @@ from leadline.server.storage.store import Store
 
 @dataclass(frozen=True, kw_only=True)
 class JobView:
-    """A job and how many jobs will start before it, if it is queued."""
+    """A job and, if it is queued, how many jobs will start before it, and why it is held."""
 
     job: Job
     queue_position: int = 0
+    hold: Hold | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,7 @@ class ProgressView:
     job: Job = field(compare=False)
     progress: Progress
     queue_position: int = field(default=0, compare=False)
+    hold: Hold | None = None
     seconds_left: float | None = field(default=None, compare=False)
 
 
@@ -195,6 +197,7 @@ class JobService:
             job=job,
             progress=progress,
             queue_position=view.queue_position,
+            hold=view.hold,
             seconds_left=seconds_left(job, progress),
         )
 
@@ -207,7 +210,15 @@ class JobService:
         positions = {}
         if queued:
             positions = await self._threads.run(self._store.jobs.queue_positions, queued)
-        return [JobView(job=job, queue_position=positions.get(job.job_id, 0)) for job in jobs]
+        hold = self._notifier.hold
+        return [
+            JobView(
+                job=job,
+                queue_position=positions.get(job.job_id, 0),
+                hold=hold if job.state is JobState.QUEUED else None,
+            )
+            for job in jobs
+        ]
 
 
 def seconds_left(job: Job, progress: Progress) -> float | None:

@@ -84,6 +84,16 @@ class Metrics:
         self._queue_depth = Gauge(
             "leadline_queue_depth", "Jobs waiting for a device.", registry=self.registry
         )
+        self._queue_held = Gauge(
+            "leadline_queue_held",
+            "Whether queued jobs do not start for lack of disk space.",
+            registry=self.registry,
+        )
+        self._disk_free = Gauge(
+            "leadline_disk_free_bytes",
+            "Free space on the disk of the data directory, in bytes.",
+            registry=self.registry,
+        )
         self._workers: dict[str, int] = {}
         self.registry.register(_WorkerMemory(self._workers))
 
@@ -95,6 +105,11 @@ class Metrics:
     def watch_sweeps(self, count_by_state: Callable[[], Mapping[SweepState, int]]) -> None:
         """Reports sweeps by state; `count_by_state` is called at each scrape."""
         self.registry.register(_StateCounts("leadline_sweeps", "Sweeps by state.", count_by_state))
+
+    def watch_disk(self, free_bytes: Callable[[], int], is_held: Callable[[], bool]) -> None:
+        """Reports the disk of the data directory; both are called at each scrape."""
+        self._disk_free.set_function(free_bytes)
+        self._queue_held.set_function(is_held)
 
     def watch_predictions(
         self, count_in_flight: Callable[[], int], count_pixels: Callable[[], int]

@@ -5,13 +5,17 @@ import contextlib
 import logging
 import os
 import re
+import signal
 import sys
 from collections import deque
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 import structlog
 
+from leadline.server.memory import in_bytes, oom_kills, process_memory
 from leadline.server.workers.child_process import ChildProcess
+from leadline.server.workers.memory import describe_exhaustion, mentions_exhaustion
 from leadline.server.workers.messages import Assignment, Message, Ready, decode
 
 _LOG = structlog.get_logger(__name__)
@@ -32,6 +36,27 @@ _SEVERE_LINE = re.compile(r"\d{4}-\d\d-\d\d \S+ (WARNING|ERROR|CRITICAL) ")
 # Lines of a worker's log that the failure of its job repeats.
 _LOG_TAIL_LINES = 20
 
+# How often the memory that a worker holds is read.
+_MEMORY_SECONDS = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerEnd:
+    """How a worker ended before its job was done.
+
+    Attributes:
+        text: how, for people.
+        reason: of the failure of its job, if that fails.
+        is_final: whether another worker would end in the same way.
+    """
+
+    text: str
+    reason: str = "WORKER_LOST"
+    is_final: bool = False
+
+    def __str__(self) -> str:
+        return self.text
+
 
 class WorkerError(Exception):
     """The worker's process could not be started, or its pipes are closed."""
@@ -48,6 +73,10 @@ class LocalWorker:
         self._process = process
         self._log_tail: deque[str] = deque(maxlen=_LOG_TAIL_LINES)
         self._log_task = asyncio.create_task(self._forward_log())
+        self._memory_task: asyncio.Task[None] | None = None
+        self._memory_limit = 0
+        self._held = 0
+        self._oom_kills = 0
 
     @classmethod
     async def spawn(cls, *, niceness: int) -> "LocalWorker":
@@ -89,10 +118,15 @@ class LocalWorker:
     async def run(self, assignment: Assignment, *, silence_limit: float) -> AsyncIterator[Message]:
         """Sends the assignment and yields the worker's messages until it ends.
 
+        A worker that comes to hold more memory than it may is killed.
+
         Raises:
             WorkerError: the process ended before it received the assignment.
             WorkerSilentError: it sent nothing for `silence_limit` seconds.
         """
+        self._memory_limit = assignment.memory_bytes
+        self._oom_kills = oom_kills()
+        self._memory_task = asyncio.create_task(self._watch_memory())
         try:
             self._process.stdin.write(assignment.to_line())
             await self._process.stdin.drain()
@@ -103,6 +137,8 @@ class LocalWorker:
 
     async def kill(self) -> None:
         """Kills the process and waits for its end."""
+        if self._memory_task:
+            self._memory_task.cancel()
         self._process.kill()
         await self._process.wait()
         await self._log_task
@@ -120,12 +156,40 @@ class LocalWorker:
         # A killed process may leave a partial line.
         return decode(line) if line.endswith(b"\n") else None
 
-    async def describe_end(self) -> str:
+    async def describe_end(self) -> WorkerEnd:
         """How the process ended, with the tail of its log."""
         status = await self._process.wait()
         await self._log_task
         ended = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        return f"{ended}; its log ends: {self.log_tail or '(empty)'}"
+        ended += f"; its log ends: {self.log_tail or '(empty)'}"
+        limit = self._memory_limit
+        if limit and self._held > limit:
+            text = describe_exhaustion(self._held, limit, "the server ended it")
+        elif status not in (0, -signal.SIGKILL) and mentions_exhaustion(self.log_tail):
+            text = describe_exhaustion(self._held, limit, ended)
+        elif status == -signal.SIGKILL and oom_kills() > self._oom_kills:
+            # Another program may have taken the memory: the job is tried again.
+            text = (
+                "was killed by the kernel, because the memory of the machine or of its control "
+                f"group ran out (oom_kill); it held {in_bytes(self._held)}: use a smaller "
+                "batch_size or fewer blocks, or free some memory"
+            )
+            return WorkerEnd(text=text, reason="OUT_OF_MEMORY")
+        else:
+            return WorkerEnd(text=ended)
+        return WorkerEnd(text=text, reason="OUT_OF_MEMORY", is_final=True)
+
+    async def _watch_memory(self) -> None:
+        """Keeps the most memory that the process has held, and kills it above its limit."""
+        with contextlib.suppress(OSError):  # it has ended
+            while self.is_alive:
+                held = process_memory(self.pid)
+                # A zombie has none. Mapped files do not count: the kernel drops them at need.
+                resident = held.get("RssAnon", 0) + held.get("RssShmem", 0)
+                self._held = max(self._held, resident)
+                if 0 < self._memory_limit < resident:
+                    self._process.kill()
+                await asyncio.sleep(_MEMORY_SECONDS)
 
     async def _forward_log(self) -> None:
         while True:

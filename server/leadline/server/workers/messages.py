@@ -32,6 +32,7 @@ class Assignment:
         dataset_fingerprint: that of a dataset in the cache; "" if not known.
         checkpoint_folder: where this worker, and no other, writes checkpoints.
         max_image_pixels: the largest image that is decoded, width times height.
+        memory_bytes: the most memory that this worker may hold; 0 for no limit.
     """
 
     job_id: str
@@ -47,6 +48,7 @@ class Assignment:
     dataset_fingerprint: str
     checkpoint_folder: str
     max_image_pixels: int
+    memory_bytes: int
 
     def to_line(self) -> bytes:
         """The assignment as a line of JSON."""

@@ -4,13 +4,18 @@ It serves one assignment and exits, which frees all its memory, the GPU's includ
 """
 
 import argparse
+import contextlib
 import ctypes
 import os
 import signal
 import sys
+from pathlib import Path
 
 # From <linux/prctl.h>: the signal to send when the parent ends.
 _PR_SET_PDEATHSIG = 1
+
+# As if the process held half of the machine's memory more than it does: proc(5).
+_OOM_SCORE_ADJUSTMENT = "500"
 
 
 def main() -> None:
@@ -19,6 +24,7 @@ def main() -> None:
     parser.add_argument("--niceness", type=int, default=0)
     os.nice(parser.parse_args().niceness)
     _die_with_server()
+    _die_before_others()
     # Imports take seconds of CPU, at lowered priority from here on.
     from leadline.server.workers.worker import serve  # noqa: PLC0415
 
@@ -28,6 +34,12 @@ def main() -> None:
 def _die_with_server() -> None:
     """Has the kernel kill this process when the server ends, even while suspended."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _die_before_others() -> None:
+    """Has a kernel whose memory has run out kill this process before the server."""
+    with contextlib.suppress(OSError):  # a sandbox without the file
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE_ADJUSTMENT)
 
 
 if __name__ == "__main__":

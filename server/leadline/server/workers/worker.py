@@ -29,6 +29,13 @@ from leadline.models.optimizers import SGD
 from leadline.models.simd.engine_choice import recorded_instruction_set
 from leadline.models.training import DivergedError, EpochOutcome, Phase, Trainer
 from leadline.server.jobs.job import Environment, EpochCompleted, Failure, Progress, Started
+from leadline.server.memory import process_memory
+from leadline.server.workers.memory import (
+    describe_exhaustion,
+    is_exhaustion,
+    limit_memory,
+    release_reserve,
+)
 from leadline.server.workers.messages import (
     Assignment,
     DiskFault,
@@ -90,7 +97,8 @@ def work(assignment: Assignment, channel: Channel) -> Iterator[Message]:
         DatasetError: the dataset cannot be opened.
         DivergedError: the loss is no longer a finite number.
         OSError: a checkpoint cannot be written.
-        torch.OutOfMemoryError: the device has too little memory.
+        torch.OutOfMemoryError: the GPU has too little memory.
+        MemoryError, RuntimeError: the worker may hold no more memory.
     """
     dataset = _open_dataset(assignment, channel)
     device = torch.device(assignment.device)
@@ -200,8 +208,16 @@ def _device_name(device: torch.device) -> str:
     return device.type
 
 
-def _fault(error: Exception) -> Failure | DiskFault:
+def _fault(error: Exception, assignment: Assignment) -> Failure | DiskFault:
     match error:
+        case torch.OutOfMemoryError():
+            advice = "use a smaller batch_size or fewer blocks, or run fewer jobs per device"
+            return Failure(reason="OUT_OF_MEMORY", message=f"{error}: {advice}")
+        case _ if is_exhaustion(error):
+            release_reserve()
+            held = process_memory()["VmHWM"]
+            message = describe_exhaustion(held, assignment.memory_bytes, str(error))
+            return Failure(reason="OUT_OF_MEMORY", message=message)
         case OSError():
             advice = "free or repair the disk, then resume the job"
             return DiskFault(message=f"a checkpoint could not be written: {error}: {advice}")
@@ -209,9 +225,6 @@ def _fault(error: Exception) -> Failure | DiskFault:
             return Failure(reason="DIVERGED", message=str(error))
         case DatasetError():
             return Failure(reason="DATASET_UNAVAILABLE", message=str(error))
-        case torch.OutOfMemoryError() | MemoryError():
-            advice = "try a smaller batch_size, or fewer jobs per device"
-            return Failure(reason="OUT_OF_MEMORY", message=f"{error}: {advice}")
         case _:
             _LOG.exception("the worker failed")
             kind = type(error).__name__
@@ -263,8 +276,11 @@ def serve() -> None:
         return
     for task in (_exit_with_server, channel.beat):
         threading.Thread(target=task, daemon=True).start()
+    assignment = Assignment.from_line(line)
+    if assignment.memory_bytes and assignment.device == "cpu":
+        limit_memory(assignment.memory_bytes)
     try:
-        for message in work(Assignment.from_line(line), channel):
+        for message in work(assignment, channel):
             channel.send(message)
     except Exception as error:  # noqa: BLE001 - every error is reported to the server
-        channel.send(_fault(error))
+        channel.send(_fault(error, assignment))

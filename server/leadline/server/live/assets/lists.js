@@ -76,6 +76,8 @@ function markCurrent(anchor, isCurrent) {
 
 function drawQueue(state) {
   const waiting = state.queue.map((id) => state.jobs.get(id)).filter(Boolean);
+  show(byId("queue-hold"), state.hold !== "");
+  setText(byId("queue-hold"), state.hold);
   show(byId("queue-empty"), state.isKnown && waiting.length === 0);
   reconcile(byId("queue"), waiting, {
     key: byCardId,

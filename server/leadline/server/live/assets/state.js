@@ -8,6 +8,7 @@ export class State {
     this.counts = {};
     this.models = [];
     this.sweeps = [];
+    this.hold = "";
     this.progress = {};
     this.trouble = "";
     this.isKnown = false;
@@ -53,7 +54,7 @@ export class State {
 
   #change(data) {
     for (const card of data.jobs ?? []) this.jobs.set(card.id, card);
-    for (const name of ["order", "queue", "counts", "models", "sweeps"]) {
+    for (const name of ["order", "queue", "counts", "models", "sweeps", "hold"]) {
       if (name in data) this[name] = data[name];
     }
     for (const [id, points] of Object.entries(data.curves ?? {})) this.#extend(id, points);

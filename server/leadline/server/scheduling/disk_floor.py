@@ -1,0 +1,56 @@
+"""The free space of the disk below which no job starts."""
+
+import shutil
+from pathlib import Path
+from typing import Literal
+
+from leadline.server.jobs.job import Hold
+from leadline.server.memory import in_bytes
+
+FLAG = "--min-free-disk-bytes"
+
+# By default: so much, or this share of a small disk.
+_FLOOR = 1 << 30
+_SHARE = 0.05
+
+
+class DiskFloor:
+    """Tells whether the disk of the data directory has room for another job."""
+
+    def __init__(self, folder: Path, setting: int | Literal["auto"]) -> None:
+        """Makes a floor; `setting` is the option."""
+        self._folder = folder
+        self._setting = setting
+
+    def free_bytes(self) -> int:
+        """The free space. Blocks.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        return shutil.disk_usage(self._folder).free
+
+    def floor_bytes(self) -> int:
+        """The space that has to be free. Blocks.
+
+        Raises:
+            OSError: the size of the disk cannot be read.
+        """
+        if self._setting != "auto":
+            return self._setting
+        return min(_FLOOR, int(_SHARE * shutil.disk_usage(self._folder).total))
+
+    def hold(self) -> Hold | None:
+        """Why no job may start; None if jobs may. Blocks."""
+        try:
+            free, floor = self.free_bytes(), self.floor_bytes()
+        except OSError as error:
+            message = f"the data directory cannot be read: {error.strerror}: repair its disk"
+        else:
+            if free >= floor:
+                return None
+            message = (
+                f"the disk of the data directory has {in_bytes(free)} free, and no job starts "
+                f"below {in_bytes(floor)} ({FLAG}): free some space"
+            )
+        return Hold(reason="LOW_DISK_SPACE", message=f"{message}; queued jobs then start")

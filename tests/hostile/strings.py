@@ -1,0 +1,122 @@
+"""Strings that a careless program would run, follow, or keep."""
+
+import asyncio
+import itertools
+import re
+import urllib.request
+
+from google.protobuf.descriptor import FieldDescriptor
+
+from hostile.attack import Scene, attack
+from hostile.calls import delimited, fields_of, methods, send
+from support.bare_http2 import Connection
+
+# Each as a name, an id, a selector, a page token, a dataset, a class, ...
+_STRINGS = (
+    b"",
+    b"/",
+    b"..",
+    b"../../../../etc/passwd",
+    b"jobs/../../etc/passwd",
+    b"models/%2e%2e%2f%2e%2e",
+    b"models/..",
+    b"models/../epochs/1",
+    b"models/aaaaaaaaaa/epochs/-1",
+    b"models/aaaaaaaaaa/epochs/99999999999999999999",
+    b"jobs/aaaaaaaaaa\0",
+    b"jobs/' OR 1=1; DROP TABLE jobs; --",
+    b"datasets/" + b"0" * 64 + b"/test/18446744073709551616",
+    b"datasets/../../x/test/0",
+    b"file:///etc/passwd",
+    b"torchvision:cifar10",
+    b"${jndi:ldap://127.0.0.1/x}",
+    b"{0.__class__.__mro__}",
+    b"%s%s%s%n",
+    b"\x1b[2J\x1b]0;title\x07",
+    b"line\r\nx-injected: 1",
+    "\u202e\ufeff\U0001f9e8\u0000".encode(),
+    b"\xff\xfe\xed\xa0\x80",  # no UTF-8
+    b"=" * 3_000,
+    b"A" * 1_000_000,
+    b"12345678-1234-4234-8234-123456789abc' --",
+)
+
+# What an error that a caller has caused may be. INTERNAL and UNKNOWN are faults of the server,
+# UNAVAILABLE asks for the same request again.
+_RIGHTFUL = {
+    "OK",
+    "INVALID_ARGUMENT",
+    "NOT_FOUND",
+    "FAILED_PRECONDITION",
+    "UNIMPLEMENTED",
+    "ALREADY_EXISTS",
+    "RESOURCE_EXHAUSTED",
+    "OUT_OF_RANGE",
+}
+
+_TRAINING = re.compile(r"/Train(Job|Sweep)$")
+_SERIES = re.compile(rb"^[a-z_]+(?:\{[^}]*\})? ", re.MULTILINE)
+
+
+@attack(source="CWE-22, CWE-89, CWE-93, CWE-117, CWE-134", is_finite=True)
+async def hostile_strings(scene: Scene) -> None:
+    """Sends strings that are paths, SQL, formats, escapes or no text in each field of each RPC.
+
+    A caller's fault must be reported as one, and nothing may appear outside the data directory.
+    """
+    cases = [
+        (method.path, path.request(delimited(path.field.number, string)))
+        for method in methods()
+        for path in fields_of(method.request)
+        if path.field.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES)
+        for string in _STRINGS[:: scene.scaled(4, 1)]
+        # A dataset's name aside, an unset spec is one that trains.
+        if not (_TRAINING.search(method.path) and path.field.name not in ("dataset", "request_id"))
+    ]
+    await scene.begin()
+    await _send_all(scene, cases, at_once=8)
+
+
+@attack(source="unbounded labels of metrics (CWE-770)", is_finite=True)
+async def random_methods(scene: Scene) -> None:
+    """Calls thousands of methods that do not exist: none may add a series to the metrics."""
+    paths = [
+        *(f"/leadline.v1.TrainingService/Method{number}" for number in range(scene.scaled(500, 20_000))),
+        *(f"/no.Service{number}/Method" for number in range(scene.scaled(100, 3_000))),
+    ]
+    await scene.begin()
+    await _send_all(scene, [("/none.None/None", b"")], at_once=1)
+    before = await asyncio.to_thread(_series, scene.site.metrics_url)
+    await _send_all(scene, [(path, b"") for path in paths], at_once=8, expected={"UNIMPLEMENTED"})
+    after = await asyncio.to_thread(_series, scene.site.metrics_url)
+    if more := {series for series in after - before if b"None" in series or b"Method" in series}:
+        scene.wrong.append(f"{len(more)} new series: {sorted(more)[:3]}")
+
+
+def _series(url: str) -> set[bytes]:
+    with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310 - our own
+        return set(_SERIES.findall(response.read()))
+
+
+async def _send_all(
+    scene: Scene,
+    cases: list[tuple[str, bytes]],
+    *,
+    at_once: int,
+    expected: set[str] = _RIGHTFUL,
+) -> None:
+    rest = iter(cases)
+
+    async def send_rest() -> None:
+        for batch in iter(lambda: list(itertools.islice(rest, 100)), []):
+            async with Connection(scene.site.port) as connection:
+                for path, message in batch:
+                    # Streams that follow something are left to end by their deadline.
+                    is_stream = path.endswith(("/Watch", "/ServerReflectionInfo"))
+                    status = await send(scene, connection, path, message, seconds=30)
+                    if status not in expected and not is_stream:
+                        scene.wrong.append(f"{path} {message[:40]!r}: {status}")
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(at_once):
+            group.create_task(send_rest())

@@ -40,6 +40,7 @@ class Site:
         is_long: whether to attack at full size, as `make hostile` does.
     """
 
+    pid: int
     port: int
     metrics_url: str
     folder: Path
@@ -104,6 +105,7 @@ class Attack:
         source: where it is known from.
         bar: what others may notice.
         flags: options of the server that it needs.
+        wrapper: a command that runs the server.
         is_finite: whether it ends by itself, and must be waited for.
     """
 
@@ -112,6 +114,7 @@ class Attack:
     source: str
     bar: Bar
     flags: tuple[str, ...]
+    wrapper: tuple[str, ...]
     is_finite: bool
 
     @property
@@ -125,6 +128,7 @@ def attack(
     source: str,
     bar: Bar | None = None,
     flags: tuple[str, ...] = (),
+    wrapper: tuple[str, ...] = (),
     is_finite: bool = False,
 ) -> Callable[[Run], Attack]:
     """Makes an attack of a coroutine function; the arguments are those of `Attack`."""
@@ -136,6 +140,7 @@ def attack(
             source=source,
             bar=bar or Bar(),
             flags=flags,
+            wrapper=wrapper,
             is_finite=is_finite,
         )
 

@@ -6,7 +6,12 @@ from hostile.attack import Bar, Scene, attack
 from hostile.calls import send
 from leadline.v1.inference_service_pb2 import PredictRequest
 from support.bare_http2 import Connection
-from support.hostile_images import one_bit_png, progressive_jpeg, progressive_jpeg_of_bytes, rgba_png
+from support.hostile_images import (
+    one_bit_png,
+    progressive_jpeg,
+    progressive_jpeg_of_bytes,
+    rgba_png,
+)
 
 _PREDICT = "/leadline.v1.InferenceService/Predict"
 

@@ -72,9 +72,7 @@ def _calls(channel: Any, site: Site) -> dict[str, Callable[[], Awaitable[Any]]]:
     prediction.encoded.images.append(site.image)
     get_model = GetModelRequest(name=site.model)
     return {
-        "health": lambda: health.Check(
-            health_pb2.HealthCheckRequest(), timeout=_DEADLINE_SECONDS
-        ),
+        "health": lambda: health.Check(health_pb2.HealthCheckRequest(), timeout=_DEADLINE_SECONDS),
         "cheap": lambda: inference.GetModel(get_model, timeout=_DEADLINE_SECONDS),
         "encoded": lambda: inference.Predict(prediction, timeout=_DEADLINE_SECONDS),
     }

@@ -162,7 +162,10 @@ async def _hpack_bombs(scene: Scene) -> None:
     block = b"\x40\x01x\x7e" + b"v" * 126 + b"\xbe" * 16_000  # stores the field, refers to it
     async with _Peer(scene) as peer:
         await peer.flood(
-            lambda stream: frames.headers(stream, _GET, ends=False) + frames.continuation(stream, block, ends=True)
+            lambda stream: (
+                frames.headers(stream, _GET, ends=False)
+                + frames.continuation(stream, block, ends=True)
+            )
         )
 
 
@@ -242,7 +245,10 @@ _KINDS: tuple[_Kind, ...] = (
 )
 
 
-@attack(source="CVE-2023-44487, CVE-2025-8671 and 14 more: the docstrings in peers.py", bar=Bar(memory_mib=64))
+@attack(
+    source="CVE-2023-44487, CVE-2025-8671 and 14 more: the docstrings in peers.py",
+    bar=Bar(memory_mib=64),
+)
 async def hostile_peers(scene: Scene) -> None:
     """Misuses HTTP/2 in 16 ways from 64 connections at once.
 

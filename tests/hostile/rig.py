@@ -61,12 +61,8 @@ class Scale:
         return seconds * self.slack
 
 
-SHORT = Scale(
-    is_long=False, seconds=3, most_seconds=60, grace_seconds=2, patience=5, slack=20
-)
-LONG = Scale(
-    is_long=True, seconds=15, most_seconds=300, grace_seconds=10, patience=10, slack=1
-)
+SHORT = Scale(is_long=False, seconds=3, most_seconds=60, grace_seconds=2, patience=5, slack=20)
+LONG = Scale(is_long=True, seconds=15, most_seconds=300, grace_seconds=10, patience=10, slack=1)
 
 # After the grace period: statuses are written, and workers and threads end.
 _AFTER_GRACE_SECONDS = 4.0
@@ -164,6 +160,7 @@ def run_attack(
         *([f"--transport={transport}"] if _FIELD else []),
         *prepared.flags,
         *attack.flags,
+        wrapper=attack.wrapper,
     )
     process = launcher.spawn()
     try:
@@ -178,6 +175,7 @@ def _attack(
     server: LiveServer, attack: Attack, transport: str, scale: Scale, prepared: Prepared
 ) -> Outcome:
     site = Site(
+        pid=server.process.pid,
         port=int(server.target.rpartition(":")[2]),
         metrics_url=server.metrics_url,
         folder=server.data_dir.parent,

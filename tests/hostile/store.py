@@ -4,15 +4,12 @@ import asyncio
 import itertools
 import time
 
-import grpc
-
-from hostile.attack import Bar, Scene, attack
+from hostile.attack import Scene, attack
 from hostile.calls import send
 from leadline.client import Client
 from leadline.oip.v2.open_inference_pb2 import RepositoryIndexRequest
 from leadline.v1.inference_service_pb2 import ListModelsRequest
 from leadline.v1.inspection_service_pb2 import ListLikelyLabelErrorsRequest
-from leadline.v1.sweep_pb2 import SWEEP_STATE_CANCELLED
 from leadline.v1.training_service_pb2 import (
     DeleteJobRequest,
     GetSweepRequest,

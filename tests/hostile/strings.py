@@ -5,11 +5,10 @@ import itertools
 import re
 import urllib.request
 
-from google.protobuf.descriptor import FieldDescriptor
-
 from hostile.attack import Scene, attack
-from hostile.calls import delimited, fields_of, methods, send
+from hostile.calls import requests_of, send
 from support.bare_http2 import Connection
+from support.hostile_messages import methods
 
 # Each as a name, an id, a selector, a page token, a dataset, a class, ...
 _STRINGS = (
@@ -54,7 +53,7 @@ _RIGHTFUL = {
     "OUT_OF_RANGE",
 }
 
-_TRAINING = re.compile(r"/Train(Job|Sweep)$")
+_TRAINS = re.compile(r"/Train(Job|Sweep)$")
 _SERIES = re.compile(rb"^[a-z_]+(?:\{[^}]*\})? ", re.MULTILINE)
 
 
@@ -65,13 +64,12 @@ async def hostile_strings(scene: Scene) -> None:
     A caller's fault must be reported as one, and nothing may appear outside the data directory.
     """
     cases = [
-        (method.path, path.request(delimited(path.field.number, string)))
-        for method in methods()
-        for path in fields_of(method.request)
-        if path.field.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES)
+        (path, request)
+        for path, method in methods().items()
         for string in _STRINGS[:: scene.scaled(4, 1)]
-        # A dataset's name aside, an unset spec is one that trains.
-        if not (_TRAINING.search(method.path) and path.field.name not in ("dataset", "request_id"))
+        for field, request in requests_of(method.input_type, string)
+        # Other fields of these leave a spec that trains.
+        if not (_TRAINS.search(path) and field not in ("dataset", "request_id"))
     ]
     await scene.begin()
     await _send_all(scene, cases, at_once=8)
@@ -81,7 +79,10 @@ async def hostile_strings(scene: Scene) -> None:
 async def random_methods(scene: Scene) -> None:
     """Calls thousands of methods that do not exist: none may add a series to the metrics."""
     paths = [
-        *(f"/leadline.v1.TrainingService/Method{number}" for number in range(scene.scaled(500, 20_000))),
+        *(
+            f"/leadline.v1.TrainingService/Method{number}"
+            for number in range(scene.scaled(500, 20_000))
+        ),
         *(f"/no.Service{number}/Method" for number in range(scene.scaled(100, 3_000))),
     ]
     await scene.begin()

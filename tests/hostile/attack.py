@@ -11,6 +11,9 @@ from h2.exceptions import ProtocolError
 
 _Choice = TypeVar("_Choice")
 
+# The sweep of a server with a history.
+SWEEP = "sweeps/hhhhhhhhhh"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
@@ -106,6 +109,8 @@ class Attack:
         bar: what others may notice.
         flags: options of the server that it needs.
         wrapper: a command that runs the server.
+        history: finished jobs that the server has at its start, short and long; as many of them as
+            a sweep may have are `SWEEP`.
         is_finite: whether it ends by itself, and must be waited for.
     """
 
@@ -115,6 +120,7 @@ class Attack:
     bar: Bar
     flags: tuple[str, ...]
     wrapper: tuple[str, ...]
+    history: tuple[int, int]
     is_finite: bool
 
     @property
@@ -129,6 +135,7 @@ def attack(
     bar: Bar | None = None,
     flags: tuple[str, ...] = (),
     wrapper: tuple[str, ...] = (),
+    history: tuple[int, int] = (0, 0),
     is_finite: bool = False,
 ) -> Callable[[Run], Attack]:
     """Makes an attack of a coroutine function; the arguments are those of `Attack`."""
@@ -141,6 +148,7 @@ def attack(
             bar=bar or Bar(),
             flags=flags,
             wrapper=wrapper,
+            history=history,
             is_finite=is_finite,
         )
 

@@ -60,8 +60,8 @@ async def call_steadily(site: Site, stop: asyncio.Event, patience: float) -> lis
         calls = _calls(channel, site)
         samples: list[Sample] = []
         async with asyncio.TaskGroup() as group:
-            for kind, seconds in _INTERVALS.items():
-                group.create_task(_repeat(kind, calls[kind], seconds, stop, patience, samples))
+            for kind in _INTERVALS:
+                group.create_task(_repeat(kind, calls[kind], samples, stop=stop, patience=patience))
     return samples
 
 
@@ -81,13 +81,13 @@ def _calls(channel: Any, site: Site) -> dict[str, Callable[[], Awaitable[Any]]]:
 async def _repeat(
     kind: str,
     call: Callable[[], Awaitable[Any]],
-    interval: float,
+    samples: list[Sample],
+    *,
     stop: asyncio.Event,
     patience: float,
-    samples: list[Sample],
 ) -> None:
     calls: list[asyncio.Task[None]] = []
-    due = time.monotonic()
+    interval, due = _INTERVALS[kind], time.monotonic()
     while not stop.is_set():
         calls.append(asyncio.create_task(_call(kind, call, due, samples)))
         due += interval
@@ -105,7 +105,7 @@ async def _call(
     try:
         await call()
     except grpc.RpcError as error:
-        status = error.code().name  # type: ignore[attr-defined]
+        status = error.code().name
     except asyncio.CancelledError:
         status = "PENDING"
     samples.append(Sample(kind, due, time.monotonic() - due, status))

@@ -26,7 +26,7 @@ async def names_as_html(scene: Scene) -> None:
     for url in (base, api, f"{api}/epochs/1/confusion", f"{api}/epochs/1/examples"):
         await asyncio.to_thread(_check_page, scene, url)
     report = scene.site.folder / "report.html"
-    command = ("report", f"jobs/{job}", "--out", str(report), "--server", scene.site.target)
+    command = ("report", f"jobs/{job}", "--out", str(report), "--target", scene.site.target)
     await asyncio.to_thread(
         subprocess.run, [sys.executable, "-m", "leadline.client.cli", *command], check=True
     )

@@ -246,7 +246,7 @@ _KINDS: tuple[_Kind, ...] = (
 
 
 @attack(
-    source="CVE-2023-44487, CVE-2025-8671 and 14 more: the docstrings in peers.py",
+    source="CVE-2023-44487, CVE-2025-8671 and others, named by each function of peers.py",
     bar=Bar(memory_mib=64),
 )
 async def hostile_peers(scene: Scene) -> None:

@@ -95,7 +95,10 @@ async def _attack(pipe: Connection, site: Site, name: str) -> None:
         pipe.send("ready")
         await heard["start"].wait()
 
-    asyncio.get_running_loop().add_reader(pipe.fileno(), lambda: heard[pipe.recv()].set())
+    def hear() -> None:
+        heard[pipe.recv()].set()
+
+    asyncio.get_running_loop().add_reader(pipe.fileno(), hear)
     scene = Scene(site, begin)
     attacking = asyncio.ensure_future(ATTACKS[name].run(scene))
     stopping = asyncio.create_task(heard["stop"].wait())

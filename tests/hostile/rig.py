@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from hostile.attack import Attack, Site
+from hostile.attack import SWEEP, Attack, Site
 from hostile.innocent import Latency, Sample
 from hostile.processes import Memory, Process, attack_server, be_innocent
 from leadline.client import Client
 from leadline.server.settings import Settings
 from support.servers import CLASSES, Launcher, LiveServer
+from support.stores import fill_database
 from support.wire import tiny_spec
 
 # Names of classes that would act where a page, a report or a table does not escape them.
@@ -68,6 +69,8 @@ LONG = Scale(is_long=True, seconds=15, most_seconds=300, grace_seconds=10, patie
 _AFTER_GRACE_SECONDS = 4.0
 
 _EXIT_SECONDS = 60
+
+_MOST_JOBS_OF_A_SWEEP = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +156,7 @@ def run_attack(
 ) -> Outcome:
     """Starts a server, attacks it, stops it while the attack goes on; returns what that cost."""
     shutil.copytree(prepared.data_dir, folder / "data")
+    _write_history(folder / "data" / "leadline.db", attack.history[scale.is_long])
     launcher = Launcher(
         folder,
         *("--port", "0", "--spare-workers", "0"),
@@ -169,6 +173,14 @@ def run_attack(
     finally:
         process.kill()
         process.wait()
+
+
+def _write_history(database: Path, jobs: int) -> None:
+    if jobs:
+        in_sweep = min(jobs, _MOST_JOBS_OF_A_SWEEP)
+        sweep_id = SWEEP.removeprefix("sweeps/")
+        fill_database(database, in_sweep, sweep_id=sweep_id, prefix="h")
+        fill_database(database, jobs - in_sweep + 1, epochs=51, prefix="i")
 
 
 def _attack(

@@ -53,6 +53,7 @@ _RIGHTFUL = {
     "OUT_OF_RANGE",
 }
 
+_SERVICE = "/leadline.v1.TrainingService"
 _TRAINS = re.compile(r"/Train(Job|Sweep)$")
 _SERIES = re.compile(rb"^[a-z_]+(?:\{[^}]*\})? ", re.MULTILINE)
 
@@ -79,10 +80,7 @@ async def hostile_strings(scene: Scene) -> None:
 async def random_methods(scene: Scene) -> None:
     """Calls thousands of methods that do not exist: none may add a series to the metrics."""
     paths = [
-        *(
-            f"/leadline.v1.TrainingService/Method{number}"
-            for number in range(scene.scaled(500, 20_000))
-        ),
+        *(f"{_SERVICE}/Method{number}" for number in range(scene.scaled(500, 20_000))),
         *(f"/no.Service{number}/Method" for number in range(scene.scaled(100, 3_000))),
     ]
     await scene.begin()

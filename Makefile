@@ -17,7 +17,7 @@ PYTEST = $(if $(ISA),env LEADLINE_SIMD_ISA=$(ISA) $(LIBRARIES_$(ISA))) $(BIN)/py
 # Tests start hundreds of processes: compile each module once, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo check test unit faults bench-serving lint types protos sync format image image-test clean help
+.PHONY: demo check test unit faults hostile bench-serving lint types protos sync format image image-test clean help
 .DEFAULT_GOAL := help
 
 help:  ## Say what each target does.
@@ -46,6 +46,9 @@ unit: $(STAMP)  ## Run the tests that need no server, browser or build.
 
 faults: $(STAMP)  ## Kill, cut, fill and damage things for about an hour and a half; print the figures.
 	$(BIN)/python tests/faults/run.py
+
+hostile: $(STAMP)  ## Attack servers over both transports for about half an hour; print what others noticed.
+	$(BIN)/python tests/hostile/run.py
 
 bench-serving: $(STAMP)  ## Measure serving beside Triton and MLServer; docs/benchmarks.md says how.
 	for mode in "" --engine --beside-training --overload; do \

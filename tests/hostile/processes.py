@@ -41,7 +41,8 @@ class Process:
         """Waits until it has prepared everything."""
         if not self._pipe.poll(_READY_SECONDS):
             raise TimeoutError("a process did not get ready to attack")
-        assert self._pipe.recv() == "ready"
+        if (said := self._pipe.recv()) != "ready":
+            raise RuntimeError(f"a process ended before it began: {said}")
 
     def start(self) -> None:
         """Lets it begin."""

@@ -13,6 +13,7 @@ from leadline.client import Client
 from leadline.oip.v2.open_inference_pb2 import RepositoryIndexRequest
 from leadline.v1.inference_service_pb2 import ListModelsRequest
 from leadline.v1.inspection_service_pb2 import ListLikelyLabelErrorsRequest
+from leadline.v1.job_pb2 import JobState
 from leadline.v1.training_service_pb2 import (
     DeleteJobRequest,
     GetSweepRequest,

@@ -14,10 +14,11 @@ TESTS = Path(__file__).parents[1]
 SERVER_FIXTURES = frozenset({"live_server", "busy_server", "server_factory"})
 
 # What their tests start is a browser, a build, or a server of another kind.
-SYSTEM_FOLDERS = frozenset({"browser", "faults", "packaging"})
+SYSTEM_FOLDERS = frozenset({"browser", "faults", "hostile", "packaging"})
 
 # The files that take longest, longest first: workers that begin with them finish together.
 LONGEST_FILES = (
+    "hostile/test_attacks.py",
     "faults/test_short_versions.py",
     "server/test_serve.py",
     "server/services/test_job_control.py",

@@ -121,7 +121,7 @@ def _archives(scene: Scene, folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _tar(path: Path, members: list[tuple[str, bytes, bytes]]) -> Path:
-    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w", compresslevel=1) as tar:  # type: ignore[call-overload]
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as tar:
         for name, kind, content in members:
             member = tarfile.TarInfo(name)
             member.type, member.size, member.linkname = kind, len(content), "/etc/passwd"

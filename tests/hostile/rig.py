@@ -48,6 +48,8 @@ class Scale:
         grace_seconds: of the server's shutdown.
         patience: how long calls of the innocent that are in flight at the end are waited for.
         slack: factor of the bars in time.
+        exit_seconds: from SIGTERM to the end of the process, beyond the grace period: statuses are
+            written, and workers and threads end.
     """
 
     is_long: bool
@@ -56,17 +58,31 @@ class Scale:
     grace_seconds: float
     patience: float
     slack: float
+    exit_seconds: float
 
     def may_take(self, seconds: float) -> float:
         """A bar in time as it is asserted."""
         return seconds * self.slack
 
 
-SHORT = Scale(is_long=False, seconds=3, most_seconds=60, grace_seconds=2, patience=5, slack=20)
-LONG = Scale(is_long=True, seconds=15, most_seconds=300, grace_seconds=10, patience=10, slack=1)
-
-# After the grace period: statuses are written, and workers and threads end.
-_AFTER_GRACE_SECONDS = 4.0
+SHORT = Scale(
+    is_long=False,
+    seconds=3,
+    most_seconds=60,
+    grace_seconds=2,
+    patience=5,
+    slack=20,
+    exit_seconds=30,
+)
+LONG = Scale(
+    is_long=True,
+    seconds=15,
+    most_seconds=300,
+    grace_seconds=10,
+    patience=10,
+    slack=1,
+    exit_seconds=4,
+)
 
 _EXIT_SECONDS = 60
 
@@ -107,7 +123,7 @@ class Outcome:
             (
                 "shutdown [s]",
                 self.exit_seconds,
-                scale.grace_seconds + scale.may_take(_AFTER_GRACE_SECONDS),
+                scale.grace_seconds + scale.exit_seconds,
             ),
         )
         misses = [f"{what} {value:.1f} > {most:g}" for what, value, most in limits if value > most]

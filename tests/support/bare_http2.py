@@ -57,7 +57,6 @@ class Connection:
         )
         self._answers: dict[int, tuple[Answer, asyncio.Event]] = {}
         self._has_window = asyncio.Event()
-        self._closed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
@@ -125,27 +124,25 @@ class Connection:
         return answer
 
     async def _wait_for(self, event: asyncio.Event) -> None:
-        waits = [asyncio.create_task(event.wait()), asyncio.create_task(self._closed.wait())]
+        waiting = asyncio.create_task(event.wait())
         try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([waiting, self._reading], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for wait in waits:
-                wait.cancel()
+            waiting.cancel()
         if not event.is_set():
-            raise ConnectionError("the server has closed the connection without an answer")
+            raise ConnectionError(
+                "the connection was closed without an answer"
+            ) from self._reading.exception()
 
     async def _flush(self) -> None:
         self._writer.write(self._h2.data_to_send())
         await self._writer.drain()
 
     async def _read(self) -> None:
-        try:
-            while data := await self._reader.read(_READ_BYTES):
-                for event in self._h2.receive_data(data):
-                    self._note(event)
-                await self._flush()
-        finally:
-            self._closed.set()
+        while data := await self._reader.read(_READ_BYTES):
+            for event in self._h2.receive_data(data):
+                self._note(event)
+            await self._flush()
 
     def _note(self, event: h2.events.Event) -> None:
         stream = getattr(event, "stream_id", None)

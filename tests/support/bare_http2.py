@@ -25,7 +25,7 @@ class Answer:
 
 async def answer_to(
     port: int,
-    path: str,
+    path: str | bytes,
     fields: Fields,
     *,
     body: bytes = b"\0\0\0\0\0",
@@ -51,11 +51,11 @@ async def answer_to(
         await writer.wait_closed()
 
 
-def _pseudo(method: bytes, path: str) -> Fields:
+def _pseudo(method: bytes, path: str | bytes) -> Fields:
     return [
         (b":method", method),
         (b":scheme", b"http"),
-        (b":path", path.encode()),
+        (b":path", path.encode() if isinstance(path, str) else path),
         (b":authority", b"127.0.0.1"),
     ]
 
@@ -75,6 +75,8 @@ async def _read_answer(
             match event:
                 case h2.events.ResponseReceived(headers=headers):
                     answer.headers = dict(headers or ())
+                    if b"grpc-status" in answer.headers:  # an answer of trailers only
+                        answer.trailers = answer.headers
                 case h2.events.TrailersReceived(headers=headers):
                     answer.trailers = dict(headers or ())
                 case h2.events.DataReceived(data=part):

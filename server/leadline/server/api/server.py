@@ -64,7 +64,7 @@ class GrpcServer:
         self._register(servicers, cast(aio.Server, dispatcher))
         self._listener = make_listener(
             settings.transport,
-            Calls(dispatcher.find),
+            Calls(dispatcher.methods),
             ListenerOptions(
                 max_message_bytes=settings.max_message_bytes,
                 grace_seconds=settings.shutdown_grace_seconds,

@@ -31,8 +31,7 @@ class Answer:
         """The gRPC status as a number, or what came instead of one."""
         if self.reset is not None:
             return f"reset {self.reset}"
-        fields = {**self.headers, **self.trailers}
-        return fields.get(b"grpc-status", b"none").decode()
+        return self.trailers.get(b"grpc-status", b"none").decode()
 
 
 def framed(message: bytes, *, compressed: bool = False) -> bytes:
@@ -76,14 +75,14 @@ class Connection:
         self._writer.transport.abort()
 
     async def call(
-        self, path: str, fields: Fields, body: bytes, *, method: bytes = b"POST"
+        self, path: str | bytes, fields: Fields, body: bytes, *, method: bytes = b"POST"
     ) -> Answer:
         """The answer to a request."""
         stream = await self.begin(path, fields, method=method)
         await self.send(stream, body, ends=True)
         return await self.answer(stream)
 
-    async def begin(self, path: str, fields: Fields, *, method: bytes = b"POST") -> int:
+    async def begin(self, path: str | bytes, fields: Fields, *, method: bytes = b"POST") -> int:
         """Sends the headers of a request; returns the stream."""
         stream = self._h2.get_next_available_stream_id()
         self._answers[stream] = (Answer(), asyncio.Event())
@@ -150,6 +149,8 @@ class Connection:
         match event:
             case h2.events.ResponseReceived(headers=headers):
                 answer.headers = dict(headers or ())
+                if b"grpc-status" in answer.headers:  # an answer of trailers only
+                    answer.trailers = answer.headers
             case h2.events.TrailersReceived(headers=headers):
                 answer.trailers = dict(headers or ())
             case h2.events.DataReceived(data=part, flow_controlled_length=size):
@@ -166,7 +167,7 @@ class Connection:
 
 async def answer_to(
     port: int,
-    path: str,
+    path: str | bytes,
     fields: Fields,
     *,
     body: bytes = b"\0\0\0\0\0",
@@ -181,10 +182,10 @@ async def answer_to(
         return await connection.call(path, [*given, *fields], body, method=method)
 
 
-def _pseudo(method: bytes, path: str) -> Fields:
+def _pseudo(method: bytes, path: str | bytes) -> Fields:
     return [
         (b":method", method),
         (b":scheme", b"http"),
-        (b":path", path.encode()),
+        (b":path", path.encode() if isinstance(path, str) else path),
         (b":authority", b"127.0.0.1"),
     ]

@@ -20,6 +20,7 @@ from leadline.server.api.message_limits import MessageLimits, limits_of
 from leadline.server.errors import InvalidArgumentError, ServiceError, UnimplementedError
 from leadline.server.telemetry.calls import GrpcMetrics, MethodMetrics
 from leadline.server.transport.call import Call
+from leadline.server.transport.calls import Method
 from leadline.server.transport.context import CallContext
 
 _LOG = structlog.get_logger(__name__)
@@ -39,11 +40,14 @@ class RpcDispatcher:
 
     It takes the place of a `grpc.aio.Server` in the stubs' `add_..._to_server`
     functions, which register methods.
+
+    Attributes:
+        methods: the methods by their paths.
     """
 
     def __init__(self, metrics: GrpcMetrics) -> None:
         self._metrics = metrics
-        self._methods: dict[str, _Method] = {}
+        self.methods: dict[str, Method] = {}
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Does nothing: the stubs register the same methods below."""
@@ -53,15 +57,13 @@ class RpcDispatcher:
         for name, handler in handlers.items():
             metrics = self._metrics.method(_kind(handler), service, name)
             limits = limits_of(service, name)
-            self._methods[f"/{service}/{name}"] = _method(handler, metrics, limits)
-
-    def find(self, path: str) -> "_Method | None":
-        """The method of a path; None if there is none."""
-        return self._methods.get(path)
+            self.methods[f"/{service}/{name}"] = _method(handler, metrics, limits)
 
 
 class _Method(ABC):
     """A servicer's method."""
+
+    is_unary: bool
 
     def __init__(
         self, behavior: Behavior, handler: Handler, metrics: MethodMetrics, limits: MessageLimits
@@ -107,6 +109,8 @@ class _Method(ABC):
 
 
 class _UnaryMethod(_Method):
+    is_unary = True
+
     async def _respond(self, request: Any, call: Call) -> bytes:
         response = self._serialize(await self._behavior(request, CallContext(call)))
         self._metrics.sent += 1
@@ -114,6 +118,8 @@ class _UnaryMethod(_Method):
 
 
 class _StreamMethod(_Method):
+    is_unary = False
+
     async def _respond(self, request: Any, call: Call) -> None:
         responses = self._behavior(request, CallContext(call, self._serialize))
         if inspect.isawaitable(responses):  # it writes to the call itself

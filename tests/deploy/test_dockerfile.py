@@ -39,6 +39,10 @@ def test_every_variable_is_an_option_of_the_server(image: Stage) -> None:
     assert options <= set(Settings.model_fields)
 
 
+def test_the_transport_is_the_one_that_a_gateway_cannot_wear_out(image: Stage) -> None:
+    assert image.environment["LEADLINE_TRANSPORT"] == "grpcio"
+
+
 def test_the_data_is_in_the_volume(image: Stage) -> None:
     assert image.environment["LEADLINE_DATA_DIR"] == image.one("VOLUME")
 

@@ -35,7 +35,7 @@ def test_every_variable_is_an_option_of_the_server(image: Stage) -> None:
         for name in image.environment
         if name.startswith(ENVIRONMENT_PREFIX)
     }
-    assert options == {"host", "metrics_host", "data_dir"}
+    assert options == {"host", "metrics_host", "data_dir", "transport"}
     assert options <= set(Settings.model_fields)
 
 

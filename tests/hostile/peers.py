@@ -3,14 +3,12 @@
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable
-from types import TracebackType
-from typing import Self
 
 from hostile.attack import Bar, Scene, attack
 from hostile.calls import compressed
 from leadline.v1.inference_service_pb2 import GetModelRequest, ListModelsRequest
 from support import http2_frames as frames
-from support.bare_http2 import framed
+from support.bare_http2 import BareConnection, framed
 
 _GET = "/leadline.v1.InferenceService/GetModel"
 _LIST = "/leadline.v1.InferenceService/ListModels"
@@ -27,56 +25,26 @@ _MOST_STREAM = 1 << 30
 _EACH = 4
 
 
-class _Peer:
-    """A connection that writes frames, and discards what it reads, or does not read."""
+class _Peer(BareConnection):
+    """A connection of an attacker."""
 
     def __init__(self, scene: Scene, *, reads: bool = True, greeting: bytes | None = None) -> None:
-        self._port = scene.site.port
-        self._reads = reads
-        self._greeting = frames.PREFACE + frames.settings() if greeting is None else greeting
-        self.model = scene.site.model
-
-    async def __aenter__(self) -> Self:
-        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
-        self._discarding = asyncio.create_task(self._discard()) if self._reads else None
-        await self.write(self._greeting)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._discarding is not None:
-            self._discarding.cancel()
-            await asyncio.gather(self._discarding, return_exceptions=True)
-        self._writer.transport.abort()
+        super().__init__(scene.site.port, reads=reads, greeting=greeting)
 
     async def write(self, data: bytes) -> None:
-        """Writes, as fast as the server reads; raises ConnectionError once it hangs up."""
-        if self._discarding is not None and self._discarding.done():
-            raise ConnectionResetError("the server hung up")
-        self._writer.write(data)
-        await self._writer.drain()
-        await asyncio.sleep(0)  # else one peer's flood would be the only one
+        """Sends frames, as fast as the server reads."""
+        self.send(data)
+        await self.flush()
 
-    async def flood(self, make: Callable[[int], bytes], *, step: int = 2) -> None:
+    async def flood(self, make: Callable[[int], bytes]) -> None:
         """Writes what `make` makes of the streams 1, 3, 5 and so on, in batches, without end."""
-        for first in range(1, _MOST_STREAM, step * _BATCH):
-            streams = range(first, first + step * _BATCH, step)
+        for first in range(1, _MOST_STREAM, 2 * _BATCH):
+            streams = range(first, first + 2 * _BATCH, 2)
             await self.write(b"".join(map(make, streams)))
 
     async def hold(self) -> None:
         """Says nothing more, until the server hangs up or some time has passed."""
-        if self._discarding is not None:
-            await asyncio.wait([self._discarding], timeout=_HOLD_SECONDS)
-        else:
-            await asyncio.sleep(_HOLD_SECONDS)
-
-    async def _discard(self) -> None:
-        while await self._reader.read(1 << 16):
-            pass
+        await self.wait_closed(_HOLD_SECONDS)
 
 
 async def _declared_lengths(scene: Scene) -> None:

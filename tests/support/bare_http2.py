@@ -1,7 +1,9 @@
 """Calls of gRPC made by bare HTTP/2, for what gRPC's own clients would never send."""
 
 import asyncio
+import contextlib
 import struct
+from collections import Counter
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -9,6 +11,8 @@ from typing import Self
 import h2.config
 import h2.connection
 import h2.events
+
+from support.http2_frames import PREFACE, count_frames, settings
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -180,6 +184,77 @@ async def answer_to(
     given += [(b"te", b"trailers")] if takes_trailers else []
     async with asyncio.timeout(10), Connection(port) as connection:
         return await connection.call(path, [*given, *fields], body, method=method)
+
+
+class BareConnection:
+    """A connection for frames made by hand: it counts those that the server sends.
+
+    Attributes:
+        is_closed: whether the server has closed it.
+    """
+
+    def __init__(self, port: int, *, reads: bool = True, greeting: bytes | None = None) -> None:
+        """Makes a connection; entering it opens it.
+
+        Args:
+            port: of a server on this machine.
+            reads: whether it reads what the server sends.
+            greeting: what it sends first; None: the preface, and no settings.
+        """
+        self._port = port
+        self._reads = reads
+        self._greeting = PREFACE + settings() if greeting is None else greeting
+        self._received = bytearray()
+        self.is_closed = False
+
+    async def __aenter__(self) -> Self:
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._reading = asyncio.create_task(self._read())
+        self.send(self._greeting)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
+        self._writer.transport.abort()
+
+    @property
+    def frames(self) -> Counter[int]:
+        """The frames that the server has sent, by their type."""
+        return count_frames(bytes(self._received))
+
+    def send(self, frames: bytes) -> None:
+        """Sends frames, unless the server has closed the connection."""
+        if not self.is_closed:
+            self._writer.write(frames)
+
+    async def flush(self) -> None:
+        """Waits until the server has room for more.
+
+        Raises:
+            ConnectionError: it has closed the connection.
+        """
+        await self._writer.drain()
+        await asyncio.sleep(0)  # else a flood would let nothing else run
+        if self.is_closed:
+            raise ConnectionResetError("the server has closed the connection")
+
+    async def wait_closed(self, seconds: float) -> None:
+        """Waits for the server to close the connection, at most so long."""
+        await asyncio.wait([self._reading], timeout=seconds)
+
+    async def _read(self) -> None:
+        if not self._reads:
+            await asyncio.Event().wait()
+        with contextlib.suppress(ConnectionError):
+            while data := await self._reader.read(_READ_BYTES):
+                self._received += data
+        self.is_closed = True
 
 
 def _pseudo(method: bytes, path: str | bytes) -> Fields:

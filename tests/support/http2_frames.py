@@ -1,14 +1,16 @@
 """Frames of HTTP/2 one by one, for calls that begin, stop and err as no library would."""
 
 import struct
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-_DATA, _HEADERS, _PRIORITY, _RST_STREAM, _SETTINGS = 0x0, 0x1, 0x2, 0x3, 0x4
-_PING, _WINDOW_UPDATE, _CONTINUATION = 0x6, 0x8, 0x9
+DATA, HEADERS, RST_STREAM, PING, GOAWAY = 0x0, 0x1, 0x3, 0x6, 0x7
+_PRIORITY, _SETTINGS, _WINDOW_UPDATE, _CONTINUATION = 0x2, 0x4, 0x8, 0x9
 _END_STREAM, _END_HEADERS = 0x1, 0x4
 _CANCEL = 8
+_FRAME_HEADER_BYTES = 9
 
 
 def settings(values: Mapping[int, int] | None = None) -> bytes:
@@ -19,7 +21,7 @@ def settings(values: Mapping[int, int] | None = None) -> bytes:
 
 def ping() -> bytes:
     """A ping."""
-    return _frame(_PING, 0, 0, bytes(8))
+    return _frame(PING, 0, 0, bytes(8))
 
 
 def headers(
@@ -35,7 +37,7 @@ def headers(
         (b"content-type", b"application/grpc"),
         *fields,
     ]
-    return _frame(_HEADERS, _END_HEADERS if ends else 0, stream, field_block(all_fields))
+    return _frame(HEADERS, _END_HEADERS if ends else 0, stream, field_block(all_fields))
 
 
 def continuation(stream: int, block: bytes, *, ends: bool = False) -> bytes:
@@ -50,22 +52,22 @@ def field_block(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 def message(stream: int, data: bytes) -> bytes:
     """A call's one request, uncompressed."""
-    return _frame(_DATA, _END_STREAM, stream, b"\0" + struct.pack(">I", len(data)) + data)
+    return _frame(DATA, _END_STREAM, stream, b"\0" + struct.pack(">I", len(data)) + data)
 
 
 def data(stream: int, content: bytes) -> bytes:
     """A part of a body."""
-    return _frame(_DATA, 0, stream, content)
+    return _frame(DATA, 0, stream, content)
 
 
 def message_begin(stream: int, length: int) -> bytes:
     """The prefix of a request that declares this length, and nothing of the request."""
-    return _frame(_DATA, 0, stream, b"\0" + struct.pack(">I", length))
+    return _frame(DATA, 0, stream, b"\0" + struct.pack(">I", length))
 
 
 def reset(stream: int) -> bytes:
     """Cancels a stream."""
-    return _frame(_RST_STREAM, 0, stream, struct.pack(">I", _CANCEL))
+    return _frame(RST_STREAM, 0, stream, struct.pack(">I", _CANCEL))
 
 
 def priority(stream: int) -> bytes:
@@ -76,6 +78,15 @@ def priority(stream: int) -> bytes:
 def window_update(stream: int, increment: int) -> bytes:
     """More room in the window of a stream, or of the connection (0)."""
     return _frame(_WINDOW_UPDATE, 0, stream, struct.pack(">I", increment))
+
+
+def count_frames(data: bytes) -> Counter[int]:
+    """The frames in what a server has sent, by their type."""
+    kinds: Counter[int] = Counter()
+    while len(data) >= _FRAME_HEADER_BYTES:
+        kinds[data[3]] += 1
+        data = data[_FRAME_HEADER_BYTES + int.from_bytes(data[:3]) :]
+    return kinds
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:

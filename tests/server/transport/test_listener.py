@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 from socket import SOCK_STREAM
 from typing import Any
@@ -17,8 +17,8 @@ from leadline.server.transport.calls import Calls, Method
 from leadline.server.transport.context import CallContext
 from leadline.server.transport.listener import Listener, ListenerOptions
 from leadline.server.transport.transports import make_listener
-from support.bare_http2 import answer_to
-from support.http2_frames import PREFACE, headers, message, settings
+from support import http2_frames as http2
+from support.bare_http2 import BareConnection, answer_to
 
 _LIMIT = 1 << 20
 _OPTIONS = ListenerOptions(max_message_bytes=_LIMIT, grace_seconds=0)
@@ -267,7 +267,9 @@ async def test_a_caller_who_goes_ends_the_method(served: Served) -> None:
 
 async def test_a_connection_that_breaks_ends_its_methods(served: Served) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", served.port)
-    writer.write(PREFACE + settings() + headers(1, "/t.T/Sleep") + message(1, b""))
+    writer.write(
+        http2.PREFACE + http2.settings() + http2.headers(1, "/t.T/Sleep") + http2.message(1, b"")
+    )
     await served.sleeper.began.wait()
 
     writer.transport.abort()
@@ -426,6 +428,91 @@ async def test_malformed_metadata_is_an_error_of_the_caller(served: Served, tran
         assert b"x-bin" in answer.trailers[b"grpc-message"]
     else:
         assert b"no base64" in answer.body
+
+
+async def test_keepalive_pings_throw_nobody_out(served: Served) -> None:
+    async with BareConnection(served.port) as connection:
+        for _ in range(50):
+            connection.send(http2.ping())
+            await asyncio.sleep(0.002)
+        connection.send(http2.headers(1, "/t.T/Echo") + http2.message(1, b"x"))
+
+        await until(lambda: connection.frames[http2.DATA] > 0)
+
+        assert connection.frames[http2.PING] >= 50
+        assert not connection.frames[http2.GOAWAY]
+
+
+@grpcio_only
+async def test_cancelled_calls_end_no_other_call_of_their_connection(served: Served) -> None:
+    stream = served.channel.stream_stream("/t.T/EchoStream")(timeout=60)
+    await stream.write(b"before")
+    assert await stream.read() == b"before"
+
+    for _ in range(600):
+        served.channel.unary_unary("/t.T/Sleep")(b"").cancel()
+        await asyncio.sleep(0.001)
+
+    await stream.write(b"after")
+    assert await stream.read() == b"after"
+    await until(lambda: served.calls.in_flight == 1)
+
+
+@h2corn_only
+async def test_a_flood_of_resets_ends_its_connection_and_no_other(served: Served) -> None:
+    async with BareConnection(served.port) as connection:
+        for stream in range(1, 1_001, 2):
+            connection.send(
+                http2.headers(stream, "/t.T/Sleep")
+                + http2.message(stream, b"")
+                + http2.reset(stream)
+            )
+
+        await until(lambda: connection.frames[http2.GOAWAY] > 0)
+
+    await until(lambda: served.calls.in_flight == 0)
+    assert await served.unary("Echo", b"x") == b"x"
+
+
+async def test_resets_that_a_caller_provokes_leave_no_call_behind(served: Served) -> None:
+    """MadeYouReset, CVE-2025-8671: the server itself resets a stream whose frames are wrong."""
+    async with BareConnection(served.port) as connection:
+        for stream in range(1, 2_001, 2):
+            connection.send(http2.headers(stream, "/t.T/Sleep") + http2.message(stream, b""))
+            if stream % 50 == 1:
+                await asyncio.sleep(0.001)  # some methods begin, others do not
+            connection.send(http2.window_update(stream, 0))
+
+        # grpcio ends the connection at the first, h2corn each stream.
+        await until(lambda: connection.is_closed or connection.frames[http2.RST_STREAM] == 1_000)
+        await until(lambda: served.calls.in_flight == 0)
+        assert await served.unary("Echo", b"x") == b"x"
+
+
+async def test_an_old_connection_is_closed_and_its_calls_have_a_grace(
+    served: Served, transport: str
+) -> None:
+    options = replace(
+        _OPTIONS, max_connection_age_seconds=0.5, max_connection_age_grace_seconds=1.0
+    )
+    listener = make_listener(transport, served.calls, options)
+    port = await listener.start("127.0.0.1", 0)
+    async with aio.insecure_channel(f"127.0.0.1:{port}") as channel, BareConnection(port) as old:
+        old.send(http2.headers(1, "/t.T/Sleep"))
+        echo: Any = channel.unary_unary("/t.T/Echo")
+        broken = asyncio.create_task(listener.wait_broken())
+
+        async with asyncio.timeout(20):
+            while not old.is_closed:
+                # Clients that open another connection notice nothing.
+                assert await echo(b"x", timeout=10) == b"x"
+                if not old.frames[http2.GOAWAY]:
+                    assert not served.sleeper.ended.is_set()
+        await asyncio.wait_for(served.sleeper.ended.wait(), 10)
+        assert old.frames[http2.GOAWAY]
+        assert not broken.done()
+        broken.cancel()
+    await listener.stop()
 
 
 async def until(holds: Callable[[], bool]) -> None:

@@ -27,9 +27,6 @@ from leadline.server.transport.sockets import listen, most_connections, port_of
 _PING_AFTER_SECONDS = 40
 _PING_ANSWER_SECONDS = 20
 
-# Clients may ping as often as this, with or without calls in flight.
-_LEAST_PING_INTERVAL_SECONDS = 5
-
 # Core cancels a call at its deadline, give or take the resolution of its timers.
 _TIMER_SECONDS = 0.01
 
@@ -42,6 +39,7 @@ class GrpcioListener:
         self._calls = calls
         self._options = options
         self._server: _CoreServer | None = None
+        self._ended: asyncio.Task[Any] | None = None
 
     async def start(self, host: str, port: int) -> int:
         """Starts to serve; returns the port.
@@ -62,6 +60,8 @@ class GrpcioListener:
         except RuntimeError as error:
             raise OSError(errno.EADDRINUSE, str(error)) from error
         await server.start()
+        # Shielded: core's own future of its end would be cancelled with whoever waits for it.
+        self._ended = asyncio.create_task(server.wait_for_termination(None))
         return chosen
 
     async def wait_broken(self) -> None:
@@ -70,8 +70,8 @@ class GrpcioListener:
         Raises:
             Exception: why it ended.
         """
-        if self._server is not None:
-            await self._server.wait_for_termination(None)
+        if self._ended is not None:
+            await asyncio.shield(self._ended)
             raise OSError("the gRPC listener has ended")
 
     async def stop(self) -> None:
@@ -98,7 +98,17 @@ class GrpcioListener:
 
 def _core_options(options: ListenerOptions) -> list[tuple[str, int]]:
     """The options of grpc's core, which `grpc/impl/channel_arg_names.h` documents."""
+    age = []
+    if options.max_connection_age_seconds:
+        age = [
+            ("grpc.max_connection_age_ms", round(options.max_connection_age_seconds * 1_000)),
+            (
+                "grpc.max_connection_age_grace_ms",
+                round(options.max_connection_age_grace_seconds * 1_000),
+            ),
+        ]
     return [
+        *age,
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", options.max_message_bytes),
         ("grpc.max_send_message_length", -1),
@@ -110,10 +120,8 @@ def _core_options(options: ListenerOptions) -> list[tuple[str, int]]:
         ("grpc.keepalive_time_ms", _PING_AFTER_SECONDS * 1_000),
         ("grpc.keepalive_timeout_ms", _PING_ANSWER_SECONDS * 1_000),
         ("grpc.keepalive_permit_without_calls", 1),
-        (
-            "grpc.http2.min_ping_interval_without_data_ms",
-            _LEAST_PING_INTERVAL_SECONDS * 1_000,
-        ),
+        # Clients may ping as often as they like: no strike counts.
+        ("grpc.http2.max_ping_strikes", 0),
         ("grpc.max_allowed_incoming_connections", most_connections() or -1),
     ]
 

@@ -43,25 +43,27 @@ async def mutated_checkpoints(scene: Scene) -> None:
     """
     chance = random.Random(_SEED)  # noqa: S311 - chance, not secrets
     folder = scene.site.data_dir / "models" / scene.site.victim.removeprefix("models/")
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    request = PredictRequest(model=scene.site.victim, include_logits=True)
-    request.encoded.images.append(scene.site.image)
-    message = request.SerializeToString()
+    files = sorted(path for path in folder.rglob("epoch-*") if path.is_file())
     await scene.begin()
     async with Connection(scene.site.port) as connection:
-        expected = await _prediction(scene, connection, message)
+        expected = {epoch: await _prediction(scene, connection, epoch) for epoch in (1, 2)}
         for number in range(scene.scaled(40, 400)):
             path = files[number % len(files)]
+            epoch = 1 if path.name.startswith("epoch-00001") else 2
             data = path.read_bytes()
             path.write_bytes(_mutated(data, files, chance))
-            answer = await _prediction(scene, connection, message)
+            await _prediction(scene, connection, 3 - epoch)  # the server forgets the first one
+            answer = await _prediction(scene, connection, epoch)
             path.write_bytes(data)
-            if answer not in (expected, b"DATA_LOSS"):
+            if answer not in (expected[epoch], b"DATA_LOSS"):
                 scene.wrong.append(f"mutation {number} of {path.name}: {answer[:60]!r}")
 
 
-async def _prediction(scene: Scene, connection: Connection, message: bytes) -> bytes:
-    status, answer = await ask(scene, connection, _PREDICT, message)
+async def _prediction(scene: Scene, connection: Connection, epoch: int) -> bytes:
+    model = f"{scene.site.victim}/epochs/{epoch}"
+    request = PredictRequest(model=model, include_logits=True)
+    request.encoded.images.append(scene.site.image)
+    status, answer = await ask(scene, connection, _PREDICT, request.SerializeToString())
     return answer.body if status == "OK" else status.encode()
 
 

@@ -190,7 +190,9 @@ def limits_of(service: str, method: str) -> MessageLimits:
         described = services[service.removeprefix(f"{WIRE_PACKAGE}.")]
     else:
         known = descriptor_pool.Default()  # type: ignore[no-untyped-call]
-        described = known.FindServiceByName(service)
+        # Reflection's v1 has no descriptor of its own: its messages are those of v1alpha.
+        name = service.replace("grpc.reflection.v1.", "grpc.reflection.v1alpha.")
+        described = known.FindServiceByName(name)
     return MessageLimits(described.methods_by_name[method].input_type)
 
 

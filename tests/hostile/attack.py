@@ -112,6 +112,8 @@ class Attack:
         history: finished jobs that the server has at its start, short and long; as many of them as
             a sweep may have are `SWEEP`.
         is_finite: whether it ends by itself, and must be waited for.
+        is_of_transport: whether it may do another harm over another transport. If not, the short
+            version runs over the default alone.
     """
 
     name: str
@@ -122,6 +124,7 @@ class Attack:
     wrapper: tuple[str, ...]
     history: tuple[int, int]
     is_finite: bool
+    is_of_transport: bool
 
     @property
     def summary(self) -> str:
@@ -137,6 +140,7 @@ def attack(
     wrapper: tuple[str, ...] = (),
     history: tuple[int, int] = (0, 0),
     is_finite: bool = False,
+    is_of_transport: bool = False,
 ) -> Callable[[Run], Attack]:
     """Makes an attack of a coroutine function; the arguments are those of `Attack`."""
 
@@ -150,6 +154,7 @@ def attack(
             wrapper=wrapper,
             history=history,
             is_finite=is_finite,
+            is_of_transport=is_of_transport,
         )
 
     return make

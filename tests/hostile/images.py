@@ -19,7 +19,11 @@ _PREDICT = "/leadline.v1.InferenceService/Predict"
 _DECODING = Bar(memory_mib=512)
 
 
-@attack(source="progressive JPEG: the LibJPEG-turbo report LJT-01-005", bar=_DECODING)
+@attack(
+    source="progressive JPEG: the LibJPEG-turbo report LJT-01-005",
+    bar=_DECODING,
+    is_of_transport=True,
+)
 async def progressive_jpegs(scene: Scene) -> None:
     """Sends JPEGs of thousands of scans, and leaves after a second.
 

@@ -16,7 +16,7 @@ _START_GROUP = b"\x7b"  # of field 15
 _Case = tuple[str, Callable[[], bytes]]
 
 
-@attack(source="elements cost 20 to 100 times their size on the wire", is_finite=True)
+@attack(source="elements cost 20 to 100 times their size on the wire", is_finite=True, is_of_transport=True)
 async def empty_elements(scene: Scene) -> None:
     """Sends 58 MiB of empty elements, 57 KiB by gzip, in each repeated field of each RPC.
 
@@ -48,7 +48,7 @@ async def packed_scalars(scene: Scene) -> None:
     await _send_all(scene, _cases(scene, places), is_compressed=True)
 
 
-@attack(source="CVE-2025-4565, recursion in protobuf", is_finite=True)
+@attack(source="CVE-2025-4565, recursion in protobuf", is_finite=True, is_of_transport=True)
 async def deep_nesting(scene: Scene) -> None:
     """Nests lists, structs and unknown groups a million levels deep: parsers recurse."""
     groups = _START_GROUP * scene.scaled(100_000, 1_000_000)
@@ -61,8 +61,7 @@ async def deep_nesting(scene: Scene) -> None:
 
 @attack(
     source="slow bodies (CWE-770), in messages of gRPC",
-    bar=Bar(memory_mib=256 + 128),  # the budget of requests that have begun, and some
-)
+    bar=Bar(memory_mib=256 + 128),  # the budget of requests that have begun, and some, is_of_transport=True)
 async def unfinished_messages(scene: Scene) -> None:
     """Sends 58 of 60 MiB on each of 32 streams, and then nothing.
 

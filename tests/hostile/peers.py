@@ -216,6 +216,7 @@ _KINDS: tuple[_Kind, ...] = (
 @attack(
     source="CVE-2023-44487, CVE-2025-8671 and others, named by each function of peers.py",
     bar=Bar(memory_mib=64),
+    is_of_transport=True,
 )
 async def hostile_peers(scene: Scene) -> None:
     """Misuses HTTP/2 in 16 ways from 64 connections at once.

@@ -21,6 +21,7 @@ _GIBIBYTE = 1 << 30
 @attack(
     source="exhaustion of file descriptors (CWE-769)",
     wrapper=("prlimit", f"--nofile={_DESCRIPTORS}:{_DESCRIPTORS}"),
+    is_of_transport=True,
 )
 async def many_connections(scene: Scene) -> None:
     """Opens more connections than the server has descriptors, holds them, closes them, and repeats.

@@ -33,8 +33,7 @@ HOSTILE_CLASSES = (
     "null",
 )
 
-_FIELD = Settings.model_fields.get("transport")
-TRANSPORTS: tuple[str, ...] = get_args(_FIELD.annotation) if _FIELD else ("h2corn",)
+TRANSPORTS: tuple[str, ...] = get_args(Settings.model_fields["transport"].annotation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +176,7 @@ def run_attack(
         folder,
         *("--port", "0", "--spare-workers", "0"),
         *("--shutdown-grace-seconds", str(scale.grace_seconds)),
-        *([f"--transport={transport}"] if _FIELD else []),
+        *("--transport", transport),
         *prepared.flags,
         *attack.flags,
         wrapper=attack.wrapper,

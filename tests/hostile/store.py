@@ -30,7 +30,7 @@ _INITIAL_WINDOW_SIZE = 4  # a setting of HTTP/2
 _STREAMS = 100
 
 
-@attack(source="CVE-2019-9517, internal data buffering")
+@attack(source="CVE-2019-9517, internal data buffering", is_of_transport=True)
 async def silent_watchers(scene: Scene) -> None:
     """Watches a training job 2,000 times without reading, from 20 connections.
 
@@ -83,7 +83,9 @@ async def sweep_reads(scene: Scene) -> None:
     await _call_over_and_over(scene, [(f"{_TRAINING}/GetSweep", request)], at_once=(40, 400))
 
 
-@attack(source="work that outlives its caller (CWE-772)", history=(1_000, 10_000))
+@attack(
+    source="work that outlives its caller (CWE-772)", history=(1_000, 10_000), is_of_transport=True
+)
 async def abandoned_listings(scene: Scene) -> None:
     """Asks for the largest pages and indexes with deadlines of a second, and leaves."""
     listings = (

@@ -16,7 +16,11 @@ _START_GROUP = b"\x7b"  # of field 15
 _Case = tuple[str, Callable[[], bytes]]
 
 
-@attack(source="elements cost 20 to 100 times their size on the wire", is_finite=True, is_of_transport=True)
+@attack(
+    source="elements cost 20 to 100 times their size on the wire",
+    is_finite=True,
+    is_of_transport=True,
+)
 async def empty_elements(scene: Scene) -> None:
     """Sends 58 MiB of empty elements, 57 KiB by gzip, in each repeated field of each RPC.
 
@@ -61,7 +65,9 @@ async def deep_nesting(scene: Scene) -> None:
 
 @attack(
     source="slow bodies (CWE-770), in messages of gRPC",
-    bar=Bar(memory_mib=256 + 128),  # the budget of requests that have begun, and some, is_of_transport=True)
+    bar=Bar(memory_mib=256 + 128),  # the budget of requests that have begun, and some
+    is_of_transport=True,
+)
 async def unfinished_messages(scene: Scene) -> None:
     """Sends 58 of 60 MiB on each of 32 streams, and then nothing.
 

@@ -13,7 +13,19 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from leadline.models.batches import normalize
-from leadline.models.images import ImageError, decode_image, encode_png
+from leadline.models.images import (
+    DecodingStoppedError,
+    ImageError,
+    decode_image,
+    encode_png,
+    open_image,
+)
+from support.hostile_images import (
+    one_bit_png,
+    progressive_jpeg,
+    progressive_jpeg_of_bytes,
+    rgba_png,
+)
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8)
@@ -194,6 +206,74 @@ def test_what_is_not_pixels_never_reaches_the_decoder() -> None:
     assert np.array_equal(decode_image(JPEG[:2] + segment + comment + JPEG[2:]), decode_image(JPEG))
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "RGB"])
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
+def test_grey_images_are_resized_as_colours_are(mode: str, image_format: str) -> None:
+    image = Image.fromarray(RNG.integers(0, 256, (100, 70, 3), dtype=np.uint8)).convert(mode)
+    data = file_of(image, image_format)
+    colours = Image.open(io.BytesIO(data)).convert("RGB")
+    expected = np.asarray(colours.resize((32, 32), Image.Resampling.LANCZOS))
+    assert np.array_equal(decode_image(data), expected)
+
+
+def test_the_work_of_an_image_is_known_before_it_is_decoded() -> None:
+    assert open_image(one_bit_png(2048)).work == 2048**2
+    assert open_image(JPEG).work == 1024
+    assert open_image(PROGRESSIVE).work == 2 * 1024  # of ten scans
+    assert open_image(progressive_jpeg(80, side=256)).work == 11 * 256**2
+
+
+@pytest.mark.parametrize("size", [1 << 17, 1 << 24])
+def test_a_jpeg_of_too_many_scans_is_refused_undecoded(size: int) -> None:
+    data = progressive_jpeg_of_bytes(size)
+    with pytest.raises(ImageError, match="more than 100 scans: save it as a baseline JPEG"):
+        open_image(data)
+
+
+def test_a_large_jpeg_may_have_fewer_scans_than_a_small_one() -> None:
+    assert open_image(progressive_jpeg(16, side=256), max_pixels=1 << 16).work == 3 << 16
+    with pytest.raises(ImageError, match="has 17 scans, and one of 256x256 pixels may have 16"):
+        open_image(progressive_jpeg(17, side=256), max_pixels=1 << 16)
+    assert open_image(progressive_jpeg(64, side=128), max_pixels=1 << 16).work == 9 << 14
+
+
+def test_what_follows_the_end_of_a_jpeg_is_no_part_of_it() -> None:
+    scans = b"\xff\xda" * 10_000
+    assert np.array_equal(decode_image(PROGRESSIVE + scans), decode_image(PROGRESSIVE))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        PNG[:33] + png_chunk(b"IDAT", b"") * 1_000 + PNG[33:],
+        PNG[:33] + png_chunk(b"tEXt", b"") * 1_000 + PNG[33:],
+        JPEG[:2] + b"\xff\xfe\0\2" * 1_000 + JPEG[2:],
+        JPEG[:-2] + b"\xff\xfe\0\2" * 1_000 + JPEG[-2:],
+        JPEG[:-2] + b"\xff\x02" * 1_000 + JPEG[-2:],
+    ],
+)
+def test_a_file_of_many_empty_parts_is_refused(data: bytes) -> None:
+    with pytest.raises(ImageError, match="too many small parts"):
+        open_image(data)
+
+
+def test_a_second_header_is_refused() -> None:
+    data = PNG[:33] + png_header(20_000, 20_000)[8:] + PNG[33:]
+    with pytest.raises(ImageError, match="too large"):
+        open_image(data)
+    second = progressive_jpeg(12, side=64)
+    frame = second[second.index(b"\xff\xc2") :][:13]
+    with pytest.raises(ImageError, match="broken data stream"):
+        decode_image(JPEG.replace(b"\xff\xda", frame + b"\xff\xda", 1))
+
+
+@pytest.mark.parametrize("data", [one_bit_png(512), rgba_png(512), progressive_jpeg(12, side=512)])
+def test_decoding_stops_when_it_is_not_wanted_any_more(data: bytes) -> None:
+    reads = iter([True] * 5)
+    with pytest.raises(DecodingStoppedError):
+        open_image(data).decode(lambda: next(reads, False))
+
+
 def gives_an_array_or_an_image_error(data: bytes) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -220,6 +300,37 @@ def test_any_damage_gives_an_array_or_an_image_error(data: bytes, draw: st.DataO
     start = draw.draw(st.sampled_from([start, min(start, start % 200)]))
     stop = draw.draw(st.integers(start, min(start + 20, len(data))))
     gives_an_array_or_an_image_error(data[:start] + draw.draw(st.binary(max_size=20)) + data[stop:])
+
+
+MARKERS = [
+    b"\xff\xda",
+    b"\xff\xd9",
+    b"\xff\xff",
+    b"\xff\x02",
+    b"\xff\xd3",
+    b"\xff\xfe\0\x08",
+    b"\xff\0",
+]
+RESTARTED = file_of(Image.fromarray(PIXELS), "JPEG", progressive=True, restart_marker_blocks=2)
+
+
+@settings(deadline=None, derandomize=True)
+@given(
+    st.sampled_from([JPEG, PROGRESSIVE, RESTARTED]),
+    st.lists(st.tuples(st.floats(0, 1), st.sampled_from(MARKERS)), min_size=1, max_size=4),
+)
+def test_a_jpeg_ends_where_its_decoder_finds_its_end(
+    data: bytes, inserted: list[tuple[float, bytes]]
+) -> None:
+    start = data.index(b"\xff\xda") + len(b"\xff\xda\0\x0c\3\1\0\2\x11\3\x11\0\x3f\0")
+    for where, marker in inserted:
+        position = start + int(where * (len(data) - start))
+        data = data[:position] + marker + data[position:]
+    try:
+        expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    except OSError:
+        return  # damaged: the cut can only damage it differently
+    assert np.array_equal(decode_image(data), expected)
 
 
 @settings(deadline=None, derandomize=True)

@@ -35,7 +35,7 @@ MAX_SCANS = 100
 """Scans of a JPEG above which it is refused. Encoders make about ten."""
 
 # Chunks or segments: some, and one for each so many bytes. Each takes a microsecond or two.
-_PARTS, _BYTES_PER_PART = 64, 512
+_PARTS, _BYTES_PER_PART = 256, 512
 
 _EXIF_PREFIX = b"Exif\0\0"
 _ORIENTATION_TAG = 0x0112

@@ -110,6 +110,7 @@ class DecoderPool:
         except StopIteration as end:
             work.settle(end.value)
         except DecodingStoppedError:
+            work.close()
             if work.is_late():
                 work.settle(DeadlineExceededError("the deadline passed before the images' turn"))
         except Exception as error:  # noqa: BLE001 - raised to the caller
@@ -191,6 +192,11 @@ class _Work:
         self.steps = pixels
         return next(pixels)
 
+    def close(self) -> None:
+        """Drops the steps; call it while none is taken."""
+        if self.steps is not None:
+            self.steps.close()
+
     def settle(self, result: Pixels | Exception) -> None:
         """Completes the request on its event loop."""
         self.pixels.get_loop().call_soon_threadsafe(self._settle_here, result)
@@ -246,6 +252,7 @@ class _Lane:
         """Appends a request to its caller's, if it is still wanted."""
         with self._lock:
             if work.pixels.done():
+                work.close()
                 return
             works = self._waiting.get(work.caller)
             if works is None:
@@ -260,6 +267,7 @@ class _Lane:
             works = self._waiting.get(work.caller)
             if works and work in works:
                 works.remove(work)
+                work.close()
                 if not works:
                     del self._waiting[work.caller]
 

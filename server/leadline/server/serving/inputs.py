@@ -109,14 +109,10 @@ def decode_files(
             together have too many pixels.
         DecodingStoppedError: the pixels are not wanted any more.
     """
-    is_wanted: Callable[[], bool] | None = None
     left = sum(map(_work_besides_pixels, files))
-    if left > _STEP_WORK:
-        is_wanted = yield left
-    images, violations = _open_files(files, limits, fields)
+    images, violations = yield from _open_files(files, left, limits, fields)
     left += _count_pixels(images, limits, fields)
-    if left > _STEP_WORK:
-        is_wanted = yield left
+    is_wanted = (yield left) if left > _STEP_WORK else None
     pixels = np.empty((len(files), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
     step_end = left - _STEP_WORK
     for index, image in enumerate(images):
@@ -125,11 +121,12 @@ def decode_files(
         if left <= step_end:
             is_wanted = yield left
             step_end = left - _STEP_WORK
+        work = image.work + _work_besides_pixels(files[index])
+        left -= work
         try:
-            pixels[index] = image.decode(is_wanted)
+            pixels[index] = image.decode(is_wanted if work > _STEP_WORK else None)
         except ImageError as error:
             violations.append(_invalid_image(fields, index, error))
-        left -= image.work + _work_besides_pixels(files[index])
     _raise_for(violations)
     return pixels
 
@@ -139,12 +136,17 @@ def _work_besides_pixels(file: bytes) -> int:
 
 
 def _open_files(
-    files: Sequence[bytes], limits: InputLimits, fields: InputFields
-) -> tuple[list[EncodedImage | None], list[Violation]]:
-    """Reads the headers; an image with a wrong one is None, and has a violation."""
+    files: Sequence[bytes], left: int, limits: InputLimits, fields: InputFields
+) -> Generator[int, object, tuple[list[EncodedImage | None], list[Violation]]]:
+    """Reads the headers, in steps; an image with a wrong one is None, and has a violation."""
     images: list[EncodedImage | None] = []
     violations = []
+    room = _STEP_WORK if left <= _STEP_WORK else 0
     for index, data in enumerate(files):
+        if room <= 0:
+            yield left
+            room = _STEP_WORK
+        room -= _work_besides_pixels(data)
         try:
             images.append(open_image(data, max_pixels=limits.image_pixels))
         except ImageError as error:

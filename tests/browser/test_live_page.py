@@ -186,6 +186,20 @@ def test_an_empty_server_says_what_to_do_and_a_restart_is_noticed(
     expect(page.locator("#jobs-empty")).to_be_hidden()
 
 
+def test_the_queue_says_why_no_job_starts(visit: Visit, server_factory: ServerFactory) -> None:
+    server = server_factory("--spare-workers=0", f"--min-free-disk-bytes={10**15}")
+    page = visit(root(server)).page
+    expect(page.locator("#queue-empty")).to_be_visible()
+    expect(page.locator("#queue-hold")).to_be_hidden()
+
+    with Client(server.target) as client:
+        job = client.train(dataset="tiny", epochs=1)
+        expect(page.locator("#queue-hold")).to_contain_text("--min-free-disk-bytes")
+        expect(page.locator("#queue li")).to_contain_text(job.name)
+        job.cancel()
+        expect(page.locator("#queue-hold")).to_be_hidden()
+
+
 def test_a_failed_job_says_why(visit: Visit, address: str, failed: Job) -> None:
     page = visit(f"{address}#{failed.name}").page
 

@@ -39,7 +39,14 @@ from leadline.client.cli.views import (
     event_line,
     make_view,
 )
-from leadline.v1.job_pb2 import JobFailure, JobFinished, JobPaused, JobQueued, JobResumed
+from leadline.v1.job_pb2 import (
+    JobFailure,
+    JobFinished,
+    JobHold,
+    JobPaused,
+    JobQueued,
+    JobResumed,
+)
 from leadline.v1.training_service_pb2 import ListJobsResponse
 
 
@@ -106,6 +113,11 @@ def test_the_live_view_says_what_a_job_waits_for(terminal: io.StringIO) -> None:
         "starting ": JobEvent(progress=JobProgress(phase=JobPhase.JOB_PHASE_STARTING)),
         "queued ": JobEvent(progress=JobProgress(phase=JobPhase.JOB_PHASE_QUEUED)),
         "waiting ": JobEvent(progress=JobProgress(phase=JobPhase.ValueType(99))),
+        "the disk has too little": JobEvent(
+            progress=JobProgress(
+                phase=JobPhase.JOB_PHASE_QUEUED, hold=JobHold(message="the disk has too little")
+            )
+        ),
     }
     for text, event in shown.items():
         with make_view(Output(as_json=False)) as view:

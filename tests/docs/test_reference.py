@@ -96,7 +96,7 @@ def test_every_reason_that_callers_are_told_stands_in_the_contract() -> None:
     used |= {reason for _, reason, _ in _ERRORS} | {MEDIAN_STOPPED}
 
     cells = [row[1] for row in rows(section(DOCS / "api.md", "Errors"))[1:]]
-    for heading in ("Failures of jobs", "Pauses", "Cancellations"):
+    for heading in ("Failures of jobs", "Held jobs", "Pauses", "Cancellations"):
         cells += [row[0] for row in rows(section(DOCS / "api.md", heading))[1:]]
 
     assert set(re.findall(r"`([A-Z_]+)`", " ".join(cells))) == used

@@ -16,6 +16,9 @@ _DISK = "size=24m"
 # Enough for the database to note what happens, too little for a checkpoint.
 _A_LITTLE = 60_000
 
+# Enough for a checkpoint, but less than a twentieth of the disk, below which no job starts.
+_BELOW_THE_FLOOR = 800_000
+
 _WAIT_SECONDS = 90
 
 
@@ -42,6 +45,16 @@ class _Case:
         self._look_at(job, refuses=refuses)
         self._check_told(job, told)
         mend()
+        self._go_on(job)
+
+    def run_below_floor(self) -> None:
+        """Submits a job while the disk has less space than the server sets aside."""
+        self.disk.fill(left=_BELOW_THE_FLOOR)
+        job = self.client.train(self.spec)
+        job.detach()
+        wait_until(lambda: job.refresh().hold.reason == "LOW_DISK_SPACE", "the job was held")
+        self._expect(self.client.health() is HealthStatus.SERVING, "health is not SERVING")
+        self.disk.empty()
         self._go_on(job)
 
     def _look_at(self, job: TrainingJob, *, refuses: bool) -> None:
@@ -121,16 +134,19 @@ def spoil_disks(setting: Setting) -> list[Figure]:
         for number, (name, harm, mend, refuses) in enumerate(faults):
             setting.say(f"{number} of {len(faults)} faults; now: {name}")
             case.run(harm, mend, refuses=refuses)
+        setting.say("below the floor")
+        case.run_below_floor()
         jobs = [job.name for job in client.jobs() if job.state == JOB_STATE_SUCCEEDED]
         copy = disk.copy_to(server.folder / "copy")
         case.wrong += [what for job in jobs for what in damage(copy, job)]
-        if len(jobs) < len(faults):
+        if len(jobs) < len(faults) + 1:
             case.wrong.append(f"{len(jobs)} jobs succeeded")
     told = ", ".join(f"{name}: {note}" for (name, *_), note in zip(faults, case.notes, strict=True))
     return [
         holds(
             f"{bar} ({told}): submissions are told, the server serves, no event is lost, "
-            "the job goes on to the same weights",
+            "the job goes on to the same weights; on a disk below its floor no job starts until "
+            "there is space",
             case.wrong,
         )
     ]

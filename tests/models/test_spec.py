@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import subprocess
@@ -161,3 +162,13 @@ def test_a_whole_number_will_do_for_a_fraction() -> None:
 def test_specs_need_no_torch() -> None:
     program = "import sys, leadline.models.spec; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("value", [10**18, -(10**18)])
+def test_every_number_has_a_lower_and_an_upper_bound(value: int) -> None:
+    numbers = [
+        field.name for field in dataclasses.fields(TrainingSpec) if field.type in (int, float)
+    ]
+    for name in numbers:
+        spec = TrainingSpec(**{name: value})
+        assert name in {violation.field for violation in spec.violations()}

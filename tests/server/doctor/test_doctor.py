@@ -108,6 +108,41 @@ def test_a_data_directory_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_disk_below_its_floor_fails(tmp_path: Path) -> None:
+    found = storage.check_space(tmp_path, 10**15)
+
+    assert found.status is Status.FAILED
+    assert found.value.endswith("jobs start at 909.5 TiB or more")
+    assert found.detail["floor_bytes"] == 10**15
+
+
+def test_the_limit_on_workers_is_shown_with_its_means() -> None:
+    settings = Settings(devices="cpu,cuda:0", worker_threads=2, worker_memory_bytes=2 << 30)
+
+    found = system.check_worker_memory(settings)
+
+    assert found.value.startswith(
+        "2.0 GiB for a job on cpu, 2.0 GiB for one of a sweep, by rlimit and watchdog; "
+        "2.0 GiB for a job on cuda:0"
+    )
+    assert found.detail["devices"]["cpu"] == {
+        "job_bytes": 2 << 30,
+        "sweep_job_bytes": 2 << 30,
+        "means": ["rlimit", "watchdog"],
+    }
+    assert found.detail["devices"]["cuda:0"]["means"] == ["watchdog"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "advice"), [(0, "one job can take all of it"), (1 << 50, "all workers together may")]
+)
+def test_workers_that_may_take_all_memory_are_a_warning(limit: int, advice: str) -> None:
+    found = system.check_worker_memory(Settings(devices="cpu", worker_memory_bytes=limit))
+
+    assert found.status is Status.WARNING
+    assert advice in found.advice
+
+
 def test_a_data_directory_below_a_file_fails_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     folder = tmp_path / "file" / "data"

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from leadline.server.jobs.job import Event, Paused, Progress
+from leadline.server.jobs.job import Event, Hold, Paused, Progress
 from leadline.server.scheduling.notifier import JobNotifier, Notification
 
 
@@ -120,3 +120,16 @@ async def test_who_waits_for_any_job_is_told_of_each() -> None:
         signal()
 
         assert await notification.wait(60)
+
+
+async def test_a_hold_wakes_the_watchers_of_any_job_when_it_begins_and_ends() -> None:
+    notifier = JobNotifier()
+    low, lower = (Hold(reason="LOW_DISK_SPACE", message=text) for text in ("1 GB", "0 GB"))
+    changes = []
+    for hold in (None, low, lower, None, None):
+        notification = notifier.any_notification()
+        assert notifier.set_hold(hold) is notification.is_set
+        assert notifier.hold is hold
+        changes.append(notification.is_set)
+
+    assert changes == [False, True, False, True, False]

@@ -121,7 +121,7 @@ class Scheduler:
         if not self._notifier.set_hold(hold):
             return
         if hold:
-            _LOG.warning("no job starts", reason=hold.reason, why=hold.message)
+            _LOG.warning("jobs are held", reason=hold.reason, why=hold.message)
         else:
             _LOG.info("jobs start again")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from faults.cancellations import cancel_beside_streams
 from faults.checkpoints import damage_checkpoints
 from faults.cuts import cut_at_random
 from faults.database import spoil_database
@@ -22,6 +23,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "kills": kill_at_random,
     "recovery": time_recoveries,
     "cuts": cut_at_random,
+    "cancellations": cancel_beside_streams,
     "zombies": raise_zombies,
     "silences": stop_workers,
     "watchers": watch_together,

@@ -55,6 +55,9 @@ class Scale:
     cuts: int
     """Connections that are cut while the client's library follows jobs over them."""
 
+    cancellations: int
+    """Calls that are cancelled on the connection of a live stream."""
+
     zombies: int
     """Older workers that live on beside the one that has the job."""
 
@@ -90,6 +93,7 @@ SHORT = Scale(
     kills=2,
     recoveries=1,
     cuts=15,
+    cancellations=1_000,
     zombies=1,
     silences=1,
     watchers=60,
@@ -109,6 +113,7 @@ LONG = Scale(
     kills=300,
     recoveries=100,
     cuts=2_000,
+    cancellations=10_000,
     zombies=180,
     silences=20,
     watchers=1_000,

@@ -58,6 +58,9 @@ class Scale:
     cancellations: int
     """Calls that are cancelled on the connection of a live stream."""
 
+    gateway_seconds: int
+    """How long callers call through a gateway."""
+
     zombies: int
     """Older workers that live on beside the one that has the job."""
 
@@ -94,6 +97,7 @@ SHORT = Scale(
     recoveries=1,
     cuts=15,
     cancellations=1_000,
+    gateway_seconds=4,
     zombies=1,
     silences=1,
     watchers=60,
@@ -114,6 +118,7 @@ LONG = Scale(
     recoveries=100,
     cuts=2_000,
     cancellations=10_000,
+    gateway_seconds=300,
     zombies=180,
     silences=20,
     watchers=1_000,

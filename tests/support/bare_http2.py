@@ -33,7 +33,7 @@ class Answer:
     @property
     def status(self) -> str:
         """The gRPC status as a number, or what came instead of one."""
-        if self.reset is not None:
+        if self.reset is not None and not self.trailers:
             return f"reset {self.reset}"
         return self.trailers.get(b"grpc-status", b"none").decode()
 

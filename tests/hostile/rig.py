@@ -251,6 +251,7 @@ def _measure(
     began = time.monotonic()
     attacker.start()
     attacker.wait(scale.most_seconds if attack.is_finite else scale.seconds)
+    time.sleep(max(0.0, began + 1 - time.monotonic()))  # that each kind of call was made
     samples: list[Sample] = innocent.stop(scale.patience + 5) or []
     return [sample for sample in samples if sample.due >= began], memory.grown_mib()
 

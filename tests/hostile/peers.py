@@ -14,10 +14,14 @@ _GET = "/leadline.v1.InferenceService/GetModel"
 _LIST = "/leadline.v1.InferenceService/ListModels"
 _PREDICT = "/leadline.v1.InferenceService/Predict"
 
+# A network, too, has a limit: 64 connections that each send a batch, and pause, take 3 Gbit/s.
 _BATCH = 100
+_BATCH_BYTES = 1 << 16
+_PAUSE_SECONDS = 0.01
+
 _HOLD_SECONDS = 2.0
 _FRAME_BYTES = 1 << 14
-_RETRY_SECONDS = 0.01
+_RETRY_SECONDS = 0.05
 _INITIAL_WINDOW_SIZE = 4  # a setting of HTTP/2
 _MOST_STREAM = 1 << 30
 
@@ -38,9 +42,13 @@ class _Peer(BareConnection):
 
     async def flood(self, make: Callable[[int], bytes]) -> None:
         """Writes what `make` makes of the streams 1, 3, 5 and so on, in batches, without end."""
-        for first in range(1, _MOST_STREAM, 2 * _BATCH):
-            streams = range(first, first + 2 * _BATCH, 2)
-            await self.write(b"".join(map(make, streams)))
+        batch = b""
+        for stream in range(1, _MOST_STREAM, 2):
+            batch += make(stream)
+            if len(batch) >= _BATCH_BYTES or stream % (2 * _BATCH) == 1:
+                await self.write(batch)
+                batch = b""
+                await asyncio.sleep(_PAUSE_SECONDS)
 
     async def hold(self) -> None:
         """Says nothing more, until the server hangs up or some time has passed."""

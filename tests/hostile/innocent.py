@@ -105,7 +105,9 @@ async def _call(
     try:
         await call()
     except grpc.RpcError as error:
-        status = error.code().name
+        # A call that is cancelled here ends in either way.
+        task = asyncio.current_task()
+        status = "PENDING" if task and task.cancelling() else error.code().name
     except asyncio.CancelledError:
         status = "PENDING"
     samples.append(Sample(kind, due, time.monotonic() - due, status))

@@ -44,11 +44,13 @@ def _noisy_jpeg(size: int) -> bytes:
 
 @attack(source="decompression bomb, within the limits of one image", bar=_DECODING)
 async def bulk_of_pngs(scene: Scene) -> None:
-    """Sends requests of 48 PNGs of 16 million pixels, 2 KB each.
+    """Sends requests of 16 and 48 PNGs of 16 million pixels, 2 KB each.
 
-    Each image is within every limit of its own; together they are 800 million pixels a request.
+    Each image is within every limit for one; together they are 800 million pixels a request, or
+    just within the limit for all.
     """
-    await _predict(scene, [[one_bit_png()] * scene.scaled(24, 48)], at_once=2, seconds=60)
+    bulks = [[one_bit_png()] * count for count in scene.scaled((16, 24), (16, 48))]
+    await _predict(scene, bulks, at_once=2, seconds=60)
 
 
 @attack(source="decompression bomb, within the limits of one image", bar=_DECODING)

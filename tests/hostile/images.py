@@ -15,6 +15,9 @@ from support.hostile_images import (
 
 _PREDICT = "/leadline.v1.InferenceService/Predict"
 
+# The most of an image of 16 million pixels that the server decodes.
+_ALLOWED_SCANS = 16
+
 # Two threads or processes each hold an image of 16 million pixels, twice.
 _DECODING = Bar(memory_mib=512)
 
@@ -31,11 +34,12 @@ async def progressive_jpegs(scene: Scene) -> None:
     stopped goes on for minutes after its caller has left, and everybody's images wait for it.
     """
     largest = 15 << 20
-    files = [
-        progressive_jpeg(scene.scaled(400, 1_300)),
-        *scene.scaled([], [progressive_jpeg_of_bytes(largest), _noisy_jpeg(largest)]),
+    bulks = [
+        [progressive_jpeg(scene.scaled(400, 1_300))],
+        [progressive_jpeg(_ALLOWED_SCANS)] * scene.scaled(2, 16),
+        *scene.scaled([], [[progressive_jpeg_of_bytes(largest)], [_noisy_jpeg(largest)]]),
     ]
-    await _predict(scene, [[file] for file in files], at_once=2, seconds=1)
+    await _predict(scene, bulks, at_once=2, seconds=1)
 
 
 def _noisy_jpeg(size: int) -> bytes:

@@ -1,8 +1,8 @@
 """The limit on a worker's memory, and how it is told that memory has run out.
 
 On the CPU the worker sets RLIMIT_DATA before it trains: an allocation beyond the limit fails,
-so the limit is never exceeded. CUDA reserves address space that counts as data and is never
-used. On a GPU, and for memory that is not data, the server watches what the worker holds.
+so the limit is never exceeded. On a GPU, where address space that CUDA reserves may count as
+data, and for memory that is not data, the server watches what the worker holds.
 """
 
 import errno

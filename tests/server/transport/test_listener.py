@@ -17,6 +17,7 @@ from leadline.server.transport.application import GrpcApplication, Method
 from leadline.server.transport.call import Call
 from leadline.server.transport.context import CallContext
 from leadline.server.transport.listener import Listener
+from leadline.server.transport.messages import MessageIntake
 from support.bare_http2 import answer_to
 
 _LIMIT = 1 << 20
@@ -121,7 +122,7 @@ async def served() -> AsyncIterator[Served]:
         "/t.T/Abort": Aborting(),
         "/t.T/Flood": flooding,
     }
-    application = GrpcApplication(methods.get, max_message_bytes=_LIMIT)
+    application = GrpcApplication(methods.get, MessageIntake(max_message_bytes=_LIMIT))
     listener = Listener(application, grace_seconds=0, json_logs=False)
     port = await listener.start("127.0.0.1", 0)
     options = [("grpc.max_receive_message_length", -1)]

@@ -13,11 +13,11 @@ from leadline.server.errors import (
     MessageTooLargeError,
     UnimplementedError,
 )
-from leadline.server.thread_pool import ThreadPool
-from leadline.server.transport.messages import MessageReader, Receive, framed
+from leadline.server.transport.messages import MessageIntake, MessageReader, Receive, framed
 
 _LIMIT = 1_000
-_DECOMPRESSION_POOL = ThreadPool("unpack", 1)
+_INTAKE = MessageIntake(max_message_bytes=_LIMIT)
+_CONNECTION = ("127.0.0.1", 1)
 
 
 def arriving(chunks: Iterable[bytes]) -> Receive:
@@ -32,9 +32,7 @@ def arriving(chunks: Iterable[bytes]) -> Receive:
 
 
 def reading(receive: Receive, encoding: bytes = b"identity") -> MessageReader:
-    return MessageReader(
-        receive, encoding=encoding, limit=_LIMIT, decompression_pool=_DECOMPRESSION_POOL
-    )
+    return MessageReader(receive, _INTAKE, connection=_CONNECTION, encoding=encoding)
 
 
 def reader(*chunks: bytes, encoding: bytes = b"identity") -> MessageReader:
@@ -116,8 +114,24 @@ async def test_a_message_that_grows_beyond_the_limit_is_refused_without_being_un
     bomb = compressed(bytes(900_000), gzip.compress)
     assert len(bomb) < _LIMIT
 
-    with pytest.raises(MessageTooLargeError, match="decompressed"):
+    with pytest.raises(MessageTooLargeError, match=r"900000 vs\. 1000 bytes"):
         await reader(bomb, encoding=b"gzip").read()
+
+
+async def test_a_message_that_does_not_state_its_length_is_refused_at_the_limit() -> None:
+    bomb = compressed(bytes(900_000), zlib.compress)
+
+    with pytest.raises(MessageTooLargeError, match="decompressed"):
+        await reader(bomb, encoding=b"deflate").read()
+
+
+@pytest.mark.parametrize("length", [0, 98, 100, 2**32 - 1])
+async def test_a_message_that_states_a_wrong_length_is_refused(length: int) -> None:
+    packed = gzip.compress(b"x" * 99)[:-4] + length.to_bytes(4, "little")
+    body = b"\1" + len(packed).to_bytes(4, "big") + packed
+
+    with pytest.raises(InvalidArgumentError, match="decompressed"):
+        await reader(body, encoding=b"gzip").read()
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from leadline.server.telemetry.calls import GrpcMetrics
 from leadline.server.telemetry.logs import logs_are_json
 from leadline.server.transport.application import GrpcApplication
 from leadline.server.transport.listener import Listener
+from leadline.server.transport.messages import MessageIntake
 from leadline.v1 import (
     inference_service_pb2,
     inference_service_pb2_grpc,
@@ -62,7 +63,12 @@ class GrpcServer:
         dispatcher = RpcDispatcher(metrics)
         self._register(servicers, cast(aio.Server, dispatcher))
         self._application = GrpcApplication(
-            dispatcher.find, max_message_bytes=settings.max_message_bytes
+            dispatcher.find,
+            MessageIntake(
+                max_message_bytes=settings.max_message_bytes,
+                max_memory_bytes=settings.max_message_memory_bytes,
+                max_pending_per_stream=settings.max_pending_per_stream,
+            ),
         )
         self._listener = Listener(
             self._application,

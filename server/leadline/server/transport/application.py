@@ -9,9 +9,8 @@ import structlog
 from grpc import aio
 
 from leadline.server.errors import shorten
-from leadline.server.thread_pool import ThreadPool
 from leadline.server.transport.call import Call
-from leadline.server.transport.messages import Event, Receive
+from leadline.server.transport.messages import Event, MessageIntake, Receive
 from leadline.server.transport.response import Send
 
 _LOG = structlog.get_logger(__name__)
@@ -37,17 +36,15 @@ class Method(Protocol):
 class GrpcApplication:
     """An ASGI application that calls the method of each request's path."""
 
-    def __init__(self, find: Callable[[str], Method | None], *, max_message_bytes: int) -> None:
+    def __init__(self, find: Callable[[str], Method | None], intake: MessageIntake) -> None:
         """Makes an application.
 
         Args:
             find: returns the method of a path; None if there is none.
-            max_message_bytes: the largest message accepted, in bytes.
+            intake: what the readers of messages share; closed by `stop`.
         """
         self._find = find
-        self._max_message_bytes = max_message_bytes
-        # One thread: a decompression bomb takes one core and the memory of one message.
-        self._decompression_pool = ThreadPool("decompress", 1)
+        self._intake = intake
         self._calls: dict[asyncio.Task[None], Call] = {}
         self._is_stopping = False
 
@@ -88,17 +85,10 @@ class GrpcApplication:
             call.cancel(_SHUTTING_DOWN)
         if self._calls:
             await asyncio.wait(self._calls)
-        self._decompression_pool.close()
+        self._intake.close()
 
     def _call(self, scope: Event, receive: Receive, send: Send, task: "asyncio.Task[None]") -> Call:
-        return Call(
-            scope,
-            receive,
-            send,
-            task=task,
-            limit=self._max_message_bytes,
-            decompression_pool=self._decompression_pool,
-        )
+        return Call(scope, receive, send, task=task, intake=self._intake)
 
     async def _answer(self, call: Call, task: "asyncio.Task[None]") -> None:
         last = None

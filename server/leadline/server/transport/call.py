@@ -7,9 +7,8 @@ from typing import Any
 
 import grpc
 
-from leadline.server.thread_pool import ThreadPool
 from leadline.server.transport.headers import Fields, seconds_of_timeout
-from leadline.server.transport.messages import Event, MessageReader, Receive
+from leadline.server.transport.messages import Event, MessageIntake, MessageReader, Receive
 from leadline.server.transport.response import Response, Send
 
 _CALLER_GONE = (grpc.StatusCode.CANCELLED, "the caller is gone")
@@ -48,8 +47,7 @@ class Call:
         send: Send,
         *,
         task: "asyncio.Task[Any]",
-        limit: int,
-        decompression_pool: ThreadPool,
+        intake: MessageIntake,
     ) -> None:
         """Makes a call of an HTTP request.
 
@@ -58,8 +56,7 @@ class Call:
             receive: ASGI's receive function.
             send: ASGI's send function.
             task: the task that answers the call; cancelled when the deadline has passed.
-            limit: the largest message accepted, in bytes.
-            decompression_pool: threads that decompress messages.
+            intake: what its reader of messages shares with those of other calls.
 
         Raises:
             ValueError: one of gRPC's own header fields is malformed.
@@ -71,7 +68,7 @@ class Call:
         self.end_of_cancelled = _CALLER_GONE
         seconds, encoding = _timeout_and_encoding(self.fields)
         self.messages = MessageReader(
-            receive, encoding=encoding, limit=limit, decompression_pool=decompression_pool
+            receive, intake, connection=scope.get("client"), encoding=encoding
         )
         self.response = Response(send)
         # Last: the timer keeps the call alive until it is cancelled.
@@ -124,6 +121,7 @@ class Call:
         if self._timer is not None:
             self._timer.cancel()
         self.is_done = True
+        self.messages.close()
         for callback in self._done_callbacks:
             callback()
 

@@ -22,6 +22,7 @@ from leadline.server.telemetry.metrics import Metrics
 from leadline.server.thread_pool import ThreadPool
 from leadline.server.transport.application import GrpcApplication
 from leadline.server.transport.listener import Listener
+from leadline.server.transport.messages import MessageIntake
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ async def test_a_stopping_server_is_live_but_not_ready(
 ) -> None:
     dispatcher: Any = RpcDispatcher(Metrics().grpc)
     add_open_inference(servicer, dispatcher)
-    application = GrpcApplication(dispatcher.find, max_message_bytes=1 << 20)
+    application = GrpcApplication(dispatcher.find, MessageIntake(max_message_bytes=1 << 20))
     listener = Listener(application, grace_seconds=1, json_logs=False)
     port = await listener.start("127.0.0.1", 0)
 

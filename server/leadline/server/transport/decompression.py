@@ -9,10 +9,8 @@ from leadline.server.errors import InvalidArgumentError, MessageTooLargeError
 # The zlib "window bits" that read each encoding.
 WINDOW_BITS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 
-# Bytes of a step, read or written: some milliseconds.
-STEP = 1 << 20
-
-_SLICE = 1 << 18
+# Bytes of a step, read or written: a millisecond or two.
+STEP = 1 << 18
 
 # The end of gzip states the length, which zlib compares. Deflate makes a byte of at
 # most this many: where more are stated, the end is missing.
@@ -72,7 +70,7 @@ class Decompression:
         return self._output[: self.size]
 
     def _next_slice(self) -> memoryview:
-        piece = self._input[self._position : self._position + _SLICE]
+        piece = self._input[self._position : self._position + STEP]
         self._position += len(piece)
         return piece
 

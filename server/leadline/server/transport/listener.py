@@ -27,6 +27,11 @@ _MAX_STREAMS = 2_000
 # A message of up to this size arrives in one frame.
 _FRAME_BYTES = 1 << 20
 
+# What HTTP/2 holds before it is read, outside the budget of messages: of a stream, and
+# of a connection, so that up to three streams that nobody reads leave room for others.
+_STREAM_WINDOW_BYTES = 1 << 20
+_CONNECTION_WINDOW_BYTES = 1 << 22
+
 # The most metadata of a call: more than gRPC's own servers accept.
 _HEADER_BYTES = 1 << 16
 
@@ -123,6 +128,8 @@ class Listener:
             h2_max_header_block_size=_HEADER_BYTES,
             limit_request_fields=0,  # the limit is in bytes, above
             h2_max_inbound_frame_size=_FRAME_BYTES,
+            h2_initial_stream_window_size=_STREAM_WINDOW_BYTES,
+            h2_initial_connection_window_size=_CONNECTION_WINDOW_BYTES,
             timeout_keep_alive=_IDLE_SECONDS,
             timeout_graceful_shutdown=self._grace_seconds + _FLUSH_SECONDS,
             h2_timeout_response_stall=_STALL_SECONDS,

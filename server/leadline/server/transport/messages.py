@@ -32,9 +32,10 @@ def framed(message: bytes) -> bytes:
     return _PREFIX.pack(0, len(message)) + message
 
 
-# A message is charged in steps of this many bytes: of a huge page, which is what
-# its first byte may take.
-_CHARGED = 1 << 21
+# The memory of a large message is taken once this much of it has arrived, since even
+# its first byte may take a huge page.
+_BEGINNING = 1 << 20
+_HUGE_PAGE = 1 << 21
 
 # How long a message may take to arrive: from its first bytes on, and for its length.
 _ARRIVAL_SECONDS = 30
@@ -157,35 +158,42 @@ class MessageReader:
             taken, self._rest = self._rest[start:end], self._rest[end:]
             return taken
         length = end - start
-        taken = np.empty(length, np.uint8).data  # unlike a bytearray, not zeroed
-        filled = len(self._rest) - start
-        taken[:filled] = self._rest[start:]
-        self._rest = memoryview(b"")
         try:
             async with asyncio.timeout(_ARRIVAL_SECONDS + length / _ARRIVAL_BYTES_PER_SECOND):
-                await self._fill(taken, filled)
+                return await self._arrived(start, length)
         except TimeoutError:
             raise DeadlineExceededError(
                 f"a message of {length} bytes took too long to arrive: it has "
                 f"{_ARRIVAL_SECONDS} s, and 1 s more for each {_ARRIVAL_BYTES_PER_SECOND} bytes",
                 reason="MESSAGE_TOO_SLOW",
             ) from None
-        return taken
 
-    async def _fill(self, taken: memoryview, filled: int) -> None:
-        """Waits for the rest of a message."""
+    async def _arrived(self, start: int, length: int) -> memoryview:
+        """A message that has begun to arrive, once it has arrived whole."""
+        self._rest = self._rest[start:]
+        beginning = np.empty(min(length, _BEGINNING), np.uint8).data
+        await self._fill(beginning, 0, charged_in=1)
+        if length == len(beginning):
+            return beginning
+        whole = np.empty(length, np.uint8).data  # unlike a bytearray, not zeroed
+        whole[: len(beginning)] = beginning
+        await self._fill(whole, len(beginning), charged_in=_HUGE_PAGE)
+        return whole
+
+    async def _fill(self, taken: memoryview, filled: int, *, charged_in: int) -> None:
+        """Waits until the message is full; charges it in multiples of so many bytes."""
         charge = self._charge()
         while filled < len(taken):
-            charge.resize(min(len(taken), (filled // _CHARGED + 1) * _CHARGED))
-            if self._ended:
-                raise _cut_short()
-            chunk = await self._next_chunk()
+            if not self._rest:
+                if self._ended:
+                    raise _cut_short()
+                self._rest = memoryview(await self._next_chunk())
             left = len(taken) - filled
-            if len(chunk) > left:
-                self._rest = memoryview(chunk)[left:]
-                chunk = chunk[:left]
-            taken[filled : filled + len(chunk)] = chunk
-            filled += len(chunk)
+            chunk, self._rest = self._rest[:left], self._rest[left:]
+            end = filled + len(chunk)
+            charge.resize(-(-end // charged_in) * charged_in)
+            taken[filled:end] = chunk
+            filled = end
 
     def close(self) -> None:
         """Returns what the messages were charged, once the call has ended."""

@@ -68,6 +68,8 @@ class GrpcServer:
             Calls(dispatcher.methods),
             ListenerOptions(
                 max_message_bytes=settings.max_message_bytes,
+                max_message_memory_bytes=settings.max_message_memory_bytes,
+                max_pending_per_stream=settings.max_pending_per_stream,
                 grace_seconds=settings.shutdown_grace_seconds,
                 json_logs=logs_are_json(settings.log_format),
                 max_connection_age_seconds=settings.max_connection_age_seconds,

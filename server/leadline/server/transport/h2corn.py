@@ -16,11 +16,17 @@ from leadline.server.transport.listener import (
     METADATA_BYTES,
     ListenerOptions,
 )
+from leadline.server.transport.messages import MessageIntake
 from leadline.server.transport.sockets import BACKLOG, listen, most_connections, port_of
 
 # A stream whose caller reads nothing for this long ends; those that watch a job
 # can be resumed where they ended.
 _STALL_SECONDS = 600
+
+# What HTTP/2 holds before it is read, outside the budget of messages: of a stream, and
+# of a connection, so that up to three streams that nobody reads leave room for others.
+_STREAM_WINDOW_BYTES = 1 << 20
+_CONNECTION_WINDOW_BYTES = 1 << 22
 
 
 class H2cornListener:
@@ -30,7 +36,12 @@ class H2cornListener:
         """Makes a listener; `start` binds it."""
         self._calls = calls
         self._options = options
-        self._application = GrpcApplication(calls, max_message_bytes=options.max_message_bytes)
+        intake = MessageIntake(
+            max_message_bytes=options.max_message_bytes,
+            max_memory_bytes=options.max_message_memory_bytes,
+            max_pending_per_stream=options.max_pending_per_stream,
+        )
+        self._application = GrpcApplication(calls, intake)
         self._server: Server | None = None
         self._serving: asyncio.Task[None] | None = None
         self._replacing: asyncio.Task[None] | None = None
@@ -134,6 +145,8 @@ class H2cornListener:
             h2_max_header_block_size=METADATA_BYTES,
             limit_request_fields=0,  # the limit is in bytes, above
             h2_max_inbound_frame_size=FRAME_BYTES,
+            h2_initial_stream_window_size=_STREAM_WINDOW_BYTES,
+            h2_initial_connection_window_size=_CONNECTION_WINDOW_BYTES,
             timeout_keep_alive=IDLE_SECONDS,
             # Of a server that is replaced; at the stop its calls end after their own grace.
             timeout_graceful_shutdown=max(

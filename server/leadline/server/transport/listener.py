@@ -25,6 +25,9 @@ class ListenerOptions:
 
     Attributes:
         max_message_bytes: the largest message accepted, in bytes.
+        max_message_memory_bytes: memory for messages that are not complete or not answered;
+            0: four of the largest.
+        max_pending_per_stream: how many messages of a stream are worked on at a time.
         grace_seconds: time for calls to end when the listener stops.
         json_logs: whether to log JSON instead of text.
         max_connection_age_seconds: the server says GOAWAY on connections of this age; 0: never.
@@ -32,6 +35,8 @@ class ListenerOptions:
     """
 
     max_message_bytes: int
+    max_message_memory_bytes: int = 0
+    max_pending_per_stream: int = 1
     grace_seconds: float = 10.0
     json_logs: bool = False
     max_connection_age_seconds: float = 0

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -61,13 +62,14 @@ def fill(
     """
     ids = [f"{prefix}{number}" for number in range(count)]
     spec = TrainingSpec(dataset=dataset, epochs=epochs)
+    blocks = variants if sweep_id is None else 1
     with engine.begin() as connection:
         work = UnitOfWork(connection, datetime(2026, 1, 1, tzinfo=UTC))
         if sweep_id is not None:
             _write_sweep(connection, sweep_id, spec, count)
         for start in range(0, count, _JOBS_A_WRITE):
             made = [
-                _job(work, job_id, number, spec, state, variants if sweep_id is None else 1)
+                _job(work, job_id, replace(spec, blocks=1 + number % blocks, seed=number), state)
                 for number, job_id in enumerate(ids[start : start + _JOBS_A_WRITE], start)
             ]
             _write_jobs(connection, made, sweep_id)
@@ -77,16 +79,14 @@ def fill(
 
 
 def _job(
-    work: UnitOfWork, job_id: str, number: int, spec: TrainingSpec, state: JobState, variants: int
+    work: UnitOfWork, job_id: str, spec: TrainingSpec, state: JobState
 ) -> tuple[dict[str, Any], list[Event]]:
     """The row of a job, and its events."""
-    varied = {**spec.to_dict(), "blocks": 1 + number % variants, "seed": number}
-    own = TrainingSpec.from_dict(varied)
-    accuracy = 0.9 * (number + 1) / (number + 1_000)
-    bodies = list(_bodies(own, state, accuracy))
+    accuracy = 0.9 * (spec.seed + 1) / (spec.seed + 1_000)
+    bodies = list(_bodies(spec, state, accuracy))
     trained = 0 if state is JobState.QUEUED else spec.epochs
     row = {
-        **transitions.new_job_row(work, job_id, own, JobOptions()),
+        **transitions.new_job_row(work, job_id, spec, JobOptions()),
         "state": state.value,
         "end_time": 1 if state.is_final else None,
         "completed_epochs": trained,

@@ -31,6 +31,7 @@ from leadline.server.scheduling.recorder import ReportRecorder
 from leadline.server.scheduling.scheduler import Scheduler
 from leadline.server.services.inspection import InspectionService
 from leadline.server.services.jobs import JobService
+from leadline.server.services.large_reads import ReadLane
 from leadline.server.services.lifecycle import Lifecycle
 from leadline.server.services.models import ModelService
 from leadline.server.services.predictions import PredictionService
@@ -51,8 +52,11 @@ from leadline.server.workers.local import WorkerPool
 
 _LOG = structlog.get_logger(__name__)
 
-# Threads for the store's and the inspector's blocking calls.
+# Threads for blocking calls: short reads of the store; its writes, of which it makes
+# one at a time; large reads; inspection.
 _STORE_THREADS = 4
+_WRITE_THREADS = 2
+_LARGE_READ_THREADS = 2
 _INSPECTION_THREADS = 2
 
 
@@ -120,7 +124,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         stack.enter_context(data.locked())
         datasets = await _prepare(settings, data)
         core = _Core(settings, data, _open_store(data), datasets)
-        stack.callback(core.threads.close)
+        stack.callback(core.close)
         scheduler = _make_scheduler(core)
         servicers = _make_servicers(core, scheduler, stack)
         await stack.enter_async_context(_scheduling(core, scheduler))
@@ -167,11 +171,20 @@ class _Core:
         self.datasets = datasets
         self.artifacts = Artifacts(data.models)
         self.threads = ThreadPool("store", _STORE_THREADS)
+        self.writes = ThreadPool("writes", _WRITE_THREADS)
+        # One thread: removing many files of one model must not delay other work.
+        self.removals = ThreadPool("removals", 1)
+        self.large_reads = ReadLane("large-reads", _LARGE_READ_THREADS)
         self.notifier = JobNotifier()
         self.catalog = Catalog(store=store, threads=self.threads, artifacts=self.artifacts)
         self.metrics = Metrics()
         self.metrics.watch_jobs(store.jobs.count_by_state)
         self.metrics.watch_sweeps(store.sweeps.count_by_state)
+
+    def close(self) -> None:
+        """Stops the threads after the calls that have started."""
+        for threads in (self.large_reads, self.removals, self.threads, self.writes):
+            threads.close()
 
 
 async def _prepare(settings: Settings, data: DataDir) -> KnownDatasets:
@@ -209,14 +222,14 @@ def _make_scheduler(core: _Core) -> Scheduler:
     )
     return Scheduler(
         store=core.store,
-        threads=core.threads,
+        threads=core.writes,
         notifier=core.notifier,
         pool=WorkerPool(spares=settings.spare_workers, niceness=settings.worker_niceness),
         capacity=_make_capacity(settings, assignments),
         assignments=assignments,
         recorder=ReportRecorder(
             store=core.store,
-            threads=core.threads,
+            threads=core.writes,
             notifier=core.notifier,
             observer=core.metrics,
             artifacts=core.artifacts,
@@ -243,13 +256,13 @@ def _make_capacity(settings: Settings, assignments: AssignmentMaker) -> Capacity
 def _make_servicers(core: _Core, scheduler: Scheduler, stack: AsyncExitStack) -> Servicers:
     tokens = PageTokens.load(core.data.page_key)
     jobs, sweeps = _make_training_services(core, scheduler)
-    models = ModelService(store=core.store, threads=core.threads, catalog=core.catalog)
-    predictions = _make_prediction_service(core, stack)
-    inspection_threads = ThreadPool("inspection", _INSPECTION_THREADS)
-    stack.callback(inspection_threads.close)
-    inspection = InspectionService(
-        models=models, threads=inspection_threads, dataset_cache=core.data.datasets
+    models = ModelService(
+        store=core.store, threads=core.threads, large_reads=core.large_reads, catalog=core.catalog
     )
+    predictions = _make_prediction_service(core, stack)
+    lane = ReadLane("inspection", _INSPECTION_THREADS)
+    stack.callback(lane.close)
+    inspection = InspectionService(models=models, lane=lane, dataset_cache=core.data.datasets)
     streams = PipelineGroup(max_in_flight=core.settings.max_pending_per_stream)
     return Servicers(
         training=TrainingServicer(jobs, sweeps, tokens),
@@ -268,6 +281,9 @@ def _make_training_services(core: _Core, scheduler: Scheduler) -> tuple[JobServi
     settings = core.settings
     lifecycle = Lifecycle(
         threads=core.threads,
+        writes=core.writes,
+        removals=core.removals,
+        large_reads=core.large_reads,
         notifier=core.notifier,
         scheduler=scheduler,
         artifacts=core.artifacts,

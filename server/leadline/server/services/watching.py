@@ -1,21 +1,29 @@
 """Follows the events of a job or a sweep, from any sequence to the last."""
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from leadline.server.errors import InvalidArgumentError, UnavailableError
 from leadline.server.jobs.job import Event, Job
 from leadline.server.scheduling.notifier import JobNotifier
+from leadline.server.storage.store import Store
 from leadline.server.sweeps.sweep import Sweep, SweepEvent
 
 # How many events are read from the store at a time.
 EVENTS_A_READ = 200
 
+# Results that watchers share: jobs or sweeps, and lists of events.
+SHARED_VIEWS = 4_096
+SHARED_EVENTS = 64
 
 AnyEvent = TypeVar("AnyEvent", bound=Event | SweepEvent)
 View = TypeVar("View")
+T = TypeVar("T")
 
 
 @dataclass(kw_only=True)
@@ -37,6 +45,38 @@ class EventSource(Generic[AnyEvent, View]):
     events: Callable[[int], Coroutine[Any, Any, list[AnyEvent]]]
     is_last: Callable[[AnyEvent], bool]
     progress: Callable[[], Coroutine[Any, Any, View]]
+
+
+class SharedReads:
+    """Reads of the store that watchers share: each is made once until the next write.
+
+    A thousand watchers of one job then cost the store no more than one.
+    """
+
+    def __init__(self, store: Store, *, size: int) -> None:
+        """Makes an empty cache of `size` results; the oldest are evicted."""
+        self._store = store
+        self._size = size
+        self._revision = -1
+        self._reads: OrderedDict[Hashable, asyncio.Task[Any]] = OrderedDict()
+
+    async def get(self, key: Hashable, read: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What `read` returns or raises; equal keys share it."""
+        if self._revision != self._store.revision:
+            self._reads.clear()
+            self._revision = self._store.revision
+        task: asyncio.Task[T] | None = self._reads.get(key)
+        if task is None:
+            task = self._reads[key] = asyncio.create_task(read())
+            task.add_done_callback(partial(self._drop_failed, key))
+            if len(self._reads) > self._size:
+                self._reads.popitem(last=False)
+        # Shielded: the others wait on when one of them leaves.
+        return await asyncio.shield(task)
+
+    def _drop_failed(self, key: Hashable, task: "asyncio.Task[Any]") -> None:
+        if (task.cancelled() or task.exception()) and self._reads.get(key) is task:
+            del self._reads[key]
 
 
 async def follow(

@@ -12,12 +12,18 @@ from typing import Any
 import sqlalchemy
 from sqlalchemy import Connection, Engine
 
+from leadline.server.errors import StorageError
 from leadline.server.storage.migrations import SCHEMA, migrate
 from leadline.server.storage.sqlite_errors import translate_errors
 from leadline.server.storage.tables import metadata
+from leadline.server.thread_pool import check_abandoned, is_abandoned
 
 # How long a statement waits, in seconds, for another process that holds the file.
 _BUSY_TIMEOUT = 5.0
+
+# How many of SQLite's virtual instructions pass between two looks at whether a
+# reading call is abandoned.
+_STEPS_A_LOOK = 20_000
 
 # The execution option of an engine whose transactions write.
 _WRITES = "leadline_writes"
@@ -54,13 +60,23 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A snapshot to read from.
+        """A snapshot to read from, until the call that reads is abandoned.
 
         Raises:
             StorageError: the database failed.
+            AbandonedError: nobody waits for the call that reads.
         """
-        with translate_errors(), self._engine.connect() as connection:
-            yield connection
+        check_abandoned()
+        try:
+            with (
+                translate_errors(),
+                self._engine.connect() as connection,
+                _interrupted_if_abandoned(connection),
+            ):
+                yield connection
+        except StorageError:
+            check_abandoned()
+            raise
 
     @contextmanager
     def write(self) -> Iterator[UnitOfWork]:
@@ -98,6 +114,17 @@ def open_database(path: Path, *, busy_timeout: float = _BUSY_TIMEOUT) -> Engine:
             metadata.create_all(connection)
         connection.exec_driver_sql(f"PRAGMA user_version={SCHEMA}")
     return engine
+
+
+@contextmanager
+def _interrupted_if_abandoned(connection: Connection) -> Iterator[None]:
+    """Lets SQLite ask, every millisecond or so, whether to go on with a statement."""
+    database: Any = connection.connection.driver_connection
+    database.set_progress_handler(is_abandoned, _STEPS_A_LOOK)
+    try:
+        yield
+    finally:
+        database.set_progress_handler(None, 0)
 
 
 def _configure(connection: sqlite3.Connection, _record: Any) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -45,6 +46,7 @@ from leadline.server.storage.artifacts import Artifacts
 from leadline.server.storage.database import open_database
 from leadline.server.storage.migrations import SchemaError
 from leadline.server.storage.store import Store
+from leadline.server.telemetry.health import HealthMonitor, Probe
 from leadline.server.telemetry.metrics import Metrics
 from leadline.server.telemetry.port import HttpPort, Pages, in_url
 from leadline.server.thread_pool import ThreadPool
@@ -58,6 +60,9 @@ _STORE_THREADS = 4
 _WRITE_THREADS = 2
 _LARGE_READ_THREADS = 2
 _INSPECTION_THREADS = 2
+
+# Looks that a prediction may take: there may be hundreds of batches before it.
+_PREDICTION_PATIENCE = 15
 
 
 class ServingError(Exception):
@@ -126,8 +131,9 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         core = _Core(settings, data, _open_store(data), datasets)
         stack.callback(core.close)
         scheduler = _make_scheduler(core)
-        servicers = _make_servicers(core, scheduler, stack)
-        await stack.enter_async_context(_scheduling(core, scheduler))
+        predictor = _make_predictor(core, stack)
+        servicers = _make_servicers(core, scheduler, predictor, stack)
+        scheduling = await stack.enter_async_context(_scheduling(core, scheduler))
         pages = make_pages(
             settings,
             store=core.store,
@@ -149,6 +155,8 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             broken=asyncio.create_task(grpc_server.wait_broken()),
         )
         stack.callback(running.broken.cancel)
+        probes = _make_probes(core, predictor, scheduling)
+        await stack.enter_async_context(_monitoring(core, probes, grpc_server))
         with ready_file(settings.ready_file, running.addresses):
             try:
                 yield running
@@ -253,13 +261,15 @@ def _make_capacity(settings: Settings, assignments: AssignmentMaker) -> Capacity
     )
 
 
-def _make_servicers(core: _Core, scheduler: Scheduler, stack: AsyncExitStack) -> Servicers:
+def _make_servicers(
+    core: _Core, scheduler: Scheduler, predictor: Predictor, stack: AsyncExitStack
+) -> Servicers:
     tokens = PageTokens.load(core.data.page_key)
     jobs, sweeps = _make_training_services(core, scheduler)
     models = ModelService(
         store=core.store, threads=core.threads, large_reads=core.large_reads, catalog=core.catalog
     )
-    predictions = _make_prediction_service(core, stack)
+    predictions = _make_prediction_service(core, predictor)
     lane = ReadLane("inspection", _INSPECTION_THREADS)
     stack.callback(lane.close)
     inspection = InspectionService(models=models, lane=lane, dataset_cache=core.data.datasets)
@@ -305,7 +315,7 @@ def _make_training_services(core: _Core, scheduler: Scheduler) -> tuple[JobServi
     return jobs, sweeps
 
 
-def _make_prediction_service(core: _Core, stack: AsyncExitStack) -> PredictionService:
+def _make_predictor(core: _Core, stack: AsyncExitStack) -> Predictor:
     settings = core.settings
     predictor = Predictor(
         device=inference_device(settings.inference_device),
@@ -316,6 +326,11 @@ def _make_prediction_service(core: _Core, stack: AsyncExitStack) -> PredictionSe
     )
     stack.callback(predictor.close)
     core.metrics.watch_predictions(lambda: predictor.pending)
+    return predictor
+
+
+def _make_prediction_service(core: _Core, predictor: Predictor) -> PredictionService:
+    settings = core.settings
     return PredictionService(
         predictor=predictor,
         threads=core.threads,
@@ -328,8 +343,37 @@ def _make_prediction_service(core: _Core, stack: AsyncExitStack) -> PredictionSe
     )
 
 
+def _make_probes(
+    core: _Core, predictor: Predictor, scheduling: "asyncio.Task[None]"
+) -> list[Probe]:
+    async def check_scheduling() -> None:
+        if scheduling.done():
+            raise RuntimeError("the scheduler has ended") from scheduling.exception()
+
+    return [
+        Probe(part="store", check=partial(core.threads.run, core.store.check_reads)),
+        Probe(part="writes", check=partial(core.writes.run, core.store.check_writes)),
+        Probe(part="predictions", check=predictor.check, patience=_PREDICTION_PATIENCE),
+        Probe(part="scheduler", check=check_scheduling),
+    ]
+
+
 @asynccontextmanager
-async def _scheduling(core: _Core, scheduler: Scheduler) -> AsyncIterator[None]:
+async def _monitoring(
+    core: _Core, probes: list[Probe], grpc_server: GrpcServer
+) -> AsyncIterator[None]:
+    monitor = HealthMonitor(probes, on_change=grpc_server.report_failing)
+    core.metrics.watch_health(monitor.failing)
+    task = asyncio.create_task(monitor.run(), name="health")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+@asynccontextmanager
+async def _scheduling(core: _Core, scheduler: Scheduler) -> AsyncIterator["asyncio.Task[None]"]:
     try:
         recovered = await core.threads.run(core.store.attempts.recover)
         await core.threads.run(core.artifacts.finish_deletions, core.store.jobs.ids())
@@ -339,7 +383,7 @@ async def _scheduling(core: _Core, scheduler: Scheduler) -> AsyncIterator[None]:
         _LOG.info("jobs resume after their last complete epoch", jobs=list(recovered))
     task = asyncio.create_task(scheduler.run(), name="scheduler")
     try:
-        yield
+        yield task
     finally:
         await scheduler.stop()
         await task

@@ -52,6 +52,7 @@ class Database:
         # SQLite has one writer at a time; a second would block its thread anyway.
         self._writer = threading.Lock()
         self._revision = 0
+        self._last_write_failed = False
 
     @property
     def revision(self) -> int:
@@ -89,8 +90,36 @@ class Database:
             try:
                 with translate_errors(), self._writing_engine.begin() as connection:
                     yield UnitOfWork(connection, self._now())
+            except StorageError:
+                self._last_write_failed = True
+                raise
+            else:
+                self._last_write_failed = False
             finally:
                 self._revision += 1
+
+    def check_reads(self) -> None:
+        """Reads a little.
+
+        Raises:
+            StorageError: the database failed.
+        """
+        with self.read() as connection:
+            connection.exec_driver_sql("SELECT number FROM jobs LIMIT 1").all()
+
+    def check_writes(self) -> None:
+        """Takes the lock of a write; after a write that failed, writes a little.
+
+        A sync of the disk in each check would cost more than it says.
+
+        Raises:
+            StorageError: the database failed.
+        """
+        with self._writer, translate_errors(), self._writing_engine.begin() as connection:
+            if self._last_write_failed:
+                # The number that it has already: the file's first page is written all the same.
+                connection.exec_driver_sql(f"PRAGMA user_version={SCHEMA}")
+        self._last_write_failed = False
 
 
 def open_database(path: Path, *, busy_timeout: float = _BUSY_TIMEOUT) -> Engine:

@@ -8,9 +8,10 @@ from grpc import aio
 
 from leadline.server.api.common_fields import to_interval, to_request_id, to_sequence
 from leadline.server.api.jobs import (
-    JobEventMessages,
+    EventMessages,
     from_job,
     from_progress,
+    job_event_messages,
     to_options,
     to_states,
 )
@@ -52,7 +53,12 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         self._sweeps = sweeps
         self._tokens = tokens
         self._send_limiter = SendLimiter()
-        self._job_messages = JobEventMessages()
+        self._job_messages = job_event_messages()
+        # An event of the sweep itself lists its jobs, up to a thousand.
+        self._sweep_messages = EventMessages[SweepEvent, sweep_pb2.SweepEvent](
+            lambda event: from_sweep_event(event, self._job_messages.get),
+            lambda event: (event.sweep_id, event.sequence),
+        )
 
     # Jobs
 
@@ -202,7 +208,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
     def _sweep_message(self, event: SweepEvent | SweepProgress) -> sweep_pb2.SweepEvent:
         if isinstance(event, SweepProgress):
             return from_sweep_progress(event)
-        return from_sweep_event(event, self._job_messages.get)
+        return self._sweep_messages.get(event)
 
 
 def _position(

@@ -13,6 +13,7 @@ from leadline.server.services.lifecycle import Lifecycle, new_id, within
 from leadline.server.services.watching import (
     EVENTS_A_READ,
     SHARED_EVENTS,
+    SHARED_MESSAGES,
     SHARED_VIEWS,
     EventSource,
     SharedReads,
@@ -52,6 +53,7 @@ class SweepService:
         self._max_queued_jobs = max_queued_jobs
         self._shared_views = SharedReads(store, size=SHARED_VIEWS)
         self._shared_events = SharedReads(store, size=SHARED_EVENTS)
+        self._shared_messages = SharedReads(store, size=SHARED_MESSAGES)
 
     async def submit(self, request: SweepRequest, *, request_id: str | None, caller: str) -> Sweep:
         """Accepts a sweep with all its jobs, or returns the sweep of an earlier `request_id`.
@@ -82,7 +84,8 @@ class SweepService:
         """The sweep's current state, its jobs and its table.
 
         Args:
-            use: makes the result of it, in a thread.
+            use: makes the result of it, in a thread; callers with equal `use` share the
+                result.
             sweep_id: the sweep.
             caller: callers take turns, by this name.
 
@@ -90,9 +93,12 @@ class SweepService:
             NotFoundError: there is no such sweep.
             ResourceExhaustedError: too many large reads wait.
         """
-        return await self._lifecycle.large_reads.run(
-            caller, lambda: use(self._store.sweeps.view(sweep_id))
+        read = partial(
+            self._lifecycle.large_reads.run,
+            caller,
+            lambda: use(self._store.sweeps.view(sweep_id)),
         )
+        return await self._shared_messages.get((sweep_id, use), read)
 
     async def list_sweeps(
         self, use: Callable[[Iterable[Sweep]], R], *, before: int | None, limit: int, caller: str

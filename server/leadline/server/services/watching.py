@@ -5,7 +5,6 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 from leadline.server.errors import InvalidArgumentError, UnavailableError
@@ -17,9 +16,10 @@ from leadline.server.sweeps.sweep import Sweep, SweepEvent
 # How many events are read from the store at a time.
 EVENTS_A_READ = 200
 
-# Results that watchers share: jobs or sweeps, and lists of events.
+# Results that callers share: jobs or sweeps, lists of events, and large messages.
 SHARED_VIEWS = 4_096
 SHARED_EVENTS = 64
+SHARED_MESSAGES = 16
 
 AnyEvent = TypeVar("AnyEvent", bound=Event | SweepEvent)
 View = TypeVar("View")
@@ -48,9 +48,10 @@ class EventSource(Generic[AnyEvent, View]):
 
 
 class SharedReads:
-    """Reads of the store that watchers share: each is made once until the next write.
+    """Reads of the store that callers share: each is made once until the next write.
 
-    A thousand watchers of one job then cost the store no more than one.
+    A thousand watchers of one job then cost the store no more than one. A read ends
+    when the last of its callers leaves.
     """
 
     def __init__(self, store: Store, *, size: int) -> None:
@@ -58,25 +59,43 @@ class SharedReads:
         self._store = store
         self._size = size
         self._revision = -1
-        self._reads: OrderedDict[Hashable, asyncio.Task[Any]] = OrderedDict()
+        self._reads: OrderedDict[Hashable, _SharedRead] = OrderedDict()
 
     async def get(self, key: Hashable, read: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """What `read` returns or raises; equal keys share it."""
         if self._revision != self._store.revision:
             self._reads.clear()
             self._revision = self._store.revision
-        task: asyncio.Task[T] | None = self._reads.get(key)
-        if task is None:
-            task = self._reads[key] = asyncio.create_task(read())
-            task.add_done_callback(partial(self._drop_failed, key))
+        shared = self._reads.get(key)
+        if shared is None or shared.has_failed:
+            shared = self._reads[key] = _SharedRead(read())
             if len(self._reads) > self._size:
                 self._reads.popitem(last=False)
-        # Shielded: the others wait on when one of them leaves.
-        return await asyncio.shield(task)
+        result: T = await shared.result()
+        return result
 
-    def _drop_failed(self, key: Hashable, task: "asyncio.Task[Any]") -> None:
-        if (task.cancelled() or task.exception()) and self._reads.get(key) is task:
-            del self._reads[key]
+
+class _SharedRead:
+    """A read, and how many callers wait for it."""
+
+    def __init__(self, read: Coroutine[Any, Any, Any]) -> None:
+        self._task = asyncio.create_task(read)
+        self._waiting = 0
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it has ended, and without a result."""
+        task = self._task
+        return task.cancelling() > 0 or (task.done() and task.exception() is not None)
+
+    async def result(self) -> Any:
+        self._waiting += 1
+        try:
+            return await asyncio.shield(self._task)
+        finally:
+            self._waiting -= 1
+            if not self._waiting and not self._task.done():
+                self._task.cancel()
 
 
 async def follow(

@@ -1,7 +1,9 @@
 """Builds the service from its settings, runs it, and shuts it down in order."""
 
 import asyncio
+import os
 import signal
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -61,6 +63,9 @@ _WRITE_THREADS = 2
 _LARGE_READ_THREADS = 2
 _INSPECTION_THREADS = 2
 
+# How long after the grace period a process that has not stopped ends itself.
+_LATE_SECONDS = 2.0
+
 # Looks that a prediction may take: there may be hundreds of batches before it.
 _PREDICTION_PATIENCE = 15
 
@@ -105,11 +110,27 @@ async def serve(settings: Settings) -> None:
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({stopped, server.broken}, return_when=asyncio.FIRST_COMPLETED)
         _LOG.info("stopping", grace_seconds=settings.shutdown_grace_seconds)
+        _exit_after(settings.shutdown_grace_seconds + _LATE_SECONDS)
     _LOG.info("stopped")
     if not stopped.done():
         stopped.cancel()
         # A supervisor restarts a server that exits, not one that does not answer.
         raise ServingError(f"gRPC could be served no longer: {server.broken.exception()}")
+
+
+def _exit_after(seconds: float) -> None:
+    """Ends the process if it still runs then: a thread may hang in a disk that does.
+
+    What is committed stays, and the next start requeues the jobs.
+    """
+
+    def end() -> None:
+        _LOG.error("the stop takes too long: the process ends at once", seconds=seconds)
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 @asynccontextmanager

@@ -44,6 +44,14 @@ _INSPECTION = inspection_service_pb2.DESCRIPTOR.services_by_name["InspectionServ
 
 SERVICE_NAMES = (_TRAINING, _INFERENCE, _INSPECTION, open_inference.SERVICE_NAME)
 
+# Of the grace period after SIGTERM: when calls end, and when their connections do,
+# with a status that is not sent by then. The rest is for the workers and the store.
+_CALLS_SHARE = 0.6
+_CONNECTIONS_SHARE = 0.75
+
+# The least time for calls to send their status.
+_FLUSH_SECONDS = 0.5
+
 # The parts that each service needs. A store that takes no writes ends no prediction,
 # and a restart would not mend it: the server as a whole then still serves.
 _PARTS_OF = {
@@ -77,9 +85,11 @@ class GrpcServer:
         self._application = GrpcApplication(
             dispatcher.find, max_message_bytes=settings.max_message_bytes
         )
+        grace = settings.shutdown_grace_seconds
+        self._calls_seconds = _CALLS_SHARE * grace
         self._listener = Listener(
             self._application,
-            grace_seconds=settings.shutdown_grace_seconds,
+            grace_seconds=max(_CONNECTIONS_SHARE * grace, self._calls_seconds + _FLUSH_SECONDS),
             json_logs=logs_are_json(settings.log_format),
         )
 
@@ -137,5 +147,5 @@ class GrpcServer:
     async def stop(self) -> None:
         """Refuses new calls, and ends calls that outlast the grace period."""
         self._listener.refuse_connections()
-        await self._application.stop(self._settings.shutdown_grace_seconds)
+        await self._application.stop(self._calls_seconds)
         await self._listener.close()

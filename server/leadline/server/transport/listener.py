@@ -40,9 +40,6 @@ _IDLE_SECONDS = 300
 # can be resumed where they ended.
 _STALL_SECONDS = 600
 
-# After the grace period of calls: time to write their status.
-_FLUSH_SECONDS = 2.0
-
 
 class Listener:
     """Serves an application on a port."""
@@ -52,7 +49,8 @@ class Listener:
 
         Args:
             application: an ASGI application.
-            grace_seconds: time for requests to end when the listener closes.
+            grace_seconds: time for requests to end, and their responses to be sent,
+                when the listener closes.
             json_logs: whether to log JSON instead of text.
         """
         self._application = application
@@ -124,7 +122,7 @@ class Listener:
             limit_request_fields=0,  # the limit is in bytes, above
             h2_max_inbound_frame_size=_FRAME_BYTES,
             timeout_keep_alive=_IDLE_SECONDS,
-            timeout_graceful_shutdown=self._grace_seconds + _FLUSH_SECONDS,
+            timeout_graceful_shutdown=self._grace_seconds,
             h2_timeout_response_stall=_STALL_SECONDS,
         )
 

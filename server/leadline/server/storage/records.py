@@ -42,6 +42,8 @@ def from_timestamp(timestamp: int) -> datetime:
 def read_jobs(connection: Connection, query: Select[Any]) -> list[Job]:
     """The jobs that a query on their table selects."""
     rows = connection.execute(query).all()
+    if not rows:
+        return []
     bodies = _bodies_of(connection, [row.number for row in rows])
     return [_job(row, bodies.get(row.number, {})) for row in rows]
 

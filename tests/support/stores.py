@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, insert
 
 from leadline.models.spec import TrainingSpec
-from leadline.server.jobs.job import Event, EventBody, Finished, Queued
+from leadline.server.jobs.job import Event, EventBody, Finished, Paused, Queued
 from leadline.server.jobs.options import JobOptions
 from leadline.server.jobs.states import JobState
 from leadline.server.storage import event_log, transitions
@@ -53,9 +53,9 @@ def fill(
     Args:
         engine: of a database with Leadline's tables.
         count: how many jobs.
-        epochs: of each; for jobs in the state `queued` those that they have not trained.
+        epochs: of each; jobs that are queued or paused have trained none of them.
         dataset: what they were trained on.
-        state: a final state, or `queued`.
+        state: a final state, `queued` or `paused`.
         variants: how many networks.
         sweep_id: the sweep to make of them, over their seeds; None: none.
         prefix: of the jobs' ids, which their number follows.
@@ -84,7 +84,7 @@ def _job(
     """The row of a job, and its events."""
     accuracy = 0.9 * (spec.seed + 1) / (spec.seed + 1_000)
     bodies = list(_bodies(spec, state, accuracy))
-    trained = 0 if state is JobState.QUEUED else spec.epochs
+    trained = spec.epochs if state.is_final else 0
     row = {
         **transitions.new_job_row(work, job_id, spec, JobOptions()),
         "state": state.value,
@@ -104,7 +104,9 @@ def _job(
 
 def _bodies(spec: TrainingSpec, state: JobState, accuracy: float) -> Iterator[EventBody]:
     yield Queued(spec=spec, queue_position=0)
-    if state is JobState.QUEUED:
+    if state is JobState.PAUSED:
+        yield Paused(reason="REQUESTED", message="a caller paused it")
+    if not state.is_final:
         return
     yield STARTED
     for epoch in range(1, spec.epochs + 1):

@@ -61,6 +61,40 @@ async def test_callers_take_turns(lane: ReadLane) -> None:
     assert log == ["a", "b", "a", "a"]
 
 
+async def test_no_caller_has_all_threads() -> None:
+    lane, go_on, log = ReadLane("reads", 2), threading.Event(), list[str]()
+    first = asyncio.create_task(lane.run("a", go_on.wait))
+    await asyncio.sleep(0)
+    second = await start(lane, "a", log)
+
+    await (await start(lane, "b", log))
+    assert log == ["b"]
+
+    go_on.set()
+    await asyncio.gather(first, second)
+    assert log == ["b", "a"]
+    lane.close()
+
+
+async def test_a_thread_goes_to_the_caller_that_has_none() -> None:
+    lane, ends, log = ReadLane("reads", 3), [threading.Event() for _ in range(3)], list[str]()
+    running = [
+        asyncio.create_task(lane.run(caller, end.wait))
+        for caller, end in zip("aac", ends, strict=True)
+    ]
+    await asyncio.sleep(0)
+    tasks = [await start(lane, caller, log) for caller in ("a", "b")]
+
+    ends[0].set()
+    await asyncio.wait(tasks)
+
+    assert log == ["b", "a"]
+    for end in ends:
+        end.set()
+    await asyncio.gather(*running)
+    lane.close()
+
+
 async def test_the_caller_with_most_waiting_reads_is_refused_its_newest(lane: ReadLane) -> None:
     go_on, log = threading.Event(), list[str]()
     first = asyncio.create_task(lane.run("a", go_on.wait))

@@ -20,7 +20,8 @@ from leadline.server.storage.store import Store
 from leadline.server.telemetry.port import Pages
 from leadline.server.thread_pool import ThreadPool
 
-# The page has its own threads, so that it does not delay gRPC calls.
+# The page has its own threads, so that it does not delay gRPC calls. It is one caller,
+# who never has the last thread of a lane.
 _THREADS = 2
 
 
@@ -63,7 +64,7 @@ def make_pages(
     security = SecurityMiddleware([*settings.live_page_host_names, settings.metrics_host])
     routes = absent(_reason(settings))
     if is_shown(settings):
-        threads, lane = ThreadPool("page", _THREADS), ReadLane("page-reads", _THREADS)
+        threads, lane = ThreadPool("page", _THREADS), ReadLane("page-reads", _THREADS + 1)
         stack.callback(threads.close)
         stack.callback(lane.close)
         models = ModelService(store=store, threads=threads, large_reads=lane, catalog=catalog)

@@ -5,7 +5,7 @@ how many run and wait. Each ends when its caller leaves: see `thread_pool`.
 """
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import ParamSpec, Protocol, TypeVar
@@ -29,8 +29,10 @@ _RETRY_SECONDS = 2.0
 class ReadLane:
     """Threads for expensive reads, which callers are given in turn.
 
-    Cheap reads and writes have other threads, so they never wait behind these. If
-    too many calls wait, the caller with most of them is refused its newest.
+    No caller has all threads, if there are several: the next caller then finds one
+    free. A thread goes to the caller that has fewest, then to the one who had its turn
+    longest ago. If too many calls wait, the caller with most of them is refused its
+    newest. Cheap reads and writes have other threads, so they never wait behind these.
     """
 
     def __init__(
@@ -43,6 +45,8 @@ class ReadLane:
     ) -> None:
         self._threads = ThreadPool(name, threads)
         self._free = threads
+        self._most_each = max(1, threads - 1)
+        self._running: Counter[str] = Counter()
         self._max_waiting = max_waiting
         self._max_wait_seconds = max_wait_seconds
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
@@ -66,13 +70,13 @@ class ReadLane:
         Raises:
             ResourceExhaustedError: no thread is free soon.
         """
-        if self._free:
-            self._free -= 1
+        if self._free and self._running[caller] < self._most_each:
+            self._take(caller)
         else:
             await self._wait(caller)
         started = self._threads.start(partial(call, *args, **kwargs))
         # Its thread is free when the call ends, which may be after its caller has left.
-        release = partial(asyncio.get_running_loop().call_soon_threadsafe, self._release)
+        release = partial(asyncio.get_running_loop().call_soon_threadsafe, self._release, caller)
         started.future.add_done_callback(lambda _: release())
         return await started.result()
 
@@ -92,7 +96,7 @@ class ReadLane:
         except asyncio.CancelledError:
             self._leave(caller, place)
             if not place.cancelled() and place.exception() is None:
-                self._release()  # the thread was given to it just now
+                self._release(caller)  # the thread was given to it just now
             raise
         finally:
             timer.cancel()
@@ -117,17 +121,28 @@ class ReadLane:
         if not line:
             self._waiting.pop(caller, None)
 
-    def _release(self) -> None:
-        """Gives the thread to the next caller, or frees it."""
+    def _take(self, caller: str) -> None:
+        self._free -= 1
+        self._running[caller] += 1
+
+    def _release(self, caller: str) -> None:
+        """Gives the thread of a caller to the next one, or frees it."""
+        self._free += 1
+        self._running[caller] -= 1
+        if not self._running[caller]:
+            del self._running[caller]
         while self._waiting:
-            caller, line = self._waiting.popitem(last=False)
+            following = min(self._waiting, key=lambda name: self._running[name])
+            if self._running[following] >= self._most_each:
+                return
+            line = self._waiting.pop(following)
             place = line.popleft()
             if line:
-                self._waiting[caller] = line
+                self._waiting[following] = line
             if not place.done():  # its caller has not left
+                self._take(following)
                 place.set_result(None)
                 return
-        self._free += 1
 
 
 class SliceReader(Protocol[T_co]):

@@ -178,7 +178,7 @@ class Settings(BaseSettings):
         default=4_096, ge=1, description="The most images in one Predict call."
     )
     shutdown_grace_seconds: float = Field(
-        default=10.0, ge=0, description="Seconds that calls may take to end after SIGTERM."
+        default=10.0, ge=0, description="Seconds after SIGTERM in which the server stops."
     )
     reflection: bool = Field(
         default=True, description="Whether gRPC reflection describes the services."

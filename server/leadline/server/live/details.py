@@ -17,6 +17,9 @@ from leadline.server.serving.examples import ExampleRef
 # Requests in flight or waiting for a thread.
 MAX_REQUESTS = 64
 
+# The page has its own threads: its requests take no turns with those of gRPC.
+_CALLER = "page"
+
 # Images that are shown at a time.
 PAGE_IMAGES = 24
 
@@ -69,7 +72,7 @@ class Details:
         """
         with self._admitted():
             checkpoint = await self._inspection.resolve(ByName(job_id=job_id, epoch=epoch))
-            confusion = await self._inspection.confusion(checkpoint, "test")
+            confusion = await self._inspection.confusion(checkpoint, "test", caller=_CALLER)
         return {
             **_checkpoint(checkpoint),
             "counts": confusion.counts.tolist(),
@@ -90,7 +93,7 @@ class Details:
             checkpoint = await self._inspection.resolve(ByName(job_id=job_id, epoch=epoch))
             query = _query(cell, classes=len(checkpoint.model.started.class_names))
             listing = await self._inspection.list_misclassified(
-                checkpoint, query, offset=cell.offset, limit=PAGE_IMAGES
+                checkpoint, query, offset=cell.offset, limit=PAGE_IMAGES, caller=_CALLER
             )
         return {
             **_checkpoint(checkpoint),
@@ -107,7 +110,7 @@ class Details:
             InvalidArgumentError: it is not on this server.
         """
         with self._admitted():
-            return await self._inspection.png(example)
+            return await self._inspection.png(example, caller=_CALLER)
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:

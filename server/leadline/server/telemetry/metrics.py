@@ -106,6 +106,10 @@ class Metrics:
         """Reports sweeps by state; `count_by_state` is called at each scrape."""
         self.registry.register(_StateCounts("leadline_sweeps", "Sweeps by state.", count_by_state))
 
+    def watch_health(self, failing: Callable[[], Mapping[str, bool]]) -> None:
+        """Reports the parts that health depends on; `failing` is called at each scrape."""
+        self.registry.register(_Health(failing))
+
     def watch_disk(self, free_bytes: Callable[[], int], is_held: Callable[[], bool]) -> None:
         """Reports the disk of the data directory; both are called at each scrape."""
         self._disk_free.set_function(free_bytes)
@@ -189,6 +193,22 @@ class _StateCounts(Collector):
 
     def _family(self) -> GaugeMetricFamily:
         return GaugeMetricFamily(self._name, self._text, labels=["state"])
+
+
+class _Health(Collector):
+    def __init__(self, failing: Callable[[], Mapping[str, bool]]) -> None:
+        self._failing = failing
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Asks for what the probes have told."""
+        family = GaugeMetricFamily(
+            "leadline_part_healthy",
+            "Whether a part of the server answers: 1, or 0 if health reports NOT_SERVING for it.",
+            labels=["part"],
+        )
+        for part, is_failing in self._failing().items():
+            family.add_metric([part], 0 if is_failing else 1)
+        yield family
 
 
 class _WorkerMemory(Collector):

@@ -148,7 +148,7 @@ class Scheduler:
             except FENCED_OFF:  # cancelled or paused meanwhile
                 continue
             if self._stopping:  # `stop` knows of no run that begins now; the next start requeues
-                return
+                return  # type: ignore[unreachable]  # it was set meanwhile
             self._capacity.acquire(device, job)
             self._notifier.notify(job.job_id, job.sweep_id)
             run = self._runs[job.job_id] = Run(job=job, device=device)

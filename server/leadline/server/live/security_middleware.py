@@ -71,6 +71,8 @@ class SecurityMiddleware:
             raise status(text=f"{error}\n") from error
         except web.HTTPException:
             raise
+        except ConnectionError:  # the caller left before its response began: nobody receives one
+            return web.Response()
         except Exception as error:
             incident = secrets.token_hex(8)
             _LOG.exception("a request for the live page failed", incident=incident)

@@ -147,7 +147,8 @@ class Batcher:
 
     def __init__(self) -> None:
         """Starts the thread."""
-        self._arrivals: SimpleQueue[Work | None] = SimpleQueue()
+        self._arriving: list[Work] = []  # in this iteration of the event loop
+        self._arrivals: SimpleQueue[list[Work] | None] = SimpleQueue()
         self._queue: WorkQueue = WorkQueue()  # used only by the thread
         self._thread = threading.Thread(target=self._run, name="leadline-compute", daemon=True)
         self._thread.start()
@@ -175,8 +176,11 @@ class Batcher:
             DeadlineExceededError: the deadline passed before it was computed.
             Exception: what `network` raises.
         """
-        answer: asyncio.Future[Scores] = asyncio.get_running_loop().create_future()
-        self._arrivals.put(
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Scores] = loop.create_future()
+        if not self._arriving:
+            loop.call_soon(self._hand_over)
+        self._arriving.append(
             Work(
                 key=key,
                 network=network,
@@ -193,6 +197,11 @@ class Batcher:
         self._arrivals.put(None)
         self._thread.join()
 
+    def _hand_over(self) -> None:
+        """Passes on what arrived in one iteration of the event loop, with one wake-up."""
+        arrived, self._arriving = self._arriving, []
+        self._arrivals.put(arrived)
+
     def _run(self) -> None:
         while self._gather():
             late: list[Work] = []
@@ -207,12 +216,13 @@ class Batcher:
         """Moves arrivals into the queue; waits if the queue is empty. False: stop."""
         while True:
             try:
-                work = self._arrivals.get(block=not self._queue)
+                arrived = self._arrivals.get(block=not self._queue)
             except Empty:
                 return True
-            if work is None:
+            if arrived is None:
                 return False
-            self._queue.add(work)
+            for work in arrived:
+                self._queue.add(work)
 
     def _compute(self, batch: list[Slice]) -> None:
         works = list(dict.fromkeys(part.work for part in batch))

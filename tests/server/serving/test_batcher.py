@@ -80,6 +80,12 @@ async def ask(
     )
 
 
+async def in_queue() -> None:
+    """Until what was asked is in the thread's queue: asked in one iteration, passed on in the next."""
+    for _ in range(2):
+        await asyncio.sleep(0)
+
+
 @pytest.mark.parametrize("networks", [1, 3])
 async def test_answers_go_to_whom_they_belong_with_mixed_sizes_under_load(
     batcher: Batcher, networks: int
@@ -122,7 +128,7 @@ async def test_what_comes_while_a_batch_is_computed_is_computed_together(
     calls = [
         asyncio.create_task(ask(batcher, held, sender=sender, count=2)) for sender in range(1, 6)
     ]
-    await asyncio.sleep(0)  # to where it waits
+    await in_queue()
 
     held.may_go_on.set()
     await asyncio.gather(*calls)
@@ -130,13 +136,23 @@ async def test_what_comes_while_a_batch_is_computed_is_computed_together(
     assert held.batches == [1, 10]
 
 
+async def test_requests_of_one_iteration_of_the_loop_are_computed_together(
+    batcher: Batcher,
+) -> None:
+    network = Echo()
+
+    await asyncio.gather(*(ask(batcher, network, sender=sender, count=1) for sender in range(20)))
+
+    assert network.batches == [20]
+
+
 async def test_a_large_request_does_not_hold_up_a_small_one_of_another_caller(
     batcher: Batcher, held: Echo
 ) -> None:
     large = asyncio.create_task(ask(batcher, held, sender=1, count=1_000, caller="a"))
-    await asyncio.sleep(0)  # to where it waits
+    await in_queue()
     small = asyncio.create_task(ask(batcher, held, sender=2, count=1, caller="b"))
-    await asyncio.sleep(0)  # to where it waits
+    await in_queue()
 
     held.may_go_on.set()
     await asyncio.gather(large, small)
@@ -146,7 +162,7 @@ async def test_a_large_request_does_not_hold_up_a_small_one_of_another_caller(
 
 async def test_work_of_a_caller_who_is_gone_is_not_done(batcher: Batcher, held: Echo) -> None:
     gone = asyncio.create_task(ask(batcher, held, sender=1, count=500))
-    await asyncio.sleep(0)  # to where it waits
+    await in_queue()
     gone.cancel()
     with pytest.raises(asyncio.CancelledError):
         await gone
@@ -159,7 +175,7 @@ async def test_work_of_a_caller_who_is_gone_is_not_done(batcher: Batcher, held: 
 
 async def test_work_whose_deadline_has_passed_is_not_done(batcher: Batcher, held: Echo) -> None:
     late = asyncio.create_task(ask(batcher, held, sender=1, count=500, deadline=time.monotonic()))
-    await asyncio.sleep(0)  # to where it waits
+    await in_queue()
 
     held.may_go_on.set()
     with pytest.raises(DeadlineExceededError, match="deadline passed"):
@@ -183,9 +199,9 @@ async def test_an_error_of_a_network_reaches_all_who_asked_it_and_nobody_else(
         )
         for caller in "ab"
     ]
-    await asyncio.sleep(0)  # to where it waits
+    await in_queue()
     sound = asyncio.create_task(ask(batcher, held, sender=2, count=40))
-    await asyncio.sleep(0)  # to where it waits
+    await in_queue()
 
     held.may_go_on.set()
 

@@ -81,7 +81,7 @@ async def ask(
 
 
 async def in_queue() -> None:
-    """Until what was asked is in the thread's queue: asked in one iteration, passed on in the next."""
+    """Until the thread has what was asked: it is passed on an iteration of the loop later."""
     for _ in range(2):
         await asyncio.sleep(0)
 

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 
 import numpy as np
 import pytest
@@ -144,6 +144,56 @@ async def test_requests_of_one_iteration_of_the_loop_are_computed_together(
     await asyncio.gather(*(ask(batcher, network, sender=sender, count=1) for sender in range(20)))
 
     assert network.batches == [20]
+
+
+async def test_an_image_alone_is_computed_by_the_event_loop_where_that_is_quick(
+    batcher: Batcher,
+) -> None:
+    networks: list[Echo] = [Echo(), Echo()]
+
+    def quick(sender: int) -> Awaitable[Scores]:
+        image = pixels(sender=sender, count=1)
+        own, quick = networks
+        return batcher.score("key", lambda: own, image, caller="", deadline=None, quick=quick)
+
+    alone = await quick(1)
+    together = await asyncio.gather(quick(2), quick(3))
+
+    assert [network.senders for network in networks] == [[{2, 3}], [{1}]]
+    assert [scores.logits[0, 0] for scores in (alone, *together)] == [1, 2, 3]
+
+
+async def test_an_image_is_not_computed_by_the_event_loop_beside_an_abandoned_batch(
+    batcher: Batcher,
+) -> None:
+    network = Echo()
+    network.may_go_on.clear()
+    gone = asyncio.create_task(ask(batcher, network, sender=1, count=1))
+    await asyncio.to_thread(network.has_begun.wait, 30)
+    gone.cancel()
+    await asyncio.wait([gone])
+
+    image = pixels(sender=2, count=1)
+    waiting = asyncio.create_task(
+        batcher.score(network, lambda: network, image, caller="", deadline=None, quick=network)
+    )
+    await in_queue()
+    assert network.senders == []  # else it would have computed, and waited for itself
+
+    network.may_go_on.set()
+    assert (await waiting).logits[0, 0] == 2
+
+
+async def test_quick_networks_raise_their_errors_and_keep_deadlines(batcher: Batcher) -> None:
+    class Broken:
+        def score(self, images: list[Pixels]) -> Scores:
+            raise OSError("it is damaged")
+
+    image, broken = pixels(sender=1, count=1), Broken()
+    with pytest.raises(OSError, match="it is damaged"):
+        await batcher.score("key", Broken, image, caller="", deadline=None, quick=broken)
+    with pytest.raises(DeadlineExceededError):
+        await batcher.score("key", Broken, image, caller="", deadline=0.0, quick=broken)
 
 
 async def test_a_large_request_does_not_hold_up_a_small_one_of_another_caller(

@@ -187,7 +187,7 @@ async def test_an_image_is_not_computed_by_the_event_loop_beside_an_abandoned_ba
 async def test_quick_networks_raise_their_errors_and_keep_deadlines(batcher: Batcher) -> None:
     class Broken:
         def score(self, images: list[Pixels]) -> Scores:
-            raise OSError("it is damaged")
+            raise OSError(f"it is damaged: {len(images)}")
 
     image, broken = pixels(sender=1, count=1), Broken()
     with pytest.raises(OSError, match="it is damaged"):

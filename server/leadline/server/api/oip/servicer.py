@@ -4,7 +4,7 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from importlib import metadata as distribution
 from typing import Any
 
@@ -63,13 +63,13 @@ class OpenInferenceServicer:
 
     # Inference
 
-    async def ModelInfer(self, request: InferRequest, context: Context) -> oip.ModelInferResponse:
-        """Classifies images."""
-        return await self._inference.infer(request, context)
+    def ModelInfer(self, request: InferRequest, context: Context) -> Coroutine[Any, Any, bytes]:
+        """Classifies images; returns a serialized ModelInferResponse."""
+        return self._inference.infer(request, context)
 
     def ModelStreamInfer(
         self, requests: AsyncIterator[InferRequest], context: Context
-    ) -> AsyncIterator[oip.ModelStreamInferResponse]:
+    ) -> AsyncIterator[bytes | oip.ModelStreamInferResponse]:
         """Classifies the images of each request, in order."""
         return self._inference.stream(requests, context)
 

@@ -4,7 +4,7 @@ import click
 
 from leadline.client import ClassGuess, ComparedExample, CompareModelsResponse, Outcome, Split
 from leadline.client.cli import describe
-from leadline.client.cli.commands import Command
+from leadline.client.cli.commands import command
 from leadline.client.cli.options import Session, limit_option, session_options, split_option
 
 _OUTCOMES = {
@@ -14,13 +14,10 @@ _OUTCOMES = {
 }
 
 
-@click.command(
-    cls=Command,
-    examples=(
-        "leadline compare models/phgcrktpjf models/tqzx81mmva",
-        "leadline compare phgcrktpjf/epochs/3 phgcrktpjf --outcome broken --limit 50",
-        "leadline compare phgcrktpjf tqzx81mmva --json | jq .mcnemar",
-    ),
+@command(
+    "leadline compare models/phgcrktpjf models/tqzx81mmva",
+    "leadline compare phgcrktpjf/epochs/3 phgcrktpjf --outcome broken --limit 50",
+    "leadline compare phgcrktpjf tqzx81mmva --json | jq .mcnemar",
 )
 @click.argument("baseline")
 @click.argument("candidate")

@@ -1,10 +1,8 @@
 """`leadline confusion`."""
 
-import click
-
 from leadline.client import ClassMetrics, ConfusionMatrix, Split
 from leadline.client.cli import describe
-from leadline.client.cli.commands import Command
+from leadline.client.cli.commands import command
 from leadline.client.cli.options import (
     Selector,
     Session,
@@ -17,13 +15,10 @@ from leadline.client.cli.options import (
 _MOST_COLUMNS = 20
 
 
-@click.command(
-    cls=Command,
-    examples=(
-        "leadline confusion --model models/phgcrktpjf",
-        "leadline confusion --model models/phgcrktpjf/epochs/3 --split train",
-        "leadline confusion --dataset cifar10 --blocks 2 --json | jq .calibration",
-    ),
+@command(
+    "leadline confusion --model models/phgcrktpjf",
+    "leadline confusion --model models/phgcrktpjf/epochs/3 --split train",
+    "leadline confusion --dataset cifar10 --blocks 2 --json | jq .calibration",
 )
 @selector_options
 @split_option

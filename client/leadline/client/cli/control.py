@@ -6,7 +6,7 @@ import click
 
 from leadline.client import Client, Job, NotFoundError, Sweep, TrainingJob, TrainingSweep
 from leadline.client.cli import describe, describe_sweep
-from leadline.client.cli.commands import Command
+from leadline.client.cli.commands import command
 from leadline.client.cli.options import Session, session_options
 
 
@@ -36,7 +36,7 @@ def _sweep_of(client: Client, bare_id: str) -> TrainingSweep | None:
     return sweep
 
 
-@click.command(cls=Command, examples=("leadline pause jobs/phgcrktpjf",))
+@command("leadline pause jobs/phgcrktpjf")
 @click.argument("job")
 @session_options
 def pause(session: Session, *, job: str) -> None:
@@ -52,12 +52,9 @@ def pause(session: Session, *, job: str) -> None:
         session.output.note(f"Continue with `{session.command('resume', paused.name)}`.")
 
 
-@click.command(
-    cls=Command,
-    examples=(
-        "leadline resume phgcrktpjf",
-        "leadline jobs --state paused --json | jq -r .name | xargs -n 1 leadline resume",
-    ),
+@command(
+    "leadline resume phgcrktpjf",
+    "leadline jobs --state paused --json | jq -r .name | xargs -n 1 leadline resume",
 )
 @click.argument("job")
 @session_options
@@ -71,7 +68,7 @@ def resume(session: Session, *, job: str) -> None:
         _show(session, find(client, job).resume())
 
 
-@click.command(cls=Command, examples=("leadline cancel jobs/phgcrktpjf",))
+@command("leadline cancel jobs/phgcrktpjf")
 @click.argument("job")
 @session_options
 def cancel(session: Session, *, job: str) -> None:
@@ -84,12 +81,9 @@ def cancel(session: Session, *, job: str) -> None:
         _show(session, find(client, job).cancel())
 
 
-@click.command(
-    cls=Command,
-    examples=(
-        "leadline delete jobs/phgcrktpjf",
-        "leadline delete --yes $(leadline jobs --state failed --json | jq -r .name)",
-    ),
+@command(
+    "leadline delete jobs/phgcrktpjf",
+    "leadline delete --yes $(leadline jobs --state failed --json | jq -r .name)",
 )
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
 @click.option("--yes", is_flag=True, help="Do not ask; required without a terminal.")

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from leadline.client import Client, ListMisclassifiedResponse, TrainingJob
-from leadline.client.cli.commands import Command
+from leadline.client.cli.commands import checked, command
 from leadline.client.cli.demo_server import running_server
 from leadline.client.cli.exit_codes import ExitCode
 from leadline.client.cli.figures.files import can_plot
@@ -27,23 +27,17 @@ _PREDICTED_IMAGES = 6
 _PER_CLASS = 2
 
 
-def _named_source(
-    context: click.Context, parameter: click.Parameter, value: str | None
-) -> str | None:
+def _named_source(value: str) -> str:
     """Checks that there is a name and a source; the server checks the rest."""
-    del context, parameter
-    if value is not None and not all(value.partition("=")):
+    if not all(value.partition("=")):
         raise click.BadParameter(f"{value!r} is not NAME=SOURCE")
     return value
 
 
-@click.command(
-    cls=Command,
-    examples=(
-        "leadline demo",
-        "leadline demo --out pictures --data-dir demo-data",
-        "leadline demo --dataset pets=pets.tar --epochs 20",
-    ),
+@command(
+    "leadline demo",
+    "leadline demo --out pictures --data-dir demo-data",
+    "leadline demo --dataset pets=pets.tar --epochs 20",
 )
 @click.option(
     "--out",
@@ -60,7 +54,7 @@ def _named_source(
 @click.option(
     "--dataset",
     metavar="NAME=SOURCE",
-    callback=_named_source,
+    callback=checked(_named_source),
     help="Train on your images: a folder or a tar of train/CLASS/* and test/CLASS/*.  "
     "[default: synthetic, which is built in]",
 )

@@ -6,7 +6,7 @@ import click
 
 from leadline.client import BlockDiagnosis, Client, Job, JobEvent, JobState
 from leadline.client.cli import describe
-from leadline.client.cli.commands import Command
+from leadline.client.cli.commands import command
 from leadline.client.cli.options import Session, session_options
 from leadline.client.cli.output import Output
 
@@ -17,14 +17,11 @@ _STATES = [
 ]
 
 
-@click.command(
-    cls=Command,
-    examples=(
-        "leadline jobs",
-        "leadline jobs --state running --state queued",
-        "leadline jobs --json | jq -r .name",
-        "leadline jobs JOB --diagnosis",
-    ),
+@command(
+    "leadline jobs",
+    "leadline jobs --state running --state queued",
+    "leadline jobs --json | jq -r .name",
+    "leadline jobs JOB --diagnosis",
 )
 @click.argument("job", required=False)
 @click.option(

@@ -6,16 +6,13 @@ import click
 
 from leadline.client import Model, ModelEpoch
 from leadline.client.cli import describe
-from leadline.client.cli.commands import Command
+from leadline.client.cli.commands import command
 from leadline.client.cli.options import Session, session_options
 
 
-@click.command(
-    cls=Command,
-    examples=(
-        "leadline models --dataset synthetic --batch-norm",
-        "leadline models models/phgcrktpjf",
-    ),
+@command(
+    "leadline models --dataset synthetic --batch-norm",
+    "leadline models models/phgcrktpjf",
 )
 @click.argument("model", required=False)
 @click.option("--dataset", help="Only models trained on this dataset.")

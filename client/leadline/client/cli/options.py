@@ -12,6 +12,7 @@ import click
 
 from leadline.client import Client, InvalidArgumentError
 from leadline.client._channel import DEFAULT_PORT, normal_target
+from leadline.client.cli.commands import checked
 from leadline.client.cli.output import Output
 
 _TARGET = f"127.0.0.1:{DEFAULT_PORT}"
@@ -77,15 +78,15 @@ class Session:
         return Client(self.target, timeout=self.timeout)
 
 
-def _refuse_nan(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
-    if math.isnan(value):
+def _refuse_nan(seconds: float) -> float:
+    if math.isnan(seconds):
         raise click.BadParameter("nan is not a number of seconds")
-    return value
+    return seconds
 
 
-def _check_target(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+def _check_target(target: str) -> str:
     try:
-        return normal_target(value)
+        return normal_target(target)
     except InvalidArgumentError as error:
         raise click.BadParameter(error.violations[0].description) from None
 
@@ -102,7 +103,7 @@ session_options = option_group(
         envvar=_TARGET_VARIABLE,
         show_envvar=True,
         default=_TARGET,
-        callback=_check_target,
+        callback=checked(_check_target),
         show_default=True,
         metavar="HOST[:PORT]",
         help="The server's address.",
@@ -110,7 +111,7 @@ session_options = option_group(
     click.option(
         "--timeout",
         type=click.FloatRange(min=0, min_open=True, max=_LONGEST_TIMEOUT),
-        callback=_refuse_nan,
+        callback=checked(_refuse_nan),
         default=30.0,
         show_default=True,
         metavar="SECONDS",

@@ -17,19 +17,20 @@ from leadline.client._text import counted
 from leadline.client.cli import describe, describe_sweep
 from leadline.client.cli.commands import Group
 from leadline.client.cli.depth_lines import depth_lines
-from leadline.client.cli.figures.files import figure_path, require_plot, save
-from leadline.client.cli.options import Selector, Session, selector_options, session_options
+from leadline.client.cli.figures.files import FIGURE_SUFFIXES, require_plot, save
+from leadline.client.cli.files import out_option
+from leadline.client.cli.options import (
+    Selector,
+    Session,
+    selector_options,
+    session_options,
+    split_option,
+)
 
 if TYPE_CHECKING:
     from leadline.client.cli.figures.curves import Curve
 
-_out_option = click.option(
-    "--out",
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    callback=figure_path,
-    help="The file to write: png, pdf or svg.",
-)
+_out_option = out_option(*FIGURE_SUFFIXES, text="The file to write: png, pdf or svg.")
 
 
 @click.group(cls=Group)
@@ -69,13 +70,7 @@ def curves(session: Session, *, jobs: tuple[str, ...], out: Path) -> None:
     )
 )
 @selector_options
-@click.option(
-    "--split",
-    type=click.Choice(["test", "train"]),
-    default="test",
-    show_default=True,
-    help="The images to count.",
-)
+@split_option
 @_out_option
 @session_options
 def confusion(session: Session, *, selector: Selector, split: str, out: Path) -> None:

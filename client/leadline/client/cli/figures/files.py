@@ -11,17 +11,7 @@ from leadline.client.cli.files import appearing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_SUFFIXES = (".png", ".pdf", ".svg")
-
-
-def figure_path(
-    context: click.Context, parameter: click.Parameter, value: Path | None
-) -> Path | None:
-    """Checks the name before any call to the server."""
-    del context, parameter
-    if value is not None and value.suffix.lower() not in _SUFFIXES:
-        raise click.BadParameter(f"{value} ends with none of {', '.join(_SUFFIXES)}")
-    return value
+FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
 
 
 def can_plot() -> bool:

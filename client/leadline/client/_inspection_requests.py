@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, TypeAlias, TypedDict, Unpack
 
-from leadline.client._names import model_name
-from leadline.client._requests import ModelLike, Selection, build, enum_value, select
+from leadline.client._requests import ModelLike, Selection, build, name_of, select
 from leadline.v1.inspection_service_pb2 import (
     CompareModelsRequest,
     ExampleOrder,
@@ -36,14 +35,6 @@ OutcomeLike: TypeAlias = Outcome.ValueType | str
 
 ModelOrVariant: TypeAlias = ModelLike | Variant
 """A model or one of its epochs, or its name; or a variant, which means its best model."""
-
-_ENUMS = {
-    "split": ("SPLIT_", Split),
-    "grouping": ("GROUPING_", Grouping),
-    "order": ("EXAMPLE_ORDER_", ExampleOrder),
-    "image_format": ("IMAGE_FORMAT_", ImageFormat),
-    "outcome": ("OUTCOME_", Outcome),
-}
 
 
 class Listing(Selection, total=False):
@@ -94,8 +85,7 @@ def listing_request(**query: Unpack[Listing]) -> ListMisclassifiedRequest:
     """
     given: dict[str, Any] = dict(query)
     selection = {field: given.pop(field, None) for field in Selection.__annotations__}
-    fields = {field: _number(field, value) for field, value in given.items()}
-    return select(build(ListMisclassifiedRequest(), **fields), **selection)
+    return select(build(ListMisclassifiedRequest(), **given), **selection)
 
 
 def confusion_request(
@@ -106,8 +96,7 @@ def confusion_request(
     Raises:
         InvalidArgumentError: not exactly one model or variant is named.
     """
-    request = build(GetConfusionMatrixRequest(), split=_number("split", split))
-    return select(request, **selection)
+    return select(build(GetConfusionMatrixRequest(), split=split), **selection)
 
 
 def comparison_request(
@@ -118,10 +107,8 @@ def comparison_request(
     Raises:
         InvalidArgumentError: a value does not fit its field's type.
     """
-    fields = {field: _number(field, value) for field, value in query.items()}
-    return build(
-        CompareModelsRequest(baseline=_selector(baseline), candidate=_selector(candidate)), **fields
-    )
+    request = CompareModelsRequest(baseline=_selector(baseline), candidate=_selector(candidate))
+    return build(request, **query)
 
 
 def label_errors_request(**query: Unpack[LabelErrors]) -> ListLikelyLabelErrorsRequest:
@@ -130,20 +117,12 @@ def label_errors_request(**query: Unpack[LabelErrors]) -> ListLikelyLabelErrorsR
     Raises:
         InvalidArgumentError: a value does not fit its field's type.
     """
-    fields = {field: _number(field, value) for field, value in query.items()}
-    models = [model if isinstance(model, str) else model.name for model in query.get("models", ())]
-    fields["models"] = [model_name(name) for name in models]
+    fields: dict[str, Any] = dict(query)
+    fields["models"] = [name_of(model) for model in query.get("models", ())]
     return build(ListLikelyLabelErrorsRequest(), **fields)
 
 
 def _selector(meant: ModelOrVariant) -> ModelSelector:
     if isinstance(meant, Variant):
         return ModelSelector(variant=meant)
-    return ModelSelector(model=model_name(meant if isinstance(meant, str) else meant.name))
-
-
-def _number(field: str, value: Any) -> Any:
-    if field not in _ENUMS:
-        return value
-    prefix, kind = _ENUMS[field]
-    return enum_value(field, prefix, kind.items(), value)
+    return ModelSelector(model=name_of(meant))

@@ -1,12 +1,14 @@
 """Requests, from the keyword arguments of the client's methods."""
 
-from collections.abc import Collection, Iterable
-from typing import Final, TypeAlias, TypedDict, TypeVar, Unpack
+from collections.abc import Collection, MutableSequence
+from typing import Any, Final, TypeAlias, TypedDict, TypeVar, Unpack
 
+from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from leadline.client._errors import invalid
+from leadline.client._messages import enum_numbers, short_name
 from leadline.client._names import model_name
 from leadline.client._text import did_you_mean
 from leadline.v1.inference_service_pb2 import PredictRequest
@@ -57,19 +59,26 @@ def build(message: AnyMessage, **fields: object) -> AnyMessage:
     return message
 
 
-def set_field(message: Message, field: str, value: object, *, path: str) -> None:
-    """Sets a field, or extends it if the value is a list.
+def set_field(message: Message, field: str, value: Any, *, path: str) -> None:
+    """Sets a field, or extends a repeated one; enums may be given by their names in any case.
 
     Raises:
         InvalidArgumentError: the message has no such field, or the value does not fit its type;
             `path` names the field.
     """
     check_field(field, message.DESCRIPTOR.fields_by_name, path=path)
+    enum = message.DESCRIPTOR.fields_by_name[field].enum_type
+    target = getattr(message, field)
+    is_repeated = isinstance(target, MutableSequence)
+    # A string for several names is an easy mistake: it is an iterable too.
+    values = value if is_repeated and not isinstance(value, str) else [value]
+    if enum is not None:
+        values = [_enum_number(path, enum, item) for item in values]
     try:
-        if isinstance(value, list):
-            getattr(message, field).extend(value)
+        if is_repeated:
+            target.extend(values)
         else:
-            setattr(message, field, value)
+            setattr(message, field, *values)
     except (TypeError, ValueError) as error:
         # Such as an integer of more than 32 bits.
         raise invalid(path, str(error)) from None
@@ -97,10 +106,15 @@ def select(request: Selecting, **selection: Unpack[Selection]) -> Selecting:
     if (model is None) == (variant is None):
         raise invalid("selector", f"give either a model or a variant ({', '.join(_PARTS)})")
     if model is not None:
-        request.model = model_name(model if isinstance(model, str) else model.name)
+        request.model = name_of(model)
     if variant is not None:
         request.variant.CopyFrom(variant)
     return request
+
+
+def name_of(model: ModelLike) -> str:
+    """The resource name of a model or an epoch."""
+    return model_name(model if isinstance(model, str) else model.name)
 
 
 def _variant(selection: Selection) -> Variant | None:
@@ -131,27 +145,11 @@ def duration(seconds: float | None, field: str = "progress_interval") -> Duratio
     return result
 
 
-def job_states(states: Iterable[JobStateLike]) -> list[JobState.ValueType]:
-    """The states of these names."""
-    if isinstance(states, str):  # an easy mistake: a string is an iterable too
-        states = [states]
-    return [
-        JobState.ValueType(enum_value("states", "JOB_STATE_", JobState.items(), state))
-        for state in states
-    ]
-
-
-def enum_value(field: str, prefix: str, items: Iterable[tuple[str, int]], value: int | str) -> int:
-    """The number of an enum's value, given as a number or as a name in any case.
-
-    Raises:
-        InvalidArgumentError: the enum has no value of this name.
-    """
-    if isinstance(value, int):
+def _enum_number(path: str, enum: EnumDescriptor, value: Any) -> Any:
+    if not isinstance(value, str):
         return value
-    values = {name.removeprefix(prefix).lower(): number for name, number in items}
-    name = value.upper().removeprefix(prefix).lower()
-    if name not in values or values[name] == 0:
-        known = ", ".join(name for name, number in values.items() if number)
-        raise invalid(field, f"{value!r} is not one of {known}")
-    return values[name]
+    numbers = enum_numbers(enum)
+    name = short_name(enum, value)
+    if name not in numbers:
+        raise invalid(path, f"{value!r} is not one of {', '.join(numbers)}")
+    return numbers[name]

@@ -9,7 +9,7 @@ from leadline.client._async.job import AsyncTrainingJob
 from leadline.client._async.submit import submit
 from leadline.client._job_options import RetentionLike, TimeLimit, job_options
 from leadline.client._names import job_name, sweep_name
-from leadline.client._requests import JobStateLike, build, duration, job_states
+from leadline.client._requests import JobStateLike, build, duration
 from leadline.client._training_spec import SpecFields, SpecLike, training_spec
 from leadline.v1.job_pb2 import Job
 from leadline.v1.training_service_pb2 import ListJobsRequest, TrainJobRequest
@@ -122,7 +122,7 @@ class AsyncTrainingCalls:
         """
         request = build(
             ListJobsRequest(),
-            states=job_states(states),
+            states=states,
             sweep=None if sweep is None else sweep_name(sweep),
             page_size=page_size,
         )

@@ -7,7 +7,7 @@ from typing import Unpack
 
 from leadline.client._job_options import RetentionLike, TimeLimit, job_options
 from leadline.client._names import job_name, sweep_name
-from leadline.client._requests import JobStateLike, build, duration, job_states
+from leadline.client._requests import JobStateLike, build, duration
 from leadline.client._sync.connection import Connection
 from leadline.client._sync.job import TrainingJob
 from leadline.client._sync.submit import submit
@@ -121,7 +121,7 @@ class TrainingCalls:
         """
         request = build(
             ListJobsRequest(),
-            states=job_states(states),
+            states=states,
             sweep=None if sweep is None else sweep_name(sweep),
             page_size=page_size,
         )

@@ -5,16 +5,11 @@ from collections.abc import Iterable, Iterator, Sequence
 import click
 
 from leadline.client import BlockDiagnosis, Client, Job, JobEvent, JobState
+from leadline.client._messages import enum_numbers
 from leadline.client.cli import describe
 from leadline.client.cli.commands import command
 from leadline.client.cli.options import Session, session_options
 from leadline.client.cli.output import Output
-
-_STATES = [
-    name.removeprefix("JOB_STATE_").lower()
-    for name in JobState.keys()  # noqa: SIM118 - protobuf's enum is no mapping
-    if name != "JOB_STATE_UNSPECIFIED"
-]
 
 
 @command(
@@ -28,7 +23,7 @@ _STATES = [
     "--state",
     "states",
     multiple=True,
-    type=click.Choice(_STATES),
+    type=click.Choice(list(enum_numbers(JobState.DESCRIPTOR))),
     help="Only jobs in this state; may be given several times.",
 )
 @click.option(

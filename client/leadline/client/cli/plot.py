@@ -13,6 +13,7 @@ from leadline.client import (
     Split,
     Sweep,
 )
+from leadline.client._messages import enum_name
 from leadline.client._text import counted
 from leadline.client.cli import describe, describe_sweep
 from leadline.client.cli.commands import Group
@@ -218,7 +219,7 @@ def _differences(model: Model, others: list[Model]) -> list[str]:
         if len({getattr(other.spec, field.name) for other in others}) > 1:
             value = getattr(model.spec, field.name)
             if field.enum_type is not None:
-                value = field.enum_type.values_by_number[value].name.lower()
+                value = enum_name(model.spec, field.name)
             parts.append(f"{field.name.replace('_', ' ')} {describe_sweep.plain(value)}")
     return parts
 

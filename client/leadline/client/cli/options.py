@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypedDict, Unpack
 
 import click
+from google.protobuf.descriptor import FieldDescriptor
 
-from leadline.client import Client, InvalidArgumentError
+from leadline.client import Client, InvalidArgumentError, TrainingSpec
 from leadline.client._channel import DEFAULT_PORT, normal_target
+from leadline.client._messages import enum_numbers
 from leadline.client.cli.commands import checked
 from leadline.client.cli.output import Output
 
@@ -182,92 +184,50 @@ selector_options = option_group(
 """Adds --model and the variant's options; the command receives them as `selector`."""
 
 
-_SPEC_OPTIONS = {
-    "dataset": click.option(
-        "--dataset", help="A dataset that the server knows.  [server's: cifar10]"
-    ),
-    "blocks": click.option(
-        "--blocks", type=int, help="The depth in blocks, 0 to 64.  [server's: 2]"
-    ),
-    "block_convolutions": click.option(
-        "--block-convolutions",
-        type=int,
-        help="The convolutions of each block, 1 or 2.  [server's: 1]",
-    ),
-    "batch_norm": click.option(
-        "--batch-norm/--no-batch-norm",
-        default=None,
-        help="Whether a batch norm follows each convolution in a block.  [server's: no]",
-    ),
-    "epochs": click.option(
-        "--epochs", type=int, help="Passes over the training set.  [server's: 51]"
-    ),
-    "batch_size": click.option("--batch-size", type=int, help="Images per step.  [server's: 128]"),
-    "learning_rate": click.option(
-        "--learning-rate", type=float, help="The learning rate.  [server's: 0.01]"
-    ),
-    "optimizer": click.option(
-        "--optimizer",
-        type=click.Choice(["sgd", "adam", "adamw"], case_sensitive=False),
-        help="The optimizer.  [server's: sgd]",
-    ),
-    "momentum": click.option(
-        "--momentum", type=float, help="The momentum of SGD, 0 up to 1.  [server's: 0]"
-    ),
-    "weight_decay": click.option(
-        "--weight-decay", type=float, help="The coefficient of weight decay.  [server's: 0]"
-    ),
-    "seed": click.option(
-        "--seed", type=int, help="The seed of weights, order and augmentation.  [server's: 0]"
-    ),
-    "residual": click.option(
-        "--residual/--no-residual",
-        default=None,
-        help="Whether an identity connection goes around each block.  [server's: no]",
-    ),
-    "initialization": click.option(
-        "--initialization",
-        type=click.Choice(["default", "kaiming"], case_sensitive=False),
-        help="How to initialise the weights.  [server's: default]",
-    ),
-    "schedule": click.option(
-        "--schedule",
-        type=click.Choice(["constant", "cosine", "one_cycle"], case_sensitive=False),
-        help="How the learning rate changes; --learning-rate is its maximum.  [server's: constant]",
-    ),
-    "nesterov": click.option(
-        "--nesterov/--no-nesterov",
-        default=None,
-        help="Whether to use Nesterov momentum.  [server's: no]",
-    ),
-    "augmentation": click.option(
-        "--augmentation",
-        type=click.Choice(["none", "flip", "flip_crop"], case_sensitive=False),
-        help="How to vary training images.  [server's: none]",
-    ),
-    "patience": click.option(
-        "--patience",
-        type=int,
-        metavar="N",
-        help="End after N epochs without a better test accuracy.  [server's: 0, never]",
-    ),
-    "precision": click.option(
-        "--precision",
-        type=click.Choice(["float32", "bfloat16"], case_sensitive=False),
-        help="The number format of training steps.  [server's: float32]",
-    ),
-    "diagnostics": click.option(
-        "--diagnostics/--no-diagnostics",
-        default=None,
-        help="Whether to measure each block, for `leadline jobs --diagnosis`.  [server's: no]",
-    ),
+_SPEC_HELP = {
+    "dataset": "A dataset that the server knows.  [server's: cifar10]",
+    "blocks": "The depth in blocks, 0 to 64.  [server's: 2]",
+    "block_convolutions": "The convolutions of each block, 1 or 2.  [server's: 1]",
+    "batch_norm": "Whether a batch norm follows each convolution in a block.  [server's: no]",
+    "epochs": "Passes over the training set.  [server's: 51]",
+    "batch_size": "Images per step.  [server's: 128]",
+    "learning_rate": "The learning rate.  [server's: 0.01]",
+    "optimizer": "The optimizer.  [server's: sgd]",
+    "momentum": "The momentum of SGD, 0 up to 1.  [server's: 0]",
+    "weight_decay": "The coefficient of weight decay.  [server's: 0]",
+    "seed": "The seed of weights, order and augmentation.  [server's: 0]",
+    "residual": "Whether an identity connection goes around each block.  [server's: no]",
+    "initialization": "How to initialise the weights.  [server's: default]",
+    "schedule": "How the learning rate changes; --learning-rate is its maximum.  "
+    "[server's: constant]",
+    "nesterov": "Whether to use Nesterov momentum.  [server's: no]",
+    "augmentation": "How to vary training images.  [server's: none]",
+    "patience": "End after so many epochs without a better test accuracy.  [server's: 0, never]",
+    "precision": "The number format of training steps.  [server's: float32]",
+    "diagnostics": "Whether to measure each block, for `jobs --diagnosis`.  [server's: no]",
+}
+_SPEC_TYPES: Final = {
+    FieldDescriptor.CPPTYPE_STRING: str,
+    FieldDescriptor.CPPTYPE_INT32: int,
+    FieldDescriptor.CPPTYPE_DOUBLE: float,
 }
 
 
+def _spec_option(field: FieldDescriptor) -> Callable[[AnyCommand], AnyCommand]:
+    """The option of a field; the server knows what is allowed, and gets only what is given."""
+    flag, text = f"--{field.name.replace('_', '-')}", _SPEC_HELP[field.name]
+    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
+        return click.option(f"{flag}/--no-{flag[2:]}", default=None, help=text)
+    if field.enum_type is not None:
+        names = click.Choice(list(enum_numbers(field.enum_type)), case_sensitive=False)
+        return click.option(flag, type=names, help=text)
+    return click.option(flag, type=_SPEC_TYPES[field.cpp_type], help=text)
+
+
 def _spec_options(*, left_out: Collection[str] = ()) -> Callable[[AnyCommand], AnyCommand]:
-    # The server knows what is allowed: only what is given is sent, as it is.
-    options = {name: one for name, one in _SPEC_OPTIONS.items() if name not in left_out}
-    return option_group("fields", list(options), *options.values())
+    names = [name for name in _SPEC_HELP if name not in left_out]
+    fields = TrainingSpec.DESCRIPTOR.fields_by_name
+    return option_group("fields", names, *(_spec_option(fields[name]) for name in names))
 
 
 spec_options = _spec_options()

@@ -36,7 +36,6 @@ from leadline.client.cli.views import (
     LiveView,
     Outage,
     View,
-    event_line,
     make_view,
 )
 from leadline.v1.job_pb2 import JobFailure, JobFinished, JobPaused, JobQueued, JobResumed
@@ -151,7 +150,7 @@ def test_an_outage_is_one_line_without_the_words_of_grpc() -> None:
     ],
 )  # fmt: skip
 def test_an_event_is_a_line(event: JobEvent, line: str | None) -> None:
-    assert event_line(event, 5) == line
+    assert describe.event_line(event, 5) == line
 
 
 def test_a_state_that_is_not_known_is_shown_by_its_number() -> None:

@@ -1,6 +1,6 @@
 """Messages of the service in words."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Generic, NamedTuple, TypeVar
 
@@ -12,6 +12,7 @@ from leadline.client import (
     EpochResult,
     Initialization,
     Job,
+    JobEvent,
     Model,
     Precision,
     Schedule,
@@ -20,7 +21,7 @@ from leadline.client import (
 )
 from leadline.client._messages import enum_name, state_name
 from leadline.client._text import counted
-from leadline.v1.job_pb2 import JobFinished, JobPaused, JobQueued, JobResumed, JobStarted
+from leadline.v1.job_pb2 import JobFinished, JobQueued, JobStarted
 
 Row = TypeVar("Row", Job, Model)
 
@@ -127,16 +128,6 @@ def started(event: JobStarted) -> str:
     )
 
 
-def paused(event: JobPaused) -> str:
-    """That a job was paused, and why."""
-    return f"paused: {event.message or event.reason}"
-
-
-def resumed(event: JobResumed) -> str:
-    """That a job is queued again."""
-    return f"resumed after epoch {event.completed_epochs}; {place(event.queue_position)}"
-
-
 def time_left(duration: Duration) -> str:
     """The remaining time."""
     minutes, seconds = divmod(duration.seconds, 60)
@@ -168,6 +159,25 @@ def finished(event: JobFinished) -> str:
             f"images right; {event.model}"
         )
     return line
+
+
+_LINES: Mapping[str, Callable[[JobEvent, int], str]] = {
+    "queued": lambda event, _: queued(event.job, event.queued),
+    "started": lambda event, _: started(event.started),
+    "epoch": lambda event, epochs: epoch(event.epoch, epochs),
+    "paused": lambda event, _: f"paused: {event.paused.message or event.paused.reason}",
+    "resumed": lambda event, _: (
+        f"resumed after epoch {event.resumed.completed_epochs}; "
+        f"{place(event.resumed.queue_position)}"
+    ),
+    "finished": lambda event, _: finished(event.finished),
+}
+
+
+def event_line(event: JobEvent, epochs: int) -> str | None:
+    """The line for an event; None for a kind without one, or an unknown kind."""
+    line = _LINES.get(event.WhichOneof("event") or "")
+    return line(event, epochs) if line else None
 
 
 def job_table(jobs: Sequence[Job]) -> tuple[list[str], list[list[str]]]:

@@ -2,8 +2,9 @@
 
 import csv
 import json
+from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 from google.protobuf.json_format import MessageToDict
 
@@ -12,9 +13,10 @@ from leadline.client.cli import describe
 from leadline.client.cli.output import Output
 
 
-class Writer(Protocol):
+class Writer:
     """Writes the result of each image, in order."""
 
+    @abstractmethod
     def write(self, name: str, result: Prediction | ImageFailure, model: str) -> None:
         """Writes the result of an image, and the checkpoint that answers."""
 
@@ -22,7 +24,7 @@ class Writer(Protocol):
         """Writes the rest."""
 
 
-class JsonLines:
+class JsonLines(Writer):
     """A JSON object per line: the image, and its `Prediction` or its error."""
 
     def __init__(self, file: TextIO) -> None:
@@ -37,11 +39,8 @@ class JsonLines:
             values |= _values(result) | {"model": model}
         self._file.write(json.dumps(values) + "\n")
 
-    def close(self) -> None:
-        """Does nothing."""
 
-
-class Csv:
+class Csv(Writer):
     """A row per image, below a heading.
 
     The first prediction determines the number of columns; earlier failures
@@ -98,7 +97,7 @@ class Csv:
         self._writer.writerow([_printable(name), *empty, failure])
 
 
-class Table:
+class Table(Writer):
     """A table, printed at the end."""
 
     def __init__(self, output: Output) -> None:

@@ -20,21 +20,18 @@ PROJECT = Path(__file__).resolve().parents[1]
 PACKAGE = PROJECT / "client" / "leadline" / "client"
 
 NAMES = {
-    "AsyncAnswerCall": "AnswerCall",
     "AsyncBulkPrediction": "BulkPrediction",
     "AsyncCalls": "Calls",
     "AsyncClient": "Client",
     "AsyncConnection": "Connection",
-    "AsyncEventCall": "EventCall",
     "AsyncEventStream": "EventStream",
     "AsyncHandle": "Handle",
     "AsyncImageStream": "ImageStream",
     "AsyncInferenceCalls": "InferenceCalls",
     "AsyncInspectionCalls": "InspectionCalls",
-    "AsyncJobPredictions": "JobPredictions",
     "AsyncOutbox": "Outbox",
     "AsyncPredictionStream": "PredictionStream",
-    "AsyncPreparedCall": "PreparedCall",
+    "AsyncStreamCall": "StreamCall",
     "AsyncStubs": "Stubs",
     "AsyncSubmittedCall": "SubmittedCall",
     "AsyncSweepCalls": "SweepCalls",

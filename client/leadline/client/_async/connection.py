@@ -1,7 +1,8 @@
 """One client's connection: its channel, its stubs, and calls whose errors are the SDK's own."""
 
 import warnings
-from typing import NoReturn, TypeVar
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn, TypeVar
 
 import grpc.aio
 
@@ -124,6 +125,17 @@ class AsyncConnection:
         self.check_open()
         with sdk_errors(self):
             return await method(request, timeout=seconds)
+
+    async def pages(
+        self, method: AsyncUnaryCall[Any, Response], request: Any
+    ) -> AsyncIterator[Response]:
+        """Every page of a listing, one call each; errors are those of `call`."""
+        while True:
+            page: Any = await self.call(method, request)
+            yield page
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return
 
     def check_open(self) -> None:
         """Checks that calls can be made.

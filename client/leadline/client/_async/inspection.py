@@ -43,15 +43,11 @@ class AsyncInspectionCalls:
                 its predictions of the split were not kept.
         """
         request = listing_request(**query)
-        while True:
-            page = await self._connection.call(
-                self._connection.stubs.inspection.ListMisclassified, request
-            )
+        async for page in self._connection.pages(
+            self._connection.stubs.inspection.ListMisclassified, request
+        ):
             for example in page.examples:
                 yield example
-            request.page_token = page.next_page_token
-            if not request.page_token:
-                return
 
     async def list_misclassified(
         self, *, page_token: str = "", **query: Unpack[Listing]
@@ -125,15 +121,11 @@ class AsyncInspectionCalls:
         The arguments and the errors are those of `compare_models`.
         """
         request = comparison_request(baseline, candidate, **query)
-        while True:
-            page = await self._connection.call(
-                self._connection.stubs.inspection.CompareModels, request
-            )
+        async for page in self._connection.pages(
+            self._connection.stubs.inspection.CompareModels, request
+        ):
             for example in page.examples:
                 yield example
-            request.page_token = page.next_page_token
-            if not request.page_token:
-                return
 
     async def compare_models(
         self,
@@ -176,15 +168,11 @@ class AsyncInspectionCalls:
         The arguments and the errors are those of `list_likely_label_errors`.
         """
         request = label_errors_request(**query)
-        while True:
-            page = await self._connection.call(
-                self._connection.stubs.inspection.ListLikelyLabelErrors, request
-            )
+        async for page in self._connection.pages(
+            self._connection.stubs.inspection.ListLikelyLabelErrors, request
+        ):
             for example in page.examples:
                 yield example
-            request.page_token = page.next_page_token
-            if not request.page_token:
-                return
 
     async def list_likely_label_errors(
         self, *, page_token: str = "", **query: Unpack[LabelErrors]

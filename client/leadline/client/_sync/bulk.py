@@ -21,9 +21,9 @@ from leadline.client._image_errors import is_too_large
 from leadline.client._predictions import ImageFailure
 from leadline.client._retry import Attempts, OnReconnect, Reconnection
 from leadline.client._runtime import (
-    AnswerCall,
     ImageStream,
     Outbox,
+    StreamCall,
     cancel_after,
     each,
     run,
@@ -71,7 +71,7 @@ class BulkPrediction:
         # A server that has never answered may not exist.
         self._answered = False
         self._first_attempts: Attempts | None = None
-        self._call: AnswerCall | None = None
+        self._call: StreamCall[PredictStreamResponse] | None = None
         self._outbox: Outbox[PredictStreamRequest] = Outbox()
         # Read and not yet answered, in order: sent again if the stream breaks.
         self._pending: deque[StreamedBatch] = deque()
@@ -128,7 +128,7 @@ class BulkPrediction:
                     return None
                 sleep(self._delay(error))
 
-    def _next_answer(self, call: AnswerCall) -> PredictStreamResponse:
+    def _next_answer(self, call: StreamCall[PredictStreamResponse]) -> PredictStreamResponse:
         try:
             with sdk_errors(self._connection):
                 answer = next(iter(call))
@@ -177,7 +177,7 @@ class BulkPrediction:
         self.model, self.weights_sha256 = response.model, response.weights_sha256
         self._selector.model = response.model
 
-    def _attach(self) -> AnswerCall:
+    def _attach(self) -> StreamCall[PredictStreamResponse]:
         self._connection.check_open()
         self._reconnection.began()
         self._first_attempts = self._first_attempts or Attempts(self._connection.timeout)

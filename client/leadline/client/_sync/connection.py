@@ -2,7 +2,8 @@
 """One client's connection: its channel, its stubs, and calls whose errors are the SDK's own."""
 
 import warnings
-from typing import NoReturn, TypeVar
+from collections.abc import Iterator
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 
@@ -125,6 +126,15 @@ class Connection:
         self.check_open()
         with sdk_errors(self):
             return method(request, timeout=seconds)
+
+    def pages(self, method: UnaryCall[Any, Response], request: Any) -> Iterator[Response]:
+        """Every page of a listing, one call each; errors are those of `call`."""
+        while True:
+            page: Any = self.call(method, request)
+            yield page
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return
 
     def check_open(self) -> None:
         """Checks that calls can be made.

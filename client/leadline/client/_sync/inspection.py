@@ -44,14 +44,10 @@ class InspectionCalls:
                 its predictions of the split were not kept.
         """
         request = listing_request(**query)
-        while True:
-            page = self._connection.call(
-                self._connection.stubs.inspection.ListMisclassified, request
-            )
+        for page in self._connection.pages(
+            self._connection.stubs.inspection.ListMisclassified, request
+        ):
             yield from page.examples
-            request.page_token = page.next_page_token
-            if not request.page_token:
-                return
 
     def list_misclassified(
         self, *, page_token: str = "", **query: Unpack[Listing]
@@ -123,12 +119,10 @@ class InspectionCalls:
         The arguments and the errors are those of `compare_models`.
         """
         request = comparison_request(baseline, candidate, **query)
-        while True:
-            page = self._connection.call(self._connection.stubs.inspection.CompareModels, request)
+        for page in self._connection.pages(
+            self._connection.stubs.inspection.CompareModels, request
+        ):
             yield from page.examples
-            request.page_token = page.next_page_token
-            if not request.page_token:
-                return
 
     def compare_models(
         self,
@@ -169,14 +163,10 @@ class InspectionCalls:
         The arguments and the errors are those of `list_likely_label_errors`.
         """
         request = label_errors_request(**query)
-        while True:
-            page = self._connection.call(
-                self._connection.stubs.inspection.ListLikelyLabelErrors, request
-            )
+        for page in self._connection.pages(
+            self._connection.stubs.inspection.ListLikelyLabelErrors, request
+        ):
             yield from page.examples
-            request.page_token = page.next_page_token
-            if not request.page_token:
-                return
 
     def list_likely_label_errors(
         self, *, page_token: str = "", **query: Unpack[LabelErrors]

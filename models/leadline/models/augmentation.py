@@ -15,8 +15,6 @@ from torch import Tensor
 
 from leadline.models.spec import Augmentation
 
-__all__ = ["Variations"]
-
 MAX_SHIFT = 4
 """Pixels by which an image is moved at most, up, down, left and right."""
 

@@ -12,8 +12,6 @@ from leadline.models.batches import normalize
 from leadline.models.graphs import GraphedFunction, Graphs
 from leadline.models.network import BlockNetwork
 
-__all__ = ["CudaEngine"]
-
 
 class CudaEngine:
     """Computes on a GPU.

@@ -5,8 +5,6 @@ This module imports nothing heavy.
 
 from collections.abc import Sequence
 
-__all__ = ["is_exhausted"]
-
 
 def is_exhausted(test_accuracies: Sequence[float], patience: int) -> bool:
     """Returns whether `patience` epochs have passed since the best, the earliest of equals.

@@ -16,8 +16,6 @@ from leadline.models.simd.instruction_set import InstructionSet, instruction_set
 from leadline.models.simd.stack import InferenceStack, TrainingStack
 from leadline.models.simd.thread_team import ThreadTeam
 
-__all__ = ["Engine", "SimdEngine", "TorchEngine", "engine_for"]
-
 
 class Engine(Protocol):
     """Computes for one network."""

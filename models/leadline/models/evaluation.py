@@ -14,8 +14,6 @@ from leadline.models.datasets import Split
 from leadline.models.engine import Engine
 from leadline.models.predictions import SplitPredictions
 
-__all__ = ["Evaluation", "classify", "evaluate"]
-
 BATCH_SIZE = 512
 """Images a batch of an evaluation on a CPU: few enough for its caches."""
 

@@ -14,8 +14,6 @@ from leadline.models.checkpoint_files import INPUT, LOGITS, PROBABILITIES
 from leadline.models.images import IMAGE_SIZE
 from leadline.models.network import BlockNetwork, ResidualBlock
 
-__all__ = ["to_onnx"]
-
 # Old enough for the engines of the last years.
 _OPSET = 17
 _IR_VERSION = 8

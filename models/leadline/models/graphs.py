@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["GraphedFunction", "Graphs", "capture_graph"]
-
 _LOG = logging.getLogger(__name__)
 
 # As many as PyTorch's notes on graphs advise before a capture.

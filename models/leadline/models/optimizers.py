@@ -14,8 +14,6 @@ import torch
 from leadline.models.network import BlockNetwork
 from leadline.models.spec import Optimizer, TrainingSpec
 
-__all__ = ["SGD", "Adam", "AdamW", "make_optimizer"]
-
 _Kind = TypeVar("_Kind", bound=type[torch.optim.Optimizer])
 
 # What torch decorates with `torch._disable_dynamo`, in every optimizer.

@@ -21,8 +21,6 @@ from safetensors import SafetensorError
 
 from leadline.models.datasets.contents import SplitName
 
-__all__ = ["NoPredictionsError", "SplitPredictions", "decode_predictions", "encode_predictions"]
-
 _STEPS = 65_535
 
 _FEW_CLASSES = 256

@@ -27,8 +27,6 @@ from leadline.models.simd.parameters import StackParameters
 from leadline.models.simd.tensor_args import TensorArgs
 from leadline.models.simd.thread_team import ThreadTeam
 
-__all__ = ["InferenceStack", "TrainingStack"]
-
 
 @cache
 def _training_passes(batch_norm: bool, skip: int, isa: InstructionSet) -> Compiled:

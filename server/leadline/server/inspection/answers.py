@@ -11,13 +11,9 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from leadline.models.checkpoint_files import (
-    CheckpointError,
-    NoPredictionsError,
-    SplitPredictions,
-    load_predictions,
-)
+from leadline.models.checkpoint_files import CheckpointError, load_predictions
 from leadline.models.datasets import DatasetError, Split, SplitName, find_dataset
+from leadline.models.predictions import NoPredictionsError, SplitPredictions
 from leadline.server.errors import FailedPreconditionError
 from leadline.server.serving.catalog import CheckpointRef
 from leadline.server.serving.examples import ExampleRef

@@ -167,9 +167,9 @@ def test_a_table_of_jobs_has_priorities_where_they_matter_and_reasons_of_pauses(
         pause=JobPaused(reason="STORAGE"),
         options=JobOptions(priority=-5),
     )
-    headings, rows = describe.job_table([plain])
+    headings, rows = describe.table(describe.JOB_COLUMNS, [plain])
     assert "#priority" not in headings
-    headings, rows = describe.job_table([plain, paused])
+    headings, rows = describe.table(describe.JOB_COLUMNS, [plain, paused])
     assert headings[:3] == ["job", "state", "#priority"]
     assert [row[:3] for row in rows] == [
         ["jobs/a", "queued", "0"],
@@ -209,7 +209,7 @@ FAILED = Job(
 
 
 def test_a_failed_job_is_listed_with_its_reason() -> None:
-    headings, (row,) = describe.job_table([FAILED])
+    headings, (row,) = describe.table(describe.JOB_COLUMNS, [FAILED])
     assert row[headings.index("state")] == "failed (diverged)"
     assert describe.reason(FAILED) == "the loss is not finite (DIVERGED)"
     assert describe.standing(FAILED).endswith(": the loss is not finite (DIVERGED)")
@@ -228,8 +228,8 @@ def test_a_narrow_terminal_cuts_neither_names_nor_numbers(
     stream = io.StringIO()
     monkeypatch.setattr(Output, "console", Console(file=stream, force_terminal=True, width=width))
     tables = {
-        "models/phgcrktpjf": describe.model_table([model]),
-        "jobs/phgcrktpjf": describe.job_table([FAILED]),
+        "models/phgcrktpjf": describe.table(describe.MODEL_COLUMNS, [model]),
+        "jobs/phgcrktpjf": describe.table(describe.JOB_COLUMNS, [FAILED]),
         "sweeps/phgcrktpjf": describe_sweep.sweep_list([sweep]),
         " jobs/phgcrktpjf": describe_sweep.job_list(sweep),
     }

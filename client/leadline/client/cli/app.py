@@ -10,7 +10,7 @@ import click
 
 from leadline.client import LeadlineError
 from leadline.client.cli.commands import Group
-from leadline.client.cli.exit_codes import MEANINGS, ExitCode, exit_code
+from leadline.client.cli.exit_codes import ExitCode, exit_code
 from leadline.client.cli.failures import report_error, report_usage
 
 
@@ -79,7 +79,7 @@ class LazyGroup(Group):
         """Lists the exit codes."""
         del ctx
         with formatter.section("Exit codes"):
-            formatter.write_dl([(str(int(code)), meaning) for code, meaning in MEANINGS.items()])
+            formatter.write_dl([(str(int(code)), code.meaning) for code in ExitCode])
 
     def invoke(self, ctx: click.Context) -> object:
         """Runs the command."""

@@ -113,9 +113,7 @@ def _confirm(jobs: tuple[str, ...]) -> None:
 
 
 def _show(session: Session, resource: Job | Sweep) -> None:
-    if session.output.as_json:
-        session.output.message(resource)
-    elif isinstance(resource, Sweep):
-        session.output.text(describe_sweep.standing(resource))
+    if isinstance(resource, Sweep):
+        session.output.show(resource, describe_sweep.standing(resource))
     else:
-        session.output.text(describe.standing(resource))
+        session.output.show(resource, describe.standing(resource))

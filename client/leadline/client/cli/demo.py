@@ -16,12 +16,11 @@ from leadline.client.cli.exit_codes import ExitCode
 from leadline.client.cli.figures.files import can_plot
 from leadline.client.cli.following import show_events
 from leadline.client.cli.misclassified import list_pages, show_table
-from leadline.client.cli.options import Selector, Session
+from leadline.client.cli.options import Session
 from leadline.client.cli.output import Output
 from leadline.client.cli.plot import write_curves, write_grid
-from leadline.client.cli.predict import show_predictions
+from leadline.client.cli.predict import print_response, show_predictions
 from leadline.client.cli.views import make_view
-from leadline.v1.inference_service_pb2 import PredictResponse
 
 _PREDICTED_IMAGES = 6
 _PER_CLASS = 2
@@ -116,23 +115,14 @@ def _show(session: Session, client: Client, out: Path, dataset: str, epochs: int
 
 
 def _listed(client: Client, job: TrainingJob) -> list[ListMisclassifiedResponse]:
-    selector = Selector(
-        model=job.model,
-        dataset=None,
-        blocks=None,
-        block_convolutions=None,
-        batch_norm=None,
-        residual=None,
+    pages = list_pages(
+        client,
+        {"model": job.model},
+        per_class=_PER_CLASS,
+        grouping="predicted_class",
+        include_correct=True,
     )
-    return list(
-        list_pages(
-            client,
-            selector,
-            per_class=_PER_CLASS,
-            grouping="predicted_class",
-            include_correct=True,
-        )
-    )
+    return list(pages)
 
 
 def _predict(
@@ -143,13 +133,7 @@ def _predict(
     examples = examples[:: max(1, len(examples) // _PREDICTED_IMAGES)][:_PREDICTED_IMAGES]
     predictions = client.predict([example.png for example in examples], model=job.model, top_k=3)
     if session.output.as_json:
-        session.output.message(
-            PredictResponse(
-                predictions=predictions,
-                model=predictions.model,
-                weights_sha256=predictions.weights_sha256,
-            )
-        )
+        print_response(session, predictions)
         return
     names = [f"test image {example.index}: {example.true_class_name}" for example in examples]
     show_predictions(session, names, predictions)

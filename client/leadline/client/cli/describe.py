@@ -16,6 +16,7 @@ from leadline.client import (
     Model,
     Precision,
     Schedule,
+    Split,
     TrainingSpec,
     Variant,
 )
@@ -29,6 +30,11 @@ Row = TypeVar("Row", Job, Model)
 def percent(fraction: float) -> str:
     """A fraction in percent."""
     return f"{100 * fraction:.2f} %"
+
+
+def images_of(split: Split.ValueType, count: int) -> str:
+    """Some images of a split: "200 test images"."""
+    return f"{count:,} {'training' if split == Split.SPLIT_TRAIN else 'test'} images"
 
 
 def reason(job: Job) -> str:
@@ -180,16 +186,6 @@ def event_line(event: JobEvent, epochs: int) -> str | None:
     return line(event, epochs) if line else None
 
 
-def job_table(jobs: Sequence[Job]) -> tuple[list[str], list[list[str]]]:
-    """The headings and rows of a table of jobs."""
-    return _table(_JOB_COLUMNS, jobs)
-
-
-def model_table(models: Sequence[Model]) -> tuple[list[str], list[list[str]]]:
-    """The headings and rows of a table of models."""
-    return _table(_MODEL_COLUMNS, models)
-
-
 def _state_and_reason(job: Job) -> str:
     cause = job.failure.reason or job.pause.reason
     return f"{state_name(job)} ({cause.lower()})" if cause else state_name(job)
@@ -203,9 +199,10 @@ class _Column(NamedTuple, Generic[Row]):
     is_needed: Callable[[Row], object] | None = None
 
 
-def _table(
+def table(
     columns: Sequence[_Column[Row]], rows: Sequence[Row]
 ) -> tuple[list[str], list[list[str]]]:
+    """The headings and rows of a table."""
     columns = [
         column for column in columns if column.is_needed is None or any(map(column.is_needed, rows))
     ]
@@ -219,7 +216,7 @@ def _yes(value: object) -> str:
 
 
 # The most important columns come first: a narrow terminal leaves out the last ones.
-_JOB_COLUMNS: Sequence[_Column[Job]] = (
+JOB_COLUMNS: Sequence[_Column[Job]] = (
     _Column("job", lambda job: job.name),
     _Column("state", _state_and_reason),
     _Column("#priority", lambda job: str(job.options.priority), lambda job: job.options.priority),
@@ -233,7 +230,7 @@ _JOB_COLUMNS: Sequence[_Column[Job]] = (
     _Column("submitted", lambda job: local_time(job.create_time)),
 )
 
-_MODEL_COLUMNS: Sequence[_Column[Model]] = (
+MODEL_COLUMNS: Sequence[_Column[Model]] = (
     _Column("model", lambda model: model.name),
     _Column("dataset", lambda model: model.variant.dataset),
     _Column("#blocks", lambda model: depth(model.variant)),

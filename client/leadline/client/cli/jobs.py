@@ -50,7 +50,7 @@ def _show_jobs(output: Output, listed: list[Job]) -> None:
         for job in listed:
             output.message(job)
         return
-    output.table(*describe.job_table(listed))
+    output.table(*describe.table(describe.JOB_COLUMNS, listed))
     if len(listed) == 1 and (reason := describe.reason(listed[0])):
         output.text(reason)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from leadline.client import Client, Example, ListMisclassifiedResponse, Split
+from leadline.client import Client, Example, ListMisclassifiedResponse
 from leadline.client.cli import describe
 from leadline.client.cli.commands import command
 from leadline.client.cli.figures.files import FIGURE_SUFFIXES, require_plot
@@ -135,9 +135,8 @@ def show_table(
 def summary(page: ListMisclassifiedResponse) -> str:
     """What the whole split came to."""
     wrong = sum(count.wrong for count in page.class_counts)
-    images = "training" if page.split == Split.SPLIT_TRAIN else "test"
     return (
-        f"{page.model}: {wrong:,} of {page.split_images:,} {images} images wrong, "
+        f"{page.model}: {wrong:,} of {describe.images_of(page.split, page.split_images)} wrong, "
         f"{describe.percent(page.split_accuracy)} right"
     )
 

@@ -43,7 +43,7 @@ def _show_models(session: Session, listed: list[Model]) -> None:
         for model in listed:
             session.output.message(model)
     else:
-        session.output.table(*describe.model_table(listed))
+        session.output.table(*describe.table(describe.MODEL_COLUMNS, listed))
 
 
 def _show_epochs(session: Session, model: Model) -> None:

@@ -141,7 +141,7 @@ limit_option = click.option(
 )
 
 
-class Selector(TypedDict):
+class Selector(TypedDict, total=False):
     """A model, or the best one of a variant; arguments of the client's methods."""
 
     model: str | None

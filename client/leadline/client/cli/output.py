@@ -55,6 +55,13 @@ class Output:
         )
         self.json(_ordered(values, message.DESCRIPTOR))
 
+    def show(self, message: Message, text: str) -> None:
+        """Prints a message as a JSON line, or for people what it comes to."""
+        if self.as_json:
+            self.message(message)
+        else:
+            self.text(text)
+
     def json(self, values: dict[str, Any]) -> None:
         """Prints plain values as a JSON line."""
         click.echo(json.dumps(values))

@@ -239,8 +239,7 @@ def epoch_title(model: Model, name: str) -> str:
 
 def counts_title(accuracy: float, images: int, split: Split.ValueType) -> str:
     """What a split of a dataset came to: "90.00 % of 200 test images correct"."""
-    kind = "training" if split == Split.SPLIT_TRAIN else "test"
-    return f"{describe.percent(accuracy)} of {images:,} {kind} images correct"
+    return f"{describe.percent(accuracy)} of {describe.images_of(split, images)} correct"
 
 
 def _network_on_dataset(model: Model, models: list[Model]) -> str:

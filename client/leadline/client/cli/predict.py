@@ -90,7 +90,7 @@ def predict(
     if session.output.as_json:
         if form or out:
             raise click.UsageError("--json prints one message: for a file, use --format jsonl")
-        _print_response(session, images, selector, top_k=top_k, logits=logits)
+        _predict_at_once(session, images, selector, top_k=top_k, logits=logits)
         return ExitCode.SUCCESS
     form = _format(form, out, logits=logits)
     progress = make_progress(
@@ -199,7 +199,18 @@ def _writer(session: Session, form: str, out: Path | None) -> Iterator[Writer]:
         yield make(file)
 
 
-def _print_response(
+def print_response(session: Session, predictions: Predictions) -> None:
+    """Prints predictions as one PredictResponse."""
+    session.output.message(
+        PredictResponse(
+            predictions=predictions,
+            model=predictions.model,
+            weights_sha256=predictions.weights_sha256,
+        )
+    )
+
+
+def _predict_at_once(
     session: Session, images: Sequence[Path], selector: Selector, *, top_k: int, logits: bool
 ) -> None:
     paths = list(ImageFiles(images, on_unreadable=_raise))
@@ -208,13 +219,7 @@ def _print_response(
             predictions = client.predict(paths, top_k=top_k, include_logits=logits, **selector)
         except InvalidArgumentError as error:
             raise renamed(error, lambda index: str(paths[index])) from None
-    session.output.message(
-        PredictResponse(
-            predictions=predictions,
-            model=predictions.model,
-            weights_sha256=predictions.weights_sha256,
-        )
-    )
+    print_response(session, predictions)
 
 
 def _raise(_folder: Path, error: OSError) -> None:

@@ -27,10 +27,7 @@ def health(session: Session, *, service: str) -> ExitCode:
     """
     with session.client() as client:
         status = client.health(service)
-    if session.output.as_json:
-        session.output.message(health_pb2.HealthCheckResponse(status=status.value))
-    else:
-        session.output.text(status.name)
+    session.output.show(health_pb2.HealthCheckResponse(status=status.value), status.name)
     return ExitCode.SUCCESS if status is HealthStatus.SERVING else ExitCode.UNAVAILABLE
 
 

@@ -31,7 +31,7 @@ class Check:
         status: how serious it is.
         value: the finding, in a few words.
         detail: the same as numbers and names, for programs; may be empty.
-        advice: what to do about it; empty where there is nothing to do.
+        advice: what to do about it, which a check that is OK or skipped does not show.
     """
 
     name: str
@@ -42,7 +42,9 @@ class Check:
 
     def to_dict(self) -> dict[str, Any]:
         """The finding as JSON has it."""
-        return {**asdict(self), "detail": dict(self.detail)}
+        is_wrong = self.status in {Status.WARNING, Status.FAILED}
+        advice = self.advice if is_wrong else ""
+        return {**asdict(self), "detail": dict(self.detail), "advice": advice}
 
 
 def within(seconds: float, name: str, run: Callable[[], Check]) -> Check:

@@ -32,12 +32,9 @@ def check_dataset(name: str, source: str, cache: Path, *, max_pixels: int) -> Ch
             advice=f"repair it, or name another source with --dataset {name}=SOURCE",
         )
     if facts is None:
-        return Check(
-            dataset_name(name),
-            Status.OK,
-            "is downloaded when a job first asks for it, which needs a network",
-            detail={"source": source, "decoded": False},
-        )
+        value = "is downloaded when a job first asks for it, which needs a network"
+        detail = {"source": source, "decoded": False}
+        return Check(dataset_name(name), Status.OK, value, detail)
     return Check(
         dataset_name(name),
         Status.OK,
@@ -66,5 +63,5 @@ def check_cache(cache: Path) -> Check:
             "whole": [name for name in states if name not in damaged],
             "damaged": list(damaged),
         },
-        advice="a job that needs it decodes it again from its source" if damaged else "",
+        advice="a job that needs it decodes it again from its source",
     )

@@ -145,12 +145,7 @@ def load_all(batch: Batch) -> Sequence[LoadedImage]:
 
 
 def request(images: Sequence[LoadedImage], selector: pb.PredictRequest) -> pb.PredictRequest:
-    """The request for at least one image, all of one kind.
-
-    Args:
-        images: what to classify.
-        selector: the request but for its images.
-    """
+    """The request for at least one image, all of one kind; `selector` is the rest of it."""
     made = pb.PredictRequest()
     made.CopyFrom(selector)
     data = [image.data for image in images]

@@ -126,11 +126,7 @@ def listed(images: Images) -> Iterable[Image]:
 
 
 def source(image: object, index: int) -> Source:
-    """The images in one element of the caller's images.
-
-    Args:
-        image: the element.
-        index: of its first image among all images of the call.
+    """The images in one element of the caller's images; `index` is that of its first one.
 
     Raises:
         InvalidArgumentError: it is no image, is too large, or is an array of

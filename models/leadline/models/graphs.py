@@ -21,13 +21,10 @@ def capture_graph(
 ) -> Callable[[], Tensor]:
     """Captures the kernels that a function launches on its inputs' GPU.
 
-    The function is called several times, and must leave the same each time.
+    The function is called several times, and must leave the same each time. A replay
+    reads the inputs where they are.
 
     Source: the PyTorch notes on CUDA graphs.
-
-    Args:
-        function: of `inputs`.
-        inputs: on the GPU; a replay reads them where they are.
 
     Returns:
         What replays the graph and returns its result, which the next replay
@@ -62,11 +59,7 @@ def _current_stream(tensor: Tensor) -> torch.cuda.Stream:
 
 
 class Graphs:
-    """Whether graphs can be captured here, which is believed until a capture fails.
-
-    Args:
-        capture: makes the graphs.
-    """
+    """Whether graphs can be captured here, which is believed until a capture fails."""
 
     def __init__(self, capture: Capture = capture_graph) -> None:
         self.capture = capture

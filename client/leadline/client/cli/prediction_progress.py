@@ -62,12 +62,7 @@ class BarProgress(Progress):
 
 
 def make_progress(count: Callable[[], int], *, shares_terminal: bool) -> Progress:
-    """A bar on a terminal, unless rows are printed there too.
-
-    Args:
-        count: counts the images; called only for a bar.
-        shares_terminal: whether rows are printed to standard output as they come.
-    """
+    """A bar on a terminal, unless it shares that with rows; only a bar calls `count`."""
     watched = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     if watched and not (shares_terminal and sys.stdout.isatty()):
         return BarProgress(count())

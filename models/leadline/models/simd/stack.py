@@ -47,13 +47,8 @@ class TrainingStack:
     The biases of convolutions before a batch norm, which subtracts any constant
     again, get gradients of zero, where torch's are the residue of rounding.
 
-    Args:
-        network: the network whose convolutions these are. Each step reads its
-            parameters, writes its gradients and updates its batch norms' running
-            statistics. They get common storage, and must not be moved.
-        largest_batch: images in the largest batch.
-        team: the threads that compute.
-        isa: the instructions to use.
+    Each step reads the network's parameters, writes its gradients and updates its batch
+    norms' running statistics. They get common storage, and must not be moved.
 
     Raises:
         UnsupportedNetworkError: the network has other shapes than the kernels.
@@ -192,13 +187,7 @@ class TrainingStack:
 
 
 class InferenceStack:
-    """The layers up to the features in evaluation mode, for whole splits.
-
-    Args:
-        network: whose architecture it is.
-        team: the threads that compute.
-        isa: the instructions to use.
-    """
+    """The layers up to the features in evaluation mode, for whole splits."""
 
     def __init__(self, network: BlockNetwork, team: ThreadTeam, isa: InstructionSet) -> None:
         self._lanes = isa.lanes

@@ -70,16 +70,10 @@ class LabelErrors:
 def find_label_errors(
     several: Sequence[Answers], query: LabelErrorQuery, *, offset: int, limit: int
 ) -> LabelErrors:
-    """Compares the predictions of several checkpoints with the labels of a split.
+    """Compares the predictions of several checkpoints, one at least, with a split's labels.
 
     Returns at most `limit` images after the first `offset`, ordered by the number of
     contradicting models, then by margin, both descending, then by index.
-
-    Args:
-        several: at least one, all on the same split.
-        query: which images to report.
-        offset: images to skip.
-        limit: images to return.
 
     Raises:
         FailedPreconditionError: a checkpoint is from a version that did not store

@@ -73,11 +73,7 @@ class Contents(NamedTuple):
 
 
 def collect(client: Client, names: Sequence[str]) -> Contents:
-    """Fetches everything that a report shows.
-
-    Args:
-        client: connected to the server.
-        names: "jobs/{id}", or "sweeps/{id}", or two models or epochs.
+    """Fetches everything about "jobs/{id}", or "sweeps/{id}", or two models or epochs.
 
     Raises:
         click.ClickException: no job of the sweep has completed an epoch.

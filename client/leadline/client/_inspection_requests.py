@@ -1,4 +1,8 @@
-"""Requests of the inspection calls, from the keyword arguments of the client's methods."""
+"""Requests of the inspection calls, from the keyword arguments of the client's methods.
+
+They raise an `InvalidArgumentError` where a value does not fit its field's type, or not
+exactly one model or variant is named.
+"""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias, TypedDict, Unpack
@@ -7,7 +11,6 @@ from leadline.client._requests import ModelLike, Selection, build, name_of, sele
 from leadline.v1.inspection_service_pb2 import (
     CompareModelsRequest,
     ExampleOrder,
-    GetConfusionMatrixRequest,
     Grouping,
     ImageFormat,
     ListLikelyLabelErrorsRequest,
@@ -77,46 +80,22 @@ class LabelErrors(TypedDict, total=False):
 
 
 def listing_request(**query: Unpack[Listing]) -> ListMisclassifiedRequest:
-    """The request for a listing.
-
-    Raises:
-        InvalidArgumentError: a value does not fit its field's type, or not
-            exactly one model or variant is named.
-    """
+    """The request for a listing."""
     given: dict[str, Any] = dict(query)
     selection = {field: given.pop(field, None) for field in Selection.__annotations__}
     return select(build(ListMisclassifiedRequest(), **given), **selection)
 
 
-def confusion_request(
-    split: SplitLike, **selection: Unpack[Selection]
-) -> GetConfusionMatrixRequest:
-    """The request for a confusion matrix.
-
-    Raises:
-        InvalidArgumentError: not exactly one model or variant is named.
-    """
-    return select(build(GetConfusionMatrixRequest(), split=split), **selection)
-
-
 def comparison_request(
     baseline: ModelOrVariant, candidate: ModelOrVariant, **query: Unpack[Comparing]
 ) -> CompareModelsRequest:
-    """The request for a comparison.
-
-    Raises:
-        InvalidArgumentError: a value does not fit its field's type.
-    """
+    """The request for a comparison."""
     request = CompareModelsRequest(baseline=_selector(baseline), candidate=_selector(candidate))
     return build(request, **query)
 
 
 def label_errors_request(**query: Unpack[LabelErrors]) -> ListLikelyLabelErrorsRequest:
-    """The request for likely label errors.
-
-    Raises:
-        InvalidArgumentError: a value does not fit its field's type.
-    """
+    """The request for likely label errors."""
     fields: dict[str, Any] = dict(query)
     fields["models"] = [name_of(model) for model in query.get("models", ())]
     return build(ListLikelyLabelErrorsRequest(), **fields)

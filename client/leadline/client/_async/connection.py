@@ -97,10 +97,7 @@ class AsyncConnection:
     ) -> Response:
         """The response to a unary call, which is repeated if the server is unavailable.
 
-        Args:
-            method: what to call.
-            request: sent with each attempt.
-            attempts: counts the attempts; None: as many as fit `timeout`.
+        `attempts` counts how often; by default as many as fit `timeout`.
 
         Raises:
             RpcError: the server answered with an error.

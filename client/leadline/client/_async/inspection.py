@@ -11,16 +11,16 @@ from leadline.client._inspection_requests import (
     ModelOrVariant,
     SplitLike,
     comparison_request,
-    confusion_request,
     label_errors_request,
     listing_request,
 )
-from leadline.client._requests import Selection
+from leadline.client._requests import Selection, build, select
 from leadline.v1.inspection_service_pb2 import (
     ComparedExample,
     CompareModelsResponse,
     ConfusionMatrix,
     Example,
+    GetConfusionMatrixRequest,
     LikelyLabelError,
     ListLikelyLabelErrorsResponse,
     ListMisclassifiedResponse,
@@ -108,9 +108,9 @@ class AsyncInspectionCalls:
             NotFoundError: the model, epoch or variant does not exist.
             FailedPreconditionError: as of `list_misclassified`.
         """
+        request = select(build(GetConfusionMatrixRequest(), split=split), **selection)
         return await self._connection.call(
-            self._connection.stubs.inspection.GetConfusionMatrix,
-            confusion_request(split, **selection),
+            self._connection.stubs.inspection.GetConfusionMatrix, request
         )
 
     async def compared_examples(

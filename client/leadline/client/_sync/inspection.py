@@ -11,17 +11,17 @@ from leadline.client._inspection_requests import (
     ModelOrVariant,
     SplitLike,
     comparison_request,
-    confusion_request,
     label_errors_request,
     listing_request,
 )
-from leadline.client._requests import Selection
+from leadline.client._requests import Selection, build, select
 from leadline.client._sync.connection import Connection
 from leadline.v1.inspection_service_pb2 import (
     ComparedExample,
     CompareModelsResponse,
     ConfusionMatrix,
     Example,
+    GetConfusionMatrixRequest,
     LikelyLabelError,
     ListLikelyLabelErrorsResponse,
     ListMisclassifiedResponse,
@@ -106,10 +106,8 @@ class InspectionCalls:
             NotFoundError: the model, epoch or variant does not exist.
             FailedPreconditionError: as of `list_misclassified`.
         """
-        return self._connection.call(
-            self._connection.stubs.inspection.GetConfusionMatrix,
-            confusion_request(split, **selection),
-        )
+        request = select(build(GetConfusionMatrixRequest(), split=split), **selection)
+        return self._connection.call(self._connection.stubs.inspection.GetConfusionMatrix, request)
 
     def compared_examples(
         self, baseline: ModelOrVariant, candidate: ModelOrVariant, **query: Unpack[Comparing]

@@ -38,10 +38,6 @@ def submit(
 ) -> SubmittedCall[AnyEvent]:
     """The stream of the job or sweep that this attempt, or an earlier one, made.
 
-    Args:
-        connection: the way to the server.
-        attempt: makes the call, with the same request each time.
-
     Raises:
         RpcError: the server refused the request, or could not be reached.
     """

@@ -8,14 +8,10 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from leadline.client import (
-    Augmentation,
     EpochResult,
-    Initialization,
     Job,
     JobEvent,
     Model,
-    Precision,
-    Schedule,
     Split,
     TrainingSpec,
     Variant,
@@ -83,19 +79,20 @@ def spec(value: TrainingSpec) -> str:
     return ", ".join(parts)
 
 
+# The first value of an enum beside the unspecified one, which means the same.
+_DEFAULT = 1
+
+
 def _beyond_the_defaults(value: TrainingSpec) -> list[str]:
     """The parts of a spec that differ from the defaults."""
     parts = {
         f"{'Nesterov ' if value.nesterov else ''}momentum {value.momentum:g}": value.momentum,
         f"weight decay {value.weight_decay:g}": value.weight_decay,
-        f"{_choice(value, 'schedule')} schedule": value.schedule > Schedule.SCHEDULE_CONSTANT,
-        f"{_choice(value, 'initialization')} initialization": (
-            value.initialization > Initialization.INITIALIZATION_DEFAULT
-        ),
-        f"{_choice(value, 'augmentation')} augmentation": (
-            value.augmentation > Augmentation.AUGMENTATION_NONE
-        ),
-        _choice(value, "precision"): value.precision > Precision.PRECISION_FLOAT32,
+        **{
+            f"{_choice(value, field)} {field}": getattr(value, field) > _DEFAULT
+            for field in ("schedule", "initialization", "augmentation")
+        },
+        _choice(value, "precision"): value.precision > _DEFAULT,
         f"patience {value.patience}": value.patience,
     }
     return [text for text, differs in parts.items() if differs]

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leadline.models.datasets import SplitName
-from leadline.server.errors import FailedPreconditionError
-from leadline.server.inspection.answers import Answers, Indices
+from leadline.server.inspection.answers import Answers, Indices, not_kept
 from leadline.server.inspection.examples import ImageFormat, Picture, picture_of
 
 _NO_CLASS = -1
@@ -135,11 +134,6 @@ def _contradictions(answers: Answers) -> tuple[NDArray[np.float64], Indices]:
 
 def _true_probability(answers: Answers) -> NDArray[np.float32]:
     if answers.true_probability is None:
-        name = answers.checkpoint.name
-        raise FailedPreconditionError(
-            f"{name} was trained by a version that did not store the probabilities of the labels: "
-            "use other models, or train again",
-            reason="PREDICTIONS_NOT_KEPT",
-            metadata={"model": name, "split": answers.split},
-        )
+        what = "did not store the probabilities of the labels: use other models"
+        raise not_kept(answers.checkpoint, answers.split, what)
     return answers.true_probability

@@ -30,10 +30,6 @@ class Deadline:
         return seconds if remaining is None else min(seconds, remaining)
 
     def check(self) -> None:
-        """Checks that time is left.
-
-        Raises:
-            DeadlineExceededError: no time is left.
-        """
+        """Raises a `DeadlineExceededError` if no time is left."""
         if self.remaining() == 0:
             raise DeadlineExceededError(f"{self._what} within {self._seconds:g} s")

@@ -1,4 +1,7 @@
-"""Requests, from the keyword arguments of the client's methods."""
+"""Requests, from the keyword arguments of the client's methods.
+
+What does not fit is an `InvalidArgumentError`, whose violation names the field by its path.
+"""
 
 from collections.abc import Collection, MutableSequence
 from typing import Any, Final, TypeAlias, TypedDict, TypeVar, Unpack
@@ -48,11 +51,7 @@ Selecting = TypeVar(
 
 
 def build(message: AnyMessage, **fields: object) -> AnyMessage:
-    """The message with the fields set that are not None.
-
-    Raises:
-        InvalidArgumentError: a value does not fit its field's type.
-    """
+    """The message with the fields set that are not None."""
     for field, value in fields.items():
         if value is not None:
             set_field(message, field, value, path=field)
@@ -60,12 +59,7 @@ def build(message: AnyMessage, **fields: object) -> AnyMessage:
 
 
 def set_field(message: Message, field: str, value: Any, *, path: str) -> None:
-    """Sets a field, or extends a repeated one; enums may be given by their names in any case.
-
-    Raises:
-        InvalidArgumentError: the message has no such field, or the value does not fit its type;
-            `path` names the field.
-    """
+    """Sets a field, or extends a repeated one; enums may be given by their names in any case."""
     check_field(field, message.DESCRIPTOR.fields_by_name, path=path)
     enum = message.DESCRIPTOR.fields_by_name[field].enum_type
     target = getattr(message, field)
@@ -85,21 +79,13 @@ def set_field(message: Message, field: str, value: Any, *, path: str) -> None:
 
 
 def check_field(field: str, known: Collection[str], *, path: str = "") -> None:
-    """Checks that a field exists.
-
-    Raises:
-        InvalidArgumentError: it does not; `path` names it, and the text what is likely meant.
-    """
+    """Checks that a field exists; the text of the error names what is likely meant."""
     if field not in known:
         raise invalid(path or field, f"there is no such field.{did_you_mean(field, known)}")
 
 
 def select(request: Selecting, **selection: Unpack[Selection]) -> Selecting:
-    """The request with its model or its variant.
-
-    Raises:
-        InvalidArgumentError: not exactly one of them is given, or an argument does not exist.
-    """
+    """The request with its model or its variant, of which exactly one must be given."""
     for field in selection:
         check_field(field, Selection.__annotations__)
     model, variant = selection.get("model"), _variant(selection)
@@ -130,11 +116,7 @@ def _variant(selection: Selection) -> Variant | None:
 
 
 def duration(seconds: float | None, field: str = "progress_interval") -> Duration | None:
-    """Seconds as a message; None stays None.
-
-    Raises:
-        InvalidArgumentError: they are out of range; `field` names them.
-    """
+    """Seconds, unless they are out of range, as a message; None stays None."""
     if seconds is None:
         return None
     result = Duration()

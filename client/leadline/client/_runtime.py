@@ -101,11 +101,7 @@ def async_cancel_after(call: Cancellable, seconds: float) -> Iterator[None]:
 
 @contextmanager
 def cancel_after(call: Cancellable, seconds: float) -> Iterator[None]:
-    """Cancels the call unless the block ends within `seconds`.
-
-    Raises:
-        DeadlineExceededError: the block took longer.
-    """
+    """Does the same by a thread."""
     timer = _Timer(call, seconds)
     thread = threading.Timer(seconds, timer.expire)
     thread.daemon = True
@@ -165,11 +161,7 @@ async def async_each(images: AsyncImageStream) -> AsyncIterator[Image]:
 
 
 def each(images: ImageStream) -> Iterator[Image]:
-    """The images one by one.
-
-    Raises:
-        InvalidArgumentError: they are not images.
-    """
+    """The same of the synchronous client."""
     yield from listed(images)
 
 

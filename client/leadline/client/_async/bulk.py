@@ -219,8 +219,8 @@ async def _batches(images: AsyncImageStream, batcher: Batcher) -> AsyncIterator[
     index = 0
     async for image in async_each(images):
         source = source_or_failure(image, index)
-        index += source.count
-        for loadable in source.images:
+        index += len(source)
+        for loadable in source:
             if batch := batcher.add(loadable):
                 yield batch
     if rest := batcher.rest():

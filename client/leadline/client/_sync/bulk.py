@@ -215,8 +215,8 @@ def _batches(images: ImageStream, batcher: Batcher) -> Iterator[Batch]:
     index = 0
     for image in each(images):
         source = source_or_failure(image, index)
-        index += source.count
-        for loadable in source.images:
+        index += len(source)
+        for loadable in source:
             if batch := batcher.add(loadable):
                 yield batch
     if rest := batcher.rest():

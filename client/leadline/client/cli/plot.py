@@ -115,11 +115,7 @@ def sweep(session: Session, *, sweep: str, out: Path) -> None:
 
 
 def write_sweep(sweep: Sweep, out: Path) -> None:
-    """Writes a sweep's accuracies against depth as a picture.
-
-    Raises:
-        click.ClickException: there is nothing to draw.
-    """
+    """Writes a sweep's accuracies against depth as a picture; errors as of `depth_lines`."""
     lines = depth_lines(sweep)
     from leadline.client.cli.figures.sweep import sweep_figure  # noqa: PLC0415 - needs matplotlib
 

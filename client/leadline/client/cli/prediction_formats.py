@@ -6,11 +6,9 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from google.protobuf.json_format import MessageToDict
-
 from leadline.client import ImageFailure, Prediction
 from leadline.client.cli import describe
-from leadline.client.cli.output import Output
+from leadline.client.cli.output import Output, json_values
 
 
 class Writer:
@@ -120,14 +118,10 @@ class Table(Writer):
 
 def _values(prediction: Prediction) -> dict[str, Any]:
     """A prediction under its proto field names; logits only if there are any."""
-    values = MessageToDict(
-        prediction, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
-    return {
-        field.name: values[field.name]
-        for field in prediction.DESCRIPTOR.fields
-        if field.name != "logits" or prediction.logits
-    }
+    values = json_values(prediction)
+    if not prediction.logits:
+        del values["logits"]
+    return values
 
 
 def _shortest(prediction: Prediction) -> Iterator[str]:

@@ -74,11 +74,7 @@ def _show(output: Output, checks: Sequence[dict[str, Any]], *, healthy: bool) ->
 
 
 def _server_module(name: str) -> ModuleType:
-    """Loads a module of `leadline.server`, which no other command imports.
-
-    Raises:
-        click.ClickException: a package that it needs is missing.
-    """
+    """Loads a module of `leadline.server`, which no other command imports."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

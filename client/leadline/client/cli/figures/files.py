@@ -20,11 +20,7 @@ def can_plot() -> bool:
 
 
 def require_plot() -> None:
-    """Checks that matplotlib is installed.
-
-    Raises:
-        click.ClickException: it is not.
-    """
+    """Raises a `click.ClickException` unless matplotlib is installed."""
     if not can_plot():
         raise click.ClickException(
             "pictures need matplotlib: in a clone of the repository, run pip install '.[plot]'"

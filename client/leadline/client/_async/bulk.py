@@ -46,12 +46,7 @@ _CLOSE_SECONDS = 5.0
 
 
 class AsyncBulkPrediction:
-    """The work behind an `AsyncPredictionStream`.
-
-    Attributes:
-        model: the checkpoint that answers; empty before the first answer.
-        weights_sha256: the SHA-256 of its weights file.
-    """
+    """The work behind an `AsyncPredictionStream`, which explains its attributes."""
 
     def __init__(
         self,

@@ -47,12 +47,7 @@ _CLOSE_SECONDS = 5.0
 
 
 class BulkPrediction:
-    """The work behind an `PredictionStream`.
-
-    Attributes:
-        model: the checkpoint that answers; empty before the first answer.
-        weights_sha256: the SHA-256 of its weights file.
-    """
+    """The work behind an `PredictionStream`, which explains its attributes."""
 
     def __init__(
         self,

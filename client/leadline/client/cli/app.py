@@ -117,7 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.Abort:
         return ExitCode.INTERRUPTED
     except (_BrokenPipe, BrokenPipeError):
-        _silence_stdout()
+        # Otherwise Python reports at its exit what it could not write.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.BROKEN_PIPE
     except (LeadlineError, OSError) as error:
         report_error(error, as_json=as_json)
@@ -131,8 +132,3 @@ def _check_text(arguments: Sequence[str]) -> None:
             argument.encode()
         except UnicodeEncodeError as error:
             raise click.UsageError(f"argument {number}, {argument!r}, is not UTF-8") from error
-
-
-def _silence_stdout() -> None:
-    # Otherwise Python reports at its exit what it could not write.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,6 +1,7 @@
 """`leadline pause`, `resume`, `cancel` and `delete`: they control a job, or all jobs of a sweep."""
 
 import sys
+from contextlib import suppress
 
 import click
 
@@ -19,21 +20,13 @@ def find(client: Client, name: str) -> TrainingJob | TrainingSweep:
     if name.startswith("sweeps/"):
         return client.sweep(name)
     job = client.job(name)
-    if name != job.name:
-        try:
-            job.refresh()
-        except NotFoundError:
-            return _sweep_of(client, name) or job
+    if name == job.name:
+        return job
+    for handle in (job, client.sweep(name)):
+        with suppress(NotFoundError):
+            handle.refresh()
+            return handle
     return job
-
-
-def _sweep_of(client: Client, bare_id: str) -> TrainingSweep | None:
-    sweep = client.sweep(bare_id)
-    try:
-        sweep.refresh()
-    except NotFoundError:
-        return None
-    return sweep
 
 
 @command("leadline pause jobs/phgcrktpjf")

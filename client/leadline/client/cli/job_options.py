@@ -12,7 +12,6 @@ from leadline.client.cli.options import AnyCommand, option_group
 _PART = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _EVERY = re.compile(r"every-(\d+)")
-_POLICIES = {"all": "all", "best-and-last": "best_and_last"}
 
 
 def _duration(value: str) -> timedelta:
@@ -32,9 +31,9 @@ def _retention(value: str) -> str | int:
     every = _EVERY.fullmatch(value)
     if every:
         return int(every.group(1))
-    if value not in _POLICIES:
+    if value not in ("all", "best-and-last"):
         raise click.BadParameter(f"{value!r} is not one of all, best-and-last, every-N")
-    return _POLICIES[value]
+    return value.replace("-", "_")
 
 
 job_options = option_group(

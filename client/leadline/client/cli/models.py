@@ -4,10 +4,18 @@ from typing import Any
 
 import click
 
-from leadline.client import Model, ModelEpoch
+from leadline.client import Model, ModelEpoch, Variant
 from leadline.client.cli import describe
 from leadline.client.cli.commands import command
-from leadline.client.cli.options import Session, session_options
+from leadline.client.cli.options import Session, field_options, option_group, session_options
+
+_FILTERS = {
+    "dataset": "Only models trained on this dataset.",
+    "blocks": "Only models of this depth.",
+    "block_convolutions": "Only models with this many convolutions in each block.",
+    "batch_norm": "Only models with, or without, batch norm.",
+    "residual": "Only models with, or without, residual connections.",
+}
 
 
 @command(
@@ -15,21 +23,9 @@ from leadline.client.cli.options import Session, session_options
     "leadline models models/phgcrktpjf",
 )
 @click.argument("model", required=False)
-@click.option("--dataset", help="Only models trained on this dataset.")
-@click.option("--blocks", type=int, help="Only models of this depth.")
-@click.option(
-    "--block-convolutions", type=int, help="Only models with this many convolutions in each block."
-)
-@click.option(
-    "--batch-norm/--no-batch-norm", default=None, help="Only models with, or without, batch norm."
-)
-@click.option(
-    "--residual/--no-residual",
-    default=None,
-    help="Only models with, or without, residual connections.",
-)
+@option_group("filters", list(_FILTERS), *field_options(Variant.DESCRIPTOR, _FILTERS))
 @session_options
-def models(session: Session, *, model: str | None, **filters: Any) -> None:
+def models(session: Session, *, model: str | None, filters: dict[str, Any]) -> None:
     """List trained models, the newest first, or the epochs of one MODEL."""
     with session.client() as client:
         if model is None:

@@ -4,14 +4,14 @@ import functools
 import math
 import os
 import shlex
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypedDict, Unpack
 
 import click
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from leadline.client import Client, InvalidArgumentError, TrainingSpec
+from leadline.client import Client, InvalidArgumentError, TrainingSpec, Variant
 from leadline.client._channel import DEFAULT_PORT, normal_target
 from leadline.client._messages import enum_numbers
 from leadline.client.cli.commands import checked
@@ -141,6 +141,30 @@ limit_option = click.option(
 )
 
 
+_TYPES: Final = {
+    FieldDescriptor.CPPTYPE_STRING: str,
+    FieldDescriptor.CPPTYPE_INT32: int,
+    FieldDescriptor.CPPTYPE_DOUBLE: float,
+}
+
+
+def field_options(
+    message: Descriptor, texts: Mapping[str, str]
+) -> list[Callable[[AnyCommand], AnyCommand]]:
+    """An option for each field of a message, which has no value unless it is given."""
+    return [_field_option(message.fields_by_name[name], text) for name, text in texts.items()]
+
+
+def _field_option(field: FieldDescriptor, text: str) -> Callable[[AnyCommand], AnyCommand]:
+    flag = f"--{field.name.replace('_', '-')}"
+    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
+        return click.option(f"{flag}/--no-{flag[2:]}", default=None, help=text)
+    if field.enum_type is not None:
+        names = click.Choice(list(enum_numbers(field.enum_type)), case_sensitive=False)
+        return click.option(flag, type=names, help=text)
+    return click.option(flag, type=_TYPES[field.cpp_type], help=text)
+
+
 class Selector(TypedDict, total=False):
     """A model, or the best one of a variant; arguments of the client's methods."""
 
@@ -152,14 +176,11 @@ class Selector(TypedDict, total=False):
     residual: bool | None
 
 
-VARIANT: Final = ("dataset", "blocks", "block_convolutions", "batch_norm", "residual")
-"""The options that name a variant."""
-
-
 def _selector(**given: Unpack[Selector]) -> Selector:
     if given["model"] is None and (given["dataset"] is None or given["blocks"] is None):
         raise click.UsageError("choose a model: --model, or --dataset and --blocks")
-    if given["model"] is not None and any(given[part] is not None for part in VARIANT):
+    names = [name for name, value in given.items() if value is not None]
+    if "model" in names and len(names) > 1:
         raise click.UsageError("--model alone chooses a model: leave out the variant's options")
     return given
 
@@ -168,16 +189,15 @@ selector_options = option_group(
     "selector",
     list(Selector.__annotations__),
     click.option("--model", help="A model, models/ID, or one of its epochs, models/ID/epochs/N."),
-    click.option("--dataset", help="Instead: the best model trained on this dataset, with"),
-    click.option("--blocks", type=int, help="this depth in blocks,"),
-    click.option(
-        "--block-convolutions", type=int, help="this many convolutions in each, 1 or 2  [1], and"
-    ),
-    click.option(
-        "--batch-norm/--no-batch-norm", default=None, help="with or without batch norm, and"
-    ),
-    click.option(
-        "--residual/--no-residual", default=None, help="with or without residual connections."
+    *field_options(
+        Variant.DESCRIPTOR,
+        {
+            "dataset": "Instead: the best model trained on this dataset, with",
+            "blocks": "this depth in blocks,",
+            "block_convolutions": "this many convolutions in each, 1 or 2  [1], and",
+            "batch_norm": "with or without batch norm, and",
+            "residual": "with or without residual connections.",
+        },
     ),
     build=_selector,
 )
@@ -206,28 +226,12 @@ _SPEC_HELP = {
     "precision": "The number format of training steps.  [server's: float32]",
     "diagnostics": "Whether to measure each block, for `jobs --diagnosis`.  [server's: no]",
 }
-_SPEC_TYPES: Final = {
-    FieldDescriptor.CPPTYPE_STRING: str,
-    FieldDescriptor.CPPTYPE_INT32: int,
-    FieldDescriptor.CPPTYPE_DOUBLE: float,
-}
-
-
-def _spec_option(field: FieldDescriptor) -> Callable[[AnyCommand], AnyCommand]:
-    """The option of a field; the server knows what is allowed, and gets only what is given."""
-    flag, text = f"--{field.name.replace('_', '-')}", _SPEC_HELP[field.name]
-    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
-        return click.option(f"{flag}/--no-{flag[2:]}", default=None, help=text)
-    if field.enum_type is not None:
-        names = click.Choice(list(enum_numbers(field.enum_type)), case_sensitive=False)
-        return click.option(flag, type=names, help=text)
-    return click.option(flag, type=_SPEC_TYPES[field.cpp_type], help=text)
 
 
 def _spec_options(*, left_out: Collection[str] = ()) -> Callable[[AnyCommand], AnyCommand]:
-    names = [name for name in _SPEC_HELP if name not in left_out]
-    fields = TrainingSpec.DESCRIPTOR.fields_by_name
-    return option_group("fields", names, *(_spec_option(fields[name]) for name in names))
+    # The server knows what is allowed: only what is given is sent, as it is.
+    texts = {name: text for name, text in _SPEC_HELP.items() if name not in left_out}
+    return option_group("fields", list(texts), *field_options(TrainingSpec.DESCRIPTOR, texts))
 
 
 spec_options = _spec_options()

@@ -3,7 +3,6 @@
 import csv
 import json
 from abc import abstractmethod
-from collections.abc import Iterator
 from typing import Any, TextIO
 
 from leadline.client import ImageFailure, Prediction
@@ -88,7 +87,9 @@ class Csv(Writer):
         scores = [
             value for score in prediction.top_k for value in (score.class_name, score.probability)
         ]
-        self._writer.writerow([_printable(name), *scores, *_shortest(prediction), model, ""])
+        # The fewest digits that identify a 32-bit float.
+        logits = [f"{logit:.9g}" for logit in prediction.logits]
+        self._writer.writerow([_printable(name), *scores, *logits, model, ""])
 
     def _write_failure(self, name: str, failure: ImageFailure) -> None:
         empty = [""] * (2 * self._classes + self._logits + 1)
@@ -122,11 +123,6 @@ def _values(prediction: Prediction) -> dict[str, Any]:
     if not prediction.logits:
         del values["logits"]
     return values
-
-
-def _shortest(prediction: Prediction) -> Iterator[str]:
-    """The logits in the fewest digits that identify a 32-bit float."""
-    return (f"{logit:.9g}" for logit in prediction.logits)
 
 
 def _row(name: str, prediction: Prediction) -> list[str]:

@@ -35,7 +35,8 @@ def capture_graph(
     """
     # A capture that fails may leave its stream as the current one: torch puts
     # the former one back in its later versions only.
-    with torch.cuda.device(inputs[0].device), torch.cuda.stream(_current_stream(inputs[0])):
+    device = inputs[0].device
+    with torch.cuda.device(device), torch.cuda.stream(torch.cuda.current_stream(device)):
         # What is set up in the first calls must not be captured.
         aside = torch.cuda.Stream()  # type: ignore[no-untyped-call,unused-ignore]
         aside.wait_stream(torch.cuda.current_stream())
@@ -52,10 +53,6 @@ def capture_graph(
         return result
 
     return replay
-
-
-def _current_stream(tensor: Tensor) -> torch.cuda.Stream:
-    return torch.cuda.current_stream(tensor.device)
 
 
 class Graphs:
@@ -107,7 +104,6 @@ class GraphedFunction:
         function: of tensors on the device that have a row for each image. It
             must do the same whenever it is called, for it is called several
             times before a capture.
-        device: where it computes.
         state: gives the tensors that the function changes.
         sizes: of batches, ascending: a smaller batch is filled up to the next
             with rows of any content. Without them each size has a graph.
@@ -141,12 +137,10 @@ class GraphedFunction:
         if self._graphs.failure is not None:
             self._captured.clear()  # with the memory that they hold
             return self._run(inputs)
-        size = self._size_of(len(inputs[0]))
+        count = len(inputs[0])
+        size = next((size for size in self._sizes if size >= count), count)
         captured = self._captured.get(size)
         return captured(inputs) if captured else self._capture_and_run(size, inputs)
-
-    def _size_of(self, count: int) -> int:
-        return next((size for size in self._sizes if size >= count), count)
 
     def _run(self, inputs: Sequence[Tensor]) -> Tensor:
         return self._function(*(value.to(self._device) for value in inputs))

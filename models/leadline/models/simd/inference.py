@@ -5,7 +5,6 @@ from functools import cache
 
 import numpy as np
 import onnx
-from llvmlite import ir
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
@@ -47,11 +46,11 @@ _OUTER_CONVOLUTIONS = 3
 @cache
 def inference_pass(skip: int, lanes: int, isa: InstructionSet) -> Compiled:
     """Returns the module with `infer`, for identity connections that span `skip` layers."""
-
-    def emit(module: ir.Module) -> None:
-        emit_inference_pass(module, skip=skip, lanes=lanes)
-
-    return Compiled(f"inference {skip=} {lanes=}", emit, isa)
+    return Compiled(
+        f"inference {skip=} {lanes=}",
+        lambda module: emit_inference_pass(module, skip=skip, lanes=lanes),
+        isa,
+    )
 
 
 @cache

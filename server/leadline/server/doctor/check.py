@@ -59,7 +59,9 @@ def within(seconds: float, name: str, run: Callable[[], Check]) -> Check:
         try:
             results.append(run())
         except Exception as error:  # noqa: BLE001 - the other checks are still of use
-            results.append(_broken(name, error))
+            value = f"{type(error).__name__}: {error}"
+            advice = "the check itself failed; report this as a bug"
+            results.append(Check(name, Status.FAILED, value, advice=advice))
 
     thread = threading.Thread(target=work, daemon=True, name=f"doctor-{name}")
     thread.start()
@@ -72,15 +74,6 @@ def within(seconds: float, name: str, run: Callable[[], Check]) -> Check:
         f"no result within {seconds:g} s",
         detail={"limit_seconds": seconds},
         advice="the device or the file system behind it hangs: see the kernel's log",
-    )
-
-
-def _broken(name: str, error: Exception) -> Check:
-    return Check(
-        name,
-        Status.FAILED,
-        f"{type(error).__name__}: {error}",
-        advice="the check itself failed; report this as a bug",
     )
 
 

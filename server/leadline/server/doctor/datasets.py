@@ -24,13 +24,8 @@ def check_dataset(name: str, source: str, cache: Path, *, max_pixels: int) -> Ch
     try:
         facts = describe_source(source, cache, samples=_SAMPLES, max_pixels=max_pixels)
     except DatasetError as error:
-        return Check(
-            dataset_name(name),
-            Status.FAILED,
-            str(error),
-            detail={"source": source},
-            advice=f"repair it, or name another source with --dataset {name}=SOURCE",
-        )
+        advice = f"repair it, or name another source with --dataset {name}=SOURCE"
+        return Check(dataset_name(name), Status.FAILED, str(error), {"source": source}, advice)
     if facts is None:
         value = "is downloaded when a job first asks for it, which needs a network"
         detail = {"source": source, "decoded": False}

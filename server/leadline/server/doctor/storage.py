@@ -40,13 +40,8 @@ def check_data_dir(folder: Path) -> Check:
     exists = there == folder.absolute()
     detail = {"path": str(folder.absolute()), "exists": exists}
     if problem := _problem_of(there):
-        return Check(
-            "data directory",
-            Status.FAILED,
-            f"{folder}: {problem}",
-            detail=detail,
-            advice=f"change that, or {_NAME_ANOTHER}",
-        )
+        advice = f"change that, or {_NAME_ANOTHER}"
+        return Check("data directory", Status.FAILED, f"{folder}: {problem}", detail, advice)
     held = exists and _is_locked(folder / "lock")
     state = "is not there yet, and can be made"
     if exists:

@@ -40,13 +40,9 @@ def check_versions() -> Check:
     missing = [name for name, version in versions.items() if not version]
     shown = ", ".join(f"{name} {versions[name]}" for name in ("leadline", "python", "torch"))
     if missing:
-        return Check(
-            "versions",
-            Status.FAILED,
-            f"missing: {', '.join(missing)}",
-            detail=versions,
-            advice="in a clone of the repository, run pip install '.[server]'",
-        )
+        advice = "in a clone of the repository, run pip install '.[server]'"
+        value = f"missing: {', '.join(missing)}"
+        return Check("versions", Status.FAILED, value, versions, advice)
     return Check("versions", Status.OK, value=shown, detail=versions)
 
 
@@ -61,13 +57,9 @@ def check_processor() -> Check:
     try:
         chosen = instruction_set()
     except UnsupportedInstructionSetError as error:
-        return Check(
-            "processor",
-            Status.FAILED,
-            str(error),
-            detail={**detail, "instruction_set": None, "lanes": None},
-            advice=f"unset {VARIABLE}, or name one that the processor has",
-        )
+        detail |= {"instruction_set": None, "lanes": None}
+        advice = f"unset {VARIABLE}, or name one that the processor has"
+        return Check("processor", Status.FAILED, str(error), detail, advice)
     slow = chosen is InstructionSet.BASELINE and platform.machine() == "x86_64"
     return Check(
         "processor",

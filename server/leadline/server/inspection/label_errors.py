@@ -14,28 +14,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from leadline.models.datasets import SplitName
 from leadline.server.inspection.answers import Answers, Indices, not_kept
-from leadline.server.inspection.examples import ImageFormat, Picture, picture_of
+from leadline.server.inspection.examples import ExampleQuery, Picture, picture_of
 
 _NO_CLASS = -1
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelErrorQuery:
-    """Which images to report.
+class LabelErrorQuery(ExampleQuery):
+    """Which images to report; `min_models` must suggest the same other class."""
 
-    Attributes:
-        split: the split of the images.
-        min_models: how many models must suggest the same other class.
-        true_class: only images labelled with this class; None for any.
-        image_format: the format of images in the response.
-    """
-
-    split: SplitName = "test"
     min_models: int = 2
-    true_class: int | None = None
-    image_format: ImageFormat = ImageFormat.PNG
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from leadline.models.datasets import SplitName
 from leadline.models.images import encode_png
 from leadline.server.inspection.answers import Answers
 from leadline.server.serving.examples import ExampleRef
@@ -14,6 +15,21 @@ class ImageFormat(StrEnum):
     PNG = "png"
     RAW = "raw"  # uint8 HWC [32, 32, 3], RGB
     NONE = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleQuery:
+    """Which examples to show, in all kinds of listings.
+
+    Attributes:
+        split: the split of the images.
+        true_class: only images labelled with this class; None for any.
+        image_format: the format of images in the response.
+    """
+
+    split: SplitName = "test"
+    true_class: int | None = None
+    image_format: ImageFormat = ImageFormat.PNG
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,16 +41,10 @@ def grid_figure(
     per_class: int,
     title: str,
 ) -> Figure:
-    """The grid.
+    """The grid: a row of images of each class, or of those predicted as it.
 
-    Args:
-        examples: what to show.
-        classes: the names of the classes, a row for each.
-        by_true_class: whether a row holds the images of a class, or those
-            predicted as it.
-        per_class: wrong images in a row, and as many correct ones. A cell
-            stays empty where there are fewer.
-        title: what the picture shows.
+    A row has `per_class` wrong images, and as many correct ones. A cell stays empty where
+    there are fewer.
     """
     columns = 2 * per_class
     width = _NAMES + columns * (_IMAGE + _GAP)

@@ -32,11 +32,7 @@ def images_a_cell(subjects: Sequence[Subject]) -> int:
 def confusion_table(matrix: ConfusionMatrix, cells: Cells, *, prefix: str, most: int) -> str:
     """A confusion matrix as a table whose cells open up to `most` of their images.
 
-    Args:
-        matrix: the counts.
-        cells: the images.
-        prefix: what the ids of the cells begin with.
-        most: images in a cell; 0: cells open nothing.
+    The ids of the cells begin with `prefix`.
     """
     names = [metrics.class_name for metrics in matrix.classes]
     head = "".join(f'<th scope="col">{text(name)}</th>' for name in names)

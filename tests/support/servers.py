@@ -27,7 +27,10 @@ _START_SECONDS = 120
 
 
 def make_dataset(root: Path) -> Path:
-    """A folder of images whose classes differ in colour and stripes, beneath noise."""
+    """A folder of images whose classes differ in colour and stripes, beneath noise.
+
+    Those of the second class are twice as wide as high.
+    """
     random = np.random.default_rng(7)
     for split, count in (("train", TRAIN_PER_CLASS), ("test", TEST_PER_CLASS)):
         for index, name in enumerate(CLASSES):
@@ -45,7 +48,8 @@ def _draw(index: int, random: np.random.Generator) -> bytes:
     stripes = ((along + random.integers(8)) // (1 + index // 2)) % 2
     colour = np.array([index * 25, 255 - index * 25, (index * 70) % 255])
     noise = random.normal(0, 60, (32, 32, 3))
-    return encode_png(np.clip(colour * (0.4 + 0.6 * stripes) + noise, 0, 255).astype(np.uint8))
+    pixels = np.clip(colour * (0.4 + 0.6 * stripes) + noise, 0, 255).astype(np.uint8)
+    return encode_png(pixels if index != 1 else pixels.repeat(2, axis=1))
 
 
 @dataclass

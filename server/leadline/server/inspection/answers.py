@@ -31,6 +31,7 @@ class Answers:
         checkpoint: the checkpoint that predicted.
         split: the split of the images.
         images: uint8 NHWC [N, 32, 32, 3], memory-mapped.
+        aspect_ratios: float32 [N], see `leadline.models.datasets.Split`.
         labels: int64 [N], the true classes.
         predicted: int64 [N], the predicted classes.
         probability: float32 [N], softmax of the predicted class, in [0, 1].
@@ -41,6 +42,7 @@ class Answers:
     checkpoint: CheckpointRef
     split: SplitName
     images: NDArray[np.uint8]
+    aspect_ratios: NDArray[np.float32] | None
     labels: Indices
     predicted: Indices
     probability: NDArray[np.float32]
@@ -90,6 +92,7 @@ def read_answers(checkpoint: CheckpointRef, split: SplitName, dataset_cache: Pat
         checkpoint=checkpoint,
         split=split,
         images=images.images,
+        aspect_ratios=images.aspect_ratios,
         labels=images.labels,
         predicted=predictions.predicted,
         probability=predictions.probability,

@@ -132,4 +132,5 @@ def _example(example: Example) -> Card:
         "true": example.true_class,
         "taken": example.predicted_class,
         "probability": example.probability,
+        "aspect": example.picture.aspect_ratio,
     }

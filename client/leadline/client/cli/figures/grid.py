@@ -30,7 +30,7 @@ _LINE = 0.25
 _NAME_WIDTH = 14
 _CAPTION_WIDTH = 26
 
-_NOTE = "Rows are {} classes. Images as the network sees them: resized to 32 x 32 pixels."
+_NOTE = "Rows are {} classes. The network sees each image resized to 32 x 32 pixels."
 
 
 def grid_figure(
@@ -135,10 +135,12 @@ def _draw_cell(axes: Axes, examples: Sequence[Example], column: int, missing: st
         axes.text(0.5, 0.5, missing, ha="center", va="center", fontsize=9, color=QUIET)
         return
     example = examples[column]
-    # An equal aspect: an image that is wider than high stays so within its square cell.
     axes.imshow(
-        image.imread(io.BytesIO(example.png), format="png"), interpolation="nearest", aspect="equal"
+        image.imread(io.BytesIO(example.png), format="png"),
+        interpolation="nearest",
+        aspect=1 / (example.aspect_ratio or 1.0),
     )
+    axes.set_anchor("SW")
     colour = _CORRECT if _is_correct(example) else _WRONG
     axes.set_title(_caption(example), fontsize=9, color=colour, pad=4)
 

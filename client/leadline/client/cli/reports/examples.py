@@ -70,6 +70,7 @@ def _popover(name: str, true: str, predicted: str, count: int, shown: Sequence[E
     images = "".join(
         picture(
             example.png,
+            example.aspect_ratio,
             shows=f"test image {example.index}, {kind}",
             caption=_sure(example),
         )
@@ -111,6 +112,7 @@ def _in_grid(example: Example) -> str:
     kind = _kind(example.true_class_name, example.predicted_class_name)
     return picture(
         example.png,
+        example.aspect_ratio,
         shows=f"test image {example.index}, {kind}",
         caption=f"{kind}\n{_sure(example)}",
     )
@@ -129,6 +131,7 @@ def compared(examples: Sequence[ComparedExample]) -> str:
     images = "".join(
         picture(
             example.png,
+            example.aspect_ratio,
             shows=f"test image {example.index}, true {example.true_class_name}",
             caption=f"true {example.true_class_name}\nbaseline {example.baseline.class_name}\n"
             f"candidate {example.candidate.class_name}",

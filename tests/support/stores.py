@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, insert
 
 from leadline.models.spec import TrainingSpec
-from leadline.server.jobs.job import Event, EventBody, Finished, Queued
+from leadline.server.jobs.job import Event, EventBody, Finished, Paused, Queued
 from leadline.server.jobs.options import JobOptions
 from leadline.server.jobs.states import JobState
 from leadline.server.storage import event_log, transitions
@@ -52,22 +53,23 @@ def fill(
     Args:
         engine: of a database with Leadline's tables.
         count: how many jobs.
-        epochs: of each; for jobs in the state `queued` those that they have not trained.
+        epochs: of each; jobs that are queued or paused have trained none of them.
         dataset: what they were trained on.
-        state: a final state, or `queued`.
+        state: a final state, `queued` or `paused`.
         variants: how many networks.
         sweep_id: the sweep to make of them, over their seeds; None: none.
         prefix: of the jobs' ids, which their number follows.
     """
     ids = [f"{prefix}{number}" for number in range(count)]
     spec = TrainingSpec(dataset=dataset, epochs=epochs)
+    blocks = variants if sweep_id is None else 1
     with engine.begin() as connection:
         work = UnitOfWork(connection, datetime(2026, 1, 1, tzinfo=UTC))
         if sweep_id is not None:
             _write_sweep(connection, sweep_id, spec, count)
         for start in range(0, count, _JOBS_A_WRITE):
             made = [
-                _job(work, job_id, number, spec, state, variants if sweep_id is None else 1)
+                _job(work, job_id, replace(spec, blocks=1 + number % blocks, seed=number), state)
                 for number, job_id in enumerate(ids[start : start + _JOBS_A_WRITE], start)
             ]
             _write_jobs(connection, made, sweep_id)
@@ -77,16 +79,14 @@ def fill(
 
 
 def _job(
-    work: UnitOfWork, job_id: str, number: int, spec: TrainingSpec, state: JobState, variants: int
+    work: UnitOfWork, job_id: str, spec: TrainingSpec, state: JobState
 ) -> tuple[dict[str, Any], list[Event]]:
     """The row of a job, and its events."""
-    varied = {**spec.to_dict(), "blocks": 1 + number % variants, "seed": number}
-    own = TrainingSpec.from_dict(varied)
-    accuracy = 0.9 * (number + 1) / (number + 1_000)
-    bodies = list(_bodies(own, state, accuracy))
-    trained = 0 if state is JobState.QUEUED else spec.epochs
+    accuracy = 0.9 * (spec.seed + 1) / (spec.seed + 1_000)
+    bodies = list(_bodies(spec, state, accuracy))
+    trained = spec.epochs if state.is_final else 0
     row = {
-        **transitions.new_job_row(work, job_id, own, JobOptions()),
+        **transitions.new_job_row(work, job_id, spec, JobOptions()),
         "state": state.value,
         "end_time": 1 if state.is_final else None,
         "completed_epochs": trained,
@@ -104,7 +104,9 @@ def _job(
 
 def _bodies(spec: TrainingSpec, state: JobState, accuracy: float) -> Iterator[EventBody]:
     yield Queued(spec=spec, queue_position=0)
-    if state is JobState.QUEUED:
+    if state is JobState.PAUSED:
+        yield Paused(reason="REQUESTED", message="a caller paused it")
+    if not state.is_final:
         return
     yield STARTED
     for epoch in range(1, spec.epochs + 1):

@@ -1,10 +1,13 @@
 """Builds the service from its settings, runs it, and shuts it down in order."""
 
 import asyncio
+import os
 import signal
+import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -31,6 +34,7 @@ from leadline.server.scheduling.recorder import ReportRecorder
 from leadline.server.scheduling.scheduler import Scheduler
 from leadline.server.services.inspection import InspectionService
 from leadline.server.services.jobs import JobService
+from leadline.server.services.large_reads import ReadLane
 from leadline.server.services.lifecycle import Lifecycle
 from leadline.server.services.models import ModelService
 from leadline.server.services.predictions import PredictionService
@@ -45,6 +49,7 @@ from leadline.server.storage.artifacts import Artifacts
 from leadline.server.storage.database import open_database
 from leadline.server.storage.migrations import SchemaError
 from leadline.server.storage.store import Store
+from leadline.server.telemetry.health import HealthMonitor, Probe
 from leadline.server.telemetry.metrics import Metrics
 from leadline.server.telemetry.port import HttpPort, Pages, in_url
 from leadline.server.thread_pool import ThreadPool
@@ -52,12 +57,21 @@ from leadline.server.workers.local import WorkerPool
 
 _LOG = structlog.get_logger(__name__)
 
-# Threads for the store's and the inspector's blocking calls.
+# Threads for blocking calls: short reads of the store; its writes, of which it makes
+# one at a time; large reads; inspection.
 _STORE_THREADS = 4
+_WRITE_THREADS = 2
+_LARGE_READ_THREADS = 2
 _INSPECTION_THREADS = 2
 
 # Requests of the most pixels that may wait to be decoded.
 _LARGEST_REQUESTS_WAITING = 4
+
+# How long after the grace period a process that has not stopped ends itself.
+_LATE_SECONDS = 2.0
+
+# Looks that a prediction may take: there may be hundreds of batches before it.
+_PREDICTION_PATIENCE = 15
 
 
 class ServingError(Exception):
@@ -100,11 +114,27 @@ async def serve(settings: Settings) -> None:
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({stopped, server.broken}, return_when=asyncio.FIRST_COMPLETED)
         _LOG.info("stopping", grace_seconds=settings.shutdown_grace_seconds)
+        _exit_after(settings.shutdown_grace_seconds + _LATE_SECONDS)
     _LOG.info("stopped")
     if not stopped.done():
         stopped.cancel()
         # A supervisor restarts a server that exits, not one that does not answer.
         raise ServingError(f"gRPC could be served no longer: {server.broken.exception()}")
+
+
+def _exit_after(seconds: float) -> None:
+    """Ends the process if it still runs then: a thread may hang in a disk that does.
+
+    What is committed stays, and the next start requeues the jobs.
+    """
+
+    def end() -> None:
+        _LOG.error("the stop takes too long: the process ends at once", seconds=seconds)
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 @asynccontextmanager
@@ -124,10 +154,11 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         stack.enter_context(data.locked())
         datasets = await _prepare(settings, data)
         core = _Core(settings, data, _open_store(data), datasets)
-        stack.callback(core.threads.close)
+        stack.callback(core.close)
         scheduler = _make_scheduler(core)
-        servicers = _make_servicers(core, scheduler, stack)
-        await stack.enter_async_context(_scheduling(core, scheduler))
+        predictor = _make_predictor(core, stack)
+        servicers = _make_servicers(core, scheduler, predictor, stack)
+        scheduling = await stack.enter_async_context(_scheduling(core, scheduler))
         pages = make_pages(
             settings,
             store=core.store,
@@ -149,6 +180,8 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             broken=asyncio.create_task(grpc_server.wait_broken()),
         )
         stack.callback(running.broken.cancel)
+        probes = _make_probes(core, predictor, scheduling)
+        await stack.enter_async_context(_monitoring(core, probes, grpc_server))
         with ready_file(settings.ready_file, running.addresses):
             try:
                 yield running
@@ -171,11 +204,20 @@ class _Core:
         self.datasets = datasets
         self.artifacts = Artifacts(data.models)
         self.threads = ThreadPool("store", _STORE_THREADS)
+        self.writes = ThreadPool("writes", _WRITE_THREADS)
+        # One thread: removing many files of one model must not delay other work.
+        self.removals = ThreadPool("removals", 1)
+        self.large_reads = ReadLane("large-reads", _LARGE_READ_THREADS)
         self.notifier = JobNotifier()
         self.catalog = Catalog(store=store, threads=self.threads, artifacts=self.artifacts)
         self.metrics = Metrics()
         self.metrics.watch_jobs(store.jobs.count_by_state)
         self.metrics.watch_sweeps(store.sweeps.count_by_state)
+
+    def close(self) -> None:
+        """Stops the threads after the calls that have started."""
+        for threads in (self.large_reads, self.removals, self.threads, self.writes):
+            threads.close()
 
 
 async def _prepare(settings: Settings, data: DataDir) -> KnownDatasets:
@@ -216,7 +258,7 @@ def _make_scheduler(core: _Core) -> Scheduler:
     core.metrics.watch_disk(disk_floor.free_bytes, lambda: core.notifier.hold is not None)
     return Scheduler(
         store=core.store,
-        threads=core.threads,
+        threads=core.writes,
         notifier=core.notifier,
         pool=WorkerPool(spares=settings.spare_workers, niceness=settings.worker_niceness),
         capacity=capacity,
@@ -224,7 +266,7 @@ def _make_scheduler(core: _Core) -> Scheduler:
         assignments=assignments,
         recorder=ReportRecorder(
             store=core.store,
-            threads=core.threads,
+            threads=core.writes,
             notifier=core.notifier,
             observer=core.metrics,
             artifacts=core.artifacts,
@@ -235,16 +277,18 @@ def _make_scheduler(core: _Core) -> Scheduler:
     )
 
 
-def _make_servicers(core: _Core, scheduler: Scheduler, stack: AsyncExitStack) -> Servicers:
+def _make_servicers(
+    core: _Core, scheduler: Scheduler, predictor: Predictor, stack: AsyncExitStack
+) -> Servicers:
     tokens = PageTokens.load(core.data.page_key)
     jobs, sweeps = _make_training_services(core, scheduler)
-    models = ModelService(store=core.store, threads=core.threads, catalog=core.catalog)
-    predictions = _make_prediction_service(core, stack)
-    inspection_threads = ThreadPool("inspection", _INSPECTION_THREADS)
-    stack.callback(inspection_threads.close)
-    inspection = InspectionService(
-        models=models, threads=inspection_threads, dataset_cache=core.data.datasets
+    models = ModelService(
+        store=core.store, threads=core.threads, large_reads=core.large_reads, catalog=core.catalog
     )
+    predictions = _make_prediction_service(core, predictor)
+    lane = ReadLane("inspection", _INSPECTION_THREADS)
+    stack.callback(lane.close)
+    inspection = InspectionService(models=models, lane=lane, dataset_cache=core.data.datasets)
     streams = PipelineGroup(max_in_flight=core.settings.max_pending_per_stream)
     return Servicers(
         training=TrainingServicer(jobs, sweeps, tokens),
@@ -263,6 +307,9 @@ def _make_training_services(core: _Core, scheduler: Scheduler) -> tuple[JobServi
     settings = core.settings
     lifecycle = Lifecycle(
         threads=core.threads,
+        writes=core.writes,
+        removals=core.removals,
+        large_reads=core.large_reads,
         notifier=core.notifier,
         scheduler=scheduler,
         artifacts=core.artifacts,
@@ -284,7 +331,7 @@ def _make_training_services(core: _Core, scheduler: Scheduler) -> tuple[JobServi
     return jobs, sweeps
 
 
-def _make_prediction_service(core: _Core, stack: AsyncExitStack) -> PredictionService:
+def _make_predictor(core: _Core, stack: AsyncExitStack) -> Predictor:
     settings = core.settings
     decoders = DecoderPool(
         max_large_work=_LARGEST_REQUESTS_WAITING * settings.max_pixels_per_request,
@@ -300,6 +347,11 @@ def _make_prediction_service(core: _Core, stack: AsyncExitStack) -> PredictionSe
     )
     stack.callback(predictor.close)
     core.metrics.watch_predictions(lambda: predictor.pending, lambda: decoders.large_work)
+    return predictor
+
+
+def _make_prediction_service(core: _Core, predictor: Predictor) -> PredictionService:
+    settings = core.settings
     return PredictionService(
         predictor=predictor,
         threads=core.threads,
@@ -313,8 +365,37 @@ def _make_prediction_service(core: _Core, stack: AsyncExitStack) -> PredictionSe
     )
 
 
+def _make_probes(
+    core: _Core, predictor: Predictor, scheduling: "asyncio.Task[None]"
+) -> list[Probe]:
+    async def check_scheduling() -> None:
+        if scheduling.done():
+            raise RuntimeError("the scheduler has ended") from scheduling.exception()
+
+    return [
+        Probe(part="store", check=partial(core.threads.run, core.store.check_reads)),
+        Probe(part="writes", check=partial(core.writes.run, core.store.check_writes)),
+        Probe(part="predictions", check=predictor.check, patience=_PREDICTION_PATIENCE),
+        Probe(part="scheduler", check=check_scheduling),
+    ]
+
+
 @asynccontextmanager
-async def _scheduling(core: _Core, scheduler: Scheduler) -> AsyncIterator[None]:
+async def _monitoring(
+    core: _Core, probes: list[Probe], grpc_server: GrpcServer
+) -> AsyncIterator[None]:
+    monitor = HealthMonitor(probes, on_change=grpc_server.report_failing)
+    core.metrics.watch_health(monitor.failing)
+    task = asyncio.create_task(monitor.run(), name="health")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+@asynccontextmanager
+async def _scheduling(core: _Core, scheduler: Scheduler) -> AsyncIterator["asyncio.Task[None]"]:
     try:
         recovered = await core.threads.run(core.store.attempts.recover)
         await core.threads.run(core.artifacts.finish_deletions, core.store.jobs.ids())
@@ -324,7 +405,7 @@ async def _scheduling(core: _Core, scheduler: Scheduler) -> AsyncIterator[None]:
         _LOG.info("jobs resume after their last complete epoch", jobs=list(recovered))
     task = asyncio.create_task(scheduler.run(), name="scheduler")
     try:
-        yield
+        yield task
     finally:
         await scheduler.stop()
         await task

@@ -205,7 +205,7 @@ class Settings(BaseSettings):
         default=1 << 28, ge=1024, description="The most pixels to decode for one Predict call."
     )
     shutdown_grace_seconds: float = Field(
-        default=10.0, ge=0, description="Seconds that calls may take to end after SIGTERM."
+        default=10.0, ge=0, description="Seconds after SIGTERM in which the server stops."
     )
     max_connection_age_seconds: float = Field(
         default=0,

@@ -1,20 +1,69 @@
-"""Runs blocking calls in threads, so that the event loop never waits for them."""
+"""Runs blocking calls in threads, so that the event loop never waits for them.
+
+A call whose caller has left is abandoned: it should end at its next look at
+`is_abandoned`. The store looks while it reads, and other long calls look between
+their steps. A call that never looks runs to its end.
+"""
 
 import asyncio
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class AbandonedError(Exception):
+    """Nobody waits for the result of this call any more."""
+
+
+class BlockingCall(Generic[R]):
+    """A call that a thread makes, or is about to make."""
+
+    def __init__(self, call: Callable[[], R]) -> None:
+        self._call = call
+        self._is_abandoned = False
+        self.future: Future[R] = Future()
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether nobody waits for its result any more."""
+        return self._is_abandoned
+
+    def abandon(self) -> None:
+        """Prevents a call that has not started; asks one that has to end."""
+        self._is_abandoned = True
+        self.future.cancel()
+
+    async def result(self) -> R:
+        """What it returns, or raises; abandons it if the caller is cancelled."""
+        try:
+            return await asyncio.wrap_future(self.future)
+        except asyncio.CancelledError:
+            self.abandon()
+            raise
+
+    def make(self) -> None:
+        """Makes the call, in the current thread."""
+        if not self.future.set_running_or_notify_cancel():
+            return
+        _thread.call = self
+        try:
+            self.future.set_result(self._call())
+        except BaseException as error:  # noqa: BLE001 - raised to whoever waits
+            self.future.set_exception(error)
+        finally:
+            _thread.call = None
 
 
 class ThreadPool:
     """A fixed number of threads that run coroutines' blocking calls.
 
     A call that is cancelled while it is queued is never made; one that has started
-    runs to its end.
+    is abandoned.
     """
 
     def __init__(
@@ -23,12 +72,44 @@ class ThreadPool:
         self._executor = ThreadPoolExecutor(
             count, thread_name_prefix=f"leadline-{name}", initializer=initializer
         )
+        self._calls: set[BlockingCall[Any]] = set()
 
     async def run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Returns what `call(*args, **kwargs)` returns, or raises what it raises."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, partial(call, *args, **kwargs))
+        return await self.start(partial(call, *args, **kwargs)).result()
+
+    def start(self, call: Callable[[], R]) -> BlockingCall[R]:
+        """Has a thread make a call as soon as one is free."""
+        started = BlockingCall(call)
+        self._calls.add(started)
+        started.future.add_done_callback(lambda _: self._calls.discard(started))
+        self._executor.submit(started.make)
+        return started
 
     def close(self) -> None:
-        """Stops the threads after the calls that have started."""
+        """Abandons all calls, and stops the threads after those that have started."""
+        for call in list(self._calls):
+            call.abandon()
         self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+class _Thread(threading.local):
+    call: BlockingCall[Any] | None = None
+
+
+_thread = _Thread()
+
+
+def is_abandoned() -> bool:
+    """Whether nobody waits for the call that this thread runs; False outside a pool."""
+    return _thread.call is not None and _thread.call.is_abandoned
+
+
+def check_abandoned() -> None:
+    """Ends a call that is abandoned.
+
+    Raises:
+        AbandonedError: it is.
+    """
+    if is_abandoned():
+        raise AbandonedError

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from leadline.server.api.jobs import JobEventMessages
+from leadline.server.api.jobs import job_event_messages
 from leadline.server.api.sweeps import from_sweep_event
 from leadline.server.jobs.job import Event, Paused
 from leadline.server.sweeps.sweep import SweepEvent
@@ -16,7 +16,7 @@ def event(sequence: int, job_id: str = "a") -> Event:
 
 
 def test_watchers_of_a_job_share_a_message() -> None:
-    messages = JobEventMessages()
+    messages = job_event_messages()
 
     first = messages.get(event(1))
 
@@ -25,7 +25,7 @@ def test_watchers_of_a_job_share_a_message() -> None:
 
 
 def test_events_of_other_jobs_and_sequences_have_their_own_messages() -> None:
-    messages = JobEventMessages()
+    messages = job_event_messages()
 
     texts = [messages.get(event(*key)).paused.message for key in ((1, "a"), (1, "b"), (2, "a"))]
 
@@ -33,7 +33,7 @@ def test_events_of_other_jobs_and_sequences_have_their_own_messages() -> None:
 
 
 def test_the_oldest_message_is_evicted() -> None:
-    messages = JobEventMessages(size=2)
+    messages = job_event_messages(size=2)
     first = messages.get(event(1))
     messages.get(event(2))
     messages.get(event(3))
@@ -43,7 +43,7 @@ def test_the_oldest_message_is_evicted() -> None:
 
 
 def test_watchers_of_a_sweep_share_the_messages_of_its_jobs() -> None:
-    messages = JobEventMessages()
+    messages = job_event_messages()
     of_job = messages.get(event(1))
     of_job.paused.message = "the cached message"
     swept = SweepEvent(sweep_id="s", sequence=7, create_time=NOW, body=event(1))

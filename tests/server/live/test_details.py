@@ -10,6 +10,7 @@ from leadline.server.errors import NotFoundError
 from leadline.server.live.details import MAX_REQUESTS, Details
 from leadline.server.live.errors import TooBusyError
 from leadline.server.services.inspection import InspectionService
+from leadline.server.services.large_reads import ReadLane
 from leadline.server.services.models import ModelService
 from leadline.server.serving.catalog import Catalog
 from leadline.server.storage.artifacts import Artifacts
@@ -22,8 +23,9 @@ async def test_requests_beyond_the_limit_are_refused(tmp_path: Path) -> None:
     store = Store(open_database(tmp_path / "jobs.db"))
     threads = ThreadPool("page", 1)
     catalog = Catalog(store=store, threads=threads, artifacts=Artifacts(tmp_path))
-    models = ModelService(store=store, threads=threads, catalog=catalog)
-    inspection = InspectionService(models=models, threads=threads, dataset_cache=tmp_path)
+    lane = ReadLane("page-reads", 1)
+    models = ModelService(store=store, threads=threads, large_reads=lane, catalog=catalog)
+    inspection = InspectionService(models=models, lane=lane, dataset_cache=tmp_path)
     details = Details(models, inspection)
     go_on = threading.Event()
     blocked = asyncio.create_task(threads.run(go_on.wait))
@@ -40,3 +42,4 @@ async def test_requests_beyond_the_limit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         await details.confusion("nobody", 1)
     threads.close()
+    lane.close()

@@ -20,7 +20,7 @@ from leadline.server.storage.store import Store
 from leadline.server.sweeps.grid import Grid, SweepAxis
 from leadline.server.sweeps.sweep import SweepQueued, SweepRequest, SweepState
 
-SCHEMAS = (1, 2)
+SCHEMAS = (1, 2, 3)
 
 
 @contextlib.contextmanager
@@ -132,9 +132,9 @@ def test_a_database_of_a_later_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "jobs.db"
     open_database(path).dispose()
     with contextlib.closing(sqlite3.connect(path)) as database:
-        database.execute("PRAGMA user_version=4")
+        database.execute("PRAGMA user_version=5")
 
-    with pytest.raises(SchemaError, match="schema 4"):
+    with pytest.raises(SchemaError, match="schema 5"):
         open_database(path)
     with contextlib.closing(sqlite3.connect(path)) as database:
-        assert database.execute("PRAGMA user_version").fetchone() == (4,)
+        assert database.execute("PRAGMA user_version").fetchone() == (5,)

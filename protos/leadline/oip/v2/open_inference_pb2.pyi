@@ -1256,9 +1256,7 @@ class RepositoryIndexRequest(_message.Message):
     repository_name: _builtins.str
     """Must be empty: there is one repository, and it has no name."""
     ready: _builtins.bool
-    """Whether only models that can be asked are listed, and no epochs whose
-    checkpoints are not kept.
-    """
+    """Whether only models that can be asked are listed: all can."""
     def __init__(
         self,
         *,
@@ -1292,11 +1290,11 @@ class RepositoryIndexResponse(_message.Message):
         name: _builtins.str
         """The job's id, or the variant's name."""
         version: _builtins.str
-        """The epoch's number."""
+        """The number of its best epoch; ModelMetadata lists all that are kept."""
         state: _builtins.str
-        """"READY", or "UNAVAILABLE" where the checkpoint is not kept."""
+        """"READY"."""
         reason: _builtins.str
-        """Why it is unavailable; for a variant, which model it stands for."""
+        """For a variant, which model it stands for."""
         def __init__(
             self,
             *,
@@ -1314,9 +1312,7 @@ class RepositoryIndexResponse(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___RepositoryIndexResponse.ModelIndex]:
-        """The versions of the newest model first, then those of older ones, and
-        last the variants' names.
-        """
+        """The newest 50,000 models, the newest first, and last the variants' names."""
 
     def __init__(
         self,

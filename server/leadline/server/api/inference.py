@@ -1,7 +1,7 @@
 """`leadline.v1.InferenceService`: convert, call, convert back."""
 
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from leadline.server.api.ordered_pipeline import PipelineGroup
 from leadline.server.api.pages import PageTokens
 from leadline.server.api.predictions import add_predictions, to_image_input, to_top_k
 from leadline.server.errors import DataLossError, InvalidArgumentError, NotFoundError
+from leadline.server.jobs.job import Model
 from leadline.server.services.models import ModelService
 from leadline.server.services.predictions import PredictionService
 from leadline.v1 import inference_service_pb2 as pb
@@ -58,19 +59,19 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
     ) -> pb.ListModelsResponse:
         """Lists models."""
         variant = to_filter(request)
-        page, token = await self._tokens.paginate(
-            request,
-            ["models", *dataclasses.astuple(variant)],
-            lambda before, limit: self._models.list_models(variant, before=before, limit=limit),
-            cursor=lambda model: model.job.number,
-        )
-        return pb.ListModelsResponse(
-            models=[from_model(model) for model in page], next_page_token=token
+        page = self._tokens.page(request, ["models", *dataclasses.astuple(variant)])
+
+        def respond(models: Iterable[Model]) -> pb.ListModelsResponse:
+            messages, token = page.fill(models, from_model, cursor=lambda model: model.job.number)
+            return pb.ListModelsResponse(models=messages, next_page_token=token)
+
+        return await self._models.list_models(
+            respond, variant, before=page.after, limit=page.size + 1, caller=context.peer()
         )
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> model_pb2.Model:
         """Returns a model."""
-        return from_model(await self._models.get(parse_model(request.name)))
+        return await self._models.get(parse_model(request.name), from_model)
 
     async def _respond(
         self, message: pb.PredictStreamRequest, context: Context

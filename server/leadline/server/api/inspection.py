@@ -64,7 +64,7 @@ class InspectionServicer(inspection_service_pb2_grpc.InspectionServiceServicer):
         checkpoint = await self._inspection.resolve(page.pinned[0] if page.pinned else selector)
         query = to_listing_query(request, checkpoint.model.started.class_names)
         listing = await self._inspection.list_misclassified(
-            checkpoint, query, offset=page.offset, limit=page.limit
+            checkpoint, query, offset=page.offset, limit=page.limit, caller=context.peer()
         )
         token = self._next_token(page, [checkpoint], len(listing.examples), listing.total)
         return from_listing(checkpoint, query, listing, token)
@@ -76,7 +76,7 @@ class InspectionServicer(inspection_service_pb2_grpc.InspectionServiceServicer):
         split = to_split(request.split)
         selector = to_selector(request)
         checkpoint = await self._inspection.resolve(selector)
-        confusion = await self._inspection.confusion(checkpoint, split)
+        confusion = await self._inspection.confusion(checkpoint, split, caller=context.peer())
         return from_confusion(checkpoint, split, confusion)
 
     async def CompareModels(
@@ -91,7 +91,7 @@ class InspectionServicer(inspection_service_pb2_grpc.InspectionServiceServicer):
         pair = await self._inspection.resolve_pair(*(page.pinned or selectors))
         query = to_comparison_query(request, pair[0].model.started.class_names)
         comparison = await self._inspection.compare(
-            *pair, query, offset=page.offset, limit=page.limit
+            *pair, query, offset=page.offset, limit=page.limit, caller=context.peer()
         )
         token = self._next_token(page, pair, len(comparison.examples), comparison.total)
         return from_comparison(*pair, query, comparison, token)
@@ -102,11 +102,13 @@ class InspectionServicer(inspection_service_pb2_grpc.InspectionServiceServicer):
         """Lists images whose labels several checkpoints contradict."""
         page = self._page(request, request.page_size, request.page_token)
         named = page.pinned or to_named_models(request)
-        checkpoints = await self._inspection.resolve_jury(named, request.dataset)
+        checkpoints = await self._inspection.resolve_jury(
+            named, request.dataset, caller=context.peer()
+        )
         class_names = checkpoints[0].model.started.class_names
         query = to_label_error_query(request, len(checkpoints), class_names)
         errors = await self._inspection.label_errors(
-            checkpoints, query, offset=page.offset, limit=page.limit
+            checkpoints, query, offset=page.offset, limit=page.limit, caller=context.peer()
         )
         token = self._next_token(page, checkpoints, len(errors.examples), errors.total)
         return from_label_errors(checkpoints, query, errors, token)

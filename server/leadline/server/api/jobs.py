@@ -1,7 +1,8 @@
 """Jobs and their events: request to value, value to message."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
 from leadline.models.metrics import BlockDiagnosis
 from leadline.server.api.common_fields import from_datetime, from_seconds, to_seconds
@@ -26,6 +27,9 @@ from leadline.server.jobs.options import JobOptions, Retention, RetentionPolicy
 from leadline.server.jobs.states import JobState
 from leadline.server.services.jobs import JobView, ProgressView
 from leadline.v1 import job_pb2
+
+AnyEvent = TypeVar("AnyEvent")
+AnyMessage = TypeVar("AnyMessage")
 
 # Messages that are kept for other watchers of the same jobs.
 _CACHED_MESSAGES = 256
@@ -141,23 +145,36 @@ def from_job(view: JobView) -> job_pb2.Job:
     )
 
 
-class JobEventMessages:
-    """Events as messages, each converted once for all watchers of its job and its sweep."""
+class EventMessages(Generic[AnyEvent, AnyMessage]):
+    """Events as messages, each converted once for all watchers."""
 
-    def __init__(self, size: int = _CACHED_MESSAGES) -> None:
+    def __init__(
+        self,
+        convert: Callable[[AnyEvent], AnyMessage],
+        key: Callable[[AnyEvent], tuple[str, int]],
+        *,
+        size: int = _CACHED_MESSAGES,
+    ) -> None:
         """Makes an empty cache of `size` messages; the oldest are evicted."""
+        self._convert = convert
+        self._key = key
         self._size = size
-        self._messages: OrderedDict[tuple[str, int], job_pb2.JobEvent] = OrderedDict()
+        self._messages: OrderedDict[tuple[str, int], AnyMessage] = OrderedDict()
 
-    def get(self, event: Event) -> job_pb2.JobEvent:
+    def get(self, event: AnyEvent) -> AnyMessage:
         """The message of an event; do not modify it, since others send the same object."""
-        key = (event.job_id, event.sequence)
+        key = self._key(event)
         message = self._messages.get(key)
         if message is None:
-            message = self._messages[key] = from_event(event)
+            message = self._messages[key] = self._convert(event)
             if len(self._messages) > self._size:
                 self._messages.popitem(last=False)
         return message
+
+
+def job_event_messages(size: int = _CACHED_MESSAGES) -> EventMessages[Event, job_pb2.JobEvent]:
+    """Messages of the events of jobs, for the watchers of jobs and of sweeps."""
+    return EventMessages(from_event, lambda event: (event.job_id, event.sequence), size=size)
 
 
 def from_event(event: Event) -> job_pb2.JobEvent:

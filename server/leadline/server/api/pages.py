@@ -12,7 +12,8 @@ import hmac
 import json
 import os
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -21,9 +22,14 @@ from google.protobuf.message import Message
 from leadline.server.errors import InvalidArgumentError
 
 T = TypeVar("T")
+AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 _KEY_BYTES = 32
 _SIGNATURE_BYTES = 16
+
+# The most of a page's entries: gRPC's clients take messages of up to 4 MiB.
+MAX_PAGE_BYTES = 3_500_000
+_BYTES_AROUND_ENTRY = 8
 
 # Entries of a page unless the request says how many.
 _DEFAULT_PAGE_SIZE = 50
@@ -96,31 +102,14 @@ class PageTokens:
         payload = json.dumps([_digest(query), cursor], separators=(",", ":")).encode()
         return base64.urlsafe_b64encode(self._sign(payload) + payload).decode().rstrip("=")
 
-    async def paginate(
-        self,
-        request: PageRequest,
-        query: Any,
-        fetch: Callable[[Any, int], Awaitable[list[T]]],
-        *,
-        cursor: Callable[[T], Any],
-    ) -> tuple[list[T], str]:
-        """A page, and the token of the next page, which is empty on the last.
-
-        Args:
-            request: says which page, and its size.
-            query: as for `issue`.
-            fetch: reads entries, given the cursor to begin after, None for the
-                first page, and the most to read.
-            cursor: the cursor of an entry.
+    def page(self, request: PageRequest, query: Any) -> "Page":
+        """The page that a request asks for; `query` is as for `issue`.
 
         Raises:
             InvalidArgumentError: the size or the token is wrong.
         """
         size = page_size(request.page_size)
-        # One entry more tells whether this is the last page.
-        entries = await fetch(self.read(query, request.page_token), size + 1)
-        page = entries[:size]
-        return page, self.issue(query, cursor(page[-1])) if len(entries) > size else ""
+        return Page(tokens=self, query=query, size=size, after=self.read(query, request.page_token))
 
     def read(self, query: Any, token: str) -> Any:
         """The cursor in a token; None if the token is empty, for the first page.
@@ -155,6 +144,52 @@ class PageTokens:
 
     def _sign(self, payload: bytes) -> bytes:
         return hmac.digest(self._key, payload, hashlib.sha256)[:_SIGNATURE_BYTES]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """A page of a list.
+
+    Attributes:
+        tokens: issue its token.
+        query: identifies the list.
+        size: the most entries on it.
+        after: the cursor to begin after; None for the first page.
+    """
+
+    tokens: PageTokens
+    query: Any
+    size: int
+    after: Any
+
+    def fill(
+        self,
+        entries: Iterable[T],
+        convert: Callable[[T], AnyMessage],
+        *,
+        cursor: Callable[[T], Any],
+    ) -> tuple[list[AnyMessage], str]:
+        """The page's messages, and the token of the next page, empty on the last.
+
+        The page ends before the first entry that would exceed `MAX_PAGE_BYTES`.
+        Call it in a thread: a page may take a second to read and to convert.
+
+        Args:
+            entries: the list after the cursor, at least one more than the size if
+                it has so many; read no further than the page goes.
+            convert: makes the message of an entry.
+            cursor: the cursor of an entry.
+        """
+        messages: list[AnyMessage] = []
+        last, room = None, MAX_PAGE_BYTES
+        for entry in entries:
+            message = convert(entry)
+            room -= message.ByteSize() + _BYTES_AROUND_ENTRY
+            if last is not None and (len(messages) == self.size or room < 0):
+                return messages, self.tokens.issue(self.query, cursor(last))
+            messages.append(message)
+            last = entry
+        return messages, ""
 
 
 def _digest(query: Any) -> str:

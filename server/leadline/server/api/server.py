@@ -1,5 +1,6 @@
 """The gRPC server: its services, its limits, its health."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import cast
 
@@ -33,15 +34,35 @@ from leadline.v1 import (
     training_service_pb2_grpc,
 )
 
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
 # The health service's name for the server as a whole.
 _WHOLE_SERVER = ""
 
-SERVICE_NAMES = (
-    training_service_pb2.DESCRIPTOR.services_by_name["TrainingService"].full_name,
-    inference_service_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name,
-    inspection_service_pb2.DESCRIPTOR.services_by_name["InspectionService"].full_name,
-    open_inference.SERVICE_NAME,
-)
+_TRAINING = training_service_pb2.DESCRIPTOR.services_by_name["TrainingService"].full_name
+_INFERENCE = inference_service_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
+_INSPECTION = inspection_service_pb2.DESCRIPTOR.services_by_name["InspectionService"].full_name
+
+SERVICE_NAMES = (_TRAINING, _INFERENCE, _INSPECTION, open_inference.SERVICE_NAME)
+
+# Of the grace period after SIGTERM: the time for calls to end, and for their status to be
+# sent. The rest is for the workers and the store.
+_CALLS_SHARE = 0.6
+_FLUSH_SHARE = 0.15
+
+# The least time for calls to send their status.
+_FLUSH_SECONDS = 0.5
+
+# The parts that each service needs. A store that takes no writes ends no prediction,
+# and a restart would not mend it: the server as a whole then still serves.
+_PARTS_OF = {
+    _TRAINING: frozenset({"store", "writes", "scheduler"}),
+    _INFERENCE: frozenset({"store", "predictions"}),
+    _INSPECTION: frozenset({"store"}),
+    open_inference.SERVICE_NAME: frozenset({"store", "predictions"}),
+    _WHOLE_SERVER: frozenset({"store", "predictions", "scheduler"}),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +84,14 @@ class GrpcServer:
         self._health = HealthServicer()
         dispatcher = RpcDispatcher(metrics)
         self._register(servicers, cast(aio.Server, dispatcher))
+        grace = settings.shutdown_grace_seconds
         self._listener = make_listener(
             settings.transport,
             Calls(dispatcher.methods),
             ListenerOptions(
                 max_message_bytes=settings.max_message_bytes,
-                grace_seconds=settings.shutdown_grace_seconds,
+                grace_seconds=_CALLS_SHARE * grace,
+                flush_seconds=max(_FLUSH_SHARE * grace, _FLUSH_SECONDS),
                 json_logs=logs_are_json(settings.log_format),
                 max_connection_age_seconds=settings.max_connection_age_seconds,
                 max_connection_age_grace_seconds=settings.max_connection_age_grace_seconds,
@@ -102,9 +125,14 @@ class GrpcServer:
                 f"gRPC cannot be served on {host}:{port}: {error.strerror}; "
                 "name another address with --host, another port with --port, 0 for a free one"
             ) from error
-        for service in (_WHOLE_SERVER, *SERVICE_NAMES):
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        await self.report_failing(())
         return bound
+
+    async def report_failing(self, parts: Collection[str]) -> None:
+        """Has health report the services that need none of these parts as serving."""
+        for service, needed in _PARTS_OF.items():
+            is_serving = needed.isdisjoint(parts)
+            await self._health.set(service, _SERVING if is_serving else _NOT_SERVING)
 
     async def wait_broken(self) -> None:
         """Waits until the server fails.

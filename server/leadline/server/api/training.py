@@ -1,6 +1,6 @@
 """`leadline.v1.TrainingService`: convert, call, convert back."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, TypedDict, TypeVar
 
 from google.protobuf.empty_pb2 import Empty
@@ -8,9 +8,10 @@ from grpc import aio
 
 from leadline.server.api.common_fields import to_interval, to_request_id, to_sequence
 from leadline.server.api.jobs import (
-    JobEventMessages,
+    EventMessages,
     from_job,
     from_progress,
+    job_event_messages,
     to_options,
     to_states,
 )
@@ -26,9 +27,9 @@ from leadline.server.api.sweeps import (
     to_sweep_request,
 )
 from leadline.server.jobs.job import Event
-from leadline.server.services.jobs import JobService, ProgressView
+from leadline.server.services.jobs import JobService, JobView, ProgressView
 from leadline.server.services.sweeps import SweepService
-from leadline.server.sweeps.sweep import SweepEvent, SweepProgress
+from leadline.server.sweeps.sweep import Sweep, SweepEvent, SweepProgress
 from leadline.v1 import job_pb2, sweep_pb2, training_service_pb2_grpc
 from leadline.v1 import training_service_pb2 as pb
 
@@ -52,7 +53,12 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         self._sweeps = sweeps
         self._tokens = tokens
         self._send_limiter = SendLimiter()
-        self._job_messages = JobEventMessages()
+        self._job_messages = job_event_messages()
+        # An event of the sweep itself lists its jobs, up to a thousand.
+        self._sweep_messages = EventMessages[SweepEvent, sweep_pb2.SweepEvent](
+            lambda event: from_sweep_event(event, self._job_messages.get),
+            lambda event: (event.sweep_id, event.sequence),
+        )
 
     # Jobs
 
@@ -87,15 +93,20 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         """Lists jobs."""
         states = to_states(request.states)
         sweep_id = parse_sweep(request.sweep, field="sweep") if request.sweep else None
-        page, token = await self._tokens.paginate(
-            request,
-            ["jobs", sorted(states), sweep_id],
-            lambda before, limit: self._jobs.list_jobs(
-                states=states, sweep_id=sweep_id, before=before, limit=limit
-            ),
-            cursor=lambda view: view.job.number,
+        page = self._tokens.page(request, ["jobs", sorted(states), sweep_id])
+
+        def respond(jobs: Iterable[JobView]) -> pb.ListJobsResponse:
+            messages, token = page.fill(jobs, from_job, cursor=lambda view: view.job.number)
+            return pb.ListJobsResponse(jobs=messages, next_page_token=token)
+
+        return await self._jobs.list_jobs(
+            respond,
+            states=states,
+            sweep_id=sweep_id,
+            before=page.after,
+            limit=page.size + 1,
+            caller=context.peer(),
         )
-        return pb.ListJobsResponse(jobs=[from_job(view) for view in page], next_page_token=token)
 
     async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> job_pb2.Job:
         """Cancels a job."""
@@ -124,6 +135,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         sweep = await self._sweeps.submit(
             to_sweep_request(request, self._jobs.default_retention),
             request_id=to_request_id(request.request_id),
+            caller=context.peer(),
         )
         async for message in self._send(
             self._sweeps.watch(sweep.sweep_id, **position), self._sweep_message
@@ -140,37 +152,38 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
 
     async def GetSweep(self, request: pb.GetSweepRequest, context: Context) -> sweep_pb2.Sweep:
         """Returns a sweep."""
-        return from_sweep_view(await self._sweeps.get(parse_sweep(request.name)))
+        sweep_id = parse_sweep(request.name)
+        return await self._sweeps.get(from_sweep_view, sweep_id, caller=context.peer())
 
     async def ListSweeps(
         self, request: pb.ListSweepsRequest, context: Context
     ) -> pb.ListSweepsResponse:
         """Lists sweeps."""
-        page, token = await self._tokens.paginate(
-            request,
-            ["sweeps"],
-            lambda before, limit: self._sweeps.list_sweeps(before=before, limit=limit),
-            cursor=lambda sweep: sweep.number,
-        )
-        return pb.ListSweepsResponse(
-            sweeps=[from_sweep(sweep) for sweep in page], next_page_token=token
+        page = self._tokens.page(request, ["sweeps"])
+
+        def respond(sweeps: Iterable[Sweep]) -> pb.ListSweepsResponse:
+            messages, token = page.fill(sweeps, from_sweep, cursor=lambda sweep: sweep.number)
+            return pb.ListSweepsResponse(sweeps=messages, next_page_token=token)
+
+        return await self._sweeps.list_sweeps(
+            respond, before=page.after, limit=page.size + 1, caller=context.peer()
         )
 
     async def CancelSweep(
         self, request: pb.CancelSweepRequest, context: Context
     ) -> sweep_pb2.Sweep:
         """Cancels a sweep."""
-        return from_sweep_view(await self._sweeps.cancel(parse_sweep(request.name)))
+        return await self._sweeps.cancel(from_sweep_view, parse_sweep(request.name))
 
     async def PauseSweep(self, request: pb.PauseSweepRequest, context: Context) -> sweep_pb2.Sweep:
         """Pauses a sweep."""
-        return from_sweep_view(await self._sweeps.pause(parse_sweep(request.name)))
+        return await self._sweeps.pause(from_sweep_view, parse_sweep(request.name))
 
     async def ResumeSweep(
         self, request: pb.ResumeSweepRequest, context: Context
     ) -> sweep_pb2.Sweep:
         """Queues a paused sweep again."""
-        return from_sweep_view(await self._sweeps.resume(parse_sweep(request.name)))
+        return await self._sweeps.resume(from_sweep_view, parse_sweep(request.name))
 
     async def DeleteSweep(self, request: pb.DeleteSweepRequest, context: Context) -> Empty:
         """Deletes a sweep, its jobs and their models."""
@@ -195,7 +208,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
     def _sweep_message(self, event: SweepEvent | SweepProgress) -> sweep_pb2.SweepEvent:
         if isinstance(event, SweepProgress):
             return from_sweep_progress(event)
-        return from_sweep_event(event, self._job_messages.get)
+        return self._sweep_messages.get(event)
 
 
 def _position(

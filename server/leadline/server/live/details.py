@@ -15,6 +15,9 @@ from leadline.server.serving.examples import ExampleRef
 # Requests in flight or waiting for a thread.
 MAX_REQUESTS = 64
 
+# The page has its own threads: its requests take no turns with those of gRPC.
+_CALLER = "page"
+
 # Images that are shown at a time.
 PAGE_IMAGES = 24
 
@@ -67,7 +70,7 @@ class Details:
         """
         with self._admission:
             checkpoint = await self._inspection.resolve(ByName(job_id=job_id, epoch=epoch))
-            confusion = await self._inspection.confusion(checkpoint, "test")
+            confusion = await self._inspection.confusion(checkpoint, "test", caller=_CALLER)
         return {
             **_checkpoint(checkpoint),
             "counts": confusion.counts.tolist(),
@@ -85,7 +88,7 @@ class Details:
             checkpoint = await self._inspection.resolve(ByName(job_id=job_id, epoch=epoch))
             query = _query(cell, classes=len(checkpoint.model.started.class_names))
             listing = await self._inspection.list_misclassified(
-                checkpoint, query, offset=cell.offset, limit=PAGE_IMAGES
+                checkpoint, query, offset=cell.offset, limit=PAGE_IMAGES, caller=_CALLER
             )
         return {
             **_checkpoint(checkpoint),
@@ -102,7 +105,7 @@ class Details:
             InvalidArgumentError: it is not on this server.
         """
         with self._admission:
-            return await self._inspection.png(example)
+            return await self._inspection.png(example, caller=_CALLER)
 
 
 def _query(cell: Cell, *, classes: int) -> ListingQuery:

@@ -12,6 +12,7 @@ from leadline.server.live.sweeps import SweepRoutes
 from leadline.server.scheduling.notifier import JobNotifier
 from leadline.server.services.activity import ActivityService
 from leadline.server.services.inspection import InspectionService
+from leadline.server.services.large_reads import ReadLane
 from leadline.server.services.models import ModelService
 from leadline.server.serving.catalog import Catalog
 from leadline.server.settings import Settings
@@ -19,7 +20,8 @@ from leadline.server.storage.store import Store
 from leadline.server.telemetry.port import Pages
 from leadline.server.thread_pool import ThreadPool
 
-# The page has its own threads, so that it does not delay gRPC calls.
+# The page has its own threads, so that it does not delay gRPC calls. It is one caller,
+# who never has the last thread of a lane.
 _THREADS = 2
 
 
@@ -53,15 +55,16 @@ def make_pages(
     security = SecurityMiddleware([*settings.live_page_host_names, settings.metrics_host])
     routes = absent(_reason(settings))
     if is_shown(settings):
-        threads = ThreadPool("page", _THREADS)
+        threads, lane = ThreadPool("page", _THREADS), ReadLane("page-reads", _THREADS + 1)
         stack.callback(threads.close)
-        models = ModelService(store=store, threads=threads, catalog=catalog)
+        stack.callback(lane.close)
+        models = ModelService(store=store, threads=threads, large_reads=lane, catalog=catalog)
         broadcast = Broadcast(
             activity=ActivityService(store=store, threads=threads, notifier=notifier),
             notifier=notifier,
             quiet_seconds=settings.stream_keepalive_seconds,
         )
-        inspection = InspectionService(models=models, threads=threads, dataset_cache=dataset_cache)
+        inspection = InspectionService(models=models, lane=lane, dataset_cache=dataset_cache)
         details = LiveRoutes(broadcast, Details(models, inspection))
         routes = (*details.routes(), *SweepRoutes(store=store, threads=threads).routes())
     return Pages(routes=routes, handle=security.handle, set_headers=security.set_headers)

@@ -25,6 +25,9 @@ _LOG = structlog.get_logger(__name__)
 # Seconds before a store that failed, or a disk without space, is tried again.
 _RETRY_SECONDS = 1.0
 
+# How long jobs whose workers were ended may take to be queued again at the stop.
+_STOP_SECONDS = 0.5
+
 
 class Scheduler:
     """Runs the queued jobs in order on the free devices."""
@@ -82,6 +85,12 @@ class Scheduler:
         self.wake()
         tasks = [run.task for run in self._runs.values() if run.task]
         await asyncio.gather(*(self.end_worker(job_id) for job_id in list(self._runs)))
+        if tasks:
+            # A worker that still starts, or a wait before a job is queued again, may take
+            # long. The next start requeues these jobs: `AttemptRepository.recover`.
+            _, late = await asyncio.wait(tasks, timeout=_STOP_SECONDS)
+            for task in late:
+                task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._pool.close()
 

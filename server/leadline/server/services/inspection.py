@@ -11,10 +11,11 @@ from leadline.server.inspection.comparison import Comparison, ComparisonQuery, c
 from leadline.server.inspection.confusion import Confusion, confusion_of
 from leadline.server.inspection.label_errors import LabelErrorQuery, LabelErrors, find_label_errors
 from leadline.server.inspection.misclassified import Listing, ListingQuery, list_misclassified
+from leadline.server.services.large_reads import ReadLane
 from leadline.server.services.models import ModelService
 from leadline.server.serving.catalog import CheckpointRef, Selector
 from leadline.server.serving.examples import ExampleRef, read_examples
-from leadline.server.thread_pool import ThreadPool
+from leadline.server.thread_pool import check_abandoned
 
 MIN_MODELS = 2
 MAX_MODELS = 20
@@ -30,12 +31,13 @@ class InspectionService:
     Each method that reads a checkpoint raises DataLossError if its kept
     predictions are missing or damaged, and FailedPreconditionError if the
     dataset is no longer on the server or the checkpoint has no predictions of
-    the split.
+    the split. Callers take turns, by the name `caller`; ResourceExhaustedError is
+    raised if too many requests wait.
     """
 
-    def __init__(self, *, models: ModelService, threads: ThreadPool, dataset_cache: Path) -> None:
+    def __init__(self, *, models: ModelService, lane: ReadLane, dataset_cache: Path) -> None:
         self._models = models
-        self._threads = threads
+        self._lane = lane
         self._dataset_cache = dataset_cache
 
     async def resolve(self, selector: Selector) -> CheckpointRef:
@@ -56,13 +58,14 @@ class InspectionService:
         return first, second
 
     async def resolve_jury(
-        self, selectors: Sequence[Selector], dataset: str
+        self, selectors: Sequence[Selector], dataset: str, *, caller: str
     ) -> list[CheckpointRef]:
         """The checkpoints whose answers contradict labels.
 
         Args:
             selectors: name them; if empty, the good variants of `dataset` are taken.
             dataset: a dataset's name.
+            caller: callers take turns, by this name.
 
         Raises:
             NotFoundError: nothing matches.
@@ -72,7 +75,10 @@ class InspectionService:
         if selectors:
             checkpoints = await self._models.resolve_all(selectors)
         else:
-            checkpoints = _good_variants(await self._models.best_of_variants(dataset), dataset)
+            variants = await self._models.best_of_variants(
+                dataset, max_accuracy_gap=_MAX_ACCURACY_GAP, caller=caller
+            )
+            checkpoints = _of_same_images(variants, dataset)
         seen: set[str] = set()
         for index, checkpoint in enumerate(checkpoints):
             _check_same_dataset(checkpoints[0], checkpoint, f"models[{index}]")
@@ -82,18 +88,27 @@ class InspectionService:
         return checkpoints
 
     async def list_misclassified(
-        self, checkpoint: CheckpointRef, query: ListingQuery, *, offset: int, limit: int
+        self,
+        checkpoint: CheckpointRef,
+        query: ListingQuery,
+        *,
+        offset: int,
+        limit: int,
+        caller: str,
     ) -> Listing:
         """At most `limit` examples after the first `offset`."""
-        return await self._threads.run(
+        return await self._lane.run(
+            caller,
             lambda: list_misclassified(
                 self._answers(checkpoint, query.split), query, offset=offset, limit=limit
-            )
+            ),
         )
 
-    async def confusion(self, checkpoint: CheckpointRef, split: SplitName) -> Confusion:
+    async def confusion(
+        self, checkpoint: CheckpointRef, split: SplitName, *, caller: str
+    ) -> Confusion:
         """Counts how often images of each class are taken for each class."""
-        return await self._threads.run(lambda: confusion_of(self._answers(checkpoint, split)))
+        return await self._lane.run(caller, lambda: confusion_of(self._answers(checkpoint, split)))
 
     async def compare(
         self,
@@ -103,16 +118,18 @@ class InspectionService:
         *,
         offset: int,
         limit: int,
+        caller: str,
     ) -> Comparison:
         """Compares two checkpoints of the same dataset; shows at most `limit` examples."""
-        return await self._threads.run(
+        return await self._lane.run(
+            caller,
             lambda: compare(
                 self._answers(baseline, query.split),
                 self._answers(candidate, query.split),
                 query,
                 offset=offset,
                 limit=limit,
-            )
+            ),
         )
 
     async def label_errors(
@@ -122,26 +139,29 @@ class InspectionService:
         *,
         offset: int,
         limit: int,
+        caller: str,
     ) -> LabelErrors:
         """Labels that checkpoints of the same dataset contradict; at most `limit` images."""
-        return await self._threads.run(
+        return await self._lane.run(
+            caller,
             lambda: find_label_errors(
                 [self._answers(checkpoint, query.split) for checkpoint in checkpoints],
                 query,
                 offset=offset,
                 limit=limit,
-            )
+            ),
         )
 
-    async def png(self, example: ExampleRef) -> bytes:
+    async def png(self, example: ExampleRef, *, caller: str) -> bytes:
         """An image of a dataset, as a PNG file.
 
         Raises:
             InvalidArgumentError: it is not on this server.
         """
-        return await self._threads.run(self._png, example)
+        return await self._lane.run(caller, self._png, example)
 
     def _answers(self, checkpoint: CheckpointRef, split: SplitName) -> Answers:
+        check_abandoned()
         return read_answers(checkpoint, split, self._dataset_cache)
 
     def _png(self, example: ExampleRef) -> bytes:
@@ -160,14 +180,13 @@ def _check_same_dataset(baseline: CheckpointRef, candidate: CheckpointRef, field
         )
 
 
-def _good_variants(variants: Sequence[CheckpointRef], dataset: str) -> list[CheckpointRef]:
-    """The variants, given with the most accurate first, that are nearly as accurate as it."""
+def _of_same_images(variants: Sequence[CheckpointRef], dataset: str) -> list[CheckpointRef]:
+    """The variants that were trained on the same images as the first, the most accurate."""
     good = [
         variant
         for variant in variants
-        if variant.epoch.test_accuracy >= variants[0].epoch.test_accuracy - _MAX_ACCURACY_GAP
         # The contents of a dataset may change under the same name.
-        and variant.model.started.dataset_fingerprint
+        if variant.model.started.dataset_fingerprint
         == variants[0].model.started.dataset_fingerprint
     ][:MAX_MODELS]
     if len(good) < MIN_MODELS:

@@ -1,8 +1,9 @@
 """The use cases of jobs: submit, watch, list, pause, resume, cancel, delete."""
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any, TypeVar
 
 from leadline.models.spec import TrainingSpec
 from leadline.server.errors import InvalidArgumentError
@@ -10,9 +11,21 @@ from leadline.server.jobs.job import Event, Finished, Hold, Job, Paused, Progres
 from leadline.server.jobs.options import JobOptions, Retention
 from leadline.server.jobs.states import JobState
 from leadline.server.jobs.validation import spec_violations
+from leadline.server.services.large_reads import in_slices
 from leadline.server.services.lifecycle import Lifecycle, new_id, within
-from leadline.server.services.watching import EVENTS_A_READ, EventSource
+from leadline.server.services.watching import (
+    EVENTS_A_READ,
+    SHARED_EVENTS,
+    SHARED_VIEWS,
+    EventSource,
+    SharedReads,
+)
 from leadline.server.storage.store import Store
+
+R = TypeVar("R")
+
+# Jobs that a listing reads in one query.
+_JOBS_A_SLICE = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +70,8 @@ class JobService:
         self._store = store
         self._datasets = datasets
         self._max_queued_jobs = max_queued_jobs
+        self._shared_views = SharedReads(store, size=SHARED_VIEWS)
+        self._shared_events = SharedReads(store, size=SHARED_EVENTS)
         self.default_retention = default_retention
 
     async def submit(
@@ -78,7 +93,7 @@ class JobService:
         if violations:
             raise InvalidArgumentError(violations, reason="INVALID_TRAINING_SPEC")
         self._lifecycle.check_accepting()
-        job, is_new = await self._threads.run(
+        create = partial(
             self._store.jobs.create,
             spec,
             options,
@@ -86,9 +101,7 @@ class JobService:
             request_id=request_id,
             max_queued=self._max_queued_jobs,
         )
-        if is_new:
-            self._lifecycle.schedule([job.job_id])
-        return job
+        return await self._lifecycle.write(create, then=self._schedule_new)
 
     async def get(self, job_id: str) -> JobView:
         """The job's current state.
@@ -96,27 +109,41 @@ class JobService:
         Raises:
             NotFoundError: there is no such job.
         """
-        return await self._view(await self._threads.run(self._store.jobs.get, job_id))
+        return await self._threads.run(self._read, job_id)
 
     async def list_jobs(
         self,
+        use: Callable[[Iterable[JobView]], R],
         *,
         states: Collection[JobState],
         sweep_id: str | None = None,
         before: int | None,
         limit: int,
-    ) -> list[JobView]:
+        caller: str,
+    ) -> R:
         """Jobs in `states` (empty: any), of a sweep, numbered below `before`, newest first.
+
+        Args:
+            use: makes the result of the jobs, in a thread; they are read as it takes them.
+            states: which jobs.
+            sweep_id: the sweep that they are a part of; None: any or none.
+            before: the number below which they are; None: no bound.
+            limit: how many jobs `use` takes at most.
+            caller: callers take turns, by this name.
 
         Raises:
             NotFoundError: there is no such sweep.
+            ResourceExhaustedError: too many large reads wait.
         """
         if sweep_id is not None:
             await self._threads.run(self._store.sweeps.get, sweep_id)
-        jobs = await self._threads.run(
-            self._store.jobs.find, states=states, sweep_id=sweep_id, before=before, limit=limit
+        jobs = in_slices(
+            partial(self._find, states, sweep_id),
+            lambda view: view.job.number,
+            before=before,
+            size=min(limit, _JOBS_A_SLICE),
         )
-        return await self._views(jobs)
+        return await self._lifecycle.large_reads.run(caller, use, jobs)
 
     async def cancel(self, job_id: str) -> JobView:
         """Cancels a job, even within an epoch, and returns it in its final state.
@@ -125,9 +152,8 @@ class JobService:
             NotFoundError: there is no such job.
             FailedPreconditionError: the job has succeeded or failed.
         """
-        job = await self._threads.run(self._store.jobs.cancel, job_id)
-        await self._lifecycle.end_workers([job_id], sweep_id=job.sweep_id)
-        return JobView(job=job)
+        cancel = partial(self._store.jobs.cancel, job_id)
+        return await self._lifecycle.write(cancel, then=self._end_worker)
 
     async def pause(self, job_id: str) -> JobView:
         """Pauses a job, even within an epoch, and returns it.
@@ -137,9 +163,8 @@ class JobService:
             FailedPreconditionError: the job is in a final state.
         """
         pause = Paused(reason="REQUESTED", message="a caller paused it: resume it to go on")
-        job = await self._threads.run(self._store.jobs.pause, job_id, pause)
-        await self._lifecycle.end_workers([job_id], sweep_id=job.sweep_id)
-        return JobView(job=job)
+        write = partial(self._store.jobs.pause, job_id, pause)
+        return await self._lifecycle.write(write, then=self._end_worker)
 
     async def resume(self, job_id: str) -> JobView:
         """Queues a paused job again and returns it.
@@ -148,9 +173,8 @@ class JobService:
             NotFoundError: there is no such job.
             FailedPreconditionError: the job is in a final state.
         """
-        job = await self._threads.run(self._store.jobs.resume, job_id)
-        self._lifecycle.schedule([job_id], sweep_id=job.sweep_id)
-        return await self._view(job)
+        resume = partial(self._store.jobs.resume, job_id)
+        return await self._lifecycle.write(resume, then=self._schedule_again)
 
     async def delete(self, job_id: str) -> None:
         """Deletes a job in its final state, and all files of its model.
@@ -160,9 +184,7 @@ class JobService:
             FailedPreconditionError: the job is not in a final state, or is a
                 part of a sweep.
         """
-        await self._lifecycle.delete(
-            [job_id], partial(self._store.jobs.delete, job_id), sweep_id=None
-        )
+        await self._lifecycle.delete(partial(self._store.jobs.delete, job_id), sweep_id=None)
 
     def watch(
         self, job_id: str, *, after_sequence: int, progress_interval: float | None
@@ -171,7 +193,7 @@ class JobService:
         source = EventSource(
             key=job_id,
             name=f"jobs/{job_id}",
-            current=partial(self._threads.run, self._store.jobs.get, job_id),
+            current=partial(self._current, job_id),
             events=partial(self._events, job_id),
             is_last=_is_last,
             progress=partial(self._progress, job_id),
@@ -184,12 +206,23 @@ class JobService:
         recent = self._notifier.latest(job_id, after=after_sequence)
         if recent is not None:
             return recent
-        return await self._threads.run(
-            self._store.jobs.events, job_id, after=after_sequence, limit=EVENTS_A_READ
+        read = partial(
+            self._threads.run,
+            self._store.jobs.events,
+            job_id,
+            after=after_sequence,
+            limit=EVENTS_A_READ,
         )
+        return await self._shared_events.get((job_id, after_sequence), read)
+
+    async def _current(self, job_id: str) -> Job:
+        return (await self._shared_view(job_id)).job
+
+    def _shared_view(self, job_id: str) -> Coroutine[Any, Any, JobView]:
+        return self._shared_views.get(job_id, partial(self.get, job_id))
 
     async def _progress(self, job_id: str) -> ProgressView:
-        view = await self.get(job_id)
+        view = await self._shared_view(job_id)
         job = view.job
         phase = "starting" if job.state is JobState.RUNNING else job.state.value
         progress = self._notifier.progress(job_id) or Progress(phase=phase)
@@ -201,15 +234,40 @@ class JobService:
             seconds_left=seconds_left(job, progress),
         )
 
-    async def _view(self, job: Job) -> JobView:
-        (view,) = await self._views([job])
+    async def _schedule_new(self, accepted: tuple[Job, bool]) -> Job:
+        job, is_new = accepted
+        if is_new:
+            self._lifecycle.schedule([job.job_id])
+        return job
+
+    async def _schedule_again(self, job: Job) -> JobView:
+        self._lifecycle.schedule([job.job_id], sweep_id=job.sweep_id)
+        (view,) = await self._threads.run(self._views, [job])
         return view
 
-    async def _views(self, jobs: Collection[Job]) -> list[JobView]:
+    async def _end_worker(self, job: Job) -> JobView:
+        await self._lifecycle.end_workers([job.job_id], sweep_id=job.sweep_id)
+        return JobView(job=job)
+
+    def _read(self, job_id: str) -> JobView:
+        (view,) = self._views([self._store.jobs.get(job_id)])
+        return view
+
+    def _find(
+        self,
+        states: Collection[JobState],
+        sweep_id: str | None,
+        *,
+        before: int | None,
+        limit: int,
+    ) -> list[JobView]:
+        return self._views(
+            self._store.jobs.find(states=states, sweep_id=sweep_id, before=before, limit=limit)
+        )
+
+    def _views(self, jobs: Collection[Job]) -> list[JobView]:
         queued = [job.job_id for job in jobs if job.state is JobState.QUEUED]
-        positions = {}
-        if queued:
-            positions = await self._threads.run(self._store.jobs.queue_positions, queued)
+        positions = self._store.jobs.queue_positions(queued) if queued else {}
         hold = self._notifier.hold
         return [
             JobView(

@@ -2,16 +2,31 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from leadline.models.spec import Violation
-from leadline.server.errors import ServiceError, UnavailableError
+from leadline.server.errors import ServiceError, StorageError, UnavailableError
 from leadline.server.scheduling.notifier import JobNotifier
 from leadline.server.scheduling.scheduler import Scheduler
+from leadline.server.services.large_reads import ReadLane
 from leadline.server.services.watching import AnyEvent, EventSource, View, follow, is_at_end
 from leadline.server.storage.artifacts import Artifacts
 from leadline.server.thread_pool import ThreadPool
+
+R = TypeVar("R")
+T = TypeVar("T")
 
 # No characters that look alike, and no vowels, so that an id spells no word.
 _ID_ALPHABET = "0123456789bcdfghjkmnpqrstvwxyz"
@@ -23,7 +38,10 @@ class Lifecycle:
     """Carries out what follows from a committed change of jobs.
 
     Attributes:
-        threads: where blocking calls run.
+        threads: where short reads of the store run.
+        writes: where writes to the store run.
+        removals: where files are removed.
+        large_reads: where listings and sweeps with their jobs are read.
         notifier: wakes watchers.
         scheduler: starts and ends workers.
         artifacts: the files of models.
@@ -31,6 +49,9 @@ class Lifecycle:
     """
 
     threads: ThreadPool
+    writes: ThreadPool
+    removals: ThreadPool
+    large_reads: ReadLane
     notifier: JobNotifier
     scheduler: Scheduler
     artifacts: Artifacts
@@ -54,22 +75,55 @@ class Lifecycle:
         self._notify(job_ids, sweep_id)
         await asyncio.gather(*(self.scheduler.end_worker(job_id) for job_id in job_ids))
 
+    async def write(self, call: Callable[[], R], *, then: Callable[[R], Awaitable[T]]) -> T:
+        """Writes to the store, and does what follows from it.
+
+        If the caller leaves, a write that has not begun is never made. One that has
+        is completed, with all that follows: otherwise a job could be accepted, and
+        the scheduler not know of it.
+
+        Args:
+            call: the write; blocks.
+            then: what follows from its result; makes the result.
+        """
+        begun = self.writes.start(call)
+
+        async def complete() -> T:
+            return await then(await asyncio.wrap_future(begun.future))
+
+        task = asyncio.create_task(complete())
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            begun.future.cancel()
+            raise
+
     async def delete(
-        self, job_ids: Collection[str], delete_rows: Callable[[], None], *, sweep_id: str | None
+        self,
+        delete_rows: Callable[[Callable[[str], None]], Sequence[str]],
+        *,
+        sweep_id: str | None,
     ) -> None:
         """Deletes jobs, with the files of their models.
 
         Args:
-            job_ids: which jobs.
-            delete_rows: deletes them, and their sweep, from the database; blocks.
+            delete_rows: deletes them, and their sweep, from the database, and returns
+                their ids; calls its argument with each id before it commits; blocks.
             sweep_id: the sweep that they are a part of, if any.
 
         Raises:
             ServiceError: from `delete_rows`; the files are kept.
+            StorageError: a file cannot be written or removed.
         """
-        await self.threads.run(self._delete, job_ids, delete_rows)
-        for job_id in job_ids:
-            self.notifier.forget(job_id, sweep_id)
+
+        async def then(job_ids: Sequence[str]) -> None:
+            for job_id in job_ids:
+                self.notifier.forget(job_id, sweep_id)
+            # A worker of a job that was cancelled just now may still write.
+            await asyncio.gather(*(self.scheduler.end_worker(job_id) for job_id in job_ids))
+            await self.removals.run(self._remove_files, job_ids)
+
+        await self.write(partial(self._delete_rows, delete_rows), then=then)
 
     async def watch(
         self,
@@ -102,22 +156,46 @@ class Lifecycle:
         async for event in events:
             yield event
 
-    def _delete(self, job_ids: Collection[str], delete_rows: Callable[[], None]) -> None:
-        # In this order the next start finishes or undoes what a crash interrupts.
-        for job_id in job_ids:
+    def _delete_rows(
+        self, delete_rows: Callable[[Callable[[str], None]], Sequence[str]]
+    ) -> Sequence[str]:
+        # Marked within the transaction: of deletions that race, only the one that
+        # deletes the rows touches the files. The next start finishes or undoes what
+        # a crash interrupts.
+        marked: list[str] = []
+
+        def mark(job_id: str) -> None:
             self.artifacts.mark_deleted(job_id)
+            marked.append(job_id)
+
         try:
-            delete_rows()
+            with _translated_errors():
+                return delete_rows(mark)
         except ServiceError:
-            for job_id in job_ids:
+            for job_id in marked:
                 self.artifacts.unmark_deleted(job_id)
             raise
-        for job_id in job_ids:
-            self.artifacts.remove(job_id)
+
+    def _remove_files(self, job_ids: Sequence[str]) -> None:
+        with _translated_errors():
+            for job_id in job_ids:
+                self.artifacts.remove(job_id)
 
     def _notify(self, ids: Iterable[str], sweep_id: str | None) -> None:
         for resource_id in ids:
             self.notifier.notify(resource_id, sweep_id)
+
+
+@contextmanager
+def _translated_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"the files of a model cannot be deleted: {error.strerror}; the next start of the "
+            "server tries again",
+            reason="STORAGE_FAULT",
+        ) from error
 
 
 def within(message: str, violations: Iterable[Violation]) -> list[Violation]:

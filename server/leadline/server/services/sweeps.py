@@ -1,14 +1,23 @@
 """The use cases of sweeps: submit, watch, list, pause, resume, cancel, delete."""
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable
 from functools import partial
+from typing import Any, TypeVar
 
 from leadline.models.spec import Violation
 from leadline.server.errors import InvalidArgumentError
-from leadline.server.jobs.job import Paused, Progress
+from leadline.server.jobs.job import Job, Paused, Progress
 from leadline.server.jobs.states import JobState
+from leadline.server.services.large_reads import in_slices
 from leadline.server.services.lifecycle import Lifecycle, new_id, within
-from leadline.server.services.watching import EVENTS_A_READ, EventSource
+from leadline.server.services.watching import (
+    EVENTS_A_READ,
+    SHARED_EVENTS,
+    SHARED_MESSAGES,
+    SHARED_VIEWS,
+    EventSource,
+    SharedReads,
+)
 from leadline.server.storage.store import Store
 from leadline.server.sweeps.sweep import (
     Sweep,
@@ -18,6 +27,11 @@ from leadline.server.sweeps.sweep import (
     SweepRequest,
     SweepView,
 )
+
+R = TypeVar("R")
+
+# Sweeps that a listing reads in one query; a grid may have a thousand values.
+_SWEEPS_A_SLICE = 50
 
 
 class SweepService:
@@ -37,22 +51,26 @@ class SweepService:
         self._store = store
         self._datasets = datasets
         self._max_queued_jobs = max_queued_jobs
+        self._shared_views = SharedReads(store, size=SHARED_VIEWS)
+        self._shared_events = SharedReads(store, size=SHARED_EVENTS)
+        self._shared_messages = SharedReads(store, size=SHARED_MESSAGES)
 
-    async def submit(self, request: SweepRequest, *, request_id: str | None) -> Sweep:
+    async def submit(self, request: SweepRequest, *, request_id: str | None, caller: str) -> Sweep:
         """Accepts a sweep with all its jobs, or returns the sweep of an earlier `request_id`.
 
         Raises:
             InvalidArgumentError: specs, options or settings are wrong, field by field.
             AlreadyExistsError: `request_id` stands for a sweep of another request.
-            ResourceExhaustedError: the queue has no room for all jobs.
+            ResourceExhaustedError: the queue has no room for all jobs, or too many large
+                requests wait.
             UnavailableError: the server shuts down.
         """
         # A thousand specs take a while to make and to check.
-        points, violations = await self._threads.run(self._check, request)
+        points, violations = await self._lifecycle.large_reads.run(caller, self._check, request)
         if violations:
             raise InvalidArgumentError(violations, reason="INVALID_SWEEP")
         self._lifecycle.check_accepting()
-        sweep, is_new = await self._threads.run(
+        create = partial(
             self._store.sweeps.create,
             request,
             sweep_id=new_id(),
@@ -60,57 +78,84 @@ class SweepService:
             request_id=request_id,
             max_queued=self._max_queued_jobs,
         )
-        if is_new:
-            self._lifecycle.schedule([sweep.sweep_id])
-        return sweep
+        return await self._lifecycle.write(create, then=self._schedule_new)
 
-    async def get(self, sweep_id: str) -> SweepView:
+    async def get(self, use: Callable[[SweepView], R], sweep_id: str, *, caller: str) -> R:
         """The sweep's current state, its jobs and its table.
+
+        Args:
+            use: makes the result of it, in a thread; callers with equal `use` share the
+                result.
+            sweep_id: the sweep.
+            caller: callers take turns, by this name.
 
         Raises:
             NotFoundError: there is no such sweep.
+            ResourceExhaustedError: too many large reads wait.
         """
-        return await self._threads.run(self._store.sweeps.view, sweep_id)
+        read = partial(
+            self._lifecycle.large_reads.run,
+            caller,
+            lambda: use(self._store.sweeps.view(sweep_id)),
+        )
+        return await self._shared_messages.get((sweep_id, use), read)
 
-    async def list_sweeps(self, *, before: int | None, limit: int) -> list[Sweep]:
-        """Sweeps numbered below `before`, newest first."""
-        return await self._threads.run(self._store.sweeps.find, before=before, limit=limit)
+    async def list_sweeps(
+        self, use: Callable[[Iterable[Sweep]], R], *, before: int | None, limit: int, caller: str
+    ) -> R:
+        """Sweeps numbered below `before`, newest first.
 
-    async def cancel(self, sweep_id: str) -> SweepView:
+        Args:
+            use: makes the result of the sweeps, in a thread; they are read as it takes them.
+            before: the number below which they are; None: no bound.
+            limit: how many sweeps `use` takes at most.
+            caller: callers take turns, by this name.
+
+        Raises:
+            ResourceExhaustedError: too many large reads wait.
+        """
+        sweeps = in_slices(
+            self._store.sweeps.find,
+            lambda sweep: sweep.number,
+            before=before,
+            size=min(limit, _SWEEPS_A_SLICE),
+        )
+        return await self._lifecycle.large_reads.run(caller, use, sweeps)
+
+    async def cancel(self, use: Callable[[SweepView], R], sweep_id: str) -> R:
         """Cancels all jobs that are not in a final state, even within an epoch.
+
+        `use` makes the result, in a thread; so with `pause` and `resume`.
 
         Raises:
             NotFoundError: there is no such sweep.
             FailedPreconditionError: the sweep has succeeded or failed.
         """
-        view, changed = await self._threads.run(self._store.sweeps.cancel, sweep_id)
-        await self._lifecycle.end_workers(changed, sweep_id=sweep_id)
-        return view
+        cancel = partial(self._store.sweeps.cancel, sweep_id)
+        return await self._lifecycle.write(cancel, then=partial(self._end_workers, use))
 
-    async def pause(self, sweep_id: str) -> SweepView:
+    async def pause(self, use: Callable[[SweepView], R], sweep_id: str) -> R:
         """Pauses all queued and running jobs, even within an epoch.
 
         Raises:
             NotFoundError: there is no such sweep.
             FailedPreconditionError: the sweep is in a final state.
         """
-        pause = Paused(
+        reason = Paused(
             reason="REQUESTED", message="a caller paused its sweep: resume that to go on"
         )
-        view, changed = await self._threads.run(self._store.sweeps.pause, sweep_id, pause)
-        await self._lifecycle.end_workers(changed, sweep_id=sweep_id)
-        return view
+        pause = partial(self._store.sweeps.pause, sweep_id, reason)
+        return await self._lifecycle.write(pause, then=partial(self._end_workers, use))
 
-    async def resume(self, sweep_id: str) -> SweepView:
+    async def resume(self, use: Callable[[SweepView], R], sweep_id: str) -> R:
         """Queues all paused jobs again.
 
         Raises:
             NotFoundError: there is no such sweep.
             FailedPreconditionError: the sweep is in a final state.
         """
-        view, changed = await self._threads.run(self._store.sweeps.resume, sweep_id)
-        self._lifecycle.schedule(changed, sweep_id=sweep_id)
-        return view
+        resume = partial(self._store.sweeps.resume, sweep_id)
+        return await self._lifecycle.write(resume, then=partial(self._schedule_again, use))
 
     async def delete(self, sweep_id: str) -> None:
         """Deletes a sweep in its final state, its jobs, and all files of their models.
@@ -119,9 +164,8 @@ class SweepService:
             NotFoundError: there is no such sweep.
             FailedPreconditionError: the sweep is not in a final state.
         """
-        job_ids = [job.job_id for job in (await self.get(sweep_id)).jobs]
         delete_rows = partial(self._store.sweeps.delete, sweep_id)
-        await self._lifecycle.delete(job_ids, delete_rows, sweep_id=sweep_id)
+        await self._lifecycle.delete(delete_rows, sweep_id=sweep_id)
 
     def watch(
         self, sweep_id: str, *, after_sequence: int, progress_interval: float | None
@@ -130,7 +174,7 @@ class SweepService:
         source = EventSource(
             key=sweep_id,
             name=f"sweeps/{sweep_id}",
-            current=partial(self._threads.run, self._store.sweeps.get, sweep_id),
+            current=partial(self._current, sweep_id),
             events=partial(self._events, sweep_id),
             is_last=_is_last,
             progress=partial(self._progress, sweep_id),
@@ -138,6 +182,26 @@ class SweepService:
         return self._lifecycle.watch(
             source, after_sequence=after_sequence, progress_interval=progress_interval
         )
+
+    async def _schedule_new(self, accepted: tuple[Sweep, bool]) -> Sweep:
+        sweep, is_new = accepted
+        if is_new:
+            self._lifecycle.schedule([sweep.sweep_id])
+        return sweep
+
+    async def _schedule_again(
+        self, use: Callable[[SweepView], R], resumed: tuple[SweepView, list[str]]
+    ) -> R:
+        view, job_ids = resumed
+        self._lifecycle.schedule(job_ids, sweep_id=view.sweep.sweep_id)
+        return await self._threads.run(use, view)
+
+    async def _end_workers(
+        self, use: Callable[[SweepView], R], ended: tuple[SweepView, list[str]]
+    ) -> R:
+        view, job_ids = ended
+        await self._lifecycle.end_workers(job_ids, sweep_id=view.sweep.sweep_id)
+        return await self._threads.run(use, view)
 
     def _check(self, request: SweepRequest) -> tuple[int, list[Violation]]:
         """How many jobs the sweep has, and what is wrong with them."""
@@ -154,20 +218,37 @@ class SweepService:
         return points, violations
 
     async def _events(self, sweep_id: str, after_sequence: int) -> list[SweepEvent]:
-        return await self._threads.run(
-            self._store.sweeps.events, sweep_id, after=after_sequence, limit=EVENTS_A_READ
+        read = partial(
+            self._threads.run,
+            self._store.sweeps.events,
+            sweep_id,
+            after=after_sequence,
+            limit=EVENTS_A_READ,
+        )
+        return await self._shared_events.get((sweep_id, after_sequence), read)
+
+    async def _current(self, sweep_id: str) -> Sweep:
+        sweep, _ = await self._shared_view(sweep_id)
+        return sweep
+
+    def _shared_view(self, sweep_id: str) -> Coroutine[Any, Any, tuple[Sweep, list[Job]]]:
+        return self._shared_views.get(
+            sweep_id, partial(self._threads.run, self._read_running, sweep_id)
         )
 
+    def _read_running(self, sweep_id: str) -> tuple[Sweep, list[Job]]:
+        """A sweep and its running jobs, in the order of its grid."""
+        sweep = self._store.sweeps.get(sweep_id)
+        running = self._store.jobs.find(states=[JobState.RUNNING], sweep_id=sweep_id)
+        return sweep, running[::-1]
+
     async def _progress(self, sweep_id: str) -> SweepProgress:
-        sweep = await self._threads.run(self._store.sweeps.get, sweep_id)
-        running = await self._threads.run(
-            self._store.jobs.find, states=[JobState.RUNNING], sweep_id=sweep_id
-        )
+        sweep, running = await self._shared_view(sweep_id)
         starting = Progress(phase="starting")
         return SweepProgress(
             sweep=sweep,
             running=tuple(
-                (job, self._notifier.progress(job.job_id) or starting) for job in reversed(running)
+                (job, self._notifier.progress(job.job_id) or starting) for job in running
             ),
         )
 

@@ -10,7 +10,7 @@ import structlog
 
 from leadline.models.checkpoint_files import CheckpointError
 from leadline.server.errors import DataLossError, NotFoundError
-from leadline.server.jobs.job import EpochCompleted, Job, Model
+from leadline.server.jobs.job import EpochCompleted, Model
 from leadline.server.jobs.variants import VariantFilter
 from leadline.server.storage.artifacts import Artifacts
 from leadline.server.storage.store import Store
@@ -100,21 +100,6 @@ class Catalog:
             if self._known_revision == revision:
                 self._known[selector] = known
         return known
-
-    async def best_of_variants(self, dataset: str) -> list[CheckpointRef]:
-        """The best checkpoint of each variant trained on a dataset, the most accurate first."""
-        best: dict[tuple[int, int, bool, bool], Job] = {}
-        for job in await self._threads.run(self._store.jobs.find):
-            if job.spec.dataset != dataset or not job.completed_epochs:
-                continue
-            spec = job.spec
-            variant = (spec.blocks, spec.block_convolutions, spec.batch_norm, spec.residual)
-            known = best.get(variant)
-            # Jobs are listed newest first: a tie goes to the newest.
-            if known is None or job.best_test_accuracy > known.best_test_accuracy:
-                best[variant] = job
-        ranked = sorted(best.values(), key=lambda job: -job.best_test_accuracy)
-        return [await self.resolve(ByName(job_id=job.job_id)) for job in ranked]
 
     async def _find(self, selector: Selector) -> CheckpointRef:
         model = await self._model(selector)

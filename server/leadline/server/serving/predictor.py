@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol, cast
 
+import numpy as np
+
 from leadline.server.errors import ResourceExhaustedError
 from leadline.server.serving.batcher import Batcher
 from leadline.server.serving.catalog import CheckpointRef
@@ -16,6 +18,9 @@ from leadline.server.serving.inputs import Pixels, Steps
 from leadline.server.serving.loaded import LoadedNetworks
 
 _RETRY_SECONDS = 0.1
+
+# One image, for a check of the computing thread.
+_NO_PIXELS = np.zeros((1, 32, 32, 3), np.uint8)
 
 
 class PredictionObserver(Protocol):
@@ -164,7 +169,20 @@ class Predictor:
         self._observer.on_prediction(images=len(pixels), seconds=time.monotonic() - began)
         return scores
 
+    async def check(self) -> None:
+        """Returns when the computing thread has answered; waits in line with predictions."""
+        await self._batcher.score("check", _Idle, _NO_PIXELS, caller="check", deadline=None)
+
     def close(self) -> None:
         """Stops the threads after the work that has started."""
         self._decoders.close()
         self._batcher.close()
+
+
+class _Idle:
+    """A network that computes nothing."""
+
+    def score(self, images: list[Pixels]) -> Scores:
+        """Zeros."""
+        nothing = np.zeros((sum(map(len, images)), 1), np.float32)
+        return Scores(nothing, nothing)

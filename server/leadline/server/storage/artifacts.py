@@ -16,8 +16,11 @@ from leadline.server.jobs.job import ModelEpoch
 
 _LOG = structlog.get_logger(__name__)
 
-# The marker file in the folder of a job that is being deleted.
+# The marker file in the folder of a job that is about to be deleted.
 _DELETED = "deleted"
+
+# The end of the name of a folder whose job is deleted: ids have no dots.
+_REMOVED = ".deleted"
 
 
 class Artifacts:
@@ -63,9 +66,12 @@ class Artifacts:
         Raises:
             OSError: one cannot be removed.
         """
-        folder = self._root / job_id
+        folder, removed = self._root / job_id, self._root / f"{job_id}{_REMOVED}"
         if folder.is_dir():
-            shutil.rmtree(folder)
+            # At one stroke: what is left after a crash must not look like a model.
+            folder.rename(removed)
+        if removed.is_dir():
+            shutil.rmtree(removed)
 
     def finish_deletions(self, job_ids: Collection[str]) -> None:
         """Finishes or undoes the deletions that a crash has interrupted.
@@ -80,7 +86,9 @@ class Artifacts:
             OSError: a file cannot be removed.
         """
         for folder in self._root.iterdir():
-            if (folder / _DELETED).exists() and folder.name not in job_ids:
+            if folder.name.endswith(_REMOVED):
+                self.remove(folder.name.removesuffix(_REMOVED))
+            elif (folder / _DELETED).exists() and folder.name not in job_ids:
                 self.remove(folder.name)
             elif folder.name in job_ids:
                 self.unmark_deleted(folder.name)

@@ -12,12 +12,18 @@ from typing import Any
 import sqlalchemy
 from sqlalchemy import Connection, Engine
 
+from leadline.server.errors import StorageError
 from leadline.server.storage.migrations import SCHEMA, migrate
 from leadline.server.storage.sqlite_errors import translate_errors
 from leadline.server.storage.tables import metadata
+from leadline.server.thread_pool import check_abandoned, is_abandoned
 
 # How long a statement waits, in seconds, for another process that holds the file.
 _BUSY_TIMEOUT = 5.0
+
+# How many of SQLite's virtual instructions pass between two looks at whether a
+# reading call is abandoned.
+_STEPS_A_LOOK = 20_000
 
 # The execution option of an engine whose transactions write.
 _WRITES = "leadline_writes"
@@ -46,6 +52,7 @@ class Database:
         # SQLite has one writer at a time; a second would block its thread anyway.
         self._writer = threading.Lock()
         self._revision = 0
+        self._last_write_failed = False
 
     @property
     def revision(self) -> int:
@@ -54,13 +61,23 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A snapshot to read from.
+        """A snapshot to read from, until the call that reads is abandoned.
 
         Raises:
             StorageError: the database failed.
+            AbandonedError: nobody waits for the call that reads.
         """
-        with translate_errors(), self._engine.connect() as connection:
-            yield connection
+        check_abandoned()
+        try:
+            with (
+                translate_errors(),
+                self._engine.connect() as connection,
+                _interrupted_if_abandoned(connection),
+            ):
+                yield connection
+        except StorageError:
+            check_abandoned()
+            raise
 
     @contextmanager
     def write(self) -> Iterator[UnitOfWork]:
@@ -73,8 +90,36 @@ class Database:
             try:
                 with translate_errors(), self._writing_engine.begin() as connection:
                     yield UnitOfWork(connection, self._now())
+            except StorageError:
+                self._last_write_failed = True
+                raise
+            else:
+                self._last_write_failed = False
             finally:
                 self._revision += 1
+
+    def check_reads(self) -> None:
+        """Reads a little.
+
+        Raises:
+            StorageError: the database failed.
+        """
+        with self.read() as connection:
+            connection.exec_driver_sql("SELECT number FROM jobs LIMIT 1").all()
+
+    def check_writes(self) -> None:
+        """Takes the lock of a write; after a write that failed, writes a little.
+
+        A sync of the disk in each check would cost more than it says.
+
+        Raises:
+            StorageError: the database failed.
+        """
+        with self._writer, translate_errors(), self._writing_engine.begin() as connection:
+            if self._last_write_failed:
+                # The number that it has already: the file's first page is written all the same.
+                connection.exec_driver_sql(f"PRAGMA user_version={SCHEMA}")
+        self._last_write_failed = False
 
 
 def open_database(path: Path, *, busy_timeout: float = _BUSY_TIMEOUT) -> Engine:
@@ -98,6 +143,17 @@ def open_database(path: Path, *, busy_timeout: float = _BUSY_TIMEOUT) -> Engine:
             metadata.create_all(connection)
         connection.exec_driver_sql(f"PRAGMA user_version={SCHEMA}")
     return engine
+
+
+@contextmanager
+def _interrupted_if_abandoned(connection: Connection) -> Iterator[None]:
+    """Lets SQLite ask, every millisecond or so, whether to go on with a statement."""
+    database: Any = connection.connection.driver_connection
+    database.set_progress_handler(is_abandoned, _STEPS_A_LOOK)
+    try:
+        yield
+    finally:
+        database.set_progress_handler(None, 0)
 
 
 def _configure(connection: sqlite3.Connection, _record: Any) -> None:

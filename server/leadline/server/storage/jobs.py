@@ -1,6 +1,6 @@
 """The repository of jobs: each method is one transaction, and blocks its thread."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime
 
 from sqlalchemy import func, insert, select
@@ -21,6 +21,7 @@ from leadline.server.jobs.states import JobState
 from leadline.server.storage import event_log, preconditions, queries, records, transitions
 from leadline.server.storage.database import Database
 from leadline.server.storage.tables import jobs
+from leadline.server.storage.transitions import ignore
 
 _REQUESTED = Cancellation(reason="REQUESTED", message="a caller cancelled it")
 
@@ -51,10 +52,12 @@ class JobRepository:
     ) -> list[Job]:
         """Jobs in `states` (empty: any), of a sweep, numbered below `before`, newest first."""
         query = queries.newest_first(jobs, before=before, limit=limit)
-        if states:
-            query = query.where(jobs.c.state.in_([state.value for state in states]))
         if sweep_id is not None:
             query = query.where(jobs.c.sweep_id == sweep_id)
+            if states:
+                query = query.where(jobs.c.state.in_([state.value for state in states]))
+        elif states:
+            query = queries.newest_in_states(set(states), before=before, limit=limit)
         with self._database.read() as connection:
             return records.read_jobs(connection, query)
 
@@ -87,13 +90,15 @@ class JobRepository:
 
     def find_overdue(self, now: datetime) -> list[Job]:
         """The unfinished jobs whose deadline has passed."""
-        query = select(jobs).where(jobs.c.deadline <= records.to_timestamp(now), ~queries.IS_FINAL)
+        is_overdue = jobs.c.deadline <= records.to_timestamp(now)
+        query = select(jobs).where(queries.IS_UNFINISHED, is_overdue)
         with self._database.read() as connection:
             return records.read_jobs(connection, query)
 
     def next_deadline(self) -> datetime | None:
         """The earliest deadline of an unfinished job."""
-        query = select(func.min(jobs.c.deadline)).where(~queries.IS_FINAL)
+        has_deadline = jobs.c.deadline.is_not(None)
+        query = select(func.min(jobs.c.deadline)).where(queries.IS_UNFINISHED, has_deadline)
         with self._database.read() as connection:
             earliest: int | None = connection.execute(query).scalar_one()
         return None if earliest is None else records.from_timestamp(earliest)
@@ -201,8 +206,15 @@ class JobRepository:
             transitions.finish_sweep(work, job.sweep_id)
             return queries.get_job(work.connection, job_id)
 
-    def delete(self, job_id: str) -> None:
+    def delete(self, job_id: str, mark: Callable[[str], None] = ignore) -> list[str]:
         """Deletes a job in a final state, and its events.
+
+        Args:
+            job_id: the job.
+            mark: is called with its id before the deletion is committed.
+
+        Returns:
+            The id.
 
         Raises:
             FailedPreconditionError: the job is not in a final state, or is part
@@ -219,4 +231,4 @@ class JobRepository:
                     metadata={"job": name, "sweep": sweep},
                 )
             preconditions.check_deletable("job", name, job.state, reason="JOB_NOT_FINISHED")
-            transitions.delete_jobs(work, jobs.c.number == job.number)
+            return transitions.delete_jobs(work, jobs.c.number == job.number, mark)

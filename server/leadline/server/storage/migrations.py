@@ -3,7 +3,7 @@
 from sqlalchemy import Connection
 
 # The schema's version, one higher after every change of the tables.
-SCHEMA = 3
+SCHEMA = 4
 
 # Schema 1 had neither sweeps nor residual networks.
 _FROM_1 = (
@@ -69,8 +69,23 @@ _FROM_2 = (
     """,
 )
 
+# Schema 3 had too few indexes: listings and deletions read whole tables.
+_FROM_3 = (
+    "DROP INDEX jobs_by_state",
+    "CREATE INDEX jobs_in_queue ON jobs (state, priority DESC, number)",
+    "CREATE INDEX jobs_by_state ON jobs (state, number)",
+    "CREATE INDEX jobs_by_dataset ON jobs (dataset, number)",
+    """
+    CREATE INDEX jobs_by_sweep_state
+    ON jobs (sweep_id, state, number, start_time, cancel_reason)
+    """,
+    "CREATE INDEX jobs_by_deadline ON jobs (state, deadline)",
+    "CREATE INDEX jobs_by_accuracy ON jobs (best_test_accuracy, number)",
+    "CREATE INDEX sweep_events_by_job ON sweep_events (job_number)",
+)
+
 # Statements that turn a schema into the next one, by the schema before.
-_MIGRATIONS = {1: _FROM_1, 2: _FROM_2}
+_MIGRATIONS = {1: _FROM_1, 2: _FROM_2, 3: _FROM_3}
 
 
 class SchemaError(Exception):

@@ -1,7 +1,7 @@
 """The repository of models, which are read from the rows of jobs and their events."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Select, select
 
@@ -14,6 +14,15 @@ from leadline.server.storage.records import read_jobs, read_model
 from leadline.server.storage.tables import jobs
 
 _HAS_MODEL = jobs.c.completed_epochs > 0
+
+_VARIANT = [jobs.c[field.name] for field in dataclasses.fields(VariantFilter)]
+
+
+class ModelName(NamedTuple):
+    """A model by its job's id, and its best epoch."""
+
+    job_id: str
+    best_epoch: int
 
 
 class ModelRepository:
@@ -51,6 +60,31 @@ class ModelRepository:
         with self._database.read() as connection:
             best = read_jobs(connection, _best_first(variant, limit=1))
             return read_model(connection, best[0]) if best else None
+
+    def find_best_of_variants(self, dataset: str | None = None) -> list[Job]:
+        """The job with the best model of each variant, the most accurate first.
+
+        Args:
+            dataset: of variants that were trained on this dataset; None: of all.
+        """
+        variants = select(*_VARIANT).distinct()
+        if dataset is not None:
+            variants = variants.where(jobs.c.dataset == dataset)
+        with self._database.read() as connection:
+            best = [
+                job
+                for row in connection.execute(variants).mappings().all()
+                for job in read_jobs(connection, _best_first(VariantFilter(**row), limit=1))
+            ]
+        return sorted(best, key=lambda job: (-job.best_test_accuracy, -job.number))
+
+    def find_names(self, *, limit: int) -> list[ModelName]:
+        """The names of the newest models, at most `limit`, without their epochs."""
+        query = newest_first(jobs, before=None, limit=limit).with_only_columns(
+            jobs.c.job_id, jobs.c.best_epoch
+        )
+        with self._database.read() as connection:
+            return [ModelName(*row) for row in connection.execute(query.where(_HAS_MODEL))]
 
     def find_most_accurate_jobs(self, *, limit: int) -> list[Job]:
         """At most `limit` jobs that have models, the highest test accuracy first."""

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Connection, Select, Table, func, select
+from sqlalchemy import Connection, Select, Table, func, select, union_all
 
 from leadline.server.errors import NotFoundError
 from leadline.server.jobs.job import Job
@@ -12,7 +12,8 @@ from leadline.server.storage.records import read_jobs
 from leadline.server.storage.tables import jobs
 
 IS_QUEUED = jobs.c.state == JobState.QUEUED.value
-IS_FINAL = jobs.c.state.in_([state.value for state in JobState if state.is_final])
+# Named one by one: an index on the state serves this, and not its negation.
+IS_UNFINISHED = jobs.c.state.in_([state.value for state in JobState if not state.is_final])
 
 # The order in which queued jobs start.
 QUEUE_ORDER = (jobs.c.priority.desc(), jobs.c.number)
@@ -22,6 +23,25 @@ def newest_first(table: Table, *, before: int | None, limit: int | None) -> Sele
     """Selects at most `limit` rows numbered below `before`, the highest number first."""
     query = select(table).order_by(table.c.number.desc()).limit(limit)
     return query if before is None else query.where(table.c.number < before)
+
+
+def newest_in_states(
+    states: Collection[JobState], *, before: int | None, limit: int | None
+) -> Select[Any]:
+    """Selects at most `limit` jobs in any of some states, the highest number first."""
+    if len(states) == 1 or limit is None:
+        names = [state.value for state in states]
+        return newest_first(jobs, before=before, limit=limit).where(jobs.c.state.in_(names))
+    # The newest of each state first: a single query would read every job in these states.
+    newest = [
+        newest_first(jobs, before=before, limit=limit)
+        .with_only_columns(jobs.c.number)
+        .where(jobs.c.state == state.value)
+        .subquery()
+        for state in states
+    ]
+    numbers = union_all(*(select(part.c.number) for part in newest))
+    return newest_first(jobs, before=None, limit=limit).where(jobs.c.number.in_(numbers))
 
 
 def find_job(connection: Connection, condition: Any) -> Job | None:
@@ -49,7 +69,13 @@ def count_jobs(connection: Connection, condition: Any) -> int:
 
 def queue_positions(connection: Connection, job_ids: Collection[str]) -> dict[str, int]:
     """How many jobs start before each of these jobs, those left out that are not queued."""
-    position = (func.row_number().over(order_by=QUEUE_ORDER) - 1).label("position")
-    queue = select(jobs.c.job_id, position).where(IS_QUEUED).subquery()
-    query = select(queue.c.job_id, queue.c.position).where(queue.c.job_id.in_(job_ids))
-    return dict(connection.execute(query).all())
+    query = select(jobs.c.number).where(IS_QUEUED).order_by(*QUEUE_ORDER)
+    positions = {
+        number: position for position, number in enumerate(connection.execute(query).scalars())
+    }
+    numbers = select(jobs.c.job_id, jobs.c.number).where(jobs.c.job_id.in_(job_ids))
+    return {
+        job_id: positions[number]
+        for job_id, number in connection.execute(numbers)
+        if number in positions
+    }

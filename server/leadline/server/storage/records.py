@@ -42,6 +42,8 @@ def from_timestamp(timestamp: int) -> datetime:
 def read_jobs(connection: Connection, query: Select[Any]) -> list[Job]:
     """The jobs that a query on their table selects."""
     rows = connection.execute(query).all()
+    if not rows:
+        return []
     bodies = _bodies_of(connection, [row.number for row in rows])
     return [_job(row, bodies.get(row.number, {})) for row in rows]
 
@@ -92,20 +94,24 @@ def _bodies_of(
     connection: Connection, numbers: Collection[int]
 ) -> dict[int, dict[type[EventBody], Any]]:
     """The newest start, epoch and pause of each job, by its number."""
-    query = (
+    # Two searches of an index; a single one would read every epoch of each job.
+    starts = select(events).where(
+        events.c.job_number.in_(numbers), events.c.kind.in_(["started", "paused"])
+    )
+    latest = (
         select(events)
         .join(jobs, jobs.c.number == events.c.job_number)
         .where(
-            events.c.job_number.in_(numbers),
-            events.c.kind.in_(["started", "paused"])
-            | ((events.c.kind == "epoch") & (events.c.epoch == jobs.c.completed_epochs)),
+            jobs.c.number.in_(numbers),
+            events.c.kind == "epoch",
+            events.c.epoch == jobs.c.completed_epochs,
         )
-        .order_by(events.c.sequence)
     )
     bodies: dict[int, dict[type[EventBody], Any]] = {}
-    for row in connection.execute(query):
-        body = _body(row)
-        bodies.setdefault(row.job_number, {})[type(body)] = body
+    for query in (starts.order_by(events.c.sequence), latest):
+        for row in connection.execute(query):
+            body = _body(row)
+            bodies.setdefault(row.job_number, {})[type(body)] = body
     return bodies
 
 

@@ -27,6 +27,8 @@ class Store:
         self.attempts = AttemptRepository(self._database)
         self.sweeps = SweepRepository(self._database)
         self.models = ModelRepository(self._database)
+        self.check_reads = self._database.check_reads
+        self.check_writes = self._database.check_writes
 
     @property
     def revision(self) -> int:

@@ -1,7 +1,7 @@
 """The repository of sweeps: each method is one transaction, which includes the sweep's jobs."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
@@ -19,6 +19,7 @@ from leadline.server.storage import (
 )
 from leadline.server.storage.database import Database, UnitOfWork
 from leadline.server.storage.tables import events, jobs, sweep_events, sweeps
+from leadline.server.storage.transitions import ignore
 from leadline.server.sweeps.sweep import (
     Sweep,
     SweepEvent,
@@ -161,8 +162,15 @@ class SweepRepository:
             transitions.resume_jobs(work, resumed)
             return _changed(work, sweep_id, resumed)
 
-    def delete(self, sweep_id: str) -> None:
+    def delete(self, sweep_id: str, mark: Callable[[str], None] = ignore) -> list[str]:
         """Deletes a sweep in a final state, its jobs, and all their events.
+
+        Args:
+            sweep_id: the sweep.
+            mark: is called with the id of each job before the deletion is committed.
+
+        Returns:
+            The ids of the jobs.
 
         Raises:
             FailedPreconditionError: the sweep is not in a final state.
@@ -173,8 +181,9 @@ class SweepRepository:
                 "sweep", f"sweeps/{sweep_id}", state, reason="SWEEP_NOT_FINISHED"
             )
             work.connection.execute(delete(sweep_events).where(sweep_events.c.sweep_id == sweep_id))
-            transitions.delete_jobs(work, jobs.c.sweep_id == sweep_id)
+            deleted = transitions.delete_jobs(work, jobs.c.sweep_id == sweep_id, mark)
             work.connection.execute(delete(sweeps).where(sweeps.c.sweep_id == sweep_id))
+            return deleted
 
 
 def _new_sweep_row(work: UnitOfWork, request: SweepRequest, sweep_id: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    text,
 )
 
 metadata = MetaData()
@@ -70,8 +71,15 @@ jobs = Table(
     Column("device", String(64), nullable=False, default=""),
     Column("attempts", Integer, nullable=False, default=0),
     Column("latest_sequence", Integer, nullable=False, default=0),
-    Index("jobs_by_state", "state", "priority", "number"),
+    # The queue in the order in which it starts; then the listings, newest first.
+    Index("jobs_in_queue", "state", text("priority DESC"), "number"),
+    Index("jobs_by_state", "state", "number"),
+    Index("jobs_by_dataset", "dataset", "number"),
     Index("jobs_by_sweep", "sweep_id", "number"),
+    # Holds all that the counts of a sweep need.
+    Index("jobs_by_sweep_state", "sweep_id", "state", "number", "start_time", "cancel_reason"),
+    Index("jobs_by_deadline", "state", "deadline"),
+    Index("jobs_by_accuracy", "best_test_accuracy", "number"),
     Index(
         "jobs_by_variant",
         "dataset",
@@ -110,4 +118,6 @@ sweep_events = Table(
     Column("body", Text),
     Column("job_number", ForeignKey("jobs.number")),
     Column("job_sequence", Integer),
+    # For the foreign key: without it, each deleted job is looked for in the whole table.
+    Index("sweep_events_by_job", "job_number"),
 )

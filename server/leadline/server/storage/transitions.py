@@ -1,7 +1,7 @@
 """Changes of jobs' states within a unit of work, each with its event."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from datetime import timedelta
 from typing import Any
@@ -101,7 +101,7 @@ def finish_job(
 
 def finish_sweep(work: UnitOfWork, sweep_id: str | None) -> None:
     """Finishes a sweep if all its jobs are final; does nothing for None."""
-    is_unfinished = (jobs.c.sweep_id == sweep_id) & ~queries.IS_FINAL
+    is_unfinished = (jobs.c.sweep_id == sweep_id) & queries.IS_UNFINISHED
     if sweep_id is None or queries.count_jobs(work.connection, is_unfinished):
         return
     view = sweep_records.view_sweep(work.connection, sweep_id)
@@ -114,8 +114,19 @@ def finish_sweep(work: UnitOfWork, sweep_id: str | None) -> None:
     event_log.append_sweep_event(work, sweep_id, finished)
 
 
-def delete_jobs(work: UnitOfWork, condition: Any) -> None:
-    """Deletes the jobs that meet a condition on their table, with their events."""
+def delete_jobs(work: UnitOfWork, condition: Any, mark: Callable[[str], None]) -> list[str]:
+    """Deletes the jobs that meet a condition on their table, with their events.
+
+    Calls `mark` with the id of each, and returns the ids.
+    """
+    deleted = list(work.connection.execute(select(jobs.c.job_id).where(condition)).scalars())
+    for job_id in deleted:
+        mark(job_id)
     numbers = select(jobs.c.number).where(condition)
     work.connection.execute(delete(events).where(events.c.job_number.in_(numbers)))
     work.connection.execute(delete(jobs).where(condition))
+    return deleted
+
+
+def ignore(_job_id: str) -> None:
+    """Marks nothing: for jobs whose files are not deleted."""

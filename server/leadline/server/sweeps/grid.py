@@ -49,8 +49,12 @@ class Grid:
 
     def point_of(self, spec: TrainingSpec) -> dict[str, AxisValue]:
         """The combination of a spec."""
-        values = spec.to_dict()
-        return {axis.field: values[axis.field] for axis in self.axes}
+        # Not by `to_dict`, which copies every field: a sweep has a thousand specs.
+        values = {axis.field: getattr(spec, axis.field) for axis in self.axes}
+        return {
+            field: value.value if isinstance(value, StrEnum) else value
+            for field, value in values.items()
+        }
 
     def violations(self, datasets: Collection[str]) -> list[Violation]:
         """The violations of the specs.

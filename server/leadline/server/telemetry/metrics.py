@@ -116,6 +116,15 @@ class Metrics:
         self._disk_free.set_function(free_bytes)
         self._queue_held.set_function(is_held)
 
+    def watch_health(self, failing: Callable[[], Mapping[str, bool]]) -> None:
+        """Reports the parts that health depends on; `failing` is called at each scrape."""
+        self._register_gauge(
+            "leadline_part_healthy",
+            "Whether a part of the server answers: 1, or 0 if health reports NOT_SERVING for it.",
+            "part",
+            lambda: {part: int(not is_failing) for part, is_failing in failing().items()},
+        )
+
     def watch_predictions(
         self, count_in_flight: Callable[[], int], count_pixels: Callable[[], int]
     ) -> None:

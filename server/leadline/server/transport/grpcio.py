@@ -13,7 +13,6 @@ from leadline.server.transport.call import CALLER_GONE, DEADLINE_EXCEEDED, Call
 from leadline.server.transport.calls import Calls, Method
 from leadline.server.transport.headers import Metadata
 from leadline.server.transport.listener import (
-    FLUSH_SECONDS,
     FRAME_BYTES,
     IDLE_SECONDS,
     MAX_STREAMS,
@@ -80,7 +79,7 @@ class GrpcioListener:
             return
         grace = self._options.grace_seconds
         # It sends GOAWAY now, and ends once all calls have.
-        stopping = asyncio.create_task(self._server.shutdown(grace + FLUSH_SECONDS))
+        stopping = asyncio.create_task(self._server.shutdown(grace + self._options.flush_seconds))
         await self._calls.stop(grace)
         await stopping
 

@@ -9,7 +9,6 @@ from h2corn import Config, Server
 from leadline.server.transport.application import GrpcApplication
 from leadline.server.transport.calls import Calls
 from leadline.server.transport.listener import (
-    FLUSH_SECONDS,
     FRAME_BYTES,
     IDLE_SECONDS,
     MAX_STREAMS,
@@ -136,7 +135,7 @@ class H2cornListener:
             timeout_keep_alive=IDLE_SECONDS,
             # Of a server that is replaced; at the stop its calls end after their own grace.
             timeout_graceful_shutdown=max(
-                self._options.grace_seconds + FLUSH_SECONDS,
+                self._options.grace_seconds + self._options.flush_seconds,
                 self._options.max_connection_age_grace_seconds,
             ),
             h2_timeout_response_stall=_STALL_SECONDS,

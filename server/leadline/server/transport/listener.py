@@ -15,9 +15,6 @@ METADATA_BYTES = 1 << 16
 # An idle connection is closed after this; clients open another for their next call.
 IDLE_SECONDS = 300
 
-# After the grace period of calls: time to write their status.
-FLUSH_SECONDS = 2.0
-
 
 @dataclass(frozen=True, kw_only=True)
 class ListenerOptions:
@@ -26,6 +23,7 @@ class ListenerOptions:
     Attributes:
         max_message_bytes: the largest message accepted, in bytes.
         grace_seconds: time for calls to end when the listener stops.
+        flush_seconds: time for their status to be sent after that.
         json_logs: whether to log JSON instead of text.
         max_connection_age_seconds: the server says GOAWAY on connections of this age; 0: never.
         max_connection_age_grace_seconds: how long their calls may then go on.
@@ -33,6 +31,7 @@ class ListenerOptions:
 
     max_message_bytes: int
     grace_seconds: float = 10.0
+    flush_seconds: float = 0.5
     json_logs: bool = False
     max_connection_age_seconds: float = 0
     max_connection_age_grace_seconds: float = 0

@@ -10,6 +10,7 @@ from leadline.server.api.dispatcher import RpcDispatcher
 from leadline.server.api.oip.service import add_open_inference
 from leadline.server.api.oip.servicer import OpenInferenceServicer
 from leadline.server.api.ordered_pipeline import PipelineGroup
+from leadline.server.services.large_reads import ReadLane
 from leadline.server.services.models import ModelService
 from leadline.server.services.predictions import PredictionService
 from leadline.server.serving.catalog import Catalog
@@ -34,7 +35,7 @@ def streams() -> PipelineGroup:
 @pytest.fixture
 async def servicer(tmp_path: Path, streams: PipelineGroup) -> AsyncIterator[OpenInferenceServicer]:
     engine = open_database(tmp_path / "jobs.db")
-    store, threads = Store(engine), ThreadPool("store", 1)
+    store, threads, lane = Store(engine), ThreadPool("store", 1), ReadLane("reads", 1)
     metrics = Metrics()
     predictor = Predictor(
         device="cpu",
@@ -46,7 +47,7 @@ async def servicer(tmp_path: Path, streams: PipelineGroup) -> AsyncIterator[Open
     )
     catalog = Catalog(store=store, threads=threads, artifacts=Artifacts(tmp_path))
     yield OpenInferenceServicer(
-        models=ModelService(store=store, threads=threads, catalog=catalog),
+        models=ModelService(store=store, threads=threads, large_reads=lane, catalog=catalog),
         predictions=PredictionService(
             predictor=predictor,
             threads=threads,
@@ -57,6 +58,7 @@ async def servicer(tmp_path: Path, streams: PipelineGroup) -> AsyncIterator[Open
     )
     predictor.close()
     threads.close()
+    lane.close()
     engine.dispose()
 
 

@@ -1,17 +1,23 @@
 """Descriptions of models in the Open Inference Protocol: metadata, configuration, index."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 from leadline.models.images import IMAGE_SIZE
 from leadline.oip.v2 import open_inference_pb2 as oip
 from leadline.server.api.oip.inputs import DATATYPES, INPUT
 from leadline.server.api.oip.names import variant_name
 from leadline.server.api.oip.outputs import OUTPUTS
-from leadline.server.jobs.job import Model
+from leadline.server.jobs.job import Job
 from leadline.server.serving.catalog import CheckpointRef
+from leadline.server.storage.models import ModelName
 
 PLATFORM = "leadline"
+
+# The protocol has no pages, and its clients take answers of up to 4 MiB: some 35
+# bytes a model, and 200 a variant.
+MAX_NAMES = 50_000
+_MAX_VARIANTS = 5_000
 
 _IMAGE_SHAPE = (3, IMAGE_SIZE, IMAGE_SIZE)
 _ANY = -1
@@ -65,10 +71,27 @@ def configuration(
     )
 
 
-def index(models: Sequence[Model], *, only_ready: bool) -> oip.RepositoryIndexResponse:
-    """Every version of every model, and every variant's name; `models` are the newest first."""
-    entries = [entry for model in models for entry in _versions(model, only_ready=only_ready)]
-    return oip.RepositoryIndexResponse(models=[*entries, *_variants(models)])
+def index(names: Sequence[ModelName], best: Sequence[Job]) -> oip.RepositoryIndexResponse:
+    """Models by their jobs' ids, and the variants' names.
+
+    Args:
+        names: the models, the newest first, at most `MAX_NAMES`.
+        best: the job with the best model of each variant.
+    """
+    models = [
+        _ModelIndex(name=name.job_id, version=str(name.best_epoch), state="READY") for name in names
+    ]
+    variants = [
+        _ModelIndex(
+            name=variant_name(job.spec),
+            version=str(job.best_epoch),
+            state="READY",
+            reason=f"stands for {job.job_id}, the best of its variant",
+        )
+        for job in best[:_MAX_VARIANTS]
+    ]
+    variants.sort(key=lambda entry: entry.name)
+    return oip.RepositoryIndexResponse(models=[*models, *variants])
 
 
 def _parameters(checkpoint: CheckpointRef) -> dict[str, str]:
@@ -85,28 +108,3 @@ def _parameters(checkpoint: CheckpointRef) -> dict[str, str]:
         "residual": json.dumps(spec.residual),
         "test_accuracy": str(checkpoint.epoch.test_accuracy),
     }
-
-
-def _versions(model: Model, *, only_ready: bool) -> Iterator[_ModelIndex]:
-    for epoch in model.epochs:
-        entry = _ModelIndex(name=model.job.job_id, version=str(epoch.result.epoch), state="READY")
-        if not epoch.is_kept:
-            entry.state = "UNAVAILABLE"
-            entry.reason = "the job's retention has dropped its checkpoint"
-        if epoch.is_kept or not only_ready:
-            yield entry
-
-
-def _variants(models: Iterable[Model]) -> Iterator[_ModelIndex]:
-    best: dict[str, Model] = {}
-    for model in models:  # the newest first, which wins among equals
-        name = variant_name(model.job.spec)
-        if model.job.best_test_accuracy > best.setdefault(name, model).job.best_test_accuracy:
-            best[name] = model
-    for name, model in sorted(best.items()):
-        yield _ModelIndex(
-            name=name,
-            version=str(model.job.best_epoch),
-            state="READY",
-            reason=f"stands for {model.job.job_id}, the best of its variant",
-        )

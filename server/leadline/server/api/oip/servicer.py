@@ -3,7 +3,6 @@
 `service` registers the methods.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from importlib import metadata as distribution
 from typing import Any
@@ -11,14 +10,19 @@ from typing import Any
 from grpc import aio
 
 from leadline.oip.v2 import open_inference_pb2 as oip
-from leadline.server.api.oip.descriptions import PLATFORM, configuration, index, metadata
+from leadline.server.api.oip.descriptions import (
+    MAX_NAMES,
+    PLATFORM,
+    configuration,
+    index,
+    metadata,
+)
 from leadline.server.api.oip.inference import Inference
 from leadline.server.api.oip.names import NamedModels
 from leadline.server.api.oip.requests import InferRequest
 from leadline.server.api.oip.statistics import Counts, statistics_message
 from leadline.server.api.ordered_pipeline import PipelineGroup
 from leadline.server.errors import InvalidArgumentError, NotFoundError, UnimplementedError
-from leadline.server.jobs.variants import VariantFilter
 from leadline.server.services.models import ModelService
 from leadline.server.services.predictions import PredictionService
 
@@ -121,10 +125,9 @@ class OpenInferenceServicer:
     async def RepositoryIndex(
         self, request: oip.RepositoryIndexRequest, context: Context
     ) -> oip.RepositoryIndexResponse:
-        """Lists every model."""
+        """Lists the newest models and every variant's name."""
         _check_repository(request.repository_name)
-        models = await self._models.list_models(VariantFilter())
-        return await asyncio.to_thread(index, models, only_ready=request.ready)
+        return await self._models.list_names(index, limit=MAX_NAMES, caller=context.peer())
 
     async def RepositoryModelLoad(
         self, request: oip.RepositoryModelLoadRequest, context: Context

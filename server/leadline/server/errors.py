@@ -9,7 +9,7 @@
     ├── MessageTooLargeError      a message has more bytes than the server accepts
     ├── DataLossError             a file of the server is missing or damaged
     ├── StorageError              the disk or the database failed
-    ├── DeadlineExceededError     the deadline passed before the work began
+    ├── DeadlineExceededError     the deadline passed, or a message took too long to arrive
     ├── UnimplementedError        a part of a protocol that is not supported
     └── UnavailableError          the server shuts down
 
@@ -136,10 +136,10 @@ class StorageError(ServiceError):
 
 
 class DeadlineExceededError(ServiceError):
-    """The caller's deadline passed before the work began."""
+    """The caller's deadline passed before the work began, or its message took too long."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, reason="DEADLINE_EXCEEDED")
+    def __init__(self, message: str, *, reason: str = "DEADLINE_EXCEEDED") -> None:
+        super().__init__(message, reason=reason)
 
 
 class UnimplementedError(ServiceError):

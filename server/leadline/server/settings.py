@@ -192,6 +192,12 @@ class Settings(BaseSettings):
     max_message_bytes: int = Field(
         default=64 * _MEBIBYTE, ge=_MEBIBYTE, description="The largest request, in bytes."
     )
+    max_message_memory_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="Memory for requests that are incomplete or unanswered, half of it for one "
+        "connection, in bytes; 0: four times --max-message-bytes.",
+    )
     max_image_bytes: int = Field(
         default=16 * _MEBIBYTE, ge=1, description="The largest encoded image, in bytes."
     )

@@ -1,25 +1,37 @@
 """What a message holds, counted on the wire, against what it turns out to hold."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import grpc
+import psutil
 import pytest
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
-from hypothesis import given
+from google.rpc.error_details_pb2 import RetryInfo
+from grpc_health.v1.health_pb2 import HealthCheckRequest
+from grpc_health.v1.health_pb2_grpc import HealthStub
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leadline.server.api.message_limits import MAX_FIELDS, limits_of, max_items
 from leadline.server.errors import InvalidArgumentError
+from leadline.v1 import job_pb2
+from leadline.v1.training_service_pb2 import ListJobsRequest
+from leadline.v1.training_service_pb2_grpc import TrainingServiceStub
 from support.hostile_messages import (
     field,
     hostile_messages,
     methods,
     repeated_fields,
 )
+from support.servers import LiveServer, ServerFactory
+from support.wire import details, reason, violations
 
 _METHODS = methods()
 # Messages within messages, of those that hold themselves too.
@@ -116,6 +128,7 @@ def limits(path: str) -> Any:
     return limits_of(service, method)
 
 
+@settings(deadline=None)
 @given(requests())
 def test_what_is_counted_is_what_the_message_holds(request: tuple[str, Message]) -> None:
     path, message = request
@@ -125,6 +138,7 @@ def test_what_is_counted_is_what_the_message_holds(request: tuple[str, Message])
     assert {name: count for name, count in counted.items() if count} == elements(message)
 
 
+@settings(deadline=None)
 @given(requests(), st.data())
 def test_damaged_messages_are_counted_or_refused_as_they_are_parsed(
     request: tuple[str, Message], data: st.DataObject
@@ -218,3 +232,96 @@ def test_fields_count_whether_they_are_known_or_not(fields: int) -> None:
     else:
         with pytest.raises(InvalidArgumentError, match=r"20,001 fields in all"):
             of.count(body)
+
+
+def sent(channel: grpc.Channel, path: str, body: bytes, *, compress: bool = False) -> Any:
+    """The error that a method answers a request with, of any kind."""
+    call: Any = channel.stream_stream(path)
+    compression = grpc.Compression.Gzip if compress else None
+    with pytest.raises(grpc.RpcError) as caught:
+        list(call(iter([body]), timeout=60, compression=compression))
+    return caught.value
+
+
+@pytest.fixture(scope="module")
+def channel(live_server: LiveServer) -> Iterator[grpc.Channel]:
+    options = [("grpc.max_send_message_length", -1)]
+    with grpc.insecure_channel(live_server.target, options=options) as channel:
+        yield channel
+
+
+def test_every_method_refuses_elements_without_an_end(channel: grpc.Channel) -> None:
+    places = [of for of in hostile_messages() if of.field or of.place == "unknown fields"]
+    for hostile in places:
+        count = 21_000 if hostile.tag is None else 3_200_000
+        error = sent(channel, hostile.path, hostile.body(count * len(hostile.element)))
+
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT, str(hostile)
+        assert reason(error) == "INVALID_FIELD"
+        assert "has at least" in error.details()
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("/leadline.v1.TrainingService/TrainSweep", "axes"),
+        ("/inference.GRPCInferenceService/ModelStreamInfer", "inputs"),
+    ],
+)
+def test_the_largest_message_of_elements_takes_little_time_and_memory(
+    live_server: LiveServer, channel: grpc.Channel, path: str, place: str, *, compress: bool
+) -> None:
+    (hostile,) = [
+        hostile for hostile in hostile_messages() if (hostile.path, hostile.place) == (path, place)
+    ]
+    process = psutil.Process(live_server.process.pid)
+    before = process.memory_info().rss
+    slowest = largest = 0.0
+
+    with ThreadPoolExecutor() as pool:
+        call = pool.submit(sent, channel, path, hostile.body(58 << 20), compress=compress)
+        while not call.done():
+            began = time.monotonic()
+            HealthStub(channel).Check(HealthCheckRequest(), timeout=60)
+            slowest = max(slowest, time.monotonic() - began)
+            largest = max(largest, process.memory_info().rss - before)
+
+    assert call.result().code() is grpc.StatusCode.INVALID_ARGUMENT
+    # Bounds that tell milliseconds from seconds: parsed, it was 26 s and 3.4 GB.
+    assert slowest < 3
+    assert largest < 256 << 20
+
+
+@pytest.mark.parametrize(
+    ("count", "code"), [(64, grpc.StatusCode.OK), (65, grpc.StatusCode.INVALID_ARGUMENT)]
+)
+def test_jobs_are_listed_by_a_limited_number_of_states(
+    channel: grpc.Channel, count: int, code: grpc.StatusCode
+) -> None:
+    list_jobs = TrainingServiceStub(channel).ListJobs
+    request = ListJobsRequest(states=[job_pb2.JOB_STATE_QUEUED] * count)
+
+    if code is grpc.StatusCode.OK:
+        list_jobs(request, timeout=60)
+        return
+    with pytest.raises(grpc.RpcError) as caught:
+        list_jobs(request, timeout=60)
+    assert violations(caught.value) == {
+        "states": "has at least 65 elements, but a request may have 64"
+    }
+
+
+def test_messages_beyond_the_memory_for_them_are_refused_and_others_answered(
+    server_factory: ServerFactory,
+) -> None:
+    size = 8 << 20
+    server = server_factory(f"--max-message-bytes={size}", f"--max-message-memory-bytes={size}")
+    with grpc.insecure_channel(server.target) as channel:
+        error = sent(channel, "/leadline.v1.InferenceService/Predict", bytes(6 << 20))
+
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert reason(error) == "MESSAGE_MEMORY_FULL"
+        (retry,) = [detail for detail in details(error) if isinstance(detail, RetryInfo)]
+        assert retry.retry_delay.seconds == 1
+        HealthStub(channel).Check(HealthCheckRequest(), timeout=60)

@@ -4,20 +4,24 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from leadline.server.errors import (
+    DeadlineExceededError,
     InvalidArgumentError,
     MessageTooLargeError,
+    ResourceExhaustedError,
     UnimplementedError,
 )
-from leadline.server.thread_pool import ThreadPool
-from leadline.server.transport.messages import MessageReader, Receive, framed
+from leadline.server.transport import messages
+from leadline.server.transport.messages import MessageIntake, MessageReader, Receive, framed
 
 _LIMIT = 1_000
-_DECOMPRESSION_POOL = ThreadPool("unpack", 1)
+_INTAKE = MessageIntake(max_message_bytes=_LIMIT)
+_CONNECTION = ("127.0.0.1", 1)
 
 
 def arriving(chunks: Iterable[bytes]) -> Receive:
@@ -32,9 +36,7 @@ def arriving(chunks: Iterable[bytes]) -> Receive:
 
 
 def reading(receive: Receive, encoding: bytes = b"identity") -> MessageReader:
-    return MessageReader(
-        receive, encoding=encoding, limit=_LIMIT, decompression_pool=_DECOMPRESSION_POOL
-    )
+    return MessageReader(receive, _INTAKE, connection=_CONNECTION, encoding=encoding)
 
 
 def reader(*chunks: bytes, encoding: bytes = b"identity") -> MessageReader:
@@ -116,8 +118,24 @@ async def test_a_message_that_grows_beyond_the_limit_is_refused_without_being_un
     bomb = compressed(bytes(900_000), gzip.compress)
     assert len(bomb) < _LIMIT
 
-    with pytest.raises(MessageTooLargeError, match="decompressed"):
+    with pytest.raises(MessageTooLargeError, match=r"900000 vs\. 1000 bytes"):
         await reader(bomb, encoding=b"gzip").read()
+
+
+async def test_a_message_that_does_not_state_its_length_is_refused_at_the_limit() -> None:
+    bomb = compressed(bytes(900_000), zlib.compress)
+
+    with pytest.raises(MessageTooLargeError, match="decompressed"):
+        await reader(bomb, encoding=b"deflate").read()
+
+
+@pytest.mark.parametrize("length", [0, 98, 100, 2**32 - 1])
+async def test_a_message_that_states_a_wrong_length_is_refused(length: int) -> None:
+    packed = gzip.compress(b"x" * 99)[:-4] + length.to_bytes(4, "little")
+    body = b"\1" + len(packed).to_bytes(4, "big") + packed
+
+    with pytest.raises(InvalidArgumentError, match="decompressed"):
+        await reader(body, encoding=b"gzip").read()
 
 
 @pytest.mark.parametrize(
@@ -133,3 +151,194 @@ async def test_what_cannot_be_decompressed_is_refused(packed: bytes) -> None:
 async def test_an_unknown_encoding_is_named_with_those_that_are_known() -> None:
     with pytest.raises(UnimplementedError, match=r"'br' are not supported.*gzip"):
         await reader(compressed(b"x", zlib.compress), encoding=b"br").read()
+
+
+_MEBIBYTE = 1 << 20
+_OTHER = ("127.0.0.1", 2)
+
+
+def message_of(size: int) -> bytes:
+    return bytes(range(256)) * (size // 256) + bytes(size % 256)
+
+
+def cut(body: bytes, size: int) -> list[bytes]:
+    return [body[start : start + size] for start in range(0, len(body), size)]
+
+
+def large_intake(**options: int) -> MessageIntake:
+    """An intake of messages of 8 MiB, with a budget of 4 MiB for each connection."""
+    return MessageIntake(
+        **{"max_message_bytes": 8 * _MEBIBYTE, "max_memory_bytes": 8 * _MEBIBYTE, **options}
+    )
+
+
+def unfinished(
+    intake: MessageIntake, size: int, *, connection: object = _CONNECTION, declared: int = 0
+) -> MessageReader:
+    """A reader of a message of which so many bytes arrive, in chunks of 64 KiB."""
+    prefix = b"\0" + (declared or size + 1).to_bytes(4, "big")
+    waiting = iter(cut(prefix + bytes(size), 1 << 16))
+
+    async def receive() -> dict[str, object]:
+        for chunk in waiting:
+            return {"type": "http.request", "body": chunk, "more_body": True}
+        await asyncio.Event().wait()
+        return {}
+
+    return MessageReader(receive, intake, connection=connection, encoding=b"identity")
+
+
+async def begun(reader: MessageReader) -> asyncio.Task[object]:
+    """A task that reads, once it has read all that there is."""
+    task: asyncio.Task[object] = asyncio.create_task(reader.read())
+    for _ in range(1_000):
+        await asyncio.sleep(0)
+    return task
+
+
+async def ended(*tasks: asyncio.Task[object]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.parametrize("size", [_MEBIBYTE - 1, _MEBIBYTE, _MEBIBYTE + 1, 3 * _MEBIBYTE + 7])
+@pytest.mark.parametrize("chunk", [16_384, 300_000, 2 * _MEBIBYTE + 3])
+async def test_large_messages_are_the_same_however_their_bytes_come(size: int, chunk: int) -> None:
+    messages = [message_of(size), b"small", message_of(size)]
+    chunks = cut(b"".join(framed(message) for message in messages), chunk)
+    intake = large_intake(max_memory_bytes=64 * _MEBIBYTE)
+    messages_read = MessageReader(
+        arriving(chunks), intake, connection=_CONNECTION, encoding=b"identity"
+    )
+
+    assert await all_of(messages_read) == messages
+
+    messages_read.close()
+    assert intake.budget.held == 0
+
+
+async def test_what_has_arrived_is_charged_and_not_what_is_declared() -> None:
+    intake = large_intake()
+    reader = unfinished(intake, 1_000, declared=7 * _MEBIBYTE)
+
+    task = await begun(reader)
+
+    assert intake.budget.held == 1_000
+    await ended(task)
+    reader.close()
+    assert intake.budget.held == 0
+
+
+async def test_a_connection_beyond_its_share_is_refused_and_others_are_not() -> None:
+    intake = large_intake()
+    readers = [unfinished(intake, 1_500_000) for _ in range(2)]
+    tasks = [await begun(reader) for reader in readers]
+
+    with pytest.raises(ResourceExhaustedError, match="this connection's messages") as caught:
+        await unfinished(intake, 1_500_000).read()
+
+    assert caught.value.reason == "MESSAGE_MEMORY_FULL"
+    assert caught.value.retry_after > 0
+    other = await begun(unfinished(intake, 1_500_000, connection=_OTHER))
+    assert not other.done()
+    await ended(*tasks, other)
+
+
+async def test_messages_beyond_the_total_are_refused() -> None:
+    intake = large_intake()
+    tasks = [await begun(unfinished(intake, 1_500_000, connection=number)) for number in range(4)]
+
+    with pytest.raises(ResourceExhaustedError, match="all messages"):
+        await unfinished(intake, 1_500_000, connection=_OTHER).read()
+    whole = MessageReader(
+        arriving([framed(b"small")]), intake, connection=_OTHER, encoding=b"identity"
+    )
+
+    assert await all_of(whole) == [b"small"]
+    await ended(*tasks)
+
+
+async def test_a_unary_request_is_charged_until_the_call_ends() -> None:
+    intake = large_intake()
+    reader = MessageReader(
+        arriving(cut(framed(message_of(3 * _MEBIBYTE)), 65_536)),
+        intake,
+        connection=_CONNECTION,
+        encoding=b"identity",
+    )
+
+    assert await reader.read()
+    assert await reader.read() is None
+    assert intake.budget.held == 4 * _MEBIBYTE  # in pages of 2 MiB
+
+    reader.close()
+    assert intake.budget.held == 0
+
+
+async def test_a_message_of_a_stream_is_charged_until_it_is_answered() -> None:
+    intake = large_intake(max_pending_per_stream=3)
+    bodies = [framed(message_of(500_000)) for _ in range(9)]
+    reader = MessageReader(
+        arriving(cut(b"".join(bodies), 65_536)),
+        intake,
+        connection=_CONNECTION,
+        encoding=b"identity",
+    )
+    held = []
+    while await reader.read():
+        held.append(intake.budget.held)
+
+    assert held == [500_000, 1_000_000] + [1_500_000] * 7
+
+
+async def test_a_message_that_arrives_too_slowly_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(messages, "_ARRIVAL_SECONDS", 0.05)
+
+    with pytest.raises(DeadlineExceededError, match="took too long to arrive") as caught:
+        await unfinished(large_intake(), 1_000).read()
+
+    assert caught.value.reason == "MESSAGE_TOO_SLOW"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "compress"), [(b"gzip", gzip.compress), (b"deflate", zlib.compress)]
+)
+@pytest.mark.parametrize("size", [1 << 18, (1 << 18) + 1, 3 * _MEBIBYTE])
+async def test_messages_that_take_many_steps_are_decompressed(
+    encoding: bytes, compress: Callable[[bytes], bytes], size: int
+) -> None:
+    # Half of it does not compress.
+    message = np.random.default_rng(size).bytes(size // 2) + bytes(size - size // 2)
+    intake = large_intake(max_memory_bytes=64 * _MEBIBYTE)
+    reader = MessageReader(
+        arriving([compressed(message, compress)]), intake, connection=_CONNECTION, encoding=encoding
+    )
+
+    assert await all_of(reader) == [message]
+
+
+async def test_many_bombs_stay_within_the_budget_and_small_messages_pass_them() -> None:
+    intake = large_intake()
+    bomb = compressed(bytes(8 * _MEBIBYTE), gzip.compress)
+    order: list[str] = []
+
+    async def read(name: str, body: bytes, connection: int) -> None:
+        reader = MessageReader(arriving([body]), intake, connection=connection, encoding=b"gzip")
+        try:
+            assert await reader.read()
+        finally:
+            order.append(name)
+            reader.close()
+
+    bombs = [asyncio.create_task(read("bomb", bomb, number)) for number in range(4)]
+    await asyncio.sleep(0)
+    await read("small", compressed(b"small", gzip.compress), 9)
+    ends = await asyncio.gather(*bombs, return_exceptions=True)
+
+    assert order[0] == "small"
+    # Half of the budget is less than one of them.
+    assert {type(end) for end in ends} == {ResourceExhaustedError}
+    assert intake.budget.held == 0

@@ -59,6 +59,8 @@ class OrderedPipeline(Generic[Request, Response]):
             await self._reader
         finally:
             await _cancel([self._reader, *self._tasks])
+            # Its error has frames that hold the last message: as a cycle it would stay.
+            self._reader = None
 
     def stop(self) -> None:
         """Reads no more requests: the responses end after those that were read."""

@@ -90,6 +90,8 @@ class GrpcServer:
             Calls(dispatcher.methods),
             ListenerOptions(
                 max_message_bytes=settings.max_message_bytes,
+                max_message_memory_bytes=settings.max_message_memory_bytes,
+                max_pending_per_stream=settings.max_pending_per_stream,
                 grace_seconds=_CALLS_SHARE * grace,
                 flush_seconds=max(_FLUSH_SHARE * grace, _FLUSH_SECONDS),
                 json_logs=logs_are_json(settings.log_format),

@@ -2,11 +2,10 @@
 
 import re
 
-from leadline.server.thread_pool import ThreadPool
 from leadline.server.transport.call import Call
 from leadline.server.transport.calls import Calls
 from leadline.server.transport.headers import Fields, Metadata, metadata_of, seconds_of_timeout
-from leadline.server.transport.messages import Event, MessageReader, Receive
+from leadline.server.transport.messages import Event, MessageIntake, MessageReader, Receive
 from leadline.server.transport.response import AsgiResponse, Send
 
 _MEDIA_TYPE = re.compile(rb"application/grpc([+;].*)?", re.DOTALL)
@@ -19,17 +18,15 @@ _BAD_REQUEST = 400
 class GrpcApplication:
     """An ASGI application that answers each request as a call."""
 
-    def __init__(self, calls: Calls, *, max_message_bytes: int) -> None:
+    def __init__(self, calls: Calls, intake: MessageIntake) -> None:
         """Makes an application.
 
         Args:
             calls: answers the calls.
-            max_message_bytes: the largest message accepted, in bytes.
+            intake: what the readers of messages share.
         """
         self._calls = calls
-        self._max_message_bytes = max_message_bytes
-        # One thread: a decompression bomb takes one core and the memory of one message.
-        self._decompression_pool = ThreadPool("decompress", 1)
+        self._intake = intake
 
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
         """Answers an HTTP request."""
@@ -39,16 +36,9 @@ class GrpcApplication:
             await _refuse(send, refusal)
             return
         messages = MessageReader(
-            receive,
-            encoding=encoding,
-            limit=self._max_message_bytes,
-            decompression_pool=self._decompression_pool,
+            receive, self._intake, connection=scope.get("client"), encoding=encoding
         )
         await self._calls.answer(AsgiCall(scope, messages, AsgiResponse(send), seconds=seconds))
-
-    def close(self) -> None:
-        """Ends its thread, once all calls have ended."""
-        self._decompression_pool.close()
 
 
 class AsgiCall(Call):

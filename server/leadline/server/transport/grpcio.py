@@ -236,6 +236,9 @@ class _Messages:
             raise MessageTooLargeError(f"{len(message)}", self._limit)
         return bytes(message)
 
+    def close(self) -> None:
+        """Does nothing: core holds the messages."""
+
 
 class _GrpcioResponse(Response):
     """Sends through grpc's context.

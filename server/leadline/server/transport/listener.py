@@ -9,6 +9,11 @@ MAX_STREAMS = 2_000
 # A message of up to this size arrives in one frame.
 FRAME_BYTES = 1 << 20
 
+# What HTTP/2 holds before it is read, outside the budget of messages: of a stream, and
+# of a connection, so that up to three streams that nobody reads leave room for others.
+STREAM_WINDOW_BYTES = 1 << 20
+CONNECTION_WINDOW_BYTES = 1 << 22
+
 # The most metadata of a call.
 METADATA_BYTES = 1 << 16
 
@@ -22,6 +27,8 @@ class ListenerOptions:
 
     Attributes:
         max_message_bytes: the largest message accepted, in bytes.
+        max_message_memory_bytes: see `MessageIntake`.
+        max_pending_per_stream: how many messages of a stream are worked on at a time.
         grace_seconds: time for calls to end when the listener stops.
         flush_seconds: time for their status to be sent after that.
         json_logs: whether to log JSON instead of text.
@@ -30,6 +37,8 @@ class ListenerOptions:
     """
 
     max_message_bytes: int
+    max_message_memory_bytes: int = 0
+    max_pending_per_stream: int = 1
     grace_seconds: float = 10.0
     flush_seconds: float = 0.5
     json_logs: bool = False

@@ -2,23 +2,27 @@
 
 import asyncio
 import struct
-import zlib
+from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import numpy as np
 
-from leadline.server.errors import InvalidArgumentError, MessageTooLargeError, UnimplementedError
+from leadline.server.errors import (
+    DeadlineExceededError,
+    InvalidArgumentError,
+    MessageTooLargeError,
+    UnimplementedError,
+)
 from leadline.server.thread_pool import ThreadPool
+from leadline.server.transport.budget import Charge, MessageBudget
+from leadline.server.transport.decompression import STEP, WINDOW_BITS, Decompression
 
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 
 # The compressed flag and the length of the message.
 _PREFIX = struct.Struct(">BI")
-
-# The zlib "window bits" that read each encoding.
-_WINDOW_BITS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 
 ACCEPTED_ENCODINGS = b"identity, deflate, gzip"
 
@@ -28,28 +32,99 @@ def framed(message: bytes) -> bytes:
     return _PREFIX.pack(0, len(message)) + message
 
 
+# The memory of a large message is taken once this much of it has arrived, since even
+# its first byte may take a huge page.
+_BEGINNING = 1 << 20
+_HUGE_PAGE = 1 << 21
+
+# How long a message may take to arrive: from its first bytes on, and for its length.
+_ARRIVAL_SECONDS = 30
+_ARRIVAL_BYTES_PER_SECOND = 1 << 18
+
+
+class MessageIntake:
+    """What the readers of all calls share.
+
+    Attributes:
+        limit: the largest message in bytes, compressed or not.
+        pending: how many messages of a stream are worked on at a time.
+        budget: the memory for large messages.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_message_bytes: int,
+        max_memory_bytes: int = 0,
+        max_pending_per_stream: int = 1,
+    ) -> None:
+        """Makes an intake.
+
+        Args:
+            max_message_bytes: the largest message, compressed or not.
+            max_memory_bytes: the most memory for messages that are not complete or
+                not answered; 0: four of the largest.
+            max_pending_per_stream: how many messages of a stream are worked on at a time.
+        """
+        self.limit = max_message_bytes
+        # A unary method reads once more, for the end.
+        self.pending = max(2, max_pending_per_stream)
+        self.budget = MessageBudget(max_memory_bytes or 4 * max_message_bytes)
+        # One thread: decompression takes one core at most.
+        self._pool = ThreadPool("decompress", 1)
+        self._turn = asyncio.Lock()
+
+    async def decompress(
+        self, message: memoryview, encoding: bytes, charge: Charge
+    ) -> bytes | memoryview:
+        """Decompresses a message; its charge grows with it.
+
+        Messages of a step or less pass those that take more, which are decompressed
+        one after the other: each would otherwise hold memory for longer.
+
+        Raises:
+            ResourceExhaustedError: the budget has no room for it.
+            MessageTooLargeError: it is larger than the limit.
+            InvalidArgumentError: it cannot be decompressed.
+        """
+        work = Decompression(message, encoding, self.limit)
+        if not await self._pool.run(work.advance):
+            async with self._turn:
+                is_done = False
+                while not is_done:
+                    charge.resize(len(message) + work.size + STEP)
+                    is_done = await self._pool.run(work.advance)
+            charge.resize(work.size)
+        return work.result()
+
+    def close(self) -> None:
+        """Stops the thread that decompresses."""
+        self._pool.close()
+
+
 class MessageReader:
     """Reads the messages of a request one by one, and no further than asked."""
 
-    __slots__ = ("_decompression_pool", "_encoding", "_ended", "_limit", "_receive", "_rest")
+    __slots__ = ("_charges", "_connection", "_encoding", "_ended", "_intake", "_receive", "_rest")
 
     def __init__(
-        self, receive: Receive, *, encoding: bytes, limit: int, decompression_pool: ThreadPool
+        self, receive: Receive, intake: MessageIntake, *, connection: object, encoding: bytes
     ) -> None:
         """Makes a reader.
 
         Args:
             receive: ASGI's receive function.
+            intake: what it shares with other readers.
+            connection: what its messages are charged to, by its text: ASGI's address of the caller.
             encoding: the compression of messages whose compressed flag is set.
-            limit: the largest message in bytes, compressed or not.
-            decompression_pool: threads that decompress messages.
         """
         self._receive = receive
+        self._intake = intake
+        self._connection = connection
         self._encoding = encoding
-        self._limit = limit
-        self._decompression_pool = decompression_pool
         self._rest = memoryview(b"")
         self._ended = False
+        self._charges: deque[Charge] | None = None  # of the last messages, once one is large
 
     async def read(self) -> bytes | memoryview | None:
         """The next message; None after the last.
@@ -58,7 +133,11 @@ class MessageReader:
             MessageTooLargeError: the message is larger than the limit.
             UnimplementedError: its compression is not supported.
             InvalidArgumentError: it is truncated, or cannot be decompressed.
+            ResourceExhaustedError: the budget has no room for it.
+            DeadlineExceededError: it arrives too slowly.
         """
+        if self._charges is not None:
+            self._release_answered()
         while len(self._rest) < _PREFIX.size:
             if self._ended:
                 if self._rest:
@@ -68,8 +147,8 @@ class MessageReader:
         compressed, length = _PREFIX.unpack_from(self._rest)
         if compressed > 1:
             raise InvalidArgumentError.of("request", "has a message whose flag is neither 0 nor 1")
-        if length > self._limit:
-            raise MessageTooLargeError(f"{length}", self._limit)
+        if length > self._intake.limit:
+            raise MessageTooLargeError(f"{length}", self._intake.limit)
         message = await self._take(_PREFIX.size, _PREFIX.size + length)
         return await self._decompressed(message) if compressed else message
 
@@ -78,21 +157,61 @@ class MessageReader:
         if len(self._rest) >= end:
             taken, self._rest = self._rest[start:end], self._rest[end:]
             return taken
-        taken = np.empty(end - start, np.uint8).data  # unlike a bytearray, not zeroed
-        filled = len(self._rest) - start
-        taken[:filled] = self._rest[start:]
-        self._rest = memoryview(b"")
+        length = end - start
+        try:
+            async with asyncio.timeout(_ARRIVAL_SECONDS + length / _ARRIVAL_BYTES_PER_SECOND):
+                return await self._arrived(start, length)
+        except TimeoutError:
+            raise DeadlineExceededError(
+                f"a message of {length} bytes took too long to arrive: it has "
+                f"{_ARRIVAL_SECONDS} s, and 1 s more for each {_ARRIVAL_BYTES_PER_SECOND} bytes",
+                reason="MESSAGE_TOO_SLOW",
+            ) from None
+
+    async def _arrived(self, start: int, length: int) -> memoryview:
+        """A message that has begun to arrive, once it has arrived whole."""
+        self._rest = self._rest[start:]
+        beginning = np.empty(min(length, _BEGINNING), np.uint8).data
+        await self._fill(beginning, 0, charged_in=1)
+        if length == len(beginning):
+            return beginning
+        whole = np.empty(length, np.uint8).data  # unlike a bytearray, not zeroed
+        whole[: len(beginning)] = beginning
+        await self._fill(whole, len(beginning), charged_in=_HUGE_PAGE)
+        return whole
+
+    async def _fill(self, taken: memoryview, filled: int, *, charged_in: int) -> None:
+        """Waits until the message is full; charges it in multiples of so many bytes."""
+        charge = self._charge()
         while filled < len(taken):
-            if self._ended:
-                raise _cut_short()
-            chunk = await self._next_chunk()
+            if not self._rest:
+                if self._ended:
+                    raise _cut_short()
+                self._rest = memoryview(await self._next_chunk())
             left = len(taken) - filled
-            if len(chunk) > left:
-                self._rest = memoryview(chunk)[left:]
-                chunk = chunk[:left]
-            taken[filled : filled + len(chunk)] = chunk
-            filled += len(chunk)
-        return taken
+            chunk, self._rest = self._rest[:left], self._rest[left:]
+            end = filled + len(chunk)
+            charge.resize(-(-end // charged_in) * charged_in)
+            taken[filled:end] = chunk
+            filled = end
+
+    def close(self) -> None:
+        """Returns what the messages were charged, once the call has ended."""
+        while self._charges:
+            self._charges.popleft().resize(0)
+
+    def _charge(self) -> Charge:
+        """The charge of the message that is being read."""
+        if self._charges is None:
+            self._charges = deque([Charge(self._intake.budget, str(self._connection))])
+        return self._charges[-1]
+
+    def _release_answered(self) -> None:
+        """Returns the charge of a message that is answered, since another one is read."""
+        assert self._charges is not None  # noqa: S101 - what the caller has checked
+        if len(self._charges) >= self._intake.pending:
+            self._charges.popleft().resize(0)
+        self._charges.append(Charge(self._intake.budget, str(self._connection)))
 
     async def _next_chunk(self) -> bytes:
         event = await self._receive()
@@ -102,28 +221,13 @@ class MessageReader:
         chunk: bytes = event.get("body", b"")
         return chunk
 
-    async def _decompressed(self, message: memoryview) -> bytes:
-        window_bits = _WINDOW_BITS.get(self._encoding)
-        if window_bits is None:
+    async def _decompressed(self, message: memoryview) -> bytes | memoryview:
+        if self._encoding not in WINDOW_BITS:
             raise UnimplementedError(
                 f"messages compressed by {self._encoding.decode('latin-1')!r} are not supported: "
                 f"use one of {ACCEPTED_ENCODINGS.decode()}"
             )
-        # zlib releases the GIL.
-        return await self._decompression_pool.run(_decompress, message, window_bits, self._limit)
-
-
-def _decompress(message: memoryview, window_bits: int, limit: int) -> bytes:
-    decompressor = zlib.decompressobj(window_bits)
-    try:
-        decompressed = decompressor.decompress(message, limit + 1)
-    except zlib.error as error:
-        raise InvalidArgumentError.of("request", "cannot be decompressed") from error
-    if len(decompressed) > limit:
-        raise MessageTooLargeError("more, once it is decompressed,", limit)
-    if not decompressor.eof:
-        raise InvalidArgumentError.of("request", "is compressed, but its end is missing")
-    return decompressed
+        return await self._intake.decompress(message, self._encoding, self._charge())
 
 
 def _joined(rest: memoryview, chunk: bytes) -> memoryview:

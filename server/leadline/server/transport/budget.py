@@ -1,0 +1,79 @@
+"""The memory for requests that are large: how much of it is taken, and by whom."""
+
+from collections import Counter
+
+from leadline.server.errors import ResourceExhaustedError
+
+_RETRY_SECONDS = 1.0
+
+
+class MessageBudget:
+    """Bytes of messages that are held, in total and for each connection.
+
+    A message is charged as it arrives or is decompressed, not by the length that it
+    declares: that costs a caller nothing. One connection gets half of the total, so
+    it takes two to keep others from sending large messages.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._share = total // 2
+        self._held = 0
+        self._held_by: Counter[str] = Counter()
+
+    @property
+    def held(self) -> int:
+        """The bytes that are held now."""
+        return self._held
+
+    def add(self, connection: str, size: int) -> None:
+        """Charges bytes to a connection.
+
+        Raises:
+            ResourceExhaustedError: they exceed its share or the total.
+        """
+        if self._held_by[connection] + size > self._share:
+            raise _full("this connection's messages", self._share)
+        if self._held + size > self._total:
+            raise _full("all messages", self._total)
+        self._held += size
+        self._held_by[connection] += size
+
+    def remove(self, connection: str, size: int) -> None:
+        """Returns bytes that were charged."""
+        self._held -= size
+        self._held_by[connection] -= size
+        if not self._held_by[connection]:
+            del self._held_by[connection]
+
+
+class Charge:
+    """What a message is charged."""
+
+    __slots__ = ("_budget", "_connection", "_size")
+
+    def __init__(self, budget: MessageBudget, connection: str) -> None:
+        self._budget = budget
+        self._connection = connection
+        self._size = 0
+
+    def resize(self, size: int) -> None:
+        """Changes the charge to this many bytes.
+
+        Raises:
+            ResourceExhaustedError: the budget has no room for them.
+        """
+        if size > self._size:
+            self._budget.add(self._connection, size - self._size)
+        elif size < self._size:
+            self._budget.remove(self._connection, self._size - size)
+        self._size = size
+
+
+def _full(whose: str, limit: int) -> ResourceExhaustedError:
+    return ResourceExhaustedError(
+        f"{whose} that are not yet complete or answered would take over {limit} bytes: try again "
+        "later, send less at a time, or start the server with more --max-message-memory-bytes",
+        reason="MESSAGE_MEMORY_FULL",
+        retry_after=_RETRY_SECONDS,
+    )

@@ -1,6 +1,7 @@
 import io
 import os
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from urllib.error import URLError
@@ -14,8 +15,10 @@ from leadline.models.datasets import (
     DatasetError,
     check_source,
     find_dataset,
+    listing,
     open_dataset,
 )
+from leadline.models.images import DecodingStoppedError
 
 Check = Callable[[Dataset], None]
 Files = dict[str, bytes]
@@ -309,3 +312,56 @@ def test_a_failed_download_says_what_to_do_instead(
     monkeypatch.setattr("torchvision.datasets.CIFAR10", fail)
     with pytest.raises(DatasetError, match=r"no route to host.*--dataset cifar10=PATH"):
         open_dataset("torchvision:cifar10", cache_dir)
+
+
+def long_link(name: bytes) -> bytes:
+    """A member of a tar that gives the next one its name."""
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, len(name) + 1
+    return header.tobuf(tarfile.USTAR_FORMAT) + name + bytes(-len(name) % tarfile.BLOCKSIZE or 512)
+
+
+@pytest.mark.parametrize("size", [1 << 17, 1 << 24])
+def test_a_tar_with_a_name_without_end_is_refused_unread(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "long.tar"
+    path.write_bytes(long_link(b"x" * size) + tarfile.TarInfo("x").tobuf() + bytes(1024))
+    tracemalloc.start()
+    with pytest.raises(DatasetError, match="such as its name, has more than 65,536 bytes"):
+        check_source(str(path))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+def test_the_names_of_a_tars_images_are_limited_together(
+    monkeypatch: pytest.MonkeyPatch, image_files: Files, write_tar: Write, cache_dir: Path
+) -> None:
+    monkeypatch.setattr(listing, "_MAX_PATH_CHARACTERS", 50)
+    with pytest.raises(DatasetError, match="have more than 50 characters: use shorter ones"):
+        open_dataset(str(write_tar(image_files)), cache_dir)
+
+
+def test_nothing_is_kept_of_the_members_of_a_tar_that_are_no_images(
+    image_files: Files, write_tar: Write, cache_dir: Path, assert_is_fixture: Check
+) -> None:
+    others = {f"elsewhere/{'x' * 150}/{number}": b"" for number in range(3_000)}
+    path = write_tar(image_files | others)
+    tracemalloc.start()
+    dataset = open_dataset(str(path), cache_dir)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert_is_fixture(dataset)
+    assert peak < 3 << 20
+
+
+@pytest.mark.parametrize("calls", [0, 1, 3, 10, 16])
+@pytest.mark.parametrize("write", ["write_tar", "write_folder"])
+def test_opening_stops_when_it_is_not_wanted_any_more(
+    request: pytest.FixtureRequest, image_files: Files, cache_dir: Path, write: str, calls: int
+) -> None:
+    path = request.getfixturevalue(write)(image_files)
+    answers = iter([True] * calls)
+    with pytest.raises(DecodingStoppedError):
+        open_dataset(str(path), cache_dir, is_wanted=lambda: next(answers, False))
+    assert not list(cache_dir.glob("*/dataset.json"))
+    assert not list(cache_dir.glob(".building-*"))

@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,8 @@ from leadline.models.datasets import DatasetError
 from leadline.server.datasets import prepare_datasets
 from leadline.v1.job_pb2 import JOB_STATE_SUCCEEDED
 from leadline.v1.training_service_pb2 import TrainJobRequest
-from support.servers import LiveServer, start_server
+from support.hostile_images import rgba_png
+from support.servers import Launcher, LiveServer, start_server
 from support.wire import Stubs, connect, tiny_spec, violations
 
 
@@ -64,6 +66,28 @@ def test_a_dataset_of_an_earlier_start_is_served_from_the_cache_and_refused_with
             TrainJobRequest(spec=tiny_spec(dataset="pets", epochs=1)), timeout=60
         )
     assert last.finished.state == JOB_STATE_SUCCEEDED, last
+
+
+@pytest.mark.system
+def test_sigterm_ends_a_start_that_is_still_decoding(tmp_path: Path) -> None:
+    source = tmp_path / "bombs"
+    for split in ("train", "test"):
+        (source / split / "cat").mkdir(parents=True)
+        for number in range(100):  # a minute of work
+            (source / split / "cat" / f"{number}.png").write_bytes(rgba_png())
+    launcher = Launcher(tmp_path, "--port", "0", f"--dataset=bombs={source}")
+    process = launcher.spawn()
+    building = tmp_path / "data" / "datasets"
+    deadline = time.monotonic() + 60
+    while not list(building.glob(".building-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+    process.send_signal(signal.SIGTERM)
+
+    assert process.wait(timeout=20) == 0
+    assert not list(building.glob(".building-*"))
+    assert "stopped before it served" in launcher.last_words()
 
 
 @pytest.mark.parametrize(

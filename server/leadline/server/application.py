@@ -4,10 +4,11 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -74,6 +75,9 @@ _LATE_SECONDS = 2.0
 _PREDICTION_PATIENCE = 15
 
 
+Started = TypeVar("Started")
+
+
 class ServingError(Exception):
     """The server had to stop; the message says why."""
 
@@ -109,7 +113,11 @@ async def serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with run_server(settings) as server:
+    async with AsyncExitStack() as stack:
+        server = await _unless(stop, stack.enter_async_context(run_server(settings)))
+        if server is None:
+            _LOG.info("stopped before it served")
+            return
         _LOG.info("serving", target=server.target, metrics=server.metrics_url, page=server.page_url)
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({stopped, server.broken}, return_when=asyncio.FIRST_COMPLETED)
@@ -135,6 +143,20 @@ def _exit_after(seconds: float) -> None:
     timer = threading.Timer(seconds, end)
     timer.daemon = True
     timer.start()
+
+
+async def _unless(stop: asyncio.Event, start: Coroutine[Any, Any, Started]) -> Started | None:
+    """What a start returns; None if it was stopped before its end."""
+    starting, stopped = asyncio.ensure_future(start), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            return starting.result()
+        starting.cancel()
+        await asyncio.wait({starting})
+        return None
+    finally:
+        stopped.cancel()
 
 
 @asynccontextmanager
@@ -221,15 +243,19 @@ class _Core:
 
 
 async def _prepare(settings: Settings, data: DataDir) -> KnownDatasets:
+    is_stopped = threading.Event()
     try:
         return await asyncio.to_thread(
             prepare_datasets,
             settings.datasets,
             data.datasets,
             max_pixels=settings.max_image_pixels,
+            is_wanted=lambda: not is_stopped.is_set(),
         )
     except DatasetError as error:
         raise StartupError(str(error)) from error
+    finally:
+        is_stopped.set()
 
 
 def _open_store(data: DataDir) -> Store:

@@ -1,7 +1,7 @@
 """The datasets that jobs may name: configured, built in, or cached under a name used before."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -39,7 +39,11 @@ class KnownDatasets:
 
 
 def prepare_datasets(
-    configured: Mapping[str, str], cache: Path, *, max_pixels: int
+    configured: Mapping[str, str],
+    cache: Path,
+    *,
+    max_pixels: int,
+    is_wanted: Callable[[], bool] = lambda: True,
 ) -> KnownDatasets:
     """Decodes the configured datasets that are not in the cache, and shows progress. Blocks.
 
@@ -48,6 +52,7 @@ def prepare_datasets(
 
     Raises:
         DatasetError: a source cannot be used; the message names the dataset.
+        DecodingStoppedError: `is_wanted` returned false.
     """
     for name, source in configured.items():
         try:
@@ -57,7 +62,7 @@ def prepare_datasets(
     known = _read_names(cache / _NAMES)
     before = dict(known)
     for name, source in configured.items():
-        known[name] = _Entry(source, _prepare(name, source, cache, max_pixels))
+        known[name] = _Entry(source, _prepare(name, source, cache, max_pixels, is_wanted))
     if known != before:
         _write_names(cache / _NAMES, known)
     usable = _usable(known, cache)
@@ -119,7 +124,9 @@ def _write_names(path: Path, known: Mapping[str, _Entry]) -> None:
         raise DatasetError(f"{path} cannot be written: {error}") from error
 
 
-def _prepare(name: str, source: str, cache: Path, max_pixels: int) -> str:
+def _prepare(
+    name: str, source: str, cache: Path, max_pixels: int, is_wanted: Callable[[], bool]
+) -> str:
     columns = (
         TextColumn("decoding {task.description}"),
         BarColumn(),
@@ -136,6 +143,7 @@ def _prepare(name: str, source: str, cache: Path, max_pixels: int) -> str:
                 cache,
                 progress=lambda done, total: progress.update(task, completed=done, total=total),
                 max_pixels=max_pixels,
+                is_wanted=is_wanted,
             )
         except DatasetError as error:
             raise DatasetError(f"dataset {name}: {error}") from error

@@ -2,8 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import AsyncExitStack, aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from leadline.server.errors import UnavailableError
 from leadline.server.jobs.job import Progress
 from leadline.server.jobs.options import JobOptions
 from leadline.server.live import broadcast
-from leadline.server.live.broadcast import Broadcast, Message
+from leadline.server.live.broadcast import MAX_WATCHERS, Broadcast, Message, Watcher
 from leadline.server.live.overview import Overview
 from leadline.server.scheduling.notifier import JobNotifier
 from leadline.server.services.activity import NEWEST_JOBS, ActivityService
@@ -46,6 +47,10 @@ def live(activity: ActivityService, notifier: JobNotifier) -> Broadcast:
     return Broadcast(activity=activity, notifier=notifier, quiet_seconds=60)
 
 
+def page(host: str = "127.0.0.1", disconnect: Callable[[], None] = lambda: None) -> Watcher:
+    return Watcher(host=host, disconnect=disconnect)
+
+
 def submit(store: Store, job_id: str) -> None:
     spec = TrainingSpec(dataset="tiny", epochs=4)
     store.jobs.create(spec, JobOptions(), job_id=job_id, request_id=None, max_queued=1_000)
@@ -62,7 +67,7 @@ async def test_pages_receive_what_changes_and_nothing_else(
     live: Broadcast, store: Store, notifier: JobNotifier
 ) -> None:
     submit(store, "a")
-    async with aclosing(live.watch(None)) as watching:
+    async with aclosing(live.watch(None, page())) as watching:
         snapshot = await next_of(watching, "snapshot")
         submit(store, "b")
         notifier.notify("b")
@@ -80,7 +85,7 @@ async def test_progress_within_an_epoch_is_sent_without_reading_the_store(
 ) -> None:
     submit(store, "a")
     store.attempts.claim("a", device="cpu")
-    async with aclosing(live.watch(None)) as watching:
+    async with aclosing(live.watch(None, page())) as watching:
         await next_of(watching, "snapshot")
         notifier.set_progress(
             "a", Progress(phase="training", epoch=1, completed_images=5, total_images=10)
@@ -91,7 +96,7 @@ async def test_progress_within_an_epoch_is_sent_without_reading_the_store(
 
 
 async def test_a_page_that_falls_behind_receives_a_full_snapshot(live: Broadcast) -> None:
-    async with aclosing(live.watch(None)) as watching:
+    async with aclosing(live.watch(None, page())) as watching:
         await next_of(watching, "snapshot")
         for number in range(broadcast._KEPT_MESSAGES):
             live._publish("progress", {"number": number})
@@ -106,7 +111,7 @@ async def test_errors_of_the_store_are_sent_and_it_is_read_again(
     live: Broadcast, store: Store, notifier: JobNotifier, tmp_path: Path
 ) -> None:
     other = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'jobs.db'}")
-    async with aclosing(live.watch(None)) as watching:
+    async with aclosing(live.watch(None, page())) as watching:
         await next_of(watching, "snapshot")
         with other.connect() as connection:
             # Another program takes the tables away, as a damaged disk would.
@@ -135,7 +140,7 @@ async def test_no_snapshot_is_sent_before_the_store_can_be_read(
     with other.connect() as connection:
         connection.exec_driver_sql("ALTER TABLE jobs RENAME TO gone")
         connection.commit()
-        async with aclosing(live.watch(None)) as watching:
+        async with aclosing(live.watch(None, page())) as watching:
             first = await anext(watching)
             connection.exec_driver_sql("ALTER TABLE gone RENAME TO jobs")
             connection.commit()
@@ -150,7 +155,10 @@ async def test_no_snapshot_is_sent_before_the_store_can_be_read(
 async def test_streams_end_when_the_server_shuts_down(
     live: Broadcast, notifier: JobNotifier
 ) -> None:
-    async with aclosing(live.watch(None)) as one, aclosing(live.watch(None)) as other:
+    async with (
+        aclosing(live.watch(None, page())) as one,
+        aclosing(live.watch(None, page())) as other,
+    ):
         await next_of(one, "snapshot")
         await next_of(other, "snapshot")
 
@@ -160,11 +168,11 @@ async def test_streams_end_when_the_server_shuts_down(
             assert [message async for message in one] == []
             assert [message async for message in other] == []
     with pytest.raises(UnavailableError, match="come again after its restart"):
-        await anext(live.watch(None))
+        await anext(live.watch(None, page()))
 
 
 async def test_nothing_is_read_while_nobody_watches(live: Broadcast, notifier: JobNotifier) -> None:
-    async with aclosing(live.watch(None)) as watching:
+    async with aclosing(live.watch(None, page())) as watching:
         await next_of(watching, "snapshot")
         task = live._task
     assert task is not None
@@ -190,3 +198,16 @@ async def test_the_overview_has_every_running_or_waiting_job_however_old(
     assert [job.job_id for job in overview.running] == ["j0"]
     assert list(overview.cards)[-3:] == ["j2", "j1", "j0"]
     assert overview.to_dict()["counts"]["cancelled"] == NEWEST_JOBS + 2
+
+
+async def test_one_more_page_takes_the_place_of_the_oldest_of_the_host_with_most(
+    live: Broadcast,
+) -> None:
+    hosts = ["few"] * 4 + ["many"] * (MAX_WATCHERS - 4)
+    gone: list[int] = []
+    async with AsyncExitStack() as stack:
+        for number, host in enumerate([*hosts, "new", "new"]):
+            watching = live.watch(None, page(host, partial(gone.append, number)))
+            await stack.enter_async_context(aclosing(watching))
+            await anext(watching)
+    assert gone == [4, 5]

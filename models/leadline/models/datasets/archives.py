@@ -13,10 +13,13 @@ from typing import IO, Any, cast
 
 from leadline.models.datasets.contents import SPLITS, Contents, DatasetError, Item
 from leadline.models.datasets.listing import LAYOUT, Listing, Place
-from leadline.models.images import ImageError, open_image
+from leadline.models.images import DecodingStoppedError, ImageError, open_image
 
 _MAX_FILE_BYTES = 64 << 20  # an image file, which is read as a whole
 _READ_AT_ONCE = 1 << 20
+
+# What a tar may say of a file before the file itself: its long name, times and so on.
+_MAX_HEADER_BYTES = 1 << 16
 
 _OPENERS: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open,
@@ -27,10 +30,14 @@ _MAGIC_BYTES = max(len(start) for start in _OPENERS)
 _DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError)
 
 
+IsWanted = Callable[[], bool]
+"""Whether to go on; called before each file, and each megabyte of a large one."""
+
+
 class Folder:
     """A folder with `train` and `test` in it."""
 
-    def __init__(self, path: Path, max_pixels: int) -> None:
+    def __init__(self, path: Path, max_pixels: int, is_wanted: IsWanted) -> None:
         missing = [name for name in SPLITS if not (path / name).is_dir()]
         if missing:
             raise DatasetError(
@@ -39,6 +46,7 @@ class Folder:
             )
         self._path = path
         self._max_pixels = max_pixels
+        self._is_wanted = is_wanted
 
     def key(self) -> str:
         """Returns a hash of the files' names, sizes and times: to read them all takes too long."""
@@ -56,7 +64,11 @@ class Folder:
 
     def _files(self) -> list[str]:
         paths = (path for split in SPLITS for path in (self._path / split).glob("*/*"))
-        return sorted(path.relative_to(self._path).as_posix() for path in paths if path.is_file())
+        return sorted(
+            path.relative_to(self._path).as_posix()
+            for path in paths
+            if _still(self._is_wanted) and path.is_file()
+        )
 
     def _items(self, listing: Listing) -> Iterator[Item]:
         for name, place in listing.places.items():
@@ -68,72 +80,118 @@ class Folder:
 class Tar:
     """A tar, compressed or not. It is read as a stream: nothing of it is unpacked on disk."""
 
-    def __init__(self, path: Path, max_pixels: int) -> None:
+    def __init__(self, path: Path, max_pixels: int, is_wanted: IsWanted) -> None:
         self._path = path
         self._max_pixels = max_pixels
+        self._is_wanted = is_wanted
         if not path.exists():
             raise DatasetError(f"{path} does not exist; expected a folder or a tar of images")
         if not path.is_file():
             raise DatasetError(f"{path} is neither a folder nor a tar")
-        with _opened(path) as tar:
-            if tar.next() is None:
+        with _opened(path) as stream:
+            if stream.next() is None:
                 raise DatasetError(f"{path} is an empty tar; expected {LAYOUT}")
 
     def key(self) -> str:
         """Returns a hash of the whole file."""
+        digest = hashlib.sha256()
         with self._path.open("rb") as file:
-            return f"tar-{hashlib.file_digest(file, 'sha256').hexdigest()}"
+            while _still(self._is_wanted) and (data := file.read(_READ_AT_ONCE)):
+                digest.update(data)
+        return f"tar-{digest.hexdigest()}"
 
     def read(self) -> Contents:
         """Lists the tar; decodes its images in a second pass, as they are iterated to."""
-        with _opened(self._path, whole=True) as tar:
-            listing = Listing(str(self._path), [member.name for member in _files(tar)])
+        with _opened(self._path) as stream:
+            listing = Listing(str(self._path), (member.name for member in self._files(stream)))
+            stream.check_end()
         return listing.contents(self._items(listing))
 
+    def _files(self, stream: "_TarStream") -> Iterator[tarfile.TarInfo]:
+        while _still(self._is_wanted) and (member := stream.next()) is not None:
+            # Links and devices are no files: what they point to is none of the tar's business.
+            if member.isreg():
+                yield member
+
     def _items(self, listing: Listing) -> Iterator[Item]:
-        with _opened(self._path) as tar:
-            for member in _files(tar):
+        with _opened(self._path) as stream:
+            for member in self._files(stream):
                 place = listing.places.get(member.name)
                 if place is not None:
                     name = f"{self._path}: {member.name}"
                     _check_size(name, member.size)
-                    data = cast("IO[bytes]", tar.extractfile(member)).read()
-                    yield _decode(name, data, place, self._max_pixels)
+                    yield _decode(name, stream.read_member(member), place, self._max_pixels)
 
 
-class _Stream:
-    """A file, read forwards, that remembers its end."""
+class _File:
+    """A file, read forwards, that remembers its end.
+
+    Attributes:
+        limit: the offset beyond which it is not read.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
+        self.limit = _MAX_HEADER_BYTES
         self._file = file
+        self._position = 0
         self._end = b""
 
     def read(self, size: int) -> bytes:
+        if self._position > self.limit:
+            raise tarfile.ReadError(
+                f"what it says of a file, such as its name, has more than {_MAX_HEADER_BYTES:,} "
+                "bytes"
+            )
         data = self._file.read(size)
+        self._position += len(data)
         self._end = (self._end + data)[-tarfile.BLOCKSIZE :]
         return data
+
+    def is_ended(self) -> bool:
+        """Reads the rest; returns whether the file ends in a block of zeros."""
+        while data := self._file.read(_READ_AT_ONCE):
+            self._end = (self._end + data)[-tarfile.BLOCKSIZE :]
+        return not any(self._end)
+
+
+class _TarStream:
+    """The members of a tar, one after another: nothing of those before is kept."""
+
+    def __init__(self, tar: tarfile.TarFile, file: _File) -> None:
+        self._tar = tar
+        self._file = file
+
+    def next(self) -> tarfile.TarInfo | None:
+        """Returns the next member; None after the last."""
+        # `tarfile` reads a name as long as the header says, and maps of sparse files without end.
+        self._file.limit = self._tar.offset + _MAX_HEADER_BYTES
+        member = self._tar.next()
+        self._file.limit = self._tar.offset + _MAX_HEADER_BYTES
+        self._tar.members.clear()  # type: ignore[attr-defined] # not in the stubs
+        self._tar.pax_headers = {}
+        return member
 
     def check_end(self) -> None:
         """Refuses a tar that was cut short between two of its files.
 
         A whole tar ends in a block of zeros, but `tarfile` does not insist.
         """
-        while self.read(_READ_AT_ONCE):
-            pass
-        if any(self._end):
+        if not self._file.is_ended():
             raise tarfile.ReadError("its end is missing")
+
+    def read_member(self, member: tarfile.TarInfo) -> bytes:
+        """Returns the contents of the member that was returned last."""
+        return cast("IO[bytes]", self._tar.extractfile(member)).read()
 
 
 @contextmanager
-def _opened(path: Path, *, whole: bool = False) -> Iterator[tarfile.TarFile]:
-    """Opens a tar as a stream; where `whole`, reads it to its end and checks that it has one."""
+def _opened(path: Path) -> Iterator[_TarStream]:
+    """Opens a tar as a stream."""
     try:
         with _decompressed(path) as file:
-            stream = _Stream(file)
-            with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|") as tar:
-                yield tar
-            if whole:
-                stream.check_end()
+            limited = _File(file)
+            with tarfile.open(fileobj=cast("IO[bytes]", limited), mode="r|") as tar:
+                yield _TarStream(tar, limited)
     except _DAMAGE as error:
         raise DatasetError(f"{path} is not a whole tar: {error}") from error
 
@@ -152,9 +210,15 @@ def _decompressed(path: Path) -> Iterator[IO[bytes]]:
                 yield cast("IO[bytes]", stream)
 
 
-def _files(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    # Links and devices are no files: what they point to is none of the tar's business.
-    return (member for member in tar if member.isreg())
+def _still(is_wanted: IsWanted) -> bool:
+    """Returns true.
+
+    Raises:
+        DecodingStoppedError: the work is not wanted any more.
+    """
+    if not is_wanted():
+        raise DecodingStoppedError
+    return True
 
 
 def _check_size(name: str, size: int) -> None:

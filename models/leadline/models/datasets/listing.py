@@ -14,6 +14,9 @@ LAYOUT = "train/CLASS/*.png or *.jpg, and test/CLASS/* likewise"
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 _NAMED_AT_MOST = 5
 
+# Of the paths of all images. They are in memory several times while a dataset is decoded.
+_MAX_PATH_CHARACTERS = 1 << 27
+
 
 @dataclass(frozen=True)
 class Place:
@@ -46,7 +49,7 @@ class Listing:
 
     def __init__(self, source: str, paths: Iterable[str]) -> None:
         self._source = source
-        entries = [entry for path in paths if (entry := _parse(path)) is not None]
+        entries = list(self._entries(paths))
         if not entries:
             raise DatasetError(f"{source} has no images in it; expected {LAYOUT}")
         if len({entry.prefix for entry in entries}) > 1:
@@ -75,6 +78,19 @@ class Listing:
             },
             images=images,
         )
+
+    def _entries(self, paths: Iterable[str]) -> Iterator[_Entry]:
+        room = _MAX_PATH_CHARACTERS
+        for path in paths:
+            entry = _parse(path)
+            if entry is not None:
+                room -= len(path)
+                if room < 0:
+                    raise DatasetError(
+                        f"the names of the images in {self._source} have more than "
+                        f"{_MAX_PATH_CHARACTERS:,} characters: use shorter ones"
+                    )
+                yield entry
 
     def _check_classes(self) -> tuple[str, ...]:
         classes = {

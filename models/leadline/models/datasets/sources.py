@@ -3,7 +3,8 @@
 import errno
 import itertools
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -11,9 +12,9 @@ from leadline.models.datasets import cache
 from leadline.models.datasets.archives import Folder, Tar
 from leadline.models.datasets.cache import Progress, StaleCacheError
 from leadline.models.datasets.cifar10 import Cifar10
-from leadline.models.datasets.contents import Contents, Dataset, DatasetError
+from leadline.models.datasets.contents import Contents, Dataset, DatasetError, Item
 from leadline.models.datasets.synthetic import Synthetic
-from leadline.models.images import DEFAULT_MAX_PIXELS
+from leadline.models.images import DEFAULT_MAX_PIXELS, DecodingStoppedError
 
 SYNTHETIC = "synthetic"
 TORCHVISION_CIFAR10 = "torchvision:cifar10"
@@ -38,7 +39,7 @@ def check_source(source: str) -> None:
     Raises:
         DatasetError: no such file or folder, not readable, or neither a folder nor a tar.
     """
-    _find_source(source, cache_dir=Path(), max_pixels=DEFAULT_MAX_PIXELS)
+    _find_source(source, Path(), DEFAULT_MAX_PIXELS)
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def describe_source(
         DatasetError: it cannot be read, is not as a dataset should be, or one
             of the samples is no image.
     """
-    resolved = _find_source(source, cache_dir=cache_dir, max_pixels=max_pixels)
+    resolved = _find_source(source, cache_dir, max_pixels)
     try:
         try:
             dataset = cache.load_source(cache_dir, resolved.key())
@@ -102,6 +103,7 @@ def open_dataset(
     *,
     progress: Progress | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    is_wanted: Callable[[], bool] = lambda: True,
 ) -> Dataset:
     """Opens a dataset, and decodes it first where no process has done so yet.
 
@@ -113,17 +115,19 @@ def open_dataset(
         progress: called with the images done and the images in all, about a
             hundred times, while the dataset is decoded.
         max_pixels: width times height above which an image is refused.
+        is_wanted: whether to go on; called before each image, and more often.
 
     Raises:
         DatasetError: the source cannot be read, or is not as a dataset should be.
+        DecodingStoppedError: `is_wanted` returned false. Nothing is left behind.
     """
     try:
-        resolved = _find_source(source, cache_dir=cache_dir, max_pixels=max_pixels)
+        resolved = _find_source(source, cache_dir, max_pixels, is_wanted)
         key = resolved.key()
         try:
             return cache.load_source(cache_dir, key)
         except StaleCacheError:
-            return _decode(resolved, cache_dir, key, progress)
+            return _decode(resolved, cache_dir, key, progress, is_wanted)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise DatasetError(
@@ -157,21 +161,39 @@ def describe_cache(cache_dir: Path) -> dict[str, str | None]:
     return states
 
 
-def _find_source(source: str, *, cache_dir: Path, max_pixels: int) -> Source:
+def _find_source(
+    source: str, cache_dir: Path, max_pixels: int, is_wanted: Callable[[], bool] = lambda: True
+) -> Source:
     if source == SYNTHETIC:
         return Synthetic()
     if source == TORCHVISION_CIFAR10:
         return Cifar10(cache_dir / "torchvision")
     try:
         path = Path(source).expanduser()
-        return Folder(path, max_pixels) if path.is_dir() else Tar(path, max_pixels)
+        kind = Folder if path.is_dir() else Tar
+        return kind(path, max_pixels, is_wanted)
     except (OSError, RuntimeError) as error:
         raise DatasetError(f"{source!r} cannot be looked for: {error}") from error
 
 
-def _decode(source: Source, cache_dir: Path, key: str, progress: Progress | None) -> Dataset:
+def _decode(
+    source: Source,
+    cache_dir: Path,
+    key: str,
+    progress: Progress | None,
+    is_wanted: Callable[[], bool],
+) -> Dataset:
     with cache.locked(cache_dir, key):
         try:
             return cache.load_source(cache_dir, key)  # another process has just done it
         except StaleCacheError:
-            return cache.store(cache_dir, key, source.read(), progress)
+            contents = source.read()
+            images = _while_wanted(contents.images, is_wanted)
+            return cache.store(cache_dir, key, replace(contents, images=images), progress)
+
+
+def _while_wanted(images: Iterator[Item], is_wanted: Callable[[], bool]) -> Iterator[Item]:
+    for image in images:
+        if not is_wanted():
+            raise DecodingStoppedError
+        yield image

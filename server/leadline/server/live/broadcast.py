@@ -10,8 +10,8 @@ queued for a slow page, and one more page costs no query.
 import asyncio
 import json
 import secrets
-from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,14 +21,14 @@ import structlog
 from leadline.server.errors import StorageError, UnavailableError
 from leadline.server.jobs.job import EpochCompleted
 from leadline.server.live.cards import point, progress_card
-from leadline.server.live.errors import TooBusyError
 from leadline.server.live.overview import Overview
 from leadline.server.scheduling.notifier import JobNotifier, Notification
 from leadline.server.services.activity import Activity, ActivityService
 
 _LOG = structlog.get_logger(__name__)
 
-# Pages that may be open at a time.
+# Pages that may be open at a time. One more takes the place of the oldest of the host that has
+# most: who holds places without reading keeps nobody out.
 MAX_WATCHERS = 32
 
 # Messages that are kept: a minute or more of a busy server.
@@ -58,6 +58,19 @@ class Message:
     id: str | None
     kind: str
     data: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Watcher:
+    """An open page.
+
+    Attributes:
+        host: where it is.
+        disconnect: called when another page takes its place.
+    """
+
+    host: str
+    disconnect: Callable[[], None]
 
 
 KEEPALIVE = Message(id=None, kind="keepalive", data="{}")
@@ -90,11 +103,11 @@ class Broadcast:
         self._overview = _UNREAD
         self._error = ""
         self._progress: dict[str, dict[str, Any]] = {}
-        self._watchers = 0
+        self._watchers: dict[Watcher, None] = {}  # the oldest first
         self._task: asyncio.Task[None] | None = None
         self._has_read = asyncio.Event()
 
-    async def watch(self, after: str | None) -> AsyncGenerator[Message, None]:
+    async def watch(self, after: str | None, watcher: Watcher) -> AsyncGenerator[Message, None]:
         """Yields the messages after the id `after`, until the server stops.
 
         A snapshot comes first if `after` is None or older than all kept messages;
@@ -102,12 +115,11 @@ class Broadcast:
         after each silence.
 
         Raises:
-            TooBusyError: too many pages are open.
             UnavailableError: the server shuts down.
         """
         if self._notifier.is_closed:
             raise UnavailableError("the server shuts down: come again after its restart")
-        with self._watching() as task:
+        with self._watching(watcher) as task:
             await self._has_read.wait()
             async with aclosing(self._until_read(task)) as errors:
                 async for error in errors:
@@ -151,21 +163,29 @@ class Broadcast:
         return int(offset)
 
     @contextmanager
-    def _watching(self) -> Iterator[asyncio.Task[None]]:
+    def _watching(self, watcher: Watcher) -> Iterator[asyncio.Task[None]]:
         """Runs the task while there is a watcher."""
-        if self._watchers >= MAX_WATCHERS:
-            raise TooBusyError(f"{MAX_WATCHERS} pages are open, which is the limit: close some")
+        if len(self._watchers) >= MAX_WATCHERS:
+            self._disconnect_one()
         if self._task is None or self._task.done():
             self._has_read.clear()
             self._task = asyncio.create_task(self._run(), name="live-page")
             self._task.add_done_callback(_log_end)
-        self._watchers += 1
+        self._watchers[watcher] = None
         try:
             yield self._task
         finally:
-            self._watchers -= 1
+            self._watchers.pop(watcher, None)
             if not self._watchers:
                 self._task.cancel()
+
+    def _disconnect_one(self) -> None:
+        counts = Counter(watcher.host for watcher in self._watchers)
+        ((host, _),) = counts.most_common(1)
+        oldest = next(watcher for watcher in self._watchers if watcher.host == host)
+        del self._watchers[oldest]
+        oldest.disconnect()
+        _LOG.warning("too many live pages are open: the oldest is disconnected", host=host)
 
     async def _run(self) -> None:
         # The kept messages are outdated: nobody has watched since.

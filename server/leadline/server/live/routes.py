@@ -7,13 +7,14 @@ no contract for other clients.
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from functools import partial
 
 import structlog
 from aiohttp import ETag, hdrs, web
 
 from leadline.models.datasets import SplitName
 from leadline.server.errors import InvalidArgumentError
-from leadline.server.live.broadcast import KEEPALIVE, Broadcast, Message
+from leadline.server.live.broadcast import KEEPALIVE, Broadcast, Message, Watcher
 from leadline.server.live.details import Cell, Details
 from leadline.server.live.files import PAGE, read_files
 from leadline.server.serving.examples import ExampleRef
@@ -33,7 +34,7 @@ _REVALIDATE = "no-cache"
 _RETRY = b"retry: 1000\n\n"
 
 # A stream is ended if its page does not read for so long.
-_STALL_SECONDS = 20.0
+_STALL_SECONDS = 5.0
 
 # As in the routes.
 _MAX_DIGITS = 9
@@ -75,14 +76,15 @@ class LiveRoutes:
         return _tagged(response, file.tag, _REVALIDATE)
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
-        messages = self._broadcast.watch(request.headers.get("Last-Event-ID"))
+        watcher = Watcher(host=request.remote or "", disconnect=partial(_abort, request))
+        messages = self._broadcast.watch(request.headers.get("Last-Event-ID"), watcher)
         async with aclosing(messages):
             # Before the response begins, so that a refusal can still set the status.
             first = await anext(messages, KEEPALIVE)
             response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "text/event-stream"})
             await response.prepare(request)
             if request.method != hdrs.METH_HEAD:
-                await _send(response, first, messages)
+                await _send(request, response, first, messages)
         return response
 
     async def _job(self, request: web.Request) -> web.Response:
@@ -141,8 +143,17 @@ def _event(message: Message) -> bytes:
     return f"{offset}event: {message.kind}\ndata: {message.data}\n\n".encode()
 
 
+def _abort(request: web.Request) -> None:
+    """Closes a connection at once, also one that has bytes left to send."""
+    if request.transport is not None:
+        request.transport.abort()
+
+
 async def _send(
-    response: web.StreamResponse, first: Message, messages: AsyncGenerator[Message, None]
+    request: web.Request,
+    response: web.StreamResponse,
+    first: Message,
+    messages: AsyncGenerator[Message, None],
 ) -> None:
     """Sends messages until they end, the page disconnects, or it stops reading."""
     try:
@@ -153,7 +164,7 @@ async def _send(
         _LOG.debug("a live page is gone")
     except TimeoutError:
         _LOG.warning("a live page does not read", seconds=_STALL_SECONDS)
-        response.force_close()
+        _abort(request)
 
 
 async def _write(response: web.StreamResponse, data: bytes) -> None:

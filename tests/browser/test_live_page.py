@@ -188,7 +188,7 @@ def test_an_empty_server_says_what_to_do_and_a_restart_is_noticed(
 
 def test_the_queue_says_why_no_job_starts(visit: Visit, server_factory: ServerFactory) -> None:
     server = server_factory("--spare-workers=0", f"--min-free-disk-bytes={10**15}")
-    page = visit(root(server)).page
+    page = visit(root(server), may_be_away=True).page
     expect(page.locator("#queue-empty")).to_be_visible()
     expect(page.locator("#queue-hold")).to_be_hidden()
 

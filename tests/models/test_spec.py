@@ -170,5 +170,5 @@ def test_every_number_has_a_lower_and_an_upper_bound(value: int) -> None:
         field.name for field in dataclasses.fields(TrainingSpec) if field.type in (int, float)
     ]
     for name in numbers:
-        spec = TrainingSpec(**{name: value})
+        spec = TrainingSpec.from_dict({name: value})
         assert name in {violation.field for violation in spec.violations()}

@@ -23,6 +23,7 @@ LONGEST_FILES = (
     "server/test_serve.py",
     "server/services/test_job_control.py",
     "server/api/test_sweep_service.py",
+    "server/scheduling/test_node_limits.py",
     "client/test_cli.py",
     "client/test_cli_plot_sweep.py",
     "client/test_reconnect.py",

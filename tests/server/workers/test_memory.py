@@ -1,6 +1,7 @@
 """The limit on a worker's memory, and how it is told that memory has run out, in real processes."""
 
 import asyncio
+import errno
 import json
 import os
 import subprocess
@@ -8,15 +9,19 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 
+from leadline.models.datasets import DatasetError
 from leadline.models.spec import TrainingSpec
+from leadline.server.jobs.job import Failure
 from leadline.server.memory import LEAST_WORKER_MEMORY, process_memory, usable_memory
 from leadline.server.scheduling.capacity import Capacity
 from leadline.server.settings import Settings
 from leadline.server.workers.child_process import ChildProcess
 from leadline.server.workers.local import LocalWorker, WorkerEnd
 from leadline.server.workers.memory import mentions_exhaustion, worker_limit
-from leadline.server.workers.messages import Assignment
+from leadline.server.workers.messages import Assignment, DiskFault
+from leadline.server.workers.worker import _fault
 
 # Takes ever more of what is named, below a limit, and prints what came of it.
 _EXHAUST = """
@@ -92,16 +97,50 @@ def test_what_all_workers_may_hold_leaves_a_fifth_to_the_server(devices: str, jo
 
     for in_sweep in (False, True):
         limits = [
-            worker_limit("auto", capacity.share(name, in_sweep=in_sweep))
+            worker_limit("auto", capacity.share(name, in_sweep=in_sweep), name)
             for name, device in capacity.devices.items()
             for _ in range(device.sweep_jobs if in_sweep else device.jobs)
         ]
-        assert sum(limits) <= 0.8 * usable_memory() or set(limits) == {LEAST_WORKER_MEMORY}
+        assert sum(limits) <= max(0.8 * usable_memory(), len(limits) * (4 << 30))
 
 
 def test_a_number_of_bytes_is_the_limit_of_each_worker() -> None:
-    assert worker_limit(2 << 30, 0.25) == 2 << 30
-    assert worker_limit(0, 0.25) == 0
+    assert worker_limit(2 << 30, 0.25, "cpu") == 2 << 30
+    assert worker_limit(0, 0.25, "cpu") == 0
+
+
+def test_a_small_share_is_not_too_small_to_train_in() -> None:
+    assert worker_limit("auto", 1e-9, "cpu") == LEAST_WORKER_MEMORY
+    assert worker_limit("auto", 1e-9, "cuda:0") == 4 << 30
+
+
+_DECODING = DatasetError("an image cannot be decoded")
+_DECODING.__cause__ = MemoryError()
+
+
+@pytest.mark.parametrize(
+    ("error", "device", "words"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), "cuda:0", "fewer jobs per device"),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"), "cuda:0", "fewer jobs per device"),
+        (MemoryError(), "cuda:0", "--worker-memory-bytes"),
+        (RuntimeError("std::bad_alloc"), "cpu", "--worker-memory-bytes"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "cpu", "--worker-memory-bytes"),
+        (_DECODING, "cpu", "--worker-memory-bytes"),
+    ],
+)
+def test_each_error_for_lack_of_memory_fails_the_job_with_advice(
+    error: Exception, device: str, words: str, assignment: Assignment
+) -> None:
+    fault = _fault(error, replace(assignment, device=device))
+
+    assert isinstance(fault, Failure)
+    assert fault.reason == "OUT_OF_MEMORY"
+    assert words in fault.message
+
+
+def test_a_full_disk_is_no_lack_of_memory(assignment: Assignment) -> None:
+    assert isinstance(_fault(OSError(errno.ENOSPC, "No space left"), assignment), DiskFault)
 
 
 async def worker_of(program: str) -> LocalWorker:

@@ -106,7 +106,7 @@ def check_worker_memory(settings: Settings) -> Check:
     together = 0
     for name, device in capacity.devices.items():
         ordinary, in_sweep = (
-            worker_limit(setting, capacity.share(name, in_sweep=in_sweep))
+            worker_limit(setting, capacity.share(name, in_sweep=in_sweep), name)
             for in_sweep in (False, True)
         )
         means = ["rlimit", "watchdog"] if name == "cpu" else ["watchdog"]

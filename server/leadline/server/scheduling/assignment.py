@@ -77,6 +77,7 @@ class AssignmentMaker:
             memory_bytes=worker_limit(
                 self.worker_memory,
                 self.capacity.share(device, in_sweep=job.sweep_id is not None),
+                device,
             ),
         )
 

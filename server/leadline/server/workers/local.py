@@ -37,7 +37,7 @@ _SEVERE_LINE = re.compile(r"\d{4}-\d\d-\d\d \S+ (WARNING|ERROR|CRITICAL) ")
 _LOG_TAIL_LINES = 20
 
 # How often the memory that a worker holds is read.
-_MEMORY_SECONDS = 0.1
+_MEMORY_SECONDS = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """The limit on a worker's memory, and how it is told that memory has run out.
 
 On the CPU the worker sets RLIMIT_DATA before it trains: an allocation beyond the limit fails,
-so the limit is never exceeded. CUDA reserves address space that counts as data and is never
-used. On a GPU, and for memory that is not data, the server watches what the worker holds.
+so the limit is never exceeded. On a GPU, where address space that CUDA reserves may count as
+data, and for memory that is not data, the server watches what the worker holds.
 """
 
 import errno
@@ -23,6 +23,9 @@ MEMORY_FLAG = "--worker-memory-bytes"
 _LEFT_FREE = 0.2
 _LEAST_LEFT_FREE = 768 << 20
 
+# CUDA and its libraries hold main memory, too; how much depends on their version.
+_LEAST_ON_GPU = 4 << 30
+
 # Kept back from the limit until memory has run out: the worker needs it to report that.
 _RESERVE = 64 << 20
 
@@ -34,18 +37,20 @@ _SIGNS = re.compile(
 )
 
 
-def worker_limit(setting: int | Literal["auto"], share: float) -> int:
+def worker_limit(setting: int | Literal["auto"], share: float, device: str) -> int:
     """The most bytes that a worker may hold; 0 for no limit.
 
     Args:
         setting: the option; "auto" for the worker's share of what the machine can spare.
         share: of the machine, that the worker's job takes.
+        device: such as "cuda:0" or "cpu".
     """
     if setting != "auto":
         return setting
     total = usable_memory()
     spare = total - max(_LEFT_FREE * total, _LEAST_LEFT_FREE)
-    return max(LEAST_WORKER_MEMORY, int(spare * share))
+    least = LEAST_WORKER_MEMORY if device == "cpu" else _LEAST_ON_GPU
+    return max(least, int(spare * share))
 
 
 def limit_memory(limit: int) -> None:

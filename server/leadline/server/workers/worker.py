@@ -210,7 +210,7 @@ def _device_name(device: torch.device) -> str:
 
 def _fault(error: Exception, assignment: Assignment) -> Failure | DiskFault:
     match error:
-        case torch.OutOfMemoryError():
+        case RuntimeError() if assignment.device != "cpu" and is_exhaustion(error):
             advice = "use a smaller batch_size or fewer blocks, or run fewer jobs per device"
             return Failure(reason="OUT_OF_MEMORY", message=f"{error}: {advice}")
         case _ if is_exhaustion(error):

@@ -23,10 +23,8 @@ from leadline.server.transport.listener import Listener
 from leadline.server.transport.messages import Event, Receive
 from leadline.server.transport.response import Send
 
-_MESSAGES, _SERVICES = cast(
-    tuple[Any, Any],
-    grpc.protos_and_services("clients/test_service.proto"),  # type: ignore[no-untyped-call]
-)
+_STUBS: tuple[Any, Any] = grpc.protos_and_services("clients/test_service.proto")
+_MESSAGES, _SERVICES = _STUBS
 
 TEST_SERVICE = "grpc.testing.TestService"
 
@@ -38,24 +36,24 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _MAX_MESSAGE_BYTES = 4 << 20
 
 
-class InteropServicer(_SERVICES.TestServiceServicer):  # type: ignore[misc]
+class InteropServicer(_SERVICES.TestServiceServicer):  # type: ignore[name-defined]
     """Implements `TestService`; its base answers UnimplementedCall."""
 
-    async def EmptyCall(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's
+    async def EmptyCall(self, request: Any, context: Any) -> Any:
         return _MESSAGES.Empty()
 
-    async def UnaryCall(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def UnaryCall(self, request: Any, context: Any) -> Any:
         await _check_compression(request, 0, context)
         await _echo(context)
         await _end_as_asked(request, context)
         return _MESSAGES.SimpleResponse(payload=_payload(request.response_size))
 
-    async def StreamingOutputCall(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+    async def StreamingOutputCall(self, request: Any, context: Any) -> AsyncIterator[Any]:
         for parameters in request.response_parameters:
             await asyncio.sleep(parameters.interval_us / 1e6)
             yield _MESSAGES.StreamingOutputCallResponse(payload=_payload(parameters.size))
 
-    async def StreamingInputCall(self, requests: AsyncIterator[Any], context: Any) -> Any:  # noqa: N802
+    async def StreamingInputCall(self, requests: AsyncIterator[Any], context: Any) -> Any:
         size = number = 0
         async for request in requests:
             await _check_compression(request, number, context)
@@ -63,7 +61,7 @@ class InteropServicer(_SERVICES.TestServiceServicer):  # type: ignore[misc]
             number += 1
         return _MESSAGES.StreamingInputCallResponse(aggregated_payload_size=size)
 
-    async def FullDuplexCall(  # noqa: N802
+    async def FullDuplexCall(
         self, requests: AsyncIterator[Any], context: Any
     ) -> AsyncIterator[Any]:
         await _echo(context)
@@ -72,7 +70,7 @@ class InteropServicer(_SERVICES.TestServiceServicer):  # type: ignore[misc]
             async for response in self.StreamingOutputCall(request, context):
                 yield response
 
-    async def HalfDuplexCall(  # noqa: N802
+    async def HalfDuplexCall(
         self, requests: AsyncIterator[Any], context: Any
     ) -> AsyncIterator[Any]:
         for request in [request async for request in requests]:

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from clients.interop import TEST_SERVICE, interop_server
-from clients.tools import BUF, GRPCURL, TRANSPORTS
-from support.programs import program
+from clients.tools import buf, grpcurl, ruby
 
 # The cases of gRPC's own client, without those of encryption and of credentials.
 CASES = (
@@ -43,16 +42,18 @@ SPECIAL_MESSAGE = "\t\ntest with whitespace\r\nand Unicode BMP â˜º and non-BMP ð
 @cache
 def official_client() -> tuple[str, str]:
     """The command of the client that gRPC for Ruby comes with."""
-    ruby = program("ruby", "ruby-grpc")
+    interpreter = ruby()
     find = "print Gem::Specification.find_by_name('grpc').gem_dir"
-    folder = subprocess.run([ruby, "-e", find], check=True, capture_output=True, text=True).stdout
-    return ruby, f"{folder}/src/ruby/pb/test/client.rb"
+    folder = subprocess.run(
+        [interpreter, "-e", find], check=True, capture_output=True, text=True
+    ).stdout
+    return interpreter, f"{folder}/src/ruby/pb/test/client.rb"
 
 
-@pytest.fixture(params=TRANSPORTS)
-async def port(request: pytest.FixtureRequest) -> AsyncIterator[int]:
+@pytest.fixture
+async def port(transport: str) -> AsyncIterator[int]:
     """The port of a server of the test service."""
-    async with interop_server(request.param) as port:
+    async with interop_server(transport) as port:
         yield port
 
 
@@ -67,7 +68,10 @@ async def output_of(*command: str | Path) -> tuple[int | None, str]:
 
 async def run_case(case: str, port: int) -> None:
     status, output = await output_of(
-        *official_client(), "--server_host=127.0.0.1", f"--server_port={port}", f"--test_case={case}"
+        *official_client(),
+        "--server_host=127.0.0.1",
+        f"--server_port={port}",
+        f"--test_case={case}",
     )
 
     assert status == 0, output
@@ -79,7 +83,7 @@ async def test_the_client_of_grpc_passes(port: int, case: str) -> None:
     await run_case(case, port)
 
 
-@pytest.mark.parametrize("port", ["h2corn"], indirect=True)
+@pytest.mark.parametrize("transport", ["h2corn"], indirect=True)
 @pytest.mark.parametrize("case", COMPRESSED_CASES)
 async def test_the_client_of_grpc_passes_with_compression(port: int, case: str) -> None:
     await run_case(case, port)
@@ -92,7 +96,7 @@ async def test_a_special_status_message_reaches_grpcurl(port: int) -> None:
     target, method = f"127.0.0.1:{port}", f"{TEST_SERVICE}/UnaryCall"
 
     status, output = await output_of(
-        GRPCURL, "-plaintext", "-format-error", "-d", ECHO_STATUS, target, method
+        grpcurl(), "-plaintext", "-format-error", "-d", ECHO_STATUS, target, method
     )
 
     assert status == 64 + 2, output
@@ -102,7 +106,7 @@ async def test_a_special_status_message_reaches_grpcurl(port: int) -> None:
 async def test_a_special_status_message_reaches_buf(port: int) -> None:
     url = f"http://127.0.0.1:{port}/{TEST_SERVICE}/UnaryCall"
 
-    status, output = await output_of(BUF, "curl", "--protocol", "grpc", "-d", ECHO_STATUS, url)
+    status, output = await output_of(buf(), "curl", "--protocol", "grpc", "-d", ECHO_STATUS, url)
 
     assert status == 2 << 3, output
     assert json.loads(output)["message"] == SPECIAL_MESSAGE
@@ -112,7 +116,7 @@ async def test_half_a_duplex_answers_after_the_last_request(port: int) -> None:
     url = f"http://127.0.0.1:{port}/{TEST_SERVICE}/HalfDuplexCall"
     requests = "".join(json.dumps({"response_parameters": [{"size": size}]}) for size in (3, 1))
 
-    status, output = await output_of(BUF, "curl", "--protocol", "grpc", "-d", requests, url)
+    status, output = await output_of(buf(), "curl", "--protocol", "grpc", "-d", requests, url)
 
     assert status == 0, output
     assert output.count('"body"') == 2

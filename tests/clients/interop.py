@@ -36,7 +36,7 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _MAX_MESSAGE_BYTES = 4 << 20
 
 
-class InteropServicer(_SERVICES.TestServiceServicer):  # type: ignore[name-defined]
+class InteropServicer(_SERVICES.TestServiceServicer):  # type: ignore[misc, name-defined]
     """Implements `TestService`; its base answers UnimplementedCall."""
 
     async def EmptyCall(self, request: Any, context: Any) -> Any:

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from clients.conftest import TRANSPORTS
 from clients.interop import TEST_SERVICE, interop_server
 from clients.tools import buf, grpcurl, ruby
+from docs.pages import DOCS, rows, section
 
 # The cases of gRPC's own client, without those of encryption and of credentials.
 CASES = (
@@ -87,6 +89,16 @@ async def test_the_client_of_grpc_passes(port: int, case: str) -> None:
 @pytest.mark.parametrize("case", COMPRESSED_CASES)
 async def test_the_client_of_grpc_passes_with_compression(port: int, case: str) -> None:
     await run_case(case, port)
+
+
+def test_the_page_lists_the_cases() -> None:
+    table = rows(section(DOCS / "clients.md", "Interoperability tests of gRPC"))
+
+    assert table == [
+        ["case", *(f"`{transport}`" for transport in TRANSPORTS)],
+        *([f"`{case}`", *["passes" for _ in TRANSPORTS]] for case in CASES),
+        *([f"`{case}`", "passes"] for case in COMPRESSED_CASES),
+    ]
 
 
 ECHO_STATUS = json.dumps({"response_status": {"code": 2, "message": SPECIAL_MESSAGE}})

@@ -35,6 +35,12 @@ def _unit_tests_start_no_server(request: pytest.FixtureRequest) -> Iterator[None
         yield
 
 
+@pytest.fixture(params=["h2corn", "grpcio"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """Each transport, for tests of what a caller sees over both."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten classes, 400 train and 200 test images."""

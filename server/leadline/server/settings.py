@@ -73,6 +73,10 @@ class Settings(BaseSettings):
         description="The address to serve gRPC on; 0.0.0.0 for every interface.",
     )
     port: Port = Field(default=50_051, description="The port to serve gRPC on; 0 for a free one.")
+    transport: Literal["h2corn", "grpcio"] = Field(
+        default="h2corn",
+        description="What speaks HTTP/2: h2corn, the faster one, or grpcio, for behind a gateway.",
+    )
     metrics_host: str = Field(
         default="127.0.0.1", description="The address to serve metrics and the page on."
     )

@@ -13,18 +13,22 @@ from grpc import aio
 
 from faults.http2 import PREFACE, headers, message, settings
 from leadline.server.errors import InvalidArgumentError
-from leadline.server.transport.application import GrpcApplication, Method
 from leadline.server.transport.call import Call
+from leadline.server.transport.calls import Calls, Method
 from leadline.server.transport.context import CallContext
-from leadline.server.transport.listener import Listener
+from leadline.server.transport.listener import Listener, ListenerOptions
+from leadline.server.transport.transports import make_listener
 from support.bare_http2 import answer_to
 
 _LIMIT = 1 << 20
+_OPTIONS = ListenerOptions(max_message_bytes=_LIMIT, grace_seconds=0)
 GRPC = [(b"content-type", b"application/grpc")]
 
 
 class Echo:
     """Answers with what it is sent."""
+
+    is_unary = True
 
     async def answer(self, call: Call) -> bytes:
         message = await call.messages.read()
@@ -34,6 +38,8 @@ class Echo:
 
 class EchoStream:
     """Sends back each message of a stream as it comes."""
+
+    is_unary = False
 
     async def answer(self, call: Call) -> None:
         while (message := await call.messages.read()) is not None:
@@ -47,6 +53,7 @@ class Sleeper:
     began: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     end: grpc.StatusCode | None = None
+    is_unary: bool = True
 
     async def answer(self, call: Call) -> bytes:
         self.began.set()
@@ -62,6 +69,8 @@ class Sleeper:
 class Telling:
     """Tells of its call in metadata, before and behind its answer."""
 
+    is_unary = True
+
     async def answer(self, call: Call) -> bytes:
         context = CallContext(call)
         await context.send_initial_metadata((("first", "1"), ("raw-bin", b"\0\xff")))
@@ -73,6 +82,8 @@ class Telling:
 class Aborting:
     """Ends in the middle of what it is sent, with an error."""
 
+    is_unary = False
+
     async def answer(self, call: Call) -> None:
         await call.messages.read()
         await call.response.send(b"one")
@@ -83,6 +94,8 @@ class Aborting:
 
 class Flooding:
     """Sends without an end, and counts."""
+
+    is_unary = False
 
     def __init__(self) -> None:
         self.sent = 0
@@ -99,7 +112,8 @@ class Served:
 
     port: int
     channel: Any
-    application: GrpcApplication
+    calls: Calls
+    listener: Listener
     sleeper: Sleeper
     flooding: Flooding
 
@@ -111,7 +125,7 @@ class Served:
 
 
 @pytest.fixture
-async def served() -> AsyncIterator[Served]:
+async def served(transport: str) -> AsyncIterator[Served]:
     sleeper, flooding = Sleeper(), Flooding()
     methods: dict[str, Method] = {
         "/t.T/Echo": Echo(),
@@ -121,15 +135,13 @@ async def served() -> AsyncIterator[Served]:
         "/t.T/Abort": Aborting(),
         "/t.T/Flood": flooding,
     }
-    application = GrpcApplication(methods.get, max_message_bytes=_LIMIT)
-    listener = Listener(application, grace_seconds=0, json_logs=False)
+    calls = Calls(methods.get)
+    listener = make_listener(transport, calls, _OPTIONS)
     port = await listener.start("127.0.0.1", 0)
     options = [("grpc.max_receive_message_length", -1)]
     async with aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
-        yield Served(port, channel, application, sleeper, flooding)
-        listener.refuse_connections()
-        await application.stop(0)
-    await listener.close()
+        yield Served(port, channel, calls, listener, sleeper, flooding)
+        await listener.stop()
 
 
 @pytest.mark.parametrize("size", [0, 1, 16_384, 70_000, 500_000])
@@ -214,7 +226,7 @@ async def test_a_caller_who_goes_ends_the_method(served: Served) -> None:
 
     await asyncio.wait_for(served.sleeper.ended.wait(), 10)
     assert served.sleeper.end is grpc.StatusCode.CANCELLED
-    await until(lambda: served.application.calls_in_flight == 0)
+    await until(lambda: served.calls.in_flight == 0)
 
 
 async def test_a_connection_that_breaks_ends_its_methods(served: Served) -> None:
@@ -296,6 +308,8 @@ async def test_callers_who_go_while_they_are_sent_to_are_no_errors(served: Serve
     ended: list[BaseException | None] = []
 
     class Sending:
+        is_unary = False
+
         async def answer(self, call: Call) -> None:
             try:
                 while True:
@@ -305,7 +319,7 @@ async def test_callers_who_go_while_they_are_sent_to_are_no_errors(served: Serve
                 ended.append(error)
                 raise
 
-    served.application._find = {"/t.T/Send": Sending()}.get
+    served.calls.find = {"/t.T/Send": Sending()}.get
     for _ in range(100):
         call = served.channel.unary_stream("/t.T/Send")(b"")
         await call.read()
@@ -315,33 +329,33 @@ async def test_callers_who_go_while_they_are_sent_to_are_no_errors(served: Serve
     assert {type(error) for error in ended} == {asyncio.CancelledError}
 
 
-async def test_once_it_closes_no_connection_is_taken(served: Served) -> None:
-    listener = Listener(served.application, grace_seconds=5, json_logs=False)
+async def test_once_it_stops_no_connection_is_taken(served: Served, transport: str) -> None:
+    options = ListenerOptions(max_message_bytes=_LIMIT, grace_seconds=1)
+    listener = make_listener(transport, served.calls, options)
     port = await listener.start("127.0.0.1", 0)
     async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         sleep: Any = channel.unary_unary("/t.T/Sleep")
         call = sleep(b"")
         await served.sleeper.began.wait()
 
-        listener.refuse_connections()
+        stopping = asyncio.create_task(listener.stop())
 
+        await asyncio.sleep(0.1)
+        assert not stopping.done()
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", port)
-        await served.application.stop(0)
         with pytest.raises(aio.AioRpcError, match="shuts down"):
             await call
-    await listener.close()
+    await stopping
 
 
-async def test_a_port_that_is_taken_is_an_error(served: Served) -> None:
+async def test_a_port_that_is_taken_is_an_error(served: Served, transport: str) -> None:
     with pytest.raises(OSError, match="in use"):
-        await Listener(served.application, grace_seconds=0, json_logs=False).start(
-            "127.0.0.1", served.port
-        )
+        await make_listener(transport, served.calls, _OPTIONS).start("127.0.0.1", served.port)
 
 
-async def test_every_address_of_a_host_is_served(served: Served) -> None:
-    listener = Listener(served.application, grace_seconds=0, json_logs=False)
+async def test_every_address_of_a_host_is_served(served: Served, transport: str) -> None:
+    listener = make_listener(transport, served.calls, _OPTIONS)
     port = await listener.start("localhost", 0)
     found = await asyncio.get_running_loop().getaddrinfo("localhost", port, type=SOCK_STREAM)
 
@@ -350,21 +364,19 @@ async def test_every_address_of_a_host_is_served(served: Served) -> None:
         writer.close()
         await writer.wait_closed()
 
-    await listener.close()
+    await listener.stop()
 
 
-async def test_a_host_that_is_not_known_is_an_error(served: Served) -> None:
+async def test_a_host_that_is_not_known_is_an_error(served: Served, transport: str) -> None:
     with pytest.raises(OSError, match=r"not known|resolution"):
-        await Listener(served.application, grace_seconds=0, json_logs=False).start(
-            "no-such-host.invalid", 0
-        )
+        await make_listener(transport, served.calls, _OPTIONS).start("no-such-host.invalid", 0)
 
 
 async def test_calls_in_flight_have_their_grace_and_then_end_as_unavailable(served: Served) -> None:
     call = served.channel.unary_unary("/t.T/Sleep")(b"")
     await served.sleeper.began.wait()
 
-    await served.application.stop(0.05)
+    await served.calls.stop(0.05)
 
     with pytest.raises(aio.AioRpcError, match="shuts down") as caught:
         await call
@@ -378,13 +390,15 @@ async def test_malformed_metadata_is_an_error_of_the_caller(served: Served) -> N
     errors: list[Exception] = []
 
     class Asking:
+        is_unary = True
+
         async def answer(self, call: Call) -> bytes:
             with pytest.raises(InvalidArgumentError, match="no base64") as caught:
                 CallContext(call).invocation_metadata()
             errors.append(caught.value)
             return b""
 
-    served.application._find = {"/t.T/Ask": Asking()}.get
+    served.calls.find = {"/t.T/Ask": Asking()}.get
 
     await answer_to(served.port, "/t.T/Ask", [(b"x-bin", b"*")])
 

@@ -61,6 +61,8 @@ class RpcDispatcher:
 class _Method(ABC):
     """A servicer's method."""
 
+    is_unary: bool
+
     def __init__(self, behavior: Behavior, handler: Handler, metrics: MethodMetrics) -> None:
         self._behavior = behavior
         self._deserialize: Callable[[Any], Any] = handler.request_deserializer or bytes
@@ -100,6 +102,8 @@ class _Method(ABC):
 
 
 class _UnaryMethod(_Method):
+    is_unary = True
+
     async def _respond(self, request: Any, call: Call) -> bytes:
         response = self._serialize(await self._behavior(request, CallContext(call)))
         self._metrics.sent += 1
@@ -107,6 +111,8 @@ class _UnaryMethod(_Method):
 
 
 class _StreamMethod(_Method):
+    is_unary = False
+
     async def _respond(self, request: Any, call: Call) -> None:
         responses = self._behavior(request, CallContext(call, self._serialize))
         if inspect.isawaitable(responses):  # it writes to the call itself

@@ -20,8 +20,9 @@ from leadline.server.api.training import TrainingServicer
 from leadline.server.settings import Settings
 from leadline.server.telemetry.calls import GrpcMetrics
 from leadline.server.telemetry.logs import logs_are_json
-from leadline.server.transport.application import GrpcApplication
-from leadline.server.transport.listener import Listener
+from leadline.server.transport.calls import Calls
+from leadline.server.transport.listener import ListenerOptions
+from leadline.server.transport.transports import make_listener
 from leadline.v1 import (
     inference_service_pb2,
     inference_service_pb2_grpc,
@@ -61,13 +62,14 @@ class GrpcServer:
         self._health = HealthServicer()
         dispatcher = RpcDispatcher(metrics)
         self._register(servicers, cast(aio.Server, dispatcher))
-        self._application = GrpcApplication(
-            dispatcher.find, max_message_bytes=settings.max_message_bytes
-        )
-        self._listener = Listener(
-            self._application,
-            grace_seconds=settings.shutdown_grace_seconds,
-            json_logs=logs_are_json(settings.log_format),
+        self._listener = make_listener(
+            settings.transport,
+            Calls(dispatcher.find),
+            ListenerOptions(
+                max_message_bytes=settings.max_message_bytes,
+                grace_seconds=settings.shutdown_grace_seconds,
+                json_logs=logs_are_json(settings.log_format),
+            ),
         )
 
     def _register(self, servicers: Servicers, server: aio.Server) -> None:
@@ -118,6 +120,4 @@ class GrpcServer:
 
     async def stop(self) -> None:
         """Refuses new calls, and ends calls that outlast the grace period."""
-        self._listener.refuse_connections()
-        await self._application.stop(self._settings.shutdown_grace_seconds)
-        await self._listener.close()
+        await self._listener.stop()

@@ -1,155 +1,122 @@
 """Calls of gRPC as an ASGI application."""
 
-import asyncio
-from collections.abc import Callable
-from typing import Protocol
+import re
 
-import grpc
-import structlog
-from grpc import aio
-
-from leadline.server.errors import shorten
 from leadline.server.thread_pool import ThreadPool
 from leadline.server.transport.call import Call
-from leadline.server.transport.messages import Event, Receive
-from leadline.server.transport.response import Send
+from leadline.server.transport.calls import Calls
+from leadline.server.transport.headers import Fields, Metadata, metadata_of, seconds_of_timeout
+from leadline.server.transport.messages import Event, MessageReader, Receive
+from leadline.server.transport.response import AsgiResponse, Send
 
-_LOG = structlog.get_logger(__name__)
-
-_SHUTTING_DOWN = (grpc.StatusCode.UNAVAILABLE, "the server shuts down")
+_MEDIA_TYPE = re.compile(rb"application/grpc([+;].*)?", re.DOTALL)
 
 _UNSUPPORTED_MEDIA_TYPE = 415
 _METHOD_NOT_ALLOWED = 405
 _BAD_REQUEST = 400
 
 
-class Method(Protocol):
-    """A method of a service."""
-
-    async def answer(self, call: Call) -> bytes | None:
-        """Answers a call; returns the response of a unary method, None for a stream.
-
-        Raises:
-            AbortError: the status is set.
-        """
-
-
 class GrpcApplication:
-    """An ASGI application that calls the method of each request's path."""
+    """An ASGI application that answers each request as a call."""
 
-    def __init__(self, find: Callable[[str], Method | None], *, max_message_bytes: int) -> None:
+    def __init__(self, calls: Calls, *, max_message_bytes: int) -> None:
         """Makes an application.
 
         Args:
-            find: returns the method of a path; None if there is none.
+            calls: answers the calls.
             max_message_bytes: the largest message accepted, in bytes.
         """
-        self._find = find
+        self._calls = calls
         self._max_message_bytes = max_message_bytes
         # One thread: a decompression bomb takes one core and the memory of one message.
         self._decompression_pool = ThreadPool("decompress", 1)
-        self._calls: dict[asyncio.Task[None], Call] = {}
-        self._is_stopping = False
 
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
         """Answers an HTTP request."""
-        refusal = _refusal(scope)
-        if refusal is not None:
-            await _refuse(send, *refusal)
-            return
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - ASGI servers run applications in tasks
         try:
-            call = self._call(scope, receive, send, task)
-        except ValueError as error:
-            await _refuse(send, _BAD_REQUEST, str(error))
+            seconds, encoding = _timeout_and_encoding(scope)
+        except _RefusedError as refusal:
+            await _refuse(send, refusal)
             return
-        self._calls[task] = call
-        try:
-            await self._answer(call, task)
-        finally:
-            del self._calls[task]
-            call.close()
-
-    @property
-    def calls_in_flight(self) -> int:
-        """How many calls have not ended."""
-        return len(self._calls)
-
-    async def stop(self, grace_seconds: float) -> None:
-        """Refuses new calls, and cancels those that are in flight after the grace period.
-
-        They end with UNAVAILABLE, unless their status is being written already.
-        """
-        self._is_stopping = True
-        if self._calls:
-            await asyncio.wait(self._calls, timeout=grace_seconds)
-        for call in self._calls.values():
-            call.cancel(_SHUTTING_DOWN)
-        if self._calls:
-            await asyncio.wait(self._calls)
-        self._decompression_pool.close()
-
-    def _call(self, scope: Event, receive: Receive, send: Send, task: "asyncio.Task[None]") -> Call:
-        return Call(
-            scope,
+        messages = MessageReader(
             receive,
-            send,
-            task=task,
+            encoding=encoding,
             limit=self._max_message_bytes,
             decompression_pool=self._decompression_pool,
         )
+        await self._calls.answer(AsgiCall(scope, messages, AsgiResponse(send), seconds=seconds))
 
-    async def _answer(self, call: Call, task: "asyncio.Task[None]") -> None:
-        last = None
-        try:
-            last = await self._answered(call)
-        except aio.AbortError:
-            pass  # the status is set
-        except asyncio.CancelledError:
-            code, message = call.end_of_cancelled
-            if code is grpc.StatusCode.CANCELLED:
-                raise  # nobody receives a status
-            call.response.set_status(code, message)
-            task.uncancel()
-        except Exception as error:  # noqa: BLE001 - the boundary: methods translate their errors
-            _LOG.error("a method failed", path=call.path, exc_info=error)
-            call.response.set_status(grpc.StatusCode.INTERNAL, "an internal error of the server")
-        await call.response.end(last)
-
-    async def _answered(self, call: Call) -> bytes | None:
-        if self._is_stopping:
-            call.response.set_status(*_SHUTTING_DOWN)
-            return None
-        method = self._find(call.path)
-        if method is None:
-            call.response.set_status(
-                grpc.StatusCode.UNIMPLEMENTED, f"there is no method {shorten(call.path)}"
-            )
-            return None
-        return await method.answer(call)
+    def close(self) -> None:
+        """Ends its thread, once all calls have ended."""
+        self._decompression_pool.close()
 
 
-def _refusal(scope: Event) -> tuple[int, str] | None:
-    """The HTTP status and the reason if a request is not gRPC; None if it is."""
+class AsgiCall(Call):
+    """A call whose request is the scope of an HTTP request."""
+
+    __slots__ = ()
+
+    @property
+    def path(self) -> str:
+        # Not "path", in which percent signs are resolved: gRPC gives them no meaning, and
+        # a proxy that authorizes calls by path must see the same path as this server.
+        raw: bytes = self._request["raw_path"]
+        return raw.decode("latin-1")
+
+    @property
+    def peer(self) -> str:
+        client = self._request.get("client")
+        if client is None:
+            return "unknown"
+        host, port = client
+        return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
+
+    def metadata(self) -> Metadata:
+        return metadata_of(self._request["headers"])
+
+
+class _RefusedError(Exception):
+    """A request is not gRPC: the HTTP status and the reason."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+def _timeout_and_encoding(scope: Event) -> tuple[float | None, bytes]:
+    """The call's timeout in seconds, and how its messages are compressed.
+
+    Raises:
+        _RefusedError: the request is not gRPC, or one of gRPC's own fields is malformed.
+    """
     if scope["method"] != "POST":
-        return _METHOD_NOT_ALLOWED, "this port speaks gRPC, whose method is POST"
-    is_grpc = takes_trailers = False
-    for name, value in scope["headers"]:
-        if name == b"content-type":
-            is_grpc = value == b"application/grpc" or value.startswith(
-                (b"application/grpc+", b"application/grpc;")
-            )
-        elif name == b"te":
-            takes_trailers = True
-    if not is_grpc:
-        return _UNSUPPORTED_MEDIA_TYPE, "this port speaks gRPC: send content-type: application/grpc"
-    if not takes_trailers:
-        return _BAD_REQUEST, "the status of a call is in its trailers: send te: trailers"
-    return None
+        raise _RefusedError(_METHOD_NOT_ALLOWED, "this port speaks gRPC, whose method is POST")
+    headers = scope["headers"]
+    fields = dict(headers)
+    if not _MEDIA_TYPE.fullmatch(fields.get(b"content-type", b"")):
+        raise _RefusedError(
+            _UNSUPPORTED_MEDIA_TYPE, "this port speaks gRPC: send content-type: application/grpc"
+        )
+    if b"te" not in fields:
+        raise _RefusedError(
+            _BAD_REQUEST, "the status of a call is in its trailers: send te: trailers"
+        )
+    return _seconds(fields, headers), fields.get(b"grpc-encoding", b"identity")
 
 
-async def _refuse(send: Send, status: int, reason: str) -> None:
+def _seconds(fields: dict[bytes, bytes], headers: Fields) -> float | None:
+    timeout = fields.get(b"grpc-timeout")
+    if timeout is None:
+        return None
+    if len(fields) < len(headers) and sum(name == b"grpc-timeout" for name, _ in headers) > 1:
+        raise _RefusedError(_BAD_REQUEST, "grpc-timeout is there twice")
+    try:
+        return seconds_of_timeout(timeout)
+    except ValueError as error:
+        raise _RefusedError(_BAD_REQUEST, str(error)) from error
+
+
+async def _refuse(send: Send, refusal: _RefusedError) -> None:
     headers = [(b"content-type", b"text/plain; charset=utf-8")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": f"{reason}\n".encode()})
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    await send({"type": "http.response.body", "body": f"{refusal}\n".encode()})

@@ -2,109 +2,110 @@
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 
-from leadline.server.thread_pool import ThreadPool
-from leadline.server.transport.headers import Fields, seconds_of_timeout
-from leadline.server.transport.messages import Event, MessageReader, Receive
-from leadline.server.transport.response import Response, Send
+from leadline.server.transport.headers import Metadata
+from leadline.server.transport.response import Response
 
-_CALLER_GONE = (grpc.StatusCode.CANCELLED, "the caller is gone")
-_DEADLINE_EXCEEDED = (grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline has passed")
+CALLER_GONE = (grpc.StatusCode.CANCELLED, "the caller is gone")
+DEADLINE_EXCEEDED = (grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline has passed")
 
 
-class Call:
-    """A call in flight.
+class Messages(Protocol):
+    """The messages of a request, in their order."""
+
+    async def read(self) -> bytes | memoryview | None:
+        """The next message; None after the last.
+
+        Raises:
+            ServiceError: the message is malformed or too large.
+        """
+
+
+class Call(ABC):
+    """A call in flight, over either transport.
 
     Its task is cancelled when the caller is gone, the deadline has passed or the
     server shuts down; `end_of_cancelled` then says which.
 
     Attributes:
+        task: the task that answers the call.
         messages: the request's messages.
         response: what the caller receives.
-        end_of_cancelled: the status code and message of a call whose task is cancelled.
         is_done: whether the call has ended.
     """
 
     __slots__ = (
         "_deadline",
         "_done_callbacks",
-        "_scope",
-        "_task",
+        "_end",
+        "_request",
         "_timer",
-        "end_of_cancelled",
         "is_done",
         "messages",
         "response",
+        "task",
     )
 
     def __init__(
-        self,
-        scope: Event,
-        receive: Receive,
-        send: Send,
-        *,
-        task: "asyncio.Task[Any]",
-        limit: int,
-        decompression_pool: ThreadPool,
+        self, request: Any, messages: Messages, response: Response, *, seconds: float | None
     ) -> None:
-        """Makes a call of an HTTP request.
+        """Makes a call, in the task that answers it.
 
         Args:
-            scope: ASGI's scope of the request.
-            receive: ASGI's receive function.
-            send: ASGI's send function.
-            task: the task that answers the call; cancelled when the deadline has passed.
-            limit: the largest message accepted, in bytes.
-            decompression_pool: threads that decompress messages.
-
-        Raises:
-            ValueError: one of gRPC's own header fields is malformed.
+            request: what the transport knows of the call.
+            messages: the request's messages.
+            response: what the caller receives.
+            seconds: the task is cancelled after this; None: the transport does so.
         """
-        self._scope = scope
-        self._task = task
-        self._done_callbacks: list[Callable[[], None]] = []
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - each transport answers a call in its own task
+        self.task: asyncio.Task[Any] = task
+        self.messages = messages
+        self.response = response
         self.is_done = False
-        self.end_of_cancelled = _CALLER_GONE
-        seconds, encoding = _timeout_and_encoding(self.fields)
-        self.messages = MessageReader(
-            receive, encoding=encoding, limit=limit, decompression_pool=decompression_pool
-        )
-        self.response = Response(send)
-        # Last: the timer keeps the call alive until it is cancelled.
-        self._deadline = None if seconds is None else time.monotonic() + seconds
-        self._timer = None if seconds is None else _call_later(seconds, self._expire)
+        self._request = request
+        self._done_callbacks: list[Callable[[], None]] = []
+        self._end = CALLER_GONE
+        self._deadline = self._timer = None
+        if seconds is not None:
+            # Last: the timer keeps the call alive until it is cancelled.
+            self._deadline = time.monotonic() + seconds
+            self._timer = asyncio.get_running_loop().call_later(
+                seconds, self.cancel, DEADLINE_EXCEEDED
+            )
 
     @property
+    @abstractmethod
     def path(self) -> str:
         """The method's path as it was sent, "/package.Service/Method"."""
-        # Not "path", in which percent signs are resolved: gRPC gives them no meaning, and
-        # a proxy that authorizes calls by path must see the same path as this server.
-        raw: bytes = self._scope["raw_path"]
-        return raw.decode("latin-1")
 
     @property
-    def fields(self) -> Fields:
-        """The request's header fields."""
-        fields: Fields = self._scope["headers"]
-        return fields
-
-    @property
+    @abstractmethod
     def peer(self) -> str:
         """The caller's address in gRPC's form: "ipv4:127.0.0.1:12345"."""
-        client = self._scope.get("client")
-        if client is None:
-            return "unknown"
-        host, port = client
-        return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
+
+    @abstractmethod
+    def metadata(self) -> Metadata:
+        """The caller's metadata: pairs of a key and a text, or bytes.
+
+        Raises:
+            ValueError: a binary value is malformed.
+        """
+
+    @property
+    def end_of_cancelled(self) -> tuple[grpc.StatusCode, str]:
+        """The status code and message of a call whose task is cancelled."""
+        return self._end
 
     @property
     def is_cancelled(self) -> bool:
         """Whether the call's task is being cancelled."""
-        return self._task.cancelling() > 0
+        return self.task.cancelling() > 0
 
     def time_remaining(self) -> float | None:
         """Seconds until the deadline; None without one."""
@@ -116,8 +117,8 @@ class Call:
 
     def cancel(self, end: tuple[grpc.StatusCode, str]) -> None:
         """Cancels the call's task; the call then ends with this status code and message."""
-        self.end_of_cancelled = end
-        self._task.cancel()
+        self._end = end
+        self.task.cancel()
 
     def close(self) -> None:
         """Stops the timer and calls the callbacks, however the call has ended."""
@@ -126,27 +127,3 @@ class Call:
         self.is_done = True
         for callback in self._done_callbacks:
             callback()
-
-    def _expire(self) -> None:
-        self.cancel(_DEADLINE_EXCEEDED)
-
-
-def _timeout_and_encoding(fields: Fields) -> tuple[float | None, bytes]:
-    """The call's timeout in seconds, and how its messages are compressed.
-
-    Raises:
-        ValueError: the timeout is malformed, or given twice.
-    """
-    seconds, encoding = None, b"identity"
-    for name, value in fields:
-        if name == b"grpc-timeout":
-            if seconds is not None:
-                raise ValueError("grpc-timeout is there twice")
-            seconds = seconds_of_timeout(value)
-        elif name == b"grpc-encoding":
-            encoding = value
-    return seconds, encoding
-
-
-def _call_later(seconds: float, function: Callable[[], None]) -> asyncio.TimerHandle:
-    return asyncio.get_running_loop().call_later(seconds, function)

@@ -8,7 +8,6 @@ from grpc import aio
 
 from leadline.server.errors import InvalidArgumentError
 from leadline.server.transport.call import Call
-from leadline.server.transport.headers import metadata_of
 
 
 class CallContext(aio.ServicerContext[Any, Any]):
@@ -38,7 +37,7 @@ class CallContext(aio.ServicerContext[Any, Any]):
             InvalidArgumentError: a binary value is malformed.
         """
         try:
-            return metadata_of(self._call.fields)
+            return self._call.metadata()
         except ValueError as error:
             raise InvalidArgumentError.of("metadata", str(error)) from error
 

@@ -1,7 +1,9 @@
-"""The HTTP/2 response of a call: headers, framed messages, and the status in the trailers."""
+"""The response of a call: initial metadata, messages, and the status."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 
 import grpc
 
@@ -21,8 +23,8 @@ _START: Event = {
 _END_OK: Event = {"type": "http.response.trailers", "headers": OK_TRAILERS}
 
 
-class Response:
-    """Sends one response through ASGI; every method that sends waits for flow control.
+class Response(ABC):
+    """Sends one response; every method that sends waits for flow control.
 
     Attributes:
         code: the status code that the call will end with.
@@ -30,12 +32,15 @@ class Response:
         trailing: the metadata sent with the status.
     """
 
-    __slots__ = ("_has_started", "_send_event", "code", "message", "trailing")
+    __slots__ = ("_has_started", "_sink", "code", "message", "trailing")
 
-    def __init__(self, send: Send) -> None:
-        self._send_event = send
+    def __init__(self, sink: Any) -> None:
+        """Makes a response that the transport's `sink` sends."""
+        self._sink = sink
         self._has_started = False
-        self.set_status(grpc.StatusCode.OK, "")
+        self.code = grpc.StatusCode.OK
+        self.message = ""
+        self.trailing: MetadataPairs = ()
 
     def set_status(
         self, code: grpc.StatusCode, message: str, trailing_metadata: MetadataPairs = ()
@@ -43,24 +48,42 @@ class Response:
         """Sets the status, which goes out at the end."""
         self.code, self.message, self.trailing = code, message, trailing_metadata
 
+    @abstractmethod
     async def start(self, metadata: MetadataPairs = ()) -> None:
         """Sends the headers with initial metadata, unless they were sent before."""
+
+    @abstractmethod
+    async def send(self, message: bytes) -> None:
+        """Sends a serialized message."""
+
+    @abstractmethod
+    async def end(self, last: bytes | None = None) -> None:
+        """Sends the last message, if there is one, and the status."""
+
+
+class AsgiResponse(Response):
+    """Sends through ASGI: headers, framed messages, and the status in the trailers.
+
+    Its sink is ASGI's send function.
+    """
+
+    __slots__ = ()
+
+    async def start(self, metadata: MetadataPairs = ()) -> None:
         await self._send(*self._start_events(metadata))
 
     async def send(self, message: bytes) -> None:
-        """Sends a serialized message."""
         body = {"type": "http.response.body", "body": framed(message), "more_body": True}
         await self._send(*self._start_events(), body)
 
     async def end(self, last: bytes | None = None) -> None:
-        """Sends the last message, if there is one, and the status."""
         body = {"type": "http.response.body", "body": b"" if last is None else framed(last)}
         await self._send(*self._start_events(), body, self._last_event())
 
     async def _send(self, *events: Event) -> None:
         try:
             for event in events:
-                await self._send_event(event)
+                await self._sink(event)
         except OSError as error:
             # ASGI's signal that the caller is gone; the task is about to be cancelled for it.
             raise asyncio.CancelledError("the caller is gone") from error

@@ -20,8 +20,9 @@ from leadline.server.storage.database import open_database
 from leadline.server.storage.store import Store
 from leadline.server.telemetry.metrics import Metrics
 from leadline.server.thread_pool import ThreadPool
-from leadline.server.transport.application import GrpcApplication
-from leadline.server.transport.listener import Listener
+from leadline.server.transport.calls import Calls
+from leadline.server.transport.listener import ListenerOptions
+from leadline.server.transport.transports import make_listener
 
 
 @pytest.fixture
@@ -57,12 +58,13 @@ async def servicer(tmp_path: Path, streams: PipelineGroup) -> AsyncIterator[Open
 
 
 async def test_a_stopping_server_is_live_but_not_ready(
-    servicer: OpenInferenceServicer, streams: PipelineGroup
+    servicer: OpenInferenceServicer, streams: PipelineGroup, transport: str
 ) -> None:
     dispatcher: Any = RpcDispatcher(Metrics().grpc)
     add_open_inference(servicer, dispatcher)
-    application = GrpcApplication(dispatcher.find, max_message_bytes=1 << 20)
-    listener = Listener(application, grace_seconds=1, json_logs=False)
+    listener = make_listener(
+        transport, Calls(dispatcher.find), ListenerOptions(max_message_bytes=1 << 20)
+    )
     port = await listener.start("127.0.0.1", 0)
 
     async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -78,7 +80,7 @@ async def test_a_stopping_server_is_live_but_not_ready(
         before = [await is_so("Live"), await is_so("Ready")]
         streams.stop()
         after = [await is_so("Live"), await is_so("Ready")]
-    await listener.close()
+    await listener.stop()
 
     assert before == [True, True]
     assert after == [True, False]

@@ -1,0 +1,103 @@
+"""Answers calls, over either transport, and ends those in flight when the server stops."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import grpc
+import structlog
+from grpc import aio
+
+from leadline.server.errors import shorten
+from leadline.server.transport.call import Call
+
+_LOG = structlog.get_logger(__name__)
+
+_SHUTTING_DOWN = (grpc.StatusCode.UNAVAILABLE, "the server shuts down")
+
+
+class Method(Protocol):
+    """A method of a service.
+
+    Attributes:
+        is_unary: whether it responds with one message, which `answer` returns.
+    """
+
+    is_unary: bool
+
+    async def answer(self, call: Call) -> bytes | None:
+        """Answers a call; returns the response of a unary method, None for a stream.
+
+        Raises:
+            AbortError: the status is set.
+        """
+
+
+class Calls:
+    """Finds the method of each call, and knows the calls in flight.
+
+    Attributes:
+        find: returns the method of a path; None if there is none.
+    """
+
+    def __init__(self, find: Callable[[str], Method | None]) -> None:
+        self.find = find
+        self._in_flight: dict[asyncio.Task[Any], Call] = {}
+        self._is_stopping = False
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls have not ended."""
+        return len(self._in_flight)
+
+    async def answer(self, call: Call) -> None:
+        """Answers a call, and sends its status."""
+        self._in_flight[call.task] = call
+        last = None
+        try:
+            try:
+                method = self._method(call)
+                if method is not None:
+                    last = await method.answer(call)
+            except aio.AbortError:
+                pass  # the status is set
+            except asyncio.CancelledError:
+                code, message = call.end_of_cancelled
+                if code is grpc.StatusCode.CANCELLED:
+                    raise  # nobody receives a status
+                call.response.set_status(code, message)
+                call.task.uncancel()
+            except Exception as error:  # noqa: BLE001 - the boundary: methods translate their errors
+                _LOG.error("a method failed", path=call.path, exc_info=error)
+                call.response.set_status(
+                    grpc.StatusCode.INTERNAL, "an internal error of the server"
+                )
+            await call.response.end(last)
+        finally:
+            del self._in_flight[call.task]
+            call.close()
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Refuses new calls, and cancels those that are in flight after the grace period.
+
+        They end with UNAVAILABLE, unless their status is being written already.
+        """
+        self._is_stopping = True
+        if self._in_flight:
+            await asyncio.wait(self._in_flight, timeout=grace_seconds)
+        for call in self._in_flight.values():
+            call.cancel(_SHUTTING_DOWN)
+        if self._in_flight:
+            await asyncio.wait(self._in_flight)
+
+    def _method(self, call: Call) -> Method | None:
+        """The method of a call; None, with the status set, if it cannot be answered."""
+        if self._is_stopping:
+            call.response.set_status(*_SHUTTING_DOWN)
+            return None
+        method = self.find(call.path)
+        if method is None:
+            call.response.set_status(
+                grpc.StatusCode.UNIMPLEMENTED, f"there is no method {shorten(call.path)}"
+            )
+        return method

@@ -1,0 +1,217 @@
+"""Serves calls by gRPC's own server, `grpc.aio`."""
+
+import asyncio
+import errno
+from typing import Any, cast
+
+import grpc
+from grpc import aio
+
+from leadline.server.errors import MessageTooLargeError
+from leadline.server.transport.call import CALLER_GONE, DEADLINE_EXCEEDED, Call
+from leadline.server.transport.calls import Calls
+from leadline.server.transport.headers import Metadata
+from leadline.server.transport.listener import (
+    FLUSH_SECONDS,
+    FRAME_BYTES,
+    IDLE_SECONDS,
+    MAX_STREAMS,
+    METADATA_BYTES,
+    ListenerOptions,
+)
+from leadline.server.transport.response import MetadataPairs, Response
+from leadline.server.transport.sockets import listen, most_connections, port_of
+
+# A dead connection is noticed within a minute, idle or with unacknowledged data.
+_PING_AFTER_SECONDS = 40
+_PING_ANSWER_SECONDS = 20
+
+# Clients may ping as often as this, with or without calls in flight.
+_LEAST_PING_INTERVAL_SECONDS = 5
+
+# Core cancels a call at its deadline, give or take the resolution of its timers.
+_TIMER_SECONDS = 0.01
+
+
+class GrpcioListener:
+    """Serves calls on a port."""
+
+    def __init__(self, calls: Calls, options: ListenerOptions) -> None:
+        """Makes a listener; `start` binds it."""
+        self._calls = calls
+        self._options = options
+        self._server: aio.Server | None = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Starts to serve; returns the port.
+
+        Raises:
+            OSError: the address or the port is not available.
+        """
+        # Core says of an address only that it cannot be bound, not why.
+        bound = await listen(host, port)
+        addresses = [sock.getsockname() for sock in bound]
+        chosen = port_of(bound[0])
+        for sock in bound:
+            sock.close()
+        self._server = aio.server(
+            handlers=(_EveryMethod(self._calls, self._options.max_message_bytes),),
+            options=_core_options(self._options),
+        )
+        try:
+            for name, *_ in addresses:
+                self._server.add_insecure_port(_target(name, chosen))
+        except RuntimeError as error:
+            raise OSError(errno.EADDRINUSE, str(error)) from error
+        await self._server.start()
+        return chosen
+
+    async def wait_broken(self) -> None:
+        """Waits until the listener fails, that is, ends without `stop`.
+
+        Raises:
+            Exception: why it ended.
+        """
+        if self._server is not None:
+            await self._server.wait_for_termination()
+            raise OSError("the gRPC listener has ended")
+
+    async def stop(self) -> None:
+        """Accepts no more connections and calls, and ends calls that outlast the grace period."""
+        if self._server is None:
+            return
+        grace = self._options.grace_seconds
+        # It sends GOAWAY now, and ends once all calls have.
+        stopping = asyncio.create_task(self._server.stop(grace + FLUSH_SECONDS))
+        await self._calls.stop(grace)
+        await stopping
+
+
+def _core_options(options: ListenerOptions) -> list[tuple[str, int]]:
+    """The options of grpc's core, which `grpc/impl/channel_arg_names.h` documents."""
+    return [
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", options.max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_metadata_size", METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", METADATA_BYTES),
+        ("grpc.max_concurrent_streams", MAX_STREAMS),
+        ("grpc.http2.max_frame_size", FRAME_BYTES),
+        ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1_000),
+        ("grpc.keepalive_time_ms", _PING_AFTER_SECONDS * 1_000),
+        ("grpc.keepalive_timeout_ms", _PING_ANSWER_SECONDS * 1_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        (
+            "grpc.http2.min_ping_interval_without_data_ms",
+            _LEAST_PING_INTERVAL_SECONDS * 1_000,
+        ),
+        ("grpc.max_allowed_incoming_connections", most_connections() or -1),
+    ]
+
+
+def _target(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+class _EveryMethod(grpc.GenericRpcHandler):
+    """Answers calls of any path, with messages as bytes."""
+
+    def __init__(self, calls: Calls, limit: int) -> None:
+        self._calls = calls
+        self._limit = limit
+
+    def service(self, details: grpc.HandlerCallDetails) -> Any:
+        """The handler of a call; both kinds read the requests from the context."""
+        path = details.method or ""
+
+        async def answer(_requests: Any, context: aio.ServicerContext[Any, Any]) -> bytes | None:
+            response = _GrpcioResponse(context)
+            call = _GrpcioCall(
+                (path, context), _Messages(context, self._limit), response, seconds=None
+            )
+            await self._calls.answer(call)
+            return response.last
+
+        method = self._calls.find(path)
+        if method is not None and method.is_unary:
+            # The response and the status leave together.
+            return grpc.stream_unary_rpc_method_handler(answer)
+        return grpc.stream_stream_rpc_method_handler(answer)
+
+
+class _GrpcioCall(Call):
+    """A call whose request is its path and grpc's context; core watches its deadline."""
+
+    __slots__ = ()
+
+    @property
+    def path(self) -> str:
+        path: str = self._request[0]
+        return path
+
+    @property
+    def peer(self) -> str:
+        return str(self._request[1].peer())
+
+    def metadata(self) -> Metadata:
+        return cast(Metadata, self._request[1].invocation_metadata())
+
+    @property
+    def end_of_cancelled(self) -> tuple[grpc.StatusCode, str]:
+        if self._end is CALLER_GONE:
+            remaining = self.time_remaining()
+            if remaining is not None and remaining < _TIMER_SECONDS:
+                return DEADLINE_EXCEEDED
+        return self._end
+
+    def time_remaining(self) -> float | None:
+        return cast("float | None", self._request[1].time_remaining())
+
+
+class _Messages:
+    """The messages of a request."""
+
+    __slots__ = ("_context", "_limit")
+
+    def __init__(self, context: aio.ServicerContext[Any, Any], limit: int) -> None:
+        self._context = context
+        self._limit = limit
+
+    async def read(self) -> bytes | None:
+        message: Any = await self._context.read()
+        if message is aio.EOF:
+            return None
+        if len(message) > self._limit:
+            raise MessageTooLargeError(f"{len(message)}", self._limit)
+        return bytes(message)
+
+
+class _GrpcioResponse(Response):
+    """Sends through grpc's context.
+
+    Attributes:
+        last: the response of a unary method, which its handler returns.
+    """
+
+    __slots__ = ("last",)
+
+    def __init__(self, context: aio.ServicerContext[Any, Any]) -> None:
+        super().__init__(context)
+        self.last: bytes | None = None
+
+    async def start(self, metadata: MetadataPairs = ()) -> None:
+        if not self._has_started:
+            self._has_started = True
+            await self._sink.send_initial_metadata(tuple(metadata))
+
+    async def send(self, message: bytes) -> None:
+        self._has_started = True
+        await self._sink.write(message)
+
+    async def end(self, last: bytes | None = None) -> None:
+        trailing = tuple(self.trailing)
+        if self.code is not grpc.StatusCode.OK:
+            await self._sink.abort(self.code, self.message, trailing)
+        self.last = last
+        if trailing:
+            self._sink.set_trailing_metadata(trailing)

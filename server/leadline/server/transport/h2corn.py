@@ -1,0 +1,109 @@
+"""Serves calls by `h2corn`: HTTP/2 in a thread that does not hold the GIL."""
+
+import asyncio
+import socket
+from contextlib import suppress
+
+from h2corn import Config, Server
+
+from leadline.server.transport.application import GrpcApplication
+from leadline.server.transport.calls import Calls
+from leadline.server.transport.listener import (
+    FLUSH_SECONDS,
+    FRAME_BYTES,
+    IDLE_SECONDS,
+    MAX_STREAMS,
+    METADATA_BYTES,
+    ListenerOptions,
+)
+from leadline.server.transport.sockets import BACKLOG, listen, most_connections, port_of
+
+# A stream whose caller reads nothing for this long ends; those that watch a job
+# can be resumed where they ended.
+_STALL_SECONDS = 600
+
+
+class H2cornListener:
+    """Serves calls on a port."""
+
+    def __init__(self, calls: Calls, options: ListenerOptions) -> None:
+        """Makes a listener; `start` binds it."""
+        self._calls = calls
+        self._options = options
+        self._application = GrpcApplication(calls, max_message_bytes=options.max_message_bytes)
+        self._server: Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self._listening: list[socket.socket] = []
+
+    async def start(self, host: str, port: int) -> int:
+        """Starts to serve; returns the port.
+
+        Raises:
+            OSError: the address or the port is not available.
+        """
+        self._listening = await listen(host, port)
+        self._server = Server(self._application, self._config(self._listening))
+        self._serving = asyncio.create_task(self._server.serve(), name="grpc")
+        try:
+            await self._server.wait_started()
+        except BaseException:
+            await self._close()
+            raise
+        return port_of(self._listening[0])
+
+    async def wait_broken(self) -> None:
+        """Waits until the listener fails, that is, ends without `close`.
+
+        Raises:
+            Exception: why it ended.
+        """
+        if self._serving is not None:
+            await asyncio.shield(self._serving)
+            raise OSError("the HTTP/2 listener has ended")
+
+    async def stop(self) -> None:
+        """Accepts no more connections and calls, and ends calls that outlast the grace period."""
+        self._refuse_connections()
+        await self._calls.stop(self._options.grace_seconds)
+        await self._close()
+        self._application.close()
+
+    def _refuse_connections(self) -> None:
+        """Accepts no more connections, and sends GOAWAY on those that are open."""
+        if self._server is not None:
+            self._server.shutdown()
+        # Otherwise the kernel would still accept connections, which nobody serves.
+        for bound in self._listening:
+            with suppress(OSError):  # it was shut down before
+                bound.shutdown(socket.SHUT_RDWR)
+
+    async def _close(self) -> None:
+        """Stops serving, after flushing what was written."""
+        if self._serving is None:
+            return
+        self._refuse_connections()
+        await asyncio.wait({self._serving})  # `wait_broken` raises its error
+        for bound in self._listening:
+            bound.close()
+
+    def _config(self, listening: list[socket.socket]) -> Config:
+        return Config(
+            bind=tuple(f"fd://{bound.fileno()}" for bound in listening),
+            grpc=True,
+            http1=False,
+            lifespan="off",
+            access_log=False,
+            date_header=False,
+            log_format="json" if self._options.json_logs else "text",
+            runtime_threads=1,
+            backlog=BACKLOG,
+            limit_connections=most_connections(),
+            max_concurrent_streams=MAX_STREAMS,
+            h2_max_header_list_size=METADATA_BYTES,
+            h2_max_header_block_size=METADATA_BYTES,
+            limit_request_fields=0,  # the limit is in bytes, above
+            h2_max_inbound_frame_size=FRAME_BYTES,
+            timeout_keep_alive=IDLE_SECONDS,
+            timeout_graceful_shutdown=self._options.grace_seconds + FLUSH_SECONDS,
+            h2_timeout_response_stall=_STALL_SECONDS,
+        )

@@ -1,0 +1,24 @@
+"""The transports by their names."""
+
+import structlog
+
+from leadline.server.transport.calls import Calls
+from leadline.server.transport.grpcio import GrpcioListener
+from leadline.server.transport.listener import Listener, ListenerOptions
+
+_LOG = structlog.get_logger(__name__)
+
+
+def make_listener(transport: str, calls: Calls, options: ListenerOptions) -> Listener:
+    """A listener of the transport "h2corn" or "grpcio".
+
+    `h2corn` has wheels for some platforms only; grpcio takes its place elsewhere.
+    """
+    if transport == "grpcio":
+        return GrpcioListener(calls, options)
+    try:
+        from leadline.server.transport.h2corn import H2cornListener  # noqa: PLC0415 - see above
+    except ImportError as error:
+        _LOG.warning("h2corn cannot be imported, so grpcio serves", error=str(error))
+        return GrpcioListener(calls, options)
+    return H2cornListener(calls, options)

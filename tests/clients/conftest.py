@@ -4,34 +4,40 @@ import os
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from clients.tools import NODE_MODULES, PROGRAMS, ROOT
 from docs.pages import DOCS, blocks_under
-from support.servers import LiveServer
+from support.servers import LiveServer, start_server
 
-TRANSPORTS = ("h2corn",)
-
-
-def transport_options(transport: str) -> list[str]:
-    """The options of a server that uses a transport."""
-    return [] if transport == "h2corn" else ["--transport", transport]
+TRANSPORTS = ("h2corn", "grpcio")
 
 
 @pytest.fixture(scope="session", params=TRANSPORTS)
 def transport(request: pytest.FixtureRequest) -> str:
-    """What serves HTTP/2."""
-    name: str = request.param
-    return name
+    """What serves HTTP/2; the same as `tests/conftest.py` has, for servers of several tests."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def grpcio_server(
+    tmp_path_factory: pytest.TempPathFactory, shared_datasets: list[str]
+) -> Iterator[LiveServer]:
+    """A server like `live_server`, over grpcio."""
+    folder = tmp_path_factory.mktemp("grpcio")
+    server = start_server(folder, *shared_datasets, "--transport", "grpcio")
+    yield server
+    assert server.stop() == 0, server.log.read_text()
 
 
 @pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest, transport: str) -> LiveServer:
     """A server for all tests of this folder."""
-    assert transport == "h2corn"
-    server: LiveServer = request.getfixturevalue("live_server")
+    name = "live_server" if transport == "h2corn" else "grpcio_server"
+    server: LiveServer = request.getfixturevalue(name)
     return server
 
 

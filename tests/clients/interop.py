@@ -19,9 +19,12 @@ from grpc_reflection.v1alpha._async import ReflectionServicer
 from leadline.server.api.dispatcher import RpcDispatcher
 from leadline.server.telemetry.calls import GrpcMetrics
 from leadline.server.transport.application import GrpcApplication
-from leadline.server.transport.listener import Listener
+from leadline.server.transport.calls import Calls
+from leadline.server.transport.h2corn import H2cornListener
+from leadline.server.transport.listener import ListenerOptions
 from leadline.server.transport.messages import Event, Receive
 from leadline.server.transport.response import Send
+from leadline.server.transport.transports import make_listener
 
 _STUBS: tuple[Any, Any] = grpc.protos_and_services("clients/test_service.proto")
 _MESSAGES, _SERVICES = _STUBS
@@ -135,20 +138,23 @@ class _CompressionWatcher:
 
         await self._application(scope, watched, send)
 
+    def close(self) -> None:
+        self._application.close()
+
 
 @asynccontextmanager
 async def interop_server(transport: str) -> AsyncIterator[int]:
     """A server of `TestService` and of reflection; gives its port."""
-    assert transport == "h2corn"
     dispatcher = RpcDispatcher(GrpcMetrics())
     server = cast(aio.Server, dispatcher)
     _SERVICES.add_TestServiceServicer_to_server(InteropServicer(), server)
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
         ReflectionServicer([TEST_SERVICE]), server
     )
-    application = GrpcApplication(dispatcher.find, max_message_bytes=_MAX_MESSAGE_BYTES)
-    listener = Listener(_CompressionWatcher(application), grace_seconds=0, json_logs=False)
+    options = ListenerOptions(max_message_bytes=_MAX_MESSAGE_BYTES, grace_seconds=0)
+    listener = make_listener(transport, Calls(dispatcher.find), options)
+    if isinstance(listener, H2cornListener):
+        application: Any = _CompressionWatcher(listener._application)
+        listener._application = application
     yield await listener.start("127.0.0.1", 0)
-    listener.refuse_connections()
-    await application.stop(0)
-    await listener.close()
+    await listener.stop()

@@ -15,7 +15,7 @@ from google.rpc.error_details_pb2 import BadRequest
 from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException
 
-from clients.conftest import Workplace, transport_options
+from clients.conftest import Workplace
 from clients.tools import buf, grpcurl, node, ruby
 from leadline.client import Client
 from support.servers import TO_BE_OCCUPIED, LiveServer, occupied, start_server
@@ -71,7 +71,7 @@ def full(
         f"--dataset=tiny={tiny_dataset}",
         *("--max-queued-jobs", "1"),
         *TO_BE_OCCUPIED,
-        *transport_options(transport),
+        *("--transport", transport),
     )
     with occupied(server):
         with Client(server.target) as client:

@@ -96,7 +96,8 @@ def json_documents(text: str) -> Iterator[dict[str, Any]]:
 
 def test_tritonclient_predicts_and_reads_metadata(server: LiveServer, workplace: Workplace) -> None:
     with Client(server.target) as client:
-        client.train(dataset=DATASET, blocks=1, batch_norm=True, epochs=1).result()
+        if not any(client.models(dataset=DATASET)):  # of another test
+            client.train(dataset=DATASET, blocks=1, batch_norm=True, epochs=1).result()
 
     output = workplace.run_python("-c", example("tritonclient", "python", server.target))
 

@@ -89,6 +89,7 @@ ENV PATH=/opt/leadline/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sb
     LEADLINE_HOST=0.0.0.0 \
     LEADLINE_METRICS_HOST=0.0.0.0 \
     LEADLINE_DATA_DIR=/var/lib/leadline \
+    LEADLINE_TRANSPORT=grpcio \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 

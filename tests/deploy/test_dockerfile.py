@@ -35,8 +35,12 @@ def test_every_variable_is_an_option_of_the_server(image: Stage) -> None:
         for name in image.environment
         if name.startswith(ENVIRONMENT_PREFIX)
     }
-    assert options == {"host", "metrics_host", "data_dir"}
+    assert options == {"host", "metrics_host", "data_dir", "transport"}
     assert options <= set(Settings.model_fields)
+
+
+def test_the_transport_is_the_one_that_a_gateway_cannot_wear_out(image: Stage) -> None:
+    assert image.environment["LEADLINE_TRANSPORT"] == "grpcio"
 
 
 def test_the_data_is_in_the_volume(image: Stage) -> None:

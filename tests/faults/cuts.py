@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from faults.followers import faults_of
 from faults.setting import Figure, Scale, Setting, all_of, none_of
 from leadline.client import AsyncClient, Client, LeadlineError
-from leadline.v1.job_pb2 import JOB_STATE_SUCCEEDED, JobEvent
+from leadline.v1.job_pb2 import JobEvent
 from support.proxy import Proxy
 from support.wire import tiny_spec
 
@@ -44,16 +45,8 @@ class _Follower:
     @property
     def faults(self) -> list[str]:
         """Each epoch that was missed, repeated or out of order, and what else went wrong."""
-        epochs = [event.epoch.epoch for event in self.events if event.HasField("epoch")]
-        sequences = [event.sequence for event in self.events if event.sequence]
-        problems = [self.error] if self.error else []
-        if epochs != list(range(1, self.epochs + 1)):
-            problems.append(f"{self.job}: epochs {epochs}")
-        if sequences != list(range(1, len(sequences) + 1)):
-            problems.append(f"{self.job}: sequences {sequences}")
-        if not self.events or self.events[-1].finished.state != JOB_STATE_SUCCEEDED:
-            problems.append(f"{self.job}: never seen to succeed")
-        return problems
+        errors = [self.error] if self.error else []
+        return errors + faults_of(self.job, self.epochs, self.events)
 
 
 def cut_at_random(setting: Setting) -> list[Figure]:

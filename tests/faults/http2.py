@@ -1,11 +1,14 @@
 """Just enough of HTTP/2 to begin a gRPC call by hand, and to leave in the middle of it."""
 
 import struct
+from collections import Counter
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-_DATA, _HEADERS, _SETTINGS, _PING = 0x0, 0x1, 0x4, 0x6
+DATA, HEADERS, RST_STREAM, PING, GOAWAY = 0x0, 0x1, 0x3, 0x6, 0x7
+_SETTINGS, _WINDOW_UPDATE = 0x4, 0x8
 _END_STREAM, _END_HEADERS = 0x1, 0x4
+_FRAME_HEADER_BYTES = 9
 
 
 def settings() -> bytes:
@@ -15,7 +18,7 @@ def settings() -> bytes:
 
 def ping() -> bytes:
     """A ping."""
-    return _frame(_PING, 0, 0, bytes(8))
+    return _frame(PING, 0, 0, bytes(8))
 
 
 def headers(stream: int, path: str) -> bytes:
@@ -28,12 +31,31 @@ def headers(stream: int, path: str) -> bytes:
         (b"te", b"trailers"),
         (b"content-type", b"application/grpc"),
     ]
-    return _frame(_HEADERS, _END_HEADERS, stream, b"".join(_literal(*field) for field in fields))
+    return _frame(HEADERS, _END_HEADERS, stream, b"".join(_literal(*field) for field in fields))
 
 
 def message(stream: int, data: bytes) -> bytes:
     """A call's one request, uncompressed."""
-    return _frame(_DATA, _END_STREAM, stream, b"\0" + struct.pack(">I", len(data)) + data)
+    return _frame(DATA, _END_STREAM, stream, b"\0" + struct.pack(">I", len(data)) + data)
+
+
+def reset(stream: int) -> bytes:
+    """Cancels a call."""
+    return _frame(RST_STREAM, 0, stream, struct.pack(">I", 8))
+
+
+def window_update(stream: int, increment: int) -> bytes:
+    """Allows the server to send more; an increment of 0 is an error of the stream."""
+    return _frame(_WINDOW_UPDATE, 0, stream, struct.pack(">I", increment))
+
+
+def count_frames(data: bytes) -> Counter[int]:
+    """The frames in what a server has sent, by their type."""
+    kinds: Counter[int] = Counter()
+    while len(data) >= _FRAME_HEADER_BYTES:
+        kinds[data[3]] += 1
+        data = data[_FRAME_HEADER_BYTES + int.from_bytes(data[:3]) :]
+    return kinds
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:

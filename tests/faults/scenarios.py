@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping
 
+from faults.cancellations import cancel_beside_streams
 from faults.checkpoints import damage_checkpoints
 from faults.cuts import cut_at_random
 from faults.database import spoil_database
 from faults.disconnects import disconnect_abruptly
 from faults.disks import spoil_disks, start_on_spoiled_disk
+from faults.gateway import pool_callers
 from faults.kills import kill_at_random
 from faults.memory import watch_memory
 from faults.recovery import time_recoveries
@@ -22,6 +24,8 @@ SCENARIOS: Mapping[str, Scenario] = {
     "kills": kill_at_random,
     "recovery": time_recoveries,
     "cuts": cut_at_random,
+    "cancellations": cancel_beside_streams,
+    "gateway": pool_callers,
     "zombies": raise_zombies,
     "silences": stop_workers,
     "watchers": watch_together,

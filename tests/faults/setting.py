@@ -55,6 +55,12 @@ class Scale:
     cuts: int
     """Connections that are cut while the client's library follows jobs over them."""
 
+    cancellations: int
+    """Calls that are cancelled on the connection of a live stream."""
+
+    gateway_seconds: int
+    """How long callers call through a gateway."""
+
     zombies: int
     """Older workers that live on beside the one that has the job."""
 
@@ -90,6 +96,8 @@ SHORT = Scale(
     kills=2,
     recoveries=1,
     cuts=15,
+    cancellations=1_000,
+    gateway_seconds=4,
     zombies=1,
     silences=1,
     watchers=60,
@@ -109,6 +117,8 @@ LONG = Scale(
     kills=300,
     recoveries=100,
     cuts=2_000,
+    cancellations=10_000,
+    gateway_seconds=300,
     zombies=180,
     silences=20,
     watchers=1_000,

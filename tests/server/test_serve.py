@@ -92,6 +92,7 @@ def test_health_and_reflection_tell_of_every_service(stubs: Stubs) -> None:
 
     assert services == {
         "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
         "leadline.v1.TrainingService",
         "leadline.v1.InferenceService",

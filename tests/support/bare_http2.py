@@ -1,11 +1,17 @@
 """Calls of gRPC made by bare HTTP/2, for what gRPC's own clients would never send."""
 
 import asyncio
+import contextlib
+from collections import Counter
 from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
 
 import h2.config
 import h2.connection
 import h2.events
+
+from faults import http2
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -25,7 +31,7 @@ class Answer:
 
 async def answer_to(
     port: int,
-    path: str,
+    path: str | bytes,
     fields: Fields,
     *,
     body: bytes = b"\0\0\0\0\0",
@@ -51,11 +57,55 @@ async def answer_to(
         await writer.wait_closed()
 
 
-def _pseudo(method: bytes, path: str) -> Fields:
+class BareConnection:
+    """A connection for frames made by hand: it counts those that the server sends.
+
+    Attributes:
+        is_closed: whether the server has closed it.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._received = bytearray()
+        self.is_closed = False
+
+    async def __aenter__(self) -> Self:
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._reading = asyncio.create_task(self._read())
+        self.send(http2.PREFACE + http2.settings())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._reading.cancel()
+        self._writer.transport.abort()
+
+    @property
+    def frames(self) -> Counter[int]:
+        """The frames that the server has sent, by their type."""
+        return http2.count_frames(bytes(self._received))
+
+    def send(self, frames: bytes) -> None:
+        """Sends frames, unless the server has closed the connection."""
+        if not self.is_closed:
+            self._writer.write(frames)
+
+    async def _read(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await self._reader.read(_READ_BYTES):
+                self._received += data
+        self.is_closed = True
+
+
+def _pseudo(method: bytes, path: str | bytes) -> Fields:
     return [
         (b":method", method),
         (b":scheme", b"http"),
-        (b":path", path.encode()),
+        (b":path", path.encode() if isinstance(path, str) else path),
         (b":authority", b"127.0.0.1"),
     ]
 
@@ -75,6 +125,8 @@ async def _read_answer(
             match event:
                 case h2.events.ResponseReceived(headers=headers):
                     answer.headers = dict(headers or ())
+                    if b"grpc-status" in answer.headers:  # an answer of trailers only
+                        answer.trailers = answer.headers
                 case h2.events.TrailersReceived(headers=headers):
                     answer.trailers = dict(headers or ())
                 case h2.events.DataReceived(data=part):

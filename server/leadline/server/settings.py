@@ -184,6 +184,17 @@ class Settings(BaseSettings):
     shutdown_grace_seconds: float = Field(
         default=10.0, ge=0, description="Seconds that calls may take to end after SIGTERM."
     )
+    max_connection_age_seconds: float = Field(
+        default=0,
+        ge=0,
+        description="Seconds after which a connection is closed, so that clients open another; "
+        "0: never.",
+    )
+    max_connection_age_grace_seconds: float = Field(
+        default=60.0,
+        ge=0,
+        description="Seconds that calls of a connection may take to end once it is that old.",
+    )
     reflection: bool = Field(
         default=True, description="Whether gRPC reflection describes the services."
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 from socket import SOCK_STREAM
 from typing import Any
@@ -11,18 +11,21 @@ import grpc
 import pytest
 from grpc import aio
 
-from faults.http2 import PREFACE, headers, message, settings
+from faults import http2
 from leadline.server.errors import InvalidArgumentError
 from leadline.server.transport.call import Call
 from leadline.server.transport.calls import Calls, Method
 from leadline.server.transport.context import CallContext
 from leadline.server.transport.listener import Listener, ListenerOptions
 from leadline.server.transport.transports import make_listener
-from support.bare_http2 import answer_to
+from support.bare_http2 import BareConnection, answer_to
 
 _LIMIT = 1 << 20
 _OPTIONS = ListenerOptions(max_message_bytes=_LIMIT, grace_seconds=0)
 GRPC = [(b"content-type", b"application/grpc")]
+
+h2corn_only = pytest.mark.parametrize("transport", ["h2corn"], indirect=True)
+grpcio_only = pytest.mark.parametrize("transport", ["grpcio"], indirect=True)
 
 
 class Echo:
@@ -107,6 +110,35 @@ class Flooding:
 
 
 @dataclass
+class Sending:
+    """Sends without an end, and notes what ended it."""
+
+    ended: list[BaseException] = field(default_factory=list)
+    is_unary: bool = False
+
+    async def answer(self, call: Call) -> None:
+        try:
+            while True:
+                await call.response.send(b"x")
+                await asyncio.sleep(0)
+        except BaseException as error:
+            self.ended.append(error)
+            raise
+
+
+class Asking:
+    """Sends back what is wrong with its metadata."""
+
+    is_unary = True
+
+    async def answer(self, call: Call) -> bytes:
+        try:
+            return repr(CallContext(call).invocation_metadata()).encode()
+        except InvalidArgumentError as error:
+            return str(error).encode()
+
+
+@dataclass
 class Served:
     """A server and a channel to it."""
 
@@ -116,6 +148,7 @@ class Served:
     listener: Listener
     sleeper: Sleeper
     flooding: Flooding
+    sending: Sending
 
     async def unary(self, name: str, message: bytes = b"", **options: Any) -> bytes:
         answer: bytes = await self.channel.unary_unary(f"/t.T/{name}")(
@@ -126,7 +159,7 @@ class Served:
 
 @pytest.fixture
 async def served(transport: str) -> AsyncIterator[Served]:
-    sleeper, flooding = Sleeper(), Flooding()
+    sleeper, flooding, sending = Sleeper(), Flooding(), Sending()
     methods: dict[str, Method] = {
         "/t.T/Echo": Echo(),
         "/t.T/EchoStream": EchoStream(),
@@ -134,13 +167,15 @@ async def served(transport: str) -> AsyncIterator[Served]:
         "/t.T/Tell": Telling(),
         "/t.T/Abort": Aborting(),
         "/t.T/Flood": flooding,
+        "/t.T/Send": sending,
+        "/t.T/Ask": Asking(),
     }
-    calls = Calls(methods.get)
+    calls = Calls(methods)
     listener = make_listener(transport, calls, _OPTIONS)
     port = await listener.start("127.0.0.1", 0)
     options = [("grpc.max_receive_message_length", -1)]
     async with aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
-        yield Served(port, channel, calls, listener, sleeper, flooding)
+        yield Served(port, channel, calls, listener, sleeper, flooding, sending)
         await listener.stop()
 
 
@@ -215,6 +250,7 @@ async def test_a_passed_deadline_ends_the_method_and_says_so(served: Served) -> 
     answer = await answer_to(served.port, "/t.T/Sleep", [(b"grpc-timeout", b"50m")])
 
     assert answer.trailers[b"grpc-status"] == b"4"
+    await asyncio.wait_for(served.sleeper.ended.wait(), 10)
     assert served.sleeper.end is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
@@ -231,7 +267,9 @@ async def test_a_caller_who_goes_ends_the_method(served: Served) -> None:
 
 async def test_a_connection_that_breaks_ends_its_methods(served: Served) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", served.port)
-    writer.write(PREFACE + settings() + headers(1, "/t.T/Sleep") + message(1, b""))
+    writer.write(
+        http2.PREFACE + http2.settings() + http2.headers(1, "/t.T/Sleep") + http2.message(1, b"")
+    )
     await served.sleeper.began.wait()
 
     writer.transport.abort()
@@ -259,13 +297,16 @@ async def test_a_message_above_the_limit_is_refused_and_the_connection_lives(
     with pytest.raises(aio.AioRpcError) as caught:
         await served.unary("Echo", bytes(_LIMIT + 1))
 
-    # Methods tell of it as they tell of all errors; this one does not.
-    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    # Over h2corn methods tell of it as they tell of all errors; this one does not.
+    assert caught.value.code() in {
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+    }
     assert await served.unary("Echo", b"x") == b"x"
 
 
 async def test_a_method_that_there_is_not_is_unimplemented(served: Served) -> None:
-    with pytest.raises(aio.AioRpcError, match=r"there is no method /t\.T/Other") as caught:
+    with pytest.raises(aio.AioRpcError, match="there is no method") as caught:
         await served.unary("Other")
 
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -282,6 +323,7 @@ async def test_a_method_that_there_is_not_is_unimplemented(served: Served) -> No
         (b"POST", [*GRPC, (b"grpc-timeout", b"1S"), (b"grpc-timeout", b"2S")], b"400", b"twice"),
     ],
 )
+@h2corn_only
 async def test_what_is_no_call_of_grpc_is_refused_as_http(
     served: Served, method: bytes, fields: list[tuple[bytes, bytes]], status: bytes, why: bytes
 ) -> None:
@@ -291,6 +333,7 @@ async def test_what_is_no_call_of_grpc_is_refused_as_http(
     assert why in answer.body
 
 
+@h2corn_only
 async def test_a_call_that_takes_no_trailers_is_refused(served: Served) -> None:
     answer = await answer_to(served.port, "/t.T/Echo", [], takes_trailers=False)
 
@@ -304,29 +347,21 @@ async def test_paths_are_taken_as_they_are(served: Served) -> None:
     assert answer.trailers[b"grpc-status"] == b"12"
 
 
+async def test_paths_that_are_no_text_harm_nobody(served: Served) -> None:
+    answer = await answer_to(served.port, b"/t.T/\xff", [])
+
+    assert answer.reset or answer.trailers[b"grpc-status"] == b"12"
+    assert await served.unary("Echo", b"x") == b"x"
+
+
 async def test_callers_who_go_while_they_are_sent_to_are_no_errors(served: Served) -> None:
-    ended: list[BaseException | None] = []
-
-    class Sending:
-        is_unary = False
-
-        async def answer(self, call: Call) -> None:
-            try:
-                while True:
-                    await call.response.send(b"x")
-                    await asyncio.sleep(0)
-            except BaseException as error:
-                ended.append(error)
-                raise
-
-    served.calls.find = {"/t.T/Send": Sending()}.get
     for _ in range(100):
         call = served.channel.unary_stream("/t.T/Send")(b"")
         await call.read()
         call.cancel()
 
-    await until(lambda: len(ended) == 100)
-    assert {type(error) for error in ended} == {asyncio.CancelledError}
+    await until(lambda: len(served.sending.ended) == 100)
+    assert {type(error) for error in served.sending.ended} == {asyncio.CancelledError}
 
 
 async def test_once_it_stops_no_connection_is_taken(served: Served, transport: str) -> None:
@@ -386,23 +421,98 @@ async def test_calls_in_flight_have_their_grace_and_then_end_as_unavailable(serv
         await served.unary("Echo")
 
 
-async def test_malformed_metadata_is_an_error_of_the_caller(served: Served) -> None:
-    errors: list[Exception] = []
+async def test_malformed_metadata_is_an_error_of_the_caller(served: Served, transport: str) -> None:
+    answer = await answer_to(served.port, "/t.T/Ask", [(b"x-bin", b"*")])
 
-    class Asking:
-        is_unary = True
+    if transport == "grpcio":
+        assert b"x-bin" in answer.trailers[b"grpc-message"]
+    else:
+        assert b"no base64" in answer.body
 
-        async def answer(self, call: Call) -> bytes:
-            with pytest.raises(InvalidArgumentError, match="no base64") as caught:
-                CallContext(call).invocation_metadata()
-            errors.append(caught.value)
-            return b""
 
-    served.calls.find = {"/t.T/Ask": Asking()}.get
+async def test_keepalive_pings_throw_nobody_out(served: Served) -> None:
+    async with BareConnection(served.port) as connection:
+        for _ in range(50):
+            connection.send(http2.ping())
+            await asyncio.sleep(0.002)
+        connection.send(http2.headers(1, "/t.T/Echo") + http2.message(1, b"x"))
 
-    await answer_to(served.port, "/t.T/Ask", [(b"x-bin", b"*")])
+        await until(lambda: connection.frames[http2.DATA] > 0)
 
-    assert len(errors) == 1
+        assert connection.frames[http2.PING] >= 50
+        assert not connection.frames[http2.GOAWAY]
+
+
+@grpcio_only
+async def test_cancelled_calls_end_no_other_call_of_their_connection(served: Served) -> None:
+    stream = served.channel.stream_stream("/t.T/EchoStream")(timeout=60)
+    await stream.write(b"before")
+    assert await stream.read() == b"before"
+
+    for _ in range(600):
+        served.channel.unary_unary("/t.T/Sleep")(b"").cancel()
+        await asyncio.sleep(0.001)
+
+    await stream.write(b"after")
+    assert await stream.read() == b"after"
+    await until(lambda: served.calls.in_flight == 1)
+
+
+@h2corn_only
+async def test_a_flood_of_resets_ends_its_connection_and_no_other(served: Served) -> None:
+    async with BareConnection(served.port) as connection:
+        for stream in range(1, 1_001, 2):
+            connection.send(
+                http2.headers(stream, "/t.T/Sleep")
+                + http2.message(stream, b"")
+                + http2.reset(stream)
+            )
+
+        await until(lambda: connection.frames[http2.GOAWAY] > 0)
+
+    await until(lambda: served.calls.in_flight == 0)
+    assert await served.unary("Echo", b"x") == b"x"
+
+
+async def test_resets_that_a_caller_provokes_leave_no_call_behind(served: Served) -> None:
+    """MadeYouReset, CVE-2025-8671: the server itself resets a stream whose frames are wrong."""
+    async with BareConnection(served.port) as connection:
+        for stream in range(1, 2_001, 2):
+            connection.send(http2.headers(stream, "/t.T/Sleep") + http2.message(stream, b""))
+            if stream % 50 == 1:
+                await asyncio.sleep(0.001)  # some methods begin, others do not
+            connection.send(http2.window_update(stream, 0))
+
+        # grpcio ends the connection at the first, h2corn each stream.
+        await until(lambda: connection.is_closed or connection.frames[http2.RST_STREAM] == 1_000)
+        await until(lambda: served.calls.in_flight == 0)
+        assert await served.unary("Echo", b"x") == b"x"
+
+
+async def test_an_old_connection_is_closed_and_its_calls_have_a_grace(
+    served: Served, transport: str
+) -> None:
+    options = replace(
+        _OPTIONS, max_connection_age_seconds=0.5, max_connection_age_grace_seconds=1.0
+    )
+    listener = make_listener(transport, served.calls, options)
+    port = await listener.start("127.0.0.1", 0)
+    async with aio.insecure_channel(f"127.0.0.1:{port}") as channel, BareConnection(port) as old:
+        old.send(http2.headers(1, "/t.T/Sleep"))
+        echo: Any = channel.unary_unary("/t.T/Echo")
+        broken = asyncio.create_task(listener.wait_broken())
+
+        async with asyncio.timeout(20):
+            while not old.is_closed:
+                # Clients that open another connection notice nothing.
+                assert await echo(b"x", timeout=10) == b"x"
+                if not old.frames[http2.GOAWAY]:
+                    assert not served.sleeper.ended.is_set()
+        await asyncio.wait_for(served.sleeper.ended.wait(), 10)
+        assert old.frames[http2.GOAWAY]
+        assert not broken.done()
+        broken.cancel()
+    await listener.stop()
 
 
 async def until(holds: Callable[[], bool]) -> None:

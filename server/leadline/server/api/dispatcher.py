@@ -19,6 +19,7 @@ from leadline.server.api.errors import DETAILS_KEY, to_status
 from leadline.server.errors import InvalidArgumentError, ServiceError, UnimplementedError
 from leadline.server.telemetry.calls import GrpcMetrics, MethodMetrics
 from leadline.server.transport.call import Call
+from leadline.server.transport.calls import Method
 from leadline.server.transport.context import CallContext
 
 _LOG = structlog.get_logger(__name__)
@@ -38,11 +39,14 @@ class RpcDispatcher:
 
     It takes the place of a `grpc.aio.Server` in the stubs' `add_..._to_server`
     functions, which register methods.
+
+    Attributes:
+        methods: the methods by their paths.
     """
 
     def __init__(self, metrics: GrpcMetrics) -> None:
         self._metrics = metrics
-        self._methods: dict[str, _Method] = {}
+        self.methods: dict[str, Method] = {}
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Does nothing: the stubs register the same methods below."""
@@ -51,11 +55,7 @@ class RpcDispatcher:
         """Registers the methods of a service."""
         for name, handler in handlers.items():
             metrics = self._metrics.method(_kind(handler), service, name)
-            self._methods[f"/{service}/{name}"] = _method(handler, metrics)
-
-    def find(self, path: str) -> "_Method | None":
-        """The method of a path; None if there is none."""
-        return self._methods.get(path)
+            self.methods[f"/{service}/{name}"] = _method(handler, metrics)
 
 
 class _Method(ABC):

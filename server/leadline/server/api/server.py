@@ -3,17 +3,18 @@
 from dataclasses import dataclass
 from typing import cast
 
+import grpc
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from leadline.server.api.dispatcher import RpcDispatcher
 from leadline.server.api.inference import InferenceServicer
 from leadline.server.api.inspection import InspectionServicer
 from leadline.server.api.oip import service as open_inference
-from leadline.server.api.oip.reflection import reflection_pool
+from leadline.server.api.oip.reflection import REFLECTION_NAMES, reflection_pool
 from leadline.server.api.oip.servicer import OpenInferenceServicer
 from leadline.server.api.ordered_pipeline import PipelineGroup
 from leadline.server.api.training import TrainingServicer
@@ -64,11 +65,13 @@ class GrpcServer:
         self._register(servicers, cast(aio.Server, dispatcher))
         self._listener = make_listener(
             settings.transport,
-            Calls(dispatcher.find),
+            Calls(dispatcher.methods),
             ListenerOptions(
                 max_message_bytes=settings.max_message_bytes,
                 grace_seconds=settings.shutdown_grace_seconds,
                 json_logs=logs_are_json(settings.log_format),
+                max_connection_age_seconds=settings.max_connection_age_seconds,
+                max_connection_age_grace_seconds=settings.max_connection_age_grace_seconds,
             ),
         )
 
@@ -83,10 +86,7 @@ class GrpcServer:
         open_inference.add_open_inference(servicers.open_inference, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._settings.reflection:
-            names = (*SERVICE_NAMES, "grpc.health.v1.Health", reflection.SERVICE_NAME)
-            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
-                ReflectionServicer(names, pool=reflection_pool(names)), server
-            )
+            _add_reflection(server)
 
     async def start(self) -> int:
         """Starts to serve; returns the port.
@@ -121,3 +121,16 @@ class GrpcServer:
     async def stop(self) -> None:
         """Refuses new calls, and ends calls that outlast the grace period."""
         await self._listener.stop()
+
+
+def _add_reflection(server: aio.Server) -> None:
+    """Adds reflection in both of its versions, whose messages are the same on the wire."""
+    names = (*SERVICE_NAMES, "grpc.health.v1.Health", *REFLECTION_NAMES)
+    servicer = ReflectionServicer(names, pool=reflection_pool(names))
+    handler = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    for name in REFLECTION_NAMES:
+        server.add_registered_method_handlers(name, {"ServerReflectionInfo": handler})

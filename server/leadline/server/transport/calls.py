@@ -1,7 +1,7 @@
 """Answers calls, over either transport, and ends those in flight when the server stops."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import grpc
@@ -37,11 +37,11 @@ class Calls:
     """Finds the method of each call, and knows the calls in flight.
 
     Attributes:
-        find: returns the method of a path; None if there is none.
+        methods: the methods by their paths.
     """
 
-    def __init__(self, find: Callable[[str], Method | None]) -> None:
-        self.find = find
+    def __init__(self, methods: Mapping[str, Method]) -> None:
+        self.methods = methods
         self._in_flight: dict[asyncio.Task[Any], Call] = {}
         self._is_stopping = False
 
@@ -95,9 +95,10 @@ class Calls:
         if self._is_stopping:
             call.response.set_status(*_SHUTTING_DOWN)
             return None
-        method = self.find(call.path)
+        method = self.methods.get(call.path)
         if method is None:
             call.response.set_status(
-                grpc.StatusCode.UNIMPLEMENTED, f"there is no method {shorten(call.path)}"
+                grpc.StatusCode.UNIMPLEMENTED,
+                f"there is no method {shorten(call.path) or 'of this path'}",
             )
         return method

@@ -6,10 +6,11 @@ from typing import Any, cast
 
 import grpc
 from grpc import aio
+from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from leadline.server.errors import MessageTooLargeError
 from leadline.server.transport.call import CALLER_GONE, DEADLINE_EXCEEDED, Call
-from leadline.server.transport.calls import Calls
+from leadline.server.transport.calls import Calls, Method
 from leadline.server.transport.headers import Metadata
 from leadline.server.transport.listener import (
     FLUSH_SECONDS,
@@ -26,9 +27,6 @@ from leadline.server.transport.sockets import listen, most_connections, port_of
 _PING_AFTER_SECONDS = 40
 _PING_ANSWER_SECONDS = 20
 
-# Clients may ping as often as this, with or without calls in flight.
-_LEAST_PING_INTERVAL_SECONDS = 5
-
 # Core cancels a call at its deadline, give or take the resolution of its timers.
 _TIMER_SECONDS = 0.01
 
@@ -40,7 +38,8 @@ class GrpcioListener:
         """Makes a listener; `start` binds it."""
         self._calls = calls
         self._options = options
-        self._server: aio.Server | None = None
+        self._server: _CoreServer | None = None
+        self._ended: asyncio.Task[Any] | None = None
 
     async def start(self, host: str, port: int) -> int:
         """Starts to serve; returns the port.
@@ -54,16 +53,15 @@ class GrpcioListener:
         chosen = port_of(bound[0])
         for sock in bound:
             sock.close()
-        self._server = aio.server(
-            handlers=(_EveryMethod(self._calls, self._options.max_message_bytes),),
-            options=_core_options(self._options),
-        )
+        self._server = server = self._make_server()
         try:
             for name, *_ in addresses:
-                self._server.add_insecure_port(_target(name, chosen))
+                server.add_insecure_port(_target(name, chosen).encode())
         except RuntimeError as error:
             raise OSError(errno.EADDRINUSE, str(error)) from error
-        await self._server.start()
+        await server.start()
+        # Shielded: core's own future of its end would be cancelled with whoever waits for it.
+        self._ended = asyncio.create_task(server.wait_for_termination(None))
         return chosen
 
     async def wait_broken(self) -> None:
@@ -72,8 +70,8 @@ class GrpcioListener:
         Raises:
             Exception: why it ended.
         """
-        if self._server is not None:
-            await self._server.wait_for_termination()
+        if self._ended is not None:
+            await asyncio.shield(self._ended)
             raise OSError("the gRPC listener has ended")
 
     async def stop(self) -> None:
@@ -82,14 +80,35 @@ class GrpcioListener:
             return
         grace = self._options.grace_seconds
         # It sends GOAWAY now, and ends once all calls have.
-        stopping = asyncio.create_task(self._server.stop(grace + FLUSH_SECONDS))
+        stopping = asyncio.create_task(self._server.shutdown(grace + FLUSH_SECONDS))
         await self._calls.stop(grace)
         await stopping
+
+    def _make_server(self) -> "_CoreServer":
+        calls, limit = self._calls, self._options.max_message_bytes
+        return _CoreServer(
+            {
+                path.encode(): _handler(path, method, calls, limit)
+                for path, method in calls.methods.items()
+            },
+            _handler("", None, calls, limit),
+            _core_options(self._options),
+        )
 
 
 def _core_options(options: ListenerOptions) -> list[tuple[str, int]]:
     """The options of grpc's core, which `grpc/impl/channel_arg_names.h` documents."""
+    age = []
+    if options.max_connection_age_seconds:
+        age = [
+            ("grpc.max_connection_age_ms", round(options.max_connection_age_seconds * 1_000)),
+            (
+                "grpc.max_connection_age_grace_ms",
+                round(options.max_connection_age_grace_seconds * 1_000),
+            ),
+        ]
     return [
+        *age,
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", options.max_message_bytes),
         ("grpc.max_send_message_length", -1),
@@ -101,10 +120,8 @@ def _core_options(options: ListenerOptions) -> list[tuple[str, int]]:
         ("grpc.keepalive_time_ms", _PING_AFTER_SECONDS * 1_000),
         ("grpc.keepalive_timeout_ms", _PING_ANSWER_SECONDS * 1_000),
         ("grpc.keepalive_permit_without_calls", 1),
-        (
-            "grpc.http2.min_ping_interval_without_data_ms",
-            _LEAST_PING_INTERVAL_SECONDS * 1_000,
-        ),
+        # Clients may ping as often as they like: no strike counts.
+        ("grpc.http2.max_ping_strikes", 0),
         ("grpc.max_allowed_incoming_connections", most_connections() or -1),
     ]
 
@@ -113,30 +130,65 @@ def _target(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-class _EveryMethod(grpc.GenericRpcHandler):
-    """Answers calls of any path, with messages as bytes."""
+class _CoreServer(cygrpc.AioServer):  # type: ignore[misc]
+    """grpc's server, which accepts the calls of each method in a loop of its own.
 
-    def __init__(self, calls: Calls, limit: int) -> None:
-        self._calls = calls
-        self._limit = limit
+    The loop of its base class decodes the paths of calls of unknown methods as UTF-8,
+    and ends the server on a path that is not.
+    """
 
-    def service(self, details: grpc.HandlerCallDetails) -> Any:
-        """The handler of a call; both kinds read the requests from the context."""
-        path = details.method or ""
+    def __init__(
+        self,
+        handlers: dict[bytes, Any],
+        otherwise: Any,
+        options: list[tuple[str, int]],
+    ) -> None:
+        """Makes a server that answers paths without a handler by `otherwise`."""
+        loop = asyncio.get_running_loop()
+        super().__init__(loop, None, (), (), tuple(options), None)
+        self._handlers = handlers
+        self._otherwise = otherwise
+        # The loop itself holds its tasks weakly only.
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.add_registered_method_handlers({path.decode(): None for path in handlers})
 
-        async def answer(_requests: Any, context: aio.ServicerContext[Any, Any]) -> bytes | None:
-            response = _GrpcioResponse(context)
-            call = _GrpcioCall(
-                (path, context), _Messages(context, self._limit), response, seconds=None
+    def _make_request_call_future(self, path: bytes | None) -> "asyncio.Task[None]":
+        return asyncio.create_task(self._accept(path))
+
+    async def _accept(self, path: bytes | None) -> None:
+        """Accepts calls of a path, None for all that have no handler, until the server stops."""
+        handler = self._otherwise if path is None else self._handlers[path]
+        run = cygrpc._handle_stream_unary_rpc  # noqa: SLF001 - see the class
+        if handler.response_streaming:
+            run = cygrpc._handle_stream_stream_rpc  # noqa: SLF001
+        name = "" if path is None else path.decode()
+        loop = asyncio.get_running_loop()
+        while True:
+            if path is None:
+                state = await self._request_call()
+            else:
+                state = await self._request_registered_call(path)
+            task = loop.create_task(
+                cygrpc._schedule_rpc_coro(run(handler, state, loop), state, loop, name)  # noqa: SLF001
             )
-            await self._calls.answer(call)
-            return response.last
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
-        method = self._calls.find(path)
-        if method is not None and method.is_unary:
-            # The response and the status leave together.
-            return grpc.stream_unary_rpc_method_handler(answer)
-        return grpc.stream_stream_rpc_method_handler(answer)
+
+def _handler(path: str, method: Method | None, calls: Calls, limit: int) -> Any:
+    """The handler of a method for grpc; it reads the requests from the context."""
+
+    async def answer(_requests: Any, context: aio.ServicerContext[Any, Any]) -> bytes | None:
+        response = _GrpcioResponse(context)
+        await calls.answer(
+            _GrpcioCall((path, context), _Messages(context, limit), response, seconds=None)
+        )
+        return response.last
+
+    if method is not None and method.is_unary:
+        # The response and the status leave together.
+        return grpc.stream_unary_rpc_method_handler(answer)
+    return grpc.stream_stream_rpc_method_handler(answer)
 
 
 class _GrpcioCall(Call):

@@ -33,6 +33,8 @@ class H2cornListener:
         self._application = GrpcApplication(calls, max_message_bytes=options.max_message_bytes)
         self._server: Server | None = None
         self._serving: asyncio.Task[None] | None = None
+        self._replacing: asyncio.Task[None] | None = None
+        self._retired: set[asyncio.Task[None]] = set()
         self._listening: list[socket.socket] = []
 
     async def start(self, host: str, port: int) -> int:
@@ -42,31 +44,59 @@ class H2cornListener:
             OSError: the address or the port is not available.
         """
         self._listening = await listen(host, port)
-        self._server = Server(self._application, self._config(self._listening))
-        self._serving = asyncio.create_task(self._server.serve(), name="grpc")
         try:
-            await self._server.wait_started()
+            await self._serve()
         except BaseException:
             await self._close()
             raise
+        if self._options.max_connection_age_seconds:
+            self._replacing = asyncio.create_task(self._replace_servers())
         return port_of(self._listening[0])
 
     async def wait_broken(self) -> None:
-        """Waits until the listener fails, that is, ends without `close`.
+        """Waits until the listener fails, that is, ends without `stop`.
 
         Raises:
             Exception: why it ended.
         """
-        if self._serving is not None:
-            await asyncio.shield(self._serving)
-            raise OSError("the HTTP/2 listener has ended")
+        while self._serving is not None:
+            watched = {self._serving}
+            if self._replacing is not None:
+                watched.add(self._replacing)
+            done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            for task in done & {self._serving, self._replacing}:
+                task.result()
+                raise OSError("the HTTP/2 listener has ended")
 
     async def stop(self) -> None:
         """Accepts no more connections and calls, and ends calls that outlast the grace period."""
+        if self._replacing is not None:
+            self._replacing.cancel()
         self._refuse_connections()
         await self._calls.stop(self._options.grace_seconds)
         await self._close()
         self._application.close()
+
+    async def _serve(self) -> None:
+        server = Server(self._application, self._config(self._listening))
+        serving = asyncio.create_task(server.serve(), name="grpc")
+        self._server, self._serving = server, serving
+        await server.wait_started()
+
+    async def _replace_servers(self) -> None:
+        """Ends the age of all connections together: h2corn has no age for each.
+
+        The next server accepts on the same sockets before the last one says GOAWAY.
+        """
+        while True:
+            await asyncio.sleep(self._options.max_connection_age_seconds)
+            last, serving = self._server, self._serving
+            assert last is not None  # noqa: S101 - it was started
+            assert serving is not None  # noqa: S101
+            self._retired.add(serving)
+            await self._serve()
+            last.shutdown()
+            serving.add_done_callback(self._retired.discard)
 
     def _refuse_connections(self) -> None:
         """Accepts no more connections, and sends GOAWAY on those that are open."""
@@ -82,7 +112,7 @@ class H2cornListener:
         if self._serving is None:
             return
         self._refuse_connections()
-        await asyncio.wait({self._serving})  # `wait_broken` raises its error
+        await asyncio.wait({self._serving, *self._retired})  # `wait_broken` raises its error
         for bound in self._listening:
             bound.close()
 
@@ -104,6 +134,10 @@ class H2cornListener:
             limit_request_fields=0,  # the limit is in bytes, above
             h2_max_inbound_frame_size=FRAME_BYTES,
             timeout_keep_alive=IDLE_SECONDS,
-            timeout_graceful_shutdown=self._options.grace_seconds + FLUSH_SECONDS,
+            # Of a server that is replaced; at the stop its calls end after their own grace.
+            timeout_graceful_shutdown=max(
+                self._options.grace_seconds + FLUSH_SECONDS,
+                self._options.max_connection_age_grace_seconds,
+            ),
             h2_timeout_response_stall=_STALL_SECONDS,
         )

@@ -27,11 +27,15 @@ class ListenerOptions:
         max_message_bytes: the largest message accepted, in bytes.
         grace_seconds: time for calls to end when the listener stops.
         json_logs: whether to log JSON instead of text.
+        max_connection_age_seconds: the server says GOAWAY on connections of this age; 0: never.
+        max_connection_age_grace_seconds: how long their calls may then go on.
     """
 
     max_message_bytes: int
     grace_seconds: float = 10.0
     json_logs: bool = False
+    max_connection_age_seconds: float = 0
+    max_connection_age_grace_seconds: float = 0
 
 
 class Listener(Protocol):

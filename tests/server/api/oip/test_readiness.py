@@ -63,7 +63,7 @@ async def test_a_stopping_server_is_live_but_not_ready(
     dispatcher: Any = RpcDispatcher(Metrics().grpc)
     add_open_inference(servicer, dispatcher)
     listener = make_listener(
-        transport, Calls(dispatcher.find), ListenerOptions(max_message_bytes=1 << 20)
+        transport, Calls(dispatcher.methods), ListenerOptions(max_message_bytes=1 << 20)
     )
     port = await listener.start("127.0.0.1", 0)
 

@@ -5,6 +5,10 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
+from grpc_reflection.v1alpha.reflection_pb2 import (
+    ServerReflectionRequest,
+    ServerReflectionResponse,
+)
 
 from support.wire import Stubs
 
@@ -26,3 +30,20 @@ def test_services_can_be_called_through_reflection(stubs: Stubs, job_id: str) ->
     assert call("leadline.v1.InferenceService", "GetModel", name=f"models/{job_id}").best_epoch
     assert call("grpc.health.v1.Health", "Check", service="inference.GRPCInferenceService").status
     assert pool.FindMessageTypeByName("google.rpc.ErrorInfo")
+    assert pool.FindServiceByName("grpc.reflection.v1.ServerReflection")
+
+
+def test_both_versions_of_reflection_answer_alike(stubs: Stubs) -> None:
+    request = ServerReflectionRequest(list_services="")
+
+    def services(version: str) -> list[str]:
+        ask: Any = stubs.channel.stream_stream(
+            f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+            request_serializer=ServerReflectionRequest.SerializeToString,
+            response_deserializer=ServerReflectionResponse.FromString,
+        )
+        (answer,) = ask(iter([request]), timeout=10)
+        return [service.name for service in answer.list_services_response.service]
+
+    assert services("v1") == services("v1alpha")
+    assert "leadline.v1.TrainingService" in services("v1")

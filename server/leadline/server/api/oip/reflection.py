@@ -6,11 +6,16 @@ from google.protobuf import descriptor_pool, text_format
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.rpc import error_details_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from leadline.oip.v2 import open_inference_pb2
 
-_OURS = open_inference_pb2.DESCRIPTOR.package
 WIRE_PACKAGE = "inference"
+
+# Clients ask for v1 first. The package `grpcio-reflection` has v1alpha alone.
+REFLECTION_NAMES = ("grpc.reflection.v1.ServerReflection", reflection.SERVICE_NAME)
+
+_PACKAGES_MADE_HERE = (f"{WIRE_PACKAGE}.", "grpc.reflection.v1.")
 
 
 def reflection_pool(service_names: Iterable[str]) -> descriptor_pool.DescriptorPool:
@@ -21,17 +26,17 @@ def reflection_pool(service_names: Iterable[str]) -> descriptor_pool.DescriptorP
     another definition of the package "inference".
 
     Args:
-        service_names: full names; those of the protocol's package are in the
-            pool in any case.
+        service_names: full names; the protocol's and reflection's are in the pool in any case.
     """
     pool = descriptor_pool.DescriptorPool()
     known = descriptor_pool.Default()  # type: ignore[no-untyped-call]
     for name in service_names:
-        if not name.startswith(f"{WIRE_PACKAGE}."):
+        if not name.startswith(_PACKAGES_MADE_HERE):
             _add(pool, known.FindFileContainingSymbol(name))
     for file in (error_details_pb2.DESCRIPTOR, *open_inference_pb2.DESCRIPTOR.dependencies):
         _add(pool, file)
-    pool.AddSerializedFile(_as_on_the_wire().SerializeToString())  # type: ignore[no-untyped-call]
+    _add_renamed(pool, open_inference_pb2.DESCRIPTOR, WIRE_PACKAGE, "open_inference.proto")
+    _add_renamed(pool, reflection_pb2.DESCRIPTOR, "grpc.reflection.v1", "reflection.proto")
     return pool
 
 
@@ -41,10 +46,12 @@ def _add(pool: descriptor_pool.DescriptorPool, file: FileDescriptor) -> None:
     pool.AddSerializedFile(file.serialized_pb)  # type: ignore[no-untyped-call]
 
 
-def _as_on_the_wire() -> FileDescriptorProto:
-    ours = FileDescriptorProto()
-    open_inference_pb2.DESCRIPTOR.CopyToProto(ours)  # type: ignore[no-untyped-call]
-    text = text_format.MessageToString(ours).replace(_OURS, WIRE_PACKAGE)
+def _add_renamed(
+    pool: descriptor_pool.DescriptorPool, file: FileDescriptor, package: str, name: str
+) -> None:
+    copy = FileDescriptorProto()
+    file.CopyToProto(copy)  # type: ignore[no-untyped-call]
+    text = text_format.MessageToString(copy).replace(file.package, package)
     renamed = text_format.Parse(text, FileDescriptorProto())
-    renamed.name = f"{WIRE_PACKAGE}/open_inference.proto"
-    return renamed
+    renamed.name = f"{package.replace('.', '/')}/{name}"
+    pool.AddSerializedFile(renamed.SerializeToString())  # type: ignore[no-untyped-call]

@@ -152,7 +152,7 @@ async def interop_server(transport: str) -> AsyncIterator[int]:
         ReflectionServicer([TEST_SERVICE]), server
     )
     options = ListenerOptions(max_message_bytes=_MAX_MESSAGE_BYTES, grace_seconds=0)
-    listener = make_listener(transport, Calls(dispatcher.find), options)
+    listener = make_listener(transport, Calls(dispatcher.methods), options)
     if isinstance(listener, H2cornListener):
         application: Any = _CompressionWatcher(listener._application)
         listener._application = application

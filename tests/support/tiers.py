@@ -20,6 +20,7 @@ SYSTEM_FOLDERS = frozenset({"browser", "clients", "faults", "packaging"})
 LONGEST_FILES = (
     "faults/test_short_versions.py",
     "server/test_serve.py",
+    "clients/test_page.py",
     "server/services/test_job_control.py",
     "server/api/test_sweep_service.py",
     "client/test_cli.py",
@@ -29,6 +30,8 @@ LONGEST_FILES = (
     "browser/test_live_page.py",
     "server/api/test_comparisons.py",
     "browser/test_report.py",
+    "clients/test_errors.py",
+    "clients/test_interop.py",
     "docs/test_snippets.py",
     "client/test_demo.py",
     "packaging/test_wheel.py",

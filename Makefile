@@ -10,9 +10,12 @@ NODE_STAMP := tests/clients/node_modules/.package-lock.json
 LIBRARIES_avx2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 OPENBLAS_CORETYPE=Haswell
 LIBRARIES_baseline := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 OPENBLAS_CORETYPE=Nehalem
 
+# `make test TRANSPORT=grpcio` runs the servers of all tests with that transport.
+
 # Processes that each take a file at a time, in the order of `tests/support/tiers.py`.
 PROCESSES := 2
-PYTEST = $(if $(ISA),env LEADLINE_SIMD_ISA=$(ISA) $(LIBRARIES_$(ISA))) $(BIN)/python -m pytest --quiet \
+PYTEST = $(if $(ISA),env LEADLINE_SIMD_ISA=$(ISA) $(LIBRARIES_$(ISA))) \
+	$(if $(TRANSPORT),env LEADLINE_TRANSPORT=$(TRANSPORT)) $(BIN)/python -m pytest --quiet \
 	--numprocesses=$(PROCESSES) --dist=loadfile --no-loadscope-reorder
 
 # Tests start hundreds of processes: compile each module once, whatever the caller's shell says.

@@ -39,6 +39,11 @@ def message(stream: int, data: bytes) -> bytes:
     return _frame(DATA, _END_STREAM, stream, b"\0" + struct.pack(">I", len(data)) + data)
 
 
+def part_of_message(stream: int, data: bytes) -> bytes:
+    """The beginning of a call's request, which says that as much again follows."""
+    return _frame(DATA, 0, stream, b"\0" + struct.pack(">I", 2 * len(data)) + data)
+
+
 def reset(stream: int) -> bytes:
     """Cancels a call."""
     return _frame(RST_STREAM, 0, stream, struct.pack(">I", 8))

@@ -22,6 +22,17 @@ def open_calls(metrics_url: str, method: str = "") -> int:
     return round(balance)
 
 
+def calls_by_code(metrics_url: str, method: str) -> Counter[str]:
+    """RPCs of a method that have ended, by the label of their status."""
+    return Counter(
+        {
+            sample.labels["grpc_code"]: round(sample.value)
+            for sample in _samples(metrics_url)
+            if sample.name == "grpc_server_handled_total" and sample.labels["grpc_method"] == method
+        }
+    )
+
+
 def begun_calls(metrics_url: str) -> int:
     """RPCs that have begun."""
     return round(

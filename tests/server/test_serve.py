@@ -106,7 +106,8 @@ def test_health_and_reflection_tell_of_every_service(stubs: Stubs) -> None:
 def test_a_server_that_can_take_no_connection_ends_and_says_so(
     server_factory: ServerFactory,
 ) -> None:
-    server = server_factory("--spare-workers", "0")
+    # grpcio waits for a descriptor instead: see below.
+    server = server_factory("--transport=h2corn", "--spare-workers=0")
     host, port = server.target.split(":")
     process = psutil.Process(server.process.pid)
     few = process.num_fds() + 5

@@ -1,6 +1,7 @@
 """The transport on a real port, asked by gRPC's own client and by bare HTTP/2."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from itertools import repeat
@@ -387,6 +388,19 @@ async def test_once_it_stops_no_connection_is_taken(served: Served, transport: s
 async def test_a_port_that_is_taken_is_an_error(served: Served, transport: str) -> None:
     with pytest.raises(OSError, match="in use"):
         await make_listener(transport, served.calls, _OPTIONS).start("127.0.0.1", served.port)
+
+
+@pytest.mark.parametrize("transport", ["grpcio"], indirect=True)
+def test_grpcio_serves_where_h2corn_cannot_be_imported(
+    transport: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "h2corn", None)
+    monkeypatch.delitem(sys.modules, "leadline.server.transport.h2corn", raising=False)
+
+    listener = make_listener("h2corn", Calls({}), _OPTIONS)
+
+    assert type(listener) is type(make_listener(transport, Calls({}), _OPTIONS))
+    assert "h2corn cannot be imported" in capsys.readouterr().out
 
 
 async def test_every_address_of_a_host_is_served(served: Served, transport: str) -> None:

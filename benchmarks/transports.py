@@ -1,0 +1,116 @@
+"""The cost of a call over each transport: `python benchmarks/transports.py`.
+
+It starts `leadline serve` with each transport, and has h2load ask for its health:
+all of a call but the work of a method. Rounds of the transports take turns, the
+server has one core, h2load another. The CPU time is that of the server process.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from harness.h2load import Load, run_h2load
+from harness.processes import ServerProcess
+from harness.tables import machine, table
+
+_TRANSPORTS = ("h2corn", "grpcio")
+_IN_FLIGHT = (1, 32)
+_PATH = "/grpc.health.v1.Health/Check"
+_SERVER_CORE, _CLIENT_CORE = 0, 1
+
+
+@dataclass(frozen=True)
+class _Server:
+    """A server to measure."""
+
+    name: str
+    target: str
+    process: psutil.Process
+
+    @property
+    def cpu_seconds(self) -> float:
+        """What its process has computed so far, its workers left out."""
+        times = self.process.cpu_times()
+        return float(times.user + times.system)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measures, and prints a table in Markdown."""
+    options = _parse(arguments)
+    with tempfile.TemporaryDirectory(prefix="leadline-transports-") as folder, ExitStack() as stack:
+        servers = [_start(Path(folder), name, stack.callback) for name in _TRANSPORTS]
+        for other in options.beside:
+            name, target, pid = other.split(",")
+            servers.append(_Server(name, target, psutil.Process(int(pid))))
+        rows = _measure(servers, seconds=options.seconds, rounds=options.rounds)
+    heads = ("transport", "in flight", "calls a second", "CPU of a call, us")
+    sys.stdout.write(f"{table(heads, rows)}\n{machine()}\n")
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=3, help="of a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--beside",
+        action="append",
+        default=[],
+        metavar="NAME,HOST:PORT,PID",
+        help="another server to measure, which runs already",
+    )
+    return parser.parse_args(arguments)
+
+
+def _start(
+    folder: Path, transport: str, at_exit: Callable[[Callable[[], None]], object]
+) -> _Server:
+    ready = folder / f"{transport}.json"
+    process = ServerProcess(
+        [
+            *(sys.executable, "-m", "leadline.server.main", "--port=0", "--metrics-port=0"),
+            *("--spare-workers=0", f"--transport={transport}"),
+            *(f"--data-dir={folder / transport}", f"--ready-file={ready}"),
+        ],
+        log=folder / f"{transport}.log",
+        core=_SERVER_CORE,
+    )
+    at_exit(process.stop)
+    process.wait_until(ready.exists)
+    target: str = json.loads(ready.read_text())["target"]
+    return _Server(transport, target, psutil.Process(process.pid))
+
+
+def _measure(servers: list[_Server], *, seconds: float, rounds: int) -> list[Sequence[str]]:
+    rates = defaultdict(list)
+    costs = defaultdict(list)
+    for _ in range(rounds):
+        for in_flight in _IN_FLIGHT:
+            load = Load(in_flight=in_flight, connections=1, seconds=seconds, warm_up_seconds=0)
+            for server in servers:
+                before = server.cpu_seconds
+                result = run_h2load(server.target, _PATH, b"", load, core=_CLIENT_CORE)
+                rates[server.name, in_flight].append(result.per_second)
+                cost = (server.cpu_seconds - before) / result.succeeded
+                costs[server.name, in_flight].append(cost)
+    return [
+        (
+            name,
+            str(in_flight),
+            f"{statistics.median(measured):,.0f} ({min(measured):,.0f} to {max(measured):,.0f})",
+            f"{statistics.median(costs[name, in_flight]) * 1e6:.0f}",
+        )
+        for (name, in_flight), measured in rates.items()
+    ]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

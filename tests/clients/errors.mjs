@@ -1,4 +1,5 @@
-// How errors, deadlines and cancellation look to grpc-js; prints JSON. Arguments: a target, and a job that waits.
+// How errors, deadlines and cancellation look to grpc-js; prints JSON.
+// Arguments: a target, and a job that waits.
 import grpc from '@grpc/grpc-js'
 import { loadSync } from '@grpc/proto-loader'
 
@@ -8,7 +9,10 @@ const definitions = loadSync(
   { includeDirs: ['protos', 'protos/third_party'], keepCase: true },
 )
 const { TrainingService } = grpc.loadPackageDefinition(definitions).leadline.v1
-const client = new TrainingService(target, grpc.credentials.createInsecure())
+// It pings far more often than servers usually allow.
+const client = new TrainingService(target, grpc.credentials.createInsecure(), {
+  'grpc.keepalive_time_ms': 100,
+})
 
 function detailsOf(error) {
   const [bytes] = error.metadata.get('grpc-status-details-bin')
@@ -43,7 +47,7 @@ console.log(
   JSON.stringify({
     invalid: await failure(client.TrainJob({ spec: { dataset: 'tiny', blocks: 65, epochs: -1 } })),
     exhausted: await failure(client.TrainJob({ spec: { dataset: 'tiny' } })),
-    deadline: await failure(client.WatchJob({ name }, { deadline: Date.now() + 500 })),
+    deadline: await failure(client.WatchJob({ name }, { deadline: Date.now() + 1000 })),
     cancelled: await failure(cancelled, () => cancelled.cancel()),
   }),
 )

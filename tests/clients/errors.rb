@@ -1,4 +1,5 @@
-# How errors, deadlines and cancellation look to Ruby; prints JSON. Arguments: a target, and a job that waits.
+# How errors, deadlines and cancellation look to Ruby; prints JSON.
+# Arguments: a target, and a job that waits.
 require 'google/protobuf/well_known_types'
 require 'google/rpc/error_details_pb'
 require 'grpc'
@@ -8,7 +9,9 @@ require 'leadline/v1/training_service_services_pb'
 include Leadline::V1
 
 TARGET, NAME = ARGV
-CLIENT = TrainingService::Stub.new(TARGET, :this_channel_is_insecure)
+# It pings far more often than servers usually allow.
+PINGS = { 'grpc.keepalive_time_ms' => 100, 'grpc.http2.max_pings_without_data' => 0 }.freeze
+CLIENT = TrainingService::Stub.new(TARGET, :this_channel_is_insecure, channel_args: PINGS)
 KINDS = [Google::Rpc::ErrorInfo, Google::Rpc::BadRequest, Google::Rpc::RetryInfo].freeze
 
 def failure
@@ -39,6 +42,6 @@ end
 puts JSON.generate(
   invalid: failure { train(blocks: 65, epochs: -1) },
   exhausted: failure { train },
-  deadline: failure { CLIENT.watch_job(WATCH, deadline: Time.now + 0.5).to_a },
+  deadline: failure { CLIENT.watch_job(WATCH, deadline: Time.now + 1).to_a },
   cancelled: failure { cancel_after_the_first_event }
 )

@@ -32,6 +32,7 @@ grpcio_only = pytest.mark.parametrize("transport", ["grpcio"], indirect=True)
 class Echo:
     """Answers with what it is sent."""
 
+    takes_stream = False
     is_unary = True
 
     async def answer(self, call: Call) -> bytes:
@@ -43,6 +44,7 @@ class Echo:
 class EchoStream:
     """Sends back each message of a stream as it comes."""
 
+    takes_stream = True
     is_unary = False
 
     async def answer(self, call: Call) -> None:
@@ -57,6 +59,7 @@ class Sleeper:
     began: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     end: grpc.StatusCode | None = None
+    takes_stream: bool = False
     is_unary: bool = True
 
     async def answer(self, call: Call) -> bytes:
@@ -73,6 +76,7 @@ class Sleeper:
 class Telling:
     """Tells of its call in metadata, before and behind its answer."""
 
+    takes_stream = False
     is_unary = True
 
     async def answer(self, call: Call) -> bytes:
@@ -86,6 +90,7 @@ class Telling:
 class Aborting:
     """Ends in the middle of what it is sent, with an error."""
 
+    takes_stream = True
     is_unary = False
 
     async def answer(self, call: Call) -> None:
@@ -99,6 +104,7 @@ class Aborting:
 class Flooding:
     """Sends without an end, and counts."""
 
+    takes_stream = True
     is_unary = False
 
     def __init__(self) -> None:
@@ -115,6 +121,7 @@ class Sending:
     """Sends without an end, and notes what ended it."""
 
     ended: list[BaseException] = field(default_factory=list)
+    takes_stream: bool = False
     is_unary: bool = False
 
     async def answer(self, call: Call) -> None:
@@ -130,6 +137,7 @@ class Sending:
 class Asking:
     """Sends back what is wrong with its metadata."""
 
+    takes_stream = False
     is_unary = True
 
     async def answer(self, call: Call) -> bytes:

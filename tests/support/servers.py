@@ -6,14 +6,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
+from leadline.client import Client
 from leadline.models.images import encode_png
 
 CLASSES = ("ant", "bee", "cow", "dog", "elk", "fox", "gnu", "hen", "ibis", "jay")
@@ -22,6 +25,9 @@ TEST_PER_CLASS = 20
 
 # A command before another's. An interrupted run ends its processes without their fixtures.
 END_WITH_PARENT = ("setpriv", "--pdeathsig", "TERM")
+
+# The options of a server that is to be occupied.
+TO_BE_OCCUPIED = ("--spare-workers", "0", "--worker-silence-seconds", "86400")
 
 _START_SECONDS = 120
 
@@ -130,6 +136,24 @@ class Launcher:
     def last_words(self) -> str:
         """The end of the log."""
         return self.log.read_text()[-4_000:]
+
+
+@contextmanager
+def occupied(server: LiveServer) -> Iterator[None]:
+    """A job on `tiny` takes the server's only device, so what is submitted waits.
+
+    The server has the options `TO_BE_OCCUPIED`. The job's worker is stopped like with Ctrl-Z, so
+    that it takes no time of the tests'.
+    """
+    with Client(server.target) as client:
+        job = client.train(dataset="tiny", epochs=10_000)
+        # Not before: a worker that never gets ready is given up.
+        next(event for event in job.events() if event.HasField("started"))
+        job.detach()
+    (worker,) = psutil.Process(server.process.pid).children()
+    worker.suspend()
+    yield
+    worker.kill()  # asked to end, it would first go on where it was stopped
 
 
 def start_server(folder: Path, *flags: str, **options: Any) -> LiveServer:

@@ -1,6 +1,7 @@
 """The transport on a real port, asked by gRPC's own client and by bare HTTP/2."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from itertools import repeat
@@ -31,6 +32,7 @@ grpcio_only = pytest.mark.parametrize("transport", ["grpcio"], indirect=True)
 class Echo:
     """Answers with what it is sent."""
 
+    takes_stream = False
     is_unary = True
 
     async def answer(self, call: Call) -> bytes:
@@ -42,6 +44,7 @@ class Echo:
 class EchoStream:
     """Sends back each message of a stream as it comes."""
 
+    takes_stream = True
     is_unary = False
 
     async def answer(self, call: Call) -> None:
@@ -56,6 +59,7 @@ class Sleeper:
     began: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     end: grpc.StatusCode | None = None
+    takes_stream: bool = False
     is_unary: bool = True
 
     async def answer(self, call: Call) -> bytes:
@@ -72,6 +76,7 @@ class Sleeper:
 class Telling:
     """Tells of its call in metadata, before and behind its answer."""
 
+    takes_stream = False
     is_unary = True
 
     async def answer(self, call: Call) -> bytes:
@@ -85,6 +90,7 @@ class Telling:
 class Aborting:
     """Ends in the middle of what it is sent, with an error."""
 
+    takes_stream = True
     is_unary = False
 
     async def answer(self, call: Call) -> None:
@@ -98,6 +104,7 @@ class Aborting:
 class Flooding:
     """Sends without an end, and counts."""
 
+    takes_stream = True
     is_unary = False
 
     def __init__(self) -> None:
@@ -114,6 +121,7 @@ class Sending:
     """Sends without an end, and notes what ended it."""
 
     ended: list[BaseException] = field(default_factory=list)
+    takes_stream: bool = False
     is_unary: bool = False
 
     async def answer(self, call: Call) -> None:
@@ -129,6 +137,7 @@ class Sending:
 class Asking:
     """Sends back what is wrong with its metadata."""
 
+    takes_stream = False
     is_unary = True
 
     async def answer(self, call: Call) -> bytes:
@@ -387,6 +396,19 @@ async def test_once_it_stops_no_connection_is_taken(served: Served, transport: s
 async def test_a_port_that_is_taken_is_an_error(served: Served, transport: str) -> None:
     with pytest.raises(OSError, match="in use"):
         await make_listener(transport, served.calls, _OPTIONS).start("127.0.0.1", served.port)
+
+
+@pytest.mark.parametrize("transport", ["grpcio"], indirect=True)
+def test_grpcio_serves_where_h2corn_cannot_be_imported(
+    transport: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "h2corn", None)
+    monkeypatch.delitem(sys.modules, "leadline.server.transport.h2corn", raising=False)
+
+    listener = make_listener("h2corn", Calls({}), _OPTIONS)
+
+    assert type(listener) is type(make_listener(transport, Calls({}), _OPTIONS))
+    assert "h2corn cannot be imported" in capsys.readouterr().out
 
 
 async def test_every_address_of_a_host_is_served(served: Served, transport: str) -> None:

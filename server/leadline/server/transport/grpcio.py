@@ -8,7 +8,6 @@ import grpc
 from grpc import aio
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
-from leadline.server.errors import MessageTooLargeError
 from leadline.server.transport.call import CALLER_GONE, DEADLINE_EXCEEDED, Call
 from leadline.server.transport.calls import Calls, Method
 from leadline.server.transport.headers import Metadata
@@ -25,6 +24,9 @@ from leadline.server.transport.sockets import listen, most_connections, port_of
 # A dead connection is noticed within a minute, idle or with unacknowledged data.
 _PING_AFTER_SECONDS = 40
 _PING_ANSWER_SECONDS = 20
+
+# Core cancels the task of a call this soon after the end of its messages.
+_CANCELLATION_SECONDS = 0.02
 
 # Core cancels a call at its deadline, give or take the resolution of its timers.
 _TIMER_SECONDS = 0.01
@@ -84,15 +86,11 @@ class GrpcioListener:
         await stopping
 
     def _make_server(self) -> "_CoreServer":
-        calls, limit = self._calls, self._options.max_message_bytes
-        return _CoreServer(
-            {
-                path.encode(): _handler(path, method, calls, limit)
-                for path, method in calls.methods.items()
-            },
-            _handler("", None, calls, limit),
-            _core_options(self._options),
-        )
+        calls = self._calls
+        handlers = {
+            path.encode(): _handler(path, method, calls) for path, method in calls.methods.items()
+        }
+        return _CoreServer(handlers, _handler("", None, calls), _core_options(self._options))
 
 
 def _core_options(options: ListenerOptions) -> list[tuple[str, int]]:
@@ -174,14 +172,14 @@ class _CoreServer(cygrpc.AioServer):  # type: ignore[misc]
             task.add_done_callback(self._tasks.discard)
 
 
-def _handler(path: str, method: Method | None, calls: Calls, limit: int) -> Any:
+def _handler(path: str, method: Method | None, calls: Calls) -> Any:
     """The handler of a method for grpc; it reads the requests from the context."""
+    takes_stream = method is not None and method.takes_stream
 
     async def answer(_requests: Any, context: aio.ServicerContext[Any, Any]) -> bytes | None:
+        messages = _Messages(context, takes_stream=takes_stream)
         response = _GrpcioResponse(context)
-        await calls.answer(
-            _GrpcioCall((path, context), _Messages(context, limit), response, seconds=None)
-        )
+        await calls.answer(_GrpcioCall((path, context), messages, response, seconds=None))
         return response.last
 
     if method is not None and method.is_unary:
@@ -220,21 +218,30 @@ class _GrpcioCall(Call):
 
 
 class _Messages:
-    """The messages of a request."""
+    """The messages of a request; core limits and decompresses them.
 
-    __slots__ = ("_context", "_limit")
+    Of a method that takes one message the first is all: to ask core for its end would cost
+    as much as to ask for a message, two thirds of all else.
+    """
 
-    def __init__(self, context: aio.ServicerContext[Any, Any], limit: int) -> None:
+    __slots__ = ("_context", "_has_read", "_takes_stream")
+
+    def __init__(self, context: aio.ServicerContext[Any, Any], *, takes_stream: bool) -> None:
         self._context = context
-        self._limit = limit
+        self._takes_stream = takes_stream
+        self._has_read = False
 
     async def read(self) -> bytes | None:
-        message: Any = await self._context.read()
-        if message is aio.EOF:
+        if self._has_read and not self._takes_stream:
             return None
-        if len(message) > self._limit:
-            raise MessageTooLargeError(f"{len(message)}", self._limit)
-        return bytes(message)
+        message: Any = await self._context.read()
+        if message is not aio.EOF:
+            self._has_read = True
+            return cast(bytes, message)
+        if not self._has_read:
+            # Of a caller who goes before a message has come, core says first that none comes.
+            await asyncio.sleep(_CANCELLATION_SECONDS)
+        return None
 
     def close(self) -> None:
         """Does nothing: core holds the messages."""

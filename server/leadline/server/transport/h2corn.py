@@ -102,7 +102,8 @@ class H2cornListener:
             assert serving is not None  # noqa: S101
             self._retired.add(serving)
             await self._serve()
-            last.shutdown()
+            # Not `shutdown`, which also tells systemd that the service stops.
+            last._request_restart()  # noqa: SLF001 - the version is pinned exactly
             serving.add_done_callback(self._retired.discard)
 
     def _refuse_connections(self) -> None:

@@ -10,7 +10,7 @@ import json
 import statistics
 import sys
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME,HOST:PORT,PID",
-        help="another server to measure, which runs already",
+        help="another server, started with `setsid taskset --cpu-list 0`",
     )
     return parser.parse_args(arguments)
 
@@ -91,7 +91,8 @@ def _start(
 
 def _measure(servers: list[_Server], *, seconds: float, rounds: int) -> list[Sequence[str]]:
     rates = defaultdict(list)
-    costs = defaultdict(list)
+    answered: Counter[tuple[str, int]] = Counter()
+    computed: defaultdict[tuple[str, int], float] = defaultdict(float)
     for _ in range(rounds):
         for in_flight in _IN_FLIGHT:
             load = Load(in_flight=in_flight, connections=1, seconds=seconds, warm_up_seconds=0)
@@ -99,14 +100,14 @@ def _measure(servers: list[_Server], *, seconds: float, rounds: int) -> list[Seq
                 before = server.cpu_seconds
                 result = run_h2load(server.target, _PATH, b"", load, core=_CLIENT_CORE)
                 rates[server.name, in_flight].append(result.per_second)
-                cost = (server.cpu_seconds - before) / result.succeeded
-                costs[server.name, in_flight].append(cost)
+                answered[server.name, in_flight] += result.succeeded
+                computed[server.name, in_flight] += server.cpu_seconds - before
     return [
         (
             name,
             str(in_flight),
             f"{statistics.median(measured):,.0f} ({min(measured):,.0f} to {max(measured):,.0f})",
-            f"{statistics.median(costs[name, in_flight]) * 1e6:.0f}",
+            f"{computed[name, in_flight] / answered[name, in_flight] * 1e6:.0f}",
         )
         for (name, in_flight), measured in rates.items()
     ]

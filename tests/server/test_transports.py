@@ -100,11 +100,12 @@ def test_a_message_above_the_limit_is_refused(stubs: Stubs) -> None:
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_a_unary_method_takes_no_request_without_a_message(stubs: Stubs) -> None:
+@pytest.mark.parametrize("messages", [0, 2])
+def test_a_unary_method_takes_one_message(stubs: Stubs, messages: int) -> None:
     ask: Any = stubs.channel.stream_unary("/leadline.v1.TrainingService/ListJobs")
 
     with pytest.raises(grpc.RpcError, match="one message") as caught:
-        ask(iter([]), timeout=10)
+        ask(iter([b""] * messages), timeout=10)
 
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 

@@ -32,7 +32,6 @@ grpcio_only = pytest.mark.parametrize("transport", ["grpcio"], indirect=True)
 class Echo:
     """Answers with what it is sent."""
 
-    takes_stream = False
     is_unary = True
 
     async def answer(self, call: Call) -> bytes:
@@ -44,7 +43,6 @@ class Echo:
 class EchoStream:
     """Sends back each message of a stream as it comes."""
 
-    takes_stream = True
     is_unary = False
 
     async def answer(self, call: Call) -> None:
@@ -59,7 +57,6 @@ class Sleeper:
     began: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     end: grpc.StatusCode | None = None
-    takes_stream: bool = False
     is_unary: bool = True
 
     async def answer(self, call: Call) -> bytes:
@@ -76,7 +73,6 @@ class Sleeper:
 class Telling:
     """Tells of its call in metadata, before and behind its answer."""
 
-    takes_stream = False
     is_unary = True
 
     async def answer(self, call: Call) -> bytes:
@@ -90,7 +86,6 @@ class Telling:
 class Aborting:
     """Ends in the middle of what it is sent, with an error."""
 
-    takes_stream = True
     is_unary = False
 
     async def answer(self, call: Call) -> None:
@@ -104,7 +99,6 @@ class Aborting:
 class Flooding:
     """Sends without an end, and counts."""
 
-    takes_stream = True
     is_unary = False
 
     def __init__(self) -> None:
@@ -121,7 +115,6 @@ class Sending:
     """Sends without an end, and notes what ended it."""
 
     ended: list[BaseException] = field(default_factory=list)
-    takes_stream: bool = False
     is_unary: bool = False
 
     async def answer(self, call: Call) -> None:
@@ -137,7 +130,6 @@ class Sending:
 class Asking:
     """Sends back what is wrong with its metadata."""
 
-    takes_stream = False
     is_unary = True
 
     async def answer(self, call: Call) -> bytes:

@@ -71,14 +71,14 @@ class _Method(ABC):
         self._behavior = behavior
         self._deserialize: Callable[[Any], Any] = handler.request_deserializer or bytes
         self._serialize: Callable[[Any], bytes] = handler.response_serializer or bytes
-        self.takes_stream = bool(handler.request_streaming)
+        self._takes_stream = bool(handler.request_streaming)
         self._metrics = metrics
         self._limits = limits
 
     async def answer(self, call: Call) -> bytes | None:
         """Answers a call; returns the response of a unary method."""
         async with _Counted(self._metrics, call):
-            request = self._requests(call) if self.takes_stream else await self._request(call)
+            request = self._requests(call) if self._takes_stream else await self._request(call)
             return await self._respond(request, call)
         return None  # an error, which is the call's status now
 

@@ -20,11 +20,9 @@ class Method(Protocol):
     """A method of a service.
 
     Attributes:
-        takes_stream: whether its request is a stream of messages.
         is_unary: whether it responds with one message, which `answer` returns.
     """
 
-    takes_stream: bool
     is_unary: bool
 
     async def answer(self, call: Call) -> bytes | None:

@@ -174,12 +174,10 @@ class _CoreServer(cygrpc.AioServer):  # type: ignore[misc]
 
 def _handler(path: str, method: Method | None, calls: Calls) -> Any:
     """The handler of a method for grpc; it reads the requests from the context."""
-    takes_stream = method is not None and method.takes_stream
 
     async def answer(_requests: Any, context: aio.ServicerContext[Any, Any]) -> bytes | None:
-        messages = _Messages(context, takes_stream=takes_stream)
         response = _GrpcioResponse(context)
-        await calls.answer(_GrpcioCall((path, context), messages, response, seconds=None))
+        await calls.answer(_GrpcioCall((path, context), _Messages(context), response, seconds=None))
         return response.last
 
     if method is not None and method.is_unary:
@@ -218,22 +216,15 @@ class _GrpcioCall(Call):
 
 
 class _Messages:
-    """The messages of a request; core limits and decompresses them.
+    """The messages of a request; core limits and decompresses them."""
 
-    Of a method that takes one message the first is all: to ask core for its end would cost
-    as much as to ask for a message, two thirds of all else.
-    """
+    __slots__ = ("_context", "_has_read")
 
-    __slots__ = ("_context", "_has_read", "_takes_stream")
-
-    def __init__(self, context: aio.ServicerContext[Any, Any], *, takes_stream: bool) -> None:
+    def __init__(self, context: aio.ServicerContext[Any, Any]) -> None:
         self._context = context
-        self._takes_stream = takes_stream
         self._has_read = False
 
     async def read(self) -> bytes | None:
-        if self._has_read and not self._takes_stream:
-            return None
         message: Any = await self._context.read()
         if message is not aio.EOF:
             self._has_read = True

@@ -15,6 +15,9 @@ from support.hostile_images import (
 
 _PREDICT = "/leadline.v1.InferenceService/Predict"
 
+# The most of an image of 16 million pixels that the server decodes.
+_ALLOWED_SCANS = 16
+
 # Two threads or processes each hold an image of 16 million pixels, twice.
 _DECODING = Bar(memory_mib=512)
 
@@ -31,11 +34,12 @@ async def progressive_jpegs(scene: Scene) -> None:
     stopped goes on for minutes after its caller has left, and everybody's images wait for it.
     """
     largest = 15 << 20
-    files = [
-        progressive_jpeg(scene.scaled(400, 1_300)),
-        *scene.scaled([], [progressive_jpeg_of_bytes(largest), _noisy_jpeg(largest)]),
+    bulks = [
+        [progressive_jpeg(scene.scaled(400, 1_300))],
+        [progressive_jpeg(_ALLOWED_SCANS)] * scene.scaled(2, 16),
+        *scene.scaled([], [[progressive_jpeg_of_bytes(largest)], [_noisy_jpeg(largest)]]),
     ]
-    await _predict(scene, [[file] for file in files], at_once=2, seconds=1)
+    await _predict(scene, bulks, at_once=2, seconds=1)
 
 
 def _noisy_jpeg(size: int) -> bytes:
@@ -44,11 +48,13 @@ def _noisy_jpeg(size: int) -> bytes:
 
 @attack(source="decompression bomb, within the limits of one image", bar=_DECODING)
 async def bulk_of_pngs(scene: Scene) -> None:
-    """Sends requests of 48 PNGs of 16 million pixels, 2 KB each.
+    """Sends requests of 16 and 48 PNGs of 16 million pixels, 2 KB each.
 
-    Each image is within every limit of its own; together they are 800 million pixels a request.
+    Each image is within every limit for one; together they are 800 million pixels a request, or
+    just within the limit for all.
     """
-    await _predict(scene, [[one_bit_png()] * scene.scaled(24, 48)], at_once=2, seconds=60)
+    bulks = [[one_bit_png()] * count for count in scene.scaled((16, 24), (16, 48))]
+    await _predict(scene, bulks, at_once=2, seconds=60)
 
 
 @attack(source="decompression bomb, within the limits of one image", bar=_DECODING)

@@ -60,6 +60,11 @@ def data(stream: int, content: bytes) -> bytes:
     return _frame(DATA, 0, stream, content)
 
 
+def part_of_message(stream: int, content: bytes) -> bytes:
+    """The beginning of a call's request, which says that as much again follows."""
+    return data(stream, b"\0" + struct.pack(">I", 2 * len(content)) + content)
+
+
 def message_begin(stream: int, length: int) -> bytes:
     """The prefix of a request that declares this length, and nothing of the request."""
     return _frame(DATA, 0, stream, b"\0" + struct.pack(">I", length))

@@ -128,5 +128,6 @@ class Call(ABC):
         if self._timer is not None:
             self._timer.cancel()
         self.is_done = True
+        self.messages.close()
         for callback in self._done_callbacks:
             callback()

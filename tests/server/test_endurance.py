@@ -23,9 +23,11 @@ from leadline.v1 import inference_service_pb2 as inference
 from leadline.v1 import inspection_service_pb2 as inspection
 from leadline.v1 import training_service_pb2 as training
 from support.open_inference import OpenInference
-from support.servers import LiveServer, ServerFactory
+from support.servers import LiveServer, start_server
 from support.stores import fill_database
 from support.wire import Stubs, connect, details
+
+pytestmark = pytest.mark.system
 
 JOBS, EPOCHS = 800, 30
 
@@ -49,12 +51,32 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def server(server_factory: ServerFactory, database: Path, tmp_path: Path) -> LiveServer:
-    data = tmp_path / "server" / "data"
-    data.mkdir(parents=True)
-    (data / "leadline.db").write_bytes(database.read_bytes())
-    return server_factory("--shutdown-grace-seconds", str(GRACE), "--spare-workers", "0")
+Start = Callable[[Path], LiveServer]
+
+
+@pytest.fixture(scope="module")
+def start(database: Path) -> Iterator[Start]:
+    """Starts a server with a copy of the database."""
+    servers: list[LiveServer] = []
+
+    def start(folder: Path) -> LiveServer:
+        data = folder / "server" / "data"
+        data.mkdir(parents=True)
+        (data / "leadline.db").write_bytes(database.read_bytes())
+        flags = ("--shutdown-grace-seconds", str(GRACE), "--spare-workers", "0")
+        servers.append(start_server(folder / "server", *flags))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.process.kill()
+        server.process.wait()
+
+
+@pytest.fixture(scope="module")
+def server(start: Start, tmp_path_factory: pytest.TempPathFactory) -> LiveServer:
+    """A server that all tests share but those that stop it."""
+    return start(tmp_path_factory.mktemp("shared"))
 
 
 @pytest.fixture
@@ -137,6 +159,26 @@ def test_a_sweep_that_many_ask_for_at_once_is_read_once_for_all(
 
     assert {len(call.result().jobs) for call in calls} == {300}
     assert health_of(server, TRAINING)
+
+
+# Watchers
+
+
+def test_watchers_who_never_read_delay_no_other_watcher(server: LiveServer, stubs: Stubs) -> None:
+    with contextlib.ExitStack() as stack:
+        for connection in unread_watchers(server, 2_000):
+            stack.enter_context(connection)
+        events = stubs.training.WatchJob(training.WatchJobRequest(name="jobs/p0"), timeout=60)
+        assert [next(events).sequence for _ in range(2)] == [1, 2]
+
+        began = time.monotonic()
+        stubs.training.CancelJob(training.CancelJobRequest(name="jobs/p0"), timeout=SHORT)
+        last = next(events)
+        seconds = time.monotonic() - began
+
+        assert last.WhichOneof("event") == "finished"
+        assert seconds < SHORT
+        assert health_of(server, "")
 
 
 # Health
@@ -224,8 +266,10 @@ def run_worker(_server: LiveServer, stubs: Stubs) -> Any:
     "run", [run_reads, run_unread_watchers, run_label_errors, run_deletion, run_worker]
 )
 def test_the_server_stops_within_the_grace_period(
-    server: LiveServer, stubs: Stubs, run: Callable[[LiveServer, Stubs], Any]
+    start: Start, tmp_path: Path, run: Callable[[LiveServer, Stubs], Any]
 ) -> None:
+    server = start(tmp_path)
+    stubs = connect(server.target)
     running = run(server, stubs)
 
     began = time.monotonic()
@@ -234,6 +278,7 @@ def test_the_server_stops_within_the_grace_period(
 
     assert time.monotonic() - began <= GRACE
     assert status == 0, server.log.read_text()
+    stubs.channel.close()
     for sent in running if isinstance(running, list) else [running]:
         if isinstance(sent, socket.socket):
             sent.close()

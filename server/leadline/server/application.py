@@ -229,6 +229,8 @@ class _Core:
         self.writes = ThreadPool("writes", _WRITE_THREADS)
         # One thread: removing many files of one model must not delay other work.
         self.removals = ThreadPool("removals", 1)
+        # One thread: loading a network takes the disk, and a GPU, for up to seconds.
+        self.loads = ThreadPool("loads", 1)
         self.large_reads = ReadLane("large-reads", _LARGE_READ_THREADS)
         self.notifier = JobNotifier()
         self.catalog = Catalog(store=store, threads=self.threads, artifacts=self.artifacts)
@@ -238,7 +240,13 @@ class _Core:
 
     def close(self) -> None:
         """Stops the threads after the calls that have started."""
-        for threads in (self.large_reads, self.removals, self.threads, self.writes):
+        for threads in (
+            self.large_reads,
+            self.loads,
+            self.removals,
+            self.threads,
+            self.writes,
+        ):
             threads.close()
 
 
@@ -380,7 +388,7 @@ def _make_prediction_service(core: _Core, predictor: Predictor) -> PredictionSer
     settings = core.settings
     return PredictionService(
         predictor=predictor,
-        threads=core.threads,
+        threads=core.loads,
         limits=InputLimits(
             images=settings.max_images_per_request,
             image_bytes=settings.max_image_bytes,

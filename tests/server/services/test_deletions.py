@@ -38,7 +38,7 @@ def code_of(call: Callable[..., Any], *arguments: Any) -> str:
     try:
         call(*arguments, timeout=60)
     except grpc.RpcError as error:
-        code: grpc.StatusCode = error.code()  # type: ignore[attr-defined]
+        code: grpc.StatusCode = error.code()
         return code.name
     return "OK"
 
@@ -111,7 +111,7 @@ def test_a_job_that_is_cancelled_and_deleted_as_it_runs_leaves_nothing(
         deletion = training.DeleteJobRequest(name=job)
 
         cancel = stubs.training.CancelJob.future(training.CancelJobRequest(name=job), timeout=60)
-        codes = []
+        codes: list[str] = []
         while not codes or codes[-1] == "FAILED_PRECONDITION":
             codes.append(code_of(stubs.training.DeleteJob, deletion))
 

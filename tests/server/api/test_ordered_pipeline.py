@@ -1,4 +1,7 @@
 import asyncio
+import contextlib
+import gc
+import weakref
 from collections.abc import AsyncIterator, Iterable
 
 import pytest
@@ -170,3 +173,31 @@ async def test_a_stopped_stream_answers_what_it_has_read(when: str) -> None:
     assert isinstance(error, UnavailableError)
     assert responses == ([0] if when == "later" else [])
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_stream_that_fails_keeps_nothing_of_its_last_message() -> None:
+    class Message:
+        """A message, which may be as large as 64 MiB."""
+
+    kept: list[weakref.ref[Message]] = []
+
+    async def requests() -> AsyncIterator[Message]:
+        message = Message()
+        kept.append(weakref.ref(message))
+        if kept:
+            raise ValueError("malformed")
+        yield message
+
+    async def respond(message: Message) -> Message:
+        return message
+
+    gc.disable()  # a cycle would stay until it runs
+    try:
+        pipeline = OrderedPipeline(respond, max_in_flight=1)
+        with contextlib.suppress(ValueError):
+            async for _ in pipeline.responses(requests()):
+                pass
+        await asyncio.sleep(0)
+        assert kept[0]() is None
+    finally:
+        gc.enable()

@@ -250,10 +250,17 @@ class WorkerPool:
                 await (await spare).kill()
 
     async def _spawn(self) -> LocalWorker:
-        worker = await LocalWorker.spawn(niceness=self._niceness)
+        spawned = asyncio.ensure_future(LocalWorker.spawn(niceness=self._niceness))
         try:
+            # Shielded: a process whose start is cancelled half way would be nobody's.
+            worker = await asyncio.shield(spawned)
             await worker.wait_ready()
         except BaseException:
-            await asyncio.shield(worker.kill())
+            await asyncio.shield(_kill_spawned(spawned))
             raise
         return worker
+
+
+async def _kill_spawned(spawned: "asyncio.Future[LocalWorker]") -> None:
+    with contextlib.suppress(OSError):  # it could not be started
+        await (await spawned).kill()

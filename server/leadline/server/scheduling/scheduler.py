@@ -147,7 +147,9 @@ class Scheduler:
                 job = await self._threads.run(self._store.attempts.claim, job.job_id, device=device)
             except FENCED_OFF:  # cancelled or paused meanwhile
                 continue
-            if self._stopping.is_set():  # `stop` knows of no run that begins now; the next start requeues
+            if (
+                self._stopping.is_set()
+            ):  # `stop` knows of no run that begins now; the next start requeues
                 return
             self._capacity.acquire(device, job)
             self._notifier.notify(job.job_id, job.sweep_id)
@@ -193,7 +195,7 @@ class Scheduler:
         """Handles a worker's messages; returns how it was lost, None if it was not."""
         try:
             run.worker = await self._pool.take()
-            if self._stopping or not await self._recorder.is_running(run.job):
+            if self._stopping.is_set() or not await self._recorder.is_running(run.job):
                 return WorkerEnd(text="was not needed")
             self._recorder.begin(run.job, run.worker)
             model = None

@@ -127,12 +127,16 @@ class Scheduler:
                 job = await self._threads.run(self._store.attempts.claim, job.job_id, device=device)
             except FENCED_OFF:  # cancelled or paused meanwhile
                 continue
-            if self._stopping:  # `stop` knows of no run that begins now; the next start requeues
+            if self._has_stopped():  # and knows of no run that begins now; the next start requeues
                 return
             self._capacity.acquire(device, job)
             self._notifier.notify(job.job_id, job.sweep_id)
             run = self._runs[job.job_id] = Run(job=job, device=device)
             run.task = asyncio.create_task(self._work_on(run), name=f"job-{job.job_id}")
+
+    def _has_stopped(self) -> bool:
+        """Whether `stop` was called, also while another call was awaited."""
+        return self._stopping
 
     async def _next_startable(self) -> tuple[Job, str] | None:
         """The next job to start, and its device.

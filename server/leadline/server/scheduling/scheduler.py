@@ -147,9 +147,8 @@ class Scheduler:
                 job = await self._threads.run(self._store.attempts.claim, job.job_id, device=device)
             except FENCED_OFF:  # cancelled or paused meanwhile
                 continue
-            if (
-                self._stopping.is_set()
-            ):  # `stop` knows of no run that begins now; the next start requeues
+            # `stop` knows of no run that begins now; the next start requeues it.
+            if self._stopping.is_set():
                 return
             self._capacity.acquire(device, job)
             self._notifier.notify(job.job_id, job.sweep_id)

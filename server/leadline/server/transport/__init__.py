@@ -1,5 +1,5 @@
-"""gRPC over HTTP/2: an ASGI application, and the listener that serves it.
+"""gRPC over HTTP/2: what a call is, who answers it, and two libraries that can carry it.
 
-`h2corn` implements HTTP/2 in threads that do not hold the GIL. This package adds
-gRPC: header fields, framed messages, deadlines, cancellation and status.
+`h2corn` serves the ASGI application of this package, which adds gRPC to HTTP/2: header
+fields, framed messages, deadlines and status. `grpcio` is gRPC's own server.
 """

@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+NODE_STAMP := tests/clients/node_modules/.package-lock.json
 
 # `make test ISA=avx2` computes as a processor without AVX-512 would, in the libraries too.
 LIBRARIES_avx2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 OPENBLAS_CORETYPE=Haswell
@@ -40,7 +41,11 @@ demo: $(STAMP)  ## Start a server, train with live progress, predict, show wrong
 
 check: lint types unit  ## Check style and types, and run the tests that need no server; a minute.
 
-test: lint types  ## Check style and types, then run every test.
+$(NODE_STAMP): tests/clients/package-lock.json
+	@if command -v npm >/dev/null; then npm ci --prefix tests/clients --loglevel=error && touch $@; \
+		else echo "without npm, the tests of Node.js clients are skipped"; fi
+
+test: lint types $(NODE_STAMP)  ## Check style and types, then run every test.
 	$(PYTEST) --durations=20
 
 unit: PROCESSES := 3  # these tests mostly wait
@@ -85,4 +90,4 @@ image-test:  ## Build the image on a stand-in base, start it, train an epoch in 
 	deploy/image-test.sh
 
 clean:  ## Remove the environment and every cache.
-	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
+	rm -rf $(VENV) tests/clients/node_modules .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from leadline.models.batches import normalize
-from leadline.models.checkpoints import Checkpoint, list_epochs, load_checkpoint
+from leadline.models.checkpoint_files import list_epochs
+from leadline.models.checkpoints import Checkpoint, load_checkpoint
 from leadline.models.datasets import find_dataset
 from leadline.models.evaluation import BATCH_SIZE
 from leadline.server.serving.classifier import MAX_BATCH, Classifier

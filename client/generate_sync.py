@@ -20,39 +20,15 @@ PROJECT = Path(__file__).resolve().parents[1]
 PACKAGE = PROJECT / "client" / "leadline" / "client"
 
 NAMES = {
-    "AsyncAnswerCall": "AnswerCall",
-    "AsyncBulkPrediction": "BulkPrediction",
-    "AsyncCalls": "Calls",
-    "AsyncClient": "Client",
-    "AsyncConnection": "Connection",
-    "AsyncEventCall": "EventCall",
-    "AsyncEventStream": "EventStream",
-    "AsyncHandle": "Handle",
-    "AsyncImageStream": "ImageStream",
-    "AsyncInferenceCalls": "InferenceCalls",
-    "AsyncInspectionCalls": "InspectionCalls",
-    "AsyncJobPredictions": "JobPredictions",
-    "AsyncOutbox": "Outbox",
-    "AsyncPredictionStream": "PredictionStream",
-    "AsyncPreparedCall": "PreparedCall",
-    "AsyncStubs": "Stubs",
-    "AsyncSubmittedCall": "SubmittedCall",
-    "AsyncSweepCalls": "SweepCalls",
-    "AsyncTrainingCalls": "TrainingCalls",
-    "AsyncTrainingJob": "TrainingJob",
-    "AsyncTrainingSweep": "TrainingSweep",
-    "AsyncUnaryCall": "UnaryCall",
     "_async": "_sync",
     "aclose": "close",
     "aiter": "iter",
     "anext": "next",
-    "async_cancel_after": "cancel_after",
-    "async_each": "each",
-    "async_own_loop": "own_loop",
-    "async_run": "run",
-    "async_sleep": "sleep",
     "open_async_channel": "open_channel",
 }
+
+# Beside those, every name loses its prefix: AsyncClient becomes Client, async_sleep sleep.
+PREFIXED = re.compile(r"\b(?:Async|async_)(\w+)")
 
 TEXTS = (
     (re.compile(r"\bgrpc\.aio\b"), "grpc"),
@@ -85,8 +61,9 @@ def generate(output: Path) -> None:
 
 
 def _converted(source: Path, folder: Path) -> str:
+    names = NAMES | {match[0]: match[1] for match in PREFIXED.finditer(source.read_text())}
     rule = unasync.Rule(
-        fromdir=f"{source.parent}/", todir=f"{folder}/", additional_replacements=NAMES
+        fromdir=f"{source.parent}/", todir=f"{folder}/", additional_replacements=names
     )
     unasync.unasync_files([str(source)], [rule])
     text = (folder / source.name).read_text()

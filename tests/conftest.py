@@ -5,12 +5,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
-from leadline.client import Client
 from support.datasets import COMMON_DATASETS, dataset_of, module_datasets
-from support.servers import LiveServer, ServerFactory, make_dataset, start_server
+from support.servers import (
+    TO_BE_OCCUPIED,
+    LiveServer,
+    ServerFactory,
+    make_dataset,
+    occupied,
+    start_server,
+)
 from support.tiers import ServerStarts, mark_system_tests, put_longest_files_first
 
 _SERVER_STARTS = ServerStarts()
@@ -62,25 +67,10 @@ def live_server(
 def busy_server(
     tmp_path_factory: pytest.TempPathFactory, shared_datasets: list[str]
 ) -> Iterator[LiveServer]:
-    """A server whose only device is taken: what is submitted waits.
-
-    The worker that has the device is stopped like with Ctrl-Z, so that it takes no time of the
-    tests'.
-    """
-    server = start_server(
-        tmp_path_factory.mktemp("busy"),
-        *shared_datasets,
-        *("--spare-workers", "0", "--worker-silence-seconds", "86400"),
-    )
-    with Client(server.target) as client:
-        job = client.train(dataset="tiny", epochs=10_000)
-        # Not before: a worker that never gets ready is given up.
-        next(event for event in job.events() if event.HasField("started"))
-        job.detach()
-    (worker,) = psutil.Process(server.process.pid).children()
-    worker.suspend()
-    yield server
-    worker.kill()  # asked to end, it would first go on where it was stopped
+    """A server whose only device is taken: what is submitted waits."""
+    server = start_server(tmp_path_factory.mktemp("busy"), *shared_datasets, *TO_BE_OCCUPIED)
+    with occupied(server):
+        yield server
     assert server.stop() == 0, server.log.read_text()
 
 

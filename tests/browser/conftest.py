@@ -18,6 +18,7 @@ from playwright.sync_api import (
 )
 
 from leadline.client import Client, ConfusionMatrix, Model
+from support.programs import program
 from support.servers import LiveServer, start_server
 
 # How long an assertion waits for the page, in ms: another test process may have the cores.
@@ -65,12 +66,7 @@ def browser() -> Iterator[Browser]:
     For one module at a time: the driver runs an event loop in this thread, beside which no
     test could run one of its own.
     """
-    path = shutil.which("chromium")
-    if path is None:
-        missing = "these tests need Chromium; on Debian: apt-get install chromium"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
+    path = program("chromium", "chromium")
     # Chromium refuses to be root in a sandbox.
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:

@@ -89,13 +89,16 @@ def test_colours_tell_batch_norm_whatever_the_order(kinds: tuple[bool, ...]) -> 
         assert of_kind == list(family[: len(of_kind)])
 
 
-@pytest.mark.parametrize("size", [(64, 48), (48, 64), (32, 32)])
-def test_a_grid_keeps_the_aspect_of_images_and_says_what_each_is(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("aspect_ratio", "shown"), [(4 / 3, 4 / 3), (0.75, 0.75), (1, 1), (0, 1)])
+def test_a_grid_shows_images_in_their_aspect_ratio_and_says_what_each_is(
+    aspect_ratio: float, shown: float
+) -> None:
     png = io.BytesIO()
-    Pillow.new("RGB", size).save(png, "png")
+    Pillow.new("RGB", (32, 32)).save(png, "png")
     wrong = Example(
         index=1234,
         png=png.getvalue(),
+        aspect_ratio=aspect_ratio,
         true_class_index=1,
         true_class_name="dog",
         predicted_class_index=0,
@@ -110,7 +113,7 @@ def test_a_grid_keeps_the_aspect_of_images_and_says_what_each_is(size: tuple[int
     cell = figure.axes[0]
     assert_within(figure, [*figure.texts, cell.title, cell.yaxis.label])
     box = cell.images[0].get_window_extent()
-    assert box.width / box.height == pytest.approx(size[0] / size[1], rel=0.02)
+    assert box.width / box.height == pytest.approx(shown, rel=0.02)
     assert max(box.width, box.height) >= 150
     assert cell.get_title() == "true dog\npredicted $cat$ & co\n98.7 %, image 1234"
 

@@ -36,7 +36,6 @@ from leadline.client.cli.views import (
     LiveView,
     Outage,
     View,
-    event_line,
     make_view,
 )
 from leadline.v1.job_pb2 import (
@@ -163,7 +162,7 @@ def test_an_outage_is_one_line_without_the_words_of_grpc() -> None:
     ],
 )  # fmt: skip
 def test_an_event_is_a_line(event: JobEvent, line: str | None) -> None:
-    assert event_line(event, 5) == line
+    assert describe.event_line(event, 5) == line
 
 
 def test_a_state_that_is_not_known_is_shown_by_its_number() -> None:
@@ -180,9 +179,9 @@ def test_a_table_of_jobs_has_priorities_where_they_matter_and_reasons_of_pauses(
         pause=JobPaused(reason="STORAGE"),
         options=JobOptions(priority=-5),
     )
-    headings, rows = describe.job_table([plain])
+    headings, rows = describe.table(describe.JOB_COLUMNS, [plain])
     assert "#priority" not in headings
-    headings, rows = describe.job_table([plain, paused])
+    headings, rows = describe.table(describe.JOB_COLUMNS, [plain, paused])
     assert headings[:3] == ["job", "state", "#priority"]
     assert [row[:3] for row in rows] == [
         ["jobs/a", "queued", "0"],
@@ -222,7 +221,7 @@ FAILED = Job(
 
 
 def test_a_failed_job_is_listed_with_its_reason() -> None:
-    headings, (row,) = describe.job_table([FAILED])
+    headings, (row,) = describe.table(describe.JOB_COLUMNS, [FAILED])
     assert row[headings.index("state")] == "failed (diverged)"
     assert describe.reason(FAILED) == "the loss is not finite (DIVERGED)"
     assert describe.standing(FAILED).endswith(": the loss is not finite (DIVERGED)")
@@ -241,8 +240,8 @@ def test_a_narrow_terminal_cuts_neither_names_nor_numbers(
     stream = io.StringIO()
     monkeypatch.setattr(Output, "console", Console(file=stream, force_terminal=True, width=width))
     tables = {
-        "models/phgcrktpjf": describe.model_table([model]),
-        "jobs/phgcrktpjf": describe.job_table([FAILED]),
+        "models/phgcrktpjf": describe.table(describe.MODEL_COLUMNS, [model]),
+        "jobs/phgcrktpjf": describe.table(describe.JOB_COLUMNS, [FAILED]),
         "sweeps/phgcrktpjf": describe_sweep.sweep_list([sweep]),
         " jobs/phgcrktpjf": describe_sweep.job_list(sweep),
     }

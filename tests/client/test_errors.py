@@ -24,7 +24,7 @@ from leadline.client import (
 from leadline.client._error_details import NO_DETAILS, STATUS_KEY, decode_details
 from leadline.client._errors import STATUS_ERRORS, invalid
 from leadline.client._grpc_errors import from_grpc
-from leadline.client._image_errors import shifted
+from leadline.client._image_errors import renamed
 from leadline.v1.job_pb2 import JobFailure
 
 
@@ -147,14 +147,16 @@ def test_a_failed_job_says_why() -> None:
 
 
 def test_images_are_counted_over_all_requests_of_a_call() -> None:
-    error = shifted(invalid("encoded.images[2]", "is corrupt"), 1024)
+    error = renamed(
+        invalid("encoded.images[2]", "is corrupt"), lambda index: f"images[{1024 + index}]"
+    )
     assert error.violations == (Violation("images[1026]", "is corrupt"),)
     assert str(error) == "images[1026]: is corrupt"
 
 
 def test_violations_of_other_fields_are_left_as_they_are() -> None:
     error = invalid("top_k", "too many")
-    assert shifted(error, 1024) is error
+    assert renamed(error, str) is error
 
 
 def test_an_error_without_a_message_tells_its_code() -> None:

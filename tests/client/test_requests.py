@@ -23,7 +23,6 @@ from leadline.client._names import job_name, model_name
 from leadline.client._requests import (
     build,
     duration,
-    job_states,
     select,
 )
 from leadline.client._training_spec import training_spec
@@ -105,11 +104,10 @@ def test_a_field_that_there_is_not_is_named_with_the_one_that_is_meant(
 
 
 def test_states_by_name() -> None:
-    assert job_states(["running", "JOB_STATE_FAILED"]) == [
-        JobState.JOB_STATE_RUNNING,
-        JobState.JOB_STATE_FAILED,
-    ]
-    assert job_states("queued") == [JobState.JOB_STATE_QUEUED]
+    request = build(ListJobsRequest(), states=["running", "JOB_STATE_FAILED"])
+    assert list(request.states) == [JobState.JOB_STATE_RUNNING, JobState.JOB_STATE_FAILED]
+    request = build(ListJobsRequest(), states="queued")
+    assert list(request.states) == [JobState.JOB_STATE_QUEUED]
 
 
 def test_a_listing_takes_its_enums_by_name_and_leaves_out_what_is_not_given() -> None:

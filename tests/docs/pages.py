@@ -31,6 +31,11 @@ def blocks(page: Path, language: str) -> list[str]:
     return [text for name, text in _BLOCK.findall(page.read_text()) if name == language]
 
 
+def blocks_under(page: Path, heading: str, language: str) -> list[str]:
+    """The contents of the fenced blocks in a language between a heading and the next."""
+    return [text for name, text in _BLOCK.findall(section(page, heading)) if name == language]
+
+
 def prose(page: Path) -> str:
     """A page without its fenced blocks."""
     return _BLOCK.sub("", page.read_text())

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from docs.command_line import TAKE_SETTINGS, flags_of, leaf_commands, resolve
 from docs.pages import DOCS, ROOT, rows, section
-from leadline.client.cli.exit_codes import MEANINGS
+from leadline.client.cli.exit_codes import ExitCode
 from leadline.models.spec import TrainingSpec
 from leadline.server.api.errors import _STATUS_OF
 from leadline.server.jobs.states import MOVES
@@ -85,7 +85,7 @@ def test_every_option_of_a_command_stands_in_its_section(words: tuple[str, ...])
 def test_the_exit_codes_are_those_of_the_program() -> None:
     table = {row[0]: row[1] for row in rows(section(DOCS / "cli.md", "Exit codes"))[1:]}
 
-    assert table == {str(int(number)): meaning for number, meaning in MEANINGS.items()}
+    assert table == {str(int(code)): code.meaning for code in ExitCode}
 
 
 def test_every_reason_that_callers_are_told_stands_in_the_contract() -> None:

@@ -10,7 +10,7 @@ import sqlalchemy
 
 from faults.setting import Scale
 from leadline.client import Client
-from leadline.models.checkpoints import CheckpointError, load_info
+from leadline.models.checkpoint_files import CheckpointError, load_info
 from leadline.server.storage.artifacts import Artifacts
 from leadline.server.storage.store import Store
 from leadline.v1.job_pb2 import JOB_STATE_SUCCEEDED, JobEvent

@@ -10,21 +10,20 @@ import pytest
 import safetensors.torch
 import torch
 
-from leadline.models.checkpoints import (
+from leadline.models._files import sha256_of
+from leadline.models.checkpoint_files import (
     CheckpointError,
-    NoPredictionsError,
     list_epochs,
-    load_checkpoint,
     load_info,
     load_onnx,
     load_predictions,
     remove_checkpoint,
-    restore,
-    save_checkpoint,
 )
+from leadline.models.checkpoints import load_checkpoint, restore, save_checkpoint
 from leadline.models.datasets import Dataset
 from leadline.models.engine import SimdEngine
 from leadline.models.evaluation import evaluate
+from leadline.models.predictions import NoPredictionsError
 from leadline.models.simd.instruction_set import instruction_set
 from leadline.models.spec import (
     Augmentation,
@@ -441,15 +440,13 @@ def test_weights_of_another_architecture_are_refused(saved: Path) -> None:
         load_checkpoint(saved, 1).network()
 
 
-def test_without_verification_only_the_size_counts(saved: Path) -> None:
-    path = saved / "epoch-00001.safetensors"
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
-    load_checkpoint(saved, 1, verify=False)
-    path.write_bytes(b"x" * len(data))
+def test_weights_that_are_no_tensors_are_refused(saved: Path) -> None:
+    data = b"no tensors"
+    (saved / "epoch-00001.safetensors").write_bytes(data)
+    written = {"size": len(data), "sha256": sha256_of(data)}
+    edit(saved, lambda it: it["files"]["weights"].update(written))
     with pytest.raises(CheckpointError, match="holds no tensors"):
-        load_checkpoint(saved, 1, verify=False)
+        load_checkpoint(saved, 1)
 
 
 def test_weights_are_plain_safetensors(trainer: Trainer, saved: Path) -> None:

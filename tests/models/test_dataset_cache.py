@@ -1,9 +1,11 @@
+import io
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from leadline.models.datasets import Dataset, DatasetError, find_dataset, open_dataset
 
@@ -65,6 +67,23 @@ def test_a_damaged_cache_is_noticed_and_rebuilt(
         find_dataset(fingerprint, cache_dir)
     assert_is_fixture(open_dataset(str(path), cache_dir))
     assert_is_fixture(find_dataset(fingerprint, cache_dir))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [Path.unlink, lambda path: truncate(path, -1), lambda path: path.write_bytes(b"x" * 152)],
+)
+def test_damaged_aspect_ratios_are_noticed(
+    image_files: Files, write_tar: Write, cache_dir: Path, damage: Callable[[Path], object]
+) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(file, "PNG")
+    path = write_tar(image_files | {"train/cat/0.png": file.getvalue()})
+    fingerprint = open_dataset(str(path), cache_dir).fingerprint
+    ratios = cache_dir / fingerprint / "train-aspect-ratios.npy"
+    damage(ratios)
+    with pytest.raises(DatasetError):
+        find_dataset(fingerprint, cache_dir)
 
 
 def test_a_crash_while_decoding_leaves_nothing_to_be_taken_for_a_dataset(

@@ -1,3 +1,4 @@
+import io
 import os
 import tarfile
 import tracemalloc
@@ -7,6 +8,7 @@ from urllib.error import URLError
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from leadline.models.datasets import (
     Dataset,
@@ -38,6 +40,26 @@ def test_a_folder_is_a_dataset(
     path = write_folder(image_files)
     check_source(str(path))
     assert_is_fixture(open_dataset(str(path), cache_dir))
+
+
+def test_aspect_ratios_are_kept_as_people_see_the_images(
+    image_files: Files, write_tar: Write, write_folder: Write, cache_dir: Path
+) -> None:
+    on_its_side = Image.Exif()
+    on_its_side[0x0112] = 6
+    wide, turned = io.BytesIO(), io.BytesIO()
+    Image.new("RGB", (64, 48)).save(wide, "PNG")
+    Image.new("RGB", (64, 48)).save(turned, "JPEG", exif=on_its_side)
+    files = image_files | {
+        "train/cat/1.png": wide.getvalue(),
+        "train/dog/0.jpg": turned.getvalue(),
+    }
+    for source in (write_tar(files), write_folder(files)):
+        dataset = open_dataset(str(source), cache_dir)
+        again = find_dataset(dataset.fingerprint, cache_dir)
+        assert again.train.aspect_ratios is not None
+        assert again.train.aspect_ratios.tolist() == pytest.approx([1, 4 / 3, 3 / 4, 1])
+        assert again.test.aspect_ratios is None
 
 
 def test_order_does_not_depend_on_the_tars(
@@ -269,12 +291,13 @@ def test_torchvisions_cifar10_is_a_dataset(
             assert download
             self.targets = [3, 9, 0] if train else [1]
             self.data = np.full((len(self.targets), 32, 32, 3), 7, np.uint8)
+            self.classes = ["airplane", *(f"class{label}" for label in range(1, 10))]
 
     monkeypatch.setattr("torchvision.datasets.CIFAR10", Downloaded)
     dataset = open_dataset("torchvision:cifar10", cache_dir)
     assert [dataset.class_names[label] for label in dataset.train.labels] == [
-        "cat",
-        "truck",
+        "class3",
+        "class9",
         "airplane",
     ]
     assert dataset.train.images.shape == (3, 32, 32, 3)

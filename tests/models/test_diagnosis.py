@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from leadline.models.datasets import Dataset, Split
-from leadline.models.diagnosis import BlockDiagnosis, diagnose
+from leadline.models.diagnosis import diagnose
 from leadline.models.initialization import initial_network
+from leadline.models.metrics import BlockDiagnosis
 from leadline.models.network import Architecture, BlockNetwork
 from leadline.models.spec import Initialization, TrainingSpec
 from leadline.models.training import Trainer

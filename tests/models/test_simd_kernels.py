@@ -345,7 +345,7 @@ def test_convolution_of_a_single_image(
             module, "kernel", shape, pitch=bordered.size, to=output_size, add=add, relu=relu
         ),
         isa,
-        image=image,
+        images=image,
         weights=weights,
         biases=biases,
         addend=addend,

@@ -1,8 +1,12 @@
-import re
+from importlib import resources
 from pathlib import Path
+from types import ModuleType
 
+import pytest
 from google.protobuf.descriptor import FieldDescriptor
-from google.rpc import status_pb2
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorSet
+from google.rpc import error_details_pb2, status_pb2
+from grpc_tools import protoc
 
 from leadline.v1 import (
     inference_service_pb2,
@@ -45,14 +49,36 @@ def test_a_message_of_a_stream_has_an_answer_or_an_error() -> None:
     }
 
 
-def test_the_status_that_lies_beside_the_contract_is_googles() -> None:
+@pytest.mark.parametrize(
+    "module", [status_pb2, error_details_pb2], ids=lambda it: it.DESCRIPTOR.name
+)
+def test_what_lies_beside_the_contract_is_googles(module: ModuleType, tmp_path: Path) -> None:
     third_party = Path(__file__).parents[2] / "protos" / "third_party"
-    source = (third_party / status_pb2.DESCRIPTOR.name).read_text()
-    declared = re.findall(r"^  (?:repeated )?[\w.]+ (\w+) = (\d+);", source, re.MULTILINE)
+    known = resources.files("grpc_tools") / "_proto"
+    output = tmp_path / "descriptors"
+    name = module.DESCRIPTOR.name
+    paths = [f"--proto_path={path}" for path in (third_party, known)]
+    assert protoc.main(["protoc", *paths, f"--descriptor_set_out={output}", name]) == 0
 
-    assert declared == [
-        (field.name, str(field.number)) for field in status_pb2.Status.DESCRIPTOR.fields
-    ]
+    (file,) = FileDescriptorSet.FromString(output.read_bytes()).file
+
+    assert file.package == module.DESCRIPTOR.package
+    for message in file.message_type:
+        theirs = DescriptorProto()
+        module.DESCRIPTOR.message_types_by_name[message.name].CopyToProto(theirs)
+        assert_part(message, theirs)
+
+
+def assert_part(ours: DescriptorProto, theirs: DescriptorProto) -> None:
+    """The fields of a message are some of the other's, and so for the messages within."""
+    fields = {field.number: field for field in theirs.field}
+    assert ours.field
+    for field in ours.field:
+        field.ClearField("json_name")
+        assert field == fields[field.number]
+    nested = {message.name: message for message in theirs.nested_type}
+    for message in ours.nested_type:
+        assert_part(message, nested[message.name])
 
 
 def test_a_spec_tells_zero_from_unset() -> None:

@@ -70,11 +70,11 @@ def test_a_dataset_of_an_earlier_start_is_served_from_the_cache_and_refused_with
 
 @pytest.mark.system
 def test_sigterm_ends_a_start_that_is_still_decoding(tmp_path: Path) -> None:
-    source = tmp_path / "bombs"
-    for split in ("train", "test"):
-        (source / split / "cat").mkdir(parents=True)
-        for number in range(100):  # a minute of work
-            (source / split / "cat" / f"{number}.png").write_bytes(rgba_png())
+    source, image = tmp_path / "bombs", rgba_png()
+    for folder in ("train/cat", "train/dog", "test/cat", "test/dog"):
+        (source / folder).mkdir(parents=True)
+        for number in range(50):  # a minute of work
+            (source / folder / f"{number}.png").write_bytes(image)
     launcher = Launcher(tmp_path, "--port", "0", f"--dataset=bombs={source}")
     process = launcher.spawn()
     building = tmp_path / "data" / "datasets"

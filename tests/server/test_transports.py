@@ -115,7 +115,7 @@ def test_who_goes_within_a_message_is_counted_as_gone(server: LiveServer) -> Non
     with socket.create_connection(("127.0.0.1", int(server.target.split(":")[1]))) as caller:
         caller.sendall(http2.PREFACE + http2.settings())
         path = "/leadline.v1.TrainingService/ListJobs"
-        caller.sendall(http2.headers(1, path) + http2.part_of_message(1, bytes(100)))
+        caller.sendall(http2.headers(1, path) + http2.message_begin(1, 200))
         time.sleep(0.2)
         caller.sendall(http2.reset(1))
 

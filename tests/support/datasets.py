@@ -17,7 +17,7 @@ COMMON_DATASETS = ("tiny", "depths")
 _TESTS = Path(__file__).parents[1]
 
 # The folders whose tests share a server.
-_SHARING = ("client", "docs", "server")
+_SHARING = ("client", "clients", "docs", "server")
 
 
 def dataset_of(module: str | Path) -> str:

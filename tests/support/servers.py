@@ -6,14 +6,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
+from leadline.client import Client
 from leadline.models.images import encode_png
 
 CLASSES = ("ant", "bee", "cow", "dog", "elk", "fox", "gnu", "hen", "ibis", "jay")
@@ -23,11 +26,17 @@ TEST_PER_CLASS = 20
 # A command before another's. An interrupted run ends its processes without their fixtures.
 END_WITH_PARENT = ("setpriv", "--pdeathsig", "TERM")
 
+# The options of a server that is to be occupied.
+TO_BE_OCCUPIED = ("--spare-workers", "0", "--worker-silence-seconds", "86400")
+
 _START_SECONDS = 120
 
 
 def make_dataset(root: Path) -> Path:
-    """A folder of images whose classes differ in colour and stripes, beneath noise."""
+    """A folder of images whose classes differ in colour and stripes, beneath noise.
+
+    Those of the second class are twice as wide as high.
+    """
     random = np.random.default_rng(7)
     for split, count in (("train", TRAIN_PER_CLASS), ("test", TEST_PER_CLASS)):
         for index, name in enumerate(CLASSES):
@@ -45,7 +54,8 @@ def _draw(index: int, random: np.random.Generator) -> bytes:
     stripes = ((along + random.integers(8)) // (1 + index // 2)) % 2
     colour = np.array([index * 25, 255 - index * 25, (index * 70) % 255])
     noise = random.normal(0, 60, (32, 32, 3))
-    return encode_png(np.clip(colour * (0.4 + 0.6 * stripes) + noise, 0, 255).astype(np.uint8))
+    pixels = np.clip(colour * (0.4 + 0.6 * stripes) + noise, 0, 255).astype(np.uint8)
+    return encode_png(pixels if index != 1 else pixels.repeat(2, axis=1))
 
 
 @dataclass
@@ -126,6 +136,24 @@ class Launcher:
     def last_words(self) -> str:
         """The end of the log."""
         return self.log.read_text()[-4_000:]
+
+
+@contextmanager
+def occupied(server: LiveServer) -> Iterator[None]:
+    """A job on `tiny` takes the server's only device, so what is submitted waits.
+
+    The server has the options `TO_BE_OCCUPIED`. The job's worker is stopped like with Ctrl-Z, so
+    that it takes no time of the tests'.
+    """
+    with Client(server.target) as client:
+        job = client.train(dataset="tiny", epochs=10_000)
+        # Not before: a worker that never gets ready is given up.
+        next(event for event in job.events() if event.HasField("started"))
+        job.detach()
+    (worker,) = psutil.Process(server.process.pid).children()
+    worker.suspend()
+    yield
+    worker.kill()  # asked to end, it would first go on where it was stopped
 
 
 def start_server(folder: Path, *flags: str, **options: Any) -> LiveServer:

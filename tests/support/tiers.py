@@ -13,14 +13,15 @@ TESTS = Path(__file__).parents[1]
 # The fixtures that start servers. What depends on one of them is a system test.
 SERVER_FIXTURES = frozenset({"live_server", "busy_server", "server_factory"})
 
-# What their tests start is a browser, a build, or a server of another kind.
-SYSTEM_FOLDERS = frozenset({"browser", "faults", "hostile", "packaging"})
+# What their tests start is a browser, a client, a build, or a server of another kind.
+SYSTEM_FOLDERS = frozenset({"browser", "clients", "faults", "hostile", "packaging"})
 
 # The files that take longest, longest first: workers that begin with them finish together.
 LONGEST_FILES = (
     "hostile/test_attacks.py",
     "faults/test_short_versions.py",
     "server/test_serve.py",
+    "clients/test_page.py",
     "server/services/test_job_control.py",
     "server/api/test_sweep_service.py",
     "server/scheduling/test_node_limits.py",
@@ -31,6 +32,8 @@ LONGEST_FILES = (
     "browser/test_live_page.py",
     "server/api/test_comparisons.py",
     "browser/test_report.py",
+    "clients/test_errors.py",
+    "clients/test_interop.py",
     "docs/test_snippets.py",
     "client/test_demo.py",
     "packaging/test_wheel.py",

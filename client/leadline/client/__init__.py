@@ -1,3 +1,4 @@
+# ruff: noqa: I001 - each name beside its own alias, which exports it for type checkers
 """The client of Leadline: train image classifiers, follow them, predict, see what is wrong.
 
 Example::
@@ -17,189 +18,117 @@ which are exported here too; `to_dict` turns one into plain values. A job or a s
 the server, is a handle. The module of `LeadlineError` shows the tree of errors.
 """
 
-from leadline.client._async.client import AsyncClient
-from leadline.client._async.job import AsyncTrainingJob
-from leadline.client._async.predict_stream import AsyncPredictionStream
-from leadline.client._async.sweep import AsyncTrainingSweep
-from leadline.client._error_details import ErrorDetails, Violation
-from leadline.client._errors import (
-    AbortedError,
-    AlreadyExistsError,
-    CancelledError,
-    ClientClosedError,
-    DataLossError,
-    DeadlineExceededError,
-    EventGapError,
-    FailedPreconditionError,
-    InternalError,
-    InvalidArgumentError,
-    JobCancelledError,
-    JobError,
-    JobFailedError,
-    LeadlineError,
-    NotFoundError,
-    OutOfRangeError,
-    PermissionDeniedError,
-    ResourceExhaustedError,
-    RpcError,
-    SweepCancelledError,
-    SweepError,
-    SweepFailedError,
-    UnauthenticatedError,
-    UnavailableError,
-    UnimplementedError,
-    UnknownError,
-    UsageError,
+from leadline.client._async.client import AsyncClient as AsyncClient
+from leadline.client._async.job import AsyncTrainingJob as AsyncTrainingJob
+from leadline.client._async.predict_stream import AsyncPredictionStream as AsyncPredictionStream
+from leadline.client._async.sweep import AsyncTrainingSweep as AsyncTrainingSweep
+from leadline.client._error_details import (
+    ErrorDetails as ErrorDetails,
+    Violation as Violation,
 )
-from leadline.client._health import HealthStatus
-from leadline.client._images import Image, Images
-from leadline.client._messages import state_name, to_dict
-from leadline.client._predictions import ImageFailure, Predictions
-from leadline.client._sync.client import Client
-from leadline.client._sync.job import TrainingJob
-from leadline.client._sync.predict_stream import PredictionStream
-from leadline.client._sync.sweep import TrainingSweep
-from leadline.v1.inference_service_pb2 import ClassScore, Prediction
+from leadline.client._errors import (
+    AbortedError as AbortedError,
+    AlreadyExistsError as AlreadyExistsError,
+    CancelledError as CancelledError,
+    ClientClosedError as ClientClosedError,
+    DataLossError as DataLossError,
+    DeadlineExceededError as DeadlineExceededError,
+    EventGapError as EventGapError,
+    FailedPreconditionError as FailedPreconditionError,
+    InternalError as InternalError,
+    InvalidArgumentError as InvalidArgumentError,
+    JobCancelledError as JobCancelledError,
+    JobError as JobError,
+    JobFailedError as JobFailedError,
+    LeadlineError as LeadlineError,
+    NotFoundError as NotFoundError,
+    OutOfRangeError as OutOfRangeError,
+    PermissionDeniedError as PermissionDeniedError,
+    ResourceExhaustedError as ResourceExhaustedError,
+    RpcError as RpcError,
+    SweepCancelledError as SweepCancelledError,
+    SweepError as SweepError,
+    SweepFailedError as SweepFailedError,
+    UnauthenticatedError as UnauthenticatedError,
+    UnavailableError as UnavailableError,
+    UnimplementedError as UnimplementedError,
+    UnknownError as UnknownError,
+    UsageError as UsageError,
+)
+from leadline.client._health import HealthStatus as HealthStatus
+from leadline.client._images import (
+    Image as Image,
+    Images as Images,
+)
+from leadline.client._messages import (
+    state_name as state_name,
+    to_dict as to_dict,
+)
+from leadline.client._predictions import (
+    ImageFailure as ImageFailure,
+    Predictions as Predictions,
+)
+from leadline.client._sync.client import Client as Client
+from leadline.client._sync.job import TrainingJob as TrainingJob
+from leadline.client._sync.predict_stream import PredictionStream as PredictionStream
+from leadline.client._sync.sweep import TrainingSweep as TrainingSweep
+from leadline.v1.inference_service_pb2 import (
+    ClassScore as ClassScore,
+    Prediction as Prediction,
+)
 from leadline.v1.inspection_service_pb2 import (
-    ClassCount,
-    ClassGuess,
-    ClassMetrics,
-    ComparedExample,
-    CompareModelsResponse,
-    ConfusionMatrix,
-    Example,
-    ExampleOrder,
-    Grouping,
-    ImageFormat,
-    LikelyLabelError,
-    ListLikelyLabelErrorsResponse,
-    ListMisclassifiedResponse,
-    McNemarTest,
-    Outcome,
-    Split,
+    ClassCount as ClassCount,
+    ClassGuess as ClassGuess,
+    ClassMetrics as ClassMetrics,
+    ComparedExample as ComparedExample,
+    CompareModelsResponse as CompareModelsResponse,
+    ConfusionMatrix as ConfusionMatrix,
+    Example as Example,
+    ExampleOrder as ExampleOrder,
+    Grouping as Grouping,
+    ImageFormat as ImageFormat,
+    LikelyLabelError as LikelyLabelError,
+    ListLikelyLabelErrorsResponse as ListLikelyLabelErrorsResponse,
+    ListMisclassifiedResponse as ListMisclassifiedResponse,
+    McNemarTest as McNemarTest,
+    Outcome as Outcome,
+    Split as Split,
 )
 from leadline.v1.job_pb2 import (
-    BlockDiagnosis,
-    EpochResult,
-    Job,
-    JobEvent,
-    JobFailure,
-    JobOptions,
-    JobPaused,
-    JobPhase,
-    JobProgress,
-    JobState,
-    Retention,
-    RetentionPolicy,
+    BlockDiagnosis as BlockDiagnosis,
+    EpochResult as EpochResult,
+    Job as Job,
+    JobEvent as JobEvent,
+    JobFailure as JobFailure,
+    JobOptions as JobOptions,
+    JobPaused as JobPaused,
+    JobPhase as JobPhase,
+    JobProgress as JobProgress,
+    JobState as JobState,
+    Retention as Retention,
+    RetentionPolicy as RetentionPolicy,
 )
-from leadline.v1.model_pb2 import Model, ModelEpoch, Variant
+from leadline.v1.model_pb2 import (
+    Model as Model,
+    ModelEpoch as ModelEpoch,
+    Variant as Variant,
+)
 from leadline.v1.sweep_pb2 import (
-    MedianStoppingRule,
-    Sweep,
-    SweepAxis,
-    SweepEvent,
-    SweepState,
-    SweepTable,
-    SweepVariant,
+    MedianStoppingRule as MedianStoppingRule,
+    Sweep as Sweep,
+    SweepAxis as SweepAxis,
+    SweepEvent as SweepEvent,
+    SweepState as SweepState,
+    SweepTable as SweepTable,
+    SweepVariant as SweepVariant,
 )
 from leadline.v1.training_spec_pb2 import (
-    Augmentation,
-    Initialization,
-    Optimizer,
-    Precision,
-    Schedule,
-    TrainingSpec,
+    Augmentation as Augmentation,
+    Initialization as Initialization,
+    Optimizer as Optimizer,
+    Precision as Precision,
+    Schedule as Schedule,
+    TrainingSpec as TrainingSpec,
 )
 
-__all__ = [
-    "AbortedError",
-    "AlreadyExistsError",
-    "AsyncClient",
-    "AsyncPredictionStream",
-    "AsyncTrainingJob",
-    "AsyncTrainingSweep",
-    "Augmentation",
-    "BlockDiagnosis",
-    "CancelledError",
-    "ClassCount",
-    "ClassGuess",
-    "ClassMetrics",
-    "ClassScore",
-    "Client",
-    "ClientClosedError",
-    "CompareModelsResponse",
-    "ComparedExample",
-    "ConfusionMatrix",
-    "DataLossError",
-    "DeadlineExceededError",
-    "EpochResult",
-    "ErrorDetails",
-    "EventGapError",
-    "Example",
-    "ExampleOrder",
-    "FailedPreconditionError",
-    "Grouping",
-    "HealthStatus",
-    "Image",
-    "ImageFailure",
-    "ImageFormat",
-    "Images",
-    "Initialization",
-    "InternalError",
-    "InvalidArgumentError",
-    "Job",
-    "JobCancelledError",
-    "JobError",
-    "JobEvent",
-    "JobFailedError",
-    "JobFailure",
-    "JobOptions",
-    "JobPaused",
-    "JobPhase",
-    "JobProgress",
-    "JobState",
-    "LeadlineError",
-    "LikelyLabelError",
-    "ListLikelyLabelErrorsResponse",
-    "ListMisclassifiedResponse",
-    "McNemarTest",
-    "MedianStoppingRule",
-    "Model",
-    "ModelEpoch",
-    "NotFoundError",
-    "Optimizer",
-    "OutOfRangeError",
-    "Outcome",
-    "PermissionDeniedError",
-    "Precision",
-    "Prediction",
-    "PredictionStream",
-    "Predictions",
-    "ResourceExhaustedError",
-    "Retention",
-    "RetentionPolicy",
-    "RpcError",
-    "Schedule",
-    "Split",
-    "Sweep",
-    "SweepAxis",
-    "SweepCancelledError",
-    "SweepError",
-    "SweepEvent",
-    "SweepFailedError",
-    "SweepState",
-    "SweepTable",
-    "SweepVariant",
-    "TrainingJob",
-    "TrainingSpec",
-    "TrainingSweep",
-    "UnauthenticatedError",
-    "UnavailableError",
-    "UnimplementedError",
-    "UnknownError",
-    "UsageError",
-    "Variant",
-    "Violation",
-    "state_name",
-    "to_dict",
-]
+__all__ = [name for name in sorted(globals()) if not name.startswith("_")]

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import TypeAlias
 
 from leadline.client._errors import InternalError, InvalidArgumentError, invalid
 from leadline.client._images import (
-    Image,
     Images,
     Kind,
     LoadableImage,
-    Source,
     listed,
     source,
     unloadable,
@@ -109,13 +106,15 @@ def batches(images: Images) -> Iterator[Batch]:
             has another shape or type.
         OSError: a file does not exist.
     """
-    elements = list(_sources(listed(images)))
-    if not any(element.count for element in elements):
+    loadable: list[LoadableImage] = []
+    for image in listed(images):
+        loadable += source(image, len(loadable))
+    if not loadable:
         raise invalid("images", "there are none")
-    return _batched(chain.from_iterable(element.images for element in elements))
+    return _batched(loadable)
 
 
-def source_or_failure(image: object, index: int) -> Source:
+def source_or_failure(image: object, index: int) -> list[LoadableImage]:
     """The images in one element of the caller's, or an image that fails with its error."""
     try:
         return source(image, index)
@@ -136,21 +135,12 @@ def load(image: LoadableImage) -> LoadedImage:
 
 
 def load_all(batch: Batch) -> Sequence[LoadedImage]:
-    """The batch's images with their bytes. Blocks.
-
-    Raises:
-        OSError: a file cannot be read.
-    """
+    """The batch's images with their bytes; errors as of `load`. Blocks."""
     return [load(image) for image in batch]
 
 
 def request(images: Sequence[LoadedImage], selector: pb.PredictRequest) -> pb.PredictRequest:
-    """The request for at least one image, all of one kind.
-
-    Args:
-        images: what to classify.
-        selector: the request but for its images.
-    """
+    """The request for at least one image, all of one kind; `selector` is the rest of it."""
     made = pb.PredictRequest()
     made.CopyFrom(selector)
     data = [image.data for image in images]
@@ -185,14 +175,6 @@ def predictions(
             f"{counted(len(response.predictions), 'prediction')}"
         )
     return response.predictions
-
-
-def _sources(images: Iterable[Image]) -> Iterator[Source]:
-    index = 0
-    for image in images:
-        element = source(image, index)
-        index += element.count
-        yield element
 
 
 def _batched(images: Iterable[LoadableImage]) -> Iterator[Batch]:

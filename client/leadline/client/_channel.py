@@ -13,6 +13,7 @@
 - No HTTP proxy for this machine: grpc uses `http_proxy` for 127.0.0.1 too.
 """
 
+import ipaddress
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -29,8 +30,11 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 DEFAULT_PORT = 50051
 _LAST_PORT = 65_535
 
-# Without a port: a name, an IPv4 address, or an IPv6 address in brackets.
-_HOST = re.compile(r"[\w.-]+|\[[0-9a-fA-F:.]+\]")
+# Targets that gRPC resolves itself; all others are HOST:PORT.
+_SCHEME = re.compile(r"(dns|ipv4|ipv6|unix|unix-abstract|vsock|xds):")
+
+# A name, an IPv4 address, or an IPv6 address in brackets; then a port.
+_HOST_AND_PORT = re.compile(r"(?P<host>[\w.-]+|\[(?P<ipv6>[^\[\]]*)\])(?::(?P<port>\w*))?")
 
 _LOOPBACK_HOSTS = ("127.", "localhost", "[::1]", "ipv4:127.", "ipv6:[::1]", "unix:")
 
@@ -59,7 +63,7 @@ def normal_target(target: str) -> str:
     """The target for gRPC, without "http://", and with port 50051 if it has none.
 
     Raises:
-        InvalidArgumentError: it is empty, has a wrong port, or begins with https://.
+        InvalidArgumentError: it is empty, malformed, has a wrong port, or begins with https://.
     """
     address = target.strip()
     if address.lower().startswith("https://"):
@@ -68,13 +72,34 @@ def normal_target(target: str) -> str:
         address = address[len("http://") :].rstrip("/")
     if not address:
         raise invalid("target", "the address is empty: give HOST:PORT")
-    if _HOST.fullmatch(address):
+    if _SCHEME.match(address):
+        _check_port(address.rpartition(":")[2])
+        return address
+    if _is_ipv6(address):
+        address = f"[{address}]"
+    parts = _HOST_AND_PORT.fullmatch(address)
+    if not parts or (parts["ipv6"] is not None and not _is_ipv6(parts["ipv6"])):
+        raise invalid("target", f"{address!r} is no address: give HOST:PORT or [IPV6]:PORT")
+    if parts["port"] is None:
         return f"{address}:{DEFAULT_PORT}"
-    # gRPC silently takes a port beyond the last one for another port.
-    port = re.search(r":(\d+)$", address)
-    if port and not 1 <= int(port.group(1)) <= _LAST_PORT:
-        raise invalid("target", f"{port.group(1)} is no port: give 1 to {_LAST_PORT}")
+    if not parts["port"].isdecimal():
+        raise invalid("target", f"{parts['port']!r} is no port: give 1 to {_LAST_PORT}")
+    _check_port(parts["port"])
     return address
+
+
+def _check_port(port: str) -> None:
+    # gRPC silently takes a port beyond the last one for another port.
+    if port.isdecimal() and not 1 <= int(port) <= _LAST_PORT:
+        raise invalid("target", f"{port} is no port: give 1 to {_LAST_PORT}")
+
+
+def _is_ipv6(address: str) -> bool:
+    try:
+        ipaddress.IPv6Address(address)
+    except ValueError:
+        return False
+    return True
 
 
 def channel_options(target: str, overrides: ChannelOptions = ()) -> list[tuple[str, Any]]:

@@ -12,13 +12,7 @@ class Deadline:
     def __init__(
         self, seconds: float | None, what: str, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Begins to count.
-
-        Args:
-            seconds: until the moment; None: never.
-            what: the text of the error: "jobs/a has not ended".
-            clock: gives seconds.
-        """
+        """Begins to count; `what` begins the text of the error: "jobs/a has not ended"."""
         self._seconds = seconds
         self._what = what
         self._clock = clock
@@ -36,10 +30,6 @@ class Deadline:
         return seconds if remaining is None else min(seconds, remaining)
 
     def check(self) -> None:
-        """Checks that time is left.
-
-        Raises:
-            DeadlineExceededError: no time is left.
-        """
+        """Raises a `DeadlineExceededError` if no time is left."""
         if self.remaining() == 0:
             raise DeadlineExceededError(f"{self._what} within {self._seconds:g} s")

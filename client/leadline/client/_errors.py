@@ -273,25 +273,7 @@ class UsageError(LeadlineError):
 
 
 STATUS_ERRORS: dict[StatusCode, type[RpcError]] = {
-    error.code: error
-    for error in (
-        InvalidArgumentError,
-        OutOfRangeError,
-        NotFoundError,
-        AlreadyExistsError,
-        FailedPreconditionError,
-        AbortedError,
-        ResourceExhaustedError,
-        UnauthenticatedError,
-        PermissionDeniedError,
-        UnimplementedError,
-        UnavailableError,
-        DeadlineExceededError,
-        CancelledError,
-        DataLossError,
-        InternalError,
-        UnknownError,
-    )
+    error.code: error for error in RpcError.__subclasses__()
 }
 """The exception of every gRPC status but OK."""
 

@@ -1,13 +1,13 @@
 """From grpc's exceptions to those of `leadline.client`."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol, cast
+from typing import Any, Protocol
 
 import grpc
 
-from leadline.client._error_details import Metadatum, decode_details, decode_status
+from leadline.client._error_details import decode_details, decode_status
 from leadline.client._errors import STATUS_ERRORS, RpcError, UnavailableError, UnknownError
 
 # grpc.aio's error for a message sent on a call that has just ended, instead of the
@@ -15,18 +15,6 @@ from leadline.client._errors import STATUS_ERRORS, RpcError, UnavailableError, U
 _NOT_SENT = "Internal error from Core"
 
 _ERRORS_BY_NUMBER = {code.value[0]: error for code, error in STATUS_ERRORS.items()}
-
-
-class Status(Protocol):
-    """A `google.rpc.Status`, which has no types of its own."""
-
-    @property
-    def code(self) -> int: ...
-
-    @property
-    def message(self) -> str: ...
-
-    def SerializeToString(self) -> bytes: ...  # noqa: N802 - protobuf's name
 
 
 class Closeable(Protocol):
@@ -62,15 +50,12 @@ def from_grpc(error: grpc.RpcError) -> RpcError:
     if error.code() is grpc.StatusCode.INTERNAL and error.details() == _NOT_SENT:
         return UnavailableError("the call ended while a message was being sent")
     kind = STATUS_ERRORS.get(error.code(), UnknownError)
-    return kind(error.details() or "", decode_details(_trailing_metadata(error)))
+    # The two APIs of grpc have different types for it; both are pairs.
+    metadata: Any = error.trailing_metadata()
+    return kind(error.details() or "", decode_details(metadata))
 
 
-def from_status(status: Status) -> RpcError:
-    """The SDK's exception for an error that came in a message."""
+def from_status(status: Any) -> RpcError:
+    """The SDK's exception for a `google.rpc.Status`, an error that came in a message."""
     kind = _ERRORS_BY_NUMBER.get(status.code, UnknownError)
     return kind(status.message, decode_status(status.SerializeToString()))
-
-
-def _trailing_metadata(error: grpc.RpcError) -> Iterable[Metadatum] | None:
-    # The two APIs of grpc have different types for it; both are pairs.
-    return cast("Iterable[Metadatum] | None", error.trailing_metadata())

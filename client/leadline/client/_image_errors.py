@@ -38,14 +38,6 @@ def is_too_much(error: RpcError) -> bool:
     return is_too_large(error)
 
 
-def shifted(error: InvalidArgumentError, offset: int) -> InvalidArgumentError:
-    """The error with the indices of images counted over all requests of a call.
-
-    The server counts from the first image of each request.
-    """
-    return renamed(error, lambda index: f"images[{index + offset}]")
-
-
 def renamed(error: InvalidArgumentError, name: Callable[[int], str]) -> InvalidArgumentError:
     """The error with names of images instead of their indices, also in its text."""
     violations = tuple(_renamed(violation, name) for violation in error.violations)

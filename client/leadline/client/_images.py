@@ -97,19 +97,6 @@ class LoadableImage:
     load: Callable[[], bytes]
 
 
-@dataclass(frozen=True)
-class Source:
-    """One element of the caller's images: an image, or an array of images.
-
-    Attributes:
-        count: the number of images.
-        images: the images; iterate over them once.
-    """
-
-    count: int
-    images: Iterator[LoadableImage]
-
-
 def listed(images: Images) -> Iterable[Image]:
     """The images of a call as an iterable, also if it is a single image.
 
@@ -125,12 +112,8 @@ def listed(images: Images) -> Iterable[Image]:
     raise invalid("images", f"cannot be made from {type(images).__name__}")
 
 
-def source(image: object, index: int) -> Source:
-    """The images in one element of the caller's images.
-
-    Args:
-        image: the element.
-        index: of its first image among all images of the call.
+def source(image: object, index: int) -> list[LoadableImage]:
+    """The images in one element of the caller's images; `index` is that of its first one.
 
     Raises:
         InvalidArgumentError: it is no image, is too large, or is an array of
@@ -139,18 +122,17 @@ def source(image: object, index: int) -> Source:
     """
     field = f"images[{index}]"
     if isinstance(image, NamedExample):
-        return _single(_named(image.name, index))
+        return [_named(image.name, index)]
     if isinstance(image, str) and _EXAMPLE_NAME.fullmatch(image):
-        return _single(_named(image, index))
+        return [_named(image, index)]
     if isinstance(image, str | os.PathLike):
-        return _single(_file(Path(image), index))
+        return [_file(Path(image), index)]
     if isinstance(image, bytes | bytearray | memoryview):
-        return _single(_encoded(bytes(image), index))
+        return [_encoded(bytes(image), index)]
     if isinstance(image, SupportsSave):
-        return _single(_encoded(_saved(image, field), index))
+        return [_encoded(_saved(image, field), index)]
     if isinstance(image, SupportsArray):
-        array = _normal_form(_as_numpy(image, field), field)
-        return Source(len(array), _rows(array, index))
+        return list(_rows(_normal_form(_as_numpy(image, field), field), index))
     raise invalid(
         field,
         f"a {type(image).__name__} is not an image: give a path, the bytes of a PNG or JPEG file, "
@@ -158,17 +140,13 @@ def source(image: object, index: int) -> Source:
     )
 
 
-def unloadable(error: OSError | InvalidArgumentError, index: int) -> Source:
+def unloadable(error: OSError | InvalidArgumentError, index: int) -> list[LoadableImage]:
     """An image that fails with this error when it is loaded."""
 
     def load() -> NoReturn:
         raise error
 
-    return _single(LoadableImage(index=index, kind=None, size=0, load=load))
-
-
-def _single(image: LoadableImage) -> Source:
-    return Source(1, iter((image,)))
+    return [LoadableImage(index=index, kind=None, size=0, load=load)]
 
 
 def _named(name: str, index: int) -> LoadableImage:

@@ -1,14 +1,16 @@
-"""Requests of the inspection calls, from the keyword arguments of the client's methods."""
+"""Requests of the inspection calls, from the keyword arguments of the client's methods.
+
+They raise an `InvalidArgumentError` where a value does not fit its field's type, or not
+exactly one model or variant is named.
+"""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias, TypedDict, Unpack
 
-from leadline.client._names import model_name
-from leadline.client._requests import ModelLike, Selection, build, enum_value, select
+from leadline.client._requests import ModelLike, Selection, build, name_of, select
 from leadline.v1.inspection_service_pb2 import (
     CompareModelsRequest,
     ExampleOrder,
-    GetConfusionMatrixRequest,
     Grouping,
     ImageFormat,
     ListLikelyLabelErrorsRequest,
@@ -36,14 +38,6 @@ OutcomeLike: TypeAlias = Outcome.ValueType | str
 
 ModelOrVariant: TypeAlias = ModelLike | Variant
 """A model or one of its epochs, or its name; or a variant, which means its best model."""
-
-_ENUMS = {
-    "split": ("SPLIT_", Split),
-    "grouping": ("GROUPING_", Grouping),
-    "order": ("EXAMPLE_ORDER_", ExampleOrder),
-    "image_format": ("IMAGE_FORMAT_", ImageFormat),
-    "outcome": ("OUTCOME_", Outcome),
-}
 
 
 class Listing(Selection, total=False):
@@ -86,64 +80,28 @@ class LabelErrors(TypedDict, total=False):
 
 
 def listing_request(**query: Unpack[Listing]) -> ListMisclassifiedRequest:
-    """The request for a listing.
-
-    Raises:
-        InvalidArgumentError: a value does not fit its field's type, or not
-            exactly one model or variant is named.
-    """
+    """The request for a listing."""
     given: dict[str, Any] = dict(query)
     selection = {field: given.pop(field, None) for field in Selection.__annotations__}
-    fields = {field: _number(field, value) for field, value in given.items()}
-    return select(build(ListMisclassifiedRequest(), **fields), **selection)
-
-
-def confusion_request(
-    split: SplitLike, **selection: Unpack[Selection]
-) -> GetConfusionMatrixRequest:
-    """The request for a confusion matrix.
-
-    Raises:
-        InvalidArgumentError: not exactly one model or variant is named.
-    """
-    request = build(GetConfusionMatrixRequest(), split=_number("split", split))
-    return select(request, **selection)
+    return select(build(ListMisclassifiedRequest(), **given), **selection)
 
 
 def comparison_request(
     baseline: ModelOrVariant, candidate: ModelOrVariant, **query: Unpack[Comparing]
 ) -> CompareModelsRequest:
-    """The request for a comparison.
-
-    Raises:
-        InvalidArgumentError: a value does not fit its field's type.
-    """
-    fields = {field: _number(field, value) for field, value in query.items()}
-    return build(
-        CompareModelsRequest(baseline=_selector(baseline), candidate=_selector(candidate)), **fields
-    )
+    """The request for a comparison."""
+    request = CompareModelsRequest(baseline=_selector(baseline), candidate=_selector(candidate))
+    return build(request, **query)
 
 
 def label_errors_request(**query: Unpack[LabelErrors]) -> ListLikelyLabelErrorsRequest:
-    """The request for likely label errors.
-
-    Raises:
-        InvalidArgumentError: a value does not fit its field's type.
-    """
-    fields = {field: _number(field, value) for field, value in query.items()}
-    models = [model if isinstance(model, str) else model.name for model in query.get("models", ())]
-    fields["models"] = [model_name(name) for name in models]
+    """The request for likely label errors."""
+    fields: dict[str, Any] = dict(query)
+    fields["models"] = [name_of(model) for model in query.get("models", ())]
     return build(ListLikelyLabelErrorsRequest(), **fields)
 
 
 def _selector(meant: ModelOrVariant) -> ModelSelector:
     if isinstance(meant, Variant):
         return ModelSelector(variant=meant)
-    return ModelSelector(model=model_name(meant if isinstance(meant, str) else meant.name))
-
-
-def _number(field: str, value: Any) -> Any:
-    if field not in _ENUMS:
-        return value
-    prefix, kind = _ENUMS[field]
-    return enum_value(field, prefix, kind.items(), value)
+    return ModelSelector(model=name_of(meant))

@@ -1,4 +1,4 @@
-"""The options of a job, from the keyword arguments of `train`."""
+"""The options of a job, from the keyword arguments of `train`: see `_requests`."""
 
 from datetime import timedelta
 from typing import TypeAlias
@@ -29,11 +29,7 @@ _POLICIES: dict[str, RetentionPolicy.ValueType] = {
 def job_options(
     *, priority: int | None, time_limit: TimeLimit | None, retention: RetentionLike | None
 ) -> JobOptions | None:
-    """The options that are not None; None if there are none.
-
-    Raises:
-        InvalidArgumentError: a value does not fit its field.
-    """
+    """The options that are not None; None if there are none."""
     if priority is None and time_limit is None and retention is None:
         return None
     options = JobOptions(

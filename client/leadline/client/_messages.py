@@ -4,7 +4,7 @@ from collections.abc import MutableSequence
 from datetime import UTC
 from typing import Any
 
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
@@ -50,6 +50,17 @@ def enum_name(message: Message, field: str) -> str:
     return _enum_name(message.DESCRIPTOR.fields_by_name[field], getattr(message, field))
 
 
+def short_name(enum: EnumDescriptor, name: str) -> str:
+    """The name of an enum's value in lower case, without its prefix: "one_cycle"."""
+    prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    return name.upper().removeprefix(prefix).lower()
+
+
+def enum_numbers(enum: EnumDescriptor) -> dict[str, int]:
+    """The numbers of an enum's values by their short names, without the unspecified one."""
+    return {short_name(enum, value.name): value.number for value in enum.values if value.number}
+
+
 def is_final(message: Message) -> bool:
     """Whether a job or a sweep has ended; one in an unknown state has not."""
     return state_name(message) in FINAL_STATES
@@ -90,8 +101,5 @@ def _plain(field: FieldDescriptor, value: Any) -> Any:
 
 
 def _enum_name(field: FieldDescriptor, number: int) -> str:
-    values = field.enum_type.values_by_number
-    if number not in values:
-        return f"{field.name} {number}"
-    prefix = values[0].name.removesuffix("UNSPECIFIED")
-    return str(values[number].name).removeprefix(prefix).lower()
+    value = field.enum_type.values_by_number.get(number)
+    return f"{field.name} {number}" if value is None else short_name(field.enum_type, value.name)

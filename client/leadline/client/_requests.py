@@ -1,12 +1,17 @@
-"""Requests, from the keyword arguments of the client's methods."""
+"""Requests, from the keyword arguments of the client's methods.
 
-from collections.abc import Collection, Iterable
-from typing import Final, TypeAlias, TypedDict, TypeVar, Unpack
+What does not fit is an `InvalidArgumentError`, whose violation names the field by its path.
+"""
 
+from collections.abc import Collection, MutableSequence
+from typing import Any, Final, TypeAlias, TypedDict, TypeVar, Unpack
+
+from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from leadline.client._errors import invalid
+from leadline.client._messages import enum_numbers, short_name
 from leadline.client._names import model_name
 from leadline.client._text import did_you_mean
 from leadline.v1.inference_service_pb2 import PredictRequest
@@ -46,61 +51,56 @@ Selecting = TypeVar(
 
 
 def build(message: AnyMessage, **fields: object) -> AnyMessage:
-    """The message with the fields set that are not None.
-
-    Raises:
-        InvalidArgumentError: a value does not fit its field's type.
-    """
+    """The message with the fields set that are not None."""
     for field, value in fields.items():
         if value is not None:
             set_field(message, field, value, path=field)
     return message
 
 
-def set_field(message: Message, field: str, value: object, *, path: str) -> None:
-    """Sets a field, or extends it if the value is a list.
-
-    Raises:
-        InvalidArgumentError: the message has no such field, or the value does not fit its type;
-            `path` names the field.
-    """
+def set_field(message: Message, field: str, value: Any, *, path: str) -> None:
+    """Sets a field, or extends a repeated one; enums may be given by their names in any case."""
     check_field(field, message.DESCRIPTOR.fields_by_name, path=path)
+    enum = message.DESCRIPTOR.fields_by_name[field].enum_type
+    target = getattr(message, field)
+    is_repeated = isinstance(target, MutableSequence)
+    # A string for several names is an easy mistake: it is an iterable too.
+    values = value if is_repeated and not isinstance(value, str) else [value]
+    if enum is not None:
+        values = [_enum_number(path, enum, item) for item in values]
     try:
-        if isinstance(value, list):
-            getattr(message, field).extend(value)
+        if is_repeated:
+            target.extend(values)
         else:
-            setattr(message, field, value)
+            setattr(message, field, *values)
     except (TypeError, ValueError) as error:
         # Such as an integer of more than 32 bits.
         raise invalid(path, str(error)) from None
 
 
 def check_field(field: str, known: Collection[str], *, path: str = "") -> None:
-    """Checks that a field exists.
-
-    Raises:
-        InvalidArgumentError: it does not; `path` names it, and the text what is likely meant.
-    """
+    """Checks that a field exists; the text of the error names what is likely meant."""
     if field not in known:
         raise invalid(path or field, f"there is no such field.{did_you_mean(field, known)}")
 
 
 def select(request: Selecting, **selection: Unpack[Selection]) -> Selecting:
-    """The request with its model or its variant.
-
-    Raises:
-        InvalidArgumentError: not exactly one of them is given, or an argument does not exist.
-    """
+    """The request with its model or its variant, of which exactly one must be given."""
     for field in selection:
         check_field(field, Selection.__annotations__)
     model, variant = selection.get("model"), _variant(selection)
     if (model is None) == (variant is None):
         raise invalid("selector", f"give either a model or a variant ({', '.join(_PARTS)})")
     if model is not None:
-        request.model = model_name(model if isinstance(model, str) else model.name)
+        request.model = name_of(model)
     if variant is not None:
         request.variant.CopyFrom(variant)
     return request
+
+
+def name_of(model: ModelLike) -> str:
+    """The resource name of a model or an epoch."""
+    return model_name(model if isinstance(model, str) else model.name)
 
 
 def _variant(selection: Selection) -> Variant | None:
@@ -116,11 +116,7 @@ def _variant(selection: Selection) -> Variant | None:
 
 
 def duration(seconds: float | None, field: str = "progress_interval") -> Duration | None:
-    """Seconds as a message; None stays None.
-
-    Raises:
-        InvalidArgumentError: they are out of range; `field` names them.
-    """
+    """Seconds, unless they are out of range, as a message; None stays None."""
     if seconds is None:
         return None
     result = Duration()
@@ -131,27 +127,11 @@ def duration(seconds: float | None, field: str = "progress_interval") -> Duratio
     return result
 
 
-def job_states(states: Iterable[JobStateLike]) -> list[JobState.ValueType]:
-    """The states of these names."""
-    if isinstance(states, str):  # an easy mistake: a string is an iterable too
-        states = [states]
-    return [
-        JobState.ValueType(enum_value("states", "JOB_STATE_", JobState.items(), state))
-        for state in states
-    ]
-
-
-def enum_value(field: str, prefix: str, items: Iterable[tuple[str, int]], value: int | str) -> int:
-    """The number of an enum's value, given as a number or as a name in any case.
-
-    Raises:
-        InvalidArgumentError: the enum has no value of this name.
-    """
-    if isinstance(value, int):
+def _enum_number(path: str, enum: EnumDescriptor, value: Any) -> Any:
+    if not isinstance(value, str):
         return value
-    values = {name.removeprefix(prefix).lower(): number for name, number in items}
-    name = value.upper().removeprefix(prefix).lower()
-    if name not in values or values[name] == 0:
-        known = ", ".join(name for name, number in values.items() if number)
-        raise invalid(field, f"{value!r} is not one of {known}")
-    return values[name]
+    numbers = enum_numbers(enum)
+    name = short_name(enum, value)
+    if name not in numbers:
+        raise invalid(path, f"{value!r} is not one of {', '.join(numbers)}")
+    return numbers[name]

@@ -145,8 +145,7 @@ class Attempts:
         """
         self.failures += 1
         delay = 0.2 * 2.0 ** (self.failures - 1) * (1 - self._jitter() / 2)
-        if error.code is not StatusCode.UNAVAILABLE or self.failures >= CALL_ATTEMPTS:
-            raise error from None
-        if delay >= self.remaining():
+        is_last = self.failures >= CALL_ATTEMPTS or delay >= self.remaining()
+        if is_last or error.code is not StatusCode.UNAVAILABLE:
             raise error from None
         return delay

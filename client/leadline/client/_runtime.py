@@ -16,7 +16,6 @@ import grpc
 
 from leadline.client._errors import DeadlineExceededError, UsageError
 from leadline.client._images import Image, Images, listed
-from leadline.v1.inference_service_pb2 import PredictStreamResponse
 
 T = TypeVar("T")
 Request_contra = TypeVar("Request_contra", contravariant=True)
@@ -43,28 +42,16 @@ class AsyncUnaryCall(Protocol[Request_contra, Response_co]):
     ) -> Awaitable[Response_co]: ...
 
 
-class EventCall(Cancellable, Protocol[Response_co]):
-    """A stream of events of the synchronous client."""
+class StreamCall(Cancellable, Protocol[Response_co]):
+    """A stream of messages of the synchronous client."""
 
     def __iter__(self) -> Iterator[Response_co]: ...
 
 
-class AsyncEventCall(Cancellable, Protocol[Response_co]):
-    """A stream of events of the asynchronous client."""
+class AsyncStreamCall(Cancellable, Protocol[Response_co]):
+    """A stream of messages of the asynchronous client."""
 
     def __aiter__(self) -> AsyncIterator[Response_co]: ...
-
-
-class AnswerCall(Cancellable, Protocol):
-    """A stream of answers of the synchronous client."""
-
-    def __iter__(self) -> Iterator[PredictStreamResponse]: ...
-
-
-class AsyncAnswerCall(Cancellable, Protocol):
-    """A stream of answers of the asynchronous client."""
-
-    def __aiter__(self) -> AsyncIterator[PredictStreamResponse]: ...
 
 
 ImageStream: TypeAlias = Images
@@ -114,11 +101,7 @@ def async_cancel_after(call: Cancellable, seconds: float) -> Iterator[None]:
 
 @contextmanager
 def cancel_after(call: Cancellable, seconds: float) -> Iterator[None]:
-    """Cancels the call unless the block ends within `seconds`.
-
-    Raises:
-        DeadlineExceededError: the block took longer.
-    """
+    """Does the same by a thread."""
     timer = _Timer(call, seconds)
     thread = threading.Timer(seconds, timer.expire)
     thread.daemon = True
@@ -152,19 +135,10 @@ def own_loop(owner: object) -> object:
     return owner
 
 
-async def async_sleep(seconds: float) -> None:
-    """Waits."""
-    await asyncio.sleep(seconds)
+async_sleep, sleep = asyncio.sleep, time.sleep
 
-
-def sleep(seconds: float) -> None:
-    """Waits."""
-    time.sleep(seconds)
-
-
-async def async_run(function: Callable[[], T]) -> T:
-    """The result of a function that reads files, off the event loop."""
-    return await asyncio.to_thread(function)
+async_run = asyncio.to_thread
+"""The result of a function that reads files, off the event loop."""
 
 
 def run(function: Callable[[], T]) -> T:
@@ -187,27 +161,27 @@ async def async_each(images: AsyncImageStream) -> AsyncIterator[Image]:
 
 
 def each(images: ImageStream) -> Iterator[Image]:
-    """The images one by one.
-
-    Raises:
-        InvalidArgumentError: they are not images.
-    """
+    """The same of the synchronous client."""
     yield from listed(images)
 
 
-class AsyncOutbox(Generic[T]):
-    """A queue of messages to send, which grpc reads in a task."""
-
-    def __init__(self) -> None:
-        self._messages: asyncio.Queue[tuple[T] | None] = asyncio.Queue()
+class _Outbox(Generic[T]):
+    _messages: "asyncio.Queue[T | None] | queue.SimpleQueue[T | None]"
 
     def put(self, message: T) -> None:
         """Appends a message."""
-        self._messages.put_nowait((message,))
+        self._messages.put_nowait(message)
 
     def close(self) -> None:
         """Ends the queue."""
         self._messages.put_nowait(None)
+
+
+class AsyncOutbox(_Outbox[T]):
+    """A queue of messages to send, which grpc reads in a task."""
+
+    def __init__(self) -> None:
+        self._messages: asyncio.Queue[T | None] = asyncio.Queue()
 
     def __aiter__(self) -> Self:
         return self
@@ -217,25 +191,17 @@ class AsyncOutbox(Generic[T]):
         message = await self._messages.get()
         if message is None:
             raise StopAsyncIteration
-        return message[0]
+        return message
 
 
-class Outbox(Generic[T]):
+class Outbox(_Outbox[T]):
     """A queue of messages to send, which grpc reads in a thread.
 
     The thread waits even after the call is cancelled: close the queue.
     """
 
     def __init__(self) -> None:
-        self._messages: queue.SimpleQueue[tuple[T] | None] = queue.SimpleQueue()
-
-    def put(self, message: T) -> None:
-        """Appends a message."""
-        self._messages.put((message,))
-
-    def close(self) -> None:
-        """Ends the queue."""
-        self._messages.put(None)
+        self._messages: queue.SimpleQueue[T | None] = queue.SimpleQueue()
 
     def __iter__(self) -> Self:
         return self
@@ -245,4 +211,4 @@ class Outbox(Generic[T]):
         message = self._messages.get()
         if message is None:
             raise StopIteration
-        return message[0]
+        return message

@@ -1,4 +1,4 @@
-"""Requests about sweeps, from the keyword arguments of `train_sweep`."""
+"""Requests about sweeps, from the keyword arguments of `train_sweep`: see `_requests`."""
 
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
@@ -20,11 +20,7 @@ MedianStoppingLike: TypeAlias = MedianStoppingRule | bool
 
 
 def to_axes(axes: Axes) -> list[SweepAxis]:
-    """The axes as messages.
-
-    Raises:
-        InvalidArgumentError: a value cannot be that of a field.
-    """
+    """The axes as messages."""
     return [_axis(number, field, values) for number, (field, values) in enumerate(axes.items())]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack, cast
 
 from leadline.client._errors import invalid
-from leadline.client._requests import enum_value, set_field
+from leadline.client._requests import set_field
 from leadline.v1.training_spec_pb2 import (
     Augmentation,
     Initialization,
@@ -66,13 +66,4 @@ def training_spec(spec: SpecLike | None, **fields: Unpack[SpecFields]) -> Traini
 def _set_fields(spec: TrainingSpec, fields: Mapping[str, Any]) -> None:
     for field, value in fields.items():
         if value is not None:
-            set_field(spec, field, _number_of(field, value), path=f"spec.{field}")
-
-
-def _number_of(field: str, value: object) -> object:
-    """The value of a spec's field; of the name of an enum's value, its number."""
-    descriptor = TrainingSpec.DESCRIPTOR.fields_by_name.get(field)
-    if descriptor is None or descriptor.enum_type is None or not isinstance(value, str):
-        return value
-    numbers = [(entry.name, entry.number) for entry in descriptor.enum_type.values]
-    return enum_value(f"spec.{field}", f"{field.upper()}_", numbers, value)
+            set_field(spec, field, value, path=f"spec.{field}")

@@ -15,8 +15,6 @@ from torch import Tensor
 
 from leadline.models.spec import Augmentation
 
-__all__ = ["Variations"]
-
 MAX_SHIFT = 4
 """Pixels by which an image is moved at most, up, down, left and right."""
 
@@ -86,7 +84,9 @@ class Variations:
             return _gather(pixels, mirrored, top, left)
         # NumPy copies rows where torch, on a CPU, copies bytes: a fifth of the time.
         items = np.ascontiguousarray(pixels.numpy()).view(_PIXEL)[..., 0]
-        items = _mirror(items, mirrored.numpy())
+        flipped = mirrored.numpy()
+        original, items = items, items.copy()
+        items[flipped] = original[flipped][:, :, ::-1]
         if self.moves:
             items = _move(items, top.numpy(), left.numpy())
         return torch.from_numpy(items[..., np.newaxis].view(np.uint8))
@@ -105,13 +105,6 @@ def _window(first: Tensor, length: int) -> Tensor:
     """Which pixel of a line stands at each place, int64 [n, length], where it begins at `first`."""
     places = (first[:, None] + torch.arange(length, device=first.device)).abs()
     return torch.minimum(places, 2 * (length - 1) - places)
-
-
-def _mirror(items: npt.NDArray[Any], mirrored: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
-    """A copy of images, one item a pixel, [n, H, W], with some of them mirrored."""
-    result = items.copy()
-    result[mirrored] = items[mirrored][:, :, ::-1]
-    return result
 
 
 def _move(

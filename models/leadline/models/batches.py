@@ -8,8 +8,6 @@ from torch import Tensor
 
 from leadline.models.datasets import Split
 
-__all__ = ["DeviceSplit", "normalize"]
-
 
 def normalize(batch: torch.Tensor) -> torch.Tensor:
     """Turns pixels into what networks take, on the device that they are on.

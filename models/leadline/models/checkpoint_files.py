@@ -18,24 +18,6 @@ from leadline.models._files import sha256_of
 from leadline.models.datasets.contents import SplitName
 from leadline.models.predictions import NoPredictionsError, SplitPredictions, decode_predictions
 
-__all__ = [
-    "INPUT",
-    "LOGITS",
-    "PROBABILITIES",
-    "CheckpointError",
-    "CheckpointInfo",
-    "FileRecord",
-    "NoPredictionsError",
-    "SplitPredictions",
-    "list_epochs",
-    "load_info",
-    "load_onnx",
-    "load_predictions",
-    "read_file",
-    "remove_checkpoint",
-    "stem_of",
-]
-
 INPUT = "images"
 """The ONNX model's input, float32 [N, 3, 32, 32], normalised."""
 
@@ -114,13 +96,8 @@ def remove_checkpoint(directory: Path, epoch: int) -> None:
         stem.with_name(stem.name + suffix).unlink(missing_ok=True)
 
 
-def read_file(directory: Path, record: FileRecord, *, verify: bool = True) -> bytes:
-    """Reads a file of a checkpoint.
-
-    Args:
-        directory: where the checkpoint is.
-        record: what its description says of the file.
-        verify: whether to check the file's hash, and not its size alone.
+def read_file(directory: Path, record: FileRecord) -> bytes:
+    """Reads a file of a checkpoint as `record` describes it.
 
     Raises:
         CheckpointError: it is missing, truncated or damaged.
@@ -129,7 +106,7 @@ def read_file(directory: Path, record: FileRecord, *, verify: bool = True) -> by
     data = _read(path)
     if len(data) != record.size:
         raise CheckpointError(f"{path} has {len(data):,} bytes instead of {record.size:,}")
-    if verify and sha256_of(data) != record.sha256:
+    if sha256_of(data) != record.sha256:
         raise CheckpointError(f"{path} is damaged: its SHA-256 is not {record.sha256}")
     return data
 

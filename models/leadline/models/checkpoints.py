@@ -1,7 +1,7 @@
 """An epoch as files: what it takes to go on with it, to ask its network, and to tell of it.
 
 What the files are and how they are read without torch is in
-`leadline.models.checkpoint_files`, whose names are here as well.
+`leadline.models.checkpoint_files`.
 """
 
 import dataclasses
@@ -16,21 +16,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from leadline.models._description import to_json
+from leadline.models._description import CheckpointInfo, FileRecord, to_json
 from leadline.models._files import make_folder, sha256_of, sync_folder, write_atomically
-from leadline.models.checkpoint_files import (
-    CheckpointError,
-    CheckpointInfo,
-    FileRecord,
-    NoPredictionsError,
-    list_epochs,
-    load_info,
-    load_onnx,
-    load_predictions,
-    read_file,
-    remove_checkpoint,
-    stem_of,
-)
+from leadline.models.checkpoint_files import CheckpointError, load_info, read_file, stem_of
 from leadline.models.export import to_onnx
 from leadline.models.network import BlockNetwork
 from leadline.models.predictions import encode_predictions
@@ -38,21 +26,7 @@ from leadline.models.simd.engine_choice import recorded_instruction_set
 from leadline.models.spec import Schedule, TrainingSpec
 from leadline.models.training import EpochOutcome, Trainer
 
-__all__ = [
-    "Checkpoint",
-    "CheckpointError",
-    "CheckpointInfo",
-    "FileRecord",
-    "NoPredictionsError",
-    "list_epochs",
-    "load_checkpoint",
-    "load_info",
-    "load_onnx",
-    "load_predictions",
-    "remove_checkpoint",
-    "restore",
-    "save_checkpoint",
-]
+__all__ = ["Checkpoint", "CheckpointError", "load_checkpoint", "restore", "save_checkpoint"]
 
 
 @dataclass(frozen=True)
@@ -130,19 +104,14 @@ def save_checkpoint(directory: Path, trainer: Trainer, outcome: EpochOutcome) ->
     return info
 
 
-def load_checkpoint(directory: Path, epoch: int, *, verify: bool = True) -> Checkpoint:
-    """Loads an epoch's weights.
-
-    Args:
-        directory: where the checkpoints are.
-        epoch: which one, 1 for the first.
-        verify: whether to check the file's hash, and not its size alone.
+def load_checkpoint(directory: Path, epoch: int) -> Checkpoint:
+    """Loads the weights of an epoch, 1 for the first.
 
     Raises:
         CheckpointError: a file is missing, truncated or damaged.
     """
     info = load_info(directory, epoch)
-    return Checkpoint(info, _read_tensors(directory, info.files["weights"], verify=verify))
+    return Checkpoint(info, _read_tensors(directory, info.files["weights"]))
 
 
 def restore(trainer: Trainer, directory: Path, epoch: int) -> CheckpointInfo:
@@ -161,7 +130,7 @@ def restore(trainer: Trainer, directory: Path, epoch: int) -> CheckpointInfo:
     trainer.network.load_state_dict(checkpoint.network().state_dict())
     record = info.files.get("optimizer")
     if record is not None:
-        state = _read_tensors(directory, record, verify=True)
+        state = _read_tensors(directory, record)
         _restore_optimizer(trainer, state, directory / record.name)
     return info
 
@@ -224,8 +193,8 @@ def _write(path: Path, data: bytes) -> FileRecord:
     return FileRecord(path.name, sha256_of(data), len(data))
 
 
-def _read_tensors(directory: Path, record: FileRecord, *, verify: bool) -> dict[str, Tensor]:
-    data = read_file(directory, record, verify=verify)
+def _read_tensors(directory: Path, record: FileRecord) -> dict[str, Tensor]:
+    data = read_file(directory, record)
     try:
         return safetensors.torch.load(data)
     except (SafetensorError, ValueError, KeyError) as error:

@@ -12,19 +12,13 @@ from leadline.models.batches import normalize
 from leadline.models.graphs import GraphedFunction, Graphs
 from leadline.models.network import BlockNetwork
 
-__all__ = ["CudaEngine"]
-
 
 class CudaEngine:
     """Computes on a GPU.
 
     A graph is captured for each size of batch; those of an epoch are all of one
-    size but the last. Where none can be captured, it computes without.
-
-    Args:
-        network: on the GPU, which becomes the process's current one.
-        autocast: the type in which a training step computes; float32 without.
-        graphs: see `leadline.models.graphs.GraphedFunction`.
+    size but the last. Where none can be captured, it computes without. The network's
+    GPU becomes the process's current one, and training steps compute in `autocast`.
     """
 
     name = "cuda"

@@ -10,8 +10,6 @@ from torch.nn import functional
 from leadline.models.metrics import BlockDiagnosis
 from leadline.models.network import BlockNetwork
 
-__all__ = ["DIAGNOSED_IMAGES", "BlockDiagnosis", "diagnose"]
-
 DIAGNOSED_IMAGES = 512
 """Images that a diagnosis is made on: four of the protocol's batches."""
 

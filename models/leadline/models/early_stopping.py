@@ -5,15 +5,11 @@ This module imports nothing heavy.
 
 from collections.abc import Sequence
 
-__all__ = ["is_exhausted"]
-
 
 def is_exhausted(test_accuracies: Sequence[float], patience: int) -> bool:
     """Returns whether `patience` epochs have passed since the best, the earliest of equals.
 
-    Args:
-        test_accuracies: of every epoch so far, in order.
-        patience: how many epochs without a better one are borne; 0: any number.
+    A patience of 0 is never exhausted.
     """
     if not patience or not test_accuracies:
         return False

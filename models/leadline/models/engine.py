@@ -16,8 +16,6 @@ from leadline.models.simd.instruction_set import InstructionSet, instruction_set
 from leadline.models.simd.stack import InferenceStack, TrainingStack
 from leadline.models.simd.thread_team import ThreadTeam
 
-__all__ = ["Engine", "SimdEngine", "TorchEngine", "engine_for"]
-
 
 class Engine(Protocol):
     """Computes for one network."""
@@ -60,12 +58,7 @@ def engine_for(
 ) -> Engine:
     """Returns the fastest engine, or torch's where `LEADLINE_ENGINE` selects that for the CPU.
 
-    Args:
-        network: on the device.
-        device: where to compute.
-        in_bfloat16: whether training steps are computed in bfloat16.
-        largest_batch: images in the largest training batch.
-        threads: that compute on a CPU. Sets torch's, for the whole process.
+    Sets the number of torch's threads, for the whole process.
 
     Raises:
         UnknownEngineError: `LEADLINE_ENGINE` names no engine.
@@ -82,12 +75,7 @@ def engine_for(
 
 
 class TorchEngine:
-    """Computes with torch's own operations, on any device.
-
-    Args:
-        network: on its device.
-        autocast: the type in which a training step computes; float32 without.
-    """
+    """Computes with torch's own operations, on any device; training steps in `autocast`."""
 
     name = "torch"
 
@@ -124,13 +112,8 @@ class SimdEngine:
     channels. The result is torch's but for rounding, and does not depend on the number
     of threads, to the bit.
 
-    Sets torch's own number of threads to one, for the whole process.
-
-    Args:
-        network: in main memory, in float32.
-        largest_batch: images in the largest training batch.
-        threads: that compute.
-        isa: the instructions to use; by default those of `instruction_set()`.
+    Sets torch's own number of threads to one, for the whole process. The network is in
+    main memory, in float32.
 
     Raises:
         UnsupportedNetworkError: there are no kernels for the network's shapes.

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -13,8 +12,6 @@ from leadline.models.batches import DeviceSplit
 from leadline.models.datasets import Split
 from leadline.models.engine import Engine
 from leadline.models.predictions import SplitPredictions
-
-__all__ = ["Evaluation", "classify", "evaluate"]
 
 BATCH_SIZE = 512
 """Images a batch of an evaluation on a CPU: few enough for its caches."""
@@ -65,15 +62,10 @@ def evaluate(
 ) -> Evaluation:
     """Evaluates a network in evaluation mode over a whole split, in its order.
 
-    The device is waited for once, at the end.
-
-    Args:
-        engine: computes the network's logits, on the device.
-        split: what to evaluate on; a `DeviceSplit` saves bringing it there.
-        device: where to compute.
-        batch_size: images at a time; what suits the device without. It does not
-            change the result, but for rounding.
-        on_batch: called after each batch with the images done and those in all.
+    The device is waited for once, at the end. A `DeviceSplit` saves bringing the split
+    there. The size of batches, by default what suits the device, does not change the
+    result, but for rounding. `on_batch` is called after each batch with the images done
+    and those in all.
     """
     batches = DeviceSplit.of(split, device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
@@ -89,19 +81,10 @@ def evaluate(
             on_batch(min(start + batch_size, len(batches)), len(batches))
     # One copy brings all of it over; float64 holds classes and probabilities exactly.
     result = torch.cat([*answers, loss.expand(3, 1)], dim=1).cpu().numpy()
-    return _evaluation(result[:, :-1], float(result[0, -1]), batches.labels)
-
-
-def _evaluation(
-    answers: npt.NDArray[np.float64], total_loss: float, labels: npt.NDArray[np.int64]
-) -> Evaluation:
-    predicted = answers[0].astype(np.int64)
+    predicted = result[0, :-1].astype(np.int64)
+    probability, true_probability = result[1:, :-1].astype(np.float32)
     return Evaluation(
-        loss=total_loss / len(labels),
-        accuracy=int(np.count_nonzero(predicted == labels)) / len(labels),
-        predictions=SplitPredictions(
-            predicted=predicted,
-            probability=answers[1].astype(np.float32),
-            true_probability=answers[2].astype(np.float32),
-        ),
+        loss=float(result[0, -1]) / len(batches),
+        accuracy=int(np.count_nonzero(predicted == batches.labels)) / len(batches),
+        predictions=SplitPredictions(predicted, probability, true_probability),
     )

@@ -14,8 +14,6 @@ from leadline.models.checkpoint_files import INPUT, LOGITS, PROBABILITIES
 from leadline.models.images import IMAGE_SIZE
 from leadline.models.network import BlockNetwork, ResidualBlock
 
-__all__ = ["to_onnx"]
-
 # Old enough for the engines of the last years.
 _OPSET = 17
 _IR_VERSION = 8
@@ -29,13 +27,10 @@ def to_onnx(network: BlockNetwork) -> bytes:
     Its input, `images`, is float32 [N, 3, 32, 32], normalised; its outputs are
     `logits` and `probabilities`, float32 [N, classes]. Each batch norm is
     folded into the convolution before it, in float64, so that the outputs
-    equal the network's but for rounding.
+    equal the network's, in evaluation mode, but for rounding.
 
     Source of the folding: Jacob et al. (2018), "Quantization and Training of
     Neural Networks for Efficient Integer-Arithmetic-Only Inference", section 3.2.
-
-    Args:
-        network: on any device; it is exported as it is in evaluation mode.
 
     Raises:
         TypeError: it has a layer that this does not know.

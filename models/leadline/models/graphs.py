@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["GraphedFunction", "Graphs", "capture_graph"]
-
 _LOG = logging.getLogger(__name__)
 
 # As many as PyTorch's notes on graphs advise before a capture.
@@ -23,13 +21,10 @@ def capture_graph(
 ) -> Callable[[], Tensor]:
     """Captures the kernels that a function launches on its inputs' GPU.
 
-    The function is called several times, and must leave the same each time.
+    The function is called several times, and must leave the same each time. A replay
+    reads the inputs where they are.
 
     Source: the PyTorch notes on CUDA graphs.
-
-    Args:
-        function: of `inputs`.
-        inputs: on the GPU; a replay reads them where they are.
 
     Returns:
         What replays the graph and returns its result, which the next replay
@@ -40,7 +35,8 @@ def capture_graph(
     """
     # A capture that fails may leave its stream as the current one: torch puts
     # the former one back in its later versions only.
-    with torch.cuda.device(inputs[0].device), torch.cuda.stream(_current_stream(inputs[0])):
+    device = inputs[0].device
+    with torch.cuda.device(device), torch.cuda.stream(torch.cuda.current_stream(device)):
         # What is set up in the first calls must not be captured.
         aside = torch.cuda.Stream()  # type: ignore[no-untyped-call,unused-ignore]
         aside.wait_stream(torch.cuda.current_stream())
@@ -59,16 +55,8 @@ def capture_graph(
     return replay
 
 
-def _current_stream(tensor: Tensor) -> torch.cuda.Stream:
-    return torch.cuda.current_stream(tensor.device)
-
-
 class Graphs:
-    """Whether graphs can be captured here, which is believed until a capture fails.
-
-    Args:
-        capture: makes the graphs.
-    """
+    """Whether graphs can be captured here, which is believed until a capture fails."""
 
     def __init__(self, capture: Capture = capture_graph) -> None:
         self.capture = capture
@@ -116,7 +104,6 @@ class GraphedFunction:
         function: of tensors on the device that have a row for each image. It
             must do the same whenever it is called, for it is called several
             times before a capture.
-        device: where it computes.
         state: gives the tensors that the function changes.
         sizes: of batches, ascending: a smaller batch is filled up to the next
             with rows of any content. Without them each size has a graph.
@@ -150,12 +137,10 @@ class GraphedFunction:
         if self._graphs.failure is not None:
             self._captured.clear()  # with the memory that they hold
             return self._run(inputs)
-        size = self._size_of(len(inputs[0]))
+        count = len(inputs[0])
+        size = next((size for size in self._sizes if size >= count), count)
         captured = self._captured.get(size)
         return captured(inputs) if captured else self._capture_and_run(size, inputs)
-
-    def _size_of(self, count: int) -> int:
-        return next((size for size in self._sizes if size >= count), count)
 
     def _run(self, inputs: Sequence[Tensor]) -> Tensor:
         return self._function(*(value.to(self._device) for value in inputs))

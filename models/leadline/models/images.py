@@ -54,6 +54,8 @@ _UPRIGHT_BY = {
     8: Image.Transpose.ROTATE_90,
 }
 
+_ON_THEIR_SIDE = range(5, 9)
+
 
 class ImageError(ValueError):
     """The bytes are no image that can be taken: the message says why."""
@@ -99,12 +101,15 @@ class EncodedImage:
     Attributes:
         work: its pixels, which count again for every eight scans of a JPEG. Decoding takes
             10 to 40 nanoseconds for each.
+        aspect_ratio: its width by its height, as people see it.
     """
 
-    __slots__ = ("_container", "work")
+    __slots__ = ("_container", "aspect_ratio", "work")
 
     def __init__(self, container: Container) -> None:
         self._container = container
+        ratio = container.width / container.height
+        self.aspect_ratio = 1 / ratio if container.orientation in _ON_THEIR_SIDE else ratio
         self.work = container.width * container.height * (1 + container.scans // _SCANS_PER_PASS)
 
     def decode(self, is_wanted: Callable[[], bool] | None = None) -> npt.NDArray[np.uint8]:

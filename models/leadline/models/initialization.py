@@ -8,8 +8,6 @@ from torch import nn
 from leadline.models.network import Architecture, BlockNetwork, ResidualBlock
 from leadline.models.spec import Initialization
 
-__all__ = ["initial_network"]
-
 
 def initial_network(
     architecture: Architecture, initialization: Initialization, seed: int

@@ -77,10 +77,6 @@ class Block(nn.Sequential):
     its forward pass gives the block's input to both and returns what the second
     makes of it. The first gets no gradient and changes nothing: what the notebook
     computes is a block of one convolution.
-
-    Args:
-        convolutions: 1 or 2, in sequence.
-        batch_norm: whether a batch norm follows each convolution.
     """
 
     def __init__(self, *, convolutions: int, batch_norm: bool) -> None:

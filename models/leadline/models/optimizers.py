@@ -14,8 +14,6 @@ import torch
 from leadline.models.network import BlockNetwork
 from leadline.models.spec import Optimizer, TrainingSpec
 
-__all__ = ["SGD", "Adam", "AdamW", "make_optimizer"]
-
 _Kind = TypeVar("_Kind", bound=type[torch.optim.Optimizer])
 
 # What torch decorates with `torch._disable_dynamo`, in every optimizer.
@@ -42,18 +40,12 @@ def make_optimizer(spec: TrainingSpec, network: BlockNetwork) -> torch.optim.Opt
 
     It is torch's fused implementation, which updates all parameters at once.
     """
-    parameters, rate, decay = network.parameters(), spec.learning_rate, spec.weight_decay
+    common: Any = {"lr": spec.learning_rate, "weight_decay": spec.weight_decay, "fused": True}
+    parameters = network.parameters()
     match spec.optimizer:
         case Optimizer.SGD:
-            return SGD(
-                parameters,
-                lr=rate,
-                momentum=spec.momentum,
-                nesterov=spec.nesterov,
-                weight_decay=decay,
-                fused=True,
-            )
+            return SGD(parameters, momentum=spec.momentum, nesterov=spec.nesterov, **common)
         case Optimizer.ADAM:
-            return Adam(parameters, lr=rate, weight_decay=decay, fused=True)
+            return Adam(parameters, **common)
         case Optimizer.ADAMW:
-            return AdamW(parameters, lr=rate, weight_decay=decay, fused=True)
+            return AdamW(parameters, **common)

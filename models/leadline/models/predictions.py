@@ -21,8 +21,6 @@ from safetensors import SafetensorError
 
 from leadline.models.datasets.contents import SplitName
 
-__all__ = ["NoPredictionsError", "SplitPredictions", "decode_predictions", "encode_predictions"]
-
 _STEPS = 65_535
 
 _FEW_CLASSES = 256
@@ -47,13 +45,7 @@ class SplitPredictions:
 
 
 def encode_predictions(train: SplitPredictions, test: SplitPredictions, *, classes: int) -> bytes:
-    """Writes the predictions of both splits as a file. Equal predictions make equal files.
-
-    Args:
-        train: of the training set.
-        test: of the test set.
-        classes: how many there are.
-    """
+    """Writes the predictions of both splits as a file. Equal predictions make equal files."""
     kind = np.uint8 if classes <= _FEW_CLASSES else np.int16
     tensors: dict[str, npt.NDArray[np.generic]] = {
         "predicted": test.predicted.astype(kind),

@@ -8,8 +8,6 @@ import math
 
 from leadline.models.spec import Schedule, TrainingSpec
 
-__all__ = ["learning_rate"]
-
 WARM_UP = 0.3
 """The fraction of all steps that one cycle's way up takes."""
 

@@ -11,16 +11,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 
-__all__ = [
-    "Augmentation",
-    "Initialization",
-    "Optimizer",
-    "Precision",
-    "Schedule",
-    "TrainingSpec",
-    "Violation",
-]
-
 MAX_BLOCKS = 64
 MAX_EPOCHS = 10_000
 MAX_BATCH_SIZE = 65_536

@@ -23,8 +23,6 @@ from leadline.models.optimizers import make_optimizer
 from leadline.models.schedule import learning_rate
 from leadline.models.spec import Precision, TrainingSpec
 
-__all__ = ["DivergedError", "EpochMetrics", "EpochOutcome", "Phase", "Trainer"]
-
 
 class Phase(StrEnum):
     """What a trainer is doing within an epoch."""

@@ -369,6 +369,7 @@ class Example(_message.Message):
     PROBABILITY_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     PIXELS_FIELD_NUMBER: _builtins.int
+    ASPECT_RATIO_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """The image's index within its split, 0 for the first."""
     png: _builtins.bytes
@@ -396,6 +397,10 @@ class Example(_message.Message):
     """The image as bytes, [32, 32, 3], RGB, 0 to 255, where that is what was asked
     for.
     """
+    aspect_ratio: _builtins.float
+    """The width of the image by its height, before it was resized to 32x32; 1 if
+    that is not known.
+    """
     def __init__(
         self,
         *,
@@ -408,10 +413,11 @@ class Example(_message.Message):
         probability: _builtins.float = ...,
         name: _builtins.str = ...,
         pixels: _builtins.bytes = ...,
+        aspect_ratio: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "name", b"name", "pixels", b"pixels", "png", b"png", "predicted_class_index", b"predicted_class_index", "predicted_class_name", b"predicted_class_name", "probability", b"probability", "true_class_index", b"true_class_index", "true_class_name", b"true_class_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aspect_ratio", b"aspect_ratio", "index", b"index", "name", b"name", "pixels", b"pixels", "png", b"png", "predicted_class_index", b"predicted_class_index", "predicted_class_name", b"predicted_class_name", "probability", b"probability", "true_class_index", b"true_class_index", "true_class_name", b"true_class_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -939,6 +945,7 @@ class ComparedExample(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     BASELINE_FIELD_NUMBER: _builtins.int
     CANDIDATE_FIELD_NUMBER: _builtins.int
+    ASPECT_RATIO_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The image's name, as in `Example`."""
     index: _builtins.int
@@ -953,6 +960,10 @@ class ComparedExample(_message.Message):
     """The name of the class that it is of."""
     outcome: Global___Outcome.ValueType
     """What the candidate makes of it, compared with the baseline."""
+    aspect_ratio: _builtins.float
+    """The width of the image by its height, before it was resized to 32x32; 1 if
+    that is not known.
+    """
     @_builtins.property
     def baseline(self) -> Global___ClassGuess:
         """What the baseline takes it for."""
@@ -973,10 +984,11 @@ class ComparedExample(_message.Message):
         outcome: Global___Outcome.ValueType = ...,
         baseline: Global___ClassGuess | None = ...,
         candidate: Global___ClassGuess | None = ...,
+        aspect_ratio: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "candidate", b"candidate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "candidate", b"candidate", "index", b"index", "name", b"name", "outcome", b"outcome", "pixels", b"pixels", "png", b"png", "true_class_index", b"true_class_index", "true_class_name", b"true_class_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aspect_ratio", b"aspect_ratio", "baseline", b"baseline", "candidate", b"candidate", "index", b"index", "name", b"name", "outcome", b"outcome", "pixels", b"pixels", "png", b"png", "true_class_index", b"true_class_index", "true_class_name", b"true_class_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1141,6 +1153,7 @@ class LikelyLabelError(_message.Message):
     SUGGESTED_CLASS_NAME_FIELD_NUMBER: _builtins.int
     CONTRADICTING_MODELS_FIELD_NUMBER: _builtins.int
     MARGIN_FIELD_NUMBER: _builtins.int
+    ASPECT_RATIO_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The image's name, as in `Example`."""
     index: _builtins.int
@@ -1163,6 +1176,10 @@ class LikelyLabelError(_message.Message):
     """The mean over these models of the probability of the suggested class less
     that of the label, in [0, 1].
     """
+    aspect_ratio: _builtins.float
+    """The width of the image by its height, before it was resized to 32x32; 1 if
+    that is not known.
+    """
     def __init__(
         self,
         *,
@@ -1176,10 +1193,11 @@ class LikelyLabelError(_message.Message):
         suggested_class_name: _builtins.str = ...,
         contradicting_models: _builtins.int = ...,
         margin: _builtins.float = ...,
+        aspect_ratio: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contradicting_models", b"contradicting_models", "index", b"index", "margin", b"margin", "name", b"name", "pixels", b"pixels", "png", b"png", "suggested_class_index", b"suggested_class_index", "suggested_class_name", b"suggested_class_name", "true_class_index", b"true_class_index", "true_class_name", b"true_class_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aspect_ratio", b"aspect_ratio", "contradicting_models", b"contradicting_models", "index", b"index", "margin", b"margin", "name", b"name", "pixels", b"pixels", "png", b"png", "suggested_class_index", b"suggested_class_index", "suggested_class_name", b"suggested_class_name", "true_class_index", b"true_class_index", "true_class_name", b"true_class_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -74,6 +74,7 @@ _LATE_SECONDS = 2.0
 # Looks that a prediction may take: there may be hundreds of batches before it.
 _PREDICTION_PATIENCE = 15
 
+
 Started = TypeVar("Started")
 
 
@@ -129,20 +130,6 @@ async def serve(settings: Settings) -> None:
         raise ServingError(f"gRPC could be served no longer: {server.broken.exception()}")
 
 
-async def _unless(stop: asyncio.Event, start: Coroutine[Any, Any, Started]) -> Started | None:
-    """What a start returns; None if it was stopped before its end."""
-    starting, stopped = asyncio.ensure_future(start), asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if starting.done():
-            return starting.result()
-        starting.cancel()
-        await asyncio.wait({starting})
-        return None
-    finally:
-        stopped.cancel()
-
-
 def _exit_after(seconds: float) -> None:
     """Ends the process if it still runs then: a thread may hang in a disk that does.
 
@@ -156,6 +143,20 @@ def _exit_after(seconds: float) -> None:
     timer = threading.Timer(seconds, end)
     timer.daemon = True
     timer.start()
+
+
+async def _unless(stop: asyncio.Event, start: Coroutine[Any, Any, Started]) -> Started | None:
+    """What a start returns; None if it was stopped before its end."""
+    starting, stopped = asyncio.ensure_future(start), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            return starting.result()
+        starting.cancel()
+        await asyncio.wait({starting})
+        return None
+    finally:
+        stopped.cancel()
 
 
 @asynccontextmanager

@@ -108,6 +108,7 @@ def test_wrong_examples_are_exactly_those_that_predict_gets_wrong(
         assert example.predicted_class_index == prediction.class_index
         assert example.probability == pytest.approx(prediction.probability, abs=1e-5)
         assert (decode_image(example.png) == test.images[example.index]).all()
+        assert example.aspect_ratio == (2 if example.true_class_index == 1 else 1)
     assert {example.index for example in wrong} == {
         example.index
         for example in everything

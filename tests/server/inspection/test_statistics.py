@@ -33,6 +33,7 @@ def answers(
         checkpoint=checkpoint,
         split="test",
         images=np.zeros((count, 32, 32, 3), dtype=np.uint8),
+        aspect_ratios=None,
         labels=np.array(labels),
         predicted=np.array(predicted),
         probability=np.array(probability or [0.5] * count, dtype=np.float32),

@@ -207,6 +207,9 @@ def test_counts_and_images_are_those_of_the_service(
         assert [example["index"] for example in listed["examples"]] == [
             example.index for example in wrong.examples[:first]
         ]
+        assert [example["aspect"] for example in listed["examples"]] == [
+            example.aspect_ratio for example in wrong.examples[:first]
+        ]
     example = wrong.examples[0]
     path = f"/live/v1/images/{shown['fingerprint']}/test/{example.index}.png"
     status, headers, png = ask(path)

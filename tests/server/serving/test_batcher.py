@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 
 import numpy as np
 import pytest
@@ -80,6 +80,12 @@ async def ask(
     )
 
 
+async def in_queue() -> None:
+    """Until the thread has what was asked: it is passed on an iteration of the loop later."""
+    for _ in range(2):
+        await asyncio.sleep(0)
+
+
 @pytest.mark.parametrize("networks", [1, 3])
 async def test_answers_go_to_whom_they_belong_with_mixed_sizes_under_load(
     batcher: Batcher, networks: int
@@ -122,7 +128,7 @@ async def test_what_comes_while_a_batch_is_computed_is_computed_together(
     calls = [
         asyncio.create_task(ask(batcher, held, sender=sender, count=2)) for sender in range(1, 6)
     ]
-    await asyncio.sleep(0)  # to where it waits
+    await in_queue()
 
     held.may_go_on.set()
     await asyncio.gather(*calls)
@@ -130,13 +136,73 @@ async def test_what_comes_while_a_batch_is_computed_is_computed_together(
     assert held.batches == [1, 10]
 
 
+async def test_requests_of_one_iteration_of_the_loop_are_computed_together(
+    batcher: Batcher,
+) -> None:
+    network = Echo()
+
+    await asyncio.gather(*(ask(batcher, network, sender=sender, count=1) for sender in range(20)))
+
+    assert network.batches == [20]
+
+
+async def test_an_image_alone_is_computed_by_the_event_loop_where_that_is_quick(
+    batcher: Batcher,
+) -> None:
+    networks: list[Echo] = [Echo(), Echo()]
+
+    def quick(sender: int) -> Awaitable[Scores]:
+        image = pixels(sender=sender, count=1)
+        own, quick = networks
+        return batcher.score("key", lambda: own, image, caller="", deadline=None, quick=quick)
+
+    alone = await quick(1)
+    together = await asyncio.gather(quick(2), quick(3))
+
+    assert [network.senders for network in networks] == [[{2, 3}], [{1}]]
+    assert [scores.logits[0, 0] for scores in (alone, *together)] == [1, 2, 3]
+
+
+async def test_an_image_is_not_computed_by_the_event_loop_beside_an_abandoned_batch(
+    batcher: Batcher,
+) -> None:
+    network = Echo()
+    network.may_go_on.clear()
+    gone = asyncio.create_task(ask(batcher, network, sender=1, count=1))
+    await asyncio.to_thread(network.has_begun.wait, 30)
+    gone.cancel()
+    await asyncio.wait([gone])
+
+    image = pixels(sender=2, count=1)
+    waiting = asyncio.create_task(
+        batcher.score(network, lambda: network, image, caller="", deadline=None, quick=network)
+    )
+    await in_queue()
+    assert network.senders == []  # else it would have computed, and waited for itself
+
+    network.may_go_on.set()
+    assert (await waiting).logits[0, 0] == 2
+
+
+async def test_quick_networks_raise_their_errors_and_keep_deadlines(batcher: Batcher) -> None:
+    class Broken:
+        def score(self, images: list[Pixels]) -> Scores:
+            raise OSError(f"it is damaged: {len(images)}")
+
+    image, broken = pixels(sender=1, count=1), Broken()
+    with pytest.raises(OSError, match="it is damaged"):
+        await batcher.score("key", Broken, image, caller="", deadline=None, quick=broken)
+    with pytest.raises(DeadlineExceededError):
+        await batcher.score("key", Broken, image, caller="", deadline=0.0, quick=broken)
+
+
 async def test_a_large_request_does_not_hold_up_a_small_one_of_another_caller(
     batcher: Batcher, held: Echo
 ) -> None:
     large = asyncio.create_task(ask(batcher, held, sender=1, count=1_000, caller="a"))
-    await asyncio.sleep(0)  # to where it waits
+    await in_queue()
     small = asyncio.create_task(ask(batcher, held, sender=2, count=1, caller="b"))
-    await asyncio.sleep(0)  # to where it waits
+    await in_queue()
 
     held.may_go_on.set()
     await asyncio.gather(large, small)
@@ -146,7 +212,7 @@ async def test_a_large_request_does_not_hold_up_a_small_one_of_another_caller(
 
 async def test_work_of_a_caller_who_is_gone_is_not_done(batcher: Batcher, held: Echo) -> None:
     gone = asyncio.create_task(ask(batcher, held, sender=1, count=500))
-    await asyncio.sleep(0)  # to where it waits
+    await in_queue()
     gone.cancel()
     with pytest.raises(asyncio.CancelledError):
         await gone
@@ -159,7 +225,7 @@ async def test_work_of_a_caller_who_is_gone_is_not_done(batcher: Batcher, held: 
 
 async def test_work_whose_deadline_has_passed_is_not_done(batcher: Batcher, held: Echo) -> None:
     late = asyncio.create_task(ask(batcher, held, sender=1, count=500, deadline=time.monotonic()))
-    await asyncio.sleep(0)  # to where it waits
+    await in_queue()
 
     held.may_go_on.set()
     with pytest.raises(DeadlineExceededError, match="deadline passed"):
@@ -183,9 +249,9 @@ async def test_an_error_of_a_network_reaches_all_who_asked_it_and_nobody_else(
         )
         for caller in "ab"
     ]
-    await asyncio.sleep(0)  # to where it waits
+    await in_queue()
     sound = asyncio.create_task(ask(batcher, held, sender=2, count=40))
-    await asyncio.sleep(0)  # to where it waits
+    await in_queue()
 
     held.may_go_on.set()
 

@@ -77,7 +77,7 @@ async def test_a_computing_thread_that_has_ended_fails() -> None:
         threads=1,
         max_pending=1,
         max_loaded_bytes=1,
-        decoders=DecoderPool(max_large_work=1, observer=metrics),
+        decoders=DecoderPool(max_large_work=1 << 20, observer=metrics),
         observer=metrics,
     )
     monitor, reports = monitored(predictor.check)

@@ -21,9 +21,9 @@ from leadline.client._image_errors import is_too_large
 from leadline.client._predictions import ImageFailure
 from leadline.client._retry import Attempts, OnReconnect, Reconnection
 from leadline.client._runtime import (
-    AsyncAnswerCall,
     AsyncImageStream,
     AsyncOutbox,
+    AsyncStreamCall,
     async_cancel_after,
     async_each,
     async_run,
@@ -46,12 +46,7 @@ _CLOSE_SECONDS = 5.0
 
 
 class AsyncBulkPrediction:
-    """The work behind an `AsyncPredictionStream`.
-
-    Attributes:
-        model: the checkpoint that answers; empty before the first answer.
-        weights_sha256: the SHA-256 of its weights file.
-    """
+    """The work behind an `AsyncPredictionStream`, which explains its attributes."""
 
     def __init__(
         self,
@@ -70,7 +65,7 @@ class AsyncBulkPrediction:
         # A server that has never answered may not exist.
         self._answered = False
         self._first_attempts: Attempts | None = None
-        self._call: AsyncAnswerCall | None = None
+        self._call: AsyncStreamCall[PredictStreamResponse] | None = None
         self._outbox: AsyncOutbox[PredictStreamRequest] = AsyncOutbox()
         # Read and not yet answered, in order: sent again if the stream breaks.
         self._pending: deque[StreamedBatch] = deque()
@@ -128,7 +123,9 @@ class AsyncBulkPrediction:
                     return None
                 await async_sleep(self._delay(error))
 
-    async def _next_answer(self, call: AsyncAnswerCall) -> PredictStreamResponse:
+    async def _next_answer(
+        self, call: AsyncStreamCall[PredictStreamResponse]
+    ) -> PredictStreamResponse:
         try:
             with sdk_errors(self._connection):
                 answer = await anext(aiter(call))
@@ -179,7 +176,7 @@ class AsyncBulkPrediction:
         self.model, self.weights_sha256 = response.model, response.weights_sha256
         self._selector.model = response.model
 
-    def _attach(self) -> AsyncAnswerCall:
+    def _attach(self) -> AsyncStreamCall[PredictStreamResponse]:
         self._connection.check_open()
         self._reconnection.began()
         self._first_attempts = self._first_attempts or Attempts(self._connection.timeout)
@@ -217,8 +214,8 @@ async def _batches(images: AsyncImageStream, batcher: Batcher) -> AsyncIterator[
     index = 0
     async for image in async_each(images):
         source = source_or_failure(image, index)
-        index += source.count
-        for loadable in source.images:
+        index += len(source)
+        for loadable in source:
             if batch := batcher.add(loadable):
                 yield batch
     if rest := batcher.rest():

@@ -1,6 +1,5 @@
 """The client: a method for each call of the service, and handles of jobs and sweeps."""
 
-from types import TracebackType
 from typing import Self
 
 import grpc
@@ -71,12 +70,7 @@ class AsyncClient(AsyncTrainingCalls, AsyncSweepCalls, AsyncInferenceCalls, Asyn
         self._connection.check_open()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_error: object) -> None:
         """Closes the client."""
         await self.close()
 

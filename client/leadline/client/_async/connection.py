@@ -1,7 +1,8 @@
 """One client's connection: its channel, its stubs, and calls whose errors are the SDK's own."""
 
 import warnings
-from typing import NoReturn, TypeVar
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn, TypeVar
 
 import grpc.aio
 
@@ -28,13 +29,10 @@ class AsyncStubs:
 
 
 class AsyncConnection:
-    """A channel that opens with its first use.
+    """A channel that opens with its first use; its attributes are as of `AsyncClient`.
 
-    Attributes:
-        target: the server's address.
-        timeout: seconds for each unary call.
-        reconnect_timeout: seconds of outage that a stream survives; None: any.
-        closed: whether `close` was called.
+    Every use raises a `ClientClosedError` once it was closed, and a `UsageError` in another
+    event loop than its first; calls raise an `RpcError` if the server answers with an error.
     """
 
     def __init__(
@@ -63,12 +61,7 @@ class AsyncConnection:
 
     @property
     def channel(self) -> grpc.aio.Channel:
-        """The open channel.
-
-        Raises:
-            ClientClosedError: it was closed.
-            UsageError: it belongs to another event loop.
-        """
+        """The open channel."""
         self.check_open()
         if self._channel is None:
             # Not before: grpc.aio's channels belong to the loop that they are made in.
@@ -78,11 +71,7 @@ class AsyncConnection:
 
     @property
     def stubs(self) -> AsyncStubs:
-        """The calls of every service.
-
-        Raises:
-            ClientClosedError: the connection was closed.
-        """
+        """The calls of every service."""
         channel = self.channel
         if self._stubs is None:
             self._stubs = AsyncStubs(channel)
@@ -96,14 +85,7 @@ class AsyncConnection:
     ) -> Response:
         """The response to a unary call, which is repeated if the server is unavailable.
 
-        Args:
-            method: what to call.
-            request: sent with each attempt.
-            attempts: counts the attempts; None: as many as fit `timeout`.
-
-        Raises:
-            RpcError: the server answered with an error.
-            ClientClosedError: the connection was closed.
+        `attempts` counts how often; by default as many as fit `timeout`.
         """
         attempts = attempts or Attempts(self.timeout)
         while True:
@@ -115,23 +97,24 @@ class AsyncConnection:
     async def call_once(
         self, method: AsyncUnaryCall[Request, Response], request: Request, seconds: float
     ) -> Response:
-        """The response to a unary call, without retries, within a number of seconds.
-
-        Raises:
-            RpcError: the server answered with an error.
-            ClientClosedError: the connection was closed.
-        """
+        """The response to a unary call, without retries, within a number of seconds."""
         self.check_open()
         with sdk_errors(self):
             return await method(request, timeout=seconds)
 
-    def check_open(self) -> None:
-        """Checks that calls can be made.
+    async def pages(
+        self, method: AsyncUnaryCall[Any, Response], request: Any
+    ) -> AsyncIterator[Response]:
+        """Every page of a listing, one call each; errors are those of `call`."""
+        while True:
+            page: Any = await self.call(method, request)
+            yield page
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return
 
-        Raises:
-            ClientClosedError: the connection was closed.
-            UsageError: it belongs to another event loop.
-        """
+    def check_open(self) -> None:
+        """Checks that calls can be made."""
         if self.closed:
             raise ClientClosedError
         async_own_loop(self._loop)

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import AsyncIterator
-from typing import Generic
+from typing import ClassVar, Generic
 
 from leadline.client._async.connection import AsyncConnection
 from leadline.client._async.stream import AnyResource, AsyncCalls, AsyncEventStream
@@ -11,7 +11,7 @@ from leadline.client._deadline import Deadline
 from leadline.client._errors import NotFoundError, RpcError
 from leadline.client._messages import is_final
 from leadline.client._retry import Attempts, OnReconnect, Reconnection
-from leadline.client._runtime import AsyncEventCall, async_sleep
+from leadline.client._runtime import AsyncStreamCall, async_sleep
 
 
 class AsyncHandle(Generic[AnyResource, AnyEvent]):
@@ -24,17 +24,20 @@ class AsyncHandle(Generic[AnyResource, AnyEvent]):
         name: the resource name, "jobs/{id}" or "sweeps/{id}".
     """
 
+    _kind: ClassVar[str]
+
     def __init__(
         self,
         connection: AsyncConnection,
         name: str,
         *,
-        call: AsyncEventCall[AnyEvent] | None = None,
+        call: AsyncStreamCall[AnyEvent] | None = None,
         progress_interval: float | None = None,
     ) -> None:
         """Use the methods of `AsyncClient` instead."""
         self.name = name
         self._connection = connection
+        self._calls = AsyncCalls[AnyResource, AnyEvent](connection, self._kind, name)
         self._call = call
         self._progress_interval = progress_interval
 
@@ -118,7 +121,7 @@ class AsyncHandle(Generic[AnyResource, AnyEvent]):
         Raises:
             NotFoundError: it does not exist.
         """
-        return await self._connection.call(*self._calls().get)
+        return await self._calls.call("Get")
 
     async def pause(self) -> AnyResource:
         """Pauses it, mid-epoch too, and returns it; complete epochs are kept.
@@ -129,7 +132,7 @@ class AsyncHandle(Generic[AnyResource, AnyEvent]):
             NotFoundError: it does not exist.
             FailedPreconditionError: it has already ended.
         """
-        return await self._connection.call(*self._calls().pause)
+        return await self._calls.call("Pause")
 
     async def resume(self) -> AnyResource:
         """Queues it again, to continue after its last complete epoch, and returns it.
@@ -140,7 +143,7 @@ class AsyncHandle(Generic[AnyResource, AnyEvent]):
             NotFoundError: it does not exist.
             FailedPreconditionError: it has already ended.
         """
-        return await self._connection.call(*self._calls().resume)
+        return await self._calls.call("Resume")
 
     async def cancel(self) -> AnyResource:
         """Cancels it, mid-epoch too, and returns it; completed epochs stay usable.
@@ -151,7 +154,7 @@ class AsyncHandle(Generic[AnyResource, AnyEvent]):
             NotFoundError: it does not exist.
             FailedPreconditionError: it has already succeeded or failed.
         """
-        return await self._connection.call(*self._calls().cancel)
+        return await self._calls.call("Cancel")
 
     async def delete(self) -> None:
         """Deletes it, which must have ended, with its events, models and checkpoints.
@@ -162,7 +165,7 @@ class AsyncHandle(Generic[AnyResource, AnyEvent]):
         """
         attempts = Attempts(self._connection.timeout)
         try:
-            await self._connection.call(*self._calls().delete, attempts)
+            await self._calls.call("Delete", attempts)
         except NotFoundError:
             # An earlier attempt may have deleted it, and its answer was lost.
             if attempts.failures == 1:
@@ -176,10 +179,6 @@ class AsyncHandle(Generic[AnyResource, AnyEvent]):
         call, self._call = self._call, None
         if call is not None:
             call.cancel()
-
-    @abstractmethod
-    def _calls(self) -> AsyncCalls[AnyResource, AnyEvent]:
-        """The calls about this job or sweep."""
 
     @abstractmethod
     def _check_success(self, resource: AnyResource) -> None:
@@ -198,7 +197,7 @@ class AsyncHandle(Generic[AnyResource, AnyEvent]):
         return AsyncEventStream(
             self._connection,
             self.name,
-            self._calls(),
+            self._calls,
             after_sequence=after_sequence,
             progress_interval=progress_interval,
             on_reconnect=on_reconnect,
@@ -214,7 +213,7 @@ class AsyncHandle(Generic[AnyResource, AnyEvent]):
             reconnection.began()
             attempts = Attempts(deadline.at_most(self._connection.timeout))
             try:
-                return await self._connection.call(*self._calls().get, attempts)
+                return await self._calls.call("Get", attempts)
             except RpcError as error:
                 deadline.check()
                 await async_sleep(deadline.at_most(reconnection.delay(error)))

@@ -41,13 +41,11 @@ class AsyncInferenceCalls:
             residual=residual,
             page_size=page_size,
         )
-        while True:
-            page = await self._connection.call(self._connection.stubs.inference.ListModels, request)
+        async for page in self._connection.pages(
+            self._connection.stubs.inference.ListModels, request
+        ):
             for model in page.models:
                 yield model
-            request.page_token = page.next_page_token
-            if not request.page_token:
-                return
 
     async def get_model(self, name: str) -> Model:
         """A model with all its epochs, by its name or bare ID.

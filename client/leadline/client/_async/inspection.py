@@ -11,16 +11,16 @@ from leadline.client._inspection_requests import (
     ModelOrVariant,
     SplitLike,
     comparison_request,
-    confusion_request,
     label_errors_request,
     listing_request,
 )
-from leadline.client._requests import Selection
+from leadline.client._requests import Selection, build, select
 from leadline.v1.inspection_service_pb2 import (
     ComparedExample,
     CompareModelsResponse,
     ConfusionMatrix,
     Example,
+    GetConfusionMatrixRequest,
     LikelyLabelError,
     ListLikelyLabelErrorsResponse,
     ListMisclassifiedResponse,
@@ -43,15 +43,11 @@ class AsyncInspectionCalls:
                 its predictions of the split were not kept.
         """
         request = listing_request(**query)
-        while True:
-            page = await self._connection.call(
-                self._connection.stubs.inspection.ListMisclassified, request
-            )
+        async for page in self._connection.pages(
+            self._connection.stubs.inspection.ListMisclassified, request
+        ):
             for example in page.examples:
                 yield example
-            request.page_token = page.next_page_token
-            if not request.page_token:
-                return
 
     async def list_misclassified(
         self, *, page_token: str = "", **query: Unpack[Listing]
@@ -112,9 +108,9 @@ class AsyncInspectionCalls:
             NotFoundError: the model, epoch or variant does not exist.
             FailedPreconditionError: as of `list_misclassified`.
         """
+        request = select(build(GetConfusionMatrixRequest(), split=split), **selection)
         return await self._connection.call(
-            self._connection.stubs.inspection.GetConfusionMatrix,
-            confusion_request(split, **selection),
+            self._connection.stubs.inspection.GetConfusionMatrix, request
         )
 
     async def compared_examples(
@@ -125,15 +121,11 @@ class AsyncInspectionCalls:
         The arguments and the errors are those of `compare_models`.
         """
         request = comparison_request(baseline, candidate, **query)
-        while True:
-            page = await self._connection.call(
-                self._connection.stubs.inspection.CompareModels, request
-            )
+        async for page in self._connection.pages(
+            self._connection.stubs.inspection.CompareModels, request
+        ):
             for example in page.examples:
                 yield example
-            request.page_token = page.next_page_token
-            if not request.page_token:
-                return
 
     async def compare_models(
         self,
@@ -176,15 +168,11 @@ class AsyncInspectionCalls:
         The arguments and the errors are those of `list_likely_label_errors`.
         """
         request = label_errors_request(**query)
-        while True:
-            page = await self._connection.call(
-                self._connection.stubs.inspection.ListLikelyLabelErrors, request
-            )
+        async for page in self._connection.pages(
+            self._connection.stubs.inspection.ListLikelyLabelErrors, request
+        ):
             for example in page.examples:
                 yield example
-            request.page_token = page.next_page_token
-            if not request.page_token:
-                return
 
     async def list_likely_label_errors(
         self, *, page_token: str = "", **query: Unpack[LabelErrors]

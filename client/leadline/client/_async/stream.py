@@ -1,12 +1,11 @@
 """Events of a job or a sweep, across broken streams and restarts of the server."""
 
-from collections.abc import AsyncIterator, Callable
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from collections.abc import AsyncIterator
+from typing import Any, Generic, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.empty_pb2 import Empty
 
-from leadline.client._async.connection import AsyncConnection, Response
+from leadline.client._async.connection import AsyncConnection
 from leadline.client._cursor import AnyEvent, EventCursor
 from leadline.client._deadline import Deadline
 from leadline.client._errors import RpcError, UnavailableError
@@ -14,29 +13,42 @@ from leadline.client._grpc_errors import sdk_errors
 from leadline.client._messages import is_final
 from leadline.client._requests import duration
 from leadline.client._retry import Attempts, OnReconnect, Reconnection
-from leadline.client._runtime import AsyncEventCall, AsyncUnaryCall, async_sleep
+from leadline.client._runtime import AsyncStreamCall, async_sleep
+from leadline.v1 import training_service_pb2
 from leadline.v1.job_pb2 import Job
 from leadline.v1.sweep_pb2 import Sweep
 
 AnyResource = TypeVar("AnyResource", bound=Job | Sweep)
 
-AsyncPreparedCall: TypeAlias = tuple[AsyncUnaryCall[Any, Response], Any]
-"""A method and its request."""
 
+class AsyncCalls(Generic[AnyResource, AnyEvent]):
+    """The calls about one job or one sweep; `kind` is "Job" or "Sweep", as in "PauseJob"."""
 
-class AsyncCalls(NamedTuple, Generic[AnyResource, AnyEvent]):
-    """The calls about one job or one sweep.
+    def __init__(self, connection: AsyncConnection, kind: str, name: str) -> None:
+        self._connection = connection
+        self._kind = kind
+        self._name = name
 
-    Attributes:
-        watch: opens a stream, from a sequence, a progress interval and its longest time in seconds.
-    """
+    async def call(self, verb: str, attempts: Attempts | None = None) -> AnyResource:
+        """The response to the call "{verb}{kind}": the job or the sweep, unless it is deleted."""
+        method, request = self._prepare(verb)
+        response: AnyResource = await self._connection.call(method, request, attempts)
+        return response
 
-    get: AsyncPreparedCall[AnyResource]
-    pause: AsyncPreparedCall[AnyResource]
-    resume: AsyncPreparedCall[AnyResource]
-    cancel: AsyncPreparedCall[AnyResource]
-    delete: AsyncPreparedCall[Empty]
-    watch: Callable[[int, Duration | None, float | None], AsyncEventCall[AnyEvent]]
+    def watch(
+        self, after_sequence: int, progress_interval: Duration | None, seconds: float | None
+    ) -> AsyncStreamCall[AnyEvent]:
+        """Opens a stream for at most `seconds`."""
+        method, request = self._prepare(
+            "Watch", after_sequence=after_sequence, progress_interval=progress_interval
+        )
+        call: AsyncStreamCall[AnyEvent] = method(request, timeout=seconds)
+        return call
+
+    def _prepare(self, verb: str, **fields: Any) -> tuple[Any, Any]:
+        method = f"{verb}{self._kind}"
+        request = getattr(training_service_pb2, f"{method}Request")(name=self._name, **fields)
+        return getattr(self._connection.stubs.training, method), request
 
 
 class AsyncEventStream(Generic[AnyResource, AnyEvent]):
@@ -63,7 +75,9 @@ class AsyncEventStream(Generic[AnyResource, AnyEvent]):
         self._reconnection = Reconnection(connection.reconnect_timeout, on_reconnect=on_reconnect)
         self._deadline = deadline
 
-    async def events(self, call: AsyncEventCall[AnyEvent] | None = None) -> AsyncIterator[AnyEvent]:
+    async def events(
+        self, call: AsyncStreamCall[AnyEvent] | None = None
+    ) -> AsyncIterator[AnyEvent]:
         """The events in order, each durable one exactly once, the last of which is `finished`.
 
         Starts with `call` if a stream is open already.
@@ -82,7 +96,7 @@ class AsyncEventStream(Generic[AnyResource, AnyEvent]):
                 call.cancel()
             call = None
 
-    def _attach(self) -> AsyncEventCall[AnyEvent]:
+    def _attach(self) -> AsyncStreamCall[AnyEvent]:
         self._reconnection.began()
         return self._calls.watch(
             self._cursor.sequence, self._progress_interval, self._deadline.remaining()
@@ -106,7 +120,7 @@ class AsyncEventStream(Generic[AnyResource, AnyEvent]):
         if self._cursor.finished:
             return
         attempts = Attempts(self._deadline.at_most(self._connection.timeout))
-        resource = await self._connection.call(*self._calls.get, attempts)
+        resource = await self._calls.call("Get", attempts)
         if is_final(resource) and resource.latest_sequence <= self._cursor.sequence:
             self._cursor.finished = True
             return

@@ -8,7 +8,7 @@ from leadline.client._cursor import AnyEvent
 from leadline.client._errors import RpcError, UnavailableError
 from leadline.client._grpc_errors import sdk_errors
 from leadline.client._retry import Attempts
-from leadline.client._runtime import AsyncEventCall, async_cancel_after, async_sleep
+from leadline.client._runtime import AsyncStreamCall, async_cancel_after, async_sleep
 
 
 class AsyncSubmittedCall(Generic[AnyEvent]):
@@ -18,7 +18,7 @@ class AsyncSubmittedCall(Generic[AnyEvent]):
         queued: the first event.
     """
 
-    def __init__(self, queued: AnyEvent, call: AsyncEventCall[AnyEvent]) -> None:
+    def __init__(self, queued: AnyEvent, call: AsyncStreamCall[AnyEvent]) -> None:
         self.queued = queued
         self._call = call
 
@@ -34,13 +34,9 @@ class AsyncSubmittedCall(Generic[AnyEvent]):
 
 
 async def submit(
-    connection: AsyncConnection, attempt: Callable[[], AsyncEventCall[AnyEvent]]
+    connection: AsyncConnection, attempt: Callable[[], AsyncStreamCall[AnyEvent]]
 ) -> AsyncSubmittedCall[AnyEvent]:
     """The stream of the job or sweep that this attempt, or an earlier one, made.
-
-    Args:
-        connection: the way to the server.
-        attempt: makes the call, with the same request each time.
 
     Raises:
         RpcError: the server refused the request, or could not be reached.
@@ -58,7 +54,7 @@ async def submit(
 
 
 async def _first_event(
-    connection: AsyncConnection, call: AsyncEventCall[AnyEvent], seconds: float
+    connection: AsyncConnection, call: AsyncStreamCall[AnyEvent], seconds: float
 ) -> AnyEvent:
     try:
         with sdk_errors(connection), async_cancel_after(call, seconds):

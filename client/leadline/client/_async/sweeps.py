@@ -85,13 +85,11 @@ class AsyncSweepCalls:
     async def sweeps(self, *, page_size: int = 0) -> AsyncIterator[Sweep]:
         """Every sweep, the newest first, without its jobs and its table."""
         request = build(ListSweepsRequest(), page_size=page_size)
-        while True:
-            page = await self._connection.call(self._connection.stubs.training.ListSweeps, request)
+        async for page in self._connection.pages(
+            self._connection.stubs.training.ListSweeps, request
+        ):
             for sweep in page.sweeps:
                 yield sweep
-            request.page_token = page.next_page_token
-            if not request.page_token:
-                return
 
     async def get_sweep(self, name: str) -> Sweep:
         """The present state of a sweep, by its name or bare ID, with its jobs and table.
@@ -102,37 +100,17 @@ class AsyncSweepCalls:
         return await self.sweep(name).refresh()
 
     async def pause_sweep(self, name: str) -> Sweep:
-        """Pauses all jobs of a sweep: see `AsyncTrainingSweep.pause`.
-
-        Raises:
-            NotFoundError: it does not exist.
-            FailedPreconditionError: it has already ended.
-        """
+        """Pauses all jobs of a sweep; errors as of `AsyncTrainingSweep.pause`."""
         return await self.sweep(name).pause()
 
     async def resume_sweep(self, name: str) -> Sweep:
-        """Queues all paused jobs of a sweep again: see `AsyncTrainingSweep.resume`.
-
-        Raises:
-            NotFoundError: it does not exist.
-            FailedPreconditionError: it has already ended.
-        """
+        """Queues all paused jobs of a sweep again; errors as of `AsyncTrainingSweep.resume`."""
         return await self.sweep(name).resume()
 
     async def cancel_sweep(self, name: str) -> Sweep:
-        """Cancels all jobs of a sweep that have not ended; completed epochs stay usable.
-
-        Raises:
-            NotFoundError: it does not exist.
-            FailedPreconditionError: it has already succeeded or failed.
-        """
+        """Cancels all unfinished jobs of a sweep; errors as of `AsyncTrainingSweep.cancel`."""
         return await self.sweep(name).cancel()
 
     async def delete_sweep(self, name: str) -> None:
-        """Deletes a sweep that has ended, with its jobs and their models.
-
-        Raises:
-            NotFoundError: it does not exist.
-            FailedPreconditionError: it has not ended: cancel it first.
-        """
+        """Deletes an ended sweep, its jobs and models; errors as of `AsyncTrainingSweep.delete`."""
         await self.sweep(name).delete()

@@ -9,7 +9,7 @@ from leadline.client._async.job import AsyncTrainingJob
 from leadline.client._async.submit import submit
 from leadline.client._job_options import RetentionLike, TimeLimit, job_options
 from leadline.client._names import job_name, sweep_name
-from leadline.client._requests import JobStateLike, build, duration, job_states
+from leadline.client._requests import JobStateLike, build, duration
 from leadline.client._training_spec import SpecFields, SpecLike, training_spec
 from leadline.v1.job_pb2 import Job
 from leadline.v1.training_service_pb2 import ListJobsRequest, TrainJobRequest
@@ -122,17 +122,13 @@ class AsyncTrainingCalls:
         """
         request = build(
             ListJobsRequest(),
-            states=job_states(states),
+            states=states,
             sweep=None if sweep is None else sweep_name(sweep),
             page_size=page_size,
         )
-        while True:
-            page = await self._connection.call(self._connection.stubs.training.ListJobs, request)
+        async for page in self._connection.pages(self._connection.stubs.training.ListJobs, request):
             for job in page.jobs:
                 yield job
-            request.page_token = page.next_page_token
-            if not request.page_token:
-                return
 
     async def get_job(self, name: str) -> Job:
         """The present state of a job, by its name or bare ID.
@@ -143,37 +139,17 @@ class AsyncTrainingCalls:
         return await self.job(name).refresh()
 
     async def pause_job(self, name: str) -> Job:
-        """Pauses a job and returns it: see `AsyncTrainingJob.pause`.
-
-        Raises:
-            NotFoundError: it does not exist.
-            FailedPreconditionError: it has already ended.
-        """
+        """Pauses a job and returns it; errors as of `AsyncTrainingJob.pause`."""
         return await self.job(name).pause()
 
     async def resume_job(self, name: str) -> Job:
-        """Queues a paused job again and returns it: see `AsyncTrainingJob.resume`.
-
-        Raises:
-            NotFoundError: it does not exist.
-            FailedPreconditionError: it has already ended.
-        """
+        """Queues a paused job again and returns it; errors as of `AsyncTrainingJob.resume`."""
         return await self.job(name).resume()
 
     async def cancel_job(self, name: str) -> Job:
-        """Cancels a job and returns it; its completed epochs stay usable.
-
-        Raises:
-            NotFoundError: it does not exist.
-            FailedPreconditionError: it has already succeeded or failed.
-        """
+        """Cancels a job and returns it; errors as of `AsyncTrainingJob.cancel`."""
         return await self.job(name).cancel()
 
     async def delete_job(self, name: str) -> None:
-        """Deletes a job that has ended, with its model: see `AsyncTrainingJob.delete`.
-
-        Raises:
-            NotFoundError: it does not exist.
-            FailedPreconditionError: it has not ended: cancel it first.
-        """
+        """Deletes a job that has ended, with its model; errors as of `AsyncTrainingJob.delete`."""
         await self.job(name).delete()

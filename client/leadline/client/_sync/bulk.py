@@ -21,9 +21,9 @@ from leadline.client._image_errors import is_too_large
 from leadline.client._predictions import ImageFailure
 from leadline.client._retry import Attempts, OnReconnect, Reconnection
 from leadline.client._runtime import (
-    AnswerCall,
     ImageStream,
     Outbox,
+    StreamCall,
     cancel_after,
     each,
     run,
@@ -47,12 +47,7 @@ _CLOSE_SECONDS = 5.0
 
 
 class BulkPrediction:
-    """The work behind an `PredictionStream`.
-
-    Attributes:
-        model: the checkpoint that answers; empty before the first answer.
-        weights_sha256: the SHA-256 of its weights file.
-    """
+    """The work behind an `PredictionStream`, which explains its attributes."""
 
     def __init__(
         self,
@@ -71,7 +66,7 @@ class BulkPrediction:
         # A server that has never answered may not exist.
         self._answered = False
         self._first_attempts: Attempts | None = None
-        self._call: AnswerCall | None = None
+        self._call: StreamCall[PredictStreamResponse] | None = None
         self._outbox: Outbox[PredictStreamRequest] = Outbox()
         # Read and not yet answered, in order: sent again if the stream breaks.
         self._pending: deque[StreamedBatch] = deque()
@@ -128,7 +123,7 @@ class BulkPrediction:
                     return None
                 sleep(self._delay(error))
 
-    def _next_answer(self, call: AnswerCall) -> PredictStreamResponse:
+    def _next_answer(self, call: StreamCall[PredictStreamResponse]) -> PredictStreamResponse:
         try:
             with sdk_errors(self._connection):
                 answer = next(iter(call))
@@ -177,7 +172,7 @@ class BulkPrediction:
         self.model, self.weights_sha256 = response.model, response.weights_sha256
         self._selector.model = response.model
 
-    def _attach(self) -> AnswerCall:
+    def _attach(self) -> StreamCall[PredictStreamResponse]:
         self._connection.check_open()
         self._reconnection.began()
         self._first_attempts = self._first_attempts or Attempts(self._connection.timeout)
@@ -215,8 +210,8 @@ def _batches(images: ImageStream, batcher: Batcher) -> Iterator[Batch]:
     index = 0
     for image in each(images):
         source = source_or_failure(image, index)
-        index += source.count
-        for loadable in source.images:
+        index += len(source)
+        for loadable in source:
             if batch := batcher.add(loadable):
                 yield batch
     if rest := batcher.rest():

@@ -2,7 +2,8 @@
 """One client's connection: its channel, its stubs, and calls whose errors are the SDK's own."""
 
 import warnings
-from typing import NoReturn, TypeVar
+from collections.abc import Iterator
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 
@@ -29,13 +30,10 @@ class Stubs:
 
 
 class Connection:
-    """A channel that opens with its first use.
+    """A channel that opens with its first use; its attributes are as of `Client`.
 
-    Attributes:
-        target: the server's address.
-        timeout: seconds for each unary call.
-        reconnect_timeout: seconds of outage that a stream survives; None: any.
-        closed: whether `close` was called.
+    Every use raises a `ClientClosedError` once it was closed, and a `UsageError` in another
+    event loop than its first; calls raise an `RpcError` if the server answers with an error.
     """
 
     def __init__(
@@ -64,12 +62,7 @@ class Connection:
 
     @property
     def channel(self) -> grpc.Channel:
-        """The open channel.
-
-        Raises:
-            ClientClosedError: it was closed.
-            UsageError: it belongs to another event loop.
-        """
+        """The open channel."""
         self.check_open()
         if self._channel is None:
             # Not before: grpc's channels belong to the loop that they are made in.
@@ -79,11 +72,7 @@ class Connection:
 
     @property
     def stubs(self) -> Stubs:
-        """The calls of every service.
-
-        Raises:
-            ClientClosedError: the connection was closed.
-        """
+        """The calls of every service."""
         channel = self.channel
         if self._stubs is None:
             self._stubs = Stubs(channel)
@@ -97,14 +86,7 @@ class Connection:
     ) -> Response:
         """The response to a unary call, which is repeated if the server is unavailable.
 
-        Args:
-            method: what to call.
-            request: sent with each attempt.
-            attempts: counts the attempts; None: as many as fit `timeout`.
-
-        Raises:
-            RpcError: the server answered with an error.
-            ClientClosedError: the connection was closed.
+        `attempts` counts how often; by default as many as fit `timeout`.
         """
         attempts = attempts or Attempts(self.timeout)
         while True:
@@ -116,23 +98,22 @@ class Connection:
     def call_once(
         self, method: UnaryCall[Request, Response], request: Request, seconds: float
     ) -> Response:
-        """The response to a unary call, without retries, within a number of seconds.
-
-        Raises:
-            RpcError: the server answered with an error.
-            ClientClosedError: the connection was closed.
-        """
+        """The response to a unary call, without retries, within a number of seconds."""
         self.check_open()
         with sdk_errors(self):
             return method(request, timeout=seconds)
 
-    def check_open(self) -> None:
-        """Checks that calls can be made.
+    def pages(self, method: UnaryCall[Any, Response], request: Any) -> Iterator[Response]:
+        """Every page of a listing, one call each; errors are those of `call`."""
+        while True:
+            page: Any = self.call(method, request)
+            yield page
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return
 
-        Raises:
-            ClientClosedError: the connection was closed.
-            UsageError: it belongs to another event loop.
-        """
+    def check_open(self) -> None:
+        """Checks that calls can be made."""
         if self.closed:
             raise ClientClosedError
         own_loop(self._loop)

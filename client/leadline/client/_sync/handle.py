@@ -3,14 +3,14 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Generic
+from typing import ClassVar, Generic
 
 from leadline.client._cursor import AnyEvent
 from leadline.client._deadline import Deadline
 from leadline.client._errors import NotFoundError, RpcError
 from leadline.client._messages import is_final
 from leadline.client._retry import Attempts, OnReconnect, Reconnection
-from leadline.client._runtime import EventCall, sleep
+from leadline.client._runtime import StreamCall, sleep
 from leadline.client._sync.connection import Connection
 from leadline.client._sync.stream import AnyResource, Calls, EventStream
 
@@ -25,17 +25,20 @@ class Handle(Generic[AnyResource, AnyEvent]):
         name: the resource name, "jobs/{id}" or "sweeps/{id}".
     """
 
+    _kind: ClassVar[str]
+
     def __init__(
         self,
         connection: Connection,
         name: str,
         *,
-        call: EventCall[AnyEvent] | None = None,
+        call: StreamCall[AnyEvent] | None = None,
         progress_interval: float | None = None,
     ) -> None:
         """Use the methods of `Client` instead."""
         self.name = name
         self._connection = connection
+        self._calls = Calls[AnyResource, AnyEvent](connection, self._kind, name)
         self._call = call
         self._progress_interval = progress_interval
 
@@ -118,7 +121,7 @@ class Handle(Generic[AnyResource, AnyEvent]):
         Raises:
             NotFoundError: it does not exist.
         """
-        return self._connection.call(*self._calls().get)
+        return self._calls.call("Get")
 
     def pause(self) -> AnyResource:
         """Pauses it, mid-epoch too, and returns it; complete epochs are kept.
@@ -129,7 +132,7 @@ class Handle(Generic[AnyResource, AnyEvent]):
             NotFoundError: it does not exist.
             FailedPreconditionError: it has already ended.
         """
-        return self._connection.call(*self._calls().pause)
+        return self._calls.call("Pause")
 
     def resume(self) -> AnyResource:
         """Queues it again, to continue after its last complete epoch, and returns it.
@@ -140,7 +143,7 @@ class Handle(Generic[AnyResource, AnyEvent]):
             NotFoundError: it does not exist.
             FailedPreconditionError: it has already ended.
         """
-        return self._connection.call(*self._calls().resume)
+        return self._calls.call("Resume")
 
     def cancel(self) -> AnyResource:
         """Cancels it, mid-epoch too, and returns it; completed epochs stay usable.
@@ -151,7 +154,7 @@ class Handle(Generic[AnyResource, AnyEvent]):
             NotFoundError: it does not exist.
             FailedPreconditionError: it has already succeeded or failed.
         """
-        return self._connection.call(*self._calls().cancel)
+        return self._calls.call("Cancel")
 
     def delete(self) -> None:
         """Deletes it, which must have ended, with its events, models and checkpoints.
@@ -162,7 +165,7 @@ class Handle(Generic[AnyResource, AnyEvent]):
         """
         attempts = Attempts(self._connection.timeout)
         try:
-            self._connection.call(*self._calls().delete, attempts)
+            self._calls.call("Delete", attempts)
         except NotFoundError:
             # An earlier attempt may have deleted it, and its answer was lost.
             if attempts.failures == 1:
@@ -176,10 +179,6 @@ class Handle(Generic[AnyResource, AnyEvent]):
         call, self._call = self._call, None
         if call is not None:
             call.cancel()
-
-    @abstractmethod
-    def _calls(self) -> Calls[AnyResource, AnyEvent]:
-        """The calls about this job or sweep."""
 
     @abstractmethod
     def _check_success(self, resource: AnyResource) -> None:
@@ -198,7 +197,7 @@ class Handle(Generic[AnyResource, AnyEvent]):
         return EventStream(
             self._connection,
             self.name,
-            self._calls(),
+            self._calls,
             after_sequence=after_sequence,
             progress_interval=progress_interval,
             on_reconnect=on_reconnect,
@@ -212,7 +211,7 @@ class Handle(Generic[AnyResource, AnyEvent]):
             reconnection.began()
             attempts = Attempts(deadline.at_most(self._connection.timeout))
             try:
-                return self._connection.call(*self._calls().get, attempts)
+                return self._calls.call("Get", attempts)
             except RpcError as error:
                 deadline.check()
                 sleep(deadline.at_most(reconnection.delay(error)))

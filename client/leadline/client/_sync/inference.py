@@ -42,12 +42,8 @@ class InferenceCalls:
             residual=residual,
             page_size=page_size,
         )
-        while True:
-            page = self._connection.call(self._connection.stubs.inference.ListModels, request)
+        for page in self._connection.pages(self._connection.stubs.inference.ListModels, request):
             yield from page.models
-            request.page_token = page.next_page_token
-            if not request.page_token:
-                return
 
     def get_model(self, name: str) -> Model:
         """A model with all its epochs, by its name or bare ID.

@@ -11,17 +11,17 @@ from leadline.client._inspection_requests import (
     ModelOrVariant,
     SplitLike,
     comparison_request,
-    confusion_request,
     label_errors_request,
     listing_request,
 )
-from leadline.client._requests import Selection
+from leadline.client._requests import Selection, build, select
 from leadline.client._sync.connection import Connection
 from leadline.v1.inspection_service_pb2 import (
     ComparedExample,
     CompareModelsResponse,
     ConfusionMatrix,
     Example,
+    GetConfusionMatrixRequest,
     LikelyLabelError,
     ListLikelyLabelErrorsResponse,
     ListMisclassifiedResponse,
@@ -44,14 +44,10 @@ class InspectionCalls:
                 its predictions of the split were not kept.
         """
         request = listing_request(**query)
-        while True:
-            page = self._connection.call(
-                self._connection.stubs.inspection.ListMisclassified, request
-            )
+        for page in self._connection.pages(
+            self._connection.stubs.inspection.ListMisclassified, request
+        ):
             yield from page.examples
-            request.page_token = page.next_page_token
-            if not request.page_token:
-                return
 
     def list_misclassified(
         self, *, page_token: str = "", **query: Unpack[Listing]
@@ -110,10 +106,8 @@ class InspectionCalls:
             NotFoundError: the model, epoch or variant does not exist.
             FailedPreconditionError: as of `list_misclassified`.
         """
-        return self._connection.call(
-            self._connection.stubs.inspection.GetConfusionMatrix,
-            confusion_request(split, **selection),
-        )
+        request = select(build(GetConfusionMatrixRequest(), split=split), **selection)
+        return self._connection.call(self._connection.stubs.inspection.GetConfusionMatrix, request)
 
     def compared_examples(
         self, baseline: ModelOrVariant, candidate: ModelOrVariant, **query: Unpack[Comparing]
@@ -123,12 +117,10 @@ class InspectionCalls:
         The arguments and the errors are those of `compare_models`.
         """
         request = comparison_request(baseline, candidate, **query)
-        while True:
-            page = self._connection.call(self._connection.stubs.inspection.CompareModels, request)
+        for page in self._connection.pages(
+            self._connection.stubs.inspection.CompareModels, request
+        ):
             yield from page.examples
-            request.page_token = page.next_page_token
-            if not request.page_token:
-                return
 
     def compare_models(
         self,
@@ -169,14 +161,10 @@ class InspectionCalls:
         The arguments and the errors are those of `list_likely_label_errors`.
         """
         request = label_errors_request(**query)
-        while True:
-            page = self._connection.call(
-                self._connection.stubs.inspection.ListLikelyLabelErrors, request
-            )
+        for page in self._connection.pages(
+            self._connection.stubs.inspection.ListLikelyLabelErrors, request
+        ):
             yield from page.examples
-            request.page_token = page.next_page_token
-            if not request.page_token:
-                return
 
     def list_likely_label_errors(
         self, *, page_token: str = "", **query: Unpack[LabelErrors]

@@ -4,23 +4,22 @@
 from collections.abc import Iterator
 
 from leadline.client._errors import JobCancelledError, JobFailedError
+from leadline.client._images import Images
+from leadline.client._predictions import Predictions
+from leadline.client._requests import build
 from leadline.client._retry import OnReconnect
+from leadline.client._runtime import ImageStream
 from leadline.client._sync.handle import Handle
-from leadline.client._sync.job_predictions import JobPredictions
-from leadline.client._sync.stream import Calls
+from leadline.client._sync.predict import predict
+from leadline.client._sync.predict_stream import PredictionStream
+from leadline.v1.inference_service_pb2 import PredictRequest
 from leadline.v1.job_pb2 import JOB_STATE_CANCELLED, JOB_STATE_FAILED, EpochResult, Job, JobEvent
-from leadline.v1.training_service_pb2 import (
-    CancelJobRequest,
-    DeleteJobRequest,
-    GetJobRequest,
-    PauseJobRequest,
-    ResumeJobRequest,
-    WatchJobRequest,
-)
 
 
-class TrainingJob(Handle[Job, JobEvent], JobPredictions):
+class TrainingJob(Handle[Job, JobEvent]):
     """A job on the server: follow it, wait for it, control it, or predict with its model."""
+
+    _kind = "Job"
 
     @property
     def model(self) -> str:
@@ -41,26 +40,61 @@ class TrainingJob(Handle[Job, JobEvent], JobPredictions):
             if event.HasField("epoch"):
                 yield event.epoch
 
-    def _calls(self) -> Calls[Job, JobEvent]:
-        training = self._connection.stubs.training
-        return Calls(
-            get=(training.GetJob, GetJobRequest(name=self.name)),
-            pause=(training.PauseJob, PauseJobRequest(name=self.name)),
-            resume=(training.ResumeJob, ResumeJobRequest(name=self.name)),
-            cancel=(training.CancelJob, CancelJobRequest(name=self.name)),
-            delete=(training.DeleteJob, DeleteJobRequest(name=self.name)),
-            watch=lambda after_sequence, progress_interval, seconds: training.WatchJob(
-                WatchJobRequest(
-                    name=self.name,
-                    after_sequence=after_sequence,
-                    progress_interval=progress_interval,
-                ),
-                timeout=seconds,
-            ),
-        )
+    def predict(
+        self,
+        images: Images,
+        *,
+        epoch: int | None = None,
+        top_k: int = 1,
+        include_logits: bool = False,
+    ) -> Predictions:
+        """The predictions of the job's model; see `Client.predict`.
+
+        Args:
+            images: one image or several.
+            epoch: which epoch answers, 1 for the first; None: the best so far.
+            top_k: how many of the most probable classes to return per image.
+            include_logits: whether to return the logits of each image as well.
+
+        Raises:
+            InvalidArgumentError: an image is empty, corrupt, too large or no image.
+            NotFoundError: this epoch, or any, is not complete yet.
+            OSError: a file cannot be read.
+        """
+        request = self._predict_request(epoch, top_k, include_logits=include_logits)
+        return predict(self._connection, images, request)
+
+    def predict_stream(
+        self,
+        images: ImageStream,
+        *,
+        epoch: int | None = None,
+        top_k: int = 1,
+        include_logits: bool = False,
+        batch_size: int | None = None,
+        on_reconnect: OnReconnect | None = None,
+    ) -> PredictionStream:
+        """The predictions one by one; see `Client.predict_stream`.
+
+        Args:
+            images: any number of images.
+            epoch: which epoch answers, 1 for the first; None: the best so far.
+            top_k: how many of the most probable classes to return per image.
+            include_logits: whether to return the logits of each image as well.
+            batch_size: images per request; None: 256.
+            on_reconnect: called before each attempt to reconnect.
+        """
+        request = self._predict_request(epoch, top_k, include_logits=include_logits)
+        return PredictionStream(self._connection, images, request, on_reconnect, batch_size)
 
     def _check_success(self, resource: Job) -> None:
         if resource.state == JOB_STATE_FAILED:
             raise JobFailedError(resource)
         if resource.state == JOB_STATE_CANCELLED:
             raise JobCancelledError(resource)
+
+    def _predict_request(
+        self, epoch: int | None, top_k: int, *, include_logits: bool
+    ) -> PredictRequest:
+        model = self.model if epoch is None else f"{self.model}/epochs/{epoch}"
+        return build(PredictRequest(), model=model, top_k=top_k, include_logits=include_logits)

@@ -7,7 +7,7 @@ from functools import partial
 
 from leadline.client._batches import LoadedImage, batches, load_all, predictions, request
 from leadline.client._errors import InvalidArgumentError, RpcError
-from leadline.client._image_errors import is_too_much, shifted
+from leadline.client._image_errors import is_too_much, renamed
 from leadline.client._images import Images
 from leadline.client._predictions import Predictions
 from leadline.client._runtime import run
@@ -52,5 +52,7 @@ def _smaller(
         middle = len(images) // 2
         return images[:middle], images[middle:]
     if isinstance(error, InvalidArgumentError):
-        raise shifted(error, images[0].index) from None
+        # The server counts from the first image of each request.
+        first = images[0].index
+        raise renamed(error, lambda index: f"images[{first + index}]") from None
     raise error

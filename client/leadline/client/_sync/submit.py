@@ -8,7 +8,7 @@ from leadline.client._cursor import AnyEvent
 from leadline.client._errors import RpcError, UnavailableError
 from leadline.client._grpc_errors import sdk_errors
 from leadline.client._retry import Attempts
-from leadline.client._runtime import EventCall, cancel_after, sleep
+from leadline.client._runtime import StreamCall, cancel_after, sleep
 from leadline.client._sync.connection import Connection
 
 
@@ -19,7 +19,7 @@ class SubmittedCall(Generic[AnyEvent]):
         queued: the first event.
     """
 
-    def __init__(self, queued: AnyEvent, call: EventCall[AnyEvent]) -> None:
+    def __init__(self, queued: AnyEvent, call: StreamCall[AnyEvent]) -> None:
         self.queued = queued
         self._call = call
 
@@ -34,13 +34,9 @@ class SubmittedCall(Generic[AnyEvent]):
 
 
 def submit(
-    connection: Connection, attempt: Callable[[], EventCall[AnyEvent]]
+    connection: Connection, attempt: Callable[[], StreamCall[AnyEvent]]
 ) -> SubmittedCall[AnyEvent]:
     """The stream of the job or sweep that this attempt, or an earlier one, made.
-
-    Args:
-        connection: the way to the server.
-        attempt: makes the call, with the same request each time.
 
     Raises:
         RpcError: the server refused the request, or could not be reached.
@@ -55,7 +51,7 @@ def submit(
             sleep(attempts.delay(error))
 
 
-def _first_event(connection: Connection, call: EventCall[AnyEvent], seconds: float) -> AnyEvent:
+def _first_event(connection: Connection, call: StreamCall[AnyEvent], seconds: float) -> AnyEvent:
     try:
         with sdk_errors(connection), cancel_after(call, seconds):
             return next(iter(call))

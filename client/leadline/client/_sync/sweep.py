@@ -4,7 +4,6 @@
 from leadline.client._errors import SweepCancelledError, SweepFailedError
 from leadline.client._sync.handle import Handle
 from leadline.client._sync.job import TrainingJob
-from leadline.client._sync.stream import Calls
 from leadline.v1.sweep_pb2 import (
     SWEEP_STATE_CANCELLED,
     SWEEP_STATE_FAILED,
@@ -12,18 +11,12 @@ from leadline.v1.sweep_pb2 import (
     SweepEvent,
     SweepTable,
 )
-from leadline.v1.training_service_pb2 import (
-    CancelSweepRequest,
-    DeleteSweepRequest,
-    GetSweepRequest,
-    PauseSweepRequest,
-    ResumeSweepRequest,
-    WatchSweepRequest,
-)
 
 
 class TrainingSweep(Handle[Sweep, SweepEvent]):
     """A sweep on the server: follow it, wait for it, control all its jobs, or compare them."""
+
+    _kind = "Sweep"
 
     def table(self) -> SweepTable:
         """The results of its jobs so far.
@@ -41,24 +34,6 @@ class TrainingSweep(Handle[Sweep, SweepEvent]):
         """
         sweep = self.refresh()
         return [TrainingJob(self._connection, entry.job) for entry in sweep.jobs]
-
-    def _calls(self) -> Calls[Sweep, SweepEvent]:
-        training = self._connection.stubs.training
-        return Calls(
-            get=(training.GetSweep, GetSweepRequest(name=self.name)),
-            pause=(training.PauseSweep, PauseSweepRequest(name=self.name)),
-            resume=(training.ResumeSweep, ResumeSweepRequest(name=self.name)),
-            cancel=(training.CancelSweep, CancelSweepRequest(name=self.name)),
-            delete=(training.DeleteSweep, DeleteSweepRequest(name=self.name)),
-            watch=lambda after_sequence, progress_interval, seconds: training.WatchSweep(
-                WatchSweepRequest(
-                    name=self.name,
-                    after_sequence=after_sequence,
-                    progress_interval=progress_interval,
-                ),
-                timeout=seconds,
-            ),
-        )
 
     def _check_success(self, resource: Sweep) -> None:
         if resource.state == SWEEP_STATE_FAILED:

@@ -84,12 +84,8 @@ class SweepCalls:
     def sweeps(self, *, page_size: int = 0) -> Iterator[Sweep]:
         """Every sweep, the newest first, without its jobs and its table."""
         request = build(ListSweepsRequest(), page_size=page_size)
-        while True:
-            page = self._connection.call(self._connection.stubs.training.ListSweeps, request)
+        for page in self._connection.pages(self._connection.stubs.training.ListSweeps, request):
             yield from page.sweeps
-            request.page_token = page.next_page_token
-            if not request.page_token:
-                return
 
     def get_sweep(self, name: str) -> Sweep:
         """The present state of a sweep, by its name or bare ID, with its jobs and table.
@@ -100,37 +96,17 @@ class SweepCalls:
         return self.sweep(name).refresh()
 
     def pause_sweep(self, name: str) -> Sweep:
-        """Pauses all jobs of a sweep: see `TrainingSweep.pause`.
-
-        Raises:
-            NotFoundError: it does not exist.
-            FailedPreconditionError: it has already ended.
-        """
+        """Pauses all jobs of a sweep; errors as of `TrainingSweep.pause`."""
         return self.sweep(name).pause()
 
     def resume_sweep(self, name: str) -> Sweep:
-        """Queues all paused jobs of a sweep again: see `TrainingSweep.resume`.
-
-        Raises:
-            NotFoundError: it does not exist.
-            FailedPreconditionError: it has already ended.
-        """
+        """Queues all paused jobs of a sweep again; errors as of `TrainingSweep.resume`."""
         return self.sweep(name).resume()
 
     def cancel_sweep(self, name: str) -> Sweep:
-        """Cancels all jobs of a sweep that have not ended; completed epochs stay usable.
-
-        Raises:
-            NotFoundError: it does not exist.
-            FailedPreconditionError: it has already succeeded or failed.
-        """
+        """Cancels all unfinished jobs of a sweep; errors as of `TrainingSweep.cancel`."""
         return self.sweep(name).cancel()
 
     def delete_sweep(self, name: str) -> None:
-        """Deletes a sweep that has ended, with its jobs and their models.
-
-        Raises:
-            NotFoundError: it does not exist.
-            FailedPreconditionError: it has not ended: cancel it first.
-        """
+        """Deletes an ended sweep, its jobs and models; errors as of `TrainingSweep.delete`."""
         self.sweep(name).delete()

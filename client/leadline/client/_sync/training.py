@@ -7,7 +7,7 @@ from typing import Unpack
 
 from leadline.client._job_options import RetentionLike, TimeLimit, job_options
 from leadline.client._names import job_name, sweep_name
-from leadline.client._requests import JobStateLike, build, duration, job_states
+from leadline.client._requests import JobStateLike, build, duration
 from leadline.client._sync.connection import Connection
 from leadline.client._sync.job import TrainingJob
 from leadline.client._sync.submit import submit
@@ -121,16 +121,12 @@ class TrainingCalls:
         """
         request = build(
             ListJobsRequest(),
-            states=job_states(states),
+            states=states,
             sweep=None if sweep is None else sweep_name(sweep),
             page_size=page_size,
         )
-        while True:
-            page = self._connection.call(self._connection.stubs.training.ListJobs, request)
+        for page in self._connection.pages(self._connection.stubs.training.ListJobs, request):
             yield from page.jobs
-            request.page_token = page.next_page_token
-            if not request.page_token:
-                return
 
     def get_job(self, name: str) -> Job:
         """The present state of a job, by its name or bare ID.
@@ -141,37 +137,17 @@ class TrainingCalls:
         return self.job(name).refresh()
 
     def pause_job(self, name: str) -> Job:
-        """Pauses a job and returns it: see `TrainingJob.pause`.
-
-        Raises:
-            NotFoundError: it does not exist.
-            FailedPreconditionError: it has already ended.
-        """
+        """Pauses a job and returns it; errors as of `TrainingJob.pause`."""
         return self.job(name).pause()
 
     def resume_job(self, name: str) -> Job:
-        """Queues a paused job again and returns it: see `TrainingJob.resume`.
-
-        Raises:
-            NotFoundError: it does not exist.
-            FailedPreconditionError: it has already ended.
-        """
+        """Queues a paused job again and returns it; errors as of `TrainingJob.resume`."""
         return self.job(name).resume()
 
     def cancel_job(self, name: str) -> Job:
-        """Cancels a job and returns it; its completed epochs stay usable.
-
-        Raises:
-            NotFoundError: it does not exist.
-            FailedPreconditionError: it has already succeeded or failed.
-        """
+        """Cancels a job and returns it; errors as of `TrainingJob.cancel`."""
         return self.job(name).cancel()
 
     def delete_job(self, name: str) -> None:
-        """Deletes a job that has ended, with its model: see `TrainingJob.delete`.
-
-        Raises:
-            NotFoundError: it does not exist.
-            FailedPreconditionError: it has not ended: cancel it first.
-        """
+        """Deletes a job that has ended, with its model; errors as of `TrainingJob.delete`."""
         self.job(name).delete()

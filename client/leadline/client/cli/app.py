@@ -10,7 +10,7 @@ import click
 
 from leadline.client import LeadlineError
 from leadline.client.cli.commands import Group
-from leadline.client.cli.exit_codes import MEANINGS, ExitCode, exit_code
+from leadline.client.cli.exit_codes import ExitCode, exit_code
 from leadline.client.cli.failures import report_error, report_usage
 
 
@@ -79,7 +79,7 @@ class LazyGroup(Group):
         """Lists the exit codes."""
         del ctx
         with formatter.section("Exit codes"):
-            formatter.write_dl([(str(int(code)), meaning) for code, meaning in MEANINGS.items()])
+            formatter.write_dl([(str(int(code)), code.meaning) for code in ExitCode])
 
     def invoke(self, ctx: click.Context) -> object:
         """Runs the command."""
@@ -117,7 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.Abort:
         return ExitCode.INTERRUPTED
     except (_BrokenPipe, BrokenPipeError):
-        _silence_stdout()
+        # Otherwise Python reports at its exit what it could not write.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.BROKEN_PIPE
     except (LeadlineError, OSError) as error:
         report_error(error, as_json=as_json)
@@ -131,8 +132,3 @@ def _check_text(arguments: Sequence[str]) -> None:
             argument.encode()
         except UnicodeEncodeError as error:
             raise click.UsageError(f"argument {number}, {argument!r}, is not UTF-8") from error
-
-
-def _silence_stdout() -> None:
-    # Otherwise Python reports at its exit what it could not write.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

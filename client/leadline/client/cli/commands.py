@@ -1,6 +1,6 @@
 """The kinds of command and of group that `leadline` has: with examples and suggestions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,7 +31,7 @@ class Command(click.Command):
     """A command with examples, which its help shows last."""
 
     def __init__(self, *arguments: Any, examples: Sequence[str] = (), **options: Any) -> None:
-        options.setdefault("context_settings", _HELP_OPTIONS)
+        options["context_settings"] = _HELP_OPTIONS | options.get("context_settings", {})
         super().__init__(*arguments, **options)
         self.examples = tuple(examples)
 
@@ -47,6 +47,16 @@ class Command(click.Command):
             for example in self.examples:
                 # Not wrapped: they are there to be copied.
                 formatter.write(f"{'':{formatter.current_indent}}{example}\n")
+
+
+def command(*examples: str, **options: Any) -> Callable[[Callable[..., Any]], click.Command]:
+    """Makes a function a command with these examples."""
+    return click.command(cls=Command, examples=examples, **options)
+
+
+def checked(check: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """The callback of an option: what `check` makes of a value, unless none is given."""
+    return lambda _context, _option, value: None if value is None else check(value)
 
 
 class Group(click.Group):

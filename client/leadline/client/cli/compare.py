@@ -2,9 +2,9 @@
 
 import click
 
-from leadline.client import ClassGuess, ComparedExample, CompareModelsResponse, Outcome, Split
+from leadline.client import ClassGuess, ComparedExample, CompareModelsResponse, Outcome
 from leadline.client.cli import describe
-from leadline.client.cli.commands import Command
+from leadline.client.cli.commands import command
 from leadline.client.cli.options import Session, limit_option, session_options, split_option
 
 _OUTCOMES = {
@@ -14,13 +14,10 @@ _OUTCOMES = {
 }
 
 
-@click.command(
-    cls=Command,
-    examples=(
-        "leadline compare models/phgcrktpjf models/tqzx81mmva",
-        "leadline compare phgcrktpjf/epochs/3 phgcrktpjf --outcome broken --limit 50",
-        "leadline compare phgcrktpjf tqzx81mmva --json | jq .mcnemar",
-    ),
+@command(
+    "leadline compare models/phgcrktpjf models/tqzx81mmva",
+    "leadline compare phgcrktpjf/epochs/3 phgcrktpjf --outcome broken --limit 50",
+    "leadline compare phgcrktpjf tqzx81mmva --json | jq .mcnemar",
 )
 @click.argument("baseline")
 @click.argument("candidate")
@@ -70,10 +67,9 @@ def compare(
 
 
 def _summary(page: CompareModelsResponse) -> str:
-    images = "training" if page.split == Split.SPLIT_TRAIN else "test"
     return (
-        f"baseline  {page.baseline}: {describe.percent(page.baseline_accuracy)} of {page.images:,} "
-        f"{images} images right\n"
+        f"baseline  {page.baseline}: {describe.percent(page.baseline_accuracy)} of "
+        f"{describe.images_of(page.split, page.images)} right\n"
         f"candidate {page.candidate}: {describe.percent(page.candidate_accuracy)}\n"
         f"{page.fixed:,} fixed, {page.broken:,} broken, {page.still_wrong:,} still wrong, "
         f"{page.both_right:,} right in both; McNemar's test: {p_value(page.mcnemar.p_value)}"

@@ -1,10 +1,10 @@
 """`leadline confusion`."""
 
-import click
+from collections.abc import Sequence
 
-from leadline.client import ClassMetrics, ConfusionMatrix, Split
+from leadline.client import ClassMetrics, ConfusionMatrix
 from leadline.client.cli import describe
-from leadline.client.cli.commands import Command
+from leadline.client.cli.commands import command
 from leadline.client.cli.options import (
     Selector,
     Session,
@@ -17,13 +17,10 @@ from leadline.client.cli.options import (
 _MOST_COLUMNS = 20
 
 
-@click.command(
-    cls=Command,
-    examples=(
-        "leadline confusion --model models/phgcrktpjf",
-        "leadline confusion --model models/phgcrktpjf/epochs/3 --split train",
-        "leadline confusion --dataset cifar10 --blocks 2 --json | jq .calibration",
-    ),
+@command(
+    "leadline confusion --model models/phgcrktpjf",
+    "leadline confusion --model models/phgcrktpjf/epochs/3 --split train",
+    "leadline confusion --dataset cifar10 --blocks 2 --json | jq .calibration",
 )
 @selector_options
 @split_option
@@ -42,20 +39,17 @@ def confusion(session: Session, *, selector: Selector, split: str) -> None:
         return
     if len(matrix.classes) <= _MOST_COLUMNS:
         _show_matrix(session, matrix)
-    session.output.table(
-        ("class", "#images", "#predicted", "#precision", "#recall", "#F1"),
-        map(metrics_row, matrix.classes),
-    )
+    session.output.table(*metrics_table(matrix))
     session.output.text(summary(matrix))
 
 
 def summary(matrix: ConfusionMatrix) -> str:
     """The results of the whole split."""
-    images = "training" if matrix.split == Split.SPLIT_TRAIN else "test"
     error = matrix.calibration.expected_calibration_error
     return (
-        f"{matrix.model}: {describe.percent(matrix.accuracy)} of {matrix.images:,} {images} images "
-        f"right, expected calibration error {describe.percent(error)}"
+        f"{matrix.model}: {describe.percent(matrix.accuracy)} of "
+        f"{describe.images_of(matrix.split, matrix.images)} right, "
+        f"expected calibration error {describe.percent(error)}"
     )
 
 
@@ -70,8 +64,13 @@ def _show_matrix(session: Session, matrix: ConfusionMatrix) -> None:
     )
 
 
-def metrics_row(metrics: ClassMetrics) -> list[str]:
-    """The row of a class in a table of precision, recall and F1."""
+def metrics_table(matrix: ConfusionMatrix) -> tuple[Sequence[str], list[list[str]]]:
+    """The headings and rows of a table of precision, recall and F1."""
+    headings = ("class", "#images", "#predicted", "#precision", "#recall", "#F1")
+    return headings, [_metrics_row(metrics) for metrics in matrix.classes]
+
+
+def _metrics_row(metrics: ClassMetrics) -> list[str]:
     fractions = [
         describe.percent(getattr(metrics, field)) if metrics.HasField(field) else "-"
         for field in ("precision", "recall", "f1")

@@ -1,12 +1,13 @@
 """`leadline pause`, `resume`, `cancel` and `delete`: they control a job, or all jobs of a sweep."""
 
 import sys
+from contextlib import suppress
 
 import click
 
 from leadline.client import Client, Job, NotFoundError, Sweep, TrainingJob, TrainingSweep
 from leadline.client.cli import describe, describe_sweep
-from leadline.client.cli.commands import Command
+from leadline.client.cli.commands import command
 from leadline.client.cli.options import Session, session_options
 
 
@@ -19,24 +20,16 @@ def find(client: Client, name: str) -> TrainingJob | TrainingSweep:
     if name.startswith("sweeps/"):
         return client.sweep(name)
     job = client.job(name)
-    if name != job.name:
-        try:
-            job.refresh()
-        except NotFoundError:
-            return _sweep_of(client, name) or job
+    if name == job.name:
+        return job
+    for handle in (job, client.sweep(name)):
+        with suppress(NotFoundError):
+            handle.refresh()
+            return handle
     return job
 
 
-def _sweep_of(client: Client, bare_id: str) -> TrainingSweep | None:
-    sweep = client.sweep(bare_id)
-    try:
-        sweep.refresh()
-    except NotFoundError:
-        return None
-    return sweep
-
-
-@click.command(cls=Command, examples=("leadline pause jobs/phgcrktpjf",))
+@command("leadline pause jobs/phgcrktpjf")
 @click.argument("job")
 @session_options
 def pause(session: Session, *, job: str) -> None:
@@ -52,12 +45,9 @@ def pause(session: Session, *, job: str) -> None:
         session.output.note(f"Continue with `{session.command('resume', paused.name)}`.")
 
 
-@click.command(
-    cls=Command,
-    examples=(
-        "leadline resume phgcrktpjf",
-        "leadline jobs --state paused --json | jq -r .name | xargs -n 1 leadline resume",
-    ),
+@command(
+    "leadline resume phgcrktpjf",
+    "leadline jobs --state paused --json | jq -r .name | xargs -n 1 leadline resume",
 )
 @click.argument("job")
 @session_options
@@ -71,7 +61,7 @@ def resume(session: Session, *, job: str) -> None:
         _show(session, find(client, job).resume())
 
 
-@click.command(cls=Command, examples=("leadline cancel jobs/phgcrktpjf",))
+@command("leadline cancel jobs/phgcrktpjf")
 @click.argument("job")
 @session_options
 def cancel(session: Session, *, job: str) -> None:
@@ -84,12 +74,9 @@ def cancel(session: Session, *, job: str) -> None:
         _show(session, find(client, job).cancel())
 
 
-@click.command(
-    cls=Command,
-    examples=(
-        "leadline delete jobs/phgcrktpjf",
-        "leadline delete --yes $(leadline jobs --state failed --json | jq -r .name)",
-    ),
+@command(
+    "leadline delete jobs/phgcrktpjf",
+    "leadline delete --yes $(leadline jobs --state failed --json | jq -r .name)",
 )
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
 @click.option("--yes", is_flag=True, help="Do not ask; required without a terminal.")
@@ -119,9 +106,7 @@ def _confirm(jobs: tuple[str, ...]) -> None:
 
 
 def _show(session: Session, resource: Job | Sweep) -> None:
-    if session.output.as_json:
-        session.output.message(resource)
-    elif isinstance(resource, Sweep):
-        session.output.text(describe_sweep.standing(resource))
+    if isinstance(resource, Sweep):
+        session.output.show(resource, describe_sweep.standing(resource))
     else:
-        session.output.text(describe.standing(resource))
+        session.output.show(resource, describe.standing(resource))

@@ -10,40 +10,33 @@ from pathlib import Path
 import click
 
 from leadline.client import Client, ListMisclassifiedResponse, TrainingJob
-from leadline.client.cli.commands import Command
+from leadline.client.cli.commands import checked, command
 from leadline.client.cli.demo_server import running_server
 from leadline.client.cli.exit_codes import ExitCode
 from leadline.client.cli.figures.files import can_plot
 from leadline.client.cli.following import show_events
 from leadline.client.cli.misclassified import list_pages, show_table
-from leadline.client.cli.options import Selector, Session
+from leadline.client.cli.options import Session
 from leadline.client.cli.output import Output
 from leadline.client.cli.plot import write_curves, write_grid
-from leadline.client.cli.predict import show_predictions
+from leadline.client.cli.predict import print_response, show_predictions
 from leadline.client.cli.views import make_view
-from leadline.v1.inference_service_pb2 import PredictResponse
 
 _PREDICTED_IMAGES = 6
 _PER_CLASS = 2
 
 
-def _named_source(
-    context: click.Context, parameter: click.Parameter, value: str | None
-) -> str | None:
+def _named_source(value: str) -> str:
     """Checks that there is a name and a source; the server checks the rest."""
-    del context, parameter
-    if value is not None and not all(value.partition("=")):
+    if not all(value.partition("=")):
         raise click.BadParameter(f"{value!r} is not NAME=SOURCE")
     return value
 
 
-@click.command(
-    cls=Command,
-    examples=(
-        "leadline demo",
-        "leadline demo --out pictures --data-dir demo-data",
-        "leadline demo --dataset pets=pets.tar --epochs 20",
-    ),
+@command(
+    "leadline demo",
+    "leadline demo --out pictures --data-dir demo-data",
+    "leadline demo --dataset pets=pets.tar --epochs 20",
 )
 @click.option(
     "--out",
@@ -60,7 +53,7 @@ def _named_source(
 @click.option(
     "--dataset",
     metavar="NAME=SOURCE",
-    callback=_named_source,
+    callback=checked(_named_source),
     help="Train on your images: a folder or a tar of train/CLASS/* and test/CLASS/*.  "
     "[default: synthetic, which is built in]",
 )
@@ -122,23 +115,14 @@ def _show(session: Session, client: Client, out: Path, dataset: str, epochs: int
 
 
 def _listed(client: Client, job: TrainingJob) -> list[ListMisclassifiedResponse]:
-    selector = Selector(
-        model=job.model,
-        dataset=None,
-        blocks=None,
-        block_convolutions=None,
-        batch_norm=None,
-        residual=None,
+    pages = list_pages(
+        client,
+        {"model": job.model},
+        per_class=_PER_CLASS,
+        grouping="predicted_class",
+        include_correct=True,
     )
-    return list(
-        list_pages(
-            client,
-            selector,
-            per_class=_PER_CLASS,
-            grouping="predicted_class",
-            include_correct=True,
-        )
-    )
+    return list(pages)
 
 
 def _predict(
@@ -149,13 +133,7 @@ def _predict(
     examples = examples[:: max(1, len(examples) // _PREDICTED_IMAGES)][:_PREDICTED_IMAGES]
     predictions = client.predict([example.png for example in examples], model=job.model, top_k=3)
     if session.output.as_json:
-        session.output.message(
-            PredictResponse(
-                predictions=predictions,
-                model=predictions.model,
-                weights_sha256=predictions.weights_sha256,
-            )
-        )
+        print_response(session, predictions)
         return
     names = [f"test image {example.index}: {example.true_class_name}" for example in examples]
     show_predictions(session, names, predictions)

@@ -42,7 +42,8 @@ def running_server(data_dir: Path, flags: Sequence[str]) -> Iterator[str]:
         yield _wait_until_serving(process, ready)
         _stop(process)
     except Exception:
-        sys.stderr.write(f"The end of the server's log, {log}:\n{_tail(log)}\n")
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
+        sys.stderr.write(f"The end of the server's log, {log}:\n{tail}\n")
         raise
     finally:
         _end(process)
@@ -112,7 +113,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def _tail(log: Path) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])

@@ -1,6 +1,6 @@
 """The variants of a sweep as lines of accuracy over depth."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 from google.protobuf.struct_pb2 import Struct
@@ -72,18 +72,14 @@ def _blocks(variant: SweepVariant) -> int:
 
 
 def _batch_norm(sweep: Sweep, variant: SweepVariant) -> bool:
-    if "batch_norm" in variant.values:
-        return bool(variant.values["batch_norm"])
-    return sweep.spec.batch_norm
+    return bool(dict(variant.values.items()).get("batch_norm", sweep.spec.batch_norm))
 
 
 def _label(sweep: Sweep, variant: SweepVariant) -> str:
-    others = {field: variant.values[field] for field in variant.values if field != "blocks"}
+    others: dict[str, Any] = dict(variant.values.items())
+    others.pop("blocks")
     others.pop("batch_norm", None)
-    fields = variant.values.fields
-    convolutions = sweep.spec.block_convolutions
-    if others.pop("block_convolutions", None) is not None:
-        convolutions = int(fields["block_convolutions"].number_value)
+    convolutions = int(others.pop("block_convolutions", sweep.spec.block_convolutions))
     form = describe.block_form(convolutions, batch_norm=_batch_norm(sweep, variant))
     label = f"blocks {form}" if convolutions > 1 else form
     if not others:

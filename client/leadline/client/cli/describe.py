@@ -1,6 +1,6 @@
 """Messages of the service in words."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Generic, NamedTuple, TypeVar
 
@@ -8,19 +8,17 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from leadline.client import (
-    Augmentation,
     EpochResult,
-    Initialization,
     Job,
+    JobEvent,
     Model,
-    Precision,
-    Schedule,
+    Split,
     TrainingSpec,
     Variant,
 )
 from leadline.client._messages import enum_name, state_name
 from leadline.client._text import counted
-from leadline.v1.job_pb2 import JobFinished, JobPaused, JobQueued, JobResumed, JobStarted
+from leadline.v1.job_pb2 import JobFinished, JobQueued, JobStarted
 
 Row = TypeVar("Row", Job, Model)
 
@@ -28,6 +26,11 @@ Row = TypeVar("Row", Job, Model)
 def percent(fraction: float) -> str:
     """A fraction in percent."""
     return f"{100 * fraction:.2f} %"
+
+
+def images_of(split: Split.ValueType, count: int) -> str:
+    """Some images of a split: "200 test images"."""
+    return f"{count:,} {'training' if split == Split.SPLIT_TRAIN else 'test'} images"
 
 
 def reason(job: Job) -> str:
@@ -76,19 +79,20 @@ def spec(value: TrainingSpec) -> str:
     return ", ".join(parts)
 
 
+# The first value of an enum beside the unspecified one, which means the same.
+_DEFAULT = 1
+
+
 def _beyond_the_defaults(value: TrainingSpec) -> list[str]:
     """The parts of a spec that differ from the defaults."""
     parts = {
         f"{'Nesterov ' if value.nesterov else ''}momentum {value.momentum:g}": value.momentum,
         f"weight decay {value.weight_decay:g}": value.weight_decay,
-        f"{_choice(value, 'schedule')} schedule": value.schedule > Schedule.SCHEDULE_CONSTANT,
-        f"{_choice(value, 'initialization')} initialization": (
-            value.initialization > Initialization.INITIALIZATION_DEFAULT
-        ),
-        f"{_choice(value, 'augmentation')} augmentation": (
-            value.augmentation > Augmentation.AUGMENTATION_NONE
-        ),
-        _choice(value, "precision"): value.precision > Precision.PRECISION_FLOAT32,
+        **{
+            f"{_choice(value, field)} {field}": getattr(value, field) > _DEFAULT
+            for field in ("schedule", "initialization", "augmentation")
+        },
+        _choice(value, "precision"): value.precision > _DEFAULT,
         f"patience {value.patience}": value.patience,
     }
     return [text for text, differs in parts.items() if differs]
@@ -127,16 +131,6 @@ def started(event: JobStarted) -> str:
     )
 
 
-def paused(event: JobPaused) -> str:
-    """That a job was paused, and why."""
-    return f"paused: {event.message or event.reason}"
-
-
-def resumed(event: JobResumed) -> str:
-    """That a job is queued again."""
-    return f"resumed after epoch {event.completed_epochs}; {place(event.queue_position)}"
-
-
 def time_left(duration: Duration) -> str:
     """The remaining time."""
     minutes, seconds = divmod(duration.seconds, 60)
@@ -170,14 +164,23 @@ def finished(event: JobFinished) -> str:
     return line
 
 
-def job_table(jobs: Sequence[Job]) -> tuple[list[str], list[list[str]]]:
-    """The headings and rows of a table of jobs."""
-    return _table(_JOB_COLUMNS, jobs)
+_LINES: Mapping[str, Callable[[JobEvent, int], str]] = {
+    "queued": lambda event, _: queued(event.job, event.queued),
+    "started": lambda event, _: started(event.started),
+    "epoch": lambda event, epochs: epoch(event.epoch, epochs),
+    "paused": lambda event, _: f"paused: {event.paused.message or event.paused.reason}",
+    "resumed": lambda event, _: (
+        f"resumed after epoch {event.resumed.completed_epochs}; "
+        f"{place(event.resumed.queue_position)}"
+    ),
+    "finished": lambda event, _: finished(event.finished),
+}
 
 
-def model_table(models: Sequence[Model]) -> tuple[list[str], list[list[str]]]:
-    """The headings and rows of a table of models."""
-    return _table(_MODEL_COLUMNS, models)
+def event_line(event: JobEvent, epochs: int) -> str | None:
+    """The line for an event; None for a kind without one, or an unknown kind."""
+    line = _LINES.get(event.WhichOneof("event") or "")
+    return line(event, epochs) if line else None
 
 
 def _state_and_reason(job: Job) -> str:
@@ -193,9 +196,10 @@ class _Column(NamedTuple, Generic[Row]):
     is_needed: Callable[[Row], object] | None = None
 
 
-def _table(
+def table(
     columns: Sequence[_Column[Row]], rows: Sequence[Row]
 ) -> tuple[list[str], list[list[str]]]:
+    """The headings and rows of a table."""
     columns = [
         column for column in columns if column.is_needed is None or any(map(column.is_needed, rows))
     ]
@@ -209,7 +213,7 @@ def _yes(value: object) -> str:
 
 
 # The most important columns come first: a narrow terminal leaves out the last ones.
-_JOB_COLUMNS: Sequence[_Column[Job]] = (
+JOB_COLUMNS: Sequence[_Column[Job]] = (
     _Column("job", lambda job: job.name),
     _Column("state", _state_and_reason),
     _Column("#priority", lambda job: str(job.options.priority), lambda job: job.options.priority),
@@ -223,7 +227,7 @@ _JOB_COLUMNS: Sequence[_Column[Job]] = (
     _Column("submitted", lambda job: local_time(job.create_time)),
 )
 
-_MODEL_COLUMNS: Sequence[_Column[Model]] = (
+MODEL_COLUMNS: Sequence[_Column[Model]] = (
     _Column("model", lambda model: model.name),
     _Column("dataset", lambda model: model.variant.dataset),
     _Column("#blocks", lambda model: depth(model.variant)),

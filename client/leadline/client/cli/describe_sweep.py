@@ -35,20 +35,10 @@ def standing(sweep: Sweep) -> str:
 
 def job_event(label: str, event: JobEvent, epochs: int) -> str | None:
     """The line for an event of a job; None for one that has none."""
-    match event.WhichOneof("event"):
-        case "started":
-            line = f"started on {event.started.device}"
-        case "epoch":
-            line = describe.epoch(event.epoch, epochs)
-        case "paused":
-            line = describe.paused(event.paused)
-        case "resumed":
-            line = describe.resumed(event.resumed)
-        case "finished":
-            line = describe.finished(event.finished)
-        case _:
-            return None
-    return f"{label}: {line}"
+    line = describe.event_line(event, epochs)
+    if event.HasField("started"):
+        line = f"started on {event.started.device}"
+    return None if line is None or event.HasField("queued") else f"{label}: {line}"
 
 
 def finished(event: SweepFinished) -> str:

@@ -1,6 +1,7 @@
 """The exit codes of `leadline`, which scripts can rely on."""
 
 import enum
+from typing import Self
 
 from leadline.client import (
     DeadlineExceededError,
@@ -13,33 +14,27 @@ from leadline.client import (
 
 
 class ExitCode(enum.IntEnum):
-    """The result of a command."""
+    """The result of a command, and what it means, as the help shows it."""
 
-    SUCCESS = 0
-    FAILED = 1
-    USAGE = 2
-    NOT_FOUND = 3
-    UNAVAILABLE = 4
-    JOB_CANCELLED = 5
-    DEADLINE_EXCEEDED = 6
-    SERVER_ERROR = 7
-    INTERRUPTED = 130
-    BROKEN_PIPE = 141
+    meaning: str
 
+    def __new__(cls, code: int, meaning: str) -> Self:
+        """Makes a code."""
+        member = int.__new__(cls, code)
+        member._value_, member.meaning = code, meaning
+        return member
 
-MEANINGS = {
-    ExitCode.SUCCESS: "success",
-    ExitCode.FAILED: "the job failed, an image could not be classified, or a check failed",
-    ExitCode.USAGE: "wrong usage: an invalid argument, a file that cannot be read or written",
-    ExitCode.NOT_FOUND: "no such job, model, epoch or variant",
-    ExitCode.UNAVAILABLE: "the server cannot be reached, or does not serve",
-    ExitCode.JOB_CANCELLED: "the job was cancelled",
-    ExitCode.DEADLINE_EXCEEDED: "no answer within --timeout",
-    ExitCode.SERVER_ERROR: "any other error of the server",
-    ExitCode.INTERRUPTED: "interrupted with Ctrl-C, or not confirmed; a followed job goes on",
-    ExitCode.BROKEN_PIPE: "the reader of the output went away",
-}
-"""Every code and what it means, as the help shows it."""
+    SUCCESS = 0, "success"
+    FAILED = 1, "the job failed, an image could not be classified, or a check failed"
+    USAGE = 2, "wrong usage: an invalid argument, a file that cannot be read or written"
+    NOT_FOUND = 3, "no such job, model, epoch or variant"
+    UNAVAILABLE = 4, "the server cannot be reached, or does not serve"
+    JOB_CANCELLED = 5, "the job was cancelled"
+    DEADLINE_EXCEEDED = 6, "no answer within --timeout"
+    SERVER_ERROR = 7, "any other error of the server"
+    INTERRUPTED = 130, "interrupted with Ctrl-C, or not confirmed; a followed job goes on"
+    BROKEN_PIPE = 141, "the reader of the output went away"
+
 
 _ERRORS: tuple[tuple[type[Exception], ExitCode], ...] = (
     (JobFailedError, ExitCode.FAILED),

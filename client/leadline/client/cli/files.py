@@ -2,9 +2,28 @@
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import click
+
+from leadline.client.cli.commands import checked
+
+
+def out_option(
+    *suffixes: str, text: str, required: bool = True
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Adds --out: a file whose name must have one of these suffixes, before any call is made."""
+
+    def check(path: Path) -> Path:
+        if path.suffix.lower() not in suffixes:
+            raise click.BadParameter(f"{path} ends with none of {', '.join(suffixes)}")
+        return path
+
+    kind = click.Path(dir_okay=False, path_type=Path)
+    return click.option("--out", required=required, type=kind, callback=checked(check), help=text)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from leadline.client import TrainingSweep, state_name
 from leadline.client._cursor import AnyEvent
 from leadline.client._sync.handle import Handle
 from leadline.client._sync.stream import AnyResource
-from leadline.client.cli.commands import Command
+from leadline.client.cli.commands import command
 from leadline.client.cli.control import find
 from leadline.client.cli.exit_codes import ExitCode
 from leadline.client.cli.options import Session, session_options
@@ -20,12 +20,9 @@ _EXIT_CODES = {
 }
 
 
-@click.command(
-    cls=Command,
-    examples=(
-        "leadline watch jobs/phgcrktpjf",
-        "leadline watch phgcrktpjf --after-sequence 12 --json",
-    ),
+@command(
+    "leadline watch jobs/phgcrktpjf",
+    "leadline watch phgcrktpjf --after-sequence 12 --json",
 )
 @click.argument("job")
 @click.option(

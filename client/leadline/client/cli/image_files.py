@@ -18,12 +18,9 @@ _SPECIAL = (
 )
 
 
-def image_paths(
-    context: click.Context, parameter: click.Parameter, value: Sequence[Path]
-) -> Sequence[Path]:
+def image_paths(paths: Sequence[Path]) -> Sequence[Path]:
     """Checks that the paths are files and folders, and that each folder has images."""
-    del context, parameter
-    for path in value:
+    for path in paths:
         kind = next((name for test, name in _SPECIAL if test(path.stat().st_mode)), None)
         if kind:
             raise click.BadParameter(
@@ -31,7 +28,7 @@ def image_paths(
             )
         if path.is_dir() and next(iter(ImageFiles([path])), None) is None:
             raise click.UsageError(f"there is no PNG or JPEG file in {path}")
-    return value
+    return paths
 
 
 class ImageFiles:

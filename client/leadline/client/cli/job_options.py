@@ -6,21 +6,16 @@ from datetime import timedelta
 
 import click
 
+from leadline.client.cli.commands import checked
 from leadline.client.cli.options import AnyCommand, option_group
 
 _PART = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _EVERY = re.compile(r"every-(\d+)")
-_POLICIES = {"all": "all", "best-and-last": "best_and_last"}
 
 
-def _duration(
-    context: click.Context, parameter: click.Parameter, value: str | None
-) -> timedelta | None:
+def _duration(value: str) -> timedelta:
     """A length of time: "90s", "10m", "1h30m", "1d"."""
-    del context, parameter
-    if value is None:
-        return None
     parts = _PART.findall(value)
     if not parts or _PART.sub("", value):
         raise click.BadParameter(f"{value!r} is not a duration such as 90s, 10m, 2h or 1d")
@@ -31,19 +26,14 @@ def _duration(
         raise click.BadParameter(f"{value!r} is too long") from None
 
 
-def _retention(
-    context: click.Context, parameter: click.Parameter, value: str | None
-) -> str | int | None:
+def _retention(value: str) -> str | int:
     """What the client's `train` takes, for "all", "best-and-last" or "every-N"."""
-    del context, parameter
-    if value is None:
-        return None
     every = _EVERY.fullmatch(value)
     if every:
         return int(every.group(1))
-    if value not in _POLICIES:
+    if value not in ("all", "best-and-last"):
         raise click.BadParameter(f"{value!r} is not one of all, best-and-last, every-N")
-    return _POLICIES[value]
+    return value.replace("-", "_")
 
 
 job_options = option_group(
@@ -57,13 +47,13 @@ job_options = option_group(
     ),
     click.option(
         "--time-limit",
-        callback=_duration,
+        callback=checked(_duration),
         metavar="DURATION",
         help="Fail unless complete so long after submission: 90s, 10m, 2h, 1d.  [none]",
     ),
     click.option(
         "--retention",
-        callback=_retention,
+        callback=checked(_retention),
         metavar="all|best-and-last|every-N",
         help="The checkpoints to keep; the best and the last always are.  [server's: all]",
     ),

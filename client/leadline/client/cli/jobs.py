@@ -1,37 +1,34 @@
 """`leadline jobs`."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import click
 
 from leadline.client import BlockDiagnosis, Client, Job, JobEvent, JobState
+from leadline.client._messages import enum_numbers
 from leadline.client.cli import describe
-from leadline.client.cli.commands import Command
+from leadline.client.cli.commands import command
 from leadline.client.cli.options import Session, session_options
 from leadline.client.cli.output import Output
 
-_STATES = [
-    name.removeprefix("JOB_STATE_").lower()
-    for name in JobState.keys()  # noqa: SIM118 - protobuf's enum is no mapping
-    if name != "JOB_STATE_UNSPECIFIED"
-]
+_MEASURED = {
+    "activation_std": "standard deviation of the activations after each block",
+    "gradient_norm": "L2 norm of the gradient at each block",
+}
 
 
-@click.command(
-    cls=Command,
-    examples=(
-        "leadline jobs",
-        "leadline jobs --state running --state queued",
-        "leadline jobs --json | jq -r .name",
-        "leadline jobs JOB --diagnosis",
-    ),
+@command(
+    "leadline jobs",
+    "leadline jobs --state running --state queued",
+    "leadline jobs --json | jq -r .name",
+    "leadline jobs JOB --diagnosis",
 )
 @click.argument("job", required=False)
 @click.option(
     "--state",
     "states",
     multiple=True,
-    type=click.Choice(_STATES),
+    type=click.Choice(list(enum_numbers(JobState.DESCRIPTOR))),
     help="Only jobs in this state; may be given several times.",
 )
 @click.option(
@@ -58,7 +55,7 @@ def _show_jobs(output: Output, listed: list[Job]) -> None:
         for job in listed:
             output.message(job)
         return
-    output.table(*describe.job_table(listed))
+    output.table(*describe.table(describe.JOB_COLUMNS, listed))
     if len(listed) == 1 and (reason := describe.reason(listed[0])):
         output.text(reason)
 
@@ -77,15 +74,9 @@ def _show_diagnosis(client: Client, name: str, output: Output) -> None:
     if not events:
         output.note(f"{name} has no diagnosis: train with --diagnostics")
         return
-    rows = [(event.epoch.epoch, _diagnosis(event)) for event in events]
-    output.text("standard deviation of the activations after each block")
-    output.table(
-        *_table((epoch, [block.activation_std for block in blocks]) for epoch, blocks in rows)
-    )
-    output.text("L2 norm of the gradient at each block")
-    output.table(
-        *_table((epoch, [block.gradient_norm for block in blocks]) for epoch, blocks in rows)
-    )
+    for field, title in _MEASURED.items():
+        output.text(title)
+        output.table(*_table(events, field))
 
 
 def _diagnosed(client: Client, name: str) -> Iterator[JobEvent]:
@@ -102,7 +93,10 @@ def _diagnosis(event: JobEvent) -> Sequence[BlockDiagnosis]:
     return event.epoch.diagnosis or event.started.diagnosis
 
 
-def _table(rows: Iterable[tuple[int, list[float]]]) -> tuple[list[str], list[list[str]]]:
-    cells = [[str(epoch), *(f"{value:.2e}" for value in values)] for epoch, values in rows]
+def _table(events: Sequence[JobEvent], field: str) -> tuple[list[str], list[list[str]]]:
+    cells = [
+        [str(event.epoch.epoch), *(f"{getattr(block, field):.2e}" for block in _diagnosis(event))]
+        for event in events
+    ]
     blocks = range(1, len(cells[0]) - 1)
     return ["#epoch", "#head", *(f"#block {block}" for block in blocks)], cells

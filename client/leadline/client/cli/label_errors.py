@@ -4,17 +4,14 @@ import click
 
 from leadline.client import LikelyLabelError, ListLikelyLabelErrorsResponse, Split
 from leadline.client._text import counted
-from leadline.client.cli.commands import Command
+from leadline.client.cli.commands import command
 from leadline.client.cli.options import Session, limit_option, session_options, split_option
 
 
-@click.command(
-    cls=Command,
-    examples=(
-        "leadline label-errors --dataset cifar10",
-        "leadline label-errors phgcrktpjf tqzx81mmva --split train --min-models 2",
-        "leadline label-errors --dataset cifar10 --json | jq '.examples[].name'",
-    ),
+@command(
+    "leadline label-errors --dataset cifar10",
+    "leadline label-errors phgcrktpjf tqzx81mmva --split train --min-models 2",
+    "leadline label-errors --dataset cifar10 --json | jq '.examples[].name'",
 )
 @click.argument("models", nargs=-1, metavar="[MODEL...]")
 @click.option(

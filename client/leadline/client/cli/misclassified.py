@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
-from leadline.client import Client, Example, ListMisclassifiedResponse, Split
+from leadline.client import Client, Example, ListMisclassifiedResponse
 from leadline.client.cli import describe
-from leadline.client.cli.commands import Command
-from leadline.client.cli.figures.files import figure_path, require_plot
+from leadline.client.cli.commands import command
+from leadline.client.cli.figures.files import FIGURE_SUFFIXES, require_plot
+from leadline.client.cli.files import out_option
 from leadline.client.cli.options import (
     Selector,
     Session,
@@ -25,22 +26,18 @@ _LARGEST_PAGE = 1_000
 _GRID_PER_CLASS = 2
 
 
-@click.command(
-    cls=Command,
-    examples=(
-        "leadline misclassified --model models/phgcrktpjf --per-class 5",
-        "leadline misclassified --model models/phgcrktpjf --grouping none --limit 20",
-        "leadline misclassified --model phgcrktpjf/epochs/3 --true-class cat --predicted-class dog",
-        "leadline misclassified --dataset synthetic --blocks 2 --batch-norm --out grid.png",
-        "leadline misclassified --model models/phgcrktpjf --json | jq '.examples[].index'",
-    ),
+@command(
+    "leadline misclassified --model models/phgcrktpjf --per-class 5",
+    "leadline misclassified --model models/phgcrktpjf --grouping none --limit 20",
+    "leadline misclassified --model phgcrktpjf/epochs/3 --true-class cat --predicted-class dog",
+    "leadline misclassified --dataset synthetic --blocks 2 --batch-norm --out grid.png",
+    "leadline misclassified --model models/phgcrktpjf --json | jq '.examples[].index'",
 )
 @selector_options
-@click.option(
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    callback=figure_path,
-    help="Write a picture grid to this file (png, pdf or svg) instead of a table.",
+@out_option(
+    *FIGURE_SUFFIXES,
+    text="Write a picture grid to this file (png, pdf or svg) instead of a table.",
+    required=False,
 )
 @split_option
 @click.option("--true-class", default="", metavar="CLASS", help="Only images of this class.")
@@ -138,9 +135,8 @@ def show_table(
 def summary(page: ListMisclassifiedResponse) -> str:
     """What the whole split came to."""
     wrong = sum(count.wrong for count in page.class_counts)
-    images = "training" if page.split == Split.SPLIT_TRAIN else "test"
     return (
-        f"{page.model}: {wrong:,} of {page.split_images:,} {images} images wrong, "
+        f"{page.model}: {wrong:,} of {describe.images_of(page.split, page.split_images)} wrong, "
         f"{describe.percent(page.split_accuracy)} right"
     )
 

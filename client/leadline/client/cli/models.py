@@ -4,35 +4,28 @@ from typing import Any
 
 import click
 
-from leadline.client import Model, ModelEpoch
+from leadline.client import Model, ModelEpoch, Variant
 from leadline.client.cli import describe
-from leadline.client.cli.commands import Command
-from leadline.client.cli.options import Session, session_options
+from leadline.client.cli.commands import command
+from leadline.client.cli.options import Session, field_options, option_group, session_options
+
+_FILTERS = {
+    "dataset": "Only models trained on this dataset.",
+    "blocks": "Only models of this depth.",
+    "block_convolutions": "Only models with this many convolutions in each block.",
+    "batch_norm": "Only models with, or without, batch norm.",
+    "residual": "Only models with, or without, residual connections.",
+}
 
 
-@click.command(
-    cls=Command,
-    examples=(
-        "leadline models --dataset synthetic --batch-norm",
-        "leadline models models/phgcrktpjf",
-    ),
+@command(
+    "leadline models --dataset synthetic --batch-norm",
+    "leadline models models/phgcrktpjf",
 )
 @click.argument("model", required=False)
-@click.option("--dataset", help="Only models trained on this dataset.")
-@click.option("--blocks", type=int, help="Only models of this depth.")
-@click.option(
-    "--block-convolutions", type=int, help="Only models with this many convolutions in each block."
-)
-@click.option(
-    "--batch-norm/--no-batch-norm", default=None, help="Only models with, or without, batch norm."
-)
-@click.option(
-    "--residual/--no-residual",
-    default=None,
-    help="Only models with, or without, residual connections.",
-)
+@option_group("filters", list(_FILTERS), *field_options(Variant.DESCRIPTOR, _FILTERS))
 @session_options
-def models(session: Session, *, model: str | None, **filters: Any) -> None:
+def models(session: Session, *, model: str | None, filters: dict[str, Any]) -> None:
     """List trained models, the newest first, or the epochs of one MODEL."""
     with session.client() as client:
         if model is None:
@@ -46,7 +39,7 @@ def _show_models(session: Session, listed: list[Model]) -> None:
         for model in listed:
             session.output.message(model)
     else:
-        session.output.table(*describe.model_table(listed))
+        session.output.table(*describe.table(describe.MODEL_COLUMNS, listed))
 
 
 def _show_epochs(session: Session, model: Model) -> None:

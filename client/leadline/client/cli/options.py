@@ -4,14 +4,17 @@ import functools
 import math
 import os
 import shlex
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypedDict, Unpack
 
 import click
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from leadline.client import Client, InvalidArgumentError
+from leadline.client import Client, InvalidArgumentError, TrainingSpec, Variant
 from leadline.client._channel import DEFAULT_PORT, normal_target
+from leadline.client._messages import enum_numbers
+from leadline.client.cli.commands import checked
 from leadline.client.cli.output import Output
 
 _TARGET = f"127.0.0.1:{DEFAULT_PORT}"
@@ -77,15 +80,15 @@ class Session:
         return Client(self.target, timeout=self.timeout)
 
 
-def _refuse_nan(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
-    if math.isnan(value):
+def _refuse_nan(seconds: float) -> float:
+    if math.isnan(seconds):
         raise click.BadParameter("nan is not a number of seconds")
-    return value
+    return seconds
 
 
-def _check_target(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+def _check_target(target: str) -> str:
     try:
-        return normal_target(value)
+        return normal_target(target)
     except InvalidArgumentError as error:
         raise click.BadParameter(error.violations[0].description) from None
 
@@ -102,7 +105,7 @@ session_options = option_group(
         envvar=_TARGET_VARIABLE,
         show_envvar=True,
         default=_TARGET,
-        callback=_check_target,
+        callback=checked(_check_target),
         show_default=True,
         metavar="HOST[:PORT]",
         help="The server's address.",
@@ -110,7 +113,7 @@ session_options = option_group(
     click.option(
         "--timeout",
         type=click.FloatRange(min=0, min_open=True, max=_LONGEST_TIMEOUT),
-        callback=_refuse_nan,
+        callback=checked(_refuse_nan),
         default=30.0,
         show_default=True,
         metavar="SECONDS",
@@ -138,7 +141,31 @@ limit_option = click.option(
 )
 
 
-class Selector(TypedDict):
+_TYPES: Final = {
+    FieldDescriptor.CPPTYPE_STRING: str,
+    FieldDescriptor.CPPTYPE_INT32: int,
+    FieldDescriptor.CPPTYPE_DOUBLE: float,
+}
+
+
+def field_options(
+    message: Descriptor, texts: Mapping[str, str]
+) -> list[Callable[[AnyCommand], AnyCommand]]:
+    """An option for each field of a message, which has no value unless it is given."""
+    return [_field_option(message.fields_by_name[name], text) for name, text in texts.items()]
+
+
+def _field_option(field: FieldDescriptor, text: str) -> Callable[[AnyCommand], AnyCommand]:
+    flag = f"--{field.name.replace('_', '-')}"
+    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
+        return click.option(f"{flag}/--no-{flag[2:]}", default=None, help=text)
+    if field.enum_type is not None:
+        names = click.Choice(list(enum_numbers(field.enum_type)), case_sensitive=False)
+        return click.option(flag, type=names, help=text)
+    return click.option(flag, type=_TYPES[field.cpp_type], help=text)
+
+
+class Selector(TypedDict, total=False):
     """A model, or the best one of a variant; arguments of the client's methods."""
 
     model: str | None
@@ -149,14 +176,11 @@ class Selector(TypedDict):
     residual: bool | None
 
 
-VARIANT: Final = ("dataset", "blocks", "block_convolutions", "batch_norm", "residual")
-"""The options that name a variant."""
-
-
 def _selector(**given: Unpack[Selector]) -> Selector:
     if given["model"] is None and (given["dataset"] is None or given["blocks"] is None):
         raise click.UsageError("choose a model: --model, or --dataset and --blocks")
-    if given["model"] is not None and any(given[part] is not None for part in VARIANT):
+    names = [name for name, value in given.items() if value is not None]
+    if "model" in names and len(names) > 1:
         raise click.UsageError("--model alone chooses a model: leave out the variant's options")
     return given
 
@@ -165,108 +189,49 @@ selector_options = option_group(
     "selector",
     list(Selector.__annotations__),
     click.option("--model", help="A model, models/ID, or one of its epochs, models/ID/epochs/N."),
-    click.option("--dataset", help="Instead: the best model trained on this dataset, with"),
-    click.option("--blocks", type=int, help="this depth in blocks,"),
-    click.option(
-        "--block-convolutions", type=int, help="this many convolutions in each, 1 or 2  [1], and"
-    ),
-    click.option(
-        "--batch-norm/--no-batch-norm", default=None, help="with or without batch norm, and"
-    ),
-    click.option(
-        "--residual/--no-residual", default=None, help="with or without residual connections."
+    *field_options(
+        Variant.DESCRIPTOR,
+        {
+            "dataset": "Instead: the best model trained on this dataset, with",
+            "blocks": "this depth in blocks,",
+            "block_convolutions": "this many convolutions in each, 1 or 2  [1], and",
+            "batch_norm": "with or without batch norm, and",
+            "residual": "with or without residual connections.",
+        },
     ),
     build=_selector,
 )
 """Adds --model and the variant's options; the command receives them as `selector`."""
 
 
-_SPEC_OPTIONS = {
-    "dataset": click.option(
-        "--dataset", help="A dataset that the server knows.  [server's: cifar10]"
-    ),
-    "blocks": click.option(
-        "--blocks", type=int, help="The depth in blocks, 0 to 64.  [server's: 2]"
-    ),
-    "block_convolutions": click.option(
-        "--block-convolutions",
-        type=int,
-        help="The convolutions of each block, 1 or 2.  [server's: 1]",
-    ),
-    "batch_norm": click.option(
-        "--batch-norm/--no-batch-norm",
-        default=None,
-        help="Whether a batch norm follows each convolution in a block.  [server's: no]",
-    ),
-    "epochs": click.option(
-        "--epochs", type=int, help="Passes over the training set.  [server's: 51]"
-    ),
-    "batch_size": click.option("--batch-size", type=int, help="Images per step.  [server's: 128]"),
-    "learning_rate": click.option(
-        "--learning-rate", type=float, help="The learning rate.  [server's: 0.01]"
-    ),
-    "optimizer": click.option(
-        "--optimizer",
-        type=click.Choice(["sgd", "adam", "adamw"], case_sensitive=False),
-        help="The optimizer.  [server's: sgd]",
-    ),
-    "momentum": click.option(
-        "--momentum", type=float, help="The momentum of SGD, 0 up to 1.  [server's: 0]"
-    ),
-    "weight_decay": click.option(
-        "--weight-decay", type=float, help="The coefficient of weight decay.  [server's: 0]"
-    ),
-    "seed": click.option(
-        "--seed", type=int, help="The seed of weights, order and augmentation.  [server's: 0]"
-    ),
-    "residual": click.option(
-        "--residual/--no-residual",
-        default=None,
-        help="Whether an identity connection goes around each block.  [server's: no]",
-    ),
-    "initialization": click.option(
-        "--initialization",
-        type=click.Choice(["default", "kaiming"], case_sensitive=False),
-        help="How to initialise the weights.  [server's: default]",
-    ),
-    "schedule": click.option(
-        "--schedule",
-        type=click.Choice(["constant", "cosine", "one_cycle"], case_sensitive=False),
-        help="How the learning rate changes; --learning-rate is its maximum.  [server's: constant]",
-    ),
-    "nesterov": click.option(
-        "--nesterov/--no-nesterov",
-        default=None,
-        help="Whether to use Nesterov momentum.  [server's: no]",
-    ),
-    "augmentation": click.option(
-        "--augmentation",
-        type=click.Choice(["none", "flip", "flip_crop"], case_sensitive=False),
-        help="How to vary training images.  [server's: none]",
-    ),
-    "patience": click.option(
-        "--patience",
-        type=int,
-        metavar="N",
-        help="End after N epochs without a better test accuracy.  [server's: 0, never]",
-    ),
-    "precision": click.option(
-        "--precision",
-        type=click.Choice(["float32", "bfloat16"], case_sensitive=False),
-        help="The number format of training steps.  [server's: float32]",
-    ),
-    "diagnostics": click.option(
-        "--diagnostics/--no-diagnostics",
-        default=None,
-        help="Whether to measure each block, for `leadline jobs --diagnosis`.  [server's: no]",
-    ),
+_SPEC_HELP = {
+    "dataset": "A dataset that the server knows.  [server's: cifar10]",
+    "blocks": "The depth in blocks, 0 to 64.  [server's: 2]",
+    "block_convolutions": "The convolutions of each block, 1 or 2.  [server's: 1]",
+    "batch_norm": "Whether a batch norm follows each convolution in a block.  [server's: no]",
+    "epochs": "Passes over the training set.  [server's: 51]",
+    "batch_size": "Images per step.  [server's: 128]",
+    "learning_rate": "The learning rate.  [server's: 0.01]",
+    "optimizer": "The optimizer.  [server's: sgd]",
+    "momentum": "The momentum of SGD, 0 up to 1.  [server's: 0]",
+    "weight_decay": "The coefficient of weight decay.  [server's: 0]",
+    "seed": "The seed of weights, order and augmentation.  [server's: 0]",
+    "residual": "Whether an identity connection goes around each block.  [server's: no]",
+    "initialization": "How to initialise the weights.  [server's: default]",
+    "schedule": "How the learning rate changes; --learning-rate is its maximum.  "
+    "[server's: constant]",
+    "nesterov": "Whether to use Nesterov momentum.  [server's: no]",
+    "augmentation": "How to vary training images.  [server's: none]",
+    "patience": "End after so many epochs without a better test accuracy.  [server's: 0, never]",
+    "precision": "The number format of training steps.  [server's: float32]",
+    "diagnostics": "Whether to measure each block, for `jobs --diagnosis`.  [server's: no]",
 }
 
 
 def _spec_options(*, left_out: Collection[str] = ()) -> Callable[[AnyCommand], AnyCommand]:
     # The server knows what is allowed: only what is given is sent, as it is.
-    options = {name: one for name, one in _SPEC_OPTIONS.items() if name not in left_out}
-    return option_group("fields", list(options), *options.values())
+    texts = {name: text for name, text in _SPEC_HELP.items() if name not in left_out}
+    return option_group("fields", list(texts), *field_options(TrainingSpec.DESCRIPTOR, texts))
 
 
 spec_options = _spec_options()

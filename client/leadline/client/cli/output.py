@@ -44,16 +44,15 @@ class Output:
         self.as_json = as_json
 
     def message(self, message: Message) -> None:
-        """Prints a message as a JSON line, under its proto field names, defaults included.
+        """Prints a message as a JSON line; its fields have an order, so lines can be compared."""
+        self.json(json_values(message))
 
-        The fields come in the order of the contract, so that lines can be compared.
-        """
-        values = MessageToDict(
-            message,
-            preserving_proto_field_name=True,
-            always_print_fields_with_no_presence=True,
-        )
-        self.json(_ordered(values, message.DESCRIPTOR))
+    def show(self, message: Message, text: str) -> None:
+        """Prints a message as a JSON line, or for people what it comes to."""
+        if self.as_json:
+            self.message(message)
+        else:
+            self.text(text)
 
     def json(self, values: dict[str, Any]) -> None:
         """Prints plain values as a JSON line."""
@@ -155,6 +154,14 @@ def _fitting_widths(columns: Sequence[_Column], width: int) -> list[int]:
         widths[place] += more
         left -= more
     return widths
+
+
+def json_values(message: Message) -> dict[str, Any]:
+    """A message under its proto field names, in their order, defaults included."""
+    values = MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return _ordered(values, message.DESCRIPTOR)
 
 
 def _ordered(values: dict[str, Any], descriptor: Any) -> dict[str, Any]:

@@ -13,23 +13,25 @@ from leadline.client import (
     Split,
     Sweep,
 )
+from leadline.client._messages import enum_name
 from leadline.client._text import counted
 from leadline.client.cli import describe, describe_sweep
 from leadline.client.cli.commands import Group
 from leadline.client.cli.depth_lines import depth_lines
-from leadline.client.cli.figures.files import figure_path, require_plot, save
-from leadline.client.cli.options import Selector, Session, selector_options, session_options
+from leadline.client.cli.figures.files import FIGURE_SUFFIXES, require_plot, save
+from leadline.client.cli.files import out_option
+from leadline.client.cli.options import (
+    Selector,
+    Session,
+    selector_options,
+    session_options,
+    split_option,
+)
 
 if TYPE_CHECKING:
     from leadline.client.cli.figures.curves import Curve
 
-_out_option = click.option(
-    "--out",
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    callback=figure_path,
-    help="The file to write: png, pdf or svg.",
-)
+_out_option = out_option(*FIGURE_SUFFIXES, text="The file to write: png, pdf or svg.")
 
 
 @click.group(cls=Group)
@@ -69,13 +71,7 @@ def curves(session: Session, *, jobs: tuple[str, ...], out: Path) -> None:
     )
 )
 @selector_options
-@click.option(
-    "--split",
-    type=click.Choice(["test", "train"]),
-    default="test",
-    show_default=True,
-    help="The images to count.",
-)
+@split_option
 @_out_option
 @session_options
 def confusion(session: Session, *, selector: Selector, split: str, out: Path) -> None:
@@ -119,11 +115,7 @@ def sweep(session: Session, *, sweep: str, out: Path) -> None:
 
 
 def write_sweep(sweep: Sweep, out: Path) -> None:
-    """Writes a sweep's accuracies against depth as a picture.
-
-    Raises:
-        click.ClickException: there is nothing to draw.
-    """
+    """Writes a sweep's accuracies against depth as a picture; errors as of `depth_lines`."""
     lines = depth_lines(sweep)
     from leadline.client.cli.figures.sweep import sweep_figure  # noqa: PLC0415 - needs matplotlib
 
@@ -223,7 +215,7 @@ def _differences(model: Model, others: list[Model]) -> list[str]:
         if len({getattr(other.spec, field.name) for other in others}) > 1:
             value = getattr(model.spec, field.name)
             if field.enum_type is not None:
-                value = field.enum_type.values_by_number[value].name.lower()
+                value = enum_name(model.spec, field.name)
             parts.append(f"{field.name.replace('_', ' ')} {describe_sweep.plain(value)}")
     return parts
 
@@ -243,8 +235,7 @@ def epoch_title(model: Model, name: str) -> str:
 
 def counts_title(accuracy: float, images: int, split: Split.ValueType) -> str:
     """What a split of a dataset came to: "90.00 % of 200 test images correct"."""
-    kind = "training" if split == Split.SPLIT_TRAIN else "test"
-    return f"{describe.percent(accuracy)} of {images:,} {kind} images correct"
+    return f"{describe.percent(accuracy)} of {describe.images_of(split, images)} correct"
 
 
 def _network_on_dataset(model: Model, models: list[Model]) -> str:

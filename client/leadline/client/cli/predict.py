@@ -12,7 +12,7 @@ import click
 from leadline.client import Client, ImageFailure, InvalidArgumentError, Prediction, Predictions
 from leadline.client._image_errors import renamed
 from leadline.client._text import counted
-from leadline.client.cli.commands import Command
+from leadline.client.cli.commands import checked, command
 from leadline.client.cli.exit_codes import ExitCode
 from leadline.client.cli.files import appearing
 from leadline.client.cli.image_files import ImageFiles, image_paths
@@ -30,27 +30,21 @@ from leadline.v1.inference_service_pb2 import PredictResponse
 _FORMATS = {".csv": "csv", ".jsonl": "jsonl"}
 
 
-def _out_path(
-    context: click.Context, parameter: click.Parameter, value: Path | None
-) -> Path | None:
+def _out_path(path: Path) -> Path:
     """Checks that a file can be created there."""
-    del context, parameter
-    if value is not None and value.exists() and not stat.S_ISREG(value.stat().st_mode):
+    if path.exists() and not stat.S_ISREG(path.stat().st_mode):
         raise click.BadParameter(
-            f"{value} is not a regular file: give another one, or leave out --out"
+            f"{path} is not a regular file: give another one, or leave out --out"
         )
-    return value
+    return path
 
 
-@click.command(
-    cls=Command,
-    examples=(
-        "leadline predict cat.png dog.jpg --model models/phgcrktpjf",
-        "leadline predict photos/ --dataset cifar10 --blocks 10 --batch-norm --top-k 3",
-        "leadline predict photos/ --model models/phgcrktpjf --out photos.csv",
-        "leadline predict photos/ --model models/phgcrktpjf --format jsonl --logits | head",
-        "leadline predict cat.png --model models/phgcrktpjf/epochs/2 --json",
-    ),
+@command(
+    "leadline predict cat.png dog.jpg --model models/phgcrktpjf",
+    "leadline predict photos/ --dataset cifar10 --blocks 10 --batch-norm --top-k 3",
+    "leadline predict photos/ --model models/phgcrktpjf --out photos.csv",
+    "leadline predict photos/ --model models/phgcrktpjf --format jsonl --logits | head",
+    "leadline predict cat.png --model models/phgcrktpjf/epochs/2 --json",
 )
 @click.argument(
     "images",
@@ -58,7 +52,7 @@ def _out_path(
     required=True,
     metavar="IMAGE|FOLDER...",
     type=click.Path(exists=True, readable=False, path_type=Path),
-    callback=image_paths,
+    callback=checked(image_paths),
 )
 @selector_options
 @click.option("--top-k", type=int, default=1, show_default=True, help="Classes per image.")
@@ -73,7 +67,7 @@ def _out_path(
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
-    callback=_out_path,
+    callback=checked(_out_path),
     help="Write to this file, which appears when it is complete.",
 )
 @session_options
@@ -96,7 +90,7 @@ def predict(
     if session.output.as_json:
         if form or out:
             raise click.UsageError("--json prints one message: for a file, use --format jsonl")
-        _print_response(session, images, selector, top_k=top_k, logits=logits)
+        _predict_at_once(session, images, selector, top_k=top_k, logits=logits)
         return ExitCode.SUCCESS
     form = _format(form, out, logits=logits)
     progress = make_progress(
@@ -205,7 +199,18 @@ def _writer(session: Session, form: str, out: Path | None) -> Iterator[Writer]:
         yield make(file)
 
 
-def _print_response(
+def print_response(session: Session, predictions: Predictions) -> None:
+    """Prints predictions as one PredictResponse."""
+    session.output.message(
+        PredictResponse(
+            predictions=predictions,
+            model=predictions.model,
+            weights_sha256=predictions.weights_sha256,
+        )
+    )
+
+
+def _predict_at_once(
     session: Session, images: Sequence[Path], selector: Selector, *, top_k: int, logits: bool
 ) -> None:
     paths = list(ImageFiles(images, on_unreadable=_raise))
@@ -214,13 +219,7 @@ def _print_response(
             predictions = client.predict(paths, top_k=top_k, include_logits=logits, **selector)
         except InvalidArgumentError as error:
             raise renamed(error, lambda index: str(paths[index])) from None
-    session.output.message(
-        PredictResponse(
-            predictions=predictions,
-            model=predictions.model,
-            weights_sha256=predictions.weights_sha256,
-        )
-    )
+    print_response(session, predictions)
 
 
 def _raise(_folder: Path, error: OSError) -> None:

@@ -2,19 +2,18 @@
 
 import csv
 import json
-from collections.abc import Iterator
-from typing import Any, Protocol, TextIO
-
-from google.protobuf.json_format import MessageToDict
+from abc import abstractmethod
+from typing import Any, TextIO
 
 from leadline.client import ImageFailure, Prediction
 from leadline.client.cli import describe
-from leadline.client.cli.output import Output
+from leadline.client.cli.output import Output, json_values
 
 
-class Writer(Protocol):
+class Writer:
     """Writes the result of each image, in order."""
 
+    @abstractmethod
     def write(self, name: str, result: Prediction | ImageFailure, model: str) -> None:
         """Writes the result of an image, and the checkpoint that answers."""
 
@@ -22,7 +21,7 @@ class Writer(Protocol):
         """Writes the rest."""
 
 
-class JsonLines:
+class JsonLines(Writer):
     """A JSON object per line: the image, and its `Prediction` or its error."""
 
     def __init__(self, file: TextIO) -> None:
@@ -37,11 +36,8 @@ class JsonLines:
             values |= _values(result) | {"model": model}
         self._file.write(json.dumps(values) + "\n")
 
-    def close(self) -> None:
-        """Does nothing."""
 
-
-class Csv:
+class Csv(Writer):
     """A row per image, below a heading.
 
     The first prediction determines the number of columns; earlier failures
@@ -91,14 +87,16 @@ class Csv:
         scores = [
             value for score in prediction.top_k for value in (score.class_name, score.probability)
         ]
-        self._writer.writerow([_printable(name), *scores, *_shortest(prediction), model, ""])
+        # The fewest digits that identify a 32-bit float.
+        logits = [f"{logit:.9g}" for logit in prediction.logits]
+        self._writer.writerow([_printable(name), *scores, *logits, model, ""])
 
     def _write_failure(self, name: str, failure: ImageFailure) -> None:
         empty = [""] * (2 * self._classes + self._logits + 1)
         self._writer.writerow([_printable(name), *empty, failure])
 
 
-class Table:
+class Table(Writer):
     """A table, printed at the end."""
 
     def __init__(self, output: Output) -> None:
@@ -121,19 +119,10 @@ class Table:
 
 def _values(prediction: Prediction) -> dict[str, Any]:
     """A prediction under its proto field names; logits only if there are any."""
-    values = MessageToDict(
-        prediction, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
-    return {
-        field.name: values[field.name]
-        for field in prediction.DESCRIPTOR.fields
-        if field.name != "logits" or prediction.logits
-    }
-
-
-def _shortest(prediction: Prediction) -> Iterator[str]:
-    """The logits in the fewest digits that identify a 32-bit float."""
-    return (f"{logit:.9g}" for logit in prediction.logits)
+    values = json_values(prediction)
+    if not prediction.logits:
+        del values["logits"]
+    return values
 
 
 def _row(name: str, prediction: Prediction) -> list[str]:

@@ -3,73 +3,42 @@
 import os
 import sys
 from collections.abc import Callable
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import click
 
 
-class Progress(Protocol):
-    """Shows the progress of a run."""
+class Progress:
+    """Shows the progress of a run; the base shows none, and prints notes."""
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *_error: object) -> None:
+        pass
 
     def advance(self) -> None:
         """Counts an image."""
 
     def note(self, text: str) -> None:
         """Prints a line."""
-
-
-class NoProgress:
-    """Shows no progress, and prints notes."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        pass
-
-    def advance(self) -> None:
-        """Counts nothing."""
-
-    def note(self, text: str) -> None:
-        """Prints a line."""
         click.echo(text, err=True)
 
 
-class BarProgress:
+class BarProgress(Progress):
     """A progress bar with images per second."""
 
     def __init__(self, total: int) -> None:
         """Shows a run of this number of images."""
+        from rich import progress  # noqa: PLC0415
         from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
-        from rich.progress import (  # noqa: PLC0415
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
 
-        self._progress = Progress(
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("images", markup=False),
-            TextColumn("{task.fields[speed]}", markup=False),
-            TimeRemainingColumn(),
+        self._progress = progress.Progress(
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("images", markup=False),
+            progress.TextColumn("{task.fields[speed]}", markup=False),
+            progress.TimeRemainingColumn(),
             console=Console(stderr=True, highlight=False, markup=False, emoji=False),
             transient=True,
         )
@@ -79,12 +48,7 @@ class BarProgress:
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._progress.stop()
 
     def advance(self) -> None:
@@ -98,13 +62,8 @@ class BarProgress:
 
 
 def make_progress(count: Callable[[], int], *, shares_terminal: bool) -> Progress:
-    """A bar on a terminal, unless rows are printed there too.
-
-    Args:
-        count: counts the images; called only for a bar.
-        shares_terminal: whether rows are printed to standard output as they come.
-    """
+    """A bar on a terminal, unless it shares that with rows; only a bar calls `count`."""
     watched = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     if watched and not (shares_terminal and sys.stdout.isatty()):
         return BarProgress(count())
-    return NoProgress()
+    return Progress()

@@ -4,50 +4,32 @@ from pathlib import Path
 
 import click
 
-from leadline.client.cli.commands import Command
+from leadline.client.cli.commands import checked, command
 from leadline.client.cli.control import find
 from leadline.client.cli.figures.files import require_plot
-from leadline.client.cli.files import appearing
+from leadline.client.cli.files import appearing, out_option
 from leadline.client.cli.options import Session, session_options
 from leadline.client.cli.reports.contents import collect
 
-_SUFFIXES = (".html", ".htm")
 _PAIR = 2
 
 
-def _subjects(
-    context: click.Context, parameter: click.Parameter, value: tuple[str, ...]
-) -> tuple[str, ...]:
-    del context, parameter
-    is_pair = len(value) == _PAIR and not any(name.startswith("sweeps/") for name in value)
-    if len(value) != 1 and not is_pair:
+def _subjects(names: tuple[str, ...]) -> tuple[str, ...]:
+    is_pair = len(names) == _PAIR and not any(name.startswith("sweeps/") for name in names)
+    if len(names) != 1 and not is_pair:
         raise click.BadParameter("give one job, one sweep, or two models to compare")
-    return value
+    return names
 
 
-def _html_path(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
-    del context, parameter
-    if value.suffix.lower() not in _SUFFIXES:
-        raise click.BadParameter(f"{value} ends with none of {', '.join(_SUFFIXES)}")
-    return value
-
-
-@click.command(
-    cls=Command,
-    examples=(
-        "leadline report sweeps/phgcrktpjf --out report.html",
-        "leadline report jobs/tqzx81mmva --out job.html",
-        "leadline report models/phgcrktpjf models/tqzx81mmva/epochs/3 --out compared.html",
-    ),
+@command(
+    "leadline report sweeps/phgcrktpjf --out report.html",
+    "leadline report jobs/tqzx81mmva --out job.html",
+    "leadline report models/phgcrktpjf models/tqzx81mmva/epochs/3 --out compared.html",
 )
-@click.argument("subjects", nargs=-1, required=True, metavar="SUBJECT...", callback=_subjects)
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    callback=_html_path,
-    help="The file to write: html.",
+@click.argument(
+    "subjects", nargs=-1, required=True, metavar="SUBJECT...", callback=checked(_subjects)
 )
+@out_option(".html", ".htm", text="The file to write: html.")
 @session_options
 def report(session: Session, *, subjects: tuple[str, ...], out: Path) -> None:
     """Write a job, a sweep or a comparison as one HTML page.

@@ -8,19 +8,19 @@ from typing import Any
 
 import click
 
-from leadline.client.cli.commands import Command
+from leadline.client.cli.commands import command
 from leadline.client.cli.exit_codes import ExitCode
 from leadline.client.cli.output import Output
 
+# The server reads its options itself.
+_FOR_THE_SERVER = {"ignore_unknown_options": True, "allow_extra_args": True}
 
-@click.command(
-    cls=Command,
-    examples=(
-        "leadline serve",
-        "leadline serve --port 50051 --data-dir /var/lib/leadline",
-    ),
+
+@command(
+    "leadline serve",
+    "leadline serve --port 50051 --data-dir /var/lib/leadline",
     add_help_option=False,
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    context_settings=_FOR_THE_SERVER,
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def serve(arguments: Sequence[str]) -> int:
@@ -28,18 +28,11 @@ def serve(arguments: Sequence[str]) -> int:
     return int(_server_module("leadline.server.main").main(list(arguments)))
 
 
-@click.command(
-    cls=Command,
-    examples=(
-        "leadline doctor",
-        "leadline doctor --data-dir /var/lib/leadline --dataset pets=/srv/datasets/pets.tar",
-        "leadline doctor --json | jq '.checks[] | select(.status != \"ok\")'",
-    ),
-    context_settings={
-        "help_option_names": ["-h", "--help"],
-        "ignore_unknown_options": True,
-        "allow_extra_args": True,
-    },
+@command(
+    "leadline doctor",
+    "leadline doctor --data-dir /var/lib/leadline --dataset pets=/srv/datasets/pets.tar",
+    "leadline doctor --json | jq '.checks[] | select(.status != \"ok\")'",
+    context_settings=_FOR_THE_SERVER,
 )
 @click.option("--json", "as_json", is_flag=True, help="Print all findings as one JSON line.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
@@ -81,11 +74,7 @@ def _show(output: Output, checks: Sequence[dict[str, Any]], *, healthy: bool) ->
 
 
 def _server_module(name: str) -> ModuleType:
-    """Loads a module of `leadline.server`, which no other command imports.
-
-    Raises:
-        click.ClickException: a package that it needs is missing.
-    """
+    """Loads a module of `leadline.server`, which no other command imports."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

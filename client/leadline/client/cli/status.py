@@ -7,17 +7,14 @@ import click
 from grpc_health.v1 import health_pb2
 
 from leadline.client import HealthStatus
-from leadline.client.cli.commands import Command
+from leadline.client.cli.commands import command
 from leadline.client.cli.exit_codes import ExitCode
 from leadline.client.cli.options import Session, session_options
 
 
-@click.command(
-    cls=Command,
-    examples=(
-        "leadline health",
-        "until leadline health --timeout 1 2>/dev/null; do sleep 1; done",
-    ),
+@command(
+    "leadline health",
+    "until leadline health --timeout 1 2>/dev/null; do sleep 1; done",
 )
 @click.option(
     "--service", default="", help="Only this service, such as leadline.v1.TrainingService."
@@ -30,14 +27,11 @@ def health(session: Session, *, service: str) -> ExitCode:
     """
     with session.client() as client:
         status = client.health(service)
-    if session.output.as_json:
-        session.output.message(health_pb2.HealthCheckResponse(status=status.value))
-    else:
-        session.output.text(status.name)
+    session.output.show(health_pb2.HealthCheckResponse(status=status.value), status.name)
     return ExitCode.SUCCESS if status is HealthStatus.SERVING else ExitCode.UNAVAILABLE
 
 
-@click.command(cls=Command, examples=("leadline version",))
+@command("leadline version")
 @click.option("--json", "as_json", is_flag=True, help="Print it as one JSON line.")
 def version(*, as_json: bool) -> None:
     """Print the version."""

@@ -7,7 +7,7 @@ import click
 
 from leadline.client import Job, MedianStoppingRule, Sweep
 from leadline.client.cli import describe, describe_sweep
-from leadline.client.cli.commands import Command
+from leadline.client.cli.commands import command
 from leadline.client.cli.exit_codes import ExitCode
 from leadline.client.cli.following import finish_submission
 from leadline.client.cli.job_options import job_options, submission_options
@@ -17,14 +17,11 @@ from leadline.client.cli.sweep_options import sweep_options
 from leadline.client.cli.sweep_views import make_sweep_view, show_results
 
 
-@click.command(
-    cls=Command,
-    examples=(
-        "leadline sweep --blocks 2,4,6,8,10 --batch-norm both --seeds 3",
-        "leadline sweep --blocks 2,10 --axis residual=no,yes --axis learning_rate=0.01,0.1",
-        "leadline sweep --dataset synthetic --epochs 20 --blocks 2,6 --early-stop --grace-epochs 3",
-        "sweep=$(leadline sweep --dataset synthetic --seeds 5 --detach)",
-    ),
+@command(
+    "leadline sweep --blocks 2,4,6,8,10 --batch-norm both --seeds 3",
+    "leadline sweep --blocks 2,10 --axis residual=no,yes --axis learning_rate=0.01,0.1",
+    "leadline sweep --dataset synthetic --epochs 20 --blocks 2,6 --early-stop --grace-epochs 3",
+    "sweep=$(leadline sweep --dataset synthetic --seeds 5 --detach)",
 )
 @sweep_options
 @common_spec_options
@@ -54,13 +51,10 @@ def sweep(
         return finish_submission(session, handle, make_sweep_view(session.output), detach=detach)
 
 
-@click.command(
-    cls=Command,
-    examples=(
-        "leadline sweeps",
-        "leadline sweeps phgcrktpjf",
-        "leadline sweeps --json | jq -r .name",
-    ),
+@command(
+    "leadline sweeps",
+    "leadline sweeps phgcrktpjf",
+    "leadline sweeps --json | jq -r .name",
 )
 @click.argument("sweep", required=False)
 @session_options

@@ -5,6 +5,7 @@ from typing import TypeAlias
 import click
 
 from leadline.client import MedianStoppingRule
+from leadline.client.cli.commands import checked
 from leadline.client.cli.options import AnyCommand, option_group
 
 AxisValues: TypeAlias = list[bool | float | str]
@@ -17,26 +18,22 @@ MAX_SEEDS = 1_000
 _BATCH_NORM: dict[str, AxisValues] = {"yes": [True], "no": [False], "both": [False, True]}
 
 
-def _values(
-    context: click.Context, parameter: click.Parameter, value: str | None
-) -> AxisValues | None:
+def _values(text: str) -> AxisValues:
     """Values of one field: "2,4,6"."""
-    del context, parameter
-    return None if value is None else [_typed(text) for text in value.split(",")]
+    return [_typed(value) for value in text.split(",")]
 
 
-def _axes(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> Axes:
+def _axes(given: tuple[str, ...]) -> Axes:
     """Fields and their values: "learning_rate=0.01,0.1"."""
-    del context, parameter
     axes: Axes = {}
-    for axis in value:
+    for axis in given:
         field, equals, values = axis.partition("=")
         field = field.strip().replace("-", "_")
         if not equals or not field:
             raise click.BadParameter(f"{axis!r} is not an axis such as learning_rate=0.01,0.1")
         if field in axes:
             raise click.BadParameter(f"{field} is given twice: name all its values at once")
-        axes[field] = [_typed(text) for text in values.split(",")]
+        axes[field] = _values(values)
     return axes
 
 
@@ -83,11 +80,14 @@ _axis_options = option_group(
     "axes",
     ("blocks", "block_convolutions", "batch_norm", "seeds", "axes"),
     click.option(
-        "--blocks", callback=_values, metavar="N,N,...", help="Depths in blocks, such as 2,4,6."
+        "--blocks",
+        callback=checked(_values),
+        metavar="N,N,...",
+        help="Depths in blocks, such as 2,4,6.",
     ),
     click.option(
         "--block-convolutions",
-        callback=_values,
+        callback=checked(_values),
         metavar="N,N,...",
         help="Convolutions of each block: 1, 2 or 1,2.  [server's: 1]",
     ),
@@ -106,7 +106,7 @@ _axis_options = option_group(
         "--axis",
         "axes",
         multiple=True,
-        callback=_axes,
+        callback=checked(_axes),
         metavar="FIELD=V,V,...",
         help="Values of any other field of the spec; may be given several times.",
     ),

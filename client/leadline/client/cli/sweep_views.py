@@ -1,7 +1,6 @@
 """How the events of a sweep are shown: as JSON, as lines, or as a live table."""
 
 import statistics
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from google.protobuf.struct_pb2 import Struct
@@ -10,13 +9,13 @@ from leadline.client import EpochResult, SweepEvent, SweepTable, state_name
 from leadline.client._text import counted
 from leadline.client.cli import describe, describe_sweep
 from leadline.client.cli.output import Output
-from leadline.client.cli.views import JsonView, PlainView, View
+from leadline.client.cli.views import JsonView, View
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-class LineView(PlainView):
+class LineView(View[SweepEvent]):
     """A line for each durable event, and the table at the end."""
 
     def __init__(self, output: Output) -> None:
@@ -44,15 +43,13 @@ class LineView(PlainView):
                 show_finished(self._output, event)
 
 
-class LiveView:
+class LiveView(View[SweepEvent]):
     """A table of the variants that changes as epochs are completed."""
-
-    progress_interval: float | None = None
 
     def __init__(self, output: Output) -> None:
         from rich.live import Live  # noqa: PLC0415 - only a terminal needs it
 
-        self._output = output
+        super().__init__(output)
         self._variants: dict[str, list[str]] = {}
         self._latest: dict[str, EpochResult] = {}
         self._best: dict[str, float] = {}
@@ -63,12 +60,7 @@ class LiveView:
         self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._live.stop()
 
     def show(self, event: SweepEvent) -> None:

@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import click
-
-from leadline.client.cli.commands import Command
+from leadline.client.cli.commands import command
 from leadline.client.cli.exit_codes import ExitCode
 from leadline.client.cli.following import finish_submission
 from leadline.client.cli.job_options import job_options, submission_options
@@ -12,14 +10,11 @@ from leadline.client.cli.options import Session, session_options, spec_options
 from leadline.client.cli.views import make_view
 
 
-@click.command(
-    cls=Command,
-    examples=(
-        "leadline train --dataset synthetic --blocks 2 --batch-norm --epochs 5",
-        "leadline train --dataset cifar10 --blocks 10 --batch-norm --learning-rate 0.05",
-        "leadline train --dataset cifar10 --priority 5 --time-limit 2h --retention best-and-last",
-        "job=$(leadline train --dataset synthetic --detach)",
-    ),
+@command(
+    "leadline train --dataset synthetic --blocks 2 --batch-norm --epochs 5",
+    "leadline train --dataset cifar10 --blocks 10 --batch-norm --learning-rate 0.05",
+    "leadline train --dataset cifar10 --priority 5 --time-limit 2h --retention best-and-last",
+    "job=$(leadline train --dataset synthetic --detach)",
 )
 @spec_options
 @job_options

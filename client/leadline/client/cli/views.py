@@ -1,8 +1,8 @@
 """How the events of a job are shown: as JSON, as lines, or live."""
 
+from abc import abstractmethod
 from collections.abc import Callable
-from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 from leadline.client import JobEvent, JobPhase, JobProgress, RpcError, SweepEvent
 from leadline.client.cli import describe
@@ -19,29 +19,31 @@ _PHASES = {
 Event_contra = TypeVar("Event_contra", bound=JobEvent | SweepEvent, contravariant=True)
 
 
-class View(Protocol[Event_contra]):
-    """Shows a job or a sweep.
+class View(Generic[Event_contra]):
+    """Shows a job or a sweep, within a `with` block; the base prints line by line.
 
     Attributes:
         progress_interval: how often it wants progress, in seconds; None: never.
     """
 
-    progress_interval: float | None
+    progress_interval: float | None = None
 
-    def __enter__(self) -> Self: ...
+    def __init__(self, output: Output) -> None:
+        self._output = output
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
+    def __enter__(self) -> Self:
+        return self
 
+    def __exit__(self, *_error: object) -> None:
+        pass
+
+    @abstractmethod
     def show(self, event: Event_contra) -> None:
         """Shows an event."""
 
     def connection_lost(self, text: str) -> None:
-        """Shows that events are late because the connection is lost."""
+        """Shows that events are late because the connection is lost: not on stdout, by default."""
+        self._output.note(text)
 
 
 class Outage:
@@ -65,31 +67,7 @@ class Outage:
         self._lasts = False
 
 
-class PlainView:
-    """The base of views that print line by line."""
-
-    progress_interval: float | None = None
-
-    def __init__(self, output: Output) -> None:
-        self._output = output
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        pass
-
-    def connection_lost(self, text: str) -> None:
-        """Says so on stderr, since it is not a result."""
-        self._output.note(text)
-
-
-class JsonView(PlainView):
+class JsonView(View[JobEvent | SweepEvent]):
     """Each event as a JSON line."""
 
     def show(self, event: JobEvent | SweepEvent) -> None:
@@ -97,7 +75,7 @@ class JsonView(PlainView):
         self._output.message(event)
 
 
-class LineView(PlainView):
+class LineView(View[JobEvent]):
     """A line for each durable event."""
 
     def __init__(self, output: Output, epochs: int) -> None:
@@ -109,32 +87,28 @@ class LineView(PlainView):
         """Prints the event."""
         if event.HasField("queued"):
             self._epochs = event.queued.spec.epochs
-        line = event_line(event, self._epochs)
+        line = describe.event_line(event, self._epochs)
         if line is not None:
             self._output.text(line)
 
 
-class LiveView:
+class LiveView(View[JobEvent]):
     """A line for each durable event, above a bar that moves within the epoch."""
 
-    progress_interval: float | None = 0.2
+    progress_interval = 0.2
 
     def __init__(self, output: Output, epochs: int) -> None:
         """Shows a job of this number of epochs; 0: unknown until the `queued` event."""
-        from rich.progress import (  # noqa: PLC0415 - only a terminal needs it
-            BarColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-        )
+        from rich import progress  # noqa: PLC0415 - only a terminal needs it
 
+        super().__init__(output)
         self._epochs = epochs
         self._accuracies = ""
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.fields[detail]}", markup=False),
-            TimeElapsedColumn(),
+        self._progress = progress.Progress(
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(),
+            progress.TextColumn("{task.fields[detail]}", markup=False),
+            progress.TimeElapsedColumn(),
             console=output.console,
             transient=True,
         )
@@ -144,12 +118,7 @@ class LiveView:
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._progress.stop()
 
     def show(self, event: JobEvent) -> None:
@@ -169,7 +138,7 @@ class LiveView:
                     f"train {result.train_accuracy:.1%}, test {result.test_accuracy:.1%}, "
                     f"loss {result.train_loss:.3f}"
                 )
-        line = event_line(event, self._epochs)
+        line = describe.event_line(event, self._epochs)
         if line is not None:
             self._progress.console.print(line, soft_wrap=True)
 
@@ -220,24 +189,3 @@ def make_view(output: Output, *, epochs: int = 0) -> View[JobEvent]:
     if output.as_json:
         return JsonView(output)
     return LiveView(output, epochs) if output.is_live else LineView(output, epochs)
-
-
-def event_line(event: JobEvent, epochs: int) -> str | None:
-    """The line for an event; None for a kind without one, or an unknown kind."""
-    line: str | None
-    match event.WhichOneof("event"):
-        case "queued":
-            line = describe.queued(event.job, event.queued)
-        case "started":
-            line = describe.started(event.started)
-        case "epoch":
-            line = describe.epoch(event.epoch, epochs)
-        case "paused":
-            line = describe.paused(event.paused)
-        case "resumed":
-            line = describe.resumed(event.resumed)
-        case "finished":
-            line = describe.finished(event.finished)
-        case _:
-            line = None
-    return line

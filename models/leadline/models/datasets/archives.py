@@ -13,7 +13,7 @@ from typing import IO, Any, cast
 
 from leadline.models.datasets.contents import SPLITS, Contents, DatasetError, Item
 from leadline.models.datasets.listing import LAYOUT, Listing, Place
-from leadline.models.images import DecodingStoppedError, ImageError, decode_image
+from leadline.models.images import DecodingStoppedError, ImageError, open_image
 
 _MAX_FILE_BYTES = 64 << 20  # an image file, which is read as a whole
 _READ_AT_ONCE = 1 << 20
@@ -228,6 +228,7 @@ def _check_size(name: str, size: int) -> None:
 
 def _decode(name: str, data: bytes, place: Place, max_pixels: int) -> Item:
     try:
-        return Item(place.split, place.index, decode_image(data, max_pixels=max_pixels))
+        image = open_image(data, max_pixels=max_pixels)
+        return Item(place.split, place.index, image.decode(), image.aspect_ratio)
     except ImageError as error:
         raise DatasetError(f"{name}: {error}") from error

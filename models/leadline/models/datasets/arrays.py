@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -19,7 +18,9 @@ _IMAGE_BYTES = IMAGE_SIZE * IMAGE_SIZE * 3
 _HASHED_AT_ONCE = 4096  # images, which are 12 MiB
 
 
-def array_path(folder: Path, split: SplitName, kind: Literal["images", "labels"]) -> Path:
+def array_path(
+    folder: Path, split: SplitName, kind: Literal["images", "labels", "aspect-ratios"]
+) -> Path:
     """Returns where an array of a dataset lies in its folder."""
     return folder / f"{split}-{kind}.npy"
 
@@ -51,20 +52,25 @@ class ImageFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         with self._file:
             os.fsync(self._file.fileno())
 
 
 def write_labels(folder: Path, split: SplitName, labels: npt.NDArray[np.int64]) -> None:
     """Writes the labels of a split, int64 [N]."""
-    with array_path(folder, split, "labels").open("wb") as file:
-        np.save(file, labels.astype(np.int64), allow_pickle=False)
+    _write(array_path(folder, split, "labels"), labels.astype(np.int64))
+
+
+def write_aspect_ratios(folder: Path, split: SplitName, ratios: npt.NDArray[np.float32]) -> None:
+    """Writes the aspect ratios of a split, float32 [N], unless all of its images are square."""
+    if (ratios != 1).any():
+        _write(array_path(folder, split, "aspect-ratios"), ratios)
+
+
+def _write(path: Path, array: npt.NDArray[Any]) -> None:
+    with path.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
         file.flush()
         os.fsync(file.fileno())
 
@@ -83,7 +89,11 @@ def load_split(folder: Path, split: SplitName, classes: int) -> Split:
         raise ValueError(f"{split} labels are {labels.dtype} {list(labels.shape)}")
     if labels.min() < 0 or labels.max() >= classes:
         raise ValueError(f"{split} labels are of more classes than {classes}")
-    return Split(images=images, labels=labels)
+    path = array_path(folder, split, "aspect-ratios")
+    ratios = _map(path) if path.exists() else None
+    if ratios is not None and (ratios.dtype != np.float32 or ratios.shape != labels.shape):
+        raise ValueError(f"{split} aspect ratios are {ratios.dtype} {list(ratios.shape)}")
+    return Split(images=images, labels=labels, aspect_ratios=ratios)
 
 
 def fingerprint_of(folder: Path, class_names: tuple[str, ...]) -> str:

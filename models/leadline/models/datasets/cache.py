@@ -3,6 +3,8 @@
     CACHE/<fingerprint>/dataset.json        what the folder holds
     CACHE/<fingerprint>/train-images.npy    uint8 [N, 32, 32, 3]
     CACHE/<fingerprint>/train-labels.npy    int64 [N]
+    CACHE/<fingerprint>/train-aspect-ratios.npy
+                                            float32 [N], unless all images are square
     CACHE/<fingerprint>/test-...            likewise
     CACHE/sources/<key>.json                which fingerprint a source has
     CACHE/sources/<key>.lock                held while a source is decoded
@@ -18,7 +20,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from leadline.models._files import sync_folder, write_atomically
 from leadline.models.datasets.arrays import (
@@ -26,6 +30,7 @@ from leadline.models.datasets.arrays import (
     array_path,
     fingerprint_of,
     load_split,
+    write_aspect_ratios,
     write_labels,
 )
 from leadline.models.datasets.contents import SPLITS, Contents, Dataset, DatasetError
@@ -35,6 +40,7 @@ FORMAT = 1
 Progress = Callable[[int, int], None]
 
 _DESCRIPTION = "dataset.json"
+_REQUIRED: tuple[Literal["images", "labels"], ...] = ("images", "labels")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
@@ -121,6 +127,7 @@ def _write_arrays(folder: Path, contents: Contents, progress: Progress | None) -
     total = sum(len(labels) for labels in contents.labels.values())
     step = max(1, total // 100)
     done = 0
+    ratios = {split: np.ones(len(contents.labels[split]), np.float32) for split in SPLITS}
     with ExitStack() as stack:
         files = {
             split: stack.enter_context(ImageFile(folder, split, len(contents.labels[split])))
@@ -128,6 +135,7 @@ def _write_arrays(folder: Path, contents: Contents, progress: Progress | None) -
         }
         for done, item in enumerate(contents.images, start=1):
             files[item.split].write(item.index, item.pixels)
+            ratios[item.split][item.index] = item.aspect_ratio
             if progress is not None and (done % step == 0 or done == total):
                 progress(done, total)
     if done != total:
@@ -136,6 +144,7 @@ def _write_arrays(folder: Path, contents: Contents, progress: Progress | None) -
         )
     for split in SPLITS:
         write_labels(folder, split, contents.labels[split])
+        write_aspect_ratios(folder, split, ratios[split])
 
 
 def _write_description(folder: Path, fingerprint: str, contents: Contents) -> None:
@@ -166,11 +175,10 @@ def _publish(building: Path, cache_dir: Path, fingerprint: str) -> Dataset:
 def _check(folder: Path, description: dict[str, Any]) -> None:
     if description["format"] != FORMAT or description["fingerprint"] != folder.name:
         raise ValueError("the description is of another format or dataset")
-    for split in SPLITS:
-        for kind in ("images", "labels"):
-            path = array_path(folder, split, kind)
-            if path.stat().st_size != description["file_sizes"][path.name]:
-                raise ValueError(f"{path.name} is not of the size that it was written with")
+    sizes = description["file_sizes"]
+    for name in sizes.keys() | {array_path(folder, s, k).name for s in SPLITS for k in _REQUIRED}:
+        if (folder / name).stat().st_size != sizes[name]:
+            raise ValueError(f"{name} is not of the size that it was written with")
 
 
 def _source_path(cache_dir: Path, key: str) -> Path:

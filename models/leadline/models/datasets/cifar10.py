@@ -9,19 +9,6 @@ import numpy as np
 
 from leadline.models.datasets.contents import SPLITS, Contents, DatasetError, Item, SplitName
 
-CLASS_NAMES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
-
 
 class Cifar10:
     """The 60,000 images in the order of the original files.
@@ -45,7 +32,7 @@ class Cifar10:
         splits = {split: self._load(split) for split in SPLITS}
         labels = {split: np.array(splits[split].targets, dtype=np.int64) for split in SPLITS}
         images = itertools.chain.from_iterable(_items(split, splits[split]) for split in SPLITS)
-        return Contents(CLASS_NAMES, labels, images)
+        return Contents(tuple(splits["train"].classes), labels, images)
 
     def _load(self, split: SplitName) -> Any:
         try:

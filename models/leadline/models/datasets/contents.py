@@ -29,6 +29,10 @@ class Split:
     labels: npt.NDArray[np.int64]
     """int64 [N], each an index into the dataset's class names; read-only."""
 
+    aspect_ratios: npt.NDArray[np.float32] | None = None
+    """float32 [N], the width of each image by its height, before it was resized; None where
+    all were square, or where this was not kept."""
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -58,6 +62,8 @@ class Item:
     """Its place in the split."""
     pixels: npt.NDArray[np.uint8]
     """uint8 [32, 32, 3], RGB."""
+    aspect_ratio: float = 1.0
+    """The width by the height, before it was resized."""
 
 
 @dataclass(frozen=True)

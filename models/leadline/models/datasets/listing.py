@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,8 +26,7 @@ class Place:
     index: int
 
 
-@dataclass(frozen=True)
-class _Entry:
+class _Entry(NamedTuple):
     """An image file by the parts of its path; sorts by class, then by file name."""
 
     class_name: str
@@ -34,9 +34,6 @@ class _Entry:
     split: SplitName
     prefix: str
     path: str
-
-    def __lt__(self, other: "_Entry") -> bool:
-        return (self.class_name, self.file_name) < (other.class_name, other.file_name)
 
 
 class Listing:

@@ -27,10 +27,7 @@ INPUT_BLOCK = {WIDEN: 3, HALVE: 2, INNER: 2, TAIL: 4}
 
 
 def emit_backward_pass(module: ir.Module, *, batch_norm: bool, skip: int, lanes: int) -> None:
-    """Writes `backward(args, thread, threads)`: from the features' gradient to the parameters'.
-
-    The arguments are those of `emit_forward_pass`.
-    """
+    """Writes `backward(args, thread, threads)`: from the features' gradient to the parameters'."""
     inner = _InnerLayer(module, batch_norm=batch_norm, skip=skip, lanes=lanes)
     outer = _OuterLayers(module, lanes=lanes)
     run = KernelBuilder(module, "backward", lanes=lanes)

@@ -35,10 +35,7 @@ class Compiled:
     `NAME.ISA.ll`, the IR as `emit` writes it; `NAME.ISA.optimized.ll`, the IR that LLVM
     makes of it; and `NAME.ISA.s`, the assembly.
 
-    Args:
-        name: of the module; a name stands for one `emit`, so that code can be cached by it.
-        emit: writes the functions.
-        isa: the instructions to use, which this processor must have.
+    A name stands for one `emit`, so that code can be cached by it.
 
     Raises:
         OSError: the dump cannot be written.

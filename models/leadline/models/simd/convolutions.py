@@ -140,12 +140,7 @@ def _accumulate_row(
 ) -> None:
     """Adds what a row gives to the gradient of one tap's weights, in the scratch.
 
-    Args:
-        code: writes `emit_weight_gradient`.
-        shape: of the convolution.
-        channels: the input channels.
-        rows: of the gradient, and of the image.
-        tap: the row and the column of the kernel.
+    `rows` are those of the gradient and of the image, `tap` is a row and a column of the kernel.
     """
     args, outputs = code.arguments, shape.outputs
     left = code.builder.sub(tap[1], const(shape.padding))

@@ -18,16 +18,10 @@ def const(value: int) -> Value:
 
 
 class Emitter:
-    """Writes one function.
+    """Writes one function; one whose name begins with "_" is private to the module.
 
     A lane is one number of a vector register, and holds one image: an operation on
     a pixel is an operation on the same pixel of `lanes` images.
-
-    Args:
-        module: where the function goes.
-        name: of the function; one that begins with "_" is private to the module.
-        signature: the names and types of its arguments.
-        lanes: numbers in a vector.
     """
 
     def __init__(

@@ -15,17 +15,13 @@ from leadline.models.simd.fields import (
     Field,
 )
 from leadline.models.simd.kernel_builder import KernelBuilder, Position
-from leadline.models.simd.signatures import Value
+from leadline.models.simd.signatures import Kernel, Value
 
 
 def emit_forward_pass(module: ir.Module, *, batch_norm: bool, skip: int, lanes: int) -> None:
     """Writes `forward(args, thread, threads)`: from images to features, in a training step.
 
-    Args:
-        module: where the function goes.
-        batch_norm: whether a batch norm follows each convolution inside the blocks.
-        skip: convolutions that an identity connection spans; 0 without such connections.
-        lanes: images that are computed at once.
+    An identity connection spans `skip` convolutions; 0: there are no such connections.
     """
     outer = _OuterLayers(module, lanes=lanes)
     inner = (_NormalizedLayer if batch_norm else _PlainLayer)(module, skip=skip, lanes=lanes)
@@ -48,15 +44,10 @@ def emit_inference_pass(module: ir.Module, *, skip: int, lanes: int) -> None:
     """Writes `infer(args, thread, threads)`: from images to features, batch norms folded.
 
     A thread computes all layers of a group before the next group, so that activations
-    stay in the processor's caches. The arguments are those of `emit_forward_pass`.
+    stay in the processor's caches.
     """
     outer = _OuterLayers(module, lanes=lanes)
-    inner = {
-        add: convolutions.emit_convolution(
-            module, f"_inner_{add}", INNER, lanes=lanes, add=add, relu=True
-        )
-        for add in sorted({False, skip > 0})
-    }
+    inner = _inner_kernels(module, skip, lanes)
     run = KernelBuilder(module, "infer", lanes=lanes)
     code = run.code
     widened = run.address(Field.WIDENED, (run.thread, WIDEN.output_vectors))
@@ -65,25 +56,23 @@ def emit_inference_pass(module: ir.Module, *, skip: int, lanes: int) -> None:
         """The input of a layer: layers read and write two places in turn."""
         return run.address(Field.ACTIVATIONS, (run.thread, 2 * PLANE), (code.is_odd(layer), PLANE))
 
-    def at_layer(layer: Value, position: Position) -> None:
-        skipped = activations(code.builder.sub(layer, const(skip - 1)))
-        run.convolve(
-            inner[position.ends_skip],
-            INNER_LAYER,
-            images=activations(layer),
-            # With a skip of two, the result overwrites each pixel after it is read here.
-            addend=skipped if position.ends_skip else None,
-            result=activations(code.builder.add(layer, const(1))),
-            number=layer,
-        )
-
     def at_group(group: Value) -> None:
         outer.head(run, group, widened, activations(const(0)))
-        run.each_layer(skip, at_layer)
+        run.convolve_blocks(skip, inner, activations, activations)
         outer.tail(run, group, activations(run.layers))
 
     run.each_group(at_group)
     code.close()
+
+
+def _inner_kernels(module: ir.Module, skip: int, lanes: int) -> dict[bool, Kernel]:
+    """Convolutions inside the blocks with a ReLU, by whether they add a connection."""
+    return {
+        add: convolutions.emit_convolution(
+            module, f"_inner_{add}", INNER, lanes=lanes, add=add, relu=True
+        )
+        for add in sorted({False, skip > 0})
+    }
 
 
 class _OuterLayers:
@@ -110,12 +99,7 @@ class _PlainLayer:
 
     def __init__(self, module: ir.Module, *, skip: int, lanes: int) -> None:
         self._skip = skip
-        self._convolve = {
-            add: convolutions.emit_convolution(
-                module, f"_inner_{add}", INNER, lanes=lanes, add=add, relu=True
-            )
-            for add in sorted({False, skip > 0})
-        }
+        self._convolve = _inner_kernels(module, skip, lanes)
 
     def emit(self, run: KernelBuilder, layer: Value, position: Position) -> None:
         start, above = _ends_of(run, layer, self._skip)

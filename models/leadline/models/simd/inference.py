@@ -5,7 +5,6 @@ from functools import cache
 
 import numpy as np
 import onnx
-from llvmlite import ir
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
@@ -47,11 +46,11 @@ _OUTER_CONVOLUTIONS = 3
 @cache
 def inference_pass(skip: int, lanes: int, isa: InstructionSet) -> Compiled:
     """Returns the module with `infer`, for identity connections that span `skip` layers."""
-
-    def emit(module: ir.Module) -> None:
-        emit_inference_pass(module, skip=skip, lanes=lanes)
-
-    return Compiled(f"inference {skip=} {lanes=}", emit, isa)
+    return Compiled(
+        f"inference {skip=} {lanes=}",
+        lambda module: emit_inference_pass(module, skip=skip, lanes=lanes),
+        isa,
+    )
 
 
 @cache
@@ -64,12 +63,7 @@ def _single_pass(skip: int, isa: InstructionSet) -> Compiled:
 
 
 class Workspace:
-    """Memory for the activations between layers, shared by networks that take turns.
-
-    Args:
-        largest_batch: images in the largest batch.
-        threads: that compute.
-    """
+    """Memory for the activations between layers, shared by networks that take turns."""
 
     def __init__(self, *, largest_batch: int, threads: int) -> None:
         groups = -(-largest_batch // LANES)
@@ -95,12 +89,7 @@ class ExportedNetwork:
 
     Its logits equal those of the ONNX graph but for rounding, and those of an image are
     the same, to the bit, in any batch. It is about three times as fast as ONNX Runtime,
-    whose kernels are made for more channels.
-
-    Args:
-        model: the serialised ONNX model, batch norms folded in.
-        team: the threads that compute.
-        isa: the instructions to use; by default those of `instruction_set()`.
+    whose kernels are made for more channels. Batch norms are folded into the model.
 
     Raises:
         UnsupportedNetworkError: the network has other shapes than the kernels.

@@ -66,11 +66,7 @@ def available_instruction_sets() -> tuple[InstructionSet, ...]:
 
 
 def supported_by(features: Mapping[str, bool]) -> tuple[InstructionSet, ...]:
-    """Returns the instruction sets of a processor, the narrowest first.
-
-    Args:
-        features: which of LLVM's feature names the processor has.
-    """
+    """Returns the instruction sets of a processor with these features of LLVM's, as above."""
     present = {name for name, is_present in features.items() if is_present}
     return tuple(isa for isa in InstructionSet if _REQUIRED_FEATURES[isa] <= present)
 

@@ -4,13 +4,13 @@ The threads of a `ThreadTeam` run an entry point together, each on a share of th
 groups. Where a batch norm needs the statistics of all groups, they meet at a barrier.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from llvmlite import ir
 
 from leadline.models.simd.emitter import Emitter, const
-from leadline.models.simd.fields import PLANE, Field, Layer
+from leadline.models.simd.fields import INNER_LAYER, PLANE, Field, Layer
 from leadline.models.simd.signatures import ENTRY_POINT, I32, Kernel, Kind, Value
 
 # How often a thread checks the barrier before it yields the core to others.
@@ -29,13 +29,7 @@ class Position:
 
 
 class KernelBuilder:
-    """Writes an entry point: its argument block, and the calling thread's share of the groups.
-
-    Args:
-        module: where the function goes.
-        name: of the function.
-        lanes: numbers in a vector.
-    """
+    """Writes an entry point: its argument block, and the calling thread's share of the groups."""
 
     def __init__(self, module: ir.Module, name: str, *, lanes: int) -> None:
         self.code = code = Emitter(module, name, ENTRY_POINT, lanes=lanes)
@@ -53,10 +47,7 @@ class KernelBuilder:
     def address(self, field: Field, *terms: tuple[Value, int], kind: Kind | None = None) -> Value:
         """The address of an array, plus indices times their strides in elements.
 
-        Args:
-            field: of the array.
-            terms: each an index and its stride.
-            kind: the type of the elements, where it is another than the field's.
+        `kind` is the type of the elements, where it is another than the field's.
         """
         pointer = (kind or field.kind).llvm_type(self.code.lanes)
         start = self.code.builder.inttoptr(self.number(field), pointer)
@@ -84,22 +75,55 @@ class KernelBuilder:
         addend: Value | None = None,
         number: Value | None = None,
     ) -> None:
-        """Calls a kernel of `emit_convolution` with a layer's parameters.
+        """Calls a kernel of an `emit_convolution` with a layer's parameters.
 
-        Inside the blocks, `number` says which layer it is.
+        Inside the blocks, `number` says which layer it is. A kernel may read the numbers
+        of all outputs as a vector.
         """
+        kind, shape = kernel.signature.kinds["weights"], layer.shape
+        width = shape.outputs if kind is Kind.VECTORS else 1
         self.code.call(
             kernel,
             images=images,
-            weights=self.parameters(layer.weights, number, layer.shape.weights),
-            biases=self.parameters(layer.biases, number, layer.shape.outputs),
+            weights=self.parameters(layer.weights, number, shape.weights // width, kind),
+            biases=self.parameters(layer.biases, number, shape.outputs // width, kind),
             addend=addend,
             result=result,
         )
 
-    def parameters(self, field: Field, number: Value | None, stride: int) -> Value:
+    def convolve_blocks(
+        self,
+        skip: int,
+        kernels: Mapping[bool, Kernel],
+        read: Callable[[Value], Value],
+        write: Callable[[Value], Value],
+    ) -> None:
+        """Convolves inside the blocks, in inference, by kernels that add a connection or do not.
+
+        `read` gives the address of a layer's input, `write` the same as that of a result.
+        """
+        builder = self.code.builder
+
+        def at_layer(layer: Value, position: Position) -> None:
+            skipped = write(builder.sub(layer, const(skip - 1)))
+            self.convolve(
+                kernels[position.ends_skip],
+                INNER_LAYER,
+                images=read(layer),
+                # With a skip of two, the result overwrites each pixel after it is read here.
+                addend=skipped if position.ends_skip else None,
+                result=write(builder.add(layer, const(1))),
+                number=layer,
+            )
+
+        self.each_layer(skip, at_layer)
+
+    def parameters(
+        self, field: Field, number: Value | None, stride: int, kind: Kind | None = None
+    ) -> Value:
         """The address of parameters; of those of layer `number`, unless it is None."""
-        return self.address(field) if number is None else self.address(field, (number, stride))
+        terms = [] if number is None else [(number, stride)]
+        return self.address(field, *terms, kind=kind)
 
     def each_group(self, body: Callable[[Value], None]) -> None:
         """Loops over the groups of the calling thread's share."""
@@ -108,12 +132,9 @@ class KernelBuilder:
     def each_layer(
         self, skip: int, body: Callable[[Value, Position], None], *, backward: bool = False
     ) -> None:
-        """Loops over the convolutions inside the blocks.
+        """Loops over the convolutions inside the blocks, `backward` from the last to the first.
 
-        Args:
-            skip: convolutions that an identity connection spans; 0 without such connections.
-            body: gets the layer's number and its position in the span of a connection.
-            backward: from the last to the first.
+        The body gets a layer's number and its position in the span of a connection, of `skip`.
         """
         builder = self.code.builder
         span = max(skip, 1)

@@ -17,13 +17,11 @@ from leadline.models._shapes import CHANNELS, HALVE, INNER, TAIL, WIDEN, Convolu
 from leadline.models.simd.emitter import Emitter, const
 from leadline.models.simd.fields import (
     HALVE_LAYER,
-    INNER_LAYER,
     TAIL_LAYER,
     WIDEN_LAYER,
     Field,
-    Layer,
 )
-from leadline.models.simd.kernel_builder import KernelBuilder, Position
+from leadline.models.simd.kernel_builder import KernelBuilder
 from leadline.models.simd.signatures import Kernel, KernelSignature, Kind, Value
 
 LANES = CHANNELS
@@ -42,12 +40,7 @@ _LARGEST_TILE = 14
 
 
 def emit_single_pass(module: ir.Module, *, skip: int) -> None:
-    """Writes `infer_one(args, thread, threads)`: from an image to features, batch norms folded.
-
-    Args:
-        module: where the function goes.
-        skip: convolutions that an identity connection spans; 0 without such connections.
-    """
+    """Writes `infer_one(args, thread, threads)`: from an image to features, batch norms folded."""
     widen = emit_convolution(module, "_widen", WIDEN, pitch=WIDEN.size, to=WIDEN.output_size)
     halve = emit_convolution(module, "_halve", HALVE, pitch=HALVE.size, to=PITCH)
     inner = {
@@ -58,52 +51,16 @@ def emit_single_pass(module: ir.Module, *, skip: int) -> None:
     }
     tail = emit_convolution(module, "_tail", TAIL, pitch=PITCH, to=TAIL.output_size)
     run = KernelBuilder(module, "infer_one", lanes=LANES)
-    builder = run.code.builder
-
-    def at_layer(layer: Value, position: Position) -> None:
-        skipped = _inside(run, builder.sub(layer, const(skip - 1)))
-        _convolve(
-            run,
-            inner[position.ends_skip],
-            INNER_LAYER,
-            _pixels(run, layer, 0),
-            # With a skip of two, the result overwrites each pixel after it is read here.
-            addend=skipped if position.ends_skip else None,
-            result=_inside(run, builder.add(layer, const(1))),
-            number=layer,
-        )
-
     image, widened = run.address(Field.SINGLE_IMAGE), run.address(Field.SINGLE_WIDENED)
-    _convolve(run, widen, WIDEN_LAYER, image, result=widened)
+    run.convolve(widen, WIDEN_LAYER, images=image, result=widened)
     image = run.address(Field.SINGLE_WIDENED, kind=Kind.FLOATS)
-    _convolve(run, halve, HALVE_LAYER, image, result=_inside(run, const(0)))
-    run.each_layer(skip, at_layer)
-    image, features = _pixels(run, run.layers, _CORNER), run.address(Field.SINGLE_FEATURES)
-    _convolve(run, tail, TAIL_LAYER, image, result=features)
-    run.code.close()
-
-
-def _convolve(
-    run: KernelBuilder,
-    kernel: Kernel,
-    layer: Layer,
-    image: Value,
-    *,
-    result: Value,
-    addend: Value | None = None,
-    number: Value | None = None,
-) -> None:
-    """Calls a kernel with the parameters of a layer, inside the blocks of that number."""
-    number = const(0) if number is None else number
-    rows = layer.shape.weights // layer.shape.outputs
-    run.code.call(
-        kernel,
-        image=image,
-        weights=run.address(layer.weights, (number, rows), kind=Kind.VECTORS),
-        biases=run.address(layer.biases, (number, 1), kind=Kind.VECTORS),
-        addend=addend,
-        result=result,
+    run.convolve(halve, HALVE_LAYER, images=image, result=_inside(run, const(0)))
+    run.convolve_blocks(
+        skip, inner, lambda layer: _pixels(run, layer, 0), lambda layer: _inside(run, layer)
     )
+    image, features = _pixels(run, run.layers, _CORNER), run.address(Field.SINGLE_FEATURES)
+    run.convolve(tail, TAIL_LAYER, images=image, result=features)
+    run.code.close()
 
 
 def _pixels(run: KernelBuilder, layer: Value, start: int) -> Value:
@@ -130,7 +87,7 @@ def emit_convolution(
 ) -> Kernel:
     """Writes a kernel that convolves an image, whose border is in memory."""
     signature = KernelSignature(
-        image=Kind.FLOATS,  # [...][pitch][inputs]
+        images=Kind.FLOATS,  # one: [...][pitch][inputs]
         weights=Kind.VECTORS,  # [kernel][kernel][inputs]
         biases=Kind.VECTORS,  # one
         addend=Kind.VECTORS if add else None,  # like the result
@@ -150,7 +107,7 @@ def emit_convolution(
                 (tap[1], shape.inputs),
             )
             factors = code.offset((tap[0], shape.kernel * shape.inputs), (tap[1], shape.inputs))
-            image, weights = code.at(args.image, place), code.at(args.weights, factors)
+            image, weights = code.at(args.images, place), code.at(args.weights, factors)
             return _accumulate(code, image, weights, sums, shape=shape)
 
         sums = [code.load(args.biases)] * tile

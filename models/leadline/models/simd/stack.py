@@ -24,10 +24,9 @@ from leadline.models.simd.forward_pass import emit_forward_pass
 from leadline.models.simd.inference import inference_pass
 from leadline.models.simd.instruction_set import InstructionSet
 from leadline.models.simd.parameters import StackParameters
+from leadline.models.simd.signatures import Kind
 from leadline.models.simd.tensor_args import TensorArgs
 from leadline.models.simd.thread_team import ThreadTeam
-
-__all__ = ["InferenceStack", "TrainingStack"]
 
 
 @cache
@@ -49,13 +48,8 @@ class TrainingStack:
     The biases of convolutions before a batch norm, which subtracts any constant
     again, get gradients of zero, where torch's are the residue of rounding.
 
-    Args:
-        network: the network whose convolutions these are. Each step reads its
-            parameters, writes its gradients and updates its batch norms' running
-            statistics. They get common storage, and must not be moved.
-        largest_batch: images in the largest batch.
-        team: the threads that compute.
-        isa: the instructions to use.
+    Each step reads the network's parameters, writes its gradients and updates its batch
+    norms' running statistics. They get common storage, and must not be moved.
 
     Raises:
         UnsupportedNetworkError: the network has other shapes than the kernels.
@@ -113,37 +107,35 @@ class TrainingStack:
         args, groups, layers, lanes = self._args, self._most_groups, self._layers, self._lanes
         threads = self._team.threads
 
-        def floats(field: Field, *shape: int) -> None:
-            args.set_tensor(field, torch.zeros(shape))
-
-        def doubles(field: Field, *shape: int) -> None:
-            args.set_tensor(field, torch.zeros(shape, dtype=torch.float64))
+        def zeros(field: Field, *shape: int) -> None:
+            dtype = torch.float64 if field.kind is Kind.DOUBLES else torch.float32
+            args.set_tensor(field, torch.zeros(shape, dtype=dtype))
 
         args.set_number(Field.LAYERS, layers)
-        doubles(Field.PIXELS, 1)
-        floats(Field.COUNTS, groups)
-        floats(Field.MASKS, groups, lanes)
-        floats(Field.IMAGES, groups, WIDEN.input_vectors, lanes)
-        floats(Field.WIDENED, groups, WIDEN.output_vectors, lanes)
-        floats(Field.ACTIVATIONS, layers + 1, groups, PLANE, lanes)
-        floats(Field.FEATURES, groups, TAIL.output_vectors, lanes)
-        floats(Field.GRAD_FEATURES, groups, TAIL.output_vectors, lanes)
-        floats(Field.GRAD_OUTPUT, 2, groups, PLANE, lanes)
-        floats(Field.GRAD_SKIP, groups, PLANE, lanes)
-        floats(Field.GRAD_WIDENED, threads, WIDEN.output_vectors, lanes)
-        floats(Field.SCRATCH, threads, SCRATCH, lanes)
-        floats(Field.NORM_SUMS, layers, groups, CHANNELS, 2)
+        zeros(Field.PIXELS, 1)
+        zeros(Field.COUNTS, groups)
+        zeros(Field.MASKS, groups, lanes)
+        zeros(Field.IMAGES, groups, WIDEN.input_vectors, lanes)
+        zeros(Field.WIDENED, groups, WIDEN.output_vectors, lanes)
+        zeros(Field.ACTIVATIONS, layers + 1, groups, PLANE, lanes)
+        zeros(Field.FEATURES, groups, TAIL.output_vectors, lanes)
+        zeros(Field.GRAD_FEATURES, groups, TAIL.output_vectors, lanes)
+        zeros(Field.GRAD_OUTPUT, 2, groups, PLANE, lanes)
+        zeros(Field.GRAD_SKIP, groups, PLANE, lanes)
+        zeros(Field.GRAD_WIDENED, threads, WIDEN.output_vectors, lanes)
+        zeros(Field.SCRATCH, threads, SCRATCH, lanes)
+        zeros(Field.NORM_SUMS, layers, groups, CHANNELS, 2)
         if self._has_norms:
-            floats(Field.CONVOLVED, layers, groups, PLANE, lanes)
-            doubles(Field.STATISTICS, layers, groups, CHANNELS, 2)
-            floats(Field.NORMS, layers, 4, CHANNELS)
-            floats(Field.NORM_GRADIENTS, layers, 5, CHANNELS)
-        floats(Field.GRAD_WIDEN_WEIGHTS, groups, WIDEN.weights)
-        floats(Field.GRAD_HALVE_WEIGHTS, groups, HALVE.weights)
-        floats(Field.GRAD_TAIL_WEIGHTS, groups, TAIL.weights)
-        floats(Field.GRAD_INNER_WEIGHTS, layers, groups, INNER.weights)
-        floats(Field.GRAD_WIDEN_BIASES, groups, CHANNELS)
-        floats(Field.GRAD_HALVE_BIASES, groups, CHANNELS)
+            zeros(Field.CONVOLVED, layers, groups, PLANE, lanes)
+            zeros(Field.STATISTICS, layers, groups, CHANNELS, 2)
+            zeros(Field.NORMS, layers, 4, CHANNELS)
+            zeros(Field.NORM_GRADIENTS, layers, 5, CHANNELS)
+        zeros(Field.GRAD_WIDEN_WEIGHTS, groups, WIDEN.weights)
+        zeros(Field.GRAD_HALVE_WEIGHTS, groups, HALVE.weights)
+        zeros(Field.GRAD_TAIL_WEIGHTS, groups, TAIL.weights)
+        zeros(Field.GRAD_INNER_WEIGHTS, layers, groups, INNER.weights)
+        zeros(Field.GRAD_WIDEN_BIASES, groups, CHANNELS)
+        zeros(Field.GRAD_HALVE_BIASES, groups, CHANNELS)
 
     def _set_batch(self, images: int) -> None:
         if images == self._images:
@@ -194,13 +186,7 @@ class TrainingStack:
 
 
 class InferenceStack:
-    """The layers up to the features in evaluation mode, for whole splits.
-
-    Args:
-        network: whose architecture it is.
-        team: the threads that compute.
-        isa: the instructions to use.
-    """
+    """The layers up to the features in evaluation mode, for whole splits."""
 
     def __init__(self, network: BlockNetwork, team: ThreadTeam, isa: InstructionSet) -> None:
         self._lanes = isa.lanes

@@ -7,11 +7,7 @@ from leadline.models.simd.kernel_args import KernelArgs
 
 
 class ThreadTeam:
-    """Threads that share the groups of a batch; the caller is one of them.
-
-    Args:
-        threads: how many, the caller included.
-    """
+    """Threads that share the groups of a batch; the caller is one of them."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads

@@ -17,14 +17,7 @@ def check_convolution(
     stride: Sequence[int],
     padding: Sequence[int],
 ) -> None:
-    """Checks that a network's convolution has the shape of the kernels.
-
-    Args:
-        name: of the layer.
-        shape: of the kernels.
-        weights: the shape of the layer's, [outputs, inputs, rows, columns].
-        stride: of rows and columns.
-        padding: of each side.
+    """Checks that a convolution, its weights [outputs, inputs, rows, columns], fits the kernels.
 
     Raises:
         UnsupportedNetworkError: it has another.

@@ -77,7 +77,7 @@ class _Method(ABC):
 
     async def answer(self, call: Call) -> bytes | None:
         """Answers a call; returns the response of a unary method."""
-        async with _Counted(self._metrics, call):
+        with _Counted(self._metrics, call):
             request = self._requests(call) if self._takes_stream else await self._request(call)
             return await self._respond(request, call)
         return None  # an error, which is the call's status now
@@ -90,22 +90,28 @@ class _Method(ABC):
         data = await call.messages.read()
         if data is None or await call.messages.read() is not None:
             raise UnimplementedError("the method takes one message, neither none nor several")
-        return await self._deserialized(data)
+        if len(data) >= self._limits.smallest_excess:
+            await self._check(data)
+        return self._deserialized(data)
 
     async def _requests(self, call: Call) -> AsyncIterator[Any]:
         while (data := await call.messages.read()) is not None:
-            yield await self._deserialized(data)
+            if len(data) >= self._limits.smallest_excess:
+                await self._check(data)
+            yield self._deserialized(data)
 
-    async def _deserialized(self, data: bytes | memoryview) -> Any:
+    async def _check(self, data: bytes | memoryview) -> None:
+        try:
+            await self._limits.check(data)
+        except DecodeError as error:
+            raise _malformed() from error
+
+    def _deserialized(self, data: bytes | memoryview) -> Any:
         self._metrics.received += 1
         try:
-            if len(data) >= self._limits.smallest_excess:
-                await self._limits.check(data)
             return self._deserialize(data)
         except DecodeError as error:
-            raise InvalidArgumentError.of(
-                "request", "is not a message of the method's type"
-            ) from error
+            raise _malformed() from error
 
 
 class _UnaryMethod(_Method):
@@ -141,10 +147,10 @@ class _Counted:
         self._call = call
         self._began = time.monotonic()
 
-    async def __aenter__(self) -> None:
+    def __enter__(self) -> None:
         self._metrics.started += 1
 
-    async def __aexit__(
+    def __exit__(
         self,
         _kind: type[BaseException] | None,
         error: BaseException | None,
@@ -164,11 +170,17 @@ class _Counted:
         self._metrics.end(_CODE_LABELS[code], time.monotonic() - self._began)
 
 
+def _malformed() -> InvalidArgumentError:
+    return InvalidArgumentError.of("request", "is not a message of the method's type")
+
+
 def _set_status(call: Call, error: Exception, path: str) -> None:
     if isinstance(error, ServiceError):
         code, status = to_status(error)
         call.response.set_status(code, str(error), ((DETAILS_KEY, status.SerializeToString()),))
         return
+    if isinstance(error, NotImplementedError) and call.response.code is not grpc.StatusCode.OK:
+        return  # the stubs' base classes set the status and raise
     # The details are for the operator: the caller gets the number of the log entry.
     incident = secrets.token_hex(4)
     _LOG.error("a call failed", method=path, incident=incident, exc_info=error)

@@ -206,6 +206,7 @@ class _PictureFields(TypedDict):
     index: int
     png: bytes
     pixels: bytes
+    aspect_ratio: float
 
 
 def _picture_fields(picture: Picture) -> _PictureFields:
@@ -214,4 +215,5 @@ def _picture_fields(picture: Picture) -> _PictureFields:
         index=picture.ref.index,
         png=picture.png,
         pixels=picture.pixels,
+        aspect_ratio=picture.aspect_ratio,
     )

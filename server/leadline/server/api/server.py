@@ -46,10 +46,10 @@ _INSPECTION = inspection_service_pb2.DESCRIPTOR.services_by_name["InspectionServ
 
 SERVICE_NAMES = (_TRAINING, _INFERENCE, _INSPECTION, open_inference.SERVICE_NAME)
 
-# Of the grace period after SIGTERM: when calls end, and when their connections do,
-# with a status that is not sent by then. The rest is for the workers and the store.
+# Of the grace period after SIGTERM: the time for calls to end, and for their status to be
+# sent. The rest is for the workers and the store.
 _CALLS_SHARE = 0.6
-_CONNECTIONS_SHARE = 0.75
+_FLUSH_SHARE = 0.15
 
 # The least time for calls to send their status.
 _FLUSH_SECONDS = 0.5
@@ -85,7 +85,6 @@ class GrpcServer:
         dispatcher = RpcDispatcher(metrics)
         self._register(servicers, cast(aio.Server, dispatcher))
         grace = settings.shutdown_grace_seconds
-        calls_seconds = _CALLS_SHARE * grace
         self._listener = make_listener(
             settings.transport,
             Calls(dispatcher.methods),
@@ -93,8 +92,8 @@ class GrpcServer:
                 max_message_bytes=settings.max_message_bytes,
                 max_message_memory_bytes=settings.max_message_memory_bytes,
                 max_pending_per_stream=settings.max_pending_per_stream,
-                grace_seconds=calls_seconds,
-                flush_seconds=max(_CONNECTIONS_SHARE * grace - calls_seconds, _FLUSH_SECONDS),
+                grace_seconds=_CALLS_SHARE * grace,
+                flush_seconds=max(_FLUSH_SHARE * grace, _FLUSH_SECONDS),
                 json_logs=logs_are_json(settings.log_format),
                 max_connection_age_seconds=settings.max_connection_age_seconds,
                 max_connection_age_grace_seconds=settings.max_connection_age_grace_seconds,

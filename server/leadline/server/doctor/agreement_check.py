@@ -31,13 +31,8 @@ def check_agreement(device: str, outcome: Outcome) -> Check:
         advice = "do not train here: the device or a library computes wrongly"
         return Check(name, Status.FAILED, value, detail=detail, advice=advice)
     if outcome.error is not None or not results:
-        return Check(
-            name,
-            Status.FAILED,
-            outcome.error or "no result",
-            detail=detail,
-            advice="jobs and predictions on this device would fail in the same way",
-        )
+        advice = "jobs and predictions on this device would fail in the same way"
+        return Check(name, Status.FAILED, outcome.error or "no result", detail, advice)
     ways = ", ".join(dict.fromkeys(line["way"] for line in results))
     worst = {
         quantity: max(line["difference"] for line in results if line["quantity"] == quantity)

@@ -31,7 +31,7 @@ class Check:
         status: how serious it is.
         value: the finding, in a few words.
         detail: the same as numbers and names, for programs; may be empty.
-        advice: what to do about it; empty where there is nothing to do.
+        advice: what to do about it, which a check that is OK or skipped does not show.
     """
 
     name: str
@@ -42,7 +42,9 @@ class Check:
 
     def to_dict(self) -> dict[str, Any]:
         """The finding as JSON has it."""
-        return {**asdict(self), "detail": dict(self.detail)}
+        is_wrong = self.status in {Status.WARNING, Status.FAILED}
+        advice = self.advice if is_wrong else ""
+        return {**asdict(self), "detail": dict(self.detail), "advice": advice}
 
 
 def within(seconds: float, name: str, run: Callable[[], Check]) -> Check:
@@ -57,7 +59,9 @@ def within(seconds: float, name: str, run: Callable[[], Check]) -> Check:
         try:
             results.append(run())
         except Exception as error:  # noqa: BLE001 - the other checks are still of use
-            results.append(_broken(name, error))
+            value = f"{type(error).__name__}: {error}"
+            advice = "the check itself failed; report this as a bug"
+            results.append(Check(name, Status.FAILED, value, advice=advice))
 
     thread = threading.Thread(target=work, daemon=True, name=f"doctor-{name}")
     thread.start()
@@ -70,13 +74,4 @@ def within(seconds: float, name: str, run: Callable[[], Check]) -> Check:
         f"no result within {seconds:g} s",
         detail={"limit_seconds": seconds},
         advice="the device or the file system behind it hangs: see the kernel's log",
-    )
-
-
-def _broken(name: str, error: Exception) -> Check:
-    return Check(
-        name,
-        Status.FAILED,
-        f"{type(error).__name__}: {error}",
-        advice="the check itself failed; report this as a bug",
     )

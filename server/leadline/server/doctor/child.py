@@ -55,7 +55,9 @@ def run(
         text, log = (file.read().decode(errors="replace") for file in (output, errors))
     if failure is None and process.returncode:
         last = (log.strip() or text.strip() or "it says nothing").splitlines()[-1]
-        failure = f"{_ending(process.returncode)}: {last}"
+        status = process.returncode
+        ending = f"killed by signal {-status}" if status < 0 else f"status {status}"
+        failure = f"{ending}: {last}"
     return Outcome(output=text, error=failure)
 
 
@@ -82,7 +84,3 @@ def _wait(process: "subprocess.Popen[bytes]", seconds: float) -> str | None:
             process.wait(_KILL_SECONDS)
         return f"no result within {seconds:g} s"
     return None
-
-
-def _ending(status: int) -> str:
-    return f"killed by signal {-status}" if status < 0 else f"status {status}"

@@ -24,20 +24,12 @@ def check_dataset(name: str, source: str, cache: Path, *, max_pixels: int) -> Ch
     try:
         facts = describe_source(source, cache, samples=_SAMPLES, max_pixels=max_pixels)
     except DatasetError as error:
-        return Check(
-            dataset_name(name),
-            Status.FAILED,
-            str(error),
-            detail={"source": source},
-            advice=f"repair it, or name another source with --dataset {name}=SOURCE",
-        )
+        advice = f"repair it, or name another source with --dataset {name}=SOURCE"
+        return Check(dataset_name(name), Status.FAILED, str(error), {"source": source}, advice)
     if facts is None:
-        return Check(
-            dataset_name(name),
-            Status.OK,
-            "is downloaded when a job first asks for it, which needs a network",
-            detail={"source": source, "decoded": False},
-        )
+        value = "is downloaded when a job first asks for it, which needs a network"
+        detail = {"source": source, "decoded": False}
+        return Check(dataset_name(name), Status.OK, value, detail)
     return Check(
         dataset_name(name),
         Status.OK,
@@ -66,5 +58,5 @@ def check_cache(cache: Path) -> Check:
             "whole": [name for name in states if name not in damaged],
             "damaged": list(damaged),
         },
-        advice="a job that needs it decodes it again from its source" if damaged else "",
+        advice="a job that needs it decodes it again from its source",
     )

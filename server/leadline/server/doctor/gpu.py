@@ -36,29 +36,13 @@ class Gpus:
     usable: tuple[str, ...] = ()
 
 
-def wants_gpu(devices: str, inference_device: str) -> bool:
-    """Whether a server with these settings would look for a GPU."""
-    named = {name.strip() for name in f"{devices},{inference_device}".split(",")}
-    return named != {"cpu"}
-
-
-def named_gpus(devices: str, inference_device: str) -> list[str]:
-    """The GPUs that the settings name one by one."""
-    named = {name.strip() for name in f"{devices},{inference_device}".split(",")}
-    return sorted(name for name in named if name.startswith("cuda:"))
-
-
 def find_gpus(devices: str, inference_device: str) -> Gpus:
-    """Looks for GPUs, by the driver's own program and by torch.
-
-    Args:
-        devices: where to train, as the setting has it.
-        inference_device: where to predict, likewise.
-    """
-    if not wants_gpu(devices, inference_device):
+    """Looks for the GPUs of the settings, by the driver's own program and by torch."""
+    names = {name.strip() for name in f"{devices},{inference_device}".split(",")}
+    if names == {"cpu"}:
         return Gpus((_driver(Status.SKIPPED, "the settings name the CPU alone"),))
     program = shutil.which("nvidia-smi")
-    named = named_gpus(devices, inference_device)
+    named = sorted(name for name in names if name.startswith("cuda:"))
     if program is None and not any(path.exists() for path in NVIDIA_DRIVER):
         return Gpus((_without_driver(named),))
     driver, count = _ask_driver(program)
@@ -73,12 +57,7 @@ def find_gpus(devices: str, inference_device: str) -> Gpus:
 
 
 def check_capture(device: str, outcome: Outcome) -> Check:
-    """Whether a step and an evaluation could be captured and replayed.
-
-    Args:
-        device: torch's name of the GPU.
-        outcome: of `leadline.server.doctor.agreement` on it.
-    """
+    """Whether a step and an evaluation could be captured and replayed on a GPU."""
     reports = [line for line in outcome.lines if "capture_failure" in line]
     name = f"capture {device}"
     if not reports:
@@ -95,7 +74,7 @@ def check_capture(device: str, outcome: Outcome) -> Check:
         Status.OK if failure is None else Status.WARNING,
         failure or "a training step and an evaluation were captured and replayed",
         detail={"failure": failure},
-        advice="" if failure is None else "the server goes on without graphs, more slowly",
+        advice="the server goes on without graphs, more slowly",
     )
 
 
@@ -106,10 +85,6 @@ def supports(architectures: Sequence[str], capability: Sequence[int]) -> bool:
     older, PTX ("compute_80") on all that are not older.
 
     Source: the CUDA C++ programming guide, "Application compatibility".
-
-    Args:
-        architectures: as torch lists them.
-        capability: the GPU's compute capability, major and minor version.
     """
     major, minor = capability
     for kind, digits in re.findall(r"\b(sm|compute)_(\d+)", " ".join(architectures)):
@@ -122,12 +97,7 @@ def supports(architectures: Sequence[str], capability: Sequence[int]) -> bool:
 
 
 def judge_gpu(gpu: dict[str, Any], architectures: Sequence[str]) -> Check:
-    """The finding about one GPU.
-
-    Args:
-        gpu: as `leadline.server.doctor.agreement` describes it.
-        architectures: that torch was built for.
-    """
+    """The finding about one GPU, as `leadline.server.doctor.agreement` describes it."""
     capability = ".".join(map(str, gpu["capability"]))
     memory = f"{in_bytes(gpu['free_bytes'])} free of {in_bytes(gpu['total_bytes'])}"
     status, advice = Status.OK, ""
@@ -185,9 +155,7 @@ def _judge_driver(gpus: list[dict[str, str]]) -> Check:
         f"{gpus[0]['driver_version']}, {names}",
         detail={"gpus": gpus},
         advice="a server and each of its jobs are processes of their own: allow several with "
-        f"nvidia-smi -i {','.join(exclusive)} -c DEFAULT"
-        if exclusive
-        else "",
+        f"nvidia-smi -i {','.join(exclusive)} -c DEFAULT",
     )
 
 
@@ -195,11 +163,10 @@ def _with_torch(driver: Check, outcome: Outcome, named: list[str]) -> Gpus:
     if not outcome.lines:
         return Gpus((driver, _torch(Status.FAILED, outcome.error or "no result")))
     report = outcome.lines[0]
-    if report["cuda"] is None:
-        why = "this build of torch computes on the CPU alone"
-        return Gpus((driver, _torch(Status.FAILED, why, detail=report)))
-    if report["error"] is not None or not report["gpus"]:
+    if report["cuda"] is None or report["error"] is not None or not report["gpus"]:
         why = report["error"] or "it finds no GPU"
+        if report["cuda"] is None:
+            why = "this build of torch computes on the CPU alone"
         return Gpus((driver, _torch(Status.FAILED, why, detail=report)))
     checks = [judge_gpu(gpu, report["architectures"]) for gpu in report["gpus"]]
     devices = [gpu["device"] for gpu in report["gpus"]]
@@ -222,11 +189,7 @@ def _driver(status: Status, value: str, *, detail: Any = None, advice: str = "")
 
 def _torch(status: Status, value: str, *, detail: Any = None) -> Check:
     advice = (
-        ""
-        if status is not Status.FAILED
-        else (
-            "install a torch whose CUDA version the driver supports, or use --devices cpu "
-            "--inference-device cpu"
-        )
+        "install a torch whose CUDA version the driver supports, or use --devices cpu "
+        "--inference-device cpu"
     )
     return Check("torch on the gpu", status, value, detail=detail or {}, advice=advice)

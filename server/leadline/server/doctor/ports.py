@@ -32,31 +32,21 @@ def check_http_port(host: str, port: int) -> Check:
 
 def _check(name: str, host: str, port: int, *, option: str, who_answers: _WhoAnswers) -> Check:
     place = f"{in_url(host.strip('[]'))}:{port}"
-    detail = {"host": host, "port": port, "loopback": _is_loopback(host)}
+    detail = {"host": host, "port": port, "loopback": _is_loopback(host), "in_use_by": None}
     error = _binding_error(host.strip("[]"), port)
     if error is None:
         reach = "" if detail["loopback"] else "; open to the network, without a password"
-        return Check(
-            name,
-            Status.OK,
-            f"{place if port else 'any free port'} can be bound{reach}",
-            detail={**detail, "in_use_by": None},
-        )
-    user = who_answers(_reachable(host), port) if error.errno == errno.EADDRINUSE else None
+        value = f"{place if port else 'any free port'} can be bound{reach}"
+        return Check(name, Status.OK, value, detail)
+    if error.errno != errno.EADDRINUSE:
+        advice = f"name another address, or another port with {option}"
+        return Check(name, Status.FAILED, f"{place}: {_reason(error)}", detail, advice)
+    user = who_answers(_reachable(host), port)
+    detail["in_use_by"] = user or "another program"
     if user is not None:
-        return Check(
-            name, Status.OK, f"{place} is in use by {user}", detail={**detail, "in_use_by": user}
-        )
-    used = error.errno == errno.EADDRINUSE
-    return Check(
-        name,
-        Status.FAILED,
-        f"{place}: " + ("another program uses it" if used else _reason(error)),
-        detail={**detail, "in_use_by": "another program" if used else None},
-        advice=f"stop that program, or name another port with {option}"
-        if used
-        else f"name another address, or another port with {option}",
-    )
+        return Check(name, Status.OK, f"{place} is in use by {user}", detail)
+    advice = f"stop that program, or name another port with {option}"
+    return Check(name, Status.FAILED, f"{place}: another program uses it", detail, advice)
 
 
 def _binding_error(host: str, port: int) -> OSError | None:

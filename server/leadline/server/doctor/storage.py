@@ -43,13 +43,8 @@ def check_data_dir(folder: Path) -> Check:
     exists = there == folder.absolute()
     detail = {"path": str(folder.absolute()), "exists": exists}
     if problem := _problem_of(there):
-        return Check(
-            "data directory",
-            Status.FAILED,
-            f"{folder}: {problem}",
-            detail=detail,
-            advice=f"change that, or {_NAME_ANOTHER}",
-        )
+        advice = f"change that, or {_NAME_ANOTHER}"
+        return Check("data directory", Status.FAILED, f"{folder}: {problem}", detail, advice)
     held = exists and _is_locked(folder / "lock")
     state = "is not there yet, and can be made"
     if exists:
@@ -91,7 +86,7 @@ def check_file_system(folder: Path) -> Check:
         Status.FAILED if problems else Status.OK,
         f"{kind}: {'; '.join(problems) or 'renames, locks and SQLite work'}",
         detail={"type": kind, "problems": problems},
-        advice=f"use a local disk: {_NAME_ANOTHER}" if problems else "",
+        advice=f"use a local disk: {_NAME_ANOTHER}",
     )
 
 
@@ -108,7 +103,7 @@ def check_fsync(folder: Path) -> Check:
         Status.WARNING if slow else Status.OK,
         f"{seconds * 1000:.2f} ms",
         detail={"median_seconds": seconds, "slow_above_seconds": _SLOW_FSYNC_SECONDS},
-        advice="each change of a job waits for it: use a faster disk" if slow else "",
+        advice="each change of a job waits for it: use a faster disk",
     )
 
 

@@ -41,13 +41,9 @@ def check_versions() -> Check:
     missing = [name for name, version in versions.items() if not version]
     shown = ", ".join(f"{name} {versions[name]}" for name in ("leadline", "python", "torch"))
     if missing:
-        return Check(
-            "versions",
-            Status.FAILED,
-            f"missing: {', '.join(missing)}",
-            detail=versions,
-            advice="in a clone of the repository, run pip install '.[server]'",
-        )
+        advice = "in a clone of the repository, run pip install '.[server]'"
+        value = f"missing: {', '.join(missing)}"
+        return Check("versions", Status.FAILED, value, versions, advice)
     return Check("versions", Status.OK, value=shown, detail=versions)
 
 
@@ -62,13 +58,9 @@ def check_processor() -> Check:
     try:
         chosen = instruction_set()
     except UnsupportedInstructionSetError as error:
-        return Check(
-            "processor",
-            Status.FAILED,
-            str(error),
-            detail={**detail, "instruction_set": None, "lanes": None},
-            advice=f"unset {VARIABLE}, or name one that the processor has",
-        )
+        detail |= {"instruction_set": None, "lanes": None}
+        advice = f"unset {VARIABLE}, or name one that the processor has"
+        return Check("processor", Status.FAILED, str(error), detail, advice)
     slow = chosen is InstructionSet.BASELINE and platform.machine() == "x86_64"
     return Check(
         "processor",
@@ -76,7 +68,7 @@ def check_processor() -> Check:
         f"{detail['model']}, {detail['cores']} cores, {chosen.value}, "
         f"{chosen.lanes} images at a time",
         detail={**detail, "instruction_set": chosen.value, "lanes": chosen.lanes},
-        advice="without AVX2 the CPU takes about three times as long" if slow else "",
+        advice="without AVX2 the CPU takes about three times as long",
     )
 
 
@@ -148,9 +140,7 @@ def check_descriptors() -> Check:
         Status.WARNING if few else Status.OK,
         f"{shown} (ulimit -Hn), to which the server raises its own limit",
         detail={"soft": soft, "hard": hard},
-        advice="each connection takes one: raise the limit, LimitNOFILE= of a systemd unit"
-        if few
-        else "",
+        advice="each connection takes one: raise the limit, LimitNOFILE= of a systemd unit",
     )
 
 
@@ -163,7 +153,7 @@ def check_sqlite() -> Check:
         Status.FAILED if old else Status.OK,
         sqlite3.sqlite_version,
         detail={"version": sqlite3.sqlite_version, "needed": needed},
-        advice=f"use a Python that is built with SQLite {needed} or newer" if old else "",
+        advice=f"use a Python that is built with SQLite {needed} or newer",
     )
 
 

@@ -11,13 +11,9 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from leadline.models.checkpoint_files import (
-    CheckpointError,
-    NoPredictionsError,
-    SplitPredictions,
-    load_predictions,
-)
+from leadline.models.checkpoint_files import CheckpointError, load_predictions
 from leadline.models.datasets import DatasetError, Split, SplitName, find_dataset
+from leadline.models.predictions import NoPredictionsError, SplitPredictions
 from leadline.server.errors import FailedPreconditionError
 from leadline.server.serving.catalog import CheckpointRef
 from leadline.server.serving.examples import ExampleRef
@@ -35,6 +31,7 @@ class Answers:
         checkpoint: the checkpoint that predicted.
         split: the split of the images.
         images: uint8 NHWC [N, 32, 32, 3], memory-mapped.
+        aspect_ratios: float32 [N], see `leadline.models.datasets.Split`.
         labels: int64 [N], the true classes.
         predicted: int64 [N], the predicted classes.
         probability: float32 [N], softmax of the predicted class, in [0, 1].
@@ -45,6 +42,7 @@ class Answers:
     checkpoint: CheckpointRef
     split: SplitName
     images: NDArray[np.uint8]
+    aspect_ratios: NDArray[np.float32] | None
     labels: Indices
     predicted: Indices
     probability: NDArray[np.float32]
@@ -66,6 +64,15 @@ class Answers:
         return ExampleRef(fingerprint=fingerprint, split=self.split, index=index)
 
 
+def not_kept(checkpoint: CheckpointRef, split: SplitName, what: str) -> FailedPreconditionError:
+    """The error about a checkpoint of a version that did not store this."""
+    return FailedPreconditionError(
+        f"{checkpoint.name} was trained by a version that {what}, or train again",
+        reason="PREDICTIONS_NOT_KEPT",
+        metadata={"model": checkpoint.name, "split": split},
+    )
+
+
 def read_answers(checkpoint: CheckpointRef, split: SplitName, dataset_cache: Path) -> Answers:
     """Reads a checkpoint's predictions on a split. Blocks.
 
@@ -85,6 +92,7 @@ def read_answers(checkpoint: CheckpointRef, split: SplitName, dataset_cache: Pat
         checkpoint=checkpoint,
         split=split,
         images=images.images,
+        aspect_ratios=images.aspect_ratios,
         labels=images.labels,
         predicted=predictions.predicted,
         probability=predictions.probability,
@@ -96,12 +104,8 @@ def _predictions(checkpoint: CheckpointRef, split: SplitName) -> SplitPrediction
     try:
         return load_predictions(checkpoint.folder, checkpoint.epoch.epoch, split)
     except NoPredictionsError as error:
-        raise FailedPreconditionError(
-            f"{checkpoint.name} was trained by a version that stored no predictions of the {split} "
-            "images: use the other split, or train again",
-            reason="PREDICTIONS_NOT_KEPT",
-            metadata={"model": checkpoint.name, "split": split},
-        ) from error
+        what = f"stored no predictions of the {split} images: use the other split"
+        raise not_kept(checkpoint, split, what) from error
 
 
 def _images(checkpoint: CheckpointRef, split: SplitName, dataset_cache: Path) -> Split:

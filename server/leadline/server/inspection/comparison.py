@@ -6,9 +6,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from leadline.models.datasets import SplitName
 from leadline.server.inspection.answers import Answers, Indices
-from leadline.server.inspection.examples import ImageFormat, Picture, picture_of
+from leadline.server.inspection.examples import ExampleQuery, ImageFormat, Picture, picture_of
 from leadline.server.inspection.mcnemar import McNemar, mcnemar
 
 
@@ -21,20 +20,10 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparisonQuery:
-    """Which examples to show.
+class ComparisonQuery(ExampleQuery):
+    """Which examples to show: those of the outcomes, in this order."""
 
-    Attributes:
-        split: the split of the images.
-        outcomes: the outcomes to show, in this order.
-        true_class: only images of this class; None for any.
-        image_format: the format of images in the response.
-    """
-
-    split: SplitName = "test"
     outcomes: tuple[Outcome, ...] = tuple(Outcome)
-    true_class: int | None = None
-    image_format: ImageFormat = ImageFormat.PNG
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from leadline.models.datasets import SplitName
 from leadline.models.images import encode_png
 from leadline.server.inspection.answers import Answers
 from leadline.server.serving.examples import ExampleRef
@@ -17,10 +18,30 @@ class ImageFormat(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExampleQuery:
+    """Which examples to show, in all kinds of listings.
+
+    Attributes:
+        split: the split of the images.
+        true_class: only images labelled with this class; None for any.
+        image_format: the format of images in the response.
+    """
+
+    split: SplitName = "test"
+    true_class: int | None = None
+    image_format: ImageFormat = ImageFormat.PNG
+
+
+@dataclass(frozen=True, kw_only=True)
 class Picture:
-    """An image of a dataset in the requested format; the fields of other formats are empty."""
+    """An image of a dataset in the requested format; the fields of other formats are empty.
+
+    Attributes:
+        aspect_ratio: its width by its height, before it was resized to a square.
+    """
 
     ref: ExampleRef
+    aspect_ratio: float
     png: bytes
     pixels: bytes
 
@@ -37,9 +58,10 @@ class Example:
 
 def picture_of(answers: Answers, index: int, image_format: ImageFormat) -> Picture:
     """The image at an index of the split."""
-    image = answers.images[index]
+    image, ratios = answers.images[index], answers.aspect_ratios
     return Picture(
         ref=answers.example(index),
+        aspect_ratio=1.0 if ratios is None else float(ratios[index]),
         png=encode_png(image) if image_format is ImageFormat.PNG else b"",
         pixels=image.tobytes() if image_format is ImageFormat.RAW else b"",
     )

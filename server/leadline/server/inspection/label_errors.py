@@ -14,29 +14,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from leadline.models.datasets import SplitName
-from leadline.server.errors import FailedPreconditionError
-from leadline.server.inspection.answers import Answers, Indices
-from leadline.server.inspection.examples import ImageFormat, Picture, picture_of
+from leadline.server.inspection.answers import Answers, Indices, not_kept
+from leadline.server.inspection.examples import ExampleQuery, Picture, picture_of
 
 _NO_CLASS = -1
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelErrorQuery:
-    """Which images to report.
+class LabelErrorQuery(ExampleQuery):
+    """Which images to report; `min_models` must suggest the same other class."""
 
-    Attributes:
-        split: the split of the images.
-        min_models: how many models must suggest the same other class.
-        true_class: only images labelled with this class; None for any.
-        image_format: the format of images in the response.
-    """
-
-    split: SplitName = "test"
     min_models: int = 2
-    true_class: int | None = None
-    image_format: ImageFormat = ImageFormat.PNG
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,16 +58,10 @@ class LabelErrors:
 def find_label_errors(
     several: Sequence[Answers], query: LabelErrorQuery, *, offset: int, limit: int
 ) -> LabelErrors:
-    """Compares the predictions of several checkpoints with the labels of a split.
+    """Compares the predictions of several checkpoints, one at least, with a split's labels.
 
     Returns at most `limit` images after the first `offset`, ordered by the number of
     contradicting models, then by margin, both descending, then by index.
-
-    Args:
-        several: at least one, all on the same split.
-        query: which images to report.
-        offset: images to skip.
-        limit: images to return.
 
     Raises:
         FailedPreconditionError: a checkpoint is from a version that did not store
@@ -141,11 +123,6 @@ def _contradictions(answers: Answers) -> tuple[NDArray[np.float64], Indices]:
 
 def _true_probability(answers: Answers) -> NDArray[np.float32]:
     if answers.true_probability is None:
-        name = answers.checkpoint.name
-        raise FailedPreconditionError(
-            f"{name} was trained by a version that did not store the probabilities of the labels: "
-            "use other models, or train again",
-            reason="PREDICTIONS_NOT_KEPT",
-            metadata={"model": name, "split": answers.split},
-        )
+        what = "did not store the probabilities of the labels: use other models"
+        raise not_kept(answers.checkpoint, answers.split, what)
     return answers.true_probability

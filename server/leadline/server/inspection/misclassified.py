@@ -6,9 +6,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from leadline.models.datasets import SplitName
 from leadline.server.inspection.answers import Answers, Indices
-from leadline.server.inspection.examples import Example, ImageFormat, example_of
+from leadline.server.inspection.examples import Example, ExampleQuery, example_of
 
 
 class Grouping(StrEnum):
@@ -29,35 +28,29 @@ class Order(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ListingQuery:
+class ListingQuery(ExampleQuery):
     """Which examples to list.
 
     Attributes:
-        split: the split of the images.
         per_class: the most wrong examples per group, and the most correct ones;
             None for all.
         grouping: the class that examples are grouped by.
         include_correct: whether to list correct examples too.
-        true_class: only images of this class; None for any.
         predicted_class: only images predicted as this class; None for any.
         min_probability: only predictions with at least this probability.
         max_probability: only predictions with at most this probability.
         order: the order within a group, of wrong and of correct examples each.
         seed: the seed of a random order.
-        image_format: the format of images in the response.
     """
 
-    split: SplitName = "test"
     per_class: int | None = None
     grouping: Grouping = Grouping.PREDICTED_CLASS
     include_correct: bool = False
-    true_class: int | None = None
     predicted_class: int | None = None
     min_probability: float = 0.0
     max_probability: float = 1.0
     order: Order = Order.MOST_PROBABLE
     seed: int = 0
-    image_format: ImageFormat = ImageFormat.PNG
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,14 +1,12 @@
 """What the page shows of one job: its curve, its confusion matrix, its wrong images."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from leadline.server.errors import InvalidArgumentError
 from leadline.server.inspection.examples import Example, ImageFormat
 from leadline.server.inspection.misclassified import Grouping, ListingQuery
 from leadline.server.live.cards import Card, job_details
-from leadline.server.live.errors import TooBusyError
+from leadline.server.live.errors import Admission
 from leadline.server.services.inspection import InspectionService
 from leadline.server.services.models import ModelService
 from leadline.server.serving.catalog import ByName, CheckpointRef
@@ -50,7 +48,7 @@ class Details:
     def __init__(self, models: ModelService, inspection: InspectionService) -> None:
         self._models = models
         self._inspection = inspection
-        self._pending = 0
+        self._admission = Admission(MAX_REQUESTS)
 
     async def job(self, job_id: str) -> Card:
         """A job with every epoch of its curve.
@@ -59,7 +57,7 @@ class Details:
             NotFoundError: there is no such job.
             TooBusyError: too many requests are in flight; so with every method.
         """
-        with self._admitted():
+        with self._admission:
             return job_details(*await self._models.get_with_job(job_id))
 
     async def confusion(self, job_id: str, epoch: int) -> Card:
@@ -70,7 +68,7 @@ class Details:
             FailedPreconditionError: its images or its predictions are gone.
             DataLossError: its files are damaged.
         """
-        with self._admitted():
+        with self._admission:
             checkpoint = await self._inspection.resolve(ByName(job_id=job_id, epoch=epoch))
             confusion = await self._inspection.confusion(checkpoint, "test", caller=_CALLER)
         return {
@@ -84,12 +82,9 @@ class Details:
         """Test images of a cell, or all that are wrong, the most probable first.
 
         Raises:
-            NotFoundError: there is no such epoch.
-            InvalidArgumentError: there is no such class.
-            FailedPreconditionError: its images or its predictions are gone.
-            DataLossError: its files are damaged.
+            InvalidArgumentError: there is no such class; other errors as of `confusion`.
         """
-        with self._admitted():
+        with self._admission:
             checkpoint = await self._inspection.resolve(ByName(job_id=job_id, epoch=epoch))
             query = _query(cell, classes=len(checkpoint.model.started.class_names))
             listing = await self._inspection.list_misclassified(
@@ -109,18 +104,8 @@ class Details:
         Raises:
             InvalidArgumentError: it is not on this server.
         """
-        with self._admitted():
+        with self._admission:
             return await self._inspection.png(example, caller=_CALLER)
-
-    @contextmanager
-    def _admitted(self) -> Iterator[None]:
-        if self._pending >= MAX_REQUESTS:
-            raise TooBusyError(f"{MAX_REQUESTS} requests are in flight, which is the limit")
-        self._pending += 1
-        try:
-            yield
-        finally:
-            self._pending -= 1
 
 
 def _query(cell: Cell, *, classes: int) -> ListingQuery:
@@ -150,4 +135,5 @@ def _example(example: Example) -> Card:
         "true": example.true_class,
         "taken": example.predicted_class,
         "probability": example.probability,
+        "aspect": example.picture.aspect_ratio,
     }

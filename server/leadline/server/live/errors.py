@@ -1,5 +1,21 @@
-"""Errors of the page beyond those of the services."""
+"""The limits of the page, and their error."""
 
 
 class TooBusyError(Exception):
     """A limit of the page is reached; the message says which."""
+
+
+class Admission:
+    """Admits a bounded number of requests at a time, each for a `with` block."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._pending = 0
+
+    def __enter__(self) -> None:
+        if self._pending >= self._most:
+            raise TooBusyError(f"{self._most} requests are in flight, which is the limit")
+        self._pending += 1
+
+    def __exit__(self, *_error: object) -> None:
+        self._pending -= 1

@@ -51,16 +51,7 @@ def make_pages(
     dataset_cache: Path,
     stack: AsyncExitStack,
 ) -> Pages:
-    """The page, or the route that says why there is none.
-
-    Args:
-        settings: whether it is shown, and to whom.
-        store: where jobs are kept.
-        notifier: announces changes.
-        catalog: finds checkpoints.
-        dataset_cache: where the images are.
-        stack: ends the page's threads.
-    """
+    """The page, or the route that says why there is none; `stack` ends the page's threads."""
     security = SecurityMiddleware([*settings.live_page_host_names, settings.metrics_host])
     routes = absent(_reason(settings))
     if is_shown(settings):

@@ -48,12 +48,10 @@ class SecurityMiddleware:
     """Checks requests, turns errors into status, and sets headers."""
 
     def __init__(self, hosts: Collection[str]) -> None:
-        """Makes a middleware.
+        """Serves the page under these names, beside IP addresses and localhost.
 
-        Args:
-            hosts: names, beside IP addresses and localhost, under which the page
-                is served. Requests with another Host header are refused: a site
-                may point its name at this server (DNS rebinding).
+        Requests with another Host header are refused: a site may point its name at this
+        server (DNS rebinding).
         """
         self._hosts = {host.lower() for host in hosts}
 

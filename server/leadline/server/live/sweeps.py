@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from aiohttp import web
 
 from leadline.server.live.cards import Card, job_card, sweep_card
-from leadline.server.live.errors import TooBusyError
+from leadline.server.live.errors import Admission
 from leadline.server.storage.store import Store
 from leadline.server.sweeps.sweep import SweepView
 from leadline.server.thread_pool import ThreadPool
@@ -23,20 +23,15 @@ class SweepRoutes:
     def __init__(self, *, store: Store, threads: ThreadPool) -> None:
         self._store = store
         self._threads = threads
-        self._pending = 0
+        self._admission = Admission(MOST_REQUESTS)
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
         """The routes, for the application's router."""
         return (web.get(_SWEEP, self._sweep),)
 
     async def _sweep(self, request: web.Request) -> web.Response:
-        if self._pending >= MOST_REQUESTS:
-            raise TooBusyError(f"{MOST_REQUESTS} requests are in flight, which is the limit")
-        self._pending += 1
-        try:
+        with self._admission:
             body = await self._threads.run(self._read, request.match_info["sweep"])
-        finally:
-            self._pending -= 1
         return web.Response(text=body, content_type="application/json")
 
     def _read(self, sweep_id: str) -> str:

@@ -57,7 +57,7 @@ class Scheduler:
         self._losses = losses
         self._runs: dict[str, Run] = {}
         self._wakeup = asyncio.Event()
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     def wake(self) -> None:
         """Has `run` look for queued jobs, free devices and deadlines again."""
@@ -66,7 +66,7 @@ class Scheduler:
     async def run(self) -> None:
         """Starts jobs as devices become free, and ends overdue ones, until `stop`."""
         self._pool.fill()
-        while not self._stopping:
+        while not self._stopping.is_set():
             self._wakeup.clear()
             try:
                 await self._end_overdue_jobs()
@@ -81,7 +81,7 @@ class Scheduler:
 
     async def stop(self) -> None:
         """Ends all workers and requeues their jobs, which resume after a restart."""
-        self._stopping = True
+        self._stopping.set()
         self.wake()
         tasks = [run.task for run in self._runs.values() if run.task]
         await asyncio.gather(*(self.end_worker(job_id) for job_id in list(self._runs)))
@@ -135,7 +135,7 @@ class Scheduler:
             _LOG.info("jobs start again")
 
     async def _start_queued_jobs(self) -> None:
-        while not self._stopping:
+        while not self._stopping.is_set():
             await self._update_hold()
             if self._notifier.hold:
                 return
@@ -147,8 +147,9 @@ class Scheduler:
                 job = await self._threads.run(self._store.attempts.claim, job.job_id, device=device)
             except FENCED_OFF:  # cancelled or paused meanwhile
                 continue
-            if self._stopping:  # `stop` knows of no run that begins now; the next start requeues
-                return  # type: ignore[unreachable]  # it was set meanwhile
+            # `stop` knows of no run that begins now; the next start requeues it.
+            if self._stopping.is_set():
+                return
             self._capacity.acquire(device, job)
             self._notifier.notify(job.job_id, job.sweep_id)
             run = self._runs[job.job_id] = Run(job=job, device=device)
@@ -193,7 +194,7 @@ class Scheduler:
         """Handles a worker's messages; returns how it was lost, None if it was not."""
         try:
             run.worker = await self._pool.take()
-            if self._stopping or not await self._recorder.is_running(run.job):
+            if self._stopping.is_set() or not await self._recorder.is_running(run.job):
                 return WorkerEnd(text="was not needed")
             self._recorder.begin(run.job, run.worker)
             model = None
@@ -221,7 +222,7 @@ class Scheduler:
         """Requeues a job whose worker was lost, or fails it after too many losses."""
         if not await self._recorder.is_running(job):  # it was ended for a cancelled job
             return
-        if self._stopping:
+        if self._stopping.is_set():
             await self._requeue(job)
             return
         _LOG.warning("a worker is lost", job=job.job_id, attempt=job.attempts, end=end.text)
@@ -242,7 +243,7 @@ class Scheduler:
                 return
             except StorageError:
                 _LOG.exception("the job store failed", job=job.job_id)
-                if self._stopping:
+                if self._stopping.is_set():
                     return  # the next start requeues it: `AttemptRepository.recover`
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue

@@ -1,7 +1,8 @@
 """Merges the images of many requests into batches, off the event loop.
 
 There is no timer: the next batch fills while one is computed, and a request that
-arrives at an idle batcher is computed at once. Batches are small, so the wait for the
+arrives at an idle batcher is computed at once; one image by the event loop itself, if
+that takes no longer than to wake a thread. Batches are small, so the wait for the
 previous one is short. Networks are served round robin, and within a network callers
 are, a few images each: neither a large request nor a busy caller delays the others.
 """
@@ -44,6 +45,9 @@ class Work:
     caller: str
     deadline: float | None
     """By the monotonic clock; None without one."""
+
+    quick: Network | None = None
+    """The network, if the event loop may run it; see `Batcher.score`."""
 
     answer: "asyncio.Future[Scores]"
     taken: int = 0
@@ -147,7 +151,11 @@ class Batcher:
 
     def __init__(self) -> None:
         """Starts the thread."""
-        self._arrivals: SimpleQueue[Work | None] = SimpleQueue()
+        self._arriving: list[Work] = []  # in this iteration of the event loop
+        self._in_flight = 0
+        # Networks are for one thread at a time, also if the caller of a batch has left.
+        self._computing = threading.Lock()
+        self._arrivals: SimpleQueue[list[Work] | None] = SimpleQueue()
         self._queue: WorkQueue = WorkQueue()  # used only by the thread
         self._thread = threading.Thread(target=self._run, name="leadline-compute", daemon=True)
         self._thread.start()
@@ -160,6 +168,7 @@ class Batcher:
         *,
         caller: str,
         deadline: float | None,
+        quick: Network | None = None,
     ) -> Scores:
         """Classifies images; a cancelled request is not computed any further.
 
@@ -170,36 +179,68 @@ class Batcher:
                 [images, 3, 32, 32].
             caller: who sent the request; callers are served round robin.
             deadline: by the monotonic clock; None without one.
+            quick: the network, if it is loaded and computes these images in no more
+                time than a thread takes to wake: the event loop then runs it, unless
+                other requests are in flight.
 
         Raises:
             DeadlineExceededError: the deadline passed before it was computed.
             Exception: what `network` raises.
         """
-        answer: asyncio.Future[Scores] = asyncio.get_running_loop().create_future()
-        self._arrivals.put(
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Scores] = loop.create_future()
+        if not self._arriving:
+            loop.call_soon(self._hand_over)
+        self._arriving.append(
             Work(
                 key=key,
                 network=network,
                 pixels=pixels,
                 caller=caller,
                 deadline=deadline,
+                quick=quick,
                 answer=answer,
             )
         )
-        return await answer
+        self._in_flight += 1
+        try:
+            return await answer
+        finally:
+            self._in_flight -= 1
 
     def close(self) -> None:
         """Stops the thread after the current batch; waiting requests are not computed."""
         self._arrivals.put(None)
         self._thread.join()
 
+    def _hand_over(self) -> None:
+        """Passes on what arrived in one iteration of the event loop, with one wake-up."""
+        arrived, self._arriving = self._arriving, []
+        quick = arrived[0].quick
+        if self._in_flight == 1 and quick is not None and self._computing.acquire(blocking=False):
+            try:
+                self._compute_inline(arrived[0], quick)
+            finally:
+                self._computing.release()
+        else:
+            self._arrivals.put(arrived)
+
+    @staticmethod
+    def _compute_inline(work: Work, network: Network) -> None:
+        late: list[Work] = []
+        if _Wanted(late)(work):
+            try:
+                work.scores = network.score([work.pixels])
+            except Exception as error:  # noqa: BLE001 - raised to the caller
+                _settle_here([work], error)
+            _settle_here([work], None)
+        _settle_here(late, _too_late())
+
     def _run(self) -> None:
         while self._gather():
             late: list[Work] = []
             batch = self._queue.next_batch(_Wanted(late))
-            _settle(
-                late, DeadlineExceededError("the deadline passed while the request waited its turn")
-            )
+            _settle(late, _too_late())
             if batch:
                 self._compute(batch)
 
@@ -207,17 +248,19 @@ class Batcher:
         """Moves arrivals into the queue; waits if the queue is empty. False: stop."""
         while True:
             try:
-                work = self._arrivals.get(block=not self._queue)
+                arrived = self._arrivals.get(block=not self._queue)
             except Empty:
                 return True
-            if work is None:
+            if arrived is None:
                 return False
-            self._queue.add(work)
+            for work in arrived:
+                self._queue.add(work)
 
     def _compute(self, batch: list[Slice]) -> None:
         works = list(dict.fromkeys(part.work for part in batch))
         try:
-            scores = works[0].network().score([part.images for part in batch])
+            with self._computing:
+                scores = works[0].network().score([part.images for part in batch])
         except Exception as error:  # noqa: BLE001 - raised to the callers
             _settle(works, error)
             return
@@ -239,6 +282,10 @@ class _Wanted:
             self._late.append(work)
             return False
         return True
+
+
+def _too_late() -> DeadlineExceededError:
+    return DeadlineExceededError("the deadline passed while the request waited its turn")
 
 
 def _hand_out(batch: list[Slice], scores: Scores) -> None:

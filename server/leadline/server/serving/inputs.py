@@ -29,8 +29,8 @@ class PixelType(StrEnum):
 
 
 _IMAGE_SHAPES = {
-    PixelType.UINT8: [IMAGE_SIZE, IMAGE_SIZE, 3],
-    PixelType.FLOAT32: [3, IMAGE_SIZE, IMAGE_SIZE],
+    PixelType.UINT8: (IMAGE_SIZE, IMAGE_SIZE, 3),
+    PixelType.FLOAT32: (3, IMAGE_SIZE, IMAGE_SIZE),
 }
 _IMAGE_VALUES = 3 * IMAGE_SIZE * IMAGE_SIZE
 
@@ -192,7 +192,7 @@ def read_tensor(
             float is not finite.
     """
     image_shape = _IMAGE_SHAPES[pixel_type]
-    if len(shape) != len(image_shape) + 1 or shape[1:] != image_shape:
+    if len(shape) != len(image_shape) + 1 or tuple(shape[1:]) != image_shape:
         raise InvalidArgumentError.of(
             fields.shape,
             f"is {shown_shape(shape)}, but {pixel_type} pixels have the shape "
@@ -206,7 +206,7 @@ def read_tensor(
         raise InvalidArgumentError.of(
             fields.data, f"has {len(data)} bytes, but the shape {list(shape)} takes {expected}"
         )
-    pixels: Pixels = np.frombuffer(data, dtype=dtype).reshape(images, *image_shape)
+    pixels: Pixels = np.ndarray((images, *image_shape), dtype, data)
     if pixel_type is PixelType.FLOAT32 and not np.isfinite(pixels).all():
         raise InvalidArgumentError.of(fields.data, "has values that are not finite numbers")
     return pixels

@@ -48,6 +48,12 @@ class LoadedNetworks:
             self._evict()
         return classifier
 
+    def quick(self, checkpoint: CheckpointRef) -> Classifier | None:
+        """The network of a checkpoint, if it is loaded and quick enough for the event loop."""
+        with self._lock:
+            classifier = self._classifiers.get(checkpoint.key)
+        return classifier if classifier is not None and classifier.is_quick else None
+
     def drop(self, checkpoint: CheckpointRef) -> None:
         """Evicts a checkpoint's network."""
         with self._lock:

@@ -162,6 +162,7 @@ class Predictor:
                 pixels,
                 caller=caller,
                 deadline=deadline,
+                quick=self.loaded.quick(checkpoint) if len(pixels) == 1 else None,
             )
         finally:
             self._admission.release()

@@ -95,25 +95,35 @@ class Metrics:
             registry=self.registry,
         )
         self._workers: dict[str, int] = {}
-        self.registry.register(_WorkerMemory(self._workers))
+        self._register_gauge(
+            "leadline_worker_memory_bytes",
+            "Resident memory of the worker, in bytes.",
+            "job_id",
+            self._worker_memory,
+        )
 
     def watch_jobs(self, count_by_state: Callable[[], Mapping[JobState, int]]) -> None:
         """Reports jobs by state; `count_by_state` is called at each scrape."""
-        self.registry.register(_StateCounts("leadline_jobs", "Jobs by state.", count_by_state))
+        self._register_gauge("leadline_jobs", "Jobs by state.", "state", count_by_state)
         self._queue_depth.set_function(lambda: count_by_state()[JobState.QUEUED])
 
     def watch_sweeps(self, count_by_state: Callable[[], Mapping[SweepState, int]]) -> None:
         """Reports sweeps by state; `count_by_state` is called at each scrape."""
-        self.registry.register(_StateCounts("leadline_sweeps", "Sweeps by state.", count_by_state))
-
-    def watch_health(self, failing: Callable[[], Mapping[str, bool]]) -> None:
-        """Reports the parts that health depends on; `failing` is called at each scrape."""
-        self.registry.register(_Health(failing))
+        self._register_gauge("leadline_sweeps", "Sweeps by state.", "state", count_by_state)
 
     def watch_disk(self, free_bytes: Callable[[], int], is_held: Callable[[], bool]) -> None:
         """Reports the disk of the data directory; both are called at each scrape."""
         self._disk_free.set_function(free_bytes)
         self._queue_held.set_function(is_held)
+
+    def watch_health(self, failing: Callable[[], Mapping[str, bool]]) -> None:
+        """Reports the parts that health depends on; `failing` is called at each scrape."""
+        self._register_gauge(
+            "leadline_part_healthy",
+            "Whether a part of the server answers: 1, or 0 if health reports NOT_SERVING for it.",
+            "part",
+            lambda: {part: int(not is_failing) for part, is_failing in failing().items()},
+        )
 
     def watch_predictions(
         self, count_in_flight: Callable[[], int], count_pixels: Callable[[], int]
@@ -171,58 +181,40 @@ class Metrics:
     def _job_gauge(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, ("job_id",), registry=self.registry)
 
-
-class _StateCounts(Collector):
-    def __init__(
-        self, name: str, text: str, count_by_state: Callable[[], Mapping[Any, int]]
+    def _register_gauge(
+        self, name: str, text: str, label: str, read: Callable[[], Mapping[Any, int]]
     ) -> None:
-        self._name = name
-        self._text = text
-        self._count_by_state = count_by_state
+        self.registry.register(_ReadGauge(name, text, label, read))
+
+    def _worker_memory(self) -> dict[str, int]:
+        """Resident bytes by job, from the operating system."""
+        memory = {}
+        for job_id, pid in list(self._workers.items()):
+            with contextlib.suppress(psutil.Error):
+                memory[job_id] = psutil.Process(pid).memory_info().rss
+        return memory
+
+
+class _ReadGauge(Collector):
+    """A gauge of one label; `read` gives the value for each of the label's at each scrape."""
+
+    def __init__(
+        self, name: str, text: str, label: str, read: Callable[[], Mapping[Any, int]]
+    ) -> None:
+        self._about = name, text
+        self._label = label
+        self._read = read
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """Names the metric without a query: the store may not be open yet."""
         yield self._family()
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Queries the store."""
+        """Reads the values."""
         family = self._family()
-        for state, count in self._count_by_state().items():
-            family.add_metric([state.value], count)
+        for label, value in self._read().items():
+            family.add_metric([label], value)
         yield family
 
     def _family(self) -> GaugeMetricFamily:
-        return GaugeMetricFamily(self._name, self._text, labels=["state"])
-
-
-class _Health(Collector):
-    def __init__(self, failing: Callable[[], Mapping[str, bool]]) -> None:
-        self._failing = failing
-
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Asks for what the probes have told."""
-        family = GaugeMetricFamily(
-            "leadline_part_healthy",
-            "Whether a part of the server answers: 1, or 0 if health reports NOT_SERVING for it.",
-            labels=["part"],
-        )
-        for part, is_failing in self._failing().items():
-            family.add_metric([part], 0 if is_failing else 1)
-        yield family
-
-
-class _WorkerMemory(Collector):
-    def __init__(self, workers: Mapping[str, int]) -> None:
-        self._workers = workers
-
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Queries the operating system."""
-        family = GaugeMetricFamily(
-            "leadline_worker_memory_bytes",
-            "Resident memory of the worker, in bytes.",
-            labels=["job_id"],
-        )
-        for job_id, pid in list(self._workers.items()):
-            with contextlib.suppress(psutil.Error):
-                family.add_metric([job_id], psutil.Process(pid).memory_info().rss)
-        yield family
+        return GaugeMetricFamily(*self._about, labels=[self._label])

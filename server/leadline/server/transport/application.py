@@ -23,7 +23,7 @@ class GrpcApplication:
 
         Args:
             calls: answers the calls.
-            intake: what the readers of messages share; closed by `close`.
+            intake: what the readers of messages share.
         """
         self._calls = calls
         self._intake = intake
@@ -38,14 +38,7 @@ class GrpcApplication:
         messages = MessageReader(
             receive, self._intake, connection=scope.get("client"), encoding=encoding
         )
-        try:
-            await self._calls.answer(AsgiCall(scope, messages, AsgiResponse(send), seconds=seconds))
-        finally:
-            messages.close()
-
-    def close(self) -> None:
-        """Ends its thread, once all calls have ended."""
-        self._intake.close()
+        await self._calls.answer(AsgiCall(scope, messages, AsgiResponse(send), seconds=seconds))
 
 
 class AsgiCall(Call):

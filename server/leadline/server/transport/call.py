@@ -25,6 +25,9 @@ class Messages(Protocol):
             ServiceError: the message is malformed or too large.
         """
 
+    def close(self) -> None:
+        """Gives back what the messages took, once the call has ended."""
+
 
 class Call(ABC):
     """A call in flight, over either transport.
@@ -125,5 +128,6 @@ class Call(ABC):
         if self._timer is not None:
             self._timer.cancel()
         self.is_done = True
+        self.messages.close()
         for callback in self._done_callbacks:
             callback()

@@ -234,6 +234,9 @@ class _Messages:
             await asyncio.sleep(_CANCELLATION_SECONDS)
         return None
 
+    def close(self) -> None:
+        """Does nothing: core holds the messages."""
+
 
 class _GrpcioResponse(Response):
     """Sends through grpc's context.

@@ -9,10 +9,12 @@ from h2corn import Config, Server
 from leadline.server.transport.application import GrpcApplication
 from leadline.server.transport.calls import Calls
 from leadline.server.transport.listener import (
+    CONNECTION_WINDOW_BYTES,
     FRAME_BYTES,
     IDLE_SECONDS,
     MAX_STREAMS,
     METADATA_BYTES,
+    STREAM_WINDOW_BYTES,
     ListenerOptions,
 )
 from leadline.server.transport.messages import MessageIntake
@@ -22,11 +24,6 @@ from leadline.server.transport.sockets import BACKLOG, listen, most_connections,
 # can be resumed where they ended.
 _STALL_SECONDS = 600
 
-# What HTTP/2 holds before it is read, outside the budget of messages: of a stream, and
-# of a connection, so that up to three streams that nobody reads leave room for others.
-_STREAM_WINDOW_BYTES = 1 << 20
-_CONNECTION_WINDOW_BYTES = 1 << 22
-
 
 class H2cornListener:
     """Serves calls on a port."""
@@ -35,12 +32,12 @@ class H2cornListener:
         """Makes a listener; `start` binds it."""
         self._calls = calls
         self._options = options
-        intake = MessageIntake(
+        self._intake = MessageIntake(
             max_message_bytes=options.max_message_bytes,
             max_memory_bytes=options.max_message_memory_bytes,
             max_pending_per_stream=options.max_pending_per_stream,
         )
-        self._application = GrpcApplication(calls, intake)
+        self._application = GrpcApplication(calls, self._intake)
         self._server: Server | None = None
         self._serving: asyncio.Task[None] | None = None
         self._replacing: asyncio.Task[None] | None = None
@@ -85,7 +82,7 @@ class H2cornListener:
         self._refuse_connections()
         await self._calls.stop(self._options.grace_seconds)
         await self._close()
-        self._application.close()
+        self._intake.close()
 
     async def _serve(self) -> None:
         server = Server(self._application, self._config(self._listening))
@@ -128,6 +125,9 @@ class H2cornListener:
             bound.close()
 
     def _config(self, listening: list[socket.socket]) -> Config:
+        options = self._options
+        # Of a server that is replaced; at the stop its calls end after their own grace.
+        age_grace = options.max_connection_age_seconds and options.max_connection_age_grace_seconds
         return Config(
             bind=tuple(f"fd://{bound.fileno()}" for bound in listening),
             grpc=True,
@@ -135,7 +135,7 @@ class H2cornListener:
             lifespan="off",
             access_log=False,
             date_header=False,
-            log_format="json" if self._options.json_logs else "text",
+            log_format="json" if options.json_logs else "text",
             runtime_threads=1,
             backlog=BACKLOG,
             limit_connections=most_connections(),
@@ -144,13 +144,9 @@ class H2cornListener:
             h2_max_header_block_size=METADATA_BYTES,
             limit_request_fields=0,  # the limit is in bytes, above
             h2_max_inbound_frame_size=FRAME_BYTES,
-            h2_initial_stream_window_size=_STREAM_WINDOW_BYTES,
-            h2_initial_connection_window_size=_CONNECTION_WINDOW_BYTES,
+            h2_initial_stream_window_size=STREAM_WINDOW_BYTES,
+            h2_initial_connection_window_size=CONNECTION_WINDOW_BYTES,
             timeout_keep_alive=IDLE_SECONDS,
-            # Of a server that is replaced; at the stop its calls end after their own grace.
-            timeout_graceful_shutdown=max(
-                self._options.grace_seconds + self._options.flush_seconds,
-                self._options.max_connection_age_grace_seconds,
-            ),
+            timeout_graceful_shutdown=max(options.grace_seconds + options.flush_seconds, age_grace),
             h2_timeout_response_stall=_STALL_SECONDS,
         )

@@ -9,6 +9,11 @@ MAX_STREAMS = 2_000
 # A message of up to this size arrives in one frame.
 FRAME_BYTES = 1 << 20
 
+# What HTTP/2 holds before it is read, outside the budget of messages: of a stream, and
+# of a connection, so that up to three streams that nobody reads leave room for others.
+STREAM_WINDOW_BYTES = 1 << 20
+CONNECTION_WINDOW_BYTES = 1 << 22
+
 # The most metadata of a call.
 METADATA_BYTES = 1 << 16
 
@@ -22,11 +27,10 @@ class ListenerOptions:
 
     Attributes:
         max_message_bytes: the largest message accepted, in bytes.
-        max_message_memory_bytes: memory for messages that are not complete or not answered;
-            0: four of the largest.
+        max_message_memory_bytes: see `MessageIntake`.
         max_pending_per_stream: how many messages of a stream are worked on at a time.
         grace_seconds: time for calls to end when the listener stops.
-        flush_seconds: after that, time for their statuses to be sent.
+        flush_seconds: time for their status to be sent after that.
         json_logs: whether to log JSON instead of text.
         max_connection_age_seconds: the server says GOAWAY on connections of this age; 0: never.
         max_connection_age_grace_seconds: how long their calls may then go on.

@@ -1,4 +1,4 @@
-"""Large requests are taken apart to what protobuf makes of them."""
+"""Requests are taken apart to what protobuf makes of them."""
 
 from collections.abc import Callable
 
@@ -11,6 +11,7 @@ from leadline.oip.v2.open_inference_pb2 import InferParameter, ModelInferRequest
 from leadline.server.api.oip.requests import InferRequest, parse
 
 _LARGE = bytes(range(256)) * 300
+_IMAGE = bytes(range(256)) * 12  # 3,072 bytes, as an image of UINT8 has
 
 _REQUESTS = st.builds(
     ModelInferRequest,
@@ -28,13 +29,16 @@ _REQUESTS = st.builds(
         ),
         max_size=2,
     ),
-    raw_input_contents=st.lists(st.one_of(st.just(_LARGE), st.binary(max_size=9)), max_size=3),
+    raw_input_contents=st.lists(
+        st.one_of(st.just(_LARGE), st.just(_IMAGE), st.just(_IMAGE * 4), st.binary(max_size=9)),
+        max_size=3,
+    ),
 )
 
 
 def whole(request: InferRequest) -> ModelInferRequest:
     together = ModelInferRequest()
-    together.CopyFrom(request.message)
+    together.CopyFrom(request.header.message)
     del together.raw_input_contents[:]
     together.raw_input_contents.extend(bytes(data) for data in request.raw)
     return together
@@ -54,7 +58,7 @@ def test_large_contents_are_not_in_the_message() -> None:
     parsed = parse(ModelInferRequest(raw_input_contents=[_LARGE]).SerializeToString())
 
     assert isinstance(parsed.raw[0], memoryview)
-    assert not parsed.message.raw_input_contents
+    assert not parsed.header.message.raw_input_contents
 
 
 @given(st.integers(1, len(_LARGE)), st.binary(max_size=12))
@@ -68,6 +72,32 @@ def test_malformed_large_requests_raise_what_protobuf_raises(cut: int, more: byt
                 parse(broken)
         else:
             assert whole(parse(broken)) == expected
+
+
+@given(_REQUESTS, st.sampled_from([1, 4, 8]), st.binary(max_size=9))
+def test_what_precedes_images_is_read_as_protobuf_reads_it(
+    request: ModelInferRequest, images: int, more: bytes
+) -> None:
+    data = (
+        request.SerializeToString()
+        + more
+        + ModelInferRequest(raw_input_contents=[_IMAGE * images]).SerializeToString()
+    )
+    try:
+        expected = ModelInferRequest.FromString(data)
+    except DecodeError:
+        with pytest.raises(DecodeError):
+            parse(data)
+    else:
+        assert whole(parse(data)) == expected
+
+
+def test_requests_with_equal_headers_share_one() -> None:
+    data = ModelInferRequest(model_name="a", raw_input_contents=[_IMAGE]).SerializeToString()
+    other = ModelInferRequest(model_name="b", raw_input_contents=[_IMAGE]).SerializeToString()
+
+    assert parse(data).header is parse(data[:-1] + b"x").header
+    assert parse(data).header is not parse(other).header
 
 
 def test_protobuf_parses_a_request_of_many_fields() -> None:

@@ -11,17 +11,7 @@ from leadline.client.cli.files import appearing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_SUFFIXES = (".png", ".pdf", ".svg")
-
-
-def figure_path(
-    context: click.Context, parameter: click.Parameter, value: Path | None
-) -> Path | None:
-    """Checks the name before any call to the server."""
-    del context, parameter
-    if value is not None and value.suffix.lower() not in _SUFFIXES:
-        raise click.BadParameter(f"{value} ends with none of {', '.join(_SUFFIXES)}")
-    return value
+FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
 
 
 def can_plot() -> bool:
@@ -30,11 +20,7 @@ def can_plot() -> bool:
 
 
 def require_plot() -> None:
-    """Checks that matplotlib is installed.
-
-    Raises:
-        click.ClickException: it is not.
-    """
+    """Raises a `click.ClickException` unless matplotlib is installed."""
     if not can_plot():
         raise click.ClickException(
             "pictures need matplotlib: in a clone of the repository, run pip install '.[plot]'"

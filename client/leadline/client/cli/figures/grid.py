@@ -30,7 +30,7 @@ _LINE = 0.25
 _NAME_WIDTH = 14
 _CAPTION_WIDTH = 26
 
-_NOTE = "Rows are {} classes. Images as the network sees them: resized to 32 x 32 pixels."
+_NOTE = "Rows are {} classes. The network sees each image resized to 32 x 32 pixels."
 
 
 def grid_figure(
@@ -41,16 +41,10 @@ def grid_figure(
     per_class: int,
     title: str,
 ) -> Figure:
-    """The grid.
+    """The grid: a row of images of each class, or of those predicted as it.
 
-    Args:
-        examples: what to show.
-        classes: the names of the classes, a row for each.
-        by_true_class: whether a row holds the images of a class, or those
-            predicted as it.
-        per_class: wrong images in a row, and as many correct ones. A cell
-            stays empty where there are fewer.
-        title: what the picture shows.
+    A row has `per_class` wrong images, and as many correct ones. A cell stays empty where
+    there are fewer.
     """
     columns = 2 * per_class
     width = _NAMES + columns * (_IMAGE + _GAP)
@@ -141,10 +135,12 @@ def _draw_cell(axes: Axes, examples: Sequence[Example], column: int, missing: st
         axes.text(0.5, 0.5, missing, ha="center", va="center", fontsize=9, color=QUIET)
         return
     example = examples[column]
-    # An equal aspect: an image that is wider than high stays so within its square cell.
     axes.imshow(
-        image.imread(io.BytesIO(example.png), format="png"), interpolation="nearest", aspect="equal"
+        image.imread(io.BytesIO(example.png), format="png"),
+        interpolation="nearest",
+        aspect=1 / (example.aspect_ratio or 1.0),
     )
+    axes.set_anchor("SW")
     colour = _CORRECT if _is_correct(example) else _WRONG
     axes.set_title(_caption(example), fontsize=9, color=colour, pad=4)
 

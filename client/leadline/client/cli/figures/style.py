@@ -53,10 +53,7 @@ def line_styles(batch_norms: Sequence[bool]) -> list[LineStyle]:
 def add_legend(figure: Figure, handles: Sequence[Artist], *, note: str = "") -> None:
     """Puts a legend below the axes, where it hides no line, and makes the figure higher for it.
 
-    Args:
-        figure: with constrained layout.
-        handles: labelled lines.
-        note: the legend's title; empty: none.
+    The figure has constrained layout; `note` is the legend's title.
     """
     labels = [textwrap.fill(str(handle.get_label()), _LABEL_WIDTH) for handle in handles]
     for columns in (3, 2, 1):

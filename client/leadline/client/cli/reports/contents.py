@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import NamedTuple
 
 import click
@@ -73,11 +74,7 @@ class Contents(NamedTuple):
 
 
 def collect(client: Client, names: Sequence[str]) -> Contents:
-    """Fetches everything that a report shows.
-
-    Args:
-        client: connected to the server.
-        names: "jobs/{id}", or "sweeps/{id}", or two models or epochs.
+    """Fetches everything about "jobs/{id}", or "sweeps/{id}", or two models or epochs.
 
     Raises:
         click.ClickException: no job of the sweep has completed an epoch.
@@ -145,19 +142,15 @@ def fair_pair(sweep: Sweep) -> Pair | None:
                 others = {name: value for name, value in job.values.items() if name != field}
                 groups[repr(sorted(others.items()))].append(job)
         pairs = [
-            sorted(group, key=_accuracy, reverse=True)[:2]
+            sorted(group, key=attrgetter("best_test_accuracy"), reverse=True)[:2]
             for group in groups.values()
             if len(group) > 1
         ]
         if pairs:
-            best = max(pairs, key=lambda pair: [_accuracy(job) for job in pair])
+            best = max(pairs, key=lambda pair: [job.best_test_accuracy for job in pair])
             baseline, candidate = (job for job in sweep.jobs if job in best)
             return Pair(field, baseline, candidate)
     return None
-
-
-def _accuracy(job: SweepJob) -> float:
-    return float(job.best_test_accuracy)
 
 
 def _model(job: str) -> str:

@@ -32,11 +32,7 @@ def images_a_cell(subjects: Sequence[Subject]) -> int:
 def confusion_table(matrix: ConfusionMatrix, cells: Cells, *, prefix: str, most: int) -> str:
     """A confusion matrix as a table whose cells open up to `most` of their images.
 
-    Args:
-        matrix: the counts.
-        cells: the images.
-        prefix: what the ids of the cells begin with.
-        most: images in a cell; 0: cells open nothing.
+    The ids of the cells begin with `prefix`.
     """
     names = [metrics.class_name for metrics in matrix.classes]
     head = "".join(f'<th scope="col">{text(name)}</th>' for name in names)
@@ -74,6 +70,7 @@ def _popover(name: str, true: str, predicted: str, count: int, shown: Sequence[E
     images = "".join(
         picture(
             example.png,
+            example.aspect_ratio,
             shows=f"test image {example.index}, {kind}",
             caption=_sure(example),
         )
@@ -115,6 +112,7 @@ def _in_grid(example: Example) -> str:
     kind = _kind(example.true_class_name, example.predicted_class_name)
     return picture(
         example.png,
+        example.aspect_ratio,
         shows=f"test image {example.index}, {kind}",
         caption=f"{kind}\n{_sure(example)}",
     )
@@ -133,6 +131,7 @@ def compared(examples: Sequence[ComparedExample]) -> str:
     images = "".join(
         picture(
             example.png,
+            example.aspect_ratio,
             shows=f"test image {example.index}, true {example.true_class_name}",
             caption=f"true {example.true_class_name}\nbaseline {example.baseline.class_name}\n"
             f"candidate {example.candidate.class_name}",

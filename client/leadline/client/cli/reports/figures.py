@@ -24,12 +24,9 @@ _COLOUR = re.compile("|".join(_THEMED))
 
 
 def inline(figure: Figure, *, name: str, shows: str) -> str:
-    """A figure as SVG that can stand in a page beside others.
+    """A figure as SVG that can stand in a page beside others of other names.
 
-    Args:
-        figure: what to draw.
-        name: the prefix of its ids, which must be unique in the page.
-        shows: a description for those who do not see it.
+    `shows` describes it for those who do not see it.
     """
     written = io.StringIO()
     # Text stays text, which can be searched and read aloud; ids are the same in every run.

@@ -4,6 +4,9 @@ import base64
 import html
 from collections.abc import Iterable, Sequence
 
+# Pixels of an image's longer side.
+_SIDE = 128
+
 
 def text(value: object) -> str:
     """Any value as text, in an element or in an attribute."""
@@ -40,12 +43,21 @@ def facts(pairs: Iterable[tuple[str, str]]) -> str:
     return f"<dl>{body}</dl>\n"
 
 
-def picture(png: bytes, *, shows: str, caption: str) -> str:
-    """An image within the page, with a description for those who do not see it."""
+def picture(png: bytes, aspect_ratio: float, *, shows: str, caption: str) -> str:
+    """An image within the page, with a description for those who do not see it.
+
+    Args:
+        png: the image, of any shape.
+        aspect_ratio: the width by the height to show it with; 0 means square.
+        shows: the description.
+        caption: the text below.
+    """
     data = base64.b64encode(png).decode("ascii")
+    ratio = aspect_ratio or 1.0
+    width, height = (max(1, round(_SIDE * min(1.0, by))) for by in (ratio, 1 / ratio))
     return (
-        f'<figure class="example"><img alt="{text(shows)}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{text(caption)}</figcaption></figure>\n"
+        f'<figure class="example"><img alt="{text(shows)}" width="{width}" height="{height}" '
+        f'src="data:image/png;base64,{data}"><figcaption>{text(caption)}</figcaption></figure>\n'
     )
 
 

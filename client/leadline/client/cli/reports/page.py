@@ -6,7 +6,7 @@ from leadline.client import CompareModelsResponse, Outcome, Sweep, state_name
 from leadline.client._text import counted
 from leadline.client.cli import describe, describe_sweep
 from leadline.client.cli.compare import outcome_name, p_value
-from leadline.client.cli.confusion import metrics_row, summary
+from leadline.client.cli.confusion import metrics_table, summary
 from leadline.client.cli.depth_lines import depth_lines
 from leadline.client.cli.figures.curves import curves_figure
 from leadline.client.cli.figures.sweep import sweep_figure
@@ -177,10 +177,7 @@ def _confusion(contents: Contents) -> str:
         unfolding(
             f"{describe.network(subject.model.variant)}, {summary(subject.matrix)}",
             confusion_table(subject.matrix, subject.cells, prefix=f"cell-{place}", most=most),
-            table(
-                ("class", "#images", "#predicted", "#precision", "#recall", "#F1"),
-                [metrics_row(metrics) for metrics in subject.matrix.classes],
-            ),
+            table(*metrics_table(subject.matrix)),
         )
         for place, subject in enumerate(contents.subjects)
     ]

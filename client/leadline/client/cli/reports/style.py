@@ -37,8 +37,7 @@ dd { margin: 0; overflow-wrap: anywhere; }
 .row { display: flex; flex-wrap: wrap; gap: 0.6rem; margin-bottom: 0.6rem; }
 .example { margin: 0; width: 8.5rem; font-size: 0.85rem; line-height: 1.35;
   white-space: pre-line; }
-.example img { width: 128px; height: 128px; object-fit: contain; image-rendering: pixelated;
-  display: block; margin-bottom: 0.25rem; }
+.example img { image-rendering: pixelated; display: block; margin-bottom: 0.25rem; }
 .images { max-width: min(40rem, 92vw); color: var(--ink); background: var(--paper);
   border: 1px solid var(--line); padding: 0.5rem 1.2rem 1rem; }
 .images::backdrop { background: rgb(0 0 0 / 40%); }

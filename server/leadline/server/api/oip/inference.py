@@ -10,10 +10,10 @@ from grpc import aio
 
 from leadline.oip.v2 import open_inference_pb2 as oip
 from leadline.server.api.errors import to_status
-from leadline.server.api.oip.inputs import parameter_number, to_image_input
+from leadline.server.api.oip.inputs import to_image_input
 from leadline.server.api.oip.names import NamedModels
-from leadline.server.api.oip.outputs import RequestedOutput, requested_outputs, response
-from leadline.server.api.oip.requests import InferRequest
+from leadline.server.api.oip.outputs import RequestedOutput, in_stream, response
+from leadline.server.api.oip.requests import Header, InferRequest
 from leadline.server.api.oip.statistics import Statistics
 from leadline.server.api.ordered_pipeline import PipelineGroup
 from leadline.server.errors import ServiceError
@@ -29,8 +29,6 @@ _INLINE_STRINGS = 1_000
 
 # A stream with this metadata ends at an error, with the error as its status.
 _ERRORS_AS_STATUS = ("triton_grpc_error", "true")
-
-_TIMEOUT = "timeout"
 
 
 class Inference:
@@ -50,17 +48,18 @@ class Inference:
 
     async def infer(
         self, request: InferRequest, context: Context, *, wait_if_full: bool = False
-    ) -> oip.ModelInferResponse:
-        """Classifies images."""
+    ) -> bytes:
+        """Classifies images; returns a serialized ModelInferResponse."""
         started = time.perf_counter_ns()
-        message, contents = request
+        header, contents = request
+        message = header.message
         checkpoint = await self._names.resolve(
             message.model_name, message.model_version, version_field="model_version"
         )
         counts = self.statistics.of((checkpoint.model.job.job_id, checkpoint.epoch.epoch))
         try:
-            outputs = requested_outputs(message)
-            images = to_image_input(message, contents, self._predictions.limits)
+            outputs = header.outputs
+            images = to_image_input(header.tensor, contents, self._predictions.limits)
             times: list[int] = []
 
             def decode() -> Pixels | Steps:
@@ -75,7 +74,7 @@ class Inference:
                 checkpoint,
                 ImageInput(decode, images.run_inline),
                 caller=context.peer(),
-                seconds_left=_seconds_left(message, context),
+                seconds_left=_seconds_left(header, context),
                 wait_if_full=wait_if_full,
             )
             inferred = time.perf_counter_ns()
@@ -95,7 +94,7 @@ class Inference:
 
     def stream(
         self, requests: AsyncIterator[InferRequest], context: Context
-    ) -> AsyncIterator[oip.ModelStreamInferResponse]:
+    ) -> AsyncIterator[bytes | oip.ModelStreamInferResponse]:
         """Classifies the images of each request, in order."""
         errors_as_status = _ERRORS_AS_STATUS in tuple(context.invocation_metadata() or ())
         respond = partial(self._respond, context=context, errors_as_status=errors_as_status)
@@ -103,15 +102,13 @@ class Inference:
 
     async def _respond(
         self, request: InferRequest, context: Context, *, errors_as_status: bool
-    ) -> oip.ModelStreamInferResponse:
+    ) -> bytes | oip.ModelStreamInferResponse:
         try:
-            result = await self.infer(request, context, wait_if_full=True)
+            return in_stream(await self.infer(request, context, wait_if_full=True))
         except ServiceError as error:
             if errors_as_status:
                 raise
-            return _error_in_stream(request.message, error)
-        result.parameters["triton_final_response"].bool_param = True
-        return oip.ModelStreamInferResponse(infer_response=result)
+            return _error_in_stream(request.header.message, error)
 
 
 def _timed(steps: Steps, times: list[int]) -> Steps:
@@ -121,15 +118,13 @@ def _timed(steps: Steps, times: list[int]) -> Steps:
     return pixels
 
 
-def _seconds_left(request: oip.ModelInferRequest, context: Context) -> float | None:
+def _seconds_left(header: Header, context: Context) -> float | None:
     # The stubs say float; without a deadline it is None.
     left: float | None = context.time_remaining()
-    if request.parameters and _TIMEOUT in request.parameters:
-        microseconds = parameter_number(request.parameters, _TIMEOUT, "parameters")
-        if microseconds:  # 0 means none
-            timeout = microseconds / 1e6
-            return timeout if left is None else min(left, timeout)
-    return left
+    timeout = header.timeout
+    if timeout is None or left is None:
+        return timeout if left is None else left
+    return min(left, timeout)
 
 
 async def _response(
@@ -137,7 +132,7 @@ async def _response(
     checkpoint: CheckpointRef,
     outputs: tuple[RequestedOutput, ...],
     scores: Scores,
-) -> oip.ModelInferResponse:
+) -> bytes:
     # Numbers are copied as bytes; class strings are formatted one by one.
     run_inline = scores.logits.size <= _INLINE_STRINGS or not any(
         output.classes for output in outputs

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,15 +44,24 @@ _LENGTH_BYTES = 4
 _Tensor = ModelInferRequest.InferInputTensor
 
 
-def to_image_input(
-    request: ModelInferRequest, contents: Sequence[bytes | memoryview], limits: InputLimits
-) -> ImageInput:
-    """The images of a request.
+class InputTensor(NamedTuple):
+    """The input of a request.
 
-    Args:
-        request: describes the input.
-        contents: its raw contents.
-        limits: the most that it may carry.
+    Attributes:
+        shape: its shape.
+        pixel_type: the layout of raw pixels; None for image files.
+        message: its message.
+        has_typed_contents: whether its values are in the message.
+    """
+
+    shape: tuple[int, ...]
+    pixel_type: PixelType | None
+    message: _Tensor
+    has_typed_contents: bool
+
+
+def input_tensor(request: ModelInferRequest) -> InputTensor:
+    """The only input of a request.
 
     Raises:
         InvalidArgumentError: the input is not the one that models have.
@@ -65,15 +74,32 @@ def to_image_input(
             "inputs[0].datatype",
             f"is {tensor.datatype!r}, but {INPUT} may be {', '.join(DATATYPES)}",
         )
-    if contents:
-        if len(contents) != 1 or tensor.HasField("contents"):
-            raise _contents_error(len(contents))
-        data = contents[0]
-        if pixel_type is None:
-            return ImageInput(partial(_decode_raw, tensor.shape, data, limits))
-        decode = partial(read_tensor, pixel_type, tensor.shape, data, limits, _RAW)
-        return ImageInput(decode, run_inline=len(data) <= _INLINE_BYTES)
-    return ImageInput(partial(_TYPED[tensor.datatype], tensor, limits))
+    return InputTensor(tuple(tensor.shape), pixel_type, tensor, tensor.HasField("contents"))
+
+
+def to_image_input(
+    tensor: InputTensor, contents: Sequence[bytes | memoryview], limits: InputLimits
+) -> ImageInput:
+    """The images of a request.
+
+    Args:
+        tensor: its input.
+        contents: its raw contents.
+        limits: the most that it may carry.
+
+    Raises:
+        InvalidArgumentError: the contents are not those of one input.
+    """
+    shape, pixel_type, message, has_typed_contents = tensor
+    if not contents:
+        return ImageInput(partial(_TYPED[message.datatype], message, limits))
+    if len(contents) != 1 or has_typed_contents:
+        raise _contents_error(len(contents))
+    data = contents[0]
+    if pixel_type is None:
+        return ImageInput(partial(_decode_raw, shape, data, limits))
+    decode = partial(read_tensor, pixel_type, shape, data, limits, _RAW)
+    return ImageInput(decode, run_inline=len(data) <= _INLINE_BYTES)
 
 
 def refuse_shared_memory(field: str, parameters: Mapping[str, InferParameter]) -> None:

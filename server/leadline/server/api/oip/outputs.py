@@ -7,7 +7,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from leadline.oip.v2.open_inference_pb2 import InferParameter, ModelInferRequest, ModelInferResponse
+from leadline.oip.v2.open_inference_pb2 import (
+    InferParameter,
+    ModelInferRequest,
+    ModelInferResponse,
+    ModelStreamInferResponse,
+)
+from leadline.server.api.oip import wire
 from leadline.server.api.oip.inputs import parameter_number, refuse_shared_memory
 from leadline.server.errors import InvalidArgumentError
 from leadline.server.serving.catalog import CheckpointRef
@@ -16,6 +22,11 @@ from leadline.server.serving.classifier import Scores
 OUTPUTS = ("probabilities", "logits")
 
 _CLASSIFICATION = "classification"
+
+# Ends a response in a stream: each request has one.
+_FINAL = ModelInferResponse(
+    parameters={"triton_final_response": InferParameter(bool_param=True)}
+).SerializeToString()
 
 
 class RequestedOutput(NamedTuple):
@@ -62,10 +73,18 @@ def response(
     checkpoint: CheckpointRef,
     outputs: tuple[RequestedOutput, ...],
     scores: Scores,
-) -> ModelInferResponse:
-    """The response to a request."""
-    result = ModelInferResponse()
-    result.CopyFrom(
+) -> bytes:
+    """The serialized ModelInferResponse to a request."""
+    contents = []
+    for output in outputs:
+        values = scores.logits if output.name == "logits" else scores.probabilities
+        contents.append(
+            _best_classes(values, scores, output.classes, checkpoint.model.started.class_names)
+            if output.classes
+            else values.tobytes()
+        )
+    # Messages are merged by joining their bytes.
+    return (
         _without_contents(
             request.model_name,
             checkpoint.name,
@@ -73,16 +92,16 @@ def response(
             outputs,
             scores.logits.shape,
         )
+        + ModelInferResponse(id=request.id, raw_output_contents=contents).SerializeToString()
     )
-    result.id = request.id
-    for output in outputs:
-        values = scores.logits if output.name == "logits" else scores.probabilities
-        result.raw_output_contents.append(
-            _best_classes(values, scores, output.classes, checkpoint.model.started.class_names)
-            if output.classes
-            else values.tobytes()
-        )
-    return result
+
+
+def in_stream(response: bytes) -> bytes:
+    """A response as a serialized ModelStreamInferResponse."""
+    prefix = wire.field_prefix(
+        ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER, len(response) + len(_FINAL)
+    )
+    return prefix + response + _FINAL
 
 
 def _requested(
@@ -111,8 +130,7 @@ def _without_contents(
     weights_sha256: str,
     outputs: tuple[RequestedOutput, ...],
     shape: tuple[int, int],
-) -> ModelInferResponse:
-    # Shared by responses of the same shape: do not modify the result.
+) -> bytes:
     images, classes = shape
     return ModelInferResponse(
         model_name=model_name,
@@ -129,7 +147,7 @@ def _without_contents(
             )
             for output in outputs
         ],
-    )
+    ).SerializeToString()
 
 
 def _best_classes(

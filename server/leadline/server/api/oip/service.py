@@ -60,8 +60,8 @@ def _handler(
     )
 
 
-def _serialize(message: Message) -> bytes:
-    return message.SerializeToString()
+def _serialize(message: Message | bytes) -> bytes:
+    return message if isinstance(message, bytes) else message.SerializeToString()
 
 
 def _refusal(name: str, reason: str) -> Callable[[Empty, Any], Awaitable[Empty]]:

@@ -3,7 +3,7 @@
 `service` registers the methods.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from importlib import metadata as distribution
 from typing import Any
 
@@ -67,13 +67,13 @@ class OpenInferenceServicer:
 
     # Inference
 
-    async def ModelInfer(self, request: InferRequest, context: Context) -> oip.ModelInferResponse:
-        """Classifies images."""
-        return await self._inference.infer(request, context)
+    def ModelInfer(self, request: InferRequest, context: Context) -> Coroutine[Any, Any, bytes]:
+        """Classifies images; returns a serialized ModelInferResponse."""
+        return self._inference.infer(request, context)
 
     def ModelStreamInfer(
         self, requests: AsyncIterator[InferRequest], context: Context
-    ) -> AsyncIterator[oip.ModelStreamInferResponse]:
+    ) -> AsyncIterator[bytes | oip.ModelStreamInferResponse]:
         """Classifies the images of each request, in order."""
         return self._inference.stream(requests, context)
 

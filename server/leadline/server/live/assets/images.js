@@ -18,6 +18,9 @@ export function addImages(listing) {
   showMore(listing);
 }
 
+// Pixels of a side that is this many times as long as the other, the longer of which has 128.
+const side = (times) => Math.max(1, Math.round(128 * Math.min(1, times)));
+
 export const shownImages = () => byId("images").childElementCount;
 
 function showMore(listing) {
@@ -41,8 +44,8 @@ function figure(example, { classes, fingerprint }) {
     src: server.image(fingerprint, example.index),
     alt: `test image ${example.index}: ${words}`,
     title: `test image ${example.index}`,
-    width: 128,
-    height: 128,
+    width: side(example.aspect),
+    height: side(1 / example.aspect),
     loading: "lazy",
   });
   return make("li", {}, picture, make("span", {}, words), make("small", {}, `${percent(example.probability)}, image ${example.index}`));

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from leadline.models.datasets import SplitName
 from leadline.models.images import encode_png
-from leadline.server.errors import FailedPreconditionError, InvalidArgumentError
+from leadline.server.errors import FailedPreconditionError, InvalidArgumentError, shorten
 from leadline.server.inspection.answers import Answers, read_answers
 from leadline.server.inspection.comparison import Comparison, ComparisonQuery, compare
 from leadline.server.inspection.confusion import Confusion, confusion_of
@@ -190,6 +190,7 @@ def _of_same_images(variants: Sequence[CheckpointRef], dataset: str) -> list[Che
         == variants[0].model.started.dataset_fingerprint
     ][:MAX_MODELS]
     if len(good) < MIN_MODELS:
+        dataset = shorten(dataset)  # any text of a caller
         raise FailedPreconditionError(
             f"at least {MIN_MODELS} variants on {dataset} must be within {_MAX_ACCURACY_GAP} of "
             f"the best accuracy, and there is {len(good) or 'none'}: train another, or name the "

@@ -10,6 +10,10 @@ from support.hostile_messages import HostileMessage, field, hostile_messages, me
 
 _MEBIBYTE = 1 << 20
 _AT_ONCE = 4
+
+# The budget of requests that have begun, and some.
+_BUDGETED = Bar(memory_mib=256 + 128)
+
 _START_GROUP = b"\x7b"  # of field 15
 
 # The path of a method, and what makes a request: all at once would not fit into memory.
@@ -31,7 +35,11 @@ async def empty_elements(scene: Scene) -> None:
     await _send_all(scene, _cases(scene, places), is_compressed=True)
 
 
-@attack(source="elements cost 20 to 100 times their size on the wire", is_finite=True)
+@attack(
+    source="elements cost 20 to 100 times their size on the wire",
+    bar=_BUDGETED,
+    is_finite=True,
+)
 async def empty_elements_uncompressed(scene: Scene) -> None:
     """Sends some of the same uncompressed, which no limit on compression's ratio refuses."""
     places = [place for place in hostile_messages() if _is_element(place)]
@@ -65,7 +73,7 @@ async def deep_nesting(scene: Scene) -> None:
 
 @attack(
     source="slow bodies (CWE-770), in messages of gRPC",
-    bar=Bar(memory_mib=256 + 128),  # the budget of requests that have begun, and some
+    bar=_BUDGETED,
     is_of_transport=True,
 )
 async def unfinished_messages(scene: Scene) -> None:

@@ -45,9 +45,11 @@ class BlockingCall(Generic[R]):
         except asyncio.CancelledError:
             self.abandon()
             raise
+        finally:
+            del self  # see `make`
 
     def make(self) -> None:
-        """Makes the call, in the current thread."""
+        """Makes the call, in the current thread, unless it is abandoned."""
         if not self.future.set_running_or_notify_cancel():
             return
         _thread.call = self
@@ -55,6 +57,9 @@ class BlockingCall(Generic[R]):
             self.future.set_result(self._call())
         except BaseException as error:  # noqa: BLE001 - raised to whoever waits
             self.future.set_exception(error)
+            # The error refers to this frame, which must not refer to the error: garbage
+            # would hold what the call has read.
+            del self
         finally:
             _thread.call = None
 
@@ -82,8 +87,7 @@ class ThreadPool:
         """Has a thread make a call as soon as one is free."""
         started = BlockingCall(call)
         self._calls.add(started)
-        started.future.add_done_callback(lambda _: self._calls.discard(started))
-        self._executor.submit(started.make)
+        self._executor.submit(self._make, started)
         return started
 
     def close(self) -> None:
@@ -91,6 +95,10 @@ class ThreadPool:
         for call in list(self._calls):
             call.abandon()
         self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def _make(self, call: BlockingCall[Any]) -> None:
+        call.make()
+        self._calls.discard(call)
 
 
 class _Thread(threading.local):

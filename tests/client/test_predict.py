@@ -17,11 +17,12 @@ from leadline.client import (
     _batches,
 )
 from leadline.client._batches import BatchLimits
+from support.servers import read_images
 
 
 @pytest.fixture(scope="module")
 def pixels(test_images: list[Path]) -> Any:
-    return np.stack([np.asarray(Pillow.open(path).convert("RGB")) for path in test_images])
+    return read_images(test_images)
 
 
 def probabilities(predictions: Predictions) -> list[float]:

@@ -31,7 +31,7 @@ from leadline.client import (
 from leadline.client._batches import BatchLimits
 from support.datasets import dataset_of
 from support.proxy import Proxy
-from support.servers import LiveServer, ServerFactory
+from support.servers import LiveServer, ServerFactory, read_images
 
 DATASET = dataset_of(__file__)
 
@@ -50,7 +50,7 @@ class Known:
 
 @pytest.fixture(scope="module")
 def known(live_server: LiveServer, model: Model, test_images: list[Path]) -> Known:
-    pixels = np.stack([np.asarray(Pillow.open(path).convert("RGB")) for path in test_images])
+    pixels = read_images(test_images)
     with Client(live_server.target) as client:
         predictions = client.predict(pixels, model=model)
     return Known(model, test_images, pixels, marks(predictions))

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from numpy.typing import NDArray
 
 from leadline.client import Client
-from leadline.models.images import encode_png
+from leadline.models.images import decode_image, encode_png
 
 CLASSES = ("ant", "bee", "cow", "dog", "elk", "fox", "gnu", "hen", "ibis", "jay")
 TRAIN_PER_CLASS = 40
@@ -56,6 +57,11 @@ def _draw(index: int, random: np.random.Generator) -> bytes:
     noise = random.normal(0, 60, (32, 32, 3))
     pixels = np.clip(colour * (0.4 + 0.6 * stripes) + noise, 0, 255).astype(np.uint8)
     return encode_png(pixels if index != 1 else pixels.repeat(2, axis=1))
+
+
+def read_images(paths: Sequence[Path]) -> NDArray[np.uint8]:
+    """The images of a dataset as the server sees them, uint8 [N, 32, 32, 3]."""
+    return np.stack([decode_image(path.read_bytes()) for path in paths])
 
 
 @dataclass

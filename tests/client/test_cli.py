@@ -204,7 +204,10 @@ def test_jobs_are_listed(leadline: Leadline, model: Model) -> None:
     outcome = leadline("jobs")
     (line,) = [line for line in outcome.out.splitlines() if f" {model.job} " in line]
     assert outcome.code == ExitCode.SUCCESS
-    assert line.split()[1:6] == ["succeeded", "tiny", "1", "yes", "3/3"]
+    words = line.split()
+    assert words[1] == "succeeded"
+    # Behind a priority, if another module on the same server has given one.
+    assert words[words.index("tiny") :][:4] == ["tiny", "1", "yes", "3/3"]
 
 
 def test_jobs_are_listed_as_json_by_state(leadline: Leadline, model: Model) -> None:

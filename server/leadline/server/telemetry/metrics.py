@@ -69,30 +69,12 @@ class Metrics:
         self._prediction_images = self._histogram(
             "leadline_prediction_batch_size", "Images in a predict request.", _IMAGES
         )
-        self._predictions_in_flight = Gauge(
-            "leadline_predictions_in_flight", "Predict requests in flight.", registry=self.registry
-        )
-        self._decoding_pixels = Gauge(
-            "leadline_decoding_queue_pixels",
-            "Pixels of large predict requests that are not decoded yet.",
-            registry=self.registry,
-        )
         self._abandoned = self._counter(
             "leadline_decoding_abandoned",
             "Predict requests given up before their images were decoded.",
         )
         self._queue_depth = Gauge(
             "leadline_queue_depth", "Jobs waiting for a device.", registry=self.registry
-        )
-        self._queue_held = Gauge(
-            "leadline_queue_held",
-            "Whether queued jobs do not start for lack of disk space.",
-            registry=self.registry,
-        )
-        self._disk_free = Gauge(
-            "leadline_disk_free_bytes",
-            "Free space on the disk of the data directory, in bytes.",
-            registry=self.registry,
         )
         self._workers: dict[str, int] = {}
         self._register_gauge(
@@ -113,8 +95,16 @@ class Metrics:
 
     def watch_disk(self, free_bytes: Callable[[], int], is_held: Callable[[], bool]) -> None:
         """Reports the disk of the data directory; both are called at each scrape."""
-        self._disk_free.set_function(free_bytes)
-        self._queue_held.set_function(is_held)
+        Gauge(
+            "leadline_disk_free_bytes",
+            "Free space on the disk of the data directory, in bytes.",
+            registry=self.registry,
+        ).set_function(free_bytes)
+        Gauge(
+            "leadline_queue_held",
+            "Whether queued jobs do not start for lack of disk space.",
+            registry=self.registry,
+        ).set_function(is_held)
 
     def watch_health(self, failing: Callable[[], Mapping[str, bool]]) -> None:
         """Reports the parts that health depends on; `failing` is called at each scrape."""
@@ -129,8 +119,14 @@ class Metrics:
         self, count_in_flight: Callable[[], int], count_pixels: Callable[[], int]
     ) -> None:
         """Reports predict requests in flight, and their pixels; called at each scrape."""
-        self._predictions_in_flight.set_function(count_in_flight)
-        self._decoding_pixels.set_function(count_pixels)
+        Gauge(
+            "leadline_predictions_in_flight", "Predict requests in flight.", registry=self.registry
+        ).set_function(count_in_flight)
+        Gauge(
+            "leadline_decoding_queue_pixels",
+            "Pixels of large predict requests that are not decoded yet.",
+            registry=self.registry,
+        ).set_function(count_pixels)
 
     def on_worker(self, job: Job, pid: int) -> None:
         """A worker has started on the job."""

@@ -1,0 +1,178 @@
+"""Bounds what callers leave unfinished: calls without a message, and messages within core."""
+
+import asyncio
+import os
+import socket
+import struct
+import time
+from collections import Counter
+from contextlib import suppress
+
+import grpc
+
+from leadline.server.errors import ResourceExhaustedError
+from leadline.server.thread_pool import ThreadPool
+from leadline.server.transport.budget import Charge
+from leadline.server.transport.call import Call
+from leadline.server.transport.calls import Calls
+from leadline.server.transport.messages import BEGINNING, MessageIntake, seconds_to_arrive, too_slow
+
+_PERIOD_SECONDS = 0.1
+
+# What a call that waits costs beside its headers: its task and its stream.
+_CALL_BYTES = 1 << 13
+
+# What a message costs on its connection beside its bytes: frames and compressed headers.
+_OVERHEAD_BYTES = 512
+
+# Where Linux's tcp_info has the count of received bytes.
+_RECEIVED = struct.Struct("<Q")
+_RECEIVED_AT = 128
+
+
+class Arrivals:
+    """Charges the budget of messages with what readers do not see.
+
+    A call whose first message has not come is charged its headers. Core gives a message
+    to its reader once it is complete, and does not say how much it holds before. Yet
+    the kernel counts what each connection has received: less what its readers were
+    given, that is what core holds, while a reader waits. A connection on which nobody
+    waits starts again at nothing, so that the count's small errors do not add up.
+    """
+
+    def __init__(self, calls: Calls, intake: MessageIntake, *, is_core: bool) -> None:
+        """Watches calls; `is_core`: whether core reads their messages."""
+        self._calls = calls
+        self._intake = intake
+        self._pool = ThreadPool("arrivals", 1) if is_core else None
+        self._reads: dict[Call, tuple[int, float]] = {}  # the number of a read, and its time
+        self._headers: dict[Call, Charge] = {}
+        self._connections: dict[str, _Connection] = {}
+        self._given: Counter[str] = Counter()
+
+    async def watch(self) -> None:
+        """Looks at the calls periodically, until it is cancelled."""
+        try:
+            while True:
+                await asyncio.sleep(_PERIOD_SECONDS)
+                received = await self._pool.run(_received_bytes) if self._pool else {}
+                self._look(received)
+        finally:
+            if self._pool:
+                self._pool.close()
+
+    def give(self, connection: str, size: int) -> None:
+        """Notes that core has given a message of this size to its reader."""
+        held = self._connections.get(connection)
+        if held is not None and held.size:
+            taken = min(held.size, size)
+            size -= taken
+            held.size -= taken
+            held.charge.resize(held.charged)
+        self._given[connection] += size + _OVERHEAD_BYTES
+
+    def _look(self, received: dict[str, int]) -> None:
+        now = time.monotonic()
+        last, self._reads = self._reads, {}
+        first: list[Call] = []
+        waiting: dict[str, list[Call]] = {}
+        for call in self._calls:
+            number = call.messages.pending_read
+            if not number:
+                continue
+            before, since = last.get(call, (0, now))
+            self._reads[call] = (number, since if number == before else now)
+            if number == before:  # it has waited for a period, at least
+                waiting.setdefault(call.connection, []).append(call)
+                if number == 1:
+                    first.append(call)
+        self._charge_headers(first)
+        self._charge_connections(received, waiting)
+        self._end_slow(first, now)
+
+    def _charge_headers(self, waiting: list[Call]) -> None:
+        charges = {call: self._headers.pop(call, None) for call in waiting}
+        for charge in self._headers.values():
+            if charge is not None:
+                charge.resize(0)
+        self._headers = {}
+        for call, charge in charges.items():
+            if charge is None:
+                charge = Charge(self._intake.budget, call.connection)
+                try:
+                    charge.resize(_CALL_BYTES + call.header_bytes())
+                except ResourceExhaustedError as error:
+                    call.refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, error)
+                    continue
+            self._headers[call] = charge
+
+    def _charge_connections(self, received: dict[str, int], waiting: dict[str, list[Call]]) -> None:
+        last, given = self._connections, self._given
+        self._connections, self._given = {}, Counter()
+        for name, count in received.items():
+            connection = last.pop(name, None) or _Connection(Charge(self._intake.budget, name))
+            self._connections[name] = connection
+            connection.grow(count, given[name], is_waited_for=name in waiting)
+            try:
+                connection.charge.resize(connection.charged)
+            except ResourceExhaustedError as error:
+                for call in waiting[name]:
+                    call.refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, error)
+        for connection in last.values():
+            connection.charge.resize(0)
+
+    def _end_slow(self, waiting: list[Call], now: float) -> None:
+        """Ends calls whose first message arrives too slowly; their reader cannot tell."""
+        limit = self._intake.limit
+        for call in waiting:
+            connection = self._connections.get(call.connection)
+            if connection is None or not connection.charged or call not in self._reads:
+                continue
+            if now - self._reads[call][1] > seconds_to_arrive(limit):
+                call.refuse(grpc.StatusCode.DEADLINE_EXCEEDED, too_slow(limit))
+
+
+class _Connection:
+    """A connection, and what core holds of its messages.
+
+    Attributes:
+        size: the bytes that core holds.
+        charge: what the budget is charged for them.
+    """
+
+    def __init__(self, charge: Charge) -> None:
+        self.charge = charge
+        self.size = 0
+        self._received = 0
+
+    @property
+    def charged(self) -> int:
+        """The bytes to charge: those of small messages do not count."""
+        return self.size if self.size >= BEGINNING else 0
+
+    def grow(self, received: int, given: int, *, is_waited_for: bool) -> None:
+        """Notes the bytes received since the connection began, and those given to readers lately."""
+        grown = received - self._received - given
+        self._received = received
+        self.size = max(0, self.size + grown) if is_waited_for else 0
+
+
+def _received_bytes() -> dict[str, int]:
+    """What each TCP connection of this process has received; blocks. Linux only."""
+    counts = {}
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError, TypeError, struct.error):  # no TCP, or closed meanwhile
+            sock = socket.socket(fileno=int(name))
+            try:
+                peer = sock.getpeername()
+                info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+            finally:
+                sock.detach()  # core closes it
+            counts[_name(*peer[:2])] = _RECEIVED.unpack_from(info, _RECEIVED_AT)[0]
+    return counts
+
+
+def _name(host: str, port: int) -> str:
+    """The peer of a connection as core writes it."""
+    host = host.removeprefix("::ffff:")
+    return f"ipv6:%5B{host}%5D:{port}" if ":" in host else f"ipv4:{host}:{port}"

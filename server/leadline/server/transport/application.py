@@ -4,7 +4,13 @@ import re
 
 from leadline.server.transport.call import Call
 from leadline.server.transport.calls import Calls
-from leadline.server.transport.headers import Fields, Metadata, metadata_of, seconds_of_timeout, size_of
+from leadline.server.transport.headers import (
+    Fields,
+    Metadata,
+    metadata_of,
+    seconds_of_timeout,
+    size_of,
+)
 from leadline.server.transport.messages import Event, MessageIntake, MessageReader, Receive
 from leadline.server.transport.response import AsgiResponse, Send
 

@@ -142,8 +142,9 @@ class Call(ABC):
 
     def refuse(self, code: grpc.StatusCode, refusal: ServiceError) -> None:
         """Cancels the call's task since a limit is reached."""
-        self.refusal = refusal
-        self.cancel((code, str(refusal)))
+        if self.refusal is None:
+            self.refusal = refusal
+            self.cancel((code, str(refusal)))
 
     def close(self) -> None:
         """Stops the timer and calls the callbacks, however the call has ended."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -29,9 +30,14 @@ from leadline.server.transport.sockets import listen, most_connections, port_of
 # A dead connection is noticed within a minute, idle or with unacknowledged data.
 _PING_AFTER_SECONDS = 40
 _PING_ANSWER_SECONDS = 20
+_SETTINGS_SECONDS = 5
 
 # Core cancels the task of a call this soon after the end of its messages.
 _CANCELLATION_SECONDS = 0.02
+
+_LARGE_METADATA = f"the metadata of a call has more than {METADATA_BYTES} bytes"
+
+_LOOKAHEAD_BYTES = 1 << 16
 
 # Messages above this count in the budget until they are answered.
 _LARGE = 1 << 16
@@ -114,16 +120,17 @@ class GrpcioListener:
         """The handler of a method for grpc; it reads the requests from the context."""
 
         async def answer(_requests: Any, context: aio.ServicerContext[Any, Any]) -> bytes | None:
+            peer = str(context.peer())
+            if peer in self._arrivals.hostile:
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _LARGE_METADATA)
             metadata = cast(Metadata, context.invocation_metadata())
             if size_of(metadata) > METADATA_BYTES:
-                # Core's own limit holds once the client has acknowledged it.
-                await context.abort(
-                    grpc.StatusCode.RESOURCE_EXHAUSTED,
-                    f"the metadata of a call has more than {METADATA_BYTES} bytes",
-                )
+                # Core refuses it once the client has acknowledged the limit, as all do in a moment.
+                self._arrivals.hostile[peer] = time.monotonic()
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _LARGE_METADATA)
             response = _GrpcioResponse(context)
-            messages = _Messages(context, self._intake, self._arrivals)
-            call = _GrpcioCall((path, context, metadata), messages, response, seconds=None)
+            messages = _Messages(context, peer, self._intake, self._arrivals)
+            call = _GrpcioCall((path, context, peer, metadata), messages, response, seconds=None)
             await self._calls.answer(call)
             return response.last
 
@@ -131,7 +138,6 @@ class GrpcioListener:
             # The response and the status leave together.
             return grpc.stream_unary_rpc_method_handler(answer)
         return grpc.stream_stream_rpc_method_handler(answer)
-
 
 
 def _core_options(options: ListenerOptions) -> list[tuple[str, int]]:
@@ -148,6 +154,11 @@ def _core_options(options: ListenerOptions) -> list[tuple[str, int]]:
     return [
         *age,
         ("grpc.so_reuseport", 0),
+        # What core takes before a message is read; it grows while one is.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", _LOOKAHEAD_BYTES),
+        # Clients acknowledge the server's limits at once; before that, others hold.
+        ("grpc.http2.settings_timeout", _SETTINGS_SECONDS * 1_000),
         ("grpc.max_receive_message_length", options.max_message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_metadata_size", METADATA_BYTES),
@@ -225,17 +236,18 @@ class _GrpcioCall(Call):
 
     @property
     def peer(self) -> str:
-        return str(self._request[1].peer())
+        peer: str = self._request[2]
+        return peer
 
     @property
     def connection(self) -> str:
         return self.peer
 
     def header_bytes(self) -> int:
-        return size_of(self._request[2])
+        return size_of(self._request[3])
 
     def metadata(self) -> Metadata:
-        metadata: Metadata = self._request[2]
+        metadata: Metadata = self._request[3]
         return metadata
 
     @property
@@ -253,13 +265,25 @@ class _GrpcioCall(Call):
 class _Messages:
     """The messages of a request; core limits and decompresses them."""
 
-    __slots__ = ("_arrivals", "_charges", "_connection", "_context", "_count", "_intake", "_is_reading")
+    __slots__ = (
+        "_arrivals",
+        "_charges",
+        "_connection",
+        "_context",
+        "_count",
+        "_intake",
+        "_is_reading",
+    )
 
     def __init__(
-        self, context: aio.ServicerContext[Any, Any], intake: MessageIntake, arrivals: Arrivals
+        self,
+        context: aio.ServicerContext[Any, Any],
+        connection: str,
+        intake: MessageIntake,
+        arrivals: Arrivals,
     ) -> None:
         self._context = context
-        self._connection = str(context.peer())
+        self._connection = connection
         self._intake = intake
         self._arrivals = arrivals
         self._charges: Charges | None = None  # once a message is large

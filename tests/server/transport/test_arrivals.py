@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
@@ -46,9 +47,10 @@ async def port(transport: str) -> AsyncIterator[int]:
     await listener.stop()
 
 
-async def begin(connection: Connection, size: int, fields: Fields = ()) -> int:
+async def begin(connection: Connection, size: int, fields: Fields | None = None) -> int:
     """Sends so many bytes of a message of 7 MiB."""
-    stream = await connection.begin("/t.T/Measure", [*_FIELDS, *fields])
+    stream = await connection.begin("/t.T/Measure", [*_FIELDS, *(fields or [])])
+    await asyncio.sleep(0)  # so that it acknowledges the server's settings
     if size:
         await connection.send(stream, b"\0" + (7 * _MEBIBYTE).to_bytes(4, "big") + bytes(size))
     return stream
@@ -64,11 +66,10 @@ async def answers(connection: Connection, streams: list[int], seconds: float = 5
     return [task.result() for task in done]
 
 
-async def measured(port: int, size: int) -> bytes:
-    async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        call = channel.unary_stream("/t.T/Measure")(bytes(size), timeout=10)
-        answer: bytes = await call.read()
-        return answer
+async def measured(channel: Any, size: int, **options: Any) -> int:
+    return int(
+        await channel.unary_stream("/t.T/Measure")(bytes(size), timeout=10, **options).read()
+    )
 
 
 async def test_a_connection_beyond_its_share_is_refused_and_others_are_not(port: int) -> None:
@@ -79,7 +80,8 @@ async def test_a_connection_beyond_its_share_is_refused_and_others_are_not(port:
 
         assert {answer.trailers[b"grpc-status"] for answer in ended} == {_EXHAUSTED}
         assert b"messages" in ended[0].trailers[b"grpc-message"]
-        assert await measured(port, 7 * _MEBIBYTE) == b"%d" % (7 * _MEBIBYTE)
+        async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            assert await measured(channel, 7 * _MEBIBYTE) == 7 * _MEBIBYTE
 
 
 async def test_calls_without_a_message_are_charged_their_headers(port: int) -> None:
@@ -94,15 +96,13 @@ async def test_calls_without_a_message_are_charged_their_headers(port: int) -> N
 
 async def test_an_idle_stream_stays_beside_much_else_on_its_connection(port: int) -> None:
     async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        idle = channel.stream_stream("/t.T/Measure")()
+        idle: Any = channel.stream_stream("/t.T/Measure")()
         await idle.write(b"x")
         assert await idle.read() == b"1"
         for number in range(30):
             compression = grpc.Compression.Gzip if number % 2 else None
-            call = channel.unary_stream("/t.T/Measure")(
-                bytes(3 * _MEBIBYTE), compression=compression, timeout=10
-            )
-            assert await call.read() == b"%d" % (3 * _MEBIBYTE)
+            size = 3 * _MEBIBYTE + number
+            assert await measured(channel, size, compression=compression) == size
             await asyncio.sleep(0.02)
 
         await idle.write(b"xx")

@@ -30,7 +30,7 @@ from leadline.server.transport.sockets import listen, most_connections, port_of
 # A dead connection is noticed within a minute, idle or with unacknowledged data.
 _PING_AFTER_SECONDS = 40
 _PING_ANSWER_SECONDS = 20
-_SETTINGS_SECONDS = 5
+_SETTINGS_SECONDS = 20
 
 # Core cancels the task of a call this soon after the end of its messages.
 _CANCELLATION_SECONDS = 0.02
@@ -164,6 +164,8 @@ def _core_options(options: ListenerOptions) -> list[tuple[str, int]]:
         ("grpc.max_metadata_size", METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", METADATA_BYTES),
         ("grpc.max_concurrent_streams", MAX_STREAMS),
+        # As many may begin at once: core cancels some of those beyond.
+        ("grpc.server.max_pending_requests", MAX_STREAMS),
         ("grpc.http2.max_frame_size", FRAME_BYTES),
         ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1_000),
         ("grpc.keepalive_time_ms", _PING_AFTER_SECONDS * 1_000),

@@ -39,9 +39,6 @@ _LARGE_METADATA = f"the metadata of a call has more than {METADATA_BYTES} bytes"
 
 _LOOKAHEAD_BYTES = 1 << 16
 
-# Messages above this count in the budget until they are answered.
-_LARGE = 1 << 16
-
 # Core cancels a call at its deadline, give or take the resolution of its timers.
 _TIMER_SECONDS = 0.01
 
@@ -311,7 +308,7 @@ class _Messages:
             return None
         self._count += 1
         self._arrivals.give(self._connection, len(message))
-        if len(message) > _LARGE:
+        if len(message) > FRAME_BYTES:  # as h2corn, which has others from one frame
             if self._charges is None:
                 self._charges = self._intake.charges(self._connection)
             self._charges.last.resize(len(message))

@@ -21,14 +21,18 @@ from dataclasses import replace
 
 from leadline.models.spec import Violation
 
-# A status is sent in headers, whose size is limited: long texts are cut.
+# A status is sent in headers, whose size is limited: long texts are cut, in bytes of UTF-8.
 _MAX_TEXT = 500
 _MAX_VIOLATIONS = 20
 
 
-def shorten(text: str) -> str:
-    """The text, cut to the length that an error has room for."""
-    return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "..."
+def shorten(text: str, limit: int = _MAX_TEXT) -> str:
+    """The text, cut to so many bytes of UTF-8: by default what an error has room for."""
+    start = text[:limit]
+    raw = start.encode(errors="replace")
+    if len(start) == len(text) and len(raw) <= limit:
+        return text
+    return raw[:limit].decode(errors="ignore") + "..."
 
 
 class ServiceError(Exception):

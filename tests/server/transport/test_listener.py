@@ -22,7 +22,9 @@ from support import http2_frames as http2
 from support.bare_http2 import BareConnection, answer_to
 
 _LIMIT = 1 << 20
-_OPTIONS = ListenerOptions(max_message_bytes=_LIMIT, grace_seconds=0)
+_OPTIONS = ListenerOptions(
+    max_message_bytes=_LIMIT, max_message_memory_bytes=256 * _LIMIT, grace_seconds=0
+)
 GRPC = [(b"content-type", b"application/grpc")]
 
 h2corn_only = pytest.mark.parametrize("transport", ["h2corn"], indirect=True)

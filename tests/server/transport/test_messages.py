@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leadline.server.errors import (
@@ -55,6 +55,7 @@ def compressed(message: bytes, compress: Callable[[bytes], bytes]) -> bytes:
     return b"\1" + len(packed).to_bytes(4, "big") + packed
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=60), max_size=6), st.lists(st.integers(0, 400), max_size=8))
 async def test_messages_are_the_same_however_their_bytes_come(
     messages: list[bytes], cuts: list[int]

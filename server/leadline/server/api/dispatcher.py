@@ -156,6 +156,9 @@ class _Counted:
         error: BaseException | None,
         _trace: TracebackType | None,
     ) -> bool:
+        if isinstance(error, asyncio.CancelledError) and self._call.refusal is not None:
+            error = self._call.refusal
+            self._call.task.uncancel()
         if isinstance(error, asyncio.CancelledError | GeneratorExit):
             self._count(self._call.end_of_cancelled[0])
             return False

@@ -5,10 +5,9 @@ ErrorInfo with a reason for programs and, by kind, the fields that are wrong,
 the resource that is missing, or when to try again.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, MutableMapping
 
 import grpc
-from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -26,7 +25,13 @@ from leadline.server.errors import (
     StorageError,
     UnavailableError,
     UnimplementedError,
+    shorten,
 )
+
+# Clients accept 8 KiB of trailers, where the status is base64. What callers sent may be
+# part of an error's texts: those are cut until it fits, at most 20 violations of a field.
+_MAX_STATUS_BYTES = 4096
+_TEXT_LIMITS = (500, 100, 40)
 
 ERROR_DOMAIN = "leadline"
 DETAILS_KEY = "grpc-status-details-bin"
@@ -89,14 +94,30 @@ _STATUS_OF: dict[type[ServiceError], tuple[grpc.StatusCode, Callable[..., Iterab
 
 
 def to_status(error: ServiceError) -> tuple[grpc.StatusCode, status_pb2.Status]:
-    """The status that a caller receives for an error."""
+    """The status that a caller receives for an error; it fits into trailers."""
     code, details_of = _STATUS_OF[type(error)]
     info = error_details_pb2.ErrorInfo(
         reason=error.reason, domain=ERROR_DOMAIN, metadata=error.metadata
     )
-    status = status_pb2.Status(code=code.value[0], message=str(error))
-    for detail in (info, *details_of(error)):
-        packed = AnyMessage()
-        packed.Pack(detail)
-        status.details.append(packed)
+    details = [info, *details_of(error)]
+    for limit in _TEXT_LIMITS:
+        status = status_pb2.Status(code=code.value[0], message=str(error))
+        for detail in details:
+            _shorten_texts(detail, limit)
+            status.details.add().Pack(detail)
+        if status.ByteSize() <= _MAX_STATUS_BYTES:
+            break
     return code, status
+
+
+def _shorten_texts(message: Message, limit: int) -> None:
+    """Cuts each text of a message, however deep, to so many bytes."""
+    for field, value in message.ListFields():
+        if isinstance(value, str):
+            setattr(message, field.name, shorten(value, limit))
+        elif isinstance(value, MutableMapping):  # metadata of an ErrorInfo
+            for key in value:
+                value[key] = shorten(value[key], limit)
+        elif field.type == field.TYPE_MESSAGE:
+            for part in [value] if isinstance(value, Message) else value:
+                _shorten_texts(part, limit)

@@ -4,7 +4,13 @@ import re
 
 from leadline.server.transport.call import Call
 from leadline.server.transport.calls import Calls
-from leadline.server.transport.headers import Fields, Metadata, metadata_of, seconds_of_timeout
+from leadline.server.transport.headers import (
+    Fields,
+    Metadata,
+    metadata_of,
+    seconds_of_timeout,
+    size_of,
+)
 from leadline.server.transport.messages import Event, MessageIntake, MessageReader, Receive
 from leadline.server.transport.response import AsgiResponse, Send
 
@@ -60,6 +66,13 @@ class AsgiCall(Call):
             return "unknown"
         host, port = client
         return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
+
+    @property
+    def connection(self) -> str:
+        return str(self._request.get("client"))
+
+    def header_bytes(self) -> int:
+        return size_of(self._request["headers"])
 
     def metadata(self) -> Metadata:
         return metadata_of(self._request["headers"])

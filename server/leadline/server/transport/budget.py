@@ -1,6 +1,6 @@
 """The memory for requests that are large: how much of it is taken, and by whom."""
 
-from collections import Counter
+from collections import Counter, deque
 
 from leadline.server.errors import ResourceExhaustedError
 
@@ -68,6 +68,35 @@ class Charge:
         elif size < self._size:
             self._budget.remove(self._connection, self._size - size)
         self._size = size
+
+
+class Charges:
+    """What the messages of a call are charged: the last ones, until they are answered."""
+
+    __slots__ = ("_budget", "_charges", "_connection", "_pending")
+
+    def __init__(self, budget: MessageBudget, connection: str, pending: int) -> None:
+        """Makes the charges of a call, which works on `pending` messages at a time."""
+        self._budget = budget
+        self._connection = connection
+        self._pending = pending
+        self._charges = deque([Charge(budget, connection)])
+
+    @property
+    def last(self) -> Charge:
+        """The charge of the message that is being read."""
+        return self._charges[-1]
+
+    def begin(self) -> None:
+        """Begins the charge of the next message; returns that of the one now answered."""
+        if len(self._charges) >= self._pending:
+            self._charges.popleft().resize(0)
+        self._charges.append(Charge(self._budget, self._connection))
+
+    def close(self) -> None:
+        """Returns all, once the call has ended."""
+        while self._charges:
+            self._charges.popleft().resize(0)
 
 
 def _full(whose: str, limit: int) -> ResourceExhaustedError:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import grpc
 
+from leadline.server.errors import ServiceError
 from leadline.server.transport.headers import Metadata
 from leadline.server.transport.response import Response
 
@@ -25,6 +26,10 @@ class Messages(Protocol):
             ServiceError: the message is malformed or too large.
         """
 
+    @property
+    def pending_read(self) -> int:
+        """The number of the read that waits for the caller, from 1 on; 0: none, or not said."""
+
     def close(self) -> None:
         """Gives back what the messages took, once the call has ended."""
 
@@ -40,6 +45,7 @@ class Call(ABC):
         messages: the request's messages.
         response: what the caller receives.
         is_done: whether the call has ended.
+        refusal: why the server has cancelled the call, if a limit is the cause.
     """
 
     __slots__ = (
@@ -50,6 +56,7 @@ class Call(ABC):
         "_timer",
         "is_done",
         "messages",
+        "refusal",
         "response",
         "task",
     )
@@ -71,6 +78,7 @@ class Call(ABC):
         self.messages = messages
         self.response = response
         self.is_done = False
+        self.refusal: ServiceError | None = None
         self._request = request
         self._done_callbacks: list[Callable[[], None]] = []
         self._end = CALLER_GONE
@@ -91,6 +99,15 @@ class Call(ABC):
     @abstractmethod
     def peer(self) -> str:
         """The caller's address in gRPC's form: "ipv4:127.0.0.1:12345"."""
+
+    @property
+    @abstractmethod
+    def connection(self) -> str:
+        """The call's connection: what the budget of messages is charged for."""
+
+    @abstractmethod
+    def header_bytes(self) -> int:
+        """What the call's headers take, by HTTP/2's own measure (RFC 9113, 10.5.1)."""
 
     @abstractmethod
     def metadata(self) -> Metadata:
@@ -122,6 +139,12 @@ class Call(ABC):
         """Cancels the call's task; the call then ends with this status code and message."""
         self._end = end
         self.task.cancel()
+
+    def refuse(self, code: grpc.StatusCode, refusal: ServiceError) -> None:
+        """Cancels the call's task since a limit is reached."""
+        if self.refusal is None:
+            self.refusal = refusal
+            self.cancel((code, str(refusal)))
 
     def close(self) -> None:
         """Stops the timer and calls the callbacks, however the call has ended."""

@@ -1,7 +1,7 @@
 """Answers calls, over either transport, and ends those in flight when the server stops."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import grpc
@@ -44,6 +44,10 @@ class Calls:
         self.methods = methods
         self._in_flight: dict[asyncio.Task[Any], Call] = {}
         self._is_stopping = False
+
+    def __iter__(self) -> Iterator[Call]:
+        """The calls that have not ended."""
+        return iter(self._in_flight.values())
 
     @property
     def in_flight(self) -> int:

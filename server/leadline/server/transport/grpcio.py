@@ -2,15 +2,20 @@
 
 import asyncio
 import errno
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import grpc
 from grpc import aio
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
+from leadline.server.transport.arrivals import Arrivals
+from leadline.server.transport.budget import Charges
 from leadline.server.transport.call import CALLER_GONE, DEADLINE_EXCEEDED, Call
 from leadline.server.transport.calls import Calls, Method
-from leadline.server.transport.headers import Metadata
+from leadline.server.transport.headers import Metadata, size_of
 from leadline.server.transport.listener import (
     FRAME_BYTES,
     IDLE_SECONDS,
@@ -18,15 +23,21 @@ from leadline.server.transport.listener import (
     METADATA_BYTES,
     ListenerOptions,
 )
+from leadline.server.transport.messages import MessageIntake, make_intake
 from leadline.server.transport.response import MetadataPairs, Response
 from leadline.server.transport.sockets import listen, most_connections, port_of
 
 # A dead connection is noticed within a minute, idle or with unacknowledged data.
 _PING_AFTER_SECONDS = 40
 _PING_ANSWER_SECONDS = 20
+_SETTINGS_SECONDS = 20
 
 # Core cancels the task of a call this soon after the end of its messages.
 _CANCELLATION_SECONDS = 0.02
+
+_LARGE_METADATA = f"the metadata of a call has more than {METADATA_BYTES} bytes"
+
+_LOOKAHEAD_BYTES = 1 << 16
 
 # Core cancels a call at its deadline, give or take the resolution of its timers.
 _TIMER_SECONDS = 0.01
@@ -39,6 +50,9 @@ class GrpcioListener:
         """Makes a listener; `start` binds it."""
         self._calls = calls
         self._options = options
+        self._intake = make_intake(options)
+        self._arrivals = Arrivals(calls, self._intake, is_core=True)
+        self._watching: asyncio.Task[None] | None = None
         self._server: _CoreServer | None = None
         self._ended: asyncio.Task[Any] | None = None
 
@@ -63,6 +77,7 @@ class GrpcioListener:
         await server.start()
         # Shielded: core's own future of its end would be cancelled with whoever waits for it.
         self._ended = asyncio.create_task(server.wait_for_termination(None))
+        self._watching = asyncio.create_task(self._arrivals.watch())
         return chosen
 
     async def wait_broken(self) -> None:
@@ -71,8 +86,11 @@ class GrpcioListener:
         Raises:
             Exception: why it ended.
         """
-        if self._ended is not None:
-            await asyncio.shield(self._ended)
+        if self._ended is not None and self._watching is not None:
+            tasks = {self._ended, self._watching}
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
             raise OSError("the gRPC listener has ended")
 
     async def stop(self) -> None:
@@ -84,13 +102,39 @@ class GrpcioListener:
         stopping = asyncio.create_task(self._server.shutdown(grace + self._options.flush_seconds))
         await self._calls.stop(grace)
         await stopping
+        if self._watching is not None:
+            self._watching.cancel()
+        self._intake.close()
 
     def _make_server(self) -> "_CoreServer":
-        calls = self._calls
         handlers = {
-            path.encode(): _handler(path, method, calls) for path, method in calls.methods.items()
+            path.encode(): self._handler(path, method)
+            for path, method in self._calls.methods.items()
         }
-        return _CoreServer(handlers, _handler("", None, calls), _core_options(self._options))
+        return _CoreServer(handlers, self._handler("", None), _core_options(self._options))
+
+    def _handler(self, path: str, method: Method | None) -> Any:
+        """The handler of a method for grpc; it reads the requests from the context."""
+
+        async def answer(_requests: Any, context: aio.ServicerContext[Any, Any]) -> bytes | None:
+            peer = str(context.peer())
+            if peer in self._arrivals.hostile:
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _LARGE_METADATA)
+            metadata = cast(Metadata, context.invocation_metadata())
+            if size_of(metadata) > METADATA_BYTES:
+                # Core refuses it once the client has acknowledged the limit, as all do in a moment.
+                self._arrivals.hostile[peer] = time.monotonic()
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _LARGE_METADATA)
+            response = _GrpcioResponse(context)
+            messages = _Messages(context, peer, self._intake, self._arrivals)
+            call = _GrpcioCall((path, context, peer, metadata), messages, response, seconds=None)
+            await self._calls.answer(call)
+            return response.last
+
+        if method is not None and method.is_unary:
+            # The response and the status leave together.
+            return grpc.stream_unary_rpc_method_handler(answer)
+        return grpc.stream_stream_rpc_method_handler(answer)
 
 
 def _core_options(options: ListenerOptions) -> list[tuple[str, int]]:
@@ -107,11 +151,18 @@ def _core_options(options: ListenerOptions) -> list[tuple[str, int]]:
     return [
         *age,
         ("grpc.so_reuseport", 0),
+        # What core takes before a message is read; it grows while one is.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", _LOOKAHEAD_BYTES),
+        # Clients acknowledge the server's limits at once; before that, others hold.
+        ("grpc.http2.settings_timeout", _SETTINGS_SECONDS * 1_000),
         ("grpc.max_receive_message_length", options.max_message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_metadata_size", METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", METADATA_BYTES),
         ("grpc.max_concurrent_streams", MAX_STREAMS),
+        # As many may begin at once: core cancels some of those beyond.
+        ("grpc.server.max_pending_requests", MAX_STREAMS),
         ("grpc.http2.max_frame_size", FRAME_BYTES),
         ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1_000),
         ("grpc.keepalive_time_ms", _PING_AFTER_SECONDS * 1_000),
@@ -172,20 +223,6 @@ class _CoreServer(cygrpc.AioServer):  # type: ignore[misc]
             task.add_done_callback(self._tasks.discard)
 
 
-def _handler(path: str, method: Method | None, calls: Calls) -> Any:
-    """The handler of a method for grpc; it reads the requests from the context."""
-
-    async def answer(_requests: Any, context: aio.ServicerContext[Any, Any]) -> bytes | None:
-        response = _GrpcioResponse(context)
-        await calls.answer(_GrpcioCall((path, context), _Messages(context), response, seconds=None))
-        return response.last
-
-    if method is not None and method.is_unary:
-        # The response and the status leave together.
-        return grpc.stream_unary_rpc_method_handler(answer)
-    return grpc.stream_stream_rpc_method_handler(answer)
-
-
 class _GrpcioCall(Call):
     """A call whose request is its path and grpc's context; core watches its deadline."""
 
@@ -198,10 +235,19 @@ class _GrpcioCall(Call):
 
     @property
     def peer(self) -> str:
-        return str(self._request[1].peer())
+        peer: str = self._request[2]
+        return peer
+
+    @property
+    def connection(self) -> str:
+        return self.peer
+
+    def header_bytes(self) -> int:
+        return size_of(self._request[3])
 
     def metadata(self) -> Metadata:
-        return cast(Metadata, self._request[1].invocation_metadata())
+        metadata: Metadata = self._request[3]
+        return metadata
 
     @property
     def end_of_cancelled(self) -> tuple[grpc.StatusCode, str]:
@@ -218,24 +264,59 @@ class _GrpcioCall(Call):
 class _Messages:
     """The messages of a request; core limits and decompresses them."""
 
-    __slots__ = ("_context", "_has_read")
+    __slots__ = (
+        "_arrivals",
+        "_charges",
+        "_connection",
+        "_context",
+        "_count",
+        "_intake",
+        "_is_reading",
+    )
 
-    def __init__(self, context: aio.ServicerContext[Any, Any]) -> None:
+    def __init__(
+        self,
+        context: aio.ServicerContext[Any, Any],
+        connection: str,
+        intake: MessageIntake,
+        arrivals: Arrivals,
+    ) -> None:
         self._context = context
-        self._has_read = False
+        self._connection = connection
+        self._intake = intake
+        self._arrivals = arrivals
+        self._charges: Charges | None = None  # once a message is large
+        self._count = 0
+        self._is_reading = False
+
+    @property
+    def pending_read(self) -> int:
+        return self._count + 1 if self._is_reading else 0
 
     async def read(self) -> bytes | None:
-        message: Any = await self._context.read()
-        if message is not aio.EOF:
-            self._has_read = True
-            return cast(bytes, message)
-        if not self._has_read:
-            # Of a caller who goes before a message has come, core says first that none comes.
-            await asyncio.sleep(_CANCELLATION_SECONDS)
-        return None
+        if self._charges is not None:
+            self._charges.begin()
+        self._is_reading = True
+        try:
+            message: Any = await self._context.read()
+        finally:
+            self._is_reading = False
+        if message is aio.EOF:
+            if not self._count:
+                # Of a caller who goes before a message has come, core says first that none comes.
+                await asyncio.sleep(_CANCELLATION_SECONDS)
+            return None
+        self._count += 1
+        self._arrivals.give(self._connection, len(message))
+        if len(message) > FRAME_BYTES:  # as h2corn, which has others from one frame
+            if self._charges is None:
+                self._charges = self._intake.charges(self._connection)
+            self._charges.last.resize(len(message))
+        return cast(bytes, message)
 
     def close(self) -> None:
-        """Does nothing: core holds the messages."""
+        if self._charges is not None:
+            self._charges.close()
 
 
 class _GrpcioResponse(Response):
@@ -254,16 +335,28 @@ class _GrpcioResponse(Response):
     async def start(self, metadata: MetadataPairs = ()) -> None:
         if not self._has_started:
             self._has_started = True
-            await self._sink.send_initial_metadata(tuple(metadata))
+            with _caller_gone():
+                await self._sink.send_initial_metadata(tuple(metadata))
 
     async def send(self, message: bytes) -> None:
         self._has_started = True
-        await self._sink.write(message)
+        with _caller_gone():
+            await self._sink.write(message)
 
     async def end(self, last: bytes | None = None) -> None:
         trailing = tuple(self.trailing)
         if self.code is not grpc.StatusCode.OK:
-            await self._sink.abort(self.code, self.message, trailing)
+            with _caller_gone():
+                await self._sink.abort(self.code, self.message, trailing)
         self.last = last
         if trailing:
             self._sink.set_trailing_metadata(trailing)
+
+
+@contextmanager
+def _caller_gone() -> Iterator[None]:
+    """Has core's refusal to send on a call that has ended count as the end of its caller."""
+    try:
+        yield
+    except cygrpc.ExecuteBatchError as error:
+        raise asyncio.CancelledError("the caller is gone") from error

@@ -7,6 +7,7 @@ from contextlib import suppress
 from h2corn import Config, Server
 
 from leadline.server.transport.application import GrpcApplication
+from leadline.server.transport.arrivals import Arrivals
 from leadline.server.transport.calls import Calls
 from leadline.server.transport.listener import (
     CONNECTION_WINDOW_BYTES,
@@ -17,7 +18,7 @@ from leadline.server.transport.listener import (
     STREAM_WINDOW_BYTES,
     ListenerOptions,
 )
-from leadline.server.transport.messages import MessageIntake
+from leadline.server.transport.messages import make_intake
 from leadline.server.transport.sockets import BACKLOG, listen, most_connections, port_of
 
 # A stream whose caller reads nothing for this long ends; those that watch a job
@@ -32,11 +33,9 @@ class H2cornListener:
         """Makes a listener; `start` binds it."""
         self._calls = calls
         self._options = options
-        self._intake = MessageIntake(
-            max_message_bytes=options.max_message_bytes,
-            max_memory_bytes=options.max_message_memory_bytes,
-            max_pending_per_stream=options.max_pending_per_stream,
-        )
+        self._intake = make_intake(options)
+        self._arrivals = Arrivals(calls, self._intake, is_core=False)
+        self._watching: asyncio.Task[None] | None = None
         self._application = GrpcApplication(calls, self._intake)
         self._server: Server | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -56,6 +55,7 @@ class H2cornListener:
         except BaseException:
             await self._close()
             raise
+        self._watching = asyncio.create_task(self._arrivals.watch())
         if self._options.max_connection_age_seconds:
             self._replacing = asyncio.create_task(self._replace_servers())
         return port_of(self._listening[0])
@@ -67,11 +67,10 @@ class H2cornListener:
             Exception: why it ended.
         """
         while self._serving is not None:
-            watched = {self._serving}
-            if self._replacing is not None:
-                watched.add(self._replacing)
+            tasks = (self._serving, self._watching, self._replacing)
+            watched = {task for task in tasks if task is not None}
             done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
-            for task in done & {self._serving, self._replacing}:
+            for task in done & {self._serving, self._watching, self._replacing}:
                 task.result()
                 raise OSError("the HTTP/2 listener has ended")
 
@@ -82,6 +81,8 @@ class H2cornListener:
         self._refuse_connections()
         await self._calls.stop(self._options.grace_seconds)
         await self._close()
+        if self._watching is not None:
+            self._watching.cancel()
         self._intake.close()
 
     async def _serve(self) -> None:

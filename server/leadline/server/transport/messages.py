@@ -2,7 +2,6 @@
 
 import asyncio
 import struct
-from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -15,8 +14,9 @@ from leadline.server.errors import (
     UnimplementedError,
 )
 from leadline.server.thread_pool import ThreadPool
-from leadline.server.transport.budget import Charge, MessageBudget
+from leadline.server.transport.budget import Charge, Charges, MessageBudget
 from leadline.server.transport.decompression import STEP, WINDOW_BITS, Decompression
+from leadline.server.transport.listener import ListenerOptions
 
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
@@ -34,12 +34,26 @@ def framed(message: bytes) -> bytes:
 
 # The memory of a large message is taken once this much of it has arrived, since even
 # its first byte may take a huge page.
-_BEGINNING = 1 << 20
+BEGINNING = 1 << 20
 _HUGE_PAGE = 1 << 21
 
 # How long a message may take to arrive: from its first bytes on, and for its length.
 _ARRIVAL_SECONDS = 30
 _ARRIVAL_BYTES_PER_SECOND = 1 << 18
+
+
+def seconds_to_arrive(length: int) -> float:
+    """How long a message of so many bytes may take to arrive."""
+    return _ARRIVAL_SECONDS + length / _ARRIVAL_BYTES_PER_SECOND
+
+
+def too_slow(length: int) -> DeadlineExceededError:
+    """The error of a message of so many bytes that takes longer."""
+    return DeadlineExceededError(
+        f"a message of {length} bytes took too long to arrive: it has "
+        f"{_ARRIVAL_SECONDS} s, and 1 s more for each {_ARRIVAL_BYTES_PER_SECOND} bytes",
+        reason="MESSAGE_TOO_SLOW",
+    )
 
 
 class MessageIntake:
@@ -74,6 +88,10 @@ class MessageIntake:
         self._pool = ThreadPool("decompress", 1)
         self._turn = asyncio.Lock()
 
+    def charges(self, connection: str) -> Charges:
+        """The charges of a call's messages."""
+        return Charges(self.budget, connection, self.pending)
+
     async def decompress(
         self, message: memoryview, encoding: bytes, charge: Charge
     ) -> bytes | memoryview:
@@ -102,6 +120,15 @@ class MessageIntake:
         self._pool.close()
 
 
+def make_intake(options: ListenerOptions) -> MessageIntake:
+    """The intake of a listener."""
+    return MessageIntake(
+        max_message_bytes=options.max_message_bytes,
+        max_memory_bytes=options.max_message_memory_bytes,
+        max_pending_per_stream=options.max_pending_per_stream,
+    )
+
+
 class MessageReader:
     """Reads the messages of a request one by one, and no further than asked."""
 
@@ -123,8 +150,8 @@ class MessageReader:
         self._connection = connection
         self._encoding = encoding
         self._rest = memoryview(b"")
-        self._ended = False
-        self._charges: deque[Charge] | None = None  # of the last messages, once one is large
+        self._ended: bool | None = None  # None: nothing has come
+        self._charges: Charges | None = None  # once a message is large
 
     async def read(self) -> bytes | memoryview | None:
         """The next message; None after the last.
@@ -137,7 +164,7 @@ class MessageReader:
             DeadlineExceededError: it arrives too slowly.
         """
         if self._charges is not None:
-            self._release_answered()
+            self._charges.begin()
         while len(self._rest) < _PREFIX.size:
             if self._ended:
                 if self._rest:
@@ -159,19 +186,15 @@ class MessageReader:
             return taken
         length = end - start
         try:
-            async with asyncio.timeout(_ARRIVAL_SECONDS + length / _ARRIVAL_BYTES_PER_SECOND):
+            async with asyncio.timeout(seconds_to_arrive(length)):
                 return await self._arrived(start, length)
         except TimeoutError:
-            raise DeadlineExceededError(
-                f"a message of {length} bytes took too long to arrive: it has "
-                f"{_ARRIVAL_SECONDS} s, and 1 s more for each {_ARRIVAL_BYTES_PER_SECOND} bytes",
-                reason="MESSAGE_TOO_SLOW",
-            ) from None
+            raise too_slow(length) from None
 
     async def _arrived(self, start: int, length: int) -> memoryview:
         """A message that has begun to arrive, once it has arrived whole."""
         self._rest = self._rest[start:]
-        beginning = np.empty(min(length, _BEGINNING), np.uint8).data
+        beginning = np.empty(min(length, BEGINNING), np.uint8).data
         await self._fill(beginning, 0, charged_in=1)
         if length == len(beginning):
             return beginning
@@ -197,21 +220,19 @@ class MessageReader:
 
     def close(self) -> None:
         """Returns what the messages were charged, once the call has ended."""
-        while self._charges:
-            self._charges.popleft().resize(0)
+        if self._charges is not None:
+            self._charges.close()
+
+    @property
+    def pending_read(self) -> int:
+        """1 until something has come: later the reader charges what it holds itself."""
+        return 1 if self._ended is None else 0
 
     def _charge(self) -> Charge:
         """The charge of the message that is being read."""
         if self._charges is None:
-            self._charges = deque([Charge(self._intake.budget, str(self._connection))])
-        return self._charges[-1]
-
-    def _release_answered(self) -> None:
-        """Returns the charge of a message that is answered, since another one is read."""
-        assert self._charges is not None  # noqa: S101 - what the caller has checked
-        if len(self._charges) >= self._intake.pending:
-            self._charges.popleft().resize(0)
-        self._charges.append(Charge(self._intake.budget, str(self._connection)))
+            self._charges = self._intake.charges(str(self._connection))
+        return self._charges.last
 
     async def _next_chunk(self) -> bytes:
         event = await self._receive()

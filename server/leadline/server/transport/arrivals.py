@@ -1,0 +1,205 @@
+"""Bounds what callers leave unfinished: calls without a message, and messages within core."""
+
+import asyncio
+import os
+import socket
+import struct
+import sys
+import time
+from collections import Counter
+from collections.abc import Collection
+from contextlib import suppress
+
+import grpc
+
+from leadline.server.errors import ResourceExhaustedError
+from leadline.server.thread_pool import ThreadPool
+from leadline.server.transport.budget import Charge
+from leadline.server.transport.call import Call
+from leadline.server.transport.calls import Calls
+from leadline.server.transport.messages import BEGINNING, MessageIntake, seconds_to_arrive, too_slow
+
+_PERIOD_SECONDS = 0.05
+
+# Calls of a connection that was ended may still come from core for a while.
+_HOSTILE_SECONDS = 60
+
+# What a call that waits costs beside its headers: its task and its stream.
+_CALL_BYTES = 1 << 13
+
+# What a message costs on its connection beside its bytes: frames and compressed headers.
+_OVERHEAD_BYTES = 512
+
+# Where Linux's tcp_info has the count of received bytes.
+_RECEIVED = struct.Struct("<Q")
+_RECEIVED_AT = 128
+_INFO_BYTES = 256
+
+
+class Arrivals:
+    """Charges the budget of messages with what readers do not see.
+
+    A call whose first message has not come is charged its headers. Core gives a message
+    to its reader once it is complete, and does not say how much it holds before. Yet
+    the kernel counts what each connection has received: less what its readers were
+    given, that is what core holds, while a reader waits. A connection on which nobody
+    waits starts again at nothing, so that the count's small errors do not add up.
+
+    Attributes:
+        hostile: connections to end, whose metadata exceeds the limit.
+    """
+
+    def __init__(self, calls: Calls, intake: MessageIntake, *, is_core: bool) -> None:
+        """Watches calls; `is_core`: whether core reads their messages."""
+        self._calls = calls
+        self._intake = intake
+        self._pool = ThreadPool("arrivals", 1) if is_core else None
+        self._reads: dict[Call, tuple[int, float]] = {}  # the number of a read, and its time
+        self._headers: dict[Call, Charge] = {}
+        self._connections: dict[str, _Connection] = {}
+        self._given: Counter[str] = Counter()
+        self.hostile: dict[str, float] = {}  # and when that was noticed
+
+    async def watch(self) -> None:
+        """Looks at the calls periodically, until it is cancelled."""
+        try:
+            while True:
+                await asyncio.sleep(_PERIOD_SECONDS)
+                # Before the kernel counts: what was given has been received then.
+                given, self._given = self._given, Counter()
+                received = await self._pool.run(_received_bytes, self.hostile) if self._pool else {}
+                self._look(received, given)
+        finally:
+            if self._pool:
+                self._pool.close()
+
+    def give(self, connection: str, size: int) -> None:
+        """Notes that core has given a message of this size to its reader."""
+        held = self._connections.get(connection)
+        if held is not None and held.size:
+            taken = min(held.size, size)
+            size -= taken
+            held.size -= taken
+            held.charge.resize(held.charged)
+        self._given[connection] += size + _OVERHEAD_BYTES
+
+    def _look(self, received: dict[str, int], given: Counter[str]) -> None:
+        now = time.monotonic()
+        last, self._reads = self._reads, {}
+        first: list[Call] = []
+        waiting: dict[str, list[Call]] = {}  # by connection, those that have waited for a period
+        for call in self._calls:
+            number = call.messages.pending_read
+            if not number:
+                continue
+            before, since = last.get(call, (0, now))
+            self._reads[call] = (number, since if number == before else now)
+            calls = waiting.setdefault(call.connection, [])
+            if number == before:
+                calls.append(call)
+                if number == 1:
+                    first.append(call)
+        self._charge_headers(first)
+        self._charge_connections(received, given, waiting)
+        self._end_slow(first, now)
+        self.hostile = {
+            name: since for name, since in self.hostile.items() if now - since < _HOSTILE_SECONDS
+        }
+
+    def _charge_headers(self, waiting: list[Call]) -> None:
+        last, self._headers = self._headers, {}
+        for call in waiting:
+            charge = last.pop(call, None)
+            if charge is not None:
+                self._headers[call] = charge
+        for charge in last.values():
+            charge.resize(0)
+        for call in waiting:
+            if call not in self._headers:
+                self._headers[call] = charge = Charge(self._intake.budget, call.connection)
+                _charge(charge, _CALL_BYTES + call.header_bytes(), [call])
+
+    def _charge_connections(
+        self, received: dict[str, int], given: Counter[str], waiting: dict[str, list[Call]]
+    ) -> None:
+        last, self._connections = self._connections, {}
+        for name, count in received.items():
+            connection = last.pop(name, None) or _Connection(Charge(self._intake.budget, name))
+            self._connections[name] = connection
+            connection.grow(count, given[name], is_waited_for=name in waiting)
+            _charge(connection.charge, connection.charged, waiting.get(name, []))
+        for connection in last.values():
+            connection.charge.resize(0)
+
+    def _end_slow(self, waiting: list[Call], now: float) -> None:
+        """Ends calls whose first message arrives too slowly; their reader cannot tell."""
+        limit = self._intake.limit
+        for call in waiting:
+            connection = self._connections.get(call.connection)
+            if connection is None or not connection.charged or call not in self._reads:
+                continue
+            if now - self._reads[call][1] > seconds_to_arrive(limit):
+                call.refuse(grpc.StatusCode.DEADLINE_EXCEEDED, too_slow(limit))
+
+
+def _charge(charge: Charge, size: int, waiting: list[Call]) -> None:
+    """Resizes a charge; without room for it, ends the calls that wait."""
+    try:
+        charge.resize(size)
+    except ResourceExhaustedError as error:
+        for call in waiting:
+            call.refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, error)
+
+
+class _Connection:
+    """A connection, and what core holds of its messages.
+
+    Attributes:
+        size: the bytes that core holds.
+        charge: what the budget is charged for them.
+    """
+
+    def __init__(self, charge: Charge) -> None:
+        self.charge = charge
+        self.size = 0
+        self._received = 0
+
+    @property
+    def charged(self) -> int:
+        """The bytes to charge: those of small messages do not count."""
+        return self.size if self.size >= BEGINNING else 0
+
+    def grow(self, received: int, given: int, *, is_waited_for: bool) -> None:
+        """Notes what the connection has received by now, and what readers were given lately."""
+        grown = received - self._received - given
+        self._received = received
+        self.size = max(0, self.size + grown) if is_waited_for else 0
+
+
+def _received_bytes(hostile: Collection[str]) -> dict[str, int]:
+    """What each TCP connection of this process has received; ends hostile ones. Blocks.
+
+    Only Linux says it: there are no connections elsewhere.
+    """
+    counts: dict[str, int] = {}
+    if not sys.platform.startswith("linux"):
+        return counts
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names are numbers, not files
+        with suppress(OSError, TypeError, struct.error):  # no TCP, or closed meanwhile
+            sock = socket.socket(fileno=int(name))
+            try:
+                peer = sock.getpeername()
+                info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
+                connection = _name(*peer[:2])
+                if connection in hostile:
+                    sock.shutdown(socket.SHUT_RDWR)
+            finally:
+                sock.detach()  # core closes it
+            counts[connection] = _RECEIVED.unpack_from(info, _RECEIVED_AT)[0]
+    return counts
+
+
+def _name(host: str, port: int) -> str:
+    """The peer of a connection as core writes it."""
+    host = host.removeprefix("::ffff:")
+    return f"ipv6:%5B{host}%5D:{port}" if ":" in host else f"ipv4:{host}:{port}"

@@ -1,0 +1,37 @@
+import pytest
+
+from leadline.models.spec import Violation
+from leadline.server.api.errors import to_status
+from leadline.server.errors import (
+    AlreadyExistsError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    ServiceError,
+    shorten,
+)
+from leadline.server.transport.headers import trailers_of
+
+_LONG = "\N{BLACK STAR}b" * 500_000
+
+_ERRORS = [
+    InvalidArgumentError([Violation(field=_LONG, description=_LONG)] * 30),
+    NotFoundError("model", _LONG, _LONG),
+    AlreadyExistsError(_LONG, reason="TAKEN", resource_name=_LONG),
+    FailedPreconditionError(_LONG, reason="STATE", metadata={"job": _LONG, "state": _LONG}),
+]
+
+
+@pytest.mark.parametrize("error", _ERRORS)
+def test_a_status_fits_into_trailers_whatever_callers_sent(error: ServiceError) -> None:
+    code, status = to_status(error)
+
+    trailers = trailers_of(code, str(error), [("x-bin", status.SerializeToString())])
+
+    assert sum(len(name) + len(value) + 32 for name, value in trailers) < 8_192
+    assert len(status.details) >= 1
+
+
+def test_texts_are_cut_between_characters() -> None:
+    assert shorten("\N{BLACK STAR}" * 3, 9) == "\N{BLACK STAR}" * 3
+    assert shorten("\N{BLACK STAR}" * 3, 8) == "\N{BLACK STAR}" * 2 + "..."

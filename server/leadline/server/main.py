@@ -63,7 +63,7 @@ def _run(settings: Settings) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD, 10, 10)
-    sys.setswitchinterval(float(os.environ.get("LL_SW", _SWITCH_SECONDS)))
+    sys.setswitchinterval(_SWITCH_SECONDS)
     _allow_descriptors()
     _keep_memory()
     try:

@@ -45,6 +45,7 @@ class _Case:
         self._look_at(job, refuses=refuses)
         self._check_told(job, told)
         mend()
+        self._wait_for_training(HealthStatus.SERVING)
         self._go_on(job)
 
     def run_below_floor(self) -> None:
@@ -75,11 +76,19 @@ class _Case:
             self.notes.append("the job waits for the disk")
         if refuses:
             self._expect(self._refusal() == "STORAGE_FULL", f"submitting: {self._refusal()}")
+            self._wait_for_training(HealthStatus.NOT_SERVING)
         self._expect(self.client.health() is HealthStatus.SERVING, "health is not SERVING")
         try:
             self.client.predict(self.image, model=f"{job.model}/epochs/1")
         except LeadlineError as error:
             self.wrong.append(f"predicting: {error}")
+
+    def _wait_for_training(self, health: HealthStatus) -> None:
+        wait_until(
+            lambda: self.client.health("leadline.v1.TrainingService") is health,
+            f"the health of training was {health.name}",
+            seconds=_WAIT_SECONDS,
+        )
 
     def _refusal(self) -> str:
         try:

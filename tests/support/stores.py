@@ -20,6 +20,13 @@ from leadline.server.sweeps.grid import Grid, SweepAxis
 from leadline.server.sweeps.sweep import SweepQueued
 from support.reports import STARTED, an_epoch
 
+# What the table of counts must hold.
+COUNTS = """
+    SELECT coalesce(sweep_id, ''), state, count(*), count(start_time),
+        count(*) FILTER (WHERE cancel_reason = 'MEDIAN_STOPPED')
+    FROM jobs GROUP BY 1, 2 ORDER BY 1, 2
+"""
+
 # Jobs whose rows are made before they are written: some tens of megabytes.
 _JOBS_A_WRITE = 500
 

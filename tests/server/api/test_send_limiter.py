@@ -1,76 +1,48 @@
-"""A few streams send at a time, and one that is stuck holds up nobody."""
+"""A few streams go on in each pass of the event loop, and one that is stuck holds up nobody."""
 
 import asyncio
-
-import pytest
+import contextlib
 
 from leadline.server.api.send_limiter import SendLimiter
 
 
-async def test_no_more_streams_send_at_a_time_than_there_are_slots() -> None:
-    send_limiter = SendLimiter(slots=3, max_hold=60)
-    inside, most = 0, 0
-
-    async def send() -> None:
-        nonlocal inside, most
-        async with send_limiter.slot():
-            inside += 1
-            most = max(most, inside)
-            await asyncio.sleep(0)
-            inside -= 1
-
-    await asyncio.gather(*(send() for _ in range(50)))
-
-    assert (inside, most) == (0, 3)
-
-
-async def test_a_stuck_stream_is_overtaken() -> None:
-    send_limiter = SendLimiter(slots=1, max_hold=0.01)
-    may_go_on = asyncio.Event()
-
-    async def get_stuck() -> None:
-        async with send_limiter.slot():
-            await may_go_on.wait()
-
-    stuck = asyncio.create_task(get_stuck())
-    await asyncio.sleep(0)
-    async with send_limiter.slot():  # though the other is still inside
-        may_go_on.set()
-    await stuck
-
-    # It has released its slot once, not twice.
-    async with send_limiter.slot():
-        second = asyncio.create_task(send_limiter.wait_to_close())
+async def test_a_stream_goes_on_at_once_if_no_other_does() -> None:
+    send_limiter = SendLimiter(streams_a_pass=1)
+    for _ in range(3):
+        turn = asyncio.ensure_future(send_limiter.turn())
         await asyncio.sleep(0)
-        assert not second.done()
-    await second
+        assert turn.done()
+        await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("error", [RuntimeError, asyncio.CancelledError])
-async def test_a_slot_is_released_after_an_error(error: type[BaseException]) -> None:
-    send_limiter = SendLimiter(slots=1, max_hold=60)
+async def test_few_go_on_in_a_pass_and_each_in_its_turn() -> None:
+    send_limiter = SendLimiter(streams_a_pass=3)
+    sent: list[int] = []
 
-    with pytest.raises(error):
-        async with send_limiter.slot():
-            raise error
+    async def send(number: int) -> None:
+        await send_limiter.turn()
+        sent.append(number)
 
-    async with send_limiter.slot():
-        pass
+    streams = [asyncio.create_task(send(number)) for number in range(50)]
+    most = before = 0
+    while len(sent) < len(streams):
+        await asyncio.sleep(0)
+        most, before = max(most, len(sent) - before), len(sent)
+
+    assert sent == list(range(50))
+    assert most == 3
 
 
-async def test_streams_end_one_after_another() -> None:
-    send_limiter = SendLimiter(slots=2)
-    ended: list[int] = []
-
-    async def end(number: int) -> None:
-        await send_limiter.wait_to_close()
-        ended.append(number)
-
-    streams = [asyncio.create_task(end(number)) for number in range(9)]
+async def test_a_stream_that_leaves_takes_no_turn() -> None:
+    send_limiter = SendLimiter(streams_a_pass=1)
+    streams = [asyncio.create_task(send_limiter.turn()) for _ in range(20)]
     await asyncio.sleep(0)
-    # No slot can be free again yet: timers run between passes of the event loop.
-    ended_at_once = list(ended)
-    await asyncio.gather(*streams)
+    for stream in streams[1:-1]:
+        stream.cancel()
+    for stream in streams[1:-1]:
+        with contextlib.suppress(asyncio.CancelledError):
+            await stream
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
 
-    assert ended_at_once == [0, 1]
-    assert ended == list(range(9))
+    assert streams[-1].done()

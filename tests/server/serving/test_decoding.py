@@ -40,13 +40,18 @@ async def pool(abandoned: Abandoned) -> AsyncIterator[DecoderPool]:
 
 
 class Endless:
-    """A large request whose steps each take a moment of CPU time, until it is not wanted."""
+    """A large request whose steps each take a moment of CPU time, until it is not wanted.
 
-    def __init__(self, size: int = 1) -> None:
+    With a `pace`, each thread waits for the other one after a step: however the system shares
+    its cores between them, both take as many steps.
+    """
+
+    def __init__(self, size: int = 1, *, pace: threading.Barrier | None = None) -> None:
         self.steps = 0
         self.has_begun = threading.Event()
         self.has_stopped = threading.Event()
         self._size = size
+        self._pace = pace
 
     def read(self) -> Steps:
         """Yields for ever."""
@@ -56,6 +61,8 @@ class Endless:
                 self.has_begun.set()
                 self.steps += 1
                 _burn(0.005)
+                if self._pace is not None:
+                    self._pace.wait(60)
         finally:
             self.has_stopped.set()
 
@@ -134,15 +141,19 @@ async def test_small_requests_do_not_wait_for_large_ones(pool: DecoderPool) -> N
 
 
 async def test_callers_share_the_threads_however_many_requests_they_have(pool: DecoderPool) -> None:
-    busy, lone = [Endless() for _ in range(10)], Endless()
+    pace = threading.Barrier(2)
+    busy, lone = [Endless(pace=pace) for _ in range(10)], Endless(pace=pace)
     tasks = [_run(pool, endless.read, caller="busy") for endless in busy]
     await asyncio.to_thread(busy[0].has_begun.wait, 30)
-    before = sum(endless.steps for endless in busy)
     tasks.append(_run(pool, lone.read, caller="lone"))
-    await _until(lambda: lone.steps >= 20)
-    steps = sum(endless.steps for endless in busy) - before
+    await asyncio.to_thread(lone.has_begun.wait, 30)
+    before = sum(endless.steps for endless in busy), lone.steps
+    await _until(lambda: lone.steps >= before[1] + 20)
+    steps = sum(endless.steps for endless in busy) - before[0]
+    share = steps / (lone.steps - before[1])
+    pace.abort()
     await _cancel(*tasks)
-    assert 10 < steps < 40
+    assert 0.5 < share < 2
 
 
 async def test_who_has_used_the_threads_waits_for_who_has_not(pool: DecoderPool) -> None:

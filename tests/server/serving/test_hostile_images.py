@@ -26,6 +26,7 @@ tiny_spec = specs_of(__file__)
 
 # A request takes a core five seconds or more.
 _LARGEST = [rgba_png()] * 16
+_PIXELS = 16 * 4096 * 4096
 _ATTACKERS = 4
 
 
@@ -61,7 +62,9 @@ def _attack(server: LiveServer, model: str) -> Iterator[list[Any]]:
             channel = stack.enter_context(grpc.insecure_channel(server.target, options))
             stubs = Stubs(channel)
             calls.append(stubs.inference.Predict.future(_request(model, _LARGEST), timeout=120))
-        _wait_for(lambda: _metric(server, "leadline_decoding_queue_pixels") > 1 << 29)
+        # More than all but one have: the last of them is in the queue, too.
+        most = (_ATTACKERS - 1) * _PIXELS
+        _wait_for(lambda: _metric(server, "leadline_decoding_queue_pixels") > most)
         yield calls
         for call in calls:
             call.cancel()

@@ -35,7 +35,7 @@ READS: dict[str, Read] = {
         states=[JobState.SUCCEEDED, JobState.FAILED, JobState.RUNNING], before=90, limit=51
     ),
     "the running jobs of a sweep": lambda store: store.jobs.find(
-        states=[JobState.RUNNING], sweep_id="s"
+        states=[JobState.RUNNING], sweep_id="l"
     ),
     "the queue": lambda store: store.jobs.find_queued(limit=100),
     "the next job": lambda store: store.jobs.next_queued(in_sweep=False),
@@ -52,6 +52,8 @@ READS: dict[str, Read] = {
     "the best model of a variant": lambda store: store.models.find_best(VARIANT),
     "the most accurate models": lambda store: store.models.find_most_accurate_jobs(limit=11),
     "a page of sweeps": lambda store: store.sweeps.find(limit=11),
+    "how many jobs are in each state": lambda store: store.jobs.count_by_state(),
+    "how many sweeps are in each state": lambda store: store.sweeps.count_by_state(),
 }
 
 
@@ -102,6 +104,7 @@ def meters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Meter, Me
         engine = open_database(tmp_path_factory.mktemp("growth") / "jobs.db")
         fill(engine, count)
         fill(engine, 5, state=JobState.QUEUED, prefix="q")
+        fill(engine, count // 20, sweep_id="l", prefix="l")
         fill(engine, 5, sweep_id="s", prefix="s")
         engines.append(engine)
     yield Meter(engines[0]), Meter(engines[1])

@@ -35,6 +35,7 @@ from leadline.server.storage.database import open_database
 from leadline.server.storage.store import Store
 from leadline.server.storage.tables import metadata
 from support.reports import STARTED, an_epoch
+from support.stores import COUNTS
 
 EPOCHS = 4
 SPEC = TrainingSpec(dataset="tiny", epochs=EPOCHS)
@@ -208,6 +209,12 @@ class JobLives(RuleBasedStateMachine):
             assert epochs == list(range(1, self.epochs[job_id] + 1))
             steps = [type(body) for body in bodies if isinstance(body, Paused | Resumed)]
             assert steps == [(Paused, Resumed)[index % 2] for index in range(len(steps))]
+
+    @invariant()
+    def jobs_are_counted(self) -> None:
+        with self.engine.connect() as connection:
+            kept = connection.exec_driver_sql("SELECT * FROM job_counts ORDER BY 1, 2").all()
+            assert kept == connection.exec_driver_sql(COUNTS).all()
 
     @invariant()
     def the_queue_is_in_order(self) -> None:

@@ -19,6 +19,7 @@ from leadline.server.storage.migrations import SchemaError
 from leadline.server.storage.store import Store
 from leadline.server.sweeps.grid import Grid, SweepAxis
 from leadline.server.sweeps.sweep import SweepQueued, SweepRequest, SweepState
+from support.stores import COUNTS
 
 SCHEMAS = (1, 2, 3)
 
@@ -56,6 +57,21 @@ def test_a_migrated_database_has_the_tables_of_a_new_one(tmp_path: Path, schema:
     new = open_database(tmp_path / "new.db")
 
     assert columns_and_indexes(migrated) == columns_and_indexes(new)
+    migrated.dispose()
+    new.dispose()
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_a_migrated_database_counts_its_jobs_like_a_new_one(tmp_path: Path, schema: int) -> None:
+    migrated = open_database(restore(tmp_path / "old.db", schema))
+    new = open_database(tmp_path / "new.db")
+    triggers = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' ORDER BY name"
+    with migrated.connect() as old, new.connect() as fresh:
+        kept = old.exec_driver_sql("SELECT * FROM job_counts ORDER BY sweep_id, state").all()
+        assert kept == old.exec_driver_sql(COUNTS).all()
+        made = [database.exec_driver_sql(triggers).all() for database in (old, fresh)]
+    assert made[0] == made[1]
+    assert made[0]
     migrated.dispose()
     new.dispose()
 

@@ -39,6 +39,7 @@ from leadline.server.sweeps.sweep import (
     SweepState,
 )
 from support.reports import STARTED, an_epoch
+from support.stores import COUNTS
 
 EPOCHS = 4
 PAUSE = Paused(reason="REQUESTED", message="a caller paused it")
@@ -189,6 +190,12 @@ class SweepLives(RuleBasedStateMachine):
             ]
             assert in_sweep == own
         self.seen = events
+
+    @invariant()
+    def jobs_are_counted(self) -> None:
+        with self.engine.connect() as connection:
+            kept = connection.exec_driver_sql("SELECT * FROM job_counts ORDER BY 1, 2").all()
+            assert kept == connection.exec_driver_sql(COUNTS).all()
 
     @invariant()
     def the_sweep_ends_with_its_last_job(self) -> None:

@@ -82,6 +82,7 @@ class GrpcServer:
     def __init__(self, settings: Settings, servicers: Servicers, metrics: GrpcMetrics) -> None:
         self._settings = settings
         self._health = HealthServicer()
+        self._open_inference = servicers.open_inference
         dispatcher = RpcDispatcher(metrics)
         self._register(servicers, cast(aio.Server, dispatcher))
         grace = settings.shutdown_grace_seconds
@@ -135,6 +136,8 @@ class GrpcServer:
         for service, needed in _PARTS_OF.items():
             is_serving = needed.isdisjoint(parts)
             await self._health.set(service, _SERVING if is_serving else _NOT_SERVING)
+            if service == open_inference.SERVICE_NAME:
+                self._open_inference.report_health(is_serving=is_serving)
 
     async def wait_broken(self) -> None:
         """Waits until the server fails.

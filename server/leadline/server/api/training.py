@@ -195,12 +195,13 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
     async def _send(
         self, events: AsyncIterator[AnyEvent], convert: Callable[[AnyEvent], Message]
     ) -> AsyncIterator[Message]:
-        """The messages of a stream, sent in turn with those of other streams."""
+        """The messages of a stream, which begins, sends and ends in turn with other streams."""
+        await self._send_limiter.turn()
         async for event in events:
             message = convert(event)
-            async with self._send_limiter.slot():
-                yield message
-        await self._send_limiter.wait_to_close()
+            await self._send_limiter.turn()
+            yield message
+        await self._send_limiter.turn()
 
     def _job_message(self, event: Event | ProgressView) -> job_pb2.JobEvent:
         return self._job_messages.get(event) if isinstance(event, Event) else from_progress(event)

@@ -8,6 +8,7 @@ nothing is queued for a slow watcher.
 import asyncio
 from collections import deque
 from collections.abc import Iterable
+from itertools import islice
 
 from leadline.server.jobs.job import Event, Hold, Progress
 
@@ -57,7 +58,7 @@ class Notification:
             self._waiters.pop(waiter, None)
 
     def _wake_some(self) -> None:
-        woken = list(self._waiters)[:_BATCH]
+        woken = list(islice(self._waiters, _BATCH))
         for waiter in woken:
             del self._waiters[waiter]
         _settle(woken, True)

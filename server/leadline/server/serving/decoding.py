@@ -9,7 +9,7 @@ others. A step ends early when its caller has gone, its deadline has passed or t
 import asyncio
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator
 from queue import SimpleQueue
 from typing import Protocol
@@ -215,7 +215,7 @@ class _Lane:
 
     The next one is of the caller who has used the least of the threads' time (start-time fair
     queueing). A caller who comes, or comes again, starts at the time of who is served now, so
-    nobody saves up time by staying away.
+    nobody saves up time by staying away. Who is being served does not stay away.
     """
 
     def __init__(
@@ -241,6 +241,7 @@ class _Lane:
         self._waiting: dict[str, deque[_Work]] = {}
         self._now = 0.0
         self._used: dict[str, float] = {}
+        self._serving: Counter[str] = Counter()
         self._threads = [
             threading.Thread(target=self._run, name=f"leadline-{name}_{number}", daemon=True)
             for number in range(threads)
@@ -257,7 +258,8 @@ class _Lane:
             works = self._waiting.get(work.caller)
             if works is None:
                 works = self._waiting[work.caller] = deque()
-                self._used[work.caller] = max(self._now, self._used.get(work.caller, 0.0))
+                if not self._serving[work.caller]:
+                    self._used[work.caller] = max(self._now, self._used.get(work.caller, 0.0))
             works.append(work)
         self._turns.put(True)
 
@@ -287,6 +289,7 @@ class _Lane:
                 self._charge(work.caller, time.thread_time() - began)
                 if has_more:
                     self._then.add(work)
+                self._finish(work.caller)
 
     def _next(self) -> _Work | None:
         """Removes the next request; None if it was discarded."""
@@ -299,14 +302,22 @@ class _Lane:
             if not works:
                 del self._waiting[caller]
             self._now = max(self._now, self._used[caller])
+            self._serving[caller] += 1
             return work
 
     def _charge(self, caller: str, seconds: float) -> None:
         with self._lock:
             self._used[caller] = self._used.get(caller, self._now) + seconds
+
+    def _finish(self, caller: str) -> None:
+        """Notes that a request is no longer served, or waits again."""
+        with self._lock:
+            self._serving[caller] -= 1
+            if not self._serving[caller]:
+                del self._serving[caller]
             if len(self._used) > _REMEMBERED:
                 self._used = {
                     name: used
                     for name, used in self._used.items()
-                    if used > self._now or name in self._waiting
+                    if used > self._now or name in self._waiting or name in self._serving
                 }

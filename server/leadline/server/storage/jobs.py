@@ -20,7 +20,7 @@ from leadline.server.jobs.options import JobOptions
 from leadline.server.jobs.states import JobState
 from leadline.server.storage import event_log, preconditions, queries, records, transitions
 from leadline.server.storage.database import Database
-from leadline.server.storage.tables import jobs
+from leadline.server.storage.tables import job_counts, jobs
 from leadline.server.storage.transitions import ignore
 
 _REQUESTED = Cancellation(reason="REQUESTED", message="a caller cancelled it")
@@ -105,7 +105,7 @@ class JobRepository:
 
     def count_by_state(self) -> dict[JobState, int]:
         """How many jobs there are in each state, zeros included."""
-        query = select(jobs.c.state, func.count()).group_by(jobs.c.state)
+        query = select(job_counts.c.state, func.sum(job_counts.c.jobs)).group_by(job_counts.c.state)
         with self._database.read() as connection:
             counts: dict[str, int] = dict(connection.execute(query).all())
         return {state: counts.get(state.value, 0) for state in JobState}

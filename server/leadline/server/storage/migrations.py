@@ -2,6 +2,8 @@
 
 from sqlalchemy import Connection
 
+from leadline.server.storage.tables import COUNTING
+
 # The schema's version, one higher after every change of the tables.
 SCHEMA = 4
 
@@ -69,19 +71,33 @@ _FROM_2 = (
     """,
 )
 
-# Schema 3 had too few indexes: listings and deletions read whole tables.
+# Schema 3 had too few indexes and no counts: listings, deletions and metrics read whole tables.
 _FROM_3 = (
     "DROP INDEX jobs_by_state",
     "CREATE INDEX jobs_in_queue ON jobs (state, priority DESC, number)",
     "CREATE INDEX jobs_by_state ON jobs (state, number)",
     "CREATE INDEX jobs_by_dataset ON jobs (dataset, number)",
-    """
-    CREATE INDEX jobs_by_sweep_state
-    ON jobs (sweep_id, state, number, start_time, cancel_reason)
-    """,
+    "CREATE INDEX jobs_by_sweep_state ON jobs (sweep_id, state, number)",
     "CREATE INDEX jobs_by_deadline ON jobs (state, deadline)",
     "CREATE INDEX jobs_by_accuracy ON jobs (best_test_accuracy, number)",
     "CREATE INDEX sweep_events_by_job ON sweep_events (job_number)",
+    """
+    CREATE TABLE job_counts (
+        sweep_id VARCHAR(32) NOT NULL,
+        state VARCHAR(16) NOT NULL,
+        jobs INTEGER NOT NULL,
+        begun INTEGER NOT NULL,
+        median_stopped INTEGER NOT NULL,
+        PRIMARY KEY (sweep_id, state)
+    )
+    """,
+    """
+    INSERT INTO job_counts
+    SELECT coalesce(sweep_id, ''), state, count(*), count(start_time),
+        count(*) FILTER (WHERE cancel_reason = 'MEDIAN_STOPPED')
+    FROM jobs GROUP BY sweep_id, state
+    """,
+    *COUNTING,
 )
 
 # Statements that turn a schema into the next one, by the schema before.

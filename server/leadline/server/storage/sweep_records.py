@@ -3,17 +3,16 @@
 import json
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import Connection, Row, Select, select
 
 from leadline.server.errors import NotFoundError
 from leadline.server.jobs.options import JobOptions
 from leadline.server.jobs.states import JobState
 from leadline.server.storage.records import from_timestamp, moment, read_jobs
-from leadline.server.storage.tables import jobs, sweeps
+from leadline.server.storage.tables import job_counts, jobs, sweeps
 from leadline.server.sweeps.grid import Grid
 from leadline.server.sweeps.median_stopping import MedianStopping
 from leadline.server.sweeps.sweep import (
-    MEDIAN_STOPPED,
     Sweep,
     SweepCounts,
     SweepRequest,
@@ -56,26 +55,23 @@ def view_sweep(connection: Connection, sweep_id: str) -> SweepView:
 def read_sweeps(connection: Connection, query: Select[Any]) -> list[Sweep]:
     """The sweeps that a query on their table selects."""
     rows = connection.execute(query).all()
-    counts = count_sweep_jobs(connection, jobs.c.sweep_id.in_([row.sweep_id for row in rows]))
+    counts = count_sweep_jobs(connection, job_counts.c.sweep_id.in_([row.sweep_id for row in rows]))
     return [_sweep(row, counts[row.sweep_id]) for row in rows]
 
 
 def count_sweep_jobs(connection: Connection, condition: Any) -> dict[str, SweepCounts]:
-    """Counts the jobs that meet a condition, by their sweep's id."""
-    stopped = func.count().filter(jobs.c.cancel_reason == MEDIAN_STOPPED)
-    query = (
-        select(jobs.c.sweep_id, jobs.c.state, func.count(), func.count(jobs.c.start_time), stopped)
-        .where(condition)
-        .group_by(jobs.c.sweep_id, jobs.c.state)
-    )
-    rows: dict[str, list[tuple[JobState, int, int, int]]] = {}
-    for sweep_id, state, *numbers in connection.execute(query):
-        rows.setdefault(sweep_id, []).append((JobState(state), *numbers))
+    """The counts of the jobs of sweeps that meet a condition on their table, by the sweep's id."""
+    rows: dict[str, list[Row[Any]]] = {}
+    for row in connection.execute(select(job_counts).where(condition)):
+        rows.setdefault(row.sweep_id, []).append(row)
     return {
         sweep_id: SweepCounts(
-            by_state={**dict.fromkeys(JobState, 0), **{row[0]: row[1] for row in group}},
-            begun=sum(begun for _, _, begun, _ in group),
-            median_stopped=sum(stopped for *_, stopped in group),
+            by_state={
+                **dict.fromkeys(JobState, 0),
+                **{JobState(row.state): row.jobs for row in group},
+            },
+            begun=sum(row.begun for row in group),
+            median_stopped=sum(row.median_stopped for row in group),
         )
         for sweep_id, group in rows.items()
     }

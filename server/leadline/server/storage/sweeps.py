@@ -18,7 +18,7 @@ from leadline.server.storage import (
     transitions,
 )
 from leadline.server.storage.database import Database, UnitOfWork
-from leadline.server.storage.tables import events, jobs, sweep_events, sweeps
+from leadline.server.storage.tables import events, job_counts, jobs, sweep_events, sweeps
 from leadline.server.storage.transitions import ignore
 from leadline.server.sweeps.sweep import (
     Sweep,
@@ -66,7 +66,7 @@ class SweepRepository:
         by_state = dict.fromkeys(SweepState, 0)
         with self._database.read() as connection:
             rows = connection.execute(select(sweeps.c.sweep_id, sweeps.c.is_cancelled)).all()
-            counts = sweep_records.count_sweep_jobs(connection, jobs.c.sweep_id.is_not(None))
+            counts = sweep_records.count_sweep_jobs(connection, job_counts.c.sweep_id != "")
         for row in rows:
             by_state[counts[row.sweep_id].state(is_cancelled=row.is_cancelled)] += 1
         return by_state

@@ -1,10 +1,11 @@
 """The tables of jobs, sweeps and their events.
 
 Times are whole microseconds since 1970 UTC, which every database stores exactly.
-JSON columns are text.
+JSON columns are text. Triggers keep the counts of jobs.
 """
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Boolean,
     Column,
@@ -16,6 +17,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    event,
     text,
 )
 
@@ -76,8 +78,7 @@ jobs = Table(
     Index("jobs_by_state", "state", "number"),
     Index("jobs_by_dataset", "dataset", "number"),
     Index("jobs_by_sweep", "sweep_id", "number"),
-    # Holds all that the counts of a sweep need.
-    Index("jobs_by_sweep_state", "sweep_id", "state", "number", "start_time", "cancel_reason"),
+    Index("jobs_by_sweep_state", "sweep_id", "state", "number"),
     Index("jobs_by_deadline", "state", "deadline"),
     Index("jobs_by_accuracy", "best_test_accuracy", "number"),
     Index(
@@ -90,6 +91,51 @@ jobs = Table(
         "best_test_accuracy",
     ),
 )
+
+# How many jobs of a sweep, or of none ("", no id is empty), are in each state; no row is zero.
+# Counting them in their table would take the longer the more jobs there are.
+job_counts = Table(
+    "job_counts",
+    metadata,
+    Column("sweep_id", String(32), primary_key=True),
+    Column("state", String(16), primary_key=True),
+    Column("jobs", Integer, nullable=False),
+    # Of these: which a worker has claimed, and which the median stopping rule has cancelled.
+    Column("begun", Integer, nullable=False),
+    Column("median_stopped", Integer, nullable=False),
+)
+
+_COUNT_NEW = """
+    INSERT INTO job_counts VALUES (
+        coalesce(NEW.sweep_id, ''), NEW.state,
+        1, NEW.start_time IS NOT NULL, NEW.cancel_reason IS 'MEDIAN_STOPPED'
+    )
+    ON CONFLICT (sweep_id, state) DO UPDATE SET
+        jobs = jobs + 1,
+        begun = begun + excluded.begun,
+        median_stopped = median_stopped + excluded.median_stopped;
+"""
+_DISCOUNT_OLD = """
+    UPDATE job_counts SET
+        jobs = jobs - 1,
+        begun = begun - (OLD.start_time IS NOT NULL),
+        median_stopped = median_stopped - (OLD.cancel_reason IS 'MEDIAN_STOPPED')
+    WHERE sweep_id = coalesce(OLD.sweep_id, '') AND state = OLD.state;
+    DELETE FROM job_counts
+    WHERE sweep_id = coalesce(OLD.sweep_id, '') AND state = OLD.state AND jobs = 0;
+"""
+
+# Statements, which migrations share.
+COUNTING = (
+    f"CREATE TRIGGER count_new_job AFTER INSERT ON jobs BEGIN {_COUNT_NEW} END",
+    f"""
+    CREATE TRIGGER count_changed_job AFTER UPDATE OF state, start_time, cancel_reason ON jobs
+    BEGIN {_DISCOUNT_OLD} {_COUNT_NEW} END
+    """,
+    f"CREATE TRIGGER count_deleted_job AFTER DELETE ON jobs BEGIN {_DISCOUNT_OLD} END",
+)
+for _statement in COUNTING:
+    event.listen(jobs, "after_create", DDL(_statement))
 
 events = Table(
     "events",

@@ -62,7 +62,7 @@ async def servicer(tmp_path: Path, streams: PipelineGroup) -> AsyncIterator[Open
     engine.dispose()
 
 
-async def test_a_stopping_server_is_live_but_not_ready(
+async def test_an_unhealthy_or_stopping_server_is_live_but_not_ready(
     servicer: OpenInferenceServicer, streams: PipelineGroup, transport: str
 ) -> None:
     dispatcher: Any = RpcDispatcher(Metrics().grpc)
@@ -83,9 +83,13 @@ async def test_a_stopping_server_is_live_but_not_ready(
             return bool(answer.ready)
 
         before = [await is_so("Live"), await is_so("Ready")]
+        servicer.report_health(is_serving=False)
+        unhealthy = [await is_so("Live"), await is_so("Ready")]
+        servicer.report_health(is_serving=True)
+        assert await is_so("Ready")
         streams.stop()
         after = [await is_so("Live"), await is_so("Ready")]
     await listener.stop()
 
     assert before == [True, True]
-    assert after == [True, False]
+    assert unhealthy == after == [True, False]

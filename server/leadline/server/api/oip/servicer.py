@@ -42,6 +42,15 @@ class OpenInferenceServicer:
         self._predictions = predictions
         self._streams = streams
         self._inference = Inference(names=self._names, predictions=predictions, streams=streams)
+        self._is_serving = True
+
+    def report_health(self, *, is_serving: bool) -> None:
+        """Has the server and its models be ready, or not, as health reports."""
+        self._is_serving = is_serving
+
+    @property
+    def _is_ready(self) -> bool:
+        return self._is_serving and not self._streams.is_stopping
 
     # The server
 
@@ -54,8 +63,8 @@ class OpenInferenceServicer:
     async def ServerReady(
         self, request: oip.ServerReadyRequest, context: Context
     ) -> oip.ServerReadyResponse:
-        """Returns whether the server accepts requests."""
-        return oip.ServerReadyResponse(ready=not self._streams.is_stopping)
+        """Returns whether the server accepts requests, as health does."""
+        return oip.ServerReadyResponse(ready=self._is_ready)
 
     async def ServerMetadata(
         self, request: oip.ServerMetadataRequest, context: Context
@@ -83,11 +92,13 @@ class OpenInferenceServicer:
         self, request: oip.ModelReadyRequest, context: Context
     ) -> oip.ModelReadyResponse:
         """Returns whether a model accepts requests."""
+        if not self._is_ready:
+            return oip.ModelReadyResponse(ready=False)  # the store may not answer
         try:
             await self._names.resolve(request.name, request.version)
         except NotFoundError:
             return oip.ModelReadyResponse(ready=False)
-        return oip.ModelReadyResponse(ready=not self._streams.is_stopping)
+        return oip.ModelReadyResponse(ready=True)
 
     async def ModelMetadata(
         self, request: oip.ModelMetadataRequest, context: Context

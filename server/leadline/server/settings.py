@@ -27,6 +27,10 @@ BUILT_IN_DATASETS = {"synthetic": "synthetic", "cifar10": "torchvision:cifar10"}
 
 _MEBIBYTE = 1 << 20
 
+# The transports count milliseconds, and bytes of a message, in 32 bits.
+_MOST_SECONDS = 1_000_000
+_MOST_BYTES = (1 << 31) - 1
+
 
 def _check_dataset_names(datasets: dict[str, str]) -> dict[str, str]:
     for name in datasets:
@@ -54,8 +58,14 @@ def _check_hosts(hosts: str) -> str:
 
 def _check_worker_memory(limit: int | Literal["auto"]) -> int | Literal["auto"]:
     if isinstance(limit, int) and 0 < limit < LEAST_WORKER_MEMORY:
-        raise ValueError(f"a worker needs at least {LEAST_WORKER_MEMORY:,}, and 0 is no limit")
+        raise ValueError(f"Input should be at least {LEAST_WORKER_MEMORY}, and 0 is no limit")
     return limit
+
+
+def _check_age(seconds: float) -> float:
+    if 0 < seconds < 1:
+        raise ValueError("Input should be at least 1, and 0 is no limit")
+    return seconds
 
 
 def _split(listed: str) -> list[str]:
@@ -69,7 +79,11 @@ class Settings(BaseSettings):
     """The server's options."""
 
     model_config = SettingsConfigDict(
-        env_prefix=ENVIRONMENT_PREFIX, extra="forbid", frozen=True, env_nested_delimiter=None
+        env_prefix=ENVIRONMENT_PREFIX,
+        extra="forbid",
+        frozen=True,
+        env_nested_delimiter=None,
+        allow_inf_nan=False,
     )
 
     data_dir: Path = Field(
@@ -190,7 +204,10 @@ class Settings(BaseSettings):
         description="Memory for loaded networks, in bytes; the least recently used are evicted.",
     )
     max_message_bytes: int = Field(
-        default=64 * _MEBIBYTE, ge=_MEBIBYTE, description="The largest request, in bytes."
+        default=64 * _MEBIBYTE,
+        ge=_MEBIBYTE,
+        le=_MOST_BYTES,
+        description="The largest request, in bytes.",
     )
     max_message_memory_bytes: int = Field(
         default=0,
@@ -211,17 +228,22 @@ class Settings(BaseSettings):
         default=1 << 28, ge=1024, description="The most pixels to decode for one Predict call."
     )
     shutdown_grace_seconds: float = Field(
-        default=10.0, ge=0, description="Seconds after SIGTERM in which the server stops."
+        default=10.0,
+        ge=0,
+        le=_MOST_SECONDS,
+        description="Seconds after SIGTERM in which the server stops.",
     )
-    max_connection_age_seconds: float = Field(
+    max_connection_age_seconds: Annotated[float, AfterValidator(_check_age)] = Field(
         default=0,
         ge=0,
+        le=_MOST_SECONDS,
         description="Seconds after which a connection is closed, so that clients open another; "
         "0: never.",
     )
     max_connection_age_grace_seconds: float = Field(
         default=60.0,
         ge=0,
+        le=_MOST_SECONDS,
         description="Seconds that calls of a connection may take to end once it is that old.",
     )
     reflection: bool = Field(

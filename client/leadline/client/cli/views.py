@@ -85,7 +85,9 @@ class JsonView(View[JobEvent | SweepEvent]):
 
 
 class LineView(View[JobEvent]):
-    """A line for each durable event."""
+    """A line for each durable event, and for each reason why the job is held."""
+
+    progress_interval = 5.0
 
     def __init__(self, output: Output, epochs: int) -> None:
         """Shows a job of this number of epochs; 0: unknown until the `queued` event."""

@@ -97,7 +97,7 @@ class Settings(BaseSettings):
     port: Port = Field(default=50_051, description="The port to serve gRPC on; 0 for a free one.")
     transport: Literal["h2corn", "grpcio"] = Field(
         default="h2corn",
-        description="What speaks HTTP/2: h2corn, the faster one, or grpcio, for behind a gateway.",
+        description="The HTTP/2 library: h2corn, the faster one, or grpcio, for use behind a gateway.",
     )
     metrics_host: str = Field(
         default="127.0.0.1", description="The address to serve metrics and the page on."
@@ -173,13 +173,13 @@ class Settings(BaseSettings):
         Field(
             default="auto",
             description="Memory that a worker may hold, in bytes; auto: its share of four fifths "
-            "of the machine's or the container's; 0: no limit.",
+            "of the memory of the machine or container; 0: no limit.",
         )
     )
     min_free_disk_bytes: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         default="auto",
-        description="Free space in the data directory below which no job starts; "
-        "auto: 1 GiB, or 5 % of a small disk.",
+        description="Free space on the disk of the data directory below which no job starts, in "
+        "bytes; auto: 1 GiB, or 5 % of the disk if that is less; 0: none.",
     )
     inference_device: str = Field(
         default="auto",
@@ -231,20 +231,20 @@ class Settings(BaseSettings):
         default=10.0,
         ge=0,
         le=_MOST_SECONDS,
-        description="Seconds after SIGTERM in which the server stops.",
+        description="Seconds after SIGTERM within which the server stops.",
     )
     max_connection_age_seconds: Annotated[float, AfterValidator(_check_age)] = Field(
         default=0,
         ge=0,
         le=_MOST_SECONDS,
-        description="Seconds after which a connection is closed, so that clients open another; "
-        "0: never.",
+        description="Age in seconds at which the server sends GOAWAY on a connection, so that "
+        "clients open another; 0: never.",
     )
     max_connection_age_grace_seconds: float = Field(
         default=60.0,
         ge=0,
         le=_MOST_SECONDS,
-        description="Seconds that calls of a connection may take to end once it is that old.",
+        description="Seconds after that in which the connection's calls may end.",
     )
     reflection: bool = Field(
         default=True, description="Whether gRPC reflection describes the services."

@@ -97,7 +97,7 @@ class Settings(BaseSettings):
     port: Port = Field(default=50_051, description="The port to serve gRPC on; 0 for a free one.")
     transport: Literal["h2corn", "grpcio"] = Field(
         default="h2corn",
-        description="The HTTP/2 library: h2corn, the faster one, or grpcio, for use behind a gateway.",
+        description="The HTTP/2 library: h2corn, the faster one, or grpcio, for gateways.",
     )
     metrics_host: str = Field(
         default="127.0.0.1", description="The address to serve metrics and the page on."

@@ -48,6 +48,13 @@ from leadline.v1.job_pb2 import (
 )
 from leadline.v1.training_service_pb2 import ListJobsResponse
 
+_HELD = JobEvent(
+    progress=JobProgress(
+        phase=JobPhase.JOB_PHASE_QUEUED,
+        hold=JobHold(reason="LOW_DISK_SPACE", message="the disk is full"),
+    )
+)
+
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
@@ -112,17 +119,21 @@ def test_the_live_view_says_what_a_job_waits_for(terminal: io.StringIO) -> None:
         "starting ": JobEvent(progress=JobProgress(phase=JobPhase.JOB_PHASE_STARTING)),
         "queued ": JobEvent(progress=JobProgress(phase=JobPhase.JOB_PHASE_QUEUED)),
         "waiting ": JobEvent(progress=JobProgress(phase=JobPhase.ValueType(99))),
-        "the disk has too little": JobEvent(
-            progress=JobProgress(
-                phase=JobPhase.JOB_PHASE_QUEUED, hold=JobHold(message="the disk has too little")
-            )
-        ),
+        "held: the disk is full\n": _HELD,
     }
     for text, event in shown.items():
         with make_view(Output(as_json=False)) as view:
             terminal.truncate(0)
             view.show(event)
         assert text in terminal.getvalue()
+
+
+def test_lines_say_once_why_a_job_is_held(capsys: pytest.CaptureFixture[str]) -> None:
+    view = make_view(Output(as_json=False))
+    free = JobEvent(progress=JobProgress(phase=JobPhase.JOB_PHASE_QUEUED))
+    for event in (_HELD, _HELD, free, free, _HELD):
+        view.show(event)
+    assert capsys.readouterr().out == 2 * "held: the disk is full\n"
 
 
 @pytest.mark.parametrize("make", [make_view, make_sweep_view])

@@ -6,7 +6,13 @@ from collections.abc import Callable, Iterable
 from hostile.attack import Bar, Scene, attack
 from hostile.calls import begin, compressed, send
 from support.bare_http2 import Connection
-from support.hostile_messages import HostileMessage, field, hostile_messages, methods
+from support.hostile_messages import (
+    HostileMessage,
+    field,
+    hostile_messages,
+    methods,
+    nested_lists,
+)
 
 _MEBIBYTE = 1 << 20
 _AT_ONCE = 4
@@ -66,7 +72,7 @@ async def deep_nesting(scene: Scene) -> None:
     groups = _START_GROUP * scene.scaled(100_000, 1_000_000)
     cases: list[_Case] = [(path, lambda: groups) for path in methods()]
     for depth in (49, 1_000, 20_000):
-        axes = field(2, field(2, _nested_lists(depth)))
+        axes = field(2, field(2, nested_lists(depth)))
         cases.append(("/leadline.v1.TrainingService/TrainSweep", axes.__bytes__))
     await _send_all(scene, cases, is_compressed=False)
 
@@ -106,14 +112,6 @@ def _is_element(place: HostileMessage) -> bool:
 def _cases(scene: Scene, places: Iterable[HostileMessage]) -> list[_Case]:
     size = scene.scaled(4, 58) * _MEBIBYTE
     return [(place.path, lambda place=place: place.body(size)) for place in places]  # type: ignore[misc]
-
-
-def _nested_lists(depth: int) -> bytes:
-    """A google.protobuf.Value of lists within lists."""
-    value = b""
-    for _ in range(depth):
-        value = field(6, field(1, value))
-    return value
 
 
 async def _send_all(scene: Scene, cases: Iterable[_Case], *, is_compressed: bool) -> None:

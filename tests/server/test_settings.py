@@ -48,3 +48,21 @@ def test_an_unknown_key_in_the_file_is_refused(tmp_path: Path) -> None:
 
 def test_every_option_is_described() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("max_connection_age_seconds", 0.5, "at least 1, and 0 is no limit"),
+        ("max_connection_age_seconds", 1e9, "less than or equal to 1000000"),
+        ("max_connection_age_grace_seconds", float("inf"), "finite"),
+        ("shutdown_grace_seconds", float("inf"), "finite"),
+        ("max_message_bytes", 1 << 31, "less than or equal to 2147483647"),
+        ("worker_memory_bytes", 5, "at least 1073741824, and 0 is no limit"),
+    ],
+)
+def test_a_value_that_no_transport_or_worker_can_take_is_refused(
+    option: str, value: float, expected: str
+) -> None:
+    with pytest.raises(ValidationError, match=expected):
+        load_settings({option: value}, None)

@@ -147,7 +147,7 @@ def _places_of_field(way: tuple[FieldDescriptor, ...]) -> Iterator[_Place]:
         unknown = _tag(_unknown(last.message_type), _VARINT) + b"\0"
         yield f"{name}: unknown fields", "", (*outer, last.number), unknown, None
     if last.message_type is not None and last.message_type.full_name == "google.protobuf.Value":
-        yield f"{name}: lists in lists", "", outer, field(last.number, _nested_lists()), None
+        yield f"{name}: lists in lists", "", outer, field(last.number, nested_lists(_NESTED)), None
 
 
 def _singular(message: Descriptor) -> Iterator[_Place]:
@@ -164,12 +164,12 @@ def _unknown(message: Descriptor) -> int:
     return next(number for number in range(1, 1_000) if number not in message.fields_by_number)
 
 
-def _nested_lists() -> bytes:
+def nested_lists(depth: int) -> bytes:
     """A google.protobuf.Value of lists within lists."""
     list_value = Value.DESCRIPTOR.fields_by_name["list_value"].number
     values = ListValue.DESCRIPTOR.fields_by_name["values"].number
     value = b""
-    for _ in range(_NESTED):
+    for _ in range(depth):
         value = field(list_value, field(values, value))
     return value
 

@@ -12,8 +12,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 MAX_ITEMS_FIELD_NUMBER: _builtins.int
 max_items: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.int]
-"""The most elements that a repeated field may have in one request, all
-messages of the request that have the field together. It bounds what a
-request costs before it is understood; the method may allow fewer. More
-are INVALID_ARGUMENT. Every repeated field of a request has this option.
+"""The most elements of a repeated field in one request. Elements count
+together if several messages of the request have the field. More are
+INVALID_ARGUMENT, before the request is parsed; a method may allow fewer.
+Every repeated field of a request has this option.
 """

@@ -398,8 +398,8 @@ class Example(_message.Message):
     for.
     """
     aspect_ratio: _builtins.float
-    """The width of the image by its height, before it was resized to 32x32; 1 if
-    that is not known.
+    """The width of the image divided by its height, before it was resized to
+    32x32; 1 if unknown.
     """
     def __init__(
         self,
@@ -961,8 +961,8 @@ class ComparedExample(_message.Message):
     outcome: Global___Outcome.ValueType
     """What the candidate makes of it, compared with the baseline."""
     aspect_ratio: _builtins.float
-    """The width of the image by its height, before it was resized to 32x32; 1 if
-    that is not known.
+    """The width of the image divided by its height, before it was resized to
+    32x32; 1 if unknown.
     """
     @_builtins.property
     def baseline(self) -> Global___ClassGuess:
@@ -1177,8 +1177,8 @@ class LikelyLabelError(_message.Message):
     that of the label, in [0, 1].
     """
     aspect_ratio: _builtins.float
-    """The width of the image by its height, before it was resized to 32x32; 1 if
-    that is not known.
+    """The width of the image divided by its height, before it was resized to
+    32x32; 1 if unknown.
     """
     def __init__(
         self,

@@ -252,7 +252,7 @@ class Job(_message.Message):
     @_builtins.property
     def hold(self) -> Global___JobHold:
         """Why it does not start although a device may be free; unset unless `state`
-        is JOB_STATE_QUEUED and jobs are held. It starts by itself afterwards.
+        is JOB_STATE_QUEUED and jobs are held. It starts once the reason is gone.
         """
 
     def __init__(
@@ -448,7 +448,7 @@ class JobHold(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """Why, in UPPER_SNAKE_CASE, for programs: "LOW_DISK_SPACE" (the server's disk
-    has less free space than its operator set aside).
+    has less free space than its operator reserves).
     """
     message: _builtins.str
     """What happened and what to do about it, for people."""

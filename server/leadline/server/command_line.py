@@ -76,9 +76,7 @@ def _settings(config: Path | None, flags: dict[str, Any]) -> Settings:
     try:
         return load_settings(explicit, config)
     except ValidationError as error:
-        raise click.UsageError(
-            "\n".join(_explain(details) for details in error.errors())
-        ) from error
+        raise click.UsageError(_explain(error)) from error
     except tomllib.TOMLDecodeError as error:
         raise click.UsageError(f"{config} is not valid TOML: {error}") from error
     except OSError as error:
@@ -97,12 +95,23 @@ def _datasets(pairs: tuple[str, ...]) -> dict[str, str]:
     return datasets
 
 
-def _explain(error: Any) -> str:
-    name = str(error["loc"][0]) if error["loc"] else "settings"
+def _explain(error: ValidationError) -> str:
+    """A line for each option that is wrong."""
+    lines: dict[str, list[Any]] = {}
+    for details in error.errors():
+        lines.setdefault(str(details["loc"][0]) if details["loc"] else "settings", []).append(
+            details
+        )
+    return "\n".join(_explain_option(name, errors) for name, errors in lines.items())
+
+
+def _explain_option(name: str, errors: list[Any]) -> str:
     flag = "--dataset" if name == _DATASETS else f"--{name.replace('_', '-')}"
-    if error["type"] == "extra_forbidden":
+    if errors[0]["type"] == "extra_forbidden":
         return f"{name}: there is no such option"
+    # An option that takes a number or a word has an error for each.
+    expected = ", or ".join(details["msg"].removeprefix("Value error, ") for details in errors)
     return (
         f"{flag} (or {ENVIRONMENT_PREFIX}{name.upper()}, or {name} in the settings file): "
-        f"{error['msg']}, not {error['input']!r}"
+        f"{expected.replace(', or Input should be', ', or')}, not {errors[0]['input']!r}"
     )

@@ -27,6 +27,10 @@ BUILT_IN_DATASETS = {"synthetic": "synthetic", "cifar10": "torchvision:cifar10"}
 
 _MEBIBYTE = 1 << 20
 
+# The transports count milliseconds, and bytes of a message, in 32 bits.
+_MOST_SECONDS = 1_000_000
+_MOST_BYTES = (1 << 31) - 1
+
 
 def _check_dataset_names(datasets: dict[str, str]) -> dict[str, str]:
     for name in datasets:
@@ -54,8 +58,14 @@ def _check_hosts(hosts: str) -> str:
 
 def _check_worker_memory(limit: int | Literal["auto"]) -> int | Literal["auto"]:
     if isinstance(limit, int) and 0 < limit < LEAST_WORKER_MEMORY:
-        raise ValueError(f"a worker needs at least {LEAST_WORKER_MEMORY:,}, and 0 is no limit")
+        raise ValueError(f"Input should be at least {LEAST_WORKER_MEMORY}, and 0 is no limit")
     return limit
+
+
+def _check_age(seconds: float) -> float:
+    if 0 < seconds < 1:
+        raise ValueError("Input should be at least 1, and 0 is no limit")
+    return seconds
 
 
 def _split(listed: str) -> list[str]:
@@ -69,7 +79,11 @@ class Settings(BaseSettings):
     """The server's options."""
 
     model_config = SettingsConfigDict(
-        env_prefix=ENVIRONMENT_PREFIX, extra="forbid", frozen=True, env_nested_delimiter=None
+        env_prefix=ENVIRONMENT_PREFIX,
+        extra="forbid",
+        frozen=True,
+        env_nested_delimiter=None,
+        allow_inf_nan=False,
     )
 
     data_dir: Path = Field(
@@ -83,7 +97,7 @@ class Settings(BaseSettings):
     port: Port = Field(default=50_051, description="The port to serve gRPC on; 0 for a free one.")
     transport: Literal["h2corn", "grpcio"] = Field(
         default="h2corn",
-        description="What speaks HTTP/2: h2corn, the faster one, or grpcio, for behind a gateway.",
+        description="The HTTP/2 library: h2corn, the faster one, or grpcio, for gateways.",
     )
     metrics_host: str = Field(
         default="127.0.0.1", description="The address to serve metrics and the page on."
@@ -159,13 +173,13 @@ class Settings(BaseSettings):
         Field(
             default="auto",
             description="Memory that a worker may hold, in bytes; auto: its share of four fifths "
-            "of the machine's or the container's; 0: no limit.",
+            "of the memory of the machine or container; 0: no limit.",
         )
     )
     min_free_disk_bytes: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         default="auto",
-        description="Free space in the data directory below which no job starts; "
-        "auto: 1 GiB, or 5 % of a small disk.",
+        description="Free space on the disk of the data directory below which no job starts, in "
+        "bytes; auto: 1 GiB, or 5 % of the disk if that is less; 0: none.",
     )
     inference_device: str = Field(
         default="auto",
@@ -190,7 +204,10 @@ class Settings(BaseSettings):
         description="Memory for loaded networks, in bytes; the least recently used are evicted.",
     )
     max_message_bytes: int = Field(
-        default=64 * _MEBIBYTE, ge=_MEBIBYTE, description="The largest request, in bytes."
+        default=64 * _MEBIBYTE,
+        ge=_MEBIBYTE,
+        le=_MOST_BYTES,
+        description="The largest request, in bytes.",
     )
     max_message_memory_bytes: int = Field(
         default=0,
@@ -211,18 +228,23 @@ class Settings(BaseSettings):
         default=1 << 28, ge=1024, description="The most pixels to decode for one Predict call."
     )
     shutdown_grace_seconds: float = Field(
-        default=10.0, ge=0, description="Seconds after SIGTERM in which the server stops."
+        default=10.0,
+        ge=0,
+        le=_MOST_SECONDS,
+        description="Seconds after SIGTERM within which the server stops.",
     )
-    max_connection_age_seconds: float = Field(
+    max_connection_age_seconds: Annotated[float, AfterValidator(_check_age)] = Field(
         default=0,
         ge=0,
-        description="Seconds after which a connection is closed, so that clients open another; "
-        "0: never.",
+        le=_MOST_SECONDS,
+        description="Age in seconds at which the server sends GOAWAY on a connection, so that "
+        "clients open another; 0: never.",
     )
     max_connection_age_grace_seconds: float = Field(
         default=60.0,
         ge=0,
-        description="Seconds that calls of a connection may take to end once it is that old.",
+        le=_MOST_SECONDS,
+        description="Seconds after that in which the connection's calls may end.",
     )
     reflection: bool = Field(
         default=True, description="Whether gRPC reflection describes the services."

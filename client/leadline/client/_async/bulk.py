@@ -46,7 +46,7 @@ _CLOSE_SECONDS = 5.0
 
 
 class AsyncBulkPrediction:
-    """The work behind an `AsyncPredictionStream`, which explains its attributes."""
+    """The work behind `AsyncPredictionStream`, which explains its attributes."""
 
     def __init__(
         self,

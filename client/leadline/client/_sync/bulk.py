@@ -47,7 +47,7 @@ _CLOSE_SECONDS = 5.0
 
 
 class BulkPrediction:
-    """The work behind an `PredictionStream`, which explains its attributes."""
+    """The work behind `PredictionStream`, which explains its attributes."""
 
     def __init__(
         self,

@@ -30,6 +30,7 @@ class View(Generic[Event_contra]):
 
     def __init__(self, output: Output) -> None:
         self._output = output
+        self._hold = ""
 
     def __enter__(self) -> Self:
         return self
@@ -44,6 +45,14 @@ class View(Generic[Event_contra]):
     def connection_lost(self, text: str) -> None:
         """Shows that events are late because the connection is lost: not on stdout, by default."""
         self._output.note(text)
+
+    def _job_line(self, event: JobEvent, epochs: int) -> str | None:
+        """The line for an event of a job; of progress, once for each reason why it is held."""
+        if not event.HasField("progress"):
+            return describe.event_line(event, epochs)
+        hold, before = event.progress.hold, self._hold
+        self._hold = hold.reason
+        return f"held: {hold.message}" if hold.reason not in ("", before) else None
 
 
 class Outage:
@@ -76,7 +85,9 @@ class JsonView(View[JobEvent | SweepEvent]):
 
 
 class LineView(View[JobEvent]):
-    """A line for each durable event."""
+    """A line for each durable event, and for each reason why the job is held."""
+
+    progress_interval = 5.0
 
     def __init__(self, output: Output, epochs: int) -> None:
         """Shows a job of this number of epochs; 0: unknown until the `queued` event."""
@@ -87,7 +98,7 @@ class LineView(View[JobEvent]):
         """Prints the event."""
         if event.HasField("queued"):
             self._epochs = event.queued.spec.epochs
-        line = describe.event_line(event, self._epochs)
+        line = self._job_line(event, self._epochs)
         if line is not None:
             self._output.text(line)
 
@@ -138,7 +149,7 @@ class LiveView(View[JobEvent]):
                     f"train {result.train_accuracy:.1%}, test {result.test_accuracy:.1%}, "
                     f"loss {result.train_loss:.3f}"
                 )
-        line = describe.event_line(event, self._epochs)
+        line = self._job_line(event, self._epochs)
         if line is not None:
             self._progress.console.print(line, soft_wrap=True)
 
@@ -171,7 +182,7 @@ class LiveView(View[JobEvent]):
 
     def _detail(self, progress: JobProgress) -> str:
         if progress.HasField("hold"):
-            return progress.hold.message
+            return "held"
         if progress.phase == JobPhase.JOB_PHASE_QUEUED:
             return describe.place(progress.queue_position)
         parts = []

@@ -1256,7 +1256,7 @@ class RepositoryIndexRequest(_message.Message):
     repository_name: _builtins.str
     """Must be empty: there is one repository, and it has no name."""
     ready: _builtins.bool
-    """Whether only models that can be asked are listed: all can."""
+    """Whether only ready models are listed. All are ready, so it has no effect."""
     def __init__(
         self,
         *,
@@ -1294,7 +1294,7 @@ class RepositoryIndexResponse(_message.Message):
         state: _builtins.str
         """"READY"."""
         reason: _builtins.str
-        """For a variant, which model it stands for."""
+        """For a variant, the model that it resolves to; else empty."""
         def __init__(
             self,
             *,
@@ -1312,7 +1312,7 @@ class RepositoryIndexResponse(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___RepositoryIndexResponse.ModelIndex]:
-        """The newest 50,000 models, the newest first, and last the variants' names."""
+        """The newest 50,000 models, newest first; then the names of the variants."""
 
     def __init__(
         self,

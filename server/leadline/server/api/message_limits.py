@@ -18,6 +18,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 
 from leadline.oip.v2 import open_inference_pb2
+from leadline.server.api import wire
 from leadline.server.api.oip.reflection import WIRE_PACKAGE
 from leadline.server.errors import InvalidArgumentError
 from leadline.v1 import field_options_pb2
@@ -51,21 +52,17 @@ _OTHERS: dict[str, int] = {
     if typed.type != FieldDescriptor.TYPE_BYTES
 }
 
-_VARINT, _FIXED64, _BYTES, _START_GROUP, _END_GROUP, _FIXED32 = range(6)
 _KINDS = {
-    FieldDescriptor.TYPE_DOUBLE: _FIXED64,
-    FieldDescriptor.TYPE_FIXED64: _FIXED64,
-    FieldDescriptor.TYPE_SFIXED64: _FIXED64,
-    FieldDescriptor.TYPE_FLOAT: _FIXED32,
-    FieldDescriptor.TYPE_FIXED32: _FIXED32,
-    FieldDescriptor.TYPE_SFIXED32: _FIXED32,
-    FieldDescriptor.TYPE_STRING: _BYTES,
-    FieldDescriptor.TYPE_BYTES: _BYTES,
-    FieldDescriptor.TYPE_MESSAGE: _BYTES,
+    FieldDescriptor.TYPE_DOUBLE: wire.FIXED64,
+    FieldDescriptor.TYPE_FIXED64: wire.FIXED64,
+    FieldDescriptor.TYPE_SFIXED64: wire.FIXED64,
+    FieldDescriptor.TYPE_FLOAT: wire.FIXED32,
+    FieldDescriptor.TYPE_FIXED32: wire.FIXED32,
+    FieldDescriptor.TYPE_SFIXED32: wire.FIXED32,
+    FieldDescriptor.TYPE_STRING: wire.BYTES,
+    FieldDescriptor.TYPE_BYTES: wire.BYTES,
+    FieldDescriptor.TYPE_MESSAGE: wire.BYTES,
 }
-_SIZES = {_FIXED64: 8, _FIXED32: 4}
-_CONTINUES = 0x80
-_VARINT_BYTES = 10
 
 
 def max_items(repeated: FieldDescriptor) -> int:
@@ -111,8 +108,6 @@ class _Field(NamedTuple):
 _Fields = dict[int, _Field]
 _UNKNOWN = _Field(None)
 
-Data = bytes | memoryview
-
 
 class MessageLimits:
     """The limits of a method's requests.
@@ -132,7 +127,7 @@ class MessageLimits:
         sizes = [(item.limit + 1) * item.least_bytes for item in self._repeated]
         self.smallest_excess = min([MAX_FIELDS + 1, *sizes])
 
-    async def check(self, data: Data) -> None:
+    async def check(self, data: wire.Data) -> None:
         """Checks a serialised message; other tasks run in between.
 
         Raises:
@@ -142,7 +137,7 @@ class MessageLimits:
         for _ in self._counting(data, [0] * len(self._repeated)):
             await asyncio.sleep(0)
 
-    def count(self, data: Data) -> dict[str, int]:
+    def count(self, data: wire.Data) -> dict[str, int]:
         """The elements of a serialised message by the paths of their fields.
 
         Raises:
@@ -154,10 +149,10 @@ class MessageLimits:
             pass
         return {item.path: counts[item.number] for item in self._repeated}
 
-    def _counting(self, data: Data, counts: list[int]) -> Iterator[None]:
+    def _counting(self, data: wire.Data, counts: list[int]) -> Iterator[None]:
         try:
             yield from _Scan(data, counts).message(self._fields, 0, len(data))
-        except IndexError:
+        except ValueError:
             raise _malformed() from None
 
     def _fields_of(self, message: Descriptor, path: str, around: dict[str, _Fields]) -> _Fields:
@@ -165,19 +160,21 @@ class MessageLimits:
             return around[message.full_name]
         fields: _Fields = {}
         for field in message.fields:
-            kind = _KINDS.get(field.type, _VARINT)
+            kind = _KINDS.get(field.type, wire.VARINT)
             field_path = f"{path}{field.name}"
             repeated = self._add_repeated(field, field_path, kind) if field.is_repeated else None
             inner = field.message_type and self._fields_of(
                 field.message_type, f"{field_path}.", {**around, message.full_name: fields}
             )
             fields[field.number << 3 | kind] = _Field(repeated, inner=inner)
-            if repeated and kind != _BYTES:
-                fields[field.number << 3 | _BYTES] = _Field(repeated, packed=kind)
+            if repeated and kind != wire.BYTES:
+                fields[field.number << 3 | wire.BYTES] = _Field(repeated, packed=kind)
         return fields
 
     def _add_repeated(self, field: FieldDescriptor, path: str, kind: int) -> _Repeated:
-        item = _Repeated(len(self._repeated), path, max_items(field), 2 if kind == _BYTES else 1)
+        item = _Repeated(
+            len(self._repeated), path, max_items(field), 2 if kind == wire.BYTES else 1
+        )
         self._repeated.append(item)
         return item
 
@@ -199,7 +196,7 @@ def limits_of(service: str, method: str) -> MessageLimits:
 class _Scan:
     """Reads a serialised message, and counts the elements of its repeated fields."""
 
-    def __init__(self, data: Data, counts: list[int]) -> None:
+    def __init__(self, data: wire.Data, counts: list[int]) -> None:
         self._data = data
         self._counts = counts
         self._fields_read = 0
@@ -212,7 +209,7 @@ class _Scan:
         Yields now and then. Returns where it ended.
 
         Raises:
-            IndexError: the data is cut short.
+            ValueError: the data is cut short.
         """
         if depth > _MAX_DEPTH:
             raise _malformed()
@@ -223,14 +220,14 @@ class _Scan:
                 raise _too_many("request", self._fields_read, "fields in all", MAX_FIELDS)
             if not self._fields_read % _SLICE:
                 yield
-            tag, position = _varint(data, position)
+            tag, position = wire.read_varint(data, position)
             kind = tag & 7
-            if kind == _START_GROUP:  # no field of the contract is one
+            if kind == wire.START_GROUP:  # no field of the contract is one
                 position = yield from self.message({}, position, end, depth + 1, tag >> 3)
-            elif kind == _END_GROUP and tag >> 3 == group:
+            elif kind == wire.END_GROUP and tag >> 3 == group:
                 return position
             else:
-                start, position = _content(data, position, kind)
+                start, position = wire.content(data, position, kind)
                 inner = self._counted(fields.get(tag, _UNKNOWN), start, min(position, end))
                 if inner is not None:
                     yield from self.message(inner, start, min(position, end), depth + 1)
@@ -246,12 +243,12 @@ class _Scan:
         return inner
 
 
-def _add(repeated: _Repeated, packed: int | None, content: Data, counts: list[int]) -> None:
+def _add(repeated: _Repeated, packed: int | None, content: wire.Data, counts: list[int]) -> None:
     number, path, limit, _ = repeated
     if packed is None:
         counts[number] += 1
-    elif packed in _SIZES:
-        counts[number] += len(content) // _SIZES[packed]
+    elif packed in wire.SIZES:
+        counts[number] += len(content) // wire.SIZES[packed]
     else:
         for start in range(0, len(content), _PIECE):
             # The last byte of a varint has its highest bit clear.
@@ -261,32 +258,6 @@ def _add(repeated: _Repeated, packed: int | None, content: Data, counts: list[in
                 break
     if counts[number] > limit:
         raise _too_many(path, counts[number], "elements", limit)
-
-
-def _content(data: Data, position: int, kind: int) -> tuple[int, int]:
-    """Where the content of a field of a wire type begins and ends."""
-    if kind == _BYTES:
-        length, position = _varint(data, position)
-        return position, position + length
-    if kind == _VARINT:
-        return position, _varint(data, position)[1]
-    if kind in _SIZES:
-        return position, position + _SIZES[kind]
-    raise _malformed()
-
-
-def _varint(data: Data, position: int) -> tuple[int, int]:
-    """The number at a position, and where it ends."""
-    value = data[position]
-    if value < _CONTINUES:
-        return value, position + 1
-    value &= ~_CONTINUES
-    for index in range(1, _VARINT_BYTES):
-        byte = data[position + index]
-        value |= (byte & ~_CONTINUES) << 7 * index
-        if byte < _CONTINUES:
-            return value, position + index + 1
-    raise _malformed()
 
 
 def _malformed() -> DecodeError:

@@ -94,7 +94,7 @@ class H2cornListener:
     async def _replace_servers(self) -> None:
         """Ends the age of all connections together: h2corn has no age for each.
 
-        The next server accepts on the same sockets before the last one says GOAWAY.
+        The next server accepts on the same sockets before the last one sends GOAWAY.
         """
         while True:
             await asyncio.sleep(self._options.max_connection_age_seconds)

@@ -32,7 +32,7 @@ class ListenerOptions:
         grace_seconds: time for calls to end when the listener stops.
         flush_seconds: time for their status to be sent after that.
         json_logs: whether to log JSON instead of text.
-        max_connection_age_seconds: the server says GOAWAY on connections of this age; 0: never.
+        max_connection_age_seconds: the server sends GOAWAY at this age; 0: never.
         max_connection_age_grace_seconds: how long their calls may then go on.
     """
 

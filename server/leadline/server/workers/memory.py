@@ -1,8 +1,8 @@
-"""The limit on a worker's memory, and how it is told that memory has run out.
+"""The limit on a worker's memory, and how to recognise that memory has run out.
 
-On the CPU the worker sets RLIMIT_DATA before it trains: an allocation beyond the limit fails,
-so the limit is never exceeded. On a GPU, where address space that CUDA reserves may count as
-data, and for memory that is not data, the server watches what the worker holds.
+On the CPU the worker sets RLIMIT_DATA before it trains: an allocation above the limit fails,
+so the limit is never exceeded. On a GPU address space that CUDA reserves may count as data. There,
+and for memory that is not data, the server watches what the worker holds.
 """
 
 import errno
@@ -65,7 +65,7 @@ def limit_memory(limit: int) -> None:
 
 
 def release_reserve() -> None:
-    """Allows this process what `limit_memory` has kept back."""
+    """Allows this process the reserve of `limit_memory`."""
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
 
@@ -96,8 +96,8 @@ def describe_exhaustion(held: int, limit: int, why: str) -> str:
         why: what failed.
     """
     most = f"may hold {in_bytes(limit)} ({MEMORY_FLAG})" if limit else "has no limit"
-    advice = f", or more {MEMORY_FLAG}" if limit else ""
+    advice = f", or raise {MEMORY_FLAG}" if limit else ""
     return (
-        f"the job needs more memory than there is: its worker {most} and held {in_bytes(held)}: "
-        f"{why}: use a smaller batch_size or fewer blocks{advice}"
+        f"the worker ran out of memory: it {most} and held {in_bytes(held)}: {why}: "
+        f"use a smaller batch_size or fewer blocks{advice}"
     )

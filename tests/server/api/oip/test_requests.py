@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from google.protobuf.message import DecodeError
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from leadline.oip.v2.open_inference_pb2 import InferParameter, ModelInferRequest
@@ -75,6 +75,7 @@ def test_malformed_large_requests_raise_what_protobuf_raises(cut: int, more: byt
 
 
 @given(_REQUESTS, st.sampled_from([1, 4, 8]), st.binary(max_size=9))
+@example(ModelInferRequest(), 1, b"\x8a")
 def test_what_precedes_images_is_read_as_protobuf_reads_it(
     request: ModelInferRequest, images: int, more: bytes
 ) -> None:

@@ -187,7 +187,7 @@ def _confusion(contents: Contents) -> str:
 def _grids(contents: Contents) -> str:
     explanation = (
         "For each class up to two images that are wrongly predicted as it, then up to two that are "
-        "correctly predicted. All are 32 x 32 pixels, as the network sees them."
+        "correctly predicted. The network sees each image resized to 32 x 32 pixels."
     )
     parts = [
         unfolding(_label(subject), grid(subject.matrix, subject.cells))

@@ -13,7 +13,7 @@ from leadline.oip.v2.open_inference_pb2 import (
     ModelInferResponse,
     ModelStreamInferResponse,
 )
-from leadline.server.api.oip import wire
+from leadline.server.api import wire
 from leadline.server.api.oip.inputs import parameter_number, refuse_shared_memory
 from leadline.server.errors import InvalidArgumentError
 from leadline.server.serving.catalog import CheckpointRef

@@ -10,16 +10,17 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple
 
+from google.protobuf.message import DecodeError
+
 from leadline.models.images import IMAGE_SIZE
 from leadline.oip.v2.open_inference_pb2 import ModelInferRequest
-from leadline.server.api.oip import wire
+from leadline.server.api import wire
 from leadline.server.api.oip.inputs import InputTensor, input_tensor, parameter_number
 from leadline.server.api.oip.outputs import RequestedOutput, requested_outputs
 
 # From this many bytes on, finding the tensors in Python is faster.
 _LARGE = 1 << 16
 
-_VARINT, _FIXED64, _FIXED32 = 0, 1, 5
 _RAW_CONTENTS = ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
 _RAW_CONTENTS_TAG = _RAW_CONTENTS << 3 | wire.BYTES
 
@@ -90,7 +91,7 @@ def parse(data: bytes | memoryview) -> InferRequest:
             )
         if len(data) >= _LARGE:
             return _split(memoryview(data))
-    except ValueError:
+    except (ValueError, DecodeError):
         pass  # protobuf decides: the message is unusual or malformed
     message = ModelInferRequest.FromString(data)  # type: ignore[arg-type]
     return InferRequest(Header(message), message.raw_input_contents)
@@ -128,26 +129,12 @@ def _split(data: memoryview) -> InferRequest:
             raise ValueError("the message has many fields")
         start = position
         tag, position = wire.read_varint(data, position)
-        end = _end_of_field(data, tag, position)
+        begin, end = wire.content(data, position, tag & 7)
+        if end > len(data):
+            raise ValueError("the message ends within a field")
         if tag == _RAW_CONTENTS_TAG:
-            _, begin = wire.read_varint(data, position)
             raw.append(data[begin:end])
         else:
             rest += data[start:end]
         position = end
     return InferRequest(Header(ModelInferRequest.FromString(bytes(rest))), raw)
-
-
-def _end_of_field(data: memoryview, tag: int, position: int) -> int:
-    kind = tag & 7
-    if kind == _VARINT:
-        return wire.read_varint(data, position)[1]
-    if kind in {_FIXED64, _FIXED32}:
-        length = 8 if kind == _FIXED64 else 4
-    elif kind == wire.BYTES:
-        length, position = wire.read_varint(data, position)
-    else:
-        raise ValueError("a group, or a wire type that does not exist")
-    if position + length > len(data):
-        raise ValueError("the message ends within a field")
-    return position + length

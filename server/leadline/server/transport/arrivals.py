@@ -20,6 +20,7 @@ from leadline.server.transport.calls import Calls
 from leadline.server.transport.messages import BEGINNING, MessageIntake, seconds_to_arrive, too_slow
 
 _PERIOD_SECONDS = 0.05
+_SLOW_PERIOD_SECONDS = 0.25  # without core there are headers only
 
 # Calls of a connection that was ended may still come from core for a while.
 _HOSTILE_SECONDS = 60
@@ -64,7 +65,7 @@ class Arrivals:
         """Looks at the calls periodically, until it is cancelled."""
         try:
             while True:
-                await asyncio.sleep(_PERIOD_SECONDS)
+                await asyncio.sleep(_PERIOD_SECONDS if self._pool else _SLOW_PERIOD_SECONDS)
                 # Before the kernel counts: what was given has been received then.
                 given, self._given = self._given, Counter()
                 received = await self._pool.run(_received_bytes, self.hostile) if self._pool else {}
@@ -94,11 +95,12 @@ class Arrivals:
                 continue
             before, since = last.get(call, (0, now))
             self._reads[call] = (number, since if number == before else now)
-            calls = waiting.setdefault(call.connection, [])
-            if number == before:
-                calls.append(call)
-                if number == 1:
-                    first.append(call)
+            if number == before == 1:
+                first.append(call)
+            if received:
+                calls = waiting.setdefault(call.connection, [])
+                if number == before:
+                    calls.append(call)
         self._charge_headers(first)
         self._charge_connections(received, given, waiting)
         self._end_slow(first, now)

@@ -84,6 +84,7 @@ async def test_a_connection_beyond_its_share_is_refused_and_others_are_not(port:
             assert await measured(channel, 7 * _MEBIBYTE) == 7 * _MEBIBYTE
 
 
+@pytest.mark.parametrize("transport", ["grpcio"], indirect=True)
 async def test_calls_without_a_message_are_charged_their_headers(port: int) -> None:
     large = [(b"x-%d" % number, b"v" * 1_000) for number in range(14)]
     async with Connection(port) as connection:

@@ -20,7 +20,6 @@ from leadline.server.transport.calls import Calls
 from leadline.server.transport.messages import BEGINNING, MessageIntake, seconds_to_arrive, too_slow
 
 _PERIOD_SECONDS = 0.05
-_SLOW_PERIOD_SECONDS = 0.25  # without core there are headers only
 
 # Calls of a connection that was ended may still come from core for a while.
 _HOSTILE_SECONDS = 60
@@ -50,11 +49,10 @@ class Arrivals:
         hostile: connections to end, whose metadata exceeds the limit.
     """
 
-    def __init__(self, calls: Calls, intake: MessageIntake, *, is_core: bool) -> None:
-        """Watches calls; `is_core`: whether core reads their messages."""
+    def __init__(self, calls: Calls, intake: MessageIntake) -> None:
         self._calls = calls
         self._intake = intake
-        self._pool = ThreadPool("arrivals", 1) if is_core else None
+        self._pool = ThreadPool("arrivals", 1)
         self._reads: dict[Call, tuple[int, float]] = {}  # the number of a read, and its time
         self._headers: dict[Call, Charge] = {}
         self._connections: dict[str, _Connection] = {}
@@ -65,14 +63,15 @@ class Arrivals:
         """Looks at the calls periodically, until it is cancelled."""
         try:
             while True:
-                await asyncio.sleep(_PERIOD_SECONDS if self._pool else _SLOW_PERIOD_SECONDS)
+                await asyncio.sleep(_PERIOD_SECONDS)
+                if self._is_idle():
+                    continue
                 # Before the kernel counts: what was given has been received then.
                 given, self._given = self._given, Counter()
-                received = await self._pool.run(_received_bytes, self.hostile) if self._pool else {}
+                received = await self._pool.run(_received_bytes, self.hostile)
                 self._look(received, given)
         finally:
-            if self._pool:
-                self._pool.close()
+            self._pool.close()
 
     def give(self, connection: str, size: int) -> None:
         """Notes that core has given a message of this size to its reader."""
@@ -83,6 +82,11 @@ class Arrivals:
             held.size -= taken
             held.charge.resize(held.charged)
         self._given[connection] += size + _OVERHEAD_BYTES
+
+    def _is_idle(self) -> bool:
+        """Whether nobody waits for a message, and nobody did at the last look."""
+        waits = any(call.messages.pending_read for call in self._calls)
+        return not (waits or self._reads or self.hostile)
 
     def _look(self, received: dict[str, int], given: Counter[str]) -> None:
         now = time.monotonic()

@@ -51,7 +51,7 @@ class GrpcioListener:
         self._calls = calls
         self._options = options
         self._intake = make_intake(options)
-        self._arrivals = Arrivals(calls, self._intake, is_core=True)
+        self._arrivals = Arrivals(calls, self._intake)
         self._watching: asyncio.Task[None] | None = None
         self._server: _CoreServer | None = None
         self._ended: asyncio.Task[Any] | None = None

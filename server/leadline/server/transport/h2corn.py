@@ -7,7 +7,6 @@ from contextlib import suppress
 from h2corn import Config, Server
 
 from leadline.server.transport.application import GrpcApplication
-from leadline.server.transport.arrivals import Arrivals
 from leadline.server.transport.calls import Calls
 from leadline.server.transport.listener import (
     CONNECTION_WINDOW_BYTES,
@@ -34,8 +33,6 @@ class H2cornListener:
         self._calls = calls
         self._options = options
         self._intake = make_intake(options)
-        self._arrivals = Arrivals(calls, self._intake, is_core=False)
-        self._watching: asyncio.Task[None] | None = None
         self._application = GrpcApplication(calls, self._intake)
         self._server: Server | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -55,7 +52,6 @@ class H2cornListener:
         except BaseException:
             await self._close()
             raise
-        self._watching = asyncio.create_task(self._arrivals.watch())
         if self._options.max_connection_age_seconds:
             self._replacing = asyncio.create_task(self._replace_servers())
         return port_of(self._listening[0])
@@ -67,10 +63,11 @@ class H2cornListener:
             Exception: why it ended.
         """
         while self._serving is not None:
-            tasks = (self._serving, self._watching, self._replacing)
-            watched = {task for task in tasks if task is not None}
+            watched = {self._serving}
+            if self._replacing is not None:
+                watched.add(self._replacing)
             done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
-            for task in done & {self._serving, self._watching, self._replacing}:
+            for task in done & {self._serving, self._replacing}:
                 task.result()
                 raise OSError("the HTTP/2 listener has ended")
 
@@ -81,8 +78,6 @@ class H2cornListener:
         self._refuse_connections()
         await self._calls.stop(self._options.grace_seconds)
         await self._close()
-        if self._watching is not None:
-            self._watching.cancel()
         self._intake.close()
 
     async def _serve(self) -> None:

@@ -135,7 +135,7 @@ COUNTING = (
     f"CREATE TRIGGER count_deleted_job AFTER DELETE ON jobs BEGIN {_DISCOUNT_OLD} END",
 )
 for _statement in COUNTING:
-    event.listen(jobs, "after_create", DDL(_statement))
+    event.listen(jobs, "after_create", DDL(_statement))  # type: ignore[no-untyped-call]
 
 events = Table(
     "events",

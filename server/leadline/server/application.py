@@ -347,6 +347,7 @@ def _make_training_services(core: _Core, scheduler: Scheduler) -> tuple[JobServi
         notifier=core.notifier,
         scheduler=scheduler,
         artifacts=core.artifacts,
+        purge=core.store.jobs.purge,
         keepalive_seconds=settings.stream_keepalive_seconds,
     )
     jobs = JobService(
@@ -433,6 +434,8 @@ async def _scheduling(core: _Core, scheduler: Scheduler) -> AsyncIterator["async
     try:
         recovered = await core.threads.run(core.store.attempts.recover)
         await core.threads.run(core.artifacts.finish_deletions, core.store.jobs.ids())
+        while await core.writes.run(core.store.jobs.purge):
+            pass  # what a crash left
     except (StorageError, OSError) as error:
         raise StartupError(f"the data directory {core.data.root} is unusable: {error}") from error
     if recovered:

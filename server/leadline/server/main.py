@@ -26,8 +26,8 @@ _FAILURE = 1
 # the default of 700 would scan those in flight several times for each.
 _GC_THRESHOLD = 20_000
 
-# Seconds after which a thread lets go of the GIL if another waits, the event loop among them.
-# By default 5 ms: with three threads that convert pages, a health check waits for that often.
+# Seconds after which a thread lets go of the GIL if another waits. A health check takes several
+# passes of the event loop, and at each may wait so long for every thread that converts a page.
 _SWITCH_SECONDS = 0.0005
 
 # glibc's malloc.h.

@@ -159,7 +159,10 @@ def test_a_deleted_sweep_takes_no_look_at_the_events_of_other_sweeps(tmp_path: P
         with engine.connect() as connection:
             database: Any = connection.connection.driver_connection
             database.set_progress_handler(look, 100)
-        deleted = Store(engine).sweeps.delete("s")
+        store = Store(engine)
+        deleted = store.sweeps.delete("s")
+        while store.jobs.purge():
+            pass
         engine.dispose()
         assert len(deleted) == 20
         steps.append(count)

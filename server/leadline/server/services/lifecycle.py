@@ -45,6 +45,7 @@ class Lifecycle:
         notifier: wakes watchers.
         scheduler: starts and ends workers.
         artifacts: the files of models.
+        purge: removes the events of a few deleted jobs; returns whether there may be more.
         keepalive_seconds: the longest silence of a watched stream.
     """
 
@@ -55,6 +56,7 @@ class Lifecycle:
     notifier: JobNotifier
     scheduler: Scheduler
     artifacts: Artifacts
+    purge: Callable[[], bool]
     keepalive_seconds: float
 
     def check_accepting(self) -> None:
@@ -121,6 +123,8 @@ class Lifecycle:
                 self.notifier.forget(job_id, sweep_id)
             # A worker of a job that was cancelled just now may still write.
             await asyncio.gather(*(self.scheduler.end_worker(job_id) for job_id in job_ids))
+            while await self.writes.run(self.purge):
+                pass  # other writes take turns
             await self.removals.run(self._remove_files, job_ids)
 
         await self.write(partial(self._delete_rows, delete_rows), then=then)

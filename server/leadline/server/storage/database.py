@@ -25,8 +25,9 @@ _BUSY_TIMEOUT = 5.0
 # reading call is abandoned.
 _STEPS_A_LOOK = 20_000
 
-# The execution option of an engine whose transactions write.
+# Execution options of an engine: its transactions write, and check references.
 _WRITES = "leadline_writes"
+_CHECKS = "leadline_checks_references"
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Database:
     def __init__(self, engine: Engine, *, now: Callable[[], datetime] | None = None) -> None:
         self._engine = engine
         self._writing_engine = engine.execution_options(**{_WRITES: True})
+        self._unchecked_engine = self._writing_engine.execution_options(**{_CHECKS: False})
         self._now = now or (lambda: datetime.now(UTC))
         # SQLite has one writer at a time; a second would block its thread anyway.
         self._writer = threading.Lock()
@@ -80,15 +82,19 @@ class Database:
             raise
 
     @contextmanager
-    def write(self) -> Iterator[UnitOfWork]:
+    def write(self, *, checks_references: bool = True) -> Iterator[UnitOfWork]:
         """A transaction, committed at the end of the block, rolled back on an exception.
+
+        Args:
+            checks_references: whether it fails if it leaves a reference to a deleted row.
 
         Raises:
             StorageError: the database failed, and nothing was written.
         """
         with self._writer:
             try:
-                with translate_errors(), self._writing_engine.begin() as connection:
+                engine = self._writing_engine if checks_references else self._unchecked_engine
+                with translate_errors(), engine.begin() as connection:
                     yield UnitOfWork(connection, self._now())
             except StorageError:
                 self._last_write_failed = True
@@ -167,5 +173,8 @@ def _configure(connection: sqlite3.Connection, _record: Any) -> None:
 def _begin(connection: Connection) -> None:
     # A transaction that reads and then writes locks the file from its start.
     # If another process wrote in between, SQLite would reject the write at once.
-    writes = connection.get_execution_options().get(_WRITES, False)
+    options = connection.get_execution_options()
+    writes = options.get(_WRITES, False)
+    if writes:  # SQLite ignores this within a transaction
+        connection.exec_driver_sql(f"PRAGMA foreign_keys={int(options.get(_CHECKS, True))}")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -69,6 +69,7 @@ def read_sweep_events(
     """At most `limit` events of a sweep after the sequence `after`, in order."""
     query = (
         select(sweep_events)
+        .join(sweeps, sweeps.c.sweep_id == sweep_events.c.sweep_id)  # it is not deleted
         .where(sweep_events.c.sweep_id == sweep_id, sweep_events.c.sequence > after)
         .order_by(sweep_events.c.sequence)
         .limit(limit)

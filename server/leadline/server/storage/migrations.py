@@ -80,6 +80,7 @@ _FROM_3 = (
     "CREATE INDEX jobs_by_sweep_state ON jobs (sweep_id, state, number)",
     "CREATE INDEX jobs_by_deadline ON jobs (state, deadline)",
     "CREATE INDEX jobs_by_accuracy ON jobs (best_test_accuracy, number)",
+    "CREATE TABLE deleted_jobs (number INTEGER NOT NULL PRIMARY KEY)",
     "CREATE INDEX sweep_events_by_job ON sweep_events (job_number)",
     """
     CREATE TABLE job_counts (

@@ -163,7 +163,7 @@ class SweepRepository:
             return _changed(work, sweep_id, resumed)
 
     def delete(self, sweep_id: str, mark: Callable[[str], None] = ignore) -> list[str]:
-        """Deletes a sweep in a final state, its jobs, and all their events.
+        """Deletes a sweep in a final state and its jobs; `purge` of jobs removes their events.
 
         Args:
             sweep_id: the sweep.
@@ -175,12 +175,16 @@ class SweepRepository:
         Raises:
             FailedPreconditionError: the sweep is not in a final state.
         """
-        with self._database.write() as work:
-            state = sweep_records.get_sweep(work.connection, sweep_id).state
+        with self._database.write(checks_references=False) as work:
+            sweep = sweep_records.get_sweep(work.connection, sweep_id)
             preconditions.check_deletable(
-                "sweep", f"sweeps/{sweep_id}", state, reason="SWEEP_NOT_FINISHED"
+                "sweep", f"sweeps/{sweep_id}", sweep.state, reason="SWEEP_NOT_FINISHED"
             )
-            work.connection.execute(delete(sweep_events).where(sweep_events.c.sweep_id == sweep_id))
+            # All others are those of its jobs.
+            own = sweep_events.c.sequence.in_((1, sweep.latest_sequence))
+            work.connection.execute(
+                delete(sweep_events).where(sweep_events.c.sweep_id == sweep_id, own)
+            )
             deleted = transitions.delete_jobs(work, jobs.c.sweep_id == sweep_id, mark)
             work.connection.execute(delete(sweeps).where(sweeps.c.sweep_id == sweep_id))
             return deleted

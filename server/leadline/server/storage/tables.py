@@ -154,6 +154,10 @@ events = Table(
     Index("events_by_kind", "job_number", "kind", "epoch"),
 )
 
+# Jobs that are deleted, whose events are still to be removed: a few at a time, since there may be
+# a hundred thousand. Numbers of jobs are never given again.
+deleted_jobs = Table("deleted_jobs", metadata, Column("number", _Number, primary_key=True))
+
 sweep_events = Table(
     "sweep_events",
     metadata,

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, insert, select, update
 
 from leadline.models.spec import TrainingSpec
 from leadline.server.jobs.job import Cancellation, Failure, Finished, Job, Paused, Resumed
@@ -15,7 +15,7 @@ from leadline.server.jobs.states import JobState, check_move
 from leadline.server.jobs.variants import VariantFilter
 from leadline.server.storage import event_log, queries, records, sweep_records
 from leadline.server.storage.database import UnitOfWork
-from leadline.server.storage.tables import events, jobs, sweeps
+from leadline.server.storage.tables import deleted_jobs, jobs, sweeps
 from leadline.server.sweeps.sweep import SweepFinished
 
 
@@ -115,15 +115,16 @@ def finish_sweep(work: UnitOfWork, sweep_id: str | None) -> None:
 
 
 def delete_jobs(work: UnitOfWork, condition: Any, mark: Callable[[str], None]) -> list[str]:
-    """Deletes the jobs that meet a condition on their table, with their events.
+    """Deletes the jobs that meet a condition on their table; `JobRepository.purge` their events.
 
-    Calls `mark` with the id of each, and returns the ids.
+    Calls `mark` with the id of each, and returns the ids. Its unit of work must not check
+    references.
     """
     deleted = list(work.connection.execute(select(jobs.c.job_id).where(condition)).scalars())
     for job_id in deleted:
         mark(job_id)
     numbers = select(jobs.c.number).where(condition)
-    work.connection.execute(delete(events).where(events.c.job_number.in_(numbers)))
+    work.connection.execute(insert(deleted_jobs).from_select(["number"], numbers))
     work.connection.execute(delete(jobs).where(condition))
     return deleted
 

@@ -69,12 +69,23 @@ class Metrics:
         self._prediction_images = self._histogram(
             "leadline_prediction_batch_size", "Images in a predict request.", _IMAGES
         )
+        self._predictions_in_flight = self._gauge(
+            "leadline_predictions_in_flight", "Predict requests in flight."
+        )
+        self._decoding_pixels = self._gauge(
+            "leadline_decoding_queue_pixels",
+            "Pixels of large predict requests that are not decoded yet.",
+        )
         self._abandoned = self._counter(
             "leadline_decoding_abandoned",
             "Predict requests given up before their images were decoded.",
         )
-        self._queue_depth = Gauge(
-            "leadline_queue_depth", "Jobs waiting for a device.", registry=self.registry
+        self._queue_depth = self._gauge("leadline_queue_depth", "Jobs waiting for a device.")
+        self._queue_held = self._gauge(
+            "leadline_queue_held", "Whether queued jobs do not start for lack of disk space."
+        )
+        self._disk_free = self._gauge(
+            "leadline_disk_free_bytes", "Free space on the disk of the data directory, in bytes."
         )
         self._workers: dict[str, int] = {}
         self._register_gauge(
@@ -95,16 +106,8 @@ class Metrics:
 
     def watch_disk(self, free_bytes: Callable[[], int], is_held: Callable[[], bool]) -> None:
         """Reports the disk of the data directory; both are called at each scrape."""
-        Gauge(
-            "leadline_disk_free_bytes",
-            "Free space on the disk of the data directory, in bytes.",
-            registry=self.registry,
-        ).set_function(free_bytes)
-        Gauge(
-            "leadline_queue_held",
-            "Whether queued jobs do not start for lack of disk space.",
-            registry=self.registry,
-        ).set_function(is_held)
+        self._disk_free.set_function(free_bytes)
+        self._queue_held.set_function(is_held)
 
     def watch_health(self, failing: Callable[[], Mapping[str, bool]]) -> None:
         """Reports the parts that health depends on; `failing` is called at each scrape."""
@@ -119,14 +122,8 @@ class Metrics:
         self, count_in_flight: Callable[[], int], count_pixels: Callable[[], int]
     ) -> None:
         """Reports predict requests in flight, and their pixels; called at each scrape."""
-        Gauge(
-            "leadline_predictions_in_flight", "Predict requests in flight.", registry=self.registry
-        ).set_function(count_in_flight)
-        Gauge(
-            "leadline_decoding_queue_pixels",
-            "Pixels of large predict requests that are not decoded yet.",
-            registry=self.registry,
-        ).set_function(count_pixels)
+        self._predictions_in_flight.set_function(count_in_flight)
+        self._decoding_pixels.set_function(count_pixels)
 
     def on_worker(self, job: Job, pid: int) -> None:
         """A worker has started on the job."""
@@ -168,6 +165,9 @@ class Metrics:
 
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(name, text, registry=self.registry)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(name, text, registry=self.registry)
 
     def _histogram(self, name: str, text: str, bounds: Sequence[float]) -> UnlockedHistogram:
         histogram = UnlockedHistogram(bounds)

@@ -230,7 +230,7 @@ class JobService:
             job=job,
             progress=progress,
             queue_position=view.queue_position,
-            hold=view.hold,
+            hold=self._hold(job),  # not that of the shared view: the store knows no hold
             seconds_left=seconds_left(job, progress),
         )
 
@@ -268,15 +268,18 @@ class JobService:
     def _views(self, jobs: Collection[Job]) -> list[JobView]:
         queued = [job.job_id for job in jobs if job.state is JobState.QUEUED]
         positions = self._store.jobs.queue_positions(queued) if queued else {}
-        hold = self._notifier.hold
         return [
             JobView(
                 job=job,
                 queue_position=positions.get(job.job_id, 0),
-                hold=hold if job.state is JobState.QUEUED else None,
+                hold=self._hold(job),
             )
             for job in jobs
         ]
+
+    def _hold(self, job: Job) -> Hold | None:
+        """Why a queued job does not start although a device may be free."""
+        return self._notifier.hold if job.state is JobState.QUEUED else None
 
 
 def seconds_left(job: Job, progress: Progress) -> float | None:

@@ -269,6 +269,18 @@ def test_a_request_id_stands_for_one_spec_with_its_options(store: Store) -> None
             store.jobs.create(spec, options, job_id="c", **call)  # type: ignore[arg-type]
 
 
+def test_a_new_job_keeps_its_events_when_those_of_a_deleted_one_are_removed(store: Store) -> None:
+    submit(store, "a")
+    store.jobs.cancel("a")
+    store.jobs.delete("a")
+    submit(store, "b")
+
+    while store.jobs.purge():
+        pass
+
+    assert [event.sequence for event in store.jobs.events("b", after=0, limit=9)] == [1]
+
+
 def test_a_full_queue_refuses_but_still_knows_its_requests(store: Store) -> None:
     store.jobs.create(SPEC, JobOptions(), job_id="a", request_id="r", max_queued=1)
 

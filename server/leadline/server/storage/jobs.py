@@ -154,7 +154,8 @@ class JobRepository:
                 return same, False
             preconditions.check_queue_room(connection, 1, max_queued=max_queued)
             row = transitions.new_job_row(work, job_id, spec, options)
-            connection.execute(insert(jobs).values(request_id=request_id or None, **row))
+            row |= {"number": transitions.next_number(work), "request_id": request_id or None}
+            connection.execute(insert(jobs).values(row))
             position = queries.queue_positions(connection, [job_id])[job_id]
             queued = Queued(spec=spec, queue_position=position)
             event_log.append_event(work, queries.get_job(connection, job_id), queued)

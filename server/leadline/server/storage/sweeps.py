@@ -1,5 +1,6 @@
 """The repository of sweeps: each method is one transaction, which includes the sweep's jobs."""
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -208,10 +209,13 @@ def _create_jobs(
     rows = [
         {
             **transitions.new_job_row(work, job_id, request.grid.spec_at(point), request.options),
+            "number": number,
             "sweep_id": sweep_id,
             "latest_sequence": 1,
         }
-        for job_id, point in zip(job_ids, points, strict=True)
+        for number, job_id, point in zip(
+            itertools.count(transitions.next_number(work)), job_ids, points, strict=False
+        )
     ]
     work.connection.execute(insert(jobs), rows)
     created = _jobs_in(work.connection, sweep_id, [JobState.QUEUED])

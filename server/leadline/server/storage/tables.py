@@ -155,7 +155,7 @@ events = Table(
 )
 
 # Jobs that are deleted, whose events are still to be removed: a few at a time, since there may be
-# a hundred thousand. Numbers of jobs are never given again.
+# a hundred thousand. No new job gets the number of one of them.
 deleted_jobs = Table("deleted_jobs", metadata, Column("number", _Number, primary_key=True))
 
 sweep_events = Table(

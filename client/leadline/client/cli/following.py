@@ -85,14 +85,18 @@ def show_events(
 ) -> ExitCode:
     """Shows the events to the end and returns the exit code for it."""
     outage = Outage(view.connection_lost)
+    finished = None
     with view:
         for event in handle.events(
             after_sequence, view.progress_interval, on_reconnect=outage.begin
         ):
             outage.end()
             view.show(event)
+            # Not the end: a call that is cancelled while the interpreter exits may hang it.
             if event.HasField("finished"):
-                return _EXIT_CODES[state_name(event.finished)]
+                finished = event.finished
+    if finished is not None:
+        return _EXIT_CODES[state_name(finished)]
     # No event came after `after_sequence`: it had ended with that event.
     return _EXIT_CODES.get(state_name(handle.refresh()), ExitCode.SERVER_ERROR)
 

@@ -80,7 +80,7 @@ class Scene:
         return long if self.site.is_long else short
 
     async def repeat(self, times: int, act: Callable[[], Awaitable[object]]) -> None:
-        """Does something over and over, so many at a time, until the attack is cancelled."""
+        """Does something over and over, `times` at a time, until the attack is cancelled."""
 
         async def over_and_over() -> None:
             while True:

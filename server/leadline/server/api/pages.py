@@ -176,7 +176,7 @@ class Page:
 
         Args:
             entries: the list after the cursor, at least one more than the size if
-                it has so many; read no further than the page goes.
+                it has this many; read no further than the page goes.
             convert: makes the message of an entry.
             cursor: the cursor of an entry.
         """

@@ -16,7 +16,7 @@ class SendLimiter:
     """
 
     def __init__(self, *, streams_a_pass: int = _STREAMS_A_PASS) -> None:
-        """Makes a limiter of so many turns in a pass of the event loop."""
+        """Makes a limiter of this many turns in a pass of the event loop."""
         self._streams_a_pass = streams_a_pass
         self._left = streams_a_pass
         self._waiting: deque[asyncio.Future[None]] = deque()

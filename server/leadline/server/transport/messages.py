@@ -204,7 +204,7 @@ class MessageReader:
         return whole
 
     async def _fill(self, taken: memoryview, filled: int, *, charged_in: int) -> None:
-        """Waits until the message is full; charges it in multiples of so many bytes."""
+        """Waits until the message is full; charges it in multiples of `charged_in` bytes."""
         charge = self._charge()
         while filled < len(taken):
             if not self._rest:

@@ -53,7 +53,7 @@ class Process:
         return self._pipe.poll(seconds)
 
     def stop(self, seconds: float) -> Any:
-        """Ends it and returns its report; None if it had none after `patience` seconds."""
+        """Ends it and returns its report; None if it had none after `seconds` seconds."""
         report = None
         with contextlib.suppress(BrokenPipeError):  # it has reported and ended
             self._pipe.send("stop")

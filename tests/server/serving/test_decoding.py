@@ -54,7 +54,7 @@ class Endless:
         self._pace = pace
 
     def read(self) -> Steps:
-        """Yields for ever."""
+        """Yields without end."""
         try:
             while True:
                 yield self._size

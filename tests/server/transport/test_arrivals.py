@@ -48,7 +48,7 @@ async def port(transport: str) -> AsyncIterator[int]:
 
 
 async def begin(connection: Connection, size: int, fields: Fields | None = None) -> int:
-    """Sends so many bytes of a message of 7 MiB."""
+    """Sends this many bytes of a message of 7 MiB."""
     stream = await connection.begin("/t.T/Measure", [*_FIELDS, *(fields or [])])
     await asyncio.sleep(0)  # so that it acknowledges the server's settings
     if size:

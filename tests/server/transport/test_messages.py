@@ -176,7 +176,7 @@ def large_intake(**options: int) -> MessageIntake:
 def unfinished(
     intake: MessageIntake, size: int, *, connection: object = _CONNECTION, declared: int = 0
 ) -> MessageReader:
-    """A reader of a message of which so many bytes arrive, in chunks of 64 KiB."""
+    """A reader of a message of which this many bytes arrive, in chunks of 64 KiB."""
     prefix = b"\0" + (declared or size + 1).to_bytes(4, "big")
     waiting = iter(cut(prefix + bytes(size), 1 << 16))
 

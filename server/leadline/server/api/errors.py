@@ -111,7 +111,7 @@ def to_status(error: ServiceError) -> tuple[grpc.StatusCode, status_pb2.Status]:
 
 
 def _shorten_texts(message: Message, limit: int) -> None:
-    """Cuts each text of a message, however deep, to so many bytes."""
+    """Cuts each text of a message, however deep, to this many bytes."""
     for field, value in message.ListFields():
         if isinstance(value, str):
             setattr(message, field.name, shorten(value, limit))

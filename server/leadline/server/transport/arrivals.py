@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Collection
 from contextlib import suppress
+from typing import Protocol, cast
 
 import grpc
 
@@ -34,6 +35,14 @@ _OVERHEAD_BYTES = 512
 _RECEIVED = struct.Struct("<Q")
 _RECEIVED_AT = 128
 _INFO_BYTES = 256
+
+
+class CoreMessages(Protocol):
+    """The messages of a call that core receives."""
+
+    @property
+    def pending_read(self) -> int:
+        """The number of the read that waits for the caller, from 1 on; 0: none."""
 
 
 class Arrivals:
@@ -85,7 +94,7 @@ class Arrivals:
 
     def _is_idle(self) -> bool:
         """Whether nobody waits for a message, and nobody did at the last look."""
-        waits = any(call.messages.pending_read for call in self._calls)
+        waits = any(_pending_read(call) for call in self._calls)
         return not (waits or self._reads or self.hostile)
 
     def _look(self, received: dict[str, int], given: Counter[str]) -> None:
@@ -94,7 +103,7 @@ class Arrivals:
         first: list[Call] = []
         waiting: dict[str, list[Call]] = {}  # by connection, those that have waited for a period
         for call in self._calls:
-            number = call.messages.pending_read
+            number = _pending_read(call)
             if not number:
                 continue
             before, since = last.get(call, (0, now))
@@ -146,6 +155,10 @@ class Arrivals:
                 continue
             if now - self._reads[call][1] > seconds_to_arrive(limit):
                 call.refuse(grpc.StatusCode.DEADLINE_EXCEEDED, too_slow(limit))
+
+
+def _pending_read(call: Call) -> int:
+    return cast(CoreMessages, call.messages).pending_read
 
 
 def _charge(charge: Charge, size: int, waiting: list[Call]) -> None:

@@ -26,10 +26,6 @@ class Messages(Protocol):
             ServiceError: the message is malformed or too large.
         """
 
-    @property
-    def pending_read(self) -> int:
-        """The number of the read that waits for the caller, from 1 on; 0: none, or not said."""
-
     def close(self) -> None:
         """Gives back what the messages took, once the call has ended."""
 

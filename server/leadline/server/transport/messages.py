@@ -43,12 +43,12 @@ _ARRIVAL_BYTES_PER_SECOND = 1 << 18
 
 
 def seconds_to_arrive(length: int) -> float:
-    """How long a message of so many bytes may take to arrive."""
+    """How long a message of this many bytes may take to arrive, in seconds."""
     return _ARRIVAL_SECONDS + length / _ARRIVAL_BYTES_PER_SECOND
 
 
 def too_slow(length: int) -> DeadlineExceededError:
-    """The error of a message of so many bytes that takes longer."""
+    """The error of a message of this many bytes that takes longer."""
     return DeadlineExceededError(
         f"a message of {length} bytes took too long to arrive: it has "
         f"{_ARRIVAL_SECONDS} s, and 1 s more for each {_ARRIVAL_BYTES_PER_SECOND} bytes",
@@ -150,7 +150,7 @@ class MessageReader:
         self._connection = connection
         self._encoding = encoding
         self._rest = memoryview(b"")
-        self._ended: bool | None = None  # None: nothing has come
+        self._ended = False
         self._charges: Charges | None = None  # once a message is large
 
     async def read(self) -> bytes | memoryview | None:
@@ -222,11 +222,6 @@ class MessageReader:
         """Returns what the messages were charged, once the call has ended."""
         if self._charges is not None:
             self._charges.close()
-
-    @property
-    def pending_read(self) -> int:
-        """1 until something has come: later the reader charges what it holds itself."""
-        return 1 if self._ended is None else 0
 
     def _charge(self) -> Charge:
         """The charge of the message that is being read."""

@@ -17,7 +17,7 @@ from leadline.server.storage import event_log, transitions
 from leadline.server.storage.database import UnitOfWork, open_database
 from leadline.server.storage.tables import events, jobs, sweep_events, sweeps
 from leadline.server.sweeps.grid import Grid, SweepAxis
-from leadline.server.sweeps.sweep import SweepQueued
+from leadline.server.sweeps.sweep import SweepQueued, SweepState
 from support.reports import STARTED, an_epoch
 
 # What the table of counts must hold.
@@ -74,6 +74,7 @@ def fill(
         work = UnitOfWork(connection, datetime(2026, 1, 1, tzinfo=UTC))
         if sweep_id is not None:
             _write_sweep(connection, sweep_id, spec, count)
+            transitions.count_ended_sweep(work, SweepState(state.value), 1)
         for start in range(0, count, _JOBS_A_WRITE):
             made = [
                 _job(work, job_id, replace(spec, blocks=1 + number % blocks, seed=number), state)

@@ -60,7 +60,8 @@ class JobRepository:
             if states:
                 query = query.where(jobs.c.state.in_([state.value for state in states]))
         elif states:
-            query = queries.newest_in_states(set(states), before=before, limit=limit)
+            conditions = [jobs.c.state == state.value for state in set(states)]
+            query = queries.newest_of_any(conditions, before=before, limit=limit)
         with self._database.read() as connection:
             return records.read_jobs(connection, query)
 

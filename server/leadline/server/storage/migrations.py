@@ -2,10 +2,10 @@
 
 from sqlalchemy import Connection
 
-from leadline.server.storage.tables import COUNTING
+from leadline.server.storage.tables import COUNTING, HAS_MODEL
 
 # The schema's version, one higher after every change of the tables.
-SCHEMA = 4
+SCHEMA = 5
 
 # Schema 1 had neither sweeps nor residual networks.
 _FROM_1 = (
@@ -101,8 +101,43 @@ _FROM_3 = (
     *COUNTING,
 )
 
+# Schema 4 had indexes of jobs, which those without a model fill, and no counts of sweeps.
+_VARIANT = "dataset, blocks, block_convolutions, batch_norm, residual"
+_FROM_4 = (
+    "DROP INDEX jobs_by_dataset",
+    "DROP INDEX jobs_by_accuracy",
+    "DROP INDEX jobs_by_variant",
+    "DROP INDEX events_by_kind",
+    f"CREATE INDEX models_by_number ON jobs (number) WHERE {HAS_MODEL}",
+    f"CREATE INDEX models_by_dataset ON jobs (dataset, number) WHERE {HAS_MODEL}",
+    f"CREATE INDEX models_by_accuracy ON jobs (best_test_accuracy, number) WHERE {HAS_MODEL}",
+    f"CREATE INDEX models_by_variant ON jobs ({_VARIANT}, number) WHERE {HAS_MODEL}",
+    f"CREATE INDEX best_by_variant ON jobs ({_VARIANT}, best_test_accuracy) WHERE {HAS_MODEL}",
+    "CREATE INDEX events_by_kind ON events (job_number, kind, epoch, test_accuracy)",
+    "CREATE INDEX sweeps_unfinished ON sweeps (number) WHERE end_time IS NULL",
+    """
+    CREATE TABLE sweep_counts (
+        state VARCHAR(16) NOT NULL PRIMARY KEY,
+        sweeps INTEGER NOT NULL
+    )
+    """,
+    """
+    INSERT INTO sweep_counts
+    SELECT
+        CASE WHEN is_cancelled THEN 'cancelled'
+            WHEN EXISTS (SELECT 1 FROM job_counts AS jobs
+                WHERE jobs.sweep_id = sweeps.sweep_id AND jobs.state = 'failed') THEN 'failed'
+            WHEN EXISTS (SELECT 1 FROM job_counts AS jobs
+                WHERE jobs.sweep_id = sweeps.sweep_id AND jobs.state = 'succeeded')
+                THEN 'succeeded'
+            ELSE 'cancelled' END,
+        count(*)
+    FROM sweeps WHERE end_time IS NOT NULL GROUP BY 1
+    """,
+)
+
 # Statements that turn a schema into the next one, by the schema before.
-_MIGRATIONS = {1: _FROM_1, 2: _FROM_2, 3: _FROM_3}
+_MIGRATIONS = {1: _FROM_1, 2: _FROM_2, 3: _FROM_3, 4: _FROM_4}
 
 
 class SchemaError(Exception):

@@ -1,9 +1,9 @@
 """Queries on the table of jobs that several repositories share."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, Table, func, select, union_all
+from sqlalchemy import ColumnElement, Connection, Select, Table, func, or_, select, union_all
 
 from leadline.server.errors import NotFoundError
 from leadline.server.jobs.job import Job
@@ -25,20 +25,21 @@ def newest_first(table: Table, *, before: int | None, limit: int | None) -> Sele
     return query if before is None else query.where(table.c.number < before)
 
 
-def newest_in_states(
-    states: Collection[JobState], *, before: int | None, limit: int | None
+def newest_of_any(
+    conditions: Sequence[ColumnElement[bool]], *, before: int | None, limit: int | None
 ) -> Select[Any]:
-    """Selects at most `limit` jobs in any of some states, the highest number first."""
-    if len(states) == 1 or limit is None:
-        names = [state.value for state in states]
-        return newest_first(jobs, before=before, limit=limit).where(jobs.c.state.in_(names))
-    # The newest of each state first: a single query would read every job in these states.
+    """Selects at most `limit` jobs that meet any of some conditions, the highest number first.
+
+    An index must serve each condition: a single query would read every job that meets one.
+    """
+    if len(conditions) == 1 or limit is None:
+        return newest_first(jobs, before=before, limit=limit).where(or_(*conditions))
     newest = [
         newest_first(jobs, before=before, limit=limit)
         .with_only_columns(jobs.c.number)
-        .where(jobs.c.state == state.value)
+        .where(condition)
         .subquery()
-        for state in states
+        for condition in conditions
     ]
     numbers = union_all(*(select(part.c.number) for part in newest))
     return newest_first(jobs, before=None, limit=limit).where(jobs.c.number.in_(numbers))

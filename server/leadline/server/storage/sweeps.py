@@ -19,7 +19,14 @@ from leadline.server.storage import (
     transitions,
 )
 from leadline.server.storage.database import Database, UnitOfWork
-from leadline.server.storage.tables import events, job_counts, jobs, sweep_events, sweeps
+from leadline.server.storage.tables import (
+    events,
+    job_counts,
+    jobs,
+    sweep_counts,
+    sweep_events,
+    sweeps,
+)
 from leadline.server.storage.transitions import ignore
 from leadline.server.sweeps.sweep import (
     Sweep,
@@ -64,10 +71,15 @@ class SweepRepository:
 
     def count_by_state(self) -> dict[SweepState, int]:
         """How many sweeps there are in each state, zeros included."""
-        by_state = dict.fromkeys(SweepState, 0)
+        is_unfinished = sweeps.c.end_time.is_(None)
+        unfinished = select(sweeps.c.sweep_id).where(is_unfinished)
         with self._database.read() as connection:
-            rows = connection.execute(select(sweeps.c.sweep_id, sweeps.c.is_cancelled)).all()
-            counts = sweep_records.count_sweep_jobs(connection, job_counts.c.sweep_id != "")
+            ended: dict[str, int] = dict(connection.execute(select(sweep_counts)).all())
+            rows = connection.execute(unfinished.add_columns(sweeps.c.is_cancelled)).all()
+            counts = sweep_records.count_sweep_jobs(
+                connection, job_counts.c.sweep_id.in_(unfinished)
+            )
+        by_state = {state: ended.get(state.value, 0) for state in SweepState}
         for row in rows:
             by_state[counts[row.sweep_id].state(is_cancelled=row.is_cancelled)] += 1
         return by_state
@@ -186,6 +198,7 @@ class SweepRepository:
             work.connection.execute(
                 delete(sweep_events).where(sweep_events.c.sweep_id == sweep_id, own)
             )
+            transitions.count_ended_sweep(work, sweep.state, -1)
             deleted = transitions.delete_jobs(work, jobs.c.sweep_id == sweep_id, mark)
             work.connection.execute(delete(sweeps).where(sweeps.c.sweep_id == sweep_id))
             return deleted

@@ -26,6 +26,11 @@ metadata = MetaData()
 # SQLite numbers rows by itself only in a column of type INTEGER.
 _Number = BigInteger().with_variant(Integer, "sqlite")
 
+# In these words alone SQLite finds the indexes of models.
+HAS_MODEL = "completed_epochs > 0"
+
+_VARIANT = ("dataset", "blocks", "block_convolutions", "batch_norm", "residual")
+
 sweeps = Table(
     "sweeps",
     metadata,
@@ -40,6 +45,15 @@ sweeps = Table(
     Column("create_time", BigInteger, nullable=False),
     Column("end_time", BigInteger),
     Column("latest_sequence", Integer, nullable=False, default=0),
+    Index("sweeps_unfinished", "number", sqlite_where=text("end_time IS NULL")),
+)
+
+# How many sweeps have ended in each state; those that have not are few.
+sweep_counts = Table(
+    "sweep_counts",
+    metadata,
+    Column("state", String(16), primary_key=True),
+    Column("sweeps", Integer, nullable=False),
 )
 
 jobs = Table(
@@ -76,20 +90,15 @@ jobs = Table(
     # The queue in the order in which it starts; then the listings, newest first.
     Index("jobs_in_queue", "state", text("priority DESC"), "number"),
     Index("jobs_by_state", "state", "number"),
-    Index("jobs_by_dataset", "dataset", "number"),
     Index("jobs_by_sweep", "sweep_id", "number"),
     Index("jobs_by_sweep_state", "sweep_id", "state", "number"),
     Index("jobs_by_deadline", "state", "deadline"),
-    Index("jobs_by_accuracy", "best_test_accuracy", "number"),
-    Index(
-        "jobs_by_variant",
-        "dataset",
-        "blocks",
-        "block_convolutions",
-        "batch_norm",
-        "residual",
-        "best_test_accuracy",
-    ),
+    # Models: jobs with an epoch, which may be few of many.
+    Index("models_by_number", "number", sqlite_where=text(HAS_MODEL)),
+    Index("models_by_dataset", "dataset", "number", sqlite_where=text(HAS_MODEL)),
+    Index("models_by_accuracy", "best_test_accuracy", "number", sqlite_where=text(HAS_MODEL)),
+    Index("models_by_variant", *_VARIANT, "number", sqlite_where=text(HAS_MODEL)),
+    Index("best_by_variant", *_VARIANT, "best_test_accuracy", sqlite_where=text(HAS_MODEL)),
 )
 
 # How many jobs of a sweep, or of none ("", no id is empty), are in each state; no row is zero.
@@ -151,7 +160,8 @@ events = Table(
     Column("attempt", Integer),
     Column("is_kept", Boolean),
     Column("body", Text, nullable=False),
-    Index("events_by_kind", "job_number", "kind", "epoch"),
+    # With the accuracy, so that the median stopping rule reads no row of an event.
+    Index("events_by_kind", "job_number", "kind", "epoch", "test_accuracy"),
 )
 
 # Jobs that are deleted, whose events are still to be removed: a few at a time, since there may be

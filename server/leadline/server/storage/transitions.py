@@ -15,8 +15,8 @@ from leadline.server.jobs.states import JobState, check_move
 from leadline.server.jobs.variants import VariantFilter
 from leadline.server.storage import event_log, queries, records, sweep_records
 from leadline.server.storage.database import UnitOfWork
-from leadline.server.storage.tables import deleted_jobs, jobs, sweeps
-from leadline.server.sweeps.sweep import SweepFinished
+from leadline.server.storage.tables import deleted_jobs, jobs, sweep_counts, sweeps
+from leadline.server.sweeps.sweep import SweepFinished, SweepState
 
 
 def new_job_row(
@@ -117,8 +117,17 @@ def finish_sweep(work: UnitOfWork, sweep_id: str | None) -> None:
         .where(sweeps.c.sweep_id == sweep_id)
         .values(end_time=records.to_timestamp(work.now))
     )
+    count_ended_sweep(work, view.sweep.state, 1)
     finished = SweepFinished(state=view.sweep.state, counts=view.sweep.counts, table=view.table)
     event_log.append_sweep_event(work, sweep_id, finished)
+
+
+def count_ended_sweep(work: UnitOfWork, state: SweepState, change: int) -> None:
+    """Adds to the count of the sweeps that have ended in a state."""
+    is_state = sweep_counts.c.state == state.value
+    added = {"sweeps": sweep_counts.c.sweeps + change}
+    if not work.connection.execute(update(sweep_counts).where(is_state).values(added)).rowcount:
+        work.connection.execute(insert(sweep_counts).values(state=state.value, sweeps=change))
 
 
 def delete_jobs(work: UnitOfWork, condition: Any, mark: Callable[[str], None]) -> list[str]:

@@ -22,9 +22,10 @@ from support.reports import STARTED, an_epoch
 
 # What the table of counts must hold.
 COUNTS = """
-    SELECT coalesce(sweep_id, ''), state, count(*), count(start_time),
+    SELECT id, state, count(*), count(start_time),
         count(*) FILTER (WHERE cancel_reason = 'MEDIAN_STOPPED')
-    FROM jobs GROUP BY 1, 2 ORDER BY 1, 2
+    FROM (SELECT sweep_id AS id, * FROM jobs UNION ALL SELECT '', * FROM jobs)
+    WHERE id IS NOT NULL GROUP BY 1, 2 ORDER BY 1, 2
 """
 
 # Jobs whose rows are made before they are written: some tens of megabytes.

@@ -109,7 +109,7 @@ class JobRepository:
 
     def count_by_state(self) -> dict[JobState, int]:
         """How many jobs there are in each state, zeros included."""
-        query = select(job_counts.c.state, func.sum(job_counts.c.jobs)).group_by(job_counts.c.state)
+        query = select(job_counts.c.state, job_counts.c.jobs).where(job_counts.c.sweep_id == "")
         with self._database.read() as connection:
             counts: dict[str, int] = dict(connection.execute(query).all())
         return {state: counts.get(state.value, 0) for state in JobState}

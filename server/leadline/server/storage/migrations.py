@@ -101,7 +101,7 @@ _FROM_3 = (
     *COUNTING,
 )
 
-# Schema 4 had indexes of jobs, which those without a model fill, and no counts of sweeps.
+# Schema 4 had indexes of models that other jobs fill, and no counts of all jobs and of sweeps.
 _VARIANT = "dataset, blocks, block_convolutions, batch_norm, residual"
 _FROM_4 = (
     "DROP INDEX jobs_by_dataset",
@@ -115,6 +115,15 @@ _FROM_4 = (
     f"CREATE INDEX best_by_variant ON jobs ({_VARIANT}, best_test_accuracy) WHERE {HAS_MODEL}",
     "CREATE INDEX events_by_kind ON events (job_number, kind, epoch, test_accuracy)",
     "CREATE INDEX sweeps_unfinished ON sweeps (number) WHERE end_time IS NULL",
+    *(f"DROP TRIGGER count_{change}_job" for change in ("new", "changed", "deleted")),
+    """
+    INSERT INTO job_counts
+    SELECT '', state, sum(jobs), sum(begun), sum(median_stopped)
+    FROM job_counts WHERE true GROUP BY state
+    ON CONFLICT (sweep_id, state) DO UPDATE SET
+        jobs = excluded.jobs, begun = excluded.begun, median_stopped = excluded.median_stopped
+    """,
+    *COUNTING,
     """
     CREATE TABLE sweep_counts (
         state VARCHAR(16) NOT NULL PRIMARY KEY,

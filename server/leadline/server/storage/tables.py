@@ -101,7 +101,7 @@ jobs = Table(
     Index("best_by_variant", *_VARIANT, "best_test_accuracy", sqlite_where=text(HAS_MODEL)),
 )
 
-# How many jobs of a sweep, or of none ("", no id is empty), are in each state; no row is zero.
+# How many jobs of a sweep, or of all (""; no id is empty), are in each state; no row is zero.
 # Counting them in their table would take the longer the more jobs there are.
 job_counts = Table(
     "job_counts",
@@ -115,10 +115,12 @@ job_counts = Table(
 )
 
 _COUNT_NEW = """
-    INSERT INTO job_counts VALUES (
-        coalesce(NEW.sweep_id, ''), NEW.state,
+    INSERT INTO job_counts
+    SELECT
+        sweep_id, NEW.state,
         1, NEW.start_time IS NOT NULL, NEW.cancel_reason IS 'MEDIAN_STOPPED'
-    )
+    FROM (SELECT '' AS sweep_id UNION ALL SELECT NEW.sweep_id)
+    WHERE sweep_id IS NOT NULL
     ON CONFLICT (sweep_id, state) DO UPDATE SET
         jobs = jobs + 1,
         begun = begun + excluded.begun,
@@ -129,9 +131,9 @@ _DISCOUNT_OLD = """
         jobs = jobs - 1,
         begun = begun - (OLD.start_time IS NOT NULL),
         median_stopped = median_stopped - (OLD.cancel_reason IS 'MEDIAN_STOPPED')
-    WHERE sweep_id = coalesce(OLD.sweep_id, '') AND state = OLD.state;
+    WHERE sweep_id IN ('', OLD.sweep_id) AND state = OLD.state;
     DELETE FROM job_counts
-    WHERE sweep_id = coalesce(OLD.sweep_id, '') AND state = OLD.state AND jobs = 0;
+    WHERE sweep_id IN ('', OLD.sweep_id) AND state = OLD.state AND jobs = 0;
 """
 
 # Statements, which migrations share.

@@ -71,7 +71,8 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> model_pb2.Model:
         """Returns a model."""
-        return await self._models.get(parse_model(request.name), from_model)
+        job_id = parse_model(request.name)
+        return await self._models.get(from_model, job_id, caller=context.peer())
 
     async def _respond(
         self, message: pb.PredictStreamRequest, context: Context

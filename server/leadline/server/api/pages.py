@@ -64,6 +64,18 @@ def query_of(request: Message) -> list[str]:
     return [query.DESCRIPTOR.full_name, query.SerializeToString(deterministic=True).hex()]
 
 
+def fit(entries: Iterable[AnyMessage]) -> list[AnyMessage]:
+    """The first entries of a page that take `MAX_PAGE_BYTES` together, one at least."""
+    messages: list[AnyMessage] = []
+    room = MAX_PAGE_BYTES
+    for message in entries:
+        room -= message.ByteSize() + _BYTES_AROUND_ENTRY
+        if messages and room < 0:
+            break
+        messages.append(message)
+    return messages
+
+
 class PageTokens:
     """Issues page tokens and reads those it issued."""
 

@@ -1,10 +1,13 @@
 """What the page shows of one job: its curve, its confusion matrix, its wrong images."""
 
+import json
 from dataclasses import dataclass
+from functools import partial
 
 from leadline.server.errors import InvalidArgumentError
+from leadline.server.inspection.confusion import Confusion
 from leadline.server.inspection.examples import Example, ImageFormat
-from leadline.server.inspection.misclassified import Grouping, ListingQuery
+from leadline.server.inspection.misclassified import Grouping, Listing, ListingQuery
 from leadline.server.live.cards import Card, job_details
 from leadline.server.live.errors import Admission
 from leadline.server.services.inspection import InspectionService
@@ -43,14 +46,18 @@ class Cell:
 
 
 class Details:
-    """Answers the page's requests for details, a bounded number at a time."""
+    """Answers the page's requests for details, a bounded number at a time.
+
+    Answers are JSON, which is encoded in a thread: ten thousand epochs, or the matrix of a
+    thousand classes, are a megabyte.
+    """
 
     def __init__(self, models: ModelService, inspection: InspectionService) -> None:
         self._models = models
         self._inspection = inspection
         self._admission = Admission(MAX_REQUESTS)
 
-    async def job(self, job_id: str) -> Card:
+    async def job(self, job_id: str) -> str:
         """A job with every epoch of its curve.
 
         Raises:
@@ -58,9 +65,11 @@ class Details:
             TooBusyError: too many requests are in flight; so with every method.
         """
         with self._admission:
-            return job_details(*await self._models.get_with_job(job_id))
+            return await self._models.get_with_job(
+                lambda job, model: json.dumps(job_details(job, model)), job_id, caller=_CALLER
+            )
 
-    async def confusion(self, job_id: str, epoch: int) -> Card:
+    async def confusion(self, job_id: str, epoch: int) -> str:
         """Counts how often test images of each class are taken for each class.
 
         Raises:
@@ -70,15 +79,10 @@ class Details:
         """
         with self._admission:
             checkpoint = await self._inspection.resolve(ByName(job_id=job_id, epoch=epoch))
-            confusion = await self._inspection.confusion(checkpoint, "test", caller=_CALLER)
-        return {
-            **_checkpoint(checkpoint),
-            "counts": confusion.counts.tolist(),
-            "images": confusion.images,
-            "accuracy": confusion.accuracy,
-        }
+            use = partial(_confusion, checkpoint)
+            return await self._inspection.confusion(use, checkpoint, "test", caller=_CALLER)
 
-    async def examples(self, job_id: str, epoch: int, cell: Cell) -> Card:
+    async def examples(self, job_id: str, epoch: int, cell: Cell) -> str:
         """Test images of a cell, or all that are wrong, the most probable first.
 
         Raises:
@@ -87,16 +91,14 @@ class Details:
         with self._admission:
             checkpoint = await self._inspection.resolve(ByName(job_id=job_id, epoch=epoch))
             query = _query(cell, classes=len(checkpoint.model.started.class_names))
-            listing = await self._inspection.list_misclassified(
-                checkpoint, query, offset=cell.offset, limit=PAGE_IMAGES, caller=_CALLER
+            return await self._inspection.list_misclassified(
+                partial(_examples, checkpoint),
+                checkpoint,
+                query,
+                offset=cell.offset,
+                limit=PAGE_IMAGES,
+                caller=_CALLER,
             )
-        return {
-            **_checkpoint(checkpoint),
-            "examples": [_example(example) for example in listing.examples],
-            "total": listing.total,
-            "wrong": listing.images - listing.correct,
-            "images": listing.images,
-        }
 
     async def image(self, example: ExampleRef) -> bytes:
         """An image of a dataset, as PNG.
@@ -118,6 +120,29 @@ def _query(cell: Cell, *, classes: int) -> ListingQuery:
         true_class=cell.true,
         predicted_class=cell.taken,
         image_format=ImageFormat.NONE,
+    )
+
+
+def _confusion(checkpoint: CheckpointRef, confusion: Confusion) -> str:
+    return json.dumps(
+        {
+            **_checkpoint(checkpoint),
+            "counts": confusion.counts.tolist(),
+            "images": confusion.images,
+            "accuracy": confusion.accuracy,
+        }
+    )
+
+
+def _examples(checkpoint: CheckpointRef, listing: Listing) -> str:
+    return json.dumps(
+        {
+            **_checkpoint(checkpoint),
+            "examples": [_example(example) for example in listing.examples],
+            "total": listing.total,
+            "wrong": listing.images - listing.correct,
+            "images": listing.images,
+        }
     )
 
 

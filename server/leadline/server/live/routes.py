@@ -88,14 +88,13 @@ class LiveRoutes:
         return response
 
     async def _job(self, request: web.Request) -> web.Response:
-        return web.json_response(await self._details.job(request.match_info["job"]))
+        return _json(await self._details.job(request.match_info["job"]))
 
     async def _confusion(self, request: web.Request) -> web.Response:
-        return web.json_response(await self._details.confusion(*_checkpoint(request)))
+        return _json(await self._details.confusion(*_checkpoint(request)))
 
     async def _examples(self, request: web.Request) -> web.Response:
-        examples = await self._details.examples(*_checkpoint(request), _cell(request))
-        return web.json_response(examples)
+        return _json(await self._details.examples(*_checkpoint(request), _cell(request)))
 
     async def _image(self, request: web.Request) -> web.Response:
         path = request.match_info
@@ -119,6 +118,10 @@ def absent(reason: str) -> Iterable[web.AbstractRouteDef]:
         raise web.HTTPNotFound(text=f"{reason}\n")
 
     return (web.get("/", refuse),)
+
+
+def _json(text: str) -> web.Response:
+    return web.Response(text=text, content_type="application/json")
 
 
 def _checkpoint(request: web.Request) -> tuple[str, int]:

@@ -1,7 +1,8 @@
 """The use cases of inspection: what checkpoints get wrong, and the images of datasets."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from leadline.models.datasets import SplitName
 from leadline.models.images import encode_png
@@ -17,6 +18,8 @@ from leadline.server.serving.catalog import CheckpointRef, Selector
 from leadline.server.serving.examples import ExampleRef, read_examples
 from leadline.server.thread_pool import check_abandoned
 
+R = TypeVar("R")
+
 MIN_MODELS = 2
 MAX_MODELS = 20
 
@@ -31,8 +34,8 @@ class InspectionService:
     Each method that reads a checkpoint raises DataLossError if its kept
     predictions are missing or damaged, and FailedPreconditionError if the
     dataset is no longer on the server or the checkpoint has no predictions of
-    the split. Callers take turns, by the name `caller`; ResourceExhaustedError is
-    raised if too many requests wait.
+    the split. `use` makes the result, in the same thread. Callers take turns, by the
+    name `caller`; ResourceExhaustedError is raised if too many requests wait.
     """
 
     def __init__(self, *, models: ModelService, lane: ReadLane, dataset_cache: Path) -> None:
@@ -89,29 +92,40 @@ class InspectionService:
 
     async def list_misclassified(
         self,
+        use: Callable[[Listing], R],
         checkpoint: CheckpointRef,
         query: ListingQuery,
         *,
         offset: int,
         limit: int,
         caller: str,
-    ) -> Listing:
+    ) -> R:
         """At most `limit` examples after the first `offset`."""
         return await self._lane.run(
             caller,
-            lambda: list_misclassified(
-                self._answers(checkpoint, query.split), query, offset=offset, limit=limit
+            lambda: use(
+                list_misclassified(
+                    self._answers(checkpoint, query.split), query, offset=offset, limit=limit
+                )
             ),
         )
 
     async def confusion(
-        self, checkpoint: CheckpointRef, split: SplitName, *, caller: str
-    ) -> Confusion:
+        self,
+        use: Callable[[Confusion], R],
+        checkpoint: CheckpointRef,
+        split: SplitName,
+        *,
+        caller: str,
+    ) -> R:
         """Counts how often images of each class are taken for each class."""
-        return await self._lane.run(caller, lambda: confusion_of(self._answers(checkpoint, split)))
+        return await self._lane.run(
+            caller, lambda: use(confusion_of(self._answers(checkpoint, split)))
+        )
 
     async def compare(
         self,
+        use: Callable[[Comparison], R],
         baseline: CheckpointRef,
         candidate: CheckpointRef,
         query: ComparisonQuery,
@@ -119,36 +133,41 @@ class InspectionService:
         offset: int,
         limit: int,
         caller: str,
-    ) -> Comparison:
+    ) -> R:
         """Compares two checkpoints of the same dataset; shows at most `limit` examples."""
         return await self._lane.run(
             caller,
-            lambda: compare(
-                self._answers(baseline, query.split),
-                self._answers(candidate, query.split),
-                query,
-                offset=offset,
-                limit=limit,
+            lambda: use(
+                compare(
+                    self._answers(baseline, query.split),
+                    self._answers(candidate, query.split),
+                    query,
+                    offset=offset,
+                    limit=limit,
+                )
             ),
         )
 
     async def label_errors(
         self,
+        use: Callable[[LabelErrors], R],
         checkpoints: Sequence[CheckpointRef],
         query: LabelErrorQuery,
         *,
         offset: int,
         limit: int,
         caller: str,
-    ) -> LabelErrors:
+    ) -> R:
         """Labels that checkpoints of the same dataset contradict; at most `limit` images."""
         return await self._lane.run(
             caller,
-            lambda: find_label_errors(
-                [self._answers(checkpoint, query.split) for checkpoint in checkpoints],
-                query,
-                offset=offset,
-                limit=limit,
+            lambda: use(
+                find_label_errors(
+                    [self._answers(checkpoint, query.split) for checkpoint in checkpoints],
+                    query,
+                    offset=offset,
+                    limit=limit,
+                )
             ),
         )
 

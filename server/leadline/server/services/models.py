@@ -29,21 +29,25 @@ class ModelService:
         self._large_reads = large_reads
         self._catalog = catalog
 
-    async def get(self, job_id: str, use: Callable[[Model], R]) -> R:
-        """What a job has trained, as `use` makes it in a thread.
+    async def get(self, use: Callable[[Model], R], job_id: str, *, caller: str) -> R:
+        """What a job has trained, with up to 10,000 epochs.
+
+        Args:
+            use: makes the result of it, in a thread.
+            job_id: the job.
+            caller: callers take turns, by this name.
 
         Raises:
             NotFoundError: there is no such job, or it has completed no epoch.
+            ResourceExhaustedError: too many large reads wait.
         """
-        return await self._threads.run(lambda: use(self._store.models.get(job_id)))
+        return await self._large_reads.run(caller, lambda: use(self._store.models.get(job_id)))
 
-    async def get_with_job(self, job_id: str) -> tuple[Job, Model | None]:
-        """A job and what it has trained, None before its first epoch.
-
-        Raises:
-            NotFoundError: there is no such job.
-        """
-        return await self._threads.run(self._get_with_job, job_id)
+    async def get_with_job(
+        self, use: Callable[[Job, Model | None], R], job_id: str, *, caller: str
+    ) -> R:
+        """A job and what it has trained, None before its first epoch; otherwise as `get`."""
+        return await self._large_reads.run(caller, lambda: use(*self._get_with_job(job_id)))
 
     async def list_models(
         self,

@@ -36,7 +36,7 @@ from leadline.server.scheduling.scheduler import Scheduler
 from leadline.server.services.inspection import InspectionService
 from leadline.server.services.jobs import JobService
 from leadline.server.services.large_reads import ReadLane
-from leadline.server.services.lifecycle import Lifecycle
+from leadline.server.services.lifecycle import Lifecycle, in_batches
 from leadline.server.services.models import ModelService
 from leadline.server.services.predictions import PredictionService
 from leadline.server.services.sweeps import SweepService
@@ -433,9 +433,7 @@ async def _monitoring(
 async def _scheduling(core: _Core, scheduler: Scheduler) -> AsyncIterator["asyncio.Task[None]"]:
     try:
         recovered = await core.threads.run(core.store.attempts.recover)
-        await core.threads.run(core.artifacts.finish_deletions, core.store.jobs.ids())
-        while await core.writes.run(core.store.jobs.purge):
-            pass  # what a crash left
+        await core.threads.run(_finish_deletions, core)
     except (StorageError, OSError) as error:
         raise StartupError(f"the data directory {core.data.root} is unusable: {error}") from error
     if recovered:
@@ -446,6 +444,15 @@ async def _scheduling(core: _Core, scheduler: Scheduler) -> AsyncIterator["async
     finally:
         await scheduler.stop()
         await task
+
+
+def _finish_deletions(core: _Core) -> None:
+    """Finishes the deletions that a crash has interrupted; blocks."""
+    for batch in in_batches(core.store.jobs.deleted_ids()):
+        for job_id in batch:
+            core.artifacts.remove(job_id)
+        core.store.jobs.purge(batch)
+    core.artifacts.finish_removals(core.store.jobs.ids())
 
 
 @asynccontextmanager

@@ -11,13 +11,11 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeVar
 
 from leadline.models.spec import Violation
-from leadline.server.errors import ServiceError, StorageError, UnavailableError
+from leadline.server.errors import StorageError, UnavailableError
 from leadline.server.scheduling.notifier import JobNotifier
 from leadline.server.scheduling.scheduler import Scheduler
 from leadline.server.services.large_reads import ReadLane
@@ -27,6 +25,9 @@ from leadline.server.thread_pool import ThreadPool
 
 R = TypeVar("R")
 T = TypeVar("T")
+
+# With a hundred epochs each, their events take some ten milliseconds to remove.
+_JOBS_A_PURGE = 20
 
 # No characters that look alike, and no vowels, so that an id spells no word.
 _ID_ALPHABET = "0123456789bcdfghjkmnpqrstvwxyz"
@@ -45,7 +46,7 @@ class Lifecycle:
         notifier: wakes watchers.
         scheduler: starts and ends workers.
         artifacts: the files of models.
-        purge: removes the events of a few deleted jobs; returns whether there may be more.
+        purge: removes the events of deleted jobs; other writes wait for it.
         keepalive_seconds: the longest silence of a watched stream.
     """
 
@@ -56,7 +57,7 @@ class Lifecycle:
     notifier: JobNotifier
     scheduler: Scheduler
     artifacts: Artifacts
-    purge: Callable[[], bool]
+    purge: Callable[[Collection[str]], None]
     keepalive_seconds: float
 
     def check_accepting(self) -> None:
@@ -102,20 +103,23 @@ class Lifecycle:
 
     async def delete(
         self,
-        delete_rows: Callable[[Callable[[str], None]], Sequence[str]],
+        delete_rows: Callable[[], Sequence[str]],
         *,
         sweep_id: str | None,
     ) -> None:
         """Deletes jobs, with the files of their models.
 
+        Of deletions that race, only the one that deletes the rows touches the files. The
+        next start finishes what a crash interrupts.
+
         Args:
             delete_rows: deletes them, and their sweep, from the database, and returns
-                their ids; calls its argument with each id before it commits; blocks.
+                their ids; blocks.
             sweep_id: the sweep that they are a part of, if any.
 
         Raises:
             ServiceError: from `delete_rows`; the files are kept.
-            StorageError: a file cannot be written or removed.
+            StorageError: a file cannot be removed.
         """
 
         async def then(job_ids: Sequence[str]) -> None:
@@ -123,11 +127,11 @@ class Lifecycle:
                 self.notifier.forget(job_id, sweep_id)
             # A worker of a job that was cancelled just now may still write.
             await asyncio.gather(*(self.scheduler.end_worker(job_id) for job_id in job_ids))
-            while await self.writes.run(self.purge):
-                pass  # other writes take turns
-            await self.removals.run(self._remove_files, job_ids)
+            for batch in in_batches(job_ids):  # other writes take turns
+                await self.removals.run(self._remove_files, batch)
+                await self.writes.run(self.purge, batch)
 
-        await self.write(partial(self._delete_rows, delete_rows), then=then)
+        await self.write(delete_rows, then=then)
 
     async def watch(
         self,
@@ -160,46 +164,26 @@ class Lifecycle:
         async for event in events:
             yield event
 
-    def _delete_rows(
-        self, delete_rows: Callable[[Callable[[str], None]], Sequence[str]]
-    ) -> Sequence[str]:
-        # Marked within the transaction: of deletions that race, only the one that
-        # deletes the rows touches the files. The next start finishes or undoes what
-        # a crash interrupts.
-        marked: list[str] = []
-
-        def mark(job_id: str) -> None:
-            self.artifacts.mark_deleted(job_id)
-            marked.append(job_id)
-
-        try:
-            with _translated_errors():
-                return delete_rows(mark)
-        except ServiceError:
-            for job_id in marked:
-                self.artifacts.unmark_deleted(job_id)
-            raise
-
     def _remove_files(self, job_ids: Sequence[str]) -> None:
-        with _translated_errors():
+        try:
             for job_id in job_ids:
                 self.artifacts.remove(job_id)
+        except OSError as error:
+            raise StorageError(
+                f"the files of a model cannot be deleted: {error.strerror}; the next start of "
+                "the server tries again",
+                reason="STORAGE_FAULT",
+            ) from error
 
     def _notify(self, ids: Iterable[str], sweep_id: str | None) -> None:
         for resource_id in ids:
             self.notifier.notify(resource_id, sweep_id)
 
 
-@contextmanager
-def _translated_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"the files of a model cannot be deleted: {error.strerror}; the next start of the "
-            "server tries again",
-            reason="STORAGE_FAULT",
-        ) from error
+def in_batches(job_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Deleted jobs, a few at a time: `purge` then takes some ten milliseconds."""
+    for start in range(0, len(job_ids), _JOBS_A_PURGE):
+        yield job_ids[start : start + _JOBS_A_PURGE]
 
 
 def within(message: str, violations: Iterable[Violation]) -> list[Violation]:

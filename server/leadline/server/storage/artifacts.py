@@ -16,9 +16,6 @@ from leadline.server.jobs.job import ModelEpoch
 
 _LOG = structlog.get_logger(__name__)
 
-# The marker file in the folder of a job that is about to be deleted.
-_DELETED = "deleted"
-
 # The end of the name of a folder whose job is deleted: ids have no dots.
 _REMOVED = ".deleted"
 
@@ -42,26 +39,8 @@ class Artifacts:
         for epoch in epochs:
             remove_checkpoint(self.folder(job_id, epoch.attempt), epoch.result.epoch)
 
-    def mark_deleted(self, job_id: str) -> None:
-        """Marks a job as about to be deleted: `finish_deletions` continues after a crash.
-
-        Raises:
-            OSError: the marker cannot be written.
-        """
-        folder = self._root / job_id
-        if folder.is_dir():
-            (folder / _DELETED).touch()
-
-    def unmark_deleted(self, job_id: str) -> None:
-        """Removes the marker: the job is not deleted after all.
-
-        Raises:
-            OSError: the marker cannot be removed.
-        """
-        (self._root / job_id / _DELETED).unlink(missing_ok=True)
-
     def remove(self, job_id: str) -> None:
-        """Removes all files of a job.
+        """Removes all files of a deleted job, if there are any.
 
         Raises:
             OSError: one cannot be removed.
@@ -73,11 +52,11 @@ class Artifacts:
         if removed.is_dir():
             shutil.rmtree(removed)
 
-    def finish_deletions(self, job_ids: Collection[str]) -> None:
-        """Finishes or undoes the deletions that a crash has interrupted.
+    def finish_removals(self, job_ids: Collection[str]) -> None:
+        """Removes what a crash has left of folders that were being removed.
 
-        A folder without the marker stays, even if the store has no job for it:
-        the database may have been lost, or restored from an older copy.
+        Any other folder stays, even if the store has no job for it: the database may
+        have been lost, or restored from an older copy.
 
         Args:
             job_ids: the jobs in the store.
@@ -88,9 +67,5 @@ class Artifacts:
         for folder in self._root.iterdir():
             if folder.name.endswith(_REMOVED):
                 self.remove(folder.name.removesuffix(_REMOVED))
-            elif (folder / _DELETED).exists() and folder.name not in job_ids:
-                self.remove(folder.name)
-            elif folder.name in job_ids:
-                self.unmark_deleted(folder.name)
-            else:
+            elif folder.name not in job_ids:
                 _LOG.warning("no job is known for a folder of checkpoints", folder=str(folder))

@@ -1,6 +1,6 @@
 """The repository of jobs: each method is one transaction, and blocks its thread."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy import delete, func, insert, select
@@ -21,10 +21,6 @@ from leadline.server.jobs.states import JobState
 from leadline.server.storage import event_log, preconditions, queries, records, transitions
 from leadline.server.storage.database import Database
 from leadline.server.storage.tables import deleted_jobs, events, job_counts, jobs, sweep_events
-from leadline.server.storage.transitions import ignore
-
-# With a hundred epochs each, their events take some ten milliseconds to remove.
-_JOBS_A_PURGE = 20
 
 _REQUESTED = Cancellation(reason="REQUESTED", message="a caller cancelled it")
 
@@ -211,12 +207,8 @@ class JobRepository:
             transitions.finish_sweep(work, job.sweep_id)
             return queries.get_job(work.connection, job_id)
 
-    def delete(self, job_id: str, mark: Callable[[str], None] = ignore) -> list[str]:
+    def delete(self, job_id: str) -> list[str]:
         """Deletes a job in a final state; `purge` removes its events.
-
-        Args:
-            job_id: the job.
-            mark: is called with its id before the deletion is committed.
 
         Returns:
             The id.
@@ -236,16 +228,20 @@ class JobRepository:
                     metadata={"job": name, "sweep": sweep},
                 )
             preconditions.check_deletable("job", name, job.state, reason="JOB_NOT_FINISHED")
-            return transitions.delete_jobs(work, jobs.c.number == job.number, mark)
+            return transitions.delete_jobs(work, jobs.c.number == job.number)
 
-    def purge(self) -> bool:
-        """Removes the events of a few deleted jobs; returns whether there may be more.
+    def deleted_ids(self) -> list[str]:
+        """The ids of deleted jobs that are not purged yet: files of theirs may be left."""
+        with self._database.read() as connection:
+            return list(connection.execute(select(deleted_jobs.c.job_id)).scalars())
 
-        Other writes wait for this one: it is short.
+    def purge(self, job_ids: Collection[str]) -> None:
+        """Removes the events of deleted jobs whose files are removed.
+
+        Other writes wait for this one: call it for a few jobs at a time.
         """
         with self._database.write() as work:
-            query = select(deleted_jobs.c.number).limit(_JOBS_A_PURGE)
+            query = select(deleted_jobs.c.number).where(deleted_jobs.c.job_id.in_(job_ids))
             numbers = work.connection.execute(query).scalars().all()
             for column in (events.c.job_number, sweep_events.c.job_number, deleted_jobs.c.number):
                 work.connection.execute(delete(column.table).where(column.in_(numbers)))
-        return len(numbers) == _JOBS_A_PURGE

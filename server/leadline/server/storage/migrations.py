@@ -101,7 +101,8 @@ _FROM_3 = (
     *COUNTING,
 )
 
-# Schema 4 had indexes of models that other jobs fill, and no counts of all jobs and of sweeps.
+# Schema 4 had indexes of models that other jobs fill, no counts of all jobs and of sweeps, and
+# no ids of deleted jobs.
 _VARIANT = "dataset, blocks, block_convolutions, batch_norm, residual"
 _FROM_4 = (
     "DROP INDEX jobs_by_dataset",
@@ -124,6 +125,9 @@ _FROM_4 = (
         jobs = excluded.jobs, begun = excluded.begun, median_stopped = excluded.median_stopped
     """,
     *COUNTING,
+    "ALTER TABLE deleted_jobs ADD COLUMN job_id VARCHAR(32)",
+    # Their ids are gone; any value will do to purge their events.
+    "UPDATE deleted_jobs SET job_id = 'number-' || number",
     """
     CREATE TABLE sweep_counts (
         state VARCHAR(16) NOT NULL PRIMARY KEY,

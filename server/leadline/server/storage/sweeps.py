@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
@@ -27,7 +27,6 @@ from leadline.server.storage.tables import (
     sweep_events,
     sweeps,
 )
-from leadline.server.storage.transitions import ignore
 from leadline.server.sweeps.sweep import (
     Sweep,
     SweepEvent,
@@ -175,12 +174,8 @@ class SweepRepository:
             transitions.resume_jobs(work, resumed)
             return _changed(work, sweep_id, resumed)
 
-    def delete(self, sweep_id: str, mark: Callable[[str], None] = ignore) -> list[str]:
+    def delete(self, sweep_id: str) -> list[str]:
         """Deletes a sweep in a final state and its jobs; `purge` of jobs removes their events.
-
-        Args:
-            sweep_id: the sweep.
-            mark: is called with the id of each job before the deletion is committed.
 
         Returns:
             The ids of the jobs.
@@ -199,7 +194,7 @@ class SweepRepository:
                 delete(sweep_events).where(sweep_events.c.sweep_id == sweep_id, own)
             )
             transitions.count_ended_sweep(work, sweep.state, -1)
-            deleted = transitions.delete_jobs(work, jobs.c.sweep_id == sweep_id, mark)
+            deleted = transitions.delete_jobs(work, jobs.c.sweep_id == sweep_id)
             work.connection.execute(delete(sweeps).where(sweeps.c.sweep_id == sweep_id))
             return deleted
 

@@ -166,9 +166,14 @@ events = Table(
     Index("events_by_kind", "job_number", "kind", "epoch", "test_accuracy"),
 )
 
-# Jobs that are deleted, whose events are still to be removed: a few at a time, since there may be
-# a hundred thousand. No new job gets the number of one of them.
-deleted_jobs = Table("deleted_jobs", metadata, Column("number", _Number, primary_key=True))
+# Jobs that are deleted, whose files and events are still to be removed: a few at a time, since
+# there may be a hundred thousand events. No new job gets the number of one of them.
+deleted_jobs = Table(
+    "deleted_jobs",
+    metadata,
+    Column("number", _Number, primary_key=True),
+    Column("job_id", String(32)),
+)
 
 sweep_events = Table(
     "sweep_events",

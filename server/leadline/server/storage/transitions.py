@@ -1,7 +1,7 @@
 """Changes of jobs' states within a unit of work, each with its event."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from datetime import timedelta
 from typing import Any
@@ -130,20 +130,13 @@ def count_ended_sweep(work: UnitOfWork, state: SweepState, change: int) -> None:
         work.connection.execute(insert(sweep_counts).values(state=state.value, sweeps=change))
 
 
-def delete_jobs(work: UnitOfWork, condition: Any, mark: Callable[[str], None]) -> list[str]:
-    """Deletes the jobs that meet a condition on their table; `JobRepository.purge` their events.
+def delete_jobs(work: UnitOfWork, condition: Any) -> list[str]:
+    """Deletes the jobs that meet a condition on their table, and returns their ids.
 
-    Calls `mark` with the id of each, and returns the ids. Its unit of work must not check
-    references.
+    `JobRepository.purge` removes their events. The unit of work must not check references.
     """
-    deleted = list(work.connection.execute(select(jobs.c.job_id).where(condition)).scalars())
-    for job_id in deleted:
-        mark(job_id)
-    numbers = select(jobs.c.number).where(condition)
-    work.connection.execute(insert(deleted_jobs).from_select(["number"], numbers))
+    deleted = work.connection.execute(select(jobs.c.number, jobs.c.job_id).where(condition)).all()
+    rows = [{"number": number, "job_id": job_id} for number, job_id in deleted]
+    work.connection.execute(insert(deleted_jobs), rows)
     work.connection.execute(delete(jobs).where(condition))
-    return deleted
-
-
-def ignore(_job_id: str) -> None:
-    """Marks nothing: for jobs whose files are not deleted."""
+    return [job_id for _, job_id in deleted]

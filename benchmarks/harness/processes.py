@@ -60,8 +60,8 @@ class ServerProcess:
         """Its process id; what pins it becomes what it starts, so it is the server's."""
         return self._process.pid
 
-    def wait_until(self, ready: Callable[[], bool]) -> None:
-        """Asks again and again until the server is ready.
+    def wait_until(self, ready: Callable[[], bool], *, poll_seconds: float = 0.1) -> None:
+        """Asks every `poll_seconds` until the server is ready.
 
         Raises:
             ServerError: it ended, or it is not ready after two minutes.
@@ -72,7 +72,7 @@ class ServerProcess:
                 raise ServerError(f"it ended with {self._process.returncode}:\n{self.log_end()}")
             if time.monotonic() > deadline:
                 raise ServerError(f"it is not ready after {START_SECONDS:.0f} s:\n{self.log_end()}")
-            time.sleep(0.1)
+            time.sleep(poll_seconds)
 
     def log_end(self) -> str:
         """The last of what it printed."""

@@ -25,7 +25,7 @@ from leadline.v1 import training_service_pb2 as training
 from support.open_inference import OpenInference
 from support.servers import LiveServer, start_server
 from support.stores import fill_database
-from support.wire import Stubs, connect, details
+from support.wire import Stubs, connect, details, tiny_spec
 
 pytestmark = pytest.mark.system
 
@@ -55,7 +55,7 @@ Start = Callable[[Path], LiveServer]
 
 
 @pytest.fixture(scope="module")
-def start(database: Path) -> Iterator[Start]:
+def start(database: Path, tiny_dataset: Path) -> Iterator[Start]:
     """Starts a server with a copy of the database."""
     servers: list[LiveServer] = []
 
@@ -63,7 +63,8 @@ def start(database: Path) -> Iterator[Start]:
         data = folder / "server" / "data"
         data.mkdir(parents=True)
         (data / "leadline.db").write_bytes(database.read_bytes())
-        flags = ("--shutdown-grace-seconds", str(GRACE), "--spare-workers", "0")
+        flags = [f"--shutdown-grace-seconds={GRACE}", "--spare-workers=0"]
+        flags.append(f"--dataset=tiny={tiny_dataset}")
         servers.append(start_server(folder / "server", *flags))
         return servers[-1]
 
@@ -250,6 +251,33 @@ def run_label_errors(_server: LiveServer, stubs: Stubs) -> Any:
     return [stubs.inspection.ListLikelyLabelErrors.future(request) for _ in range(100)]
 
 
+def run_inspections(_server: LiveServer, stubs: Stubs) -> Any:
+    events = list(stubs.training.TrainJob(training.TrainJobRequest(spec=tiny_spec()), timeout=60))
+    first, last = (inspection.ModelSelector(model=event.epoch.model) for event in events[2:4])
+    split = inspection.SPLIT_TRAIN
+    calls: tuple[tuple[Any, Any], ...] = (
+        (stubs.inspection.ListMisclassified, inspection.ListMisclassifiedRequest(model=last.model)),
+        (
+            stubs.inspection.GetConfusionMatrix,
+            inspection.GetConfusionMatrixRequest(model=last.model),
+        ),
+        (
+            stubs.inspection.CompareModels,
+            inspection.CompareModelsRequest(baseline=first, candidate=last),
+        ),
+        (
+            stubs.inspection.ListLikelyLabelErrors,
+            inspection.ListLikelyLabelErrorsRequest(
+                models=[first.model, last.model], min_models=1, split=split
+            ),
+        ),
+    )
+    running = [method.future(request) for method, request in calls for _ in range(50)]
+    stubs.training.GetJob(training.GetJobRequest(name="jobs/p0"), timeout=SHORT)
+    assert not all(call.done() for call in running)
+    return running
+
+
 def run_deletion(server: LiveServer, stubs: Stubs) -> Any:
     for number in range(300):
         (server.data_dir / "models" / f"s{number}" / "attempt-001").mkdir(parents=True)
@@ -263,7 +291,15 @@ def run_worker(_server: LiveServer, stubs: Stubs) -> Any:
 
 
 @pytest.mark.parametrize(
-    "run", [run_reads, run_unread_watchers, run_label_errors, run_deletion, run_worker]
+    "run",
+    [
+        run_reads,
+        run_unread_watchers,
+        run_label_errors,
+        run_inspections,
+        run_deletion,
+        run_worker,
+    ],
 )
 def test_the_server_stops_within_the_grace_period(
     start: Start, tmp_path: Path, run: Callable[[LiveServer, Stubs], Any]

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -481,25 +481,50 @@ def test_every_method_and_page_is_measured(sites: tuple[Site, Site]) -> None:
 
 def call(site: Site, path: str, sent: Call) -> Work:
     site.trace.take()
+    answers(site, path, sent)
+    return site.trace.take()
+
+
+def answers(site: Site, path: str, sent: Call) -> list[bytes]:
+    messages = []
     with grpc.insecure_channel(site.target, [("grpc.use_local_subchannel_pool", 1)]) as channel:
         method: Any = channel.stream_stream(path)
         stream = method(iter([sent.request.SerializeToString()]), timeout=SECONDS)
         code = StatusCode.OK
         try:
-            for number, _ in enumerate(stream, 1):
-                if number == sent.take:
+            for message in stream:
+                messages.append(message)
+                if len(messages) == sent.take:
                     stream.cancel()
                     break
         except grpc.RpcError as error:
             code = error.code()
     assert code is sent.code, path
-    return site.trace.take()
+    return messages
 
 
 @pytest.mark.parametrize("path", CALLS)
 def test_no_method_reads_more_the_more_jobs_there_are(sites: tuple[Site, Site], path: str) -> None:
     for sent in CALLS[path]:
         check(sites, path, partial(call, path=path, sent=sent))
+
+
+@pytest.mark.parametrize("path", CALLS)
+def test_no_answer_is_larger_than_clients_take(sites: tuple[Site, Site], path: str) -> None:
+    for sent in CALLS[path]:
+        request: Any = type(sent.request)()
+        request.CopyFrom(sent.request)
+        if "page_size" in request.DESCRIPTOR.fields_by_name:
+            request.page_size = 1_000
+        if sent.take is None and not is_write(path):
+            sizes = [
+                len(message) for message in answers(sites[1], path, replace(sent, request=request))
+            ]
+            assert max(sizes, default=0) <= 4 << 20
+
+
+def is_write(path: str) -> bool:
+    return any(verb in path for verb in ("Cancel", "Pause", "Resume", "Delete"))
 
 
 def fetch(site: Site, path: str, status: int) -> Work:

@@ -11,8 +11,8 @@ from sqlalchemy import Engine
 
 from leadline.server.errors import ResourceExhaustedError
 from leadline.server.services.large_reads import ReadLane, in_slices
-from leadline.server.services.watching import SharedReads
 from leadline.server.storage.database import Database, open_database
+from leadline.server.storage.shared_reads import SharedReads
 from leadline.server.storage.store import Store
 from leadline.server.thread_pool import AbandonedError, ThreadPool, check_abandoned
 from support.stores import fill

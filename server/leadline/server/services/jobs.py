@@ -18,8 +18,8 @@ from leadline.server.services.watching import (
     SHARED_EVENTS,
     SHARED_VIEWS,
     EventSource,
-    SharedReads,
 )
+from leadline.server.storage.shared_reads import SharedReads
 from leadline.server.storage.store import Store
 
 R = TypeVar("R")

@@ -16,8 +16,8 @@ from leadline.server.services.watching import (
     SHARED_MESSAGES,
     SHARED_VIEWS,
     EventSource,
-    SharedReads,
 )
+from leadline.server.storage.shared_reads import SharedReads
 from leadline.server.storage.store import Store
 from leadline.server.sweeps.sweep import (
     Sweep,

@@ -1,16 +1,13 @@
 """Follows the events of a job or a sweep, from any sequence to the last."""
 
-import asyncio
 import time
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from leadline.server.errors import InvalidArgumentError, UnavailableError
 from leadline.server.jobs.job import Event, Job
 from leadline.server.scheduling.notifier import JobNotifier
-from leadline.server.storage.store import Store
 from leadline.server.sweeps.sweep import Sweep, SweepEvent
 
 # How many events are read from the store at a time.
@@ -23,7 +20,6 @@ SHARED_MESSAGES = 16
 
 AnyEvent = TypeVar("AnyEvent", bound=Event | SweepEvent)
 View = TypeVar("View")
-T = TypeVar("T")
 
 
 @dataclass(kw_only=True)
@@ -45,57 +41,6 @@ class EventSource(Generic[AnyEvent, View]):
     events: Callable[[int], Coroutine[Any, Any, list[AnyEvent]]]
     is_last: Callable[[AnyEvent], bool]
     progress: Callable[[], Coroutine[Any, Any, View]]
-
-
-class SharedReads:
-    """Reads of the store that callers share: each is made once until the next write.
-
-    A thousand watchers of one job then cost the store no more than one. A read ends
-    when the last of its callers leaves.
-    """
-
-    def __init__(self, store: Store, *, size: int) -> None:
-        """Makes an empty cache of `size` results; the oldest are evicted."""
-        self._store = store
-        self._size = size
-        self._revision = -1
-        self._reads: OrderedDict[Hashable, _SharedRead] = OrderedDict()
-
-    async def get(self, key: Hashable, read: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """What `read` returns or raises; equal keys share it."""
-        if self._revision != self._store.revision:
-            self._reads.clear()
-            self._revision = self._store.revision
-        shared = self._reads.get(key)
-        if shared is None or shared.has_failed:
-            shared = self._reads[key] = _SharedRead(read())
-            if len(self._reads) > self._size:
-                self._reads.popitem(last=False)
-        result: T = await shared.result()
-        return result
-
-
-class _SharedRead:
-    """A read, and how many callers wait for it."""
-
-    def __init__(self, read: Coroutine[Any, Any, Any]) -> None:
-        self._task = asyncio.create_task(read)
-        self._waiting = 0
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether it has ended, and without a result."""
-        task = self._task
-        return task.cancelling() > 0 or (task.done() and task.exception() is not None)
-
-    async def result(self) -> Any:
-        self._waiting += 1
-        try:
-            return await asyncio.shield(self._task)
-        finally:
-            self._waiting -= 1
-            if not self._waiting and not self._task.done():
-                self._task.cancel()
 
 
 async def follow(

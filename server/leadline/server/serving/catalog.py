@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import structlog
@@ -13,6 +13,7 @@ from leadline.server.errors import DataLossError, NotFoundError
 from leadline.server.jobs.job import EpochCompleted, Model
 from leadline.server.jobs.variants import VariantFilter
 from leadline.server.storage.artifacts import Artifacts
+from leadline.server.storage.shared_reads import SharedReads
 from leadline.server.storage.store import Store
 from leadline.server.thread_pool import ThreadPool
 
@@ -20,6 +21,9 @@ _LOG = structlog.get_logger(__name__)
 
 # Entries of the cache, which is valid until the store is written to.
 _MOST_KNOWN = 4_096
+
+# Queries that callers share while they run.
+_MOST_FINDS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +84,8 @@ class Catalog:
         self._artifacts = artifacts
         self._known: dict[Selector, CheckpointRef] = {}
         self._known_revision = -1
+        # After a write many predictions look for the same model at once.
+        self._finds = SharedReads(store, size=_MOST_FINDS)
 
     async def resolve(self, selector: Selector) -> CheckpointRef:
         """The checkpoint that a selector means now.
@@ -96,7 +102,7 @@ class Catalog:
             self._known_revision = revision
         known = self._known.get(selector)
         if known is None:
-            known = await self._find(selector)
+            known = await self._finds.get(selector, partial(self._find, selector))
             if self._known_revision == revision:
                 self._known[selector] = known
         return known

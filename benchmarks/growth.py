@@ -51,6 +51,9 @@ _ROW_SECONDS = 1.5
 
 _PROBE_SECONDS = 0.005
 
+# How often the index is asked for by four at once.
+_ROUNDS = 10
+
 _WATCHERS = 1_000
 _WATCH_SECONDS = 8.0
 
@@ -259,18 +262,29 @@ def _measure_index(site: _Site) -> Iterator[list[str]]:
         (least,), _, _ = _alternate([(site, row)])
         with site.calling(_INDEX) as call, ThreadPoolExecutor(4) as pool:
             size = len(call(request))
+            ask = functools.partial(_is_answered, functools.partial(call, request, timeout=1))
             busy = time.monotonic()
-            for _ in range(10):
-                list(pool.map(functools.partial(call, timeout=1), [request] * 4))
+            answered = [sum(pool.map(lambda _: ask(), range(4))) for _ in range(_ROUNDS)]
             ended = time.monotonic()
     usual = max(others.between(began, quiet))
     slowest = max(others.between(busy, ended))
     yield ["RepositoryIndex, least", f"{least:.3f} s, {size / 1e6:.2f} MB", "0.3 s, 4 MiB"]
+    answered_of = f"{sum(answered)} of {4 * _ROUNDS} answered"
     yield [
-        "four at once with deadlines of 1 s, ten times: the slowest GetJob beside",
+        f"four at once with deadlines of 1 s, {answered_of}: the slowest GetJob beside",
         f"{slowest * 1e3:.1f} ms, alone {usual * 1e3:.1f}",
         "50 ms more",
     ]
+
+
+def _is_answered(call: Callable[[], bytes]) -> bool:
+    try:
+        call()
+    except grpc.RpcError as error:
+        if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+            raise
+        return False
+    return True
 
 
 def _measure_deletion(site: _Site) -> list[str]:

@@ -31,9 +31,9 @@ class AttemptRepository:
             FailedPreconditionError: the job is no longer queued.
         """
         with self._database.write() as work:
-            transitions.move_job(
+            transitions.move_jobs(
                 work,
-                queries.get_job(work.connection, job_id),
+                [queries.get_job(work.connection, job_id)],
                 JobState.RUNNING,
                 device=device,
                 attempts=jobs.c.attempts + 1,
@@ -96,7 +96,7 @@ class AttemptRepository:
         """Moves a job to a final state; `failure` says why if that is FAILED."""
         with self._database.write() as work:
             job = _get_held(work, job_id, attempt)
-            transitions.finish_job(work, job, state, failure=failure)
+            transitions.finish_jobs(work, [job], state, failure=failure)
             transitions.finish_sweep(work, job.sweep_id)
             return queries.get_job(work.connection, job_id)
 
@@ -106,7 +106,7 @@ class AttemptRepository:
         Watchers must not see where a worker or a server was lost.
         """
         with self._database.write() as work:
-            transitions.move_job(work, _get_held(work, job_id, attempt), JobState.QUEUED)
+            transitions.move_jobs(work, [_get_held(work, job_id, attempt)], JobState.QUEUED)
 
     def recover(self) -> list[str]:
         """Queues all running jobs again after a restart: their workers ended with the server."""
@@ -114,8 +114,7 @@ class AttemptRepository:
             running = records.read_jobs(
                 work.connection, select(jobs).where(jobs.c.state == JobState.RUNNING.value)
             )
-            for job in running:
-                transitions.move_job(work, job, JobState.QUEUED)
+            transitions.move_jobs(work, running, JobState.QUEUED)
         return [job.job_id for job in running]
 
     def mark_dropped(self, job_id: str, epochs: Collection[int]) -> None:

@@ -167,7 +167,7 @@ class JobRepository:
         with self._database.write() as work:
             job = queries.get_job(work.connection, job_id)
             if job.state is not JobState.CANCELLED:
-                transitions.finish_job(work, job, JobState.CANCELLED, cancellation=_REQUESTED)
+                transitions.finish_jobs(work, [job], JobState.CANCELLED, cancellation=_REQUESTED)
                 transitions.finish_sweep(work, job.sweep_id)
             return queries.get_job(work.connection, job_id)
 
@@ -203,7 +203,7 @@ class JobRepository:
         """
         with self._database.write() as work:
             job = queries.get_job(work.connection, job_id)
-            transitions.finish_job(work, job, state, failure=failure)
+            transitions.finish_jobs(work, [job], state, failure=failure)
             transitions.finish_sweep(work, job.sweep_id)
             return queries.get_job(work.connection, job_id)
 

@@ -8,7 +8,7 @@ from leadline.server.jobs.job import Cancellation, Job
 from leadline.server.jobs.states import JobState
 from leadline.server.storage.database import UnitOfWork
 from leadline.server.storage.tables import events, jobs, sweeps
-from leadline.server.storage.transitions import finish_job, finish_sweep
+from leadline.server.storage.transitions import finish_jobs, finish_sweep
 from leadline.server.sweeps.median_stopping import MedianStopping
 from leadline.server.sweeps.sweep import MEDIAN_STOPPED
 
@@ -29,7 +29,7 @@ def cancel_if_hopeless(work: UnitOfWork, job: Job) -> None:
         f"{job.best_test_accuracy:.2%}, is below the median of its sweep's {len(means)} "
         f"completed jobs, {bar:.2%}",
     )
-    finish_job(work, job, JobState.CANCELLED, cancellation=cancellation)
+    finish_jobs(work, [job], JobState.CANCELLED, cancellation=cancellation)
     finish_sweep(work, job.sweep_id)
 
 

@@ -144,8 +144,7 @@ class SweepRepository:
             )
             unfinished = [state for state in JobState if not state.is_final]
             cancelled = _jobs_in(work.connection, sweep_id, unfinished)
-            for job in cancelled:
-                transitions.finish_job(work, job, JobState.CANCELLED, cancellation=_REQUESTED)
+            transitions.finish_jobs(work, cancelled, JobState.CANCELLED, cancellation=_REQUESTED)
             transitions.finish_sweep(work, sweep_id)
             return _changed(work, sweep_id, cancelled)
 

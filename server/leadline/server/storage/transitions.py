@@ -49,44 +49,50 @@ def update_job(work: UnitOfWork, job: Job, **values: Any) -> None:
     work.connection.execute(update(jobs).where(jobs.c.number == job.number).values(**values))
 
 
-def move_job(work: UnitOfWork, job: Job, state: JobState, **values: Any) -> Job:
-    """Moves a job to another state, sets columns, and returns the job with its new state.
+def move_jobs(work: UnitOfWork, moved: Sequence[Job], state: JobState, **values: Any) -> list[Job]:
+    """Moves jobs to another state, sets columns, and returns the jobs with their new state.
 
     Raises:
-        FailedPreconditionError: the move is not legal.
+        FailedPreconditionError: a move is not legal.
     """
-    check_move(job.job_id, job.state, state)
-    update_job(work, job, state=state.value, **values)
-    return replace(job, state=state)
+    for job in moved:
+        check_move(job.job_id, job.state, state)
+    numbers = [job.number for job in moved]
+    work.connection.execute(
+        update(jobs).where(jobs.c.number.in_(numbers)).values(state=state.value, **values)
+    )
+    return [replace(job, state=state) for job in moved]
 
 
 def pause_jobs(work: UnitOfWork, paused: Sequence[Job], pause: Paused) -> None:
     """Pauses queued or running jobs."""
-    for job in paused:
-        event_log.append_event(work, move_job(work, job, JobState.PAUSED), pause)
+    moved = move_jobs(work, paused, JobState.PAUSED)
+    event_log.append_events(work, [(job, pause) for job in moved])
 
 
 def resume_jobs(work: UnitOfWork, resumed: Sequence[Job]) -> None:
     """Queues paused jobs again."""
-    queued = [move_job(work, job, JobState.QUEUED) for job in resumed]
+    queued = move_jobs(work, resumed, JobState.QUEUED)
     positions = queries.queue_positions(work.connection, [job.job_id for job in queued])
-    for job in queued:
-        body = Resumed(completed_epochs=job.completed_epochs, queue_position=positions[job.job_id])
-        event_log.append_event(work, job, body)
+    bodies = [
+        (job, Resumed(completed_epochs=job.completed_epochs, queue_position=positions[job.job_id]))
+        for job in queued
+    ]
+    event_log.append_events(work, bodies)
 
 
-def finish_job(
+def finish_jobs(
     work: UnitOfWork,
-    job: Job,
+    finished: Sequence[Job],
     state: JobState,
     *,
     failure: Failure | None = None,
     cancellation: Cancellation | None = None,
 ) -> None:
-    """Moves a job to a final state; its sweep stays as it is until `finish_sweep`."""
-    job = move_job(
+    """Moves jobs to a final state; their sweep stays as it is until `finish_sweep`."""
+    moved = move_jobs(
         work,
-        job,
+        finished,
         state,
         end_time=records.to_timestamp(work.now),
         failure_reason=failure and failure.reason,
@@ -94,16 +100,19 @@ def finish_job(
         cancel_reason=cancellation and cancellation.reason,
         cancel_message=cancellation and cancellation.message,
     )
-    finished = Finished(
-        state=state,
-        completed_epochs=job.completed_epochs,
-        best_epoch=job.best_epoch,
-        best_test_accuracy=job.best_test_accuracy,
-        stopped_early=state is JobState.SUCCEEDED and job.completed_epochs < job.spec.epochs,
-        failure=failure,
-        cancellation=cancellation,
-    )
-    event_log.append_event(work, job, finished)
+    bodies = [
+        Finished(
+            state=state,
+            completed_epochs=job.completed_epochs,
+            best_epoch=job.best_epoch,
+            best_test_accuracy=job.best_test_accuracy,
+            stopped_early=state is JobState.SUCCEEDED and job.completed_epochs < job.spec.epochs,
+            failure=failure,
+            cancellation=cancellation,
+        )
+        for job in moved
+    ]
+    event_log.append_events(work, list(zip(moved, bodies, strict=True)))
 
 
 def finish_sweep(work: UnitOfWork, sweep_id: str | None) -> None:

@@ -24,7 +24,7 @@ import grpc
 import numpy as np
 
 from harness.history import SWEEP_JOBS, WAITING, HistoryServer, write_history
-from harness.probing import OPTIONS, probing, watching
+from harness.probing import OPTIONS, Samples, probing, watching
 from harness.tables import machine, say, table
 from leadline.client import Client
 from leadline.models.images import encode_png
@@ -252,34 +252,63 @@ def _measure_index(site: _Site) -> Iterator[list[str]]:
     """Asks for the index of all models, alone and four times at once with short deadlines."""
     request = oip.RepositoryIndexRequest().SerializeToString()
     get_job = training.GetJobRequest(name="jobs/f50").SerializeToString()
-    row = _Row("RepositoryIndex", _INDEX, oip.RepositoryIndexRequest())
-    with probing(
-        site.server.target, f"{_TRAINING}/GetJob", get_job, interval=_PROBE_SECONDS
-    ) as others:
-        began = time.monotonic()
-        time.sleep(2)
-        quiet = time.monotonic()
-        (least,), _, _ = _alternate([(site, row)])
-        with site.calling(_INDEX) as call, ThreadPoolExecutor(4) as pool:
-            size = len(call(request))
-            ask = functools.partial(_is_answered, functools.partial(call, request, timeout=1))
-            busy = time.monotonic()
-            answered = [sum(pool.map(lambda _: ask(), range(4))) for _ in range(_ROUNDS)]
-            ended = time.monotonic()
-    usual = max(others.between(began, quiet))
-    slowest = max(others.between(busy, ended))
+    (least,), _, _ = _alternate(
+        [(site, _Row("RepositoryIndex", _INDEX, oip.RepositoryIndexRequest()))]
+    )
+    answered, idle, busy = 0, _Times(), _Times()
+    with (
+        probing(
+            site.server.target, f"{_TRAINING}/GetJob", get_job, interval=_PROBE_SECONDS
+        ) as others,
+        ExitStack() as stack,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        calls = [stack.enter_context(site.calling(_INDEX)) for _ in range(4)]
+        size = len(calls[0](request))
+        for _ in range(_ROUNDS):
+            with idle.noted():
+                time.sleep(0.5)
+            with busy.noted():
+                answered += sum(pool.map(lambda call: _is_answered(call, request), calls))
     yield ["RepositoryIndex, least", f"{least:.3f} s, {size / 1e6:.2f} MB", "0.3 s, 4 MiB"]
-    answered_of = f"{sum(answered)} of {4 * _ROUNDS} answered"
     yield [
-        f"four at once with deadlines of 1 s, {answered_of}: the slowest GetJob beside",
-        f"{slowest * 1e3:.1f} ms, alone {usual * 1e3:.1f}",
+        f"GetJob beside four with deadlines of 1 s ({answered} of {4 * _ROUNDS} answered)",
+        f"{_p99_and_slowest(others, busy)}; alone {_p99_and_slowest(others, idle)}",
         "50 ms more",
     ]
 
 
-def _is_answered(call: Callable[[], bytes]) -> bool:
+class _Times:
+    """When something was done."""
+
+    def __init__(self) -> None:
+        self._times: list[tuple[float, float]] = []
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Notes that it is done meanwhile."""
+        began = time.monotonic()
+        yield
+        self._times.append((began, time.monotonic()))
+
+    @property
+    def total(self) -> float:
+        """How long it took, in seconds."""
+        return sum(ended - began for began, ended in self._times)
+
+    def seconds(self, samples: Samples) -> list[float]:
+        """The seconds of the calls beside it."""
+        return [seconds for times in self._times for seconds in samples.between(*times)]
+
+
+def _p99_and_slowest(samples: Samples, times: _Times) -> str:
+    seconds = times.seconds(samples)
+    return f"p99 {_p99(seconds)} ms, slowest {max(seconds) * 1e3:.1f} ms"
+
+
+def _is_answered(call: Callable[..., bytes], request: bytes) -> bool:
     try:
-        call()
+        call(request, timeout=1)
     except grpc.RpcError as error:
         if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
             raise
@@ -291,18 +320,18 @@ def _measure_deletion(site: _Site) -> list[str]:
     """Deletes a sweep while another caller writes."""
     write = training.PauseJobRequest(name="jobs/p0").SerializeToString()
     request = training.DeleteSweepRequest(name="sweeps/d").SerializeToString()
+    idle, deleting = _Times(), _Times()
     with (
         probing(site.server.target, _WRITE, write, interval=_PROBE_SECONDS) as writes,
         site.calling(f"{_TRAINING}/DeleteSweep") as delete,
     ):
-        time.sleep(1)
-        began = time.monotonic()
-        delete(request)
-        ended = time.monotonic()
-    slowest = max(writes.between(began, ended))
+        with idle.noted():
+            time.sleep(2)
+        with deleting.noted():
+            delete(request)
     return [
-        f"DeleteSweep of {SWEEP_JOBS:,} jobs, {ended - began:.1f} s: the slowest write beside",
-        f"{slowest * 1e3:.0f} ms",
+        f"a write beside DeleteSweep of {SWEEP_JOBS:,} jobs, which takes {deleting.total:.1f} s",
+        f"{_p99_and_slowest(writes, deleting)}; alone {_p99_and_slowest(writes, idle)}",
         "100 ms",
     ]
 

@@ -3,15 +3,20 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
 from leadline.server.errors import ResourceExhaustedError
+from leadline.server.jobs.job import Job
 from leadline.server.services.large_reads import ReadLane, in_slices
+from leadline.server.services.models import ModelService
+from leadline.server.serving.catalog import Catalog
+from leadline.server.storage.artifacts import Artifacts
 from leadline.server.storage.database import Database, open_database
+from leadline.server.storage.models import ModelName
 from leadline.server.storage.shared_reads import SharedReads
 from leadline.server.storage.store import Store
 from leadline.server.thread_pool import AbandonedError, ThreadPool, check_abandoned
@@ -314,3 +319,29 @@ async def test_a_shared_read_is_made_again_after_a_write_or_a_failure(engine: En
     assert [await shared.get("key", read) for _ in range(3)] == [2, 2, 2]
     store.jobs.delete("f0")
     assert await shared.get("key", read) == 3
+
+
+async def test_callers_who_ask_for_all_names_at_once_share_the_read(
+    engine: Engine, tmp_path: Path
+) -> None:
+    fill(engine, 9)
+    store, threads, lane = Store(engine), ThreadPool("store", 1), ReadLane("reads", 2)
+    catalog = Catalog(store=store, threads=threads, artifacts=Artifacts(tmp_path))
+    models = ModelService(store=store, threads=threads, large_reads=lane, catalog=catalog)
+    made: list[int] = []
+
+    def use(names: Sequence[ModelName], best: Sequence[Job]) -> int:
+        made.append(len(best))
+        return len(names)
+
+    async def ask(caller: int) -> int:
+        return await models.list_names(use, limit=5, caller=f"{caller}")
+
+    answers = await asyncio.gather(*(ask(caller) for caller in range(40)))
+    store.jobs.delete("f0")
+    answers.append(await ask(0))
+
+    assert answers == [5] * 41
+    assert made == [4, 4]  # variants; read again after the write
+    lane.close()
+    threads.close()

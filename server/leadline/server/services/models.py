@@ -9,6 +9,7 @@ from leadline.server.jobs.variants import VariantFilter
 from leadline.server.services.large_reads import ReadLane, in_slices
 from leadline.server.serving.catalog import ByName, Catalog, CheckpointRef, Selector
 from leadline.server.storage.models import ModelName
+from leadline.server.storage.shared_reads import SharedReads
 from leadline.server.storage.store import Store
 from leadline.server.thread_pool import ThreadPool
 
@@ -28,6 +29,7 @@ class ModelService:
         self._threads = threads
         self._large_reads = large_reads
         self._catalog = catalog
+        self._shared_names = SharedReads(store, size=1)
 
     async def get(self, use: Callable[[Model], R], job_id: str, *, caller: str) -> R:
         """What a job has trained, with up to 10,000 epochs.
@@ -84,7 +86,8 @@ class ModelService:
         """The names of the newest models, and the job with the best model of each variant.
 
         Args:
-            use: makes the result of them, in a thread.
+            use: makes the result of them, in a thread; callers with equal `use` and
+                `limit` share the result.
             limit: the most models.
             caller: callers take turns, by this name.
 
@@ -96,7 +99,8 @@ class ModelService:
             names = self._store.models.find_names(limit=limit)
             return use(names, self._store.models.find_best_of_variants())
 
-        return await self._large_reads.run(caller, read)
+        run = partial(self._large_reads.run, caller, read)
+        return await self._shared_names.get((use, limit), run)
 
     def resolve(self, selector: Selector) -> Coroutine[Any, Any, CheckpointRef]:
         """The checkpoint that a selector currently stands for.

@@ -252,9 +252,10 @@ def _measure_index(site: _Site) -> Iterator[list[str]]:
     """Asks for the index of all models, alone and four times at once with short deadlines."""
     request = oip.RepositoryIndexRequest().SerializeToString()
     get_job = training.GetJobRequest(name="jobs/f50").SerializeToString()
-    (least,), _, _ = _alternate(
-        [(site, _Row("RepositoryIndex", _INDEX, oip.RepositoryIndexRequest()))]
-    )
+    write = training.PauseJobRequest(name="jobs/p0").SerializeToString()
+    # After a write each: callers share the answer until the next one.
+    row = _Row("RepositoryIndex", _INDEX, oip.RepositoryIndexRequest(), after_write=True)
+    (least,), _, _ = _alternate([(site, row)])
     answered, idle, busy = 0, _Times(), _Times()
     with (
         probing(
@@ -264,8 +265,10 @@ def _measure_index(site: _Site) -> Iterator[list[str]]:
         ThreadPoolExecutor(4) as pool,
     ):
         calls = [stack.enter_context(site.calling(_INDEX)) for _ in range(4)]
+        change = stack.enter_context(site.calling(_WRITE))
         size = len(calls[0](request))
         for _ in range(_ROUNDS):
+            change(write)
             with idle.noted():
                 time.sleep(0.5)
             with busy.noted():

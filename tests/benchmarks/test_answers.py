@@ -45,7 +45,7 @@ def test_right_answers_pass_and_are_measured(question: Question, *, raw: bool) -
         (answer_with(EXPECTED[:, :2]), "have the shape"),
         (answer_with(EXPECTED, name="probabilities"), "has the outputs"),
         (b"", "has the outputs"),
-        (b"no message", "is no answer"),
+        (b"no message", "is no ModelInferResponse"),
     ],
 )
 def test_a_wrong_answer_is_found_out(question: Question, answer: bytes, why: str) -> None:

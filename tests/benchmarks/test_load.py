@@ -64,10 +64,10 @@ def test_what_was_in_flight_when_it_began_to_count_may_be_in_one_count_alone() -
 @pytest.mark.parametrize(
     ("summary", "log", "why"),
     [
-        ("", LOG, "no summary"),
+        ("", LOG, "unknown summary"),
         (SUMMARY, LOG + 2 * "1\t200\t100\n", "counts 6 answers, but logs 8"),
-        (SUMMARY, "1\t200\n", "other than three numbers"),
-        (SUMMARY, "1\t200\tsoon\n", "other than three numbers"),
+        (SUMMARY, "1\t200\n", "without three numbers"),
+        (SUMMARY, "1\t200\tsoon\n", "without three numbers"),
     ],
 )
 def test_output_that_makes_no_sense_is_no_measurement(summary: str, log: str, why: str) -> None:

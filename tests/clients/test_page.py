@@ -59,7 +59,7 @@ def test_a_program_gets_each_event_once_through_cut_connections(
         job = next(iter(client.jobs()))
         wrong = client.misclassified(model=job.model, per_class=1)
         expected = [
-            f"image {image.index}: {image.true_class_name}, taken for {image.predicted_class_name}"
+            f"image {image.index}: {image.true_class_name}, predicted as {image.predicted_class_name}"
             for image in wrong
         ]
     assert [line.partition(":")[0] for line in output[:3]] == ["epoch 1", "epoch 2", "epoch 3"]

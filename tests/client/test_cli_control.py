@@ -1,4 +1,4 @@
-"""The commands that steer jobs: what they print, ask and end with."""
+"""The commands that control jobs: output, questions and exit codes."""
 
 import io
 
@@ -12,7 +12,7 @@ OPTIONS = ("--priority", "-3", "--time-limit", "1h30m", "--retention", "every-5"
 
 @pytest.fixture
 def job(busy_leadline: Leadline) -> str:
-    """A job that waits."""
+    """A queued job."""
     return busy_leadline("train", *QUICK, "--detach").out.strip()
 
 

@@ -12,7 +12,7 @@ import pytest
 from client.cli_outcome import SCRIPT
 from leadline.client.cli.exit_codes import ExitCode
 
-# Some seconds of computing, on a machine where other tests may run as well.
+# Some seconds of computing, on a machine where other tests may also run.
 _SECONDS = 400
 pytestmark = [pytest.mark.system, pytest.mark.timeout(_SECONDS + 20)]
 

@@ -1,4 +1,4 @@
-"""Where a client connects, and what a client and its handles cannot do."""
+"""The target of a client, and unsupported uses of clients and handles."""
 
 import asyncio
 import copy

@@ -261,7 +261,7 @@ def test_a_tar_that_is_cut_short_is_refused(
     path = write_tar(image_files, name)
     whole = path.read_bytes()
     for share in (0.2, 0.5, 0.9):
-        # Of a plain tar, only what comes before the zeros at its end counts.
+        # The zeros at the end of a plain tar do not count.
         path.write_bytes(whole[: int(len(whole.rstrip(b"\0")) * share)])
         refuses(path, cache_dir, "is not a whole tar|no test images|only one of")
 
@@ -315,7 +315,7 @@ def test_a_failed_download_says_what_to_do_instead(
 
 
 def long_link(name: bytes) -> bytes:
-    """A member of a tar that gives the next one its name."""
+    """Returns a member of a tar that has the name of the next one."""
     header = tarfile.TarInfo("././@LongLink")
     header.type, header.size = tarfile.GNUTYPE_LONGNAME, len(name) + 1
     return header.tobuf(tarfile.USTAR_FORMAT) + name + bytes(-len(name) % tarfile.BLOCKSIZE or 512)

@@ -1,4 +1,4 @@
-"""The checks of a node, each by itself."""
+"""Each check of a node."""
 
 import io
 import json
@@ -356,7 +356,7 @@ def test_a_gpu_whose_memory_is_taken_is_a_warning() -> None:
 
 @pytest.fixture
 def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Puts a program of that name first, which does what a test says."""
+    """Puts a script of the test first in PATH as nvidia-smi."""
 
     def install(script: str) -> None:
         program = tmp_path / "nvidia-smi"

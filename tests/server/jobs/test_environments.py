@@ -1,4 +1,4 @@
-"""Jobs that resume with other vector instructions than they started with."""
+"""Jobs that resume with another instruction set."""
 
 import json
 from dataclasses import replace
@@ -21,7 +21,7 @@ from leadline.v1.training_service_pb2 import (
 from support.servers import LiveServer, ServerFactory
 from support.wire import Stubs, connect, tiny_spec
 
-# Every processor with AVX2 has two: its own and the baseline.
+# Every processor with AVX2 has two: AVX2 and the baseline.
 NARROW, WIDE = ([isa.value for isa in available_instruction_sets()] * 2)[-2:]
 needs_two = pytest.mark.skipif(NARROW == WIDE, reason="the processor has one instruction set")
 
@@ -45,7 +45,7 @@ STARTED = Started(
 
 @pytest.fixture
 def paused(server_factory: ServerFactory) -> tuple[LiveServer, str]:
-    """A stopped server with a paused job that has completed an epoch with the wide set."""
+    """A stopped server with a paused job whose epoch used the wider set."""
     server = server_factory(environment={VARIABLE: WIDE})
     stubs = connect(server.target)
     stream = stubs.training.TrainJob(TrainJobRequest(spec=tiny_spec(epochs=9_000)), timeout=60)

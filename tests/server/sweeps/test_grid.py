@@ -1,4 +1,4 @@
-"""The grid of a sweep: which jobs it makes, and what is said of a wrong one."""
+"""The grid of a sweep: its jobs, and its errors."""
 
 from dataclasses import fields
 

@@ -2,8 +2,8 @@
 
     python3 deploy/requirements.py server
 
-The image build installs the dependencies from this list before it copies Leadline's sources, so a
-change of the sources does not reinstall torch.
+The image build installs this list before it copies Leadline's sources, so a change of the sources
+does not reinstall torch.
 """
 
 # ruff: noqa: INP001 - a script

@@ -45,8 +45,8 @@ def generate(output: Path) -> None:
     if status != 0:
         raise RuntimeError(f"protoc ended with status {status}")
     for path in output.rglob("*_pb2_grpc.py*"):
-        # Deletes the service modules that the plugin writes for files without services, and the one
-        # for the Open Inference Protocol, whose service has another name on the wire.
+        # Deletes the service modules of files without services. Deletes that of the Open Inference
+        # Protocol too, whose service has another name on the wire.
         if "service" not in path.name:
             path.unlink()
 

@@ -66,10 +66,10 @@ class Measured:
     """Requests per second."""
 
     p50: list[float] = field(default_factory=list)
-    """Milliseconds."""
+    """Median latency in milliseconds."""
 
     p99: list[float] = field(default_factory=list)
-    """Milliseconds."""
+    """99th percentile of the latency in milliseconds."""
 
     cpu: list[float] = field(default_factory=list)
     """CPU time per request in microseconds; other processes hardly change it."""

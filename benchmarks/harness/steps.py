@@ -83,9 +83,9 @@ def milestones(*, images: int, batch_size: int, epochs: int, steps: int) -> list
 def train(recipe: Recipe, dataset: Dataset, at: list[int]) -> Iterator[Point]:
     """Trains on one core, and evaluates after each step in `at`, which must be ascending.
 
-    The weights, the order of the images and the arithmetic are those of a training job, so a job
-    with the same spec has the same accuracies. If the loss is no longer finite, training ends after
-    one more evaluation.
+    The weights, the order of the images and the arithmetic are those of a training job. A job with
+    the same spec has the same accuracies. If the loss is no longer finite, training ends after one
+    more evaluation.
     """
     train_split = DeviceSplit(dataset.train, _CPU)
     engine, optimizer = _prepare(recipe, len(train_split))

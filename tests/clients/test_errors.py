@@ -131,7 +131,7 @@ def call_buf(workplace: Workplace, full: FullServer, method: str, data: str, *fl
 
 
 def watch_to_a_deadline(call: Callable[[float], Ended]) -> Ended:
-    """Watches a job that waits, until a deadline behind its first event."""
+    """Watches a queued job, with a deadline after its first event."""
     for seconds in (0.5, 5):  # a busy machine may take longer to start the program
         ended = call(seconds)
         if ended[1]:

@@ -904,8 +904,8 @@ class McNemarTest(_message.Message):
     discordant: _builtins.int
     """The number of images that only one of the two gets right."""
     exact: _builtins.bool
-    """Whether the p-value is exact, from the binomial distribution: below 25
-    discordant images. Otherwise it is from the chi-squared distribution.
+    """True below 25 discordant images: the p-value is exact, from the binomial
+    distribution. Otherwise it is from the chi-squared distribution.
     """
     statistic: _builtins.float
     """Chi-squared with one degree of freedom and Edwards' continuity correction.

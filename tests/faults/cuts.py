@@ -115,7 +115,7 @@ def _figures(followers: list[_Follower], cuts: int) -> list[Figure]:
             cuts,
         ),
         all_of(
-            "the same: followers who saw the job to its end",
+            "the same: watchers who saw the job to its end",
             [follower.job for follower in followers if follower.faults],
             len(followers),
         ),

@@ -41,8 +41,8 @@ def spoil_database(setting: Setting) -> list[Figure]:
         wrong += damage(server.data_dir, job)
     return [
         holds(
-            "the database locked by another program: submissions are told, no event is lost, "
-            "jobs go on to the same weights",
+            "the database locked by another program: submissions get an error, no event is lost, "
+            "jobs continue to the same weights",
             wrong_when_locked,
         ),
         holds(

@@ -130,7 +130,7 @@ def _essence(events: Iterable[JobEvent]) -> list[JobEvent]:
 
 def spoil_disks(setting: Setting) -> list[Figure]:
     """Fills the disk of a server completely and nearly, and makes its checkpoints read-only."""
-    bar = "a disk that is nearly full, or full, or takes no checkpoints"
+    bar = "a disk that is nearly full, full, or read-only for checkpoints"
     if not is_possible():
         return [skipped(bar, "this machine does not allow namespaces")]
     image = next(setting.dataset.glob("test/*/*.png")).read_bytes()
@@ -153,9 +153,9 @@ def spoil_disks(setting: Setting) -> list[Figure]:
     told = ", ".join(f"{name}: {note}" for (name, *_), note in zip(faults, case.notes, strict=True))
     return [
         holds(
-            f"{bar} ({told}): submissions are told, the server serves, no event is lost, "
-            "the job goes on to the same weights; on a disk below its floor no job starts until "
-            "there is space",
+            f"{bar} ({told}): submissions get an error, the server serves, no event "
+            "is lost, the job continues to the same weights; on a disk below its floor no job "
+            "starts until there is space",
             case.wrong,
         )
     ]

@@ -115,7 +115,7 @@ def kill_at_random(setting: Setting) -> list[Figure]:
             return [
                 *_judge_jobs(server, crowd.followed, references, killer.count),
                 none_of(
-                    "the same: submissions that made a second job",
+                    "the same: submissions that created a second job",
                     sorted(strangers),
                     len(crowd.followed),
                 ),
@@ -156,13 +156,13 @@ def _judge_jobs(
     return [
         none_of(f"SIGKILL ({hits}): acknowledged jobs lost or stuck", lost, count.total()),
         all_of(
-            "the same: jobs whose events and weights, as they were followed and as they are told "
-            "afterwards, equal the uninterrupted run's",
+            "the same: jobs whose events and weights, as watched and as replayed afterwards, equal "
+            "the uninterrupted run's",
             other,
             len(complete),
         ),
         none_of(
-            "the same: told epochs whose files are missing or damaged",
+            "the same: reported epochs whose files are missing or damaged",
             damaged,
             sum(follower.spec.epochs for follower in complete),
         ),

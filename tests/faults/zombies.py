@@ -113,7 +113,7 @@ def raise_zombies(setting: Setting) -> list[Figure]:
         damaged = [what for job in jobs for what in damage(server.data_dir, job)]
     return [
         none_of(
-            "zombie workers (of older attempts, stopped, continued, beside the present one) "
+            "zombie workers (of older attempts, stopped, continued, beside the current one) "
             "that changed anything: reports accepted, referred files touched or damaged",
             [*yard.changes, *damaged],
             yard.zombies,

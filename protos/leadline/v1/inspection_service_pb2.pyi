@@ -1027,7 +1027,7 @@ Global___ClassGuess: _TypeAlias = ClassGuess  # noqa: Y015
 
 @_typing.final
 class ListLikelyLabelErrorsRequest(_message.Message):
-    """Which models to check which labels with."""
+    """The models, and the labels to check with them."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

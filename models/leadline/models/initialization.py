@@ -1,4 +1,4 @@
-"""How a network's weights are drawn before the first step."""
+"""Draws the initial weights of a network."""
 
 import math
 
@@ -12,10 +12,10 @@ from leadline.models.spec import Initialization
 def initial_network(
     architecture: Architecture, initialization: Initialization, seed: int
 ) -> BlockNetwork:
-    """Returns a network on the CPU as it is before the first step.
+    """Returns a network on the CPU with its initial weights.
 
-    The seed and the initialisation decide every weight, on any device the
-    network is then brought to, and the caller's random numbers are left alone.
+    The seed and the initialisation determine every weight, for any device. The
+    state of torch's global generator does not change.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -35,8 +35,8 @@ def _draw_kaiming(network: BlockNetwork) -> None:
     batch norms stay as they are.
 
     In a residual network the variance of the last convolution of each block is
-    divided by the number of blocks: what the blocks add up to is then as large
-    as what goes past them, where it would otherwise double from block to block.
+    divided by the number of blocks. The sum of all blocks is then as large as
+    the head's output; without this, the variance would double in each block.
 
     Sources: He et al. (2015), "Delving Deep into Rectifiers: Surpassing
     Human-Level Performance on ImageNet Classification", section 2.2; for the

@@ -1,1 +1,1 @@
-"""Checks of what a node can do for a server: `leadline doctor`."""
+"""Checks whether a machine can run the server: `leadline doctor`."""

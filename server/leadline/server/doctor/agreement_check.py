@@ -1,14 +1,14 @@
-"""Whether all ways to compute a network agree: the finding."""
+"""The check that all engines compute the same results."""
 
 from leadline.server.doctor.check import Check, Status
 from leadline.server.doctor.child import Outcome, run_module
 
 SECONDS = 300.0
-"""How long a device has: torch is loaded, and machine code made."""
+"""The time limit for a device, which includes loading torch and compiling kernels."""
 
 TOLERANCES = {"gradients": 1e-4, "logits": 1e-5}
-"""The largest distance from float64, as a share of its length. The rounding of
-float32 comes to some 1e-6; TensorFloat-32, whose products have 10 bits, to some 1e-3."""
+"""The largest relative distance from float64. float32 rounds by about 1e-6;
+TensorFloat-32, whose products have 10 bits, by about 1e-3."""
 
 
 def compute_on(device: str) -> Outcome:
@@ -17,9 +17,9 @@ def compute_on(device: str) -> Outcome:
 
 
 def check_agreement(device: str, outcome: Outcome) -> Check:
-    """Judges the outcome of `compute_on`."""
+    """Evaluates the outcome of `compute_on`."""
     results = [line for line in outcome.lines if "difference" in line]
-    # Not a number is beyond every tolerance.
+    # NaN exceeds every tolerance.
     beyond = [line for line in results if not line["difference"] <= TOLERANCES[line["quantity"]]]
     detail = {"tolerances": TOLERANCES, "differences": results}
     name = f"agreement {device}"

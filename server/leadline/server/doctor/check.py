@@ -1,4 +1,4 @@
-"""What a check comes to, and how checks are kept from waiting without end."""
+"""The result of a check, and the time limit of checks."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -8,18 +8,18 @@ from typing import Any
 
 
 class Status(StrEnum):
-    """How serious a finding is."""
+    """The severity of a finding."""
 
     OK = "ok"
 
     WARNING = "warning"
-    """A server works, but more slowly or with less than one would expect."""
+    """A server works, but is slow or short of resources."""
 
     FAILED = "failed"
     """A server would not start, or jobs or predictions would fail."""
 
     SKIPPED = "skipped"
-    """There is nothing to check, or what it needs has failed."""
+    """There is nothing to check, or a precondition has failed."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Check:
     """One finding.
 
     Attributes:
-        name: what was checked; the same in every version.
-        status: how serious it is.
+        name: the check's name; the same in every version.
+        status: the severity.
         value: the finding, in a few words.
-        detail: the same as numbers and names, for programs; may be empty.
-        advice: what to do about it, which a check that is OK or skipped does not show.
+        detail: the finding as numbers and names, for programs; may be empty.
+        advice: what to do; hidden if the check is OK or skipped.
     """
 
     name: str
@@ -41,17 +41,17 @@ class Check:
     advice: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """The finding as JSON has it."""
+        """The finding as JSON values."""
         is_wrong = self.status in {Status.WARNING, Status.FAILED}
         advice = self.advice if is_wrong else ""
         return {**asdict(self), "detail": dict(self.detail), "advice": advice}
 
 
 def within(seconds: float, name: str, run: Callable[[], Check]) -> Check:
-    """Returns what a check finds, or that it failed where it does not end in time.
+    """Runs a check; returns a failure if it does not end in time.
 
-    A thread that hangs, as in a call of a dead file system, is left behind. An
-    exception that the check has not expected is a failure, too.
+    A thread that hangs, for example in a dead file system, keeps running. An
+    unexpected exception is a failure, too.
     """
     results: list[Check] = []
 

@@ -1,4 +1,4 @@
-"""The datasets: whether their sources can be read, and what is decoded already."""
+"""Checks whether the sources of datasets are readable, and which are decoded already."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,20 +6,20 @@ from pathlib import Path
 from leadline.models.datasets import DatasetError, describe_cache, describe_source
 from leadline.server.doctor.check import Check, Status
 
-# Images that are decoded to see whether they can be: a damaged file is found
-# among them, or at the start of the server.
+# Images to decode as a sample. The server finds any other damaged file when it
+# starts.
 _SAMPLES = 200
 
 
 def dataset_name(name: str) -> str:
-    """The name of the check of a dataset."""
+    """The name of a dataset's check."""
     return f"dataset {name}"
 
 
 def check_dataset(name: str, source: str, cache: Path, *, max_pixels: int) -> Check:
-    """Whether a source can be opened and is as a dataset should be.
+    """Checks whether a source is a valid dataset.
 
-    Images that are decoded already are not read again; of others a few are decoded.
+    Does not read images that the cache has; decodes a sample of others.
     """
     try:
         facts = describe_source(source, cache, samples=_SAMPLES, max_pixels=max_pixels)
@@ -46,7 +46,7 @@ def check_dataset(name: str, source: str, cache: Path, *, max_pixels: int) -> Ch
 
 
 def check_cache(cache: Path) -> Check:
-    """Which decoded datasets the data directory has, and whether they are whole."""
+    """Checks whether the decoded datasets in the data directory are complete."""
     states: Mapping[str, str | None] = describe_cache(cache)
     damaged = {name: state for name, state in states.items() if state is not None}
     value = f"{len(states):,} in {cache}" if states else "none yet"

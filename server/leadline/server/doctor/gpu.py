@@ -1,4 +1,4 @@
-"""The GPUs: what the driver has, what torch makes of it, and whether captures work."""
+"""Checks the GPUs of the driver and of torch, and whether captures work."""
 
 import os
 import re
@@ -17,7 +17,7 @@ _TORCH_SECONDS = 90.0
 
 _QUERY = "index,name,driver_version,compute_mode,memory.total,memory.used"
 
-# A server whose predictions and jobs share a GPU takes a context each.
+# Predictions and each job on a GPU need a separate context.
 _LITTLE_MEMORY = 2 << 30
 
 _HIDDEN = "CUDA_VISIBLE_DEVICES"
@@ -29,7 +29,7 @@ class Gpus:
 
     Attributes:
         checks: the findings.
-        usable: torch's names of the GPUs that it can compute on.
+        usable: the GPUs on which torch can compute, by torch's names.
     """
 
     checks: tuple[Check, ...]
@@ -37,7 +37,7 @@ class Gpus:
 
 
 def find_gpus(devices: str, inference_device: str) -> Gpus:
-    """Looks for the GPUs of the settings, by the driver's own program and by torch."""
+    """Finds the GPUs of the settings, with the driver's program and with torch."""
     names = {name.strip() for name in f"{devices},{inference_device}".split(",")}
     if names == {"cpu"}:
         return Gpus((_driver(Status.SKIPPED, "the settings name the CPU alone"),))
@@ -57,7 +57,7 @@ def find_gpus(devices: str, inference_device: str) -> Gpus:
 
 
 def check_capture(device: str, outcome: Outcome) -> Check:
-    """Whether a step and an evaluation could be captured and replayed on a GPU."""
+    """Checks whether a step and an evaluation could be captured and replayed on a GPU."""
     reports = [line for line in outcome.lines if "capture_failure" in line]
     name = f"capture {device}"
     if not reports:
@@ -81,8 +81,8 @@ def check_capture(device: str, outcome: Outcome) -> Check:
 def supports(architectures: Sequence[str], capability: Sequence[int]) -> bool:
     """Whether a build of torch has code that a GPU can run.
 
-    Machine code ("sm_80") runs on GPUs of the same major version that are not
-    older, PTX ("compute_80") on all that are not older.
+    Machine code ("sm_80") runs on GPUs of the same major version, and PTX
+    ("compute_80") on all GPUs, unless they are older.
 
     Source: the CUDA C++ programming guide, "Application compatibility".
     """
@@ -97,7 +97,7 @@ def supports(architectures: Sequence[str], capability: Sequence[int]) -> bool:
 
 
 def judge_gpu(gpu: dict[str, Any], architectures: Sequence[str]) -> Check:
-    """The finding about one GPU, as `leadline.server.doctor.agreement` describes it."""
+    """The finding about one GPU; `leadline.server.doctor.agreement` describes the GPU."""
     capability = ".".join(map(str, gpu["capability"]))
     memory = f"{in_bytes(gpu['free_bytes'])} free of {in_bytes(gpu['total_bytes'])}"
     status, advice = Status.OK, ""
@@ -127,7 +127,7 @@ def _without_driver(named: list[str]) -> Check:
 
 
 def _ask_driver(program: str | None) -> tuple[Check, int | None]:
-    """What the driver says, and how many GPUs it has, None where that is not known."""
+    """The finding about the driver, and its number of GPUs, None if unknown."""
     if program is None:
         return _driver(Status.OK, "is loaded; nvidia-smi is not installed"), None
     outcome = run(

@@ -1,4 +1,4 @@
-"""The data directory: whether a server could keep its data there."""
+"""Checks whether a server could store its data in the data directory."""
 
 import fcntl
 import os
@@ -19,7 +19,7 @@ from leadline.server.doctor.check import Check, Status
 from leadline.server.memory import in_bytes
 from leadline.server.scheduling.disk_floor import DiskFloor
 
-# A commit of the job store syncs the disk once: some ten in an epoch.
+# Each commit of the job store syncs the disk once: about ten in an epoch.
 _SLOW_FSYNC_SECONDS = 0.02
 _FSYNCS = 20
 _BLOCK = bytes(4096)
@@ -32,13 +32,13 @@ _NAME_ANOTHER = "name another folder with --data-dir"
 
 
 def existing_part(folder: Path) -> Path:
-    """Returns the folder, or the nearest around it that is there."""
+    """Returns the folder, or its nearest parent that exists."""
     absolute = folder.absolute()
     return next(part for part in (absolute, *absolute.parents) if os.path.lexists(part))
 
 
 def check_data_dir(folder: Path) -> Check:
-    """Whether it can be written, or made where it is not there."""
+    """Checks whether the folder is writable, or can be created."""
     there = existing_part(folder)
     exists = there == folder.absolute()
     detail = {"path": str(folder.absolute()), "exists": exists}
@@ -55,7 +55,7 @@ def check_data_dir(folder: Path) -> Check:
 
 
 def check_space(folder: Path, min_free: int | Literal["auto"]) -> Check:
-    """How much room is left on its file system, and whether jobs would start."""
+    """Checks how much space its file system has, and whether jobs would start."""
     usage = shutil.disk_usage(existing_part(folder))
     floor = DiskFloor(existing_part(folder), min_free).floor_bytes()
     status = Status.OK
@@ -74,7 +74,7 @@ def check_space(folder: Path, min_free: int | Literal["auto"]) -> Check:
 
 
 def check_file_system(folder: Path) -> Check:
-    """Whether it keeps what the data rests on: renames, locks, and SQLite's journal."""
+    """Checks whether its file system supports renames, locks, and SQLite's journal."""
     there = existing_part(folder)
     if _problem_of(there) is not None:
         return _skipped("file system")
@@ -91,7 +91,7 @@ def check_file_system(folder: Path) -> Check:
 
 
 def check_fsync(folder: Path) -> Check:
-    """How long the disk takes to keep a block for good: the median of several."""
+    """Measures how long a sync of a block takes: the median of several."""
     there = existing_part(folder)
     if _problem_of(there) is not None:
         return _skipped("fsync")
@@ -124,7 +124,7 @@ def _problem_of(folder: Path) -> str | None:
 
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """A folder that is gone afterwards."""
+    """Creates a temporary folder, and removes it at the end."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".leadline-doctor-") as name:
         yield Path(name)
 
@@ -174,13 +174,13 @@ def _file_system_of(path: Path) -> str:
         for mount in psutil.disk_partitions(all=True)
         if path.resolve().is_relative_to(mount.mountpoint)
     ]
-    # Of mounts at one place the last is the one that is seen.
+    # If several mounts have the same path, the last one is visible.
     mounts.sort(key=lambda mount: len(mount[0].parts))
     return mounts[-1][1] if mounts else "unknown"
 
 
 def _is_locked(path: Path) -> bool:
-    """Whether a process holds a lock on a file: from the kernel, without taking the lock.
+    """Whether a process holds a lock on a file; asks the kernel, without acquiring the lock.
 
     Source: proc_locks(5).
     """

@@ -1,4 +1,4 @@
-"""The processor, the memory, and the programs that a server needs."""
+"""Checks the processor, the memory, and the programs that a server needs."""
 
 import importlib.metadata
 import platform
@@ -27,7 +27,7 @@ from leadline.server.workers.memory import MEMORY_FLAG, worker_limit
 # A worker on the CPU takes about 1 GB, and the server 0.2 GB.
 _ENOUGH_MEMORY = 2 << 30
 
-# Each connection takes a descriptor, and the server keeps 256 for all else.
+# Each connection takes a descriptor, and the server reserves 256 for everything else.
 _ENOUGH_DESCRIPTORS = 4_096
 
 # The first version with RETURNING, which the job store uses.
@@ -35,7 +35,7 @@ _SQLITE_NEEDED = (3, 35, 0)
 
 
 def check_versions() -> Check:
-    """Which versions run."""
+    """Reports the versions of Python and of the packages."""
     versions = {"leadline": _version("leadline"), "python": platform.python_version()}
     versions |= {name: _version(name) for name in ("torch", "llvmlite", "grpcio")}
     missing = [name for name, version in versions.items() if not version]
@@ -48,7 +48,7 @@ def check_versions() -> Check:
 
 
 def check_processor() -> Check:
-    """Which processor there is, and which of its instructions a server would use."""
+    """Reports the processor, and the instruction set that a server would use."""
     detail: dict[str, Any] = {
         "model": _processor_name(),
         "machine": platform.machine(),
@@ -73,7 +73,7 @@ def check_processor() -> Check:
 
 
 def check_memory() -> Check:
-    """How much main memory this process may use."""
+    """Checks how much main memory this process may use."""
     memory = psutil.virtual_memory()
     limit, left = cgroup_memory()
     available = memory.available if left is None else min(memory.available, left)
@@ -92,7 +92,7 @@ def check_memory() -> Check:
 
 
 def check_worker_memory(settings: Settings) -> Check:
-    """How much memory a worker may hold on each device, and by which means."""
+    """Reports the memory limit of workers on each device, and how it is enforced."""
     capacity, setting = Capacity.of(settings), settings.worker_memory_bytes
     if not setting:
         return Check(
@@ -131,7 +131,7 @@ def check_worker_memory(settings: Settings) -> Check:
 
 
 def check_descriptors() -> Check:
-    """How many files and connections a process may have open."""
+    """Checks how many files and connections a process may open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     few = hard != resource.RLIM_INFINITY and hard < _ENOUGH_DESCRIPTORS
     shown = "no limit" if hard == resource.RLIM_INFINITY else f"{hard:,}"
@@ -145,7 +145,7 @@ def check_descriptors() -> Check:
 
 
 def check_sqlite() -> Check:
-    """Which SQLite keeps the jobs."""
+    """Checks the version of SQLite."""
     old = sqlite3.sqlite_version_info < _SQLITE_NEEDED
     needed = ".".join(map(str, _SQLITE_NEEDED))
     return Check(

@@ -43,7 +43,7 @@ _ORIENTATIONS = range(1, 9)
 
 
 class ContainerError(ValueError):
-    """The file is no PNG or JPEG file, or it is incomplete."""
+    """The file is not a complete PNG or JPEG file."""
 
 
 class Container(NamedTuple):
@@ -125,7 +125,7 @@ def _unpack_jpeg(data: bytes) -> Container:
         if marker == _PREFIX:  # padding before a marker
             start = _end_of_padding(data, start)
             continue
-        if marker == _SOS:  # from here on there are pixels
+        if marker == _SOS:  # pixels begin here
             end, scans = _end_of_pixels(data, start)
             _keep(kept, start, end)
             return Container("JPEG", data, kept, width, height, _orientation(exif), scans)

@@ -17,7 +17,7 @@ FORMAT = 2
 _TWO_CONVOLUTIONS = {"block_convolutions": 2}
 
 # How an image is prepared for the network. Recorded so that the files are usable
-# without Leadline, and checked so that a change of it is an error.
+# without Leadline, and checked so that any change raises an error.
 PREPROCESSING: dict[str, Any] = {
     "image_size": IMAGE_SIZE,
     "channels": "RGB",

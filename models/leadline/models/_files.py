@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file atomically and durably: after a crash, it is complete or absent.
+    """Writes a file atomically and durably: a crash never leaves a part of it.
 
     The folder must exist. Replaces an existing file.
 

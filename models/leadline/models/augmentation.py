@@ -18,7 +18,7 @@ from leadline.models.spec import Augmentation
 MAX_SHIFT = 4
 """The most pixels by which an image is shifted, up, down, left or right."""
 
-# Added to the seed and the epoch, because the order of the images uses these two alone.
+# Distinguishes these random numbers from those of the order of the images.
 _STREAM = 1
 
 # A pixel's three bytes as one item, so that NumPy copies them together.

@@ -73,7 +73,7 @@ class DeviceSplit:
         return pixels, self._device_labels[indices]
 
     def slice_pixels(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Returns successive images as `take_pixels` does; `stop` may lie beyond the end."""
+        """Returns a range of images in the form of `take_pixels`; `stop` may exceed the length."""
         if self._resident is not None:
             pixels = self._resident[start:stop]
         else:

@@ -114,7 +114,7 @@ def load_checkpoint(directory: Path, epoch: int) -> Checkpoint:
 
 
 def restore(trainer: Trainer, directory: Path, epoch: int) -> CheckpointInfo:
-    """Puts a trainer into the state that it was in after an epoch, bit for bit.
+    """Restores a trainer's state after an epoch, bit for bit.
 
     Raises:
         CheckpointError: a file is missing or damaged, or the checkpoint is of

@@ -68,7 +68,7 @@ class Graphs:
         if self.failure is None:
             self.failure = failure
             _LOG.warning(
-                "no graph could be captured on this GPU: this process goes on without graphs, "
+                "no graph could be captured on this GPU: this process continues without graphs, "
                 "more slowly but with the same results; `leadline doctor` tests the GPU; "
                 "the reason: %s",
                 failure,
@@ -92,10 +92,10 @@ class _Captured:
 class GraphedFunction:
     """A function of batches that runs as one captured graph for each batch size.
 
-    If a capture fails, the state is restored and the function runs without a graph,
-    in this call and in all later ones of the process. If the capture was not the
-    cause (too little device memory, a failed kernel, an input of a wrong shape),
-    that run raises the error itself, without a warning.
+    If a capture fails, it restores the state and runs the function without a graph,
+    as do all later calls of the process. If the capture was not the cause, that run
+    raises the error itself, without a warning. Examples are too little device memory,
+    a failed kernel, or an input of a wrong shape.
 
     Not thread-safe.
 

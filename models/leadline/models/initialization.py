@@ -29,10 +29,10 @@ def initial_network(
 def _draw_kaiming(network: BlockNetwork) -> None:
     """Draws the weights of every convolution and linear layer, in the order of the layers.
 
-    Weights are normal with a mean of 0 and a variance of 2 / fan in where a
-    ReLU follows the layer, and of 1 / fan in elsewhere: after the head's
-    convolutions, the tail's and the classifier's last layer. Biases are 0, and
-    batch norms stay as they are.
+    Weights are normal with a mean of 0. Their variance is 2 / fan in if a ReLU
+    follows the layer, else 1 / fan in: in the convolutions of the head and the
+    tail, and in the classifier's last layer. Biases are 0. Batch norms do not
+    change.
 
     In a residual network the variance of the last convolution of each block is
     divided by the number of blocks. The sum of all blocks is then as large as

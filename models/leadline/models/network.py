@@ -73,8 +73,8 @@ class BlockNetwork(nn.Module):
 class Block(nn.Sequential):
     """A 3x3 convolution, an optional batch norm and a ReLU, once or twice. Keeps [N, 8, H, W].
 
-    The notebook that Leadline started from declares two convolutions a block, but
-    its forward pass applies both to the block's input and returns only the second
+    The notebook that Leadline started from declares two convolutions a block. But its
+    forward pass applies both to the block's input, and returns only the second
     result. So the notebook computes blocks of one convolution.
     """
 

@@ -151,7 +151,7 @@ def test_a_data_directory_below_a_file_fails_once(tmp_path: Path) -> None:
     found = [check(folder) for check in checks]
 
     assert [one.status for one in found] == [Status.FAILED, Status.SKIPPED, Status.SKIPPED]
-    assert "is no folder" in found[0].value
+    assert "is not a folder" in found[0].value
     assert "--data-dir" in found[0].advice
 
 
@@ -229,7 +229,7 @@ def test_cifar10_is_not_downloaded(tmp_path: Path) -> None:
     found = datasets.check_dataset("cifar10", "torchvision:cifar10", tmp_path, max_pixels=PIXELS)
 
     assert found.status is Status.OK
-    assert "is downloaded when a job first asks for it" in found.value
+    assert "is downloaded for the first job on it" in found.value
     assert list(tmp_path.iterdir()) == []
 
 

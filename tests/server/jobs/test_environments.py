@@ -123,7 +123,7 @@ def test_an_epoch_is_repeated_with_the_same_instruction_set(
     stubs.training.CancelJob(CancelJobRequest(name=name), timeout=10)
 
     assert event.HasField("epoch")
-    assert "goes on in another environment" not in server.log.read_text()
+    assert "continues in another environment" not in server.log.read_text()
 
 
 def damage_weights(data_dir: Path) -> None:

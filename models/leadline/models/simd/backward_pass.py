@@ -23,7 +23,7 @@ from leadline.models.simd.kernel_builder import KernelBuilder, Position
 from leadline.models.simd.signatures import Value
 
 INPUT_BLOCK = {WIDEN: 3, HALVE: 2, INNER: 2, TAIL: 4}
-"""Input channels of a weight gradient kernel whose sums fill the registers; measured."""
+"""How many input channels a weight gradient kernel sums at a time in registers; measured."""
 
 
 def emit_backward_pass(module: ir.Module, *, batch_norm: bool, skip: int, lanes: int) -> None:

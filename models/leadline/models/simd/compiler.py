@@ -76,7 +76,7 @@ class _CachedCode:
         self._path = folder / f"{name}.o" if folder else None
 
     def read(self) -> bytes | None:
-        """Returns the code, or None where it is missing or damaged."""
+        """Returns the code, or None if it is missing or damaged."""
         if self._path is None:
             return None
         with contextlib.suppress(OSError):  # it can be compiled again

@@ -228,7 +228,7 @@ class Emitter:
         """Calls a kernel of the module; omits arguments that are None.
 
         Raises:
-            TypeError: an argument is missing, or the kernel has none of that name.
+            TypeError: an argument is missing or unknown.
         """
         self.builder.call(kernel.function, kernel.signature.ordered(arguments))
 

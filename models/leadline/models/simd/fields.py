@@ -66,7 +66,7 @@ class Field(Enum):
     NORMS = Kind.FLOATS  # [layers][4][8]: mean, biased variance, scale, shift
     # Gradients of the loss.
     GRAD_FEATURES = Kind.VECTORS  # [groups][4][5][5]
-    GRAD_OUTPUT = Kind.VECTORS  # [2][groups][8][12][12]: of a layer's input and output, in turn
+    GRAD_OUTPUT = Kind.VECTORS  # [2][groups][8][12][12]: two buffers, which layers alternate
     GRAD_SKIP = Kind.VECTORS  # [groups][8][12][12]: on an identity connection
     GRAD_WIDENED = Kind.VECTORS  # [threads][8][28][28]
     SCRATCH = Kind.VECTORS  # [threads][SCRATCH]

@@ -61,7 +61,7 @@ class KernelSignature:
         """Returns arguments in the order of the compiled function; omits those that are None.
 
         Raises:
-            TypeError: an argument is missing, or the kernel has none of that name.
+            TypeError: an argument is missing or unknown.
         """
         given = {name: value for name, value in arguments.items() if value is not None}
         if given.keys() != self.kinds.keys():

@@ -1,4 +1,4 @@
-"""Rejects networks for whose shapes there are no kernels."""
+"""Rejects networks whose shapes have no kernels."""
 
 from collections.abc import Sequence
 

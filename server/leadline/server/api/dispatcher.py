@@ -89,7 +89,7 @@ class _Method(ABC):
     async def _request(self, call: Call) -> Any:
         data = await call.messages.read()
         if data is None or await call.messages.read() is not None:
-            raise UnimplementedError("the method takes one message, neither none nor several")
+            raise UnimplementedError("the method takes exactly one message")
         if len(data) >= self._limits.smallest_excess:
             await self._check(data)
         return self._deserialized(data)

@@ -95,7 +95,7 @@ def _to_retention(message: job_pb2.Retention, default: Retention) -> Retention:
     if message.policy == job_pb2.RETENTION_POLICY_UNSPECIFIED:
         raise InvalidArgumentError.of(
             "options.retention.policy",
-            "is unset beside every_nth: set it to RETENTION_POLICY_EVERY_NTH",
+            "is unset, but every_nth is set: set it to RETENTION_POLICY_EVERY_NTH",
         )
     if message.policy not in _POLICY_OF:
         raise InvalidArgumentError.of(

@@ -82,7 +82,7 @@ def max_items(repeated: FieldDescriptor) -> int:
 
 
 class _Repeated(NamedTuple):
-    """A repeated field in a request: its path, its limit and its number."""
+    """A repeated field in a request, with its index among all repeated fields."""
 
     number: int
     path: str

@@ -27,7 +27,7 @@ def check_dataset(name: str, source: str, cache: Path, *, max_pixels: int) -> Ch
         advice = f"repair it, or name another source with --dataset {name}=SOURCE"
         return Check(dataset_name(name), Status.FAILED, str(error), {"source": source}, advice)
     if facts is None:
-        value = "is downloaded when a job first asks for it, which needs a network"
+        value = "is downloaded for the first job on it, which needs a network"
         detail = {"source": source, "decoded": False}
         return Check(dataset_name(name), Status.OK, value, detail)
     return Check(

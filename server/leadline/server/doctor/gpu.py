@@ -74,7 +74,7 @@ def check_capture(device: str, outcome: Outcome) -> Check:
         Status.OK if failure is None else Status.WARNING,
         failure or "a training step and an evaluation were captured and replayed",
         detail={"failure": failure},
-        advice="the server goes on without graphs, more slowly",
+        advice="the server works without graphs, but slower",
     )
 
 

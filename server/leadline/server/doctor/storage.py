@@ -55,7 +55,7 @@ def check_data_dir(folder: Path) -> Check:
 
 
 def check_space(folder: Path, min_free: int | Literal["auto"]) -> Check:
-    """Checks how much space its file system has, and whether jobs would start."""
+    """Checks how much space the folder's file system has, and whether jobs would start."""
     usage = shutil.disk_usage(existing_part(folder))
     floor = DiskFloor(existing_part(folder), min_free).floor_bytes()
     status = Status.OK
@@ -74,7 +74,7 @@ def check_space(folder: Path, min_free: int | Literal["auto"]) -> Check:
 
 
 def check_file_system(folder: Path) -> Check:
-    """Checks whether its file system supports renames, locks, and SQLite's journal."""
+    """Checks whether the folder's file system supports renames, locks and SQLite's journal."""
     there = existing_part(folder)
     if _problem_of(there) is not None:
         return _skipped("file system")
@@ -113,7 +113,7 @@ def _skipped(name: str) -> Check:
 
 def _problem_of(folder: Path) -> str | None:
     if not folder.is_dir():
-        return f"{folder} is no folder"
+        return f"{folder} is not a folder"
     try:
         with _scratch(folder) as scratch:
             (scratch / "file").write_bytes(_BLOCK)

@@ -76,4 +76,4 @@ def _reason(settings: Settings) -> str:
         if settings.live_page == "off"
         else f"as {settings.metrics_host} is not on loopback"
     )
-    return f"the live page is off, {reason}; --live-page on shows it to whoever can reach this port"
+    return f"the live page is off, {reason}; --live-page on shows it to all who reach this port"

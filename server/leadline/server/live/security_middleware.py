@@ -75,7 +75,7 @@ class SecurityMiddleware:
             incident = secrets.token_hex(8)
             _LOG.exception("a request for the live page failed", incident=incident)
             raise web.HTTPInternalServerError(
-                text=f"internal error: see incident {incident} in the server's log\n"
+                text=f"an internal error: see incident {incident} in the server's log\n"
             ) from error
 
     async def set_headers(self, request: web.Request, response: web.StreamResponse) -> None:

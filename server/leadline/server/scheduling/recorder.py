@@ -162,7 +162,7 @@ class ReportRecorder:
         before = await self._threads.run(self._store.jobs.get_started, job.job_id)
         changes = differences(before, started) if before else []
         if changes:
-            _LOG.warning("a job goes on in another environment", job=job.job_id, changes=changes)
+            _LOG.warning("a job continues in another environment", job=job.job_id, changes=changes)
 
     async def _record_epoch(self, run: Run, epoch: EpochCompleted) -> bool:
         """Records an epoch; returns whether the median stopping rule then ends the job."""

@@ -169,7 +169,7 @@ def in_slices(
 
 def _too_many_reads() -> ResourceExhaustedError:
     return ResourceExhaustedError(
-        "too many large reads wait: try again soon, or ask for smaller pages",
+        "too many large reads wait: try again soon, or request smaller pages",
         reason="TOO_MANY_READS",
         retry_after=_RETRY_SECONDS,
     )

@@ -45,7 +45,7 @@ class DecoderPool:
 
         Args:
             max_large_work: the most pixels of large requests that may wait; more are refused. A
-                single caller may use half of it, so that others have room.
+                caller that already has some waiting may use half of it, so that others have room.
             observer: is notified of dropped requests.
         """
         self._max_large_work = max_large_work
@@ -214,8 +214,8 @@ class _Lane:
     """Threads, and the requests that wait for them.
 
     The next request is from the caller who has used the least thread time (start-time fair
-    queueing). A new or returning caller starts at the time of the caller that is being served,
-    so callers cannot save up time while they are idle.
+    queueing). A new or returning caller starts at the time of the caller that is being served.
+    So callers cannot save up time while they are idle.
     """
 
     def __init__(

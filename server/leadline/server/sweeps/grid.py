@@ -159,7 +159,7 @@ def shown(point: Mapping[str, AxisValue]) -> str:
 
 def _field_problem(field: str, before: Collection[str]) -> str | None:
     if field not in _FIELDS:
-        return f"{field!r} is no field of a training spec, which has {', '.join(_FIELDS)}"
+        return f"{field!r} is not a field of a training spec, which has {', '.join(_FIELDS)}"
     return f"{field!r} is an axis already" if field in before else None
 
 

@@ -1,9 +1,9 @@
 """The rule that stops hopeless jobs of a sweep.
 
 The median stopping rule of Golovin et al., "Google Vizier: A Service for
-Black-Box Optimization" (KDD 2017), section 3.2.2: a trial is stopped at a step
-if its best objective by that step is strictly worse than the median, over the
-completed trials, of the running averages of their objectives up to that step.
+Black-Box Optimization" (KDD 2017), section 3.2.2. At a step, it takes the median of
+the completed trials' average objectives up to that step. It stops a trial whose best
+objective so far is strictly worse than this median.
 """
 
 import statistics

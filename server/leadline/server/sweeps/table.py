@@ -117,10 +117,10 @@ class SweepTable(JsonValues):
 def confidence_in_best(best: SeedStatistics, others: Sequence[SeedStatistics]) -> float | None:
     """The probability that the mean of `best` is truly the highest, given the seeds.
 
-    For each other mean, takes the difference of the means divided by its standard
-    error, and evaluates Student's t distribution there with Welch's degrees of
-    freedom. The product is a lower bound by Slepian's inequality. Branke, Chick and
-    Schmidt, "Selecting a Selection Procedure", Management Science 53 (2007), PCS_Slep.
+    For each other mean, divides the difference of the means by its standard error.
+    Evaluates Student's t distribution there, with Welch's degrees of freedom. The
+    product is a lower bound by Slepian's inequality. Branke, Chick and Schmidt,
+    "Selecting a Selection Procedure", Management Science 53 (2007), PCS_Slep.
 
     Returns:
         The probability; None if there is no other depth, or a depth has a single seed.

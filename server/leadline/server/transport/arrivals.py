@@ -1,4 +1,4 @@
-"""Limits the memory of unfinished requests: of calls without a message, and within core."""
+"""Limits the memory of calls without a message, and of messages that core still receives."""
 
 import asyncio
 import os

@@ -213,7 +213,7 @@ class _CoreServer(cygrpc.AioServer):  # type: ignore[misc]
         return asyncio.create_task(self._accept(path))
 
     async def _accept(self, path: bytes | None) -> None:
-        """Accepts calls of a path, or all calls without a handler for None, until the stop."""
+        """Accepts calls of a path until the stop; None stands for all paths without a handler."""
         handler = self._otherwise if path is None else self._handlers[path]
         run = cygrpc._handle_stream_unary_rpc  # noqa: SLF001 - see the class
         if handler.response_streaming:

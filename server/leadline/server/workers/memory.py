@@ -56,7 +56,7 @@ def worker_limit(setting: int | Literal["auto"], share: float, device: str) -> i
 def limit_memory(limit: int) -> None:
     """Limits this process's memory to `limit` bytes, without mapped files."""
     held = process_memory()
-    # Data that is not resident yet, such as stacks, stays untouched.
+    # Data that is not resident, such as unused stacks, does not count towards the limit.
     most = held["VmData"] + max(0, limit - held["VmRSS"])
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard != resource.RLIM_INFINITY:

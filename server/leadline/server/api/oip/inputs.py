@@ -138,7 +138,7 @@ def _contents_error(raw: int) -> InvalidArgumentError:
             "raw_input_contents", f"has {raw} elements, but must have one for each of 1 inputs"
         )
     return InvalidArgumentError.of(
-        "inputs[0].contents", "is set beside raw_input_contents: send only one of them"
+        "inputs[0].contents", "is set in addition to raw_input_contents: send only one"
     )
 
 

@@ -183,7 +183,7 @@ def test_ctrl_c_leaves_the_job_alone(busy_server: LiveServer) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == ExitCode.INTERRUPTED
-    assert f"{job} goes on. Watch it with `leadline watch {job} --target" in err
+    assert f"{job} continues. Watch it with `leadline watch {job} --target" in err
     with Client(busy_server.target) as client:
         assert client.cancel_job(job).name == job
 

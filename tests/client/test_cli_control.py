@@ -126,6 +126,6 @@ def test_a_terminal_is_asked_before_a_job_is_deleted(
     monkeypatch.setattr("sys.stdin", Terminal(f"{answer}\n"))
     outcome = busy_leadline("delete", job)
     deleted = answer == "y"
-    assert f"Delete {job} for good, models included?" in outcome.err
+    assert f"Delete {job} permanently, including models?" in outcome.err
     assert outcome.code == (ExitCode.SUCCESS if deleted else ExitCode.INTERRUPTED)
     assert (busy_leadline("jobs", job).code == ExitCode.NOT_FOUND) is deleted

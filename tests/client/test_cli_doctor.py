@@ -58,7 +58,7 @@ def test_a_machine_where_all_is_well_ends_with_0_and_leaves_no_trace(
     assert done.returncode == ExitCode.SUCCESS, done.stdout + done.stderr
     for name in ("processor", "fsync", "dataset tiny", "agreement cpu", "gpu driver"):
         assert f"\n {name} " in done.stdout
-    assert done.stdout.endswith("Nothing is wrong here.\n")
+    assert done.stdout.endswith("All checks passed.\n")
     assert list(tmp_path.iterdir()) == []
 
 

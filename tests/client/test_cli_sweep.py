@@ -82,7 +82,7 @@ def test_what_the_server_finds_wrong_is_told(busy_leadline: Leadline) -> None:
 
     assert done.code == ExitCode.USAGE
     assert "axes[0].values[1]: blocks must be of type int, but is 'two'" in done.err
-    assert "axes[1].field: 'depth' is no field of a training spec" in done.err
+    assert "axes[1].field: 'depth' is not a field of a training spec" in done.err
 
 
 @pytest.fixture(scope="module")

@@ -120,7 +120,7 @@ def test_a_server_that_can_take_no_connection_ends_and_says_so(
         status = server.process.wait(timeout=30)
 
     assert status == 1
-    assert "gRPC could be served no longer" in server.log.read_text()
+    assert "gRPC can no longer be served" in server.log.read_text()
 
 
 def test_more_connections_than_there_are_descriptors_for_wait_until_others_go(

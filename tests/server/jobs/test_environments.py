@@ -102,7 +102,7 @@ def test_an_epoch_is_not_repeated_with_another_instruction_set(
     assert last.finished.state == JOB_STATE_FAILED
     assert last.finished.failure.reason == "NOT_REPEATABLE"
     message = last.finished.failure.message
-    assert message.startswith(f"epoch 1 of job {name} was made again, but its weights are not")
+    assert message.startswith(f"epoch 1 of job {name} was repeated, but its weights are not")
     assert f"the instruction set ({WIDE} -> {NARROW}) changed; submit the job again" in message
     assert f"with {VARIABLE}={WIDE}" in message
 
@@ -123,7 +123,7 @@ def test_an_epoch_is_repeated_with_the_same_instruction_set(
     stubs.training.CancelJob(CancelJobRequest(name=name), timeout=10)
 
     assert event.HasField("epoch")
-    assert "goes on in another environment" not in server.log.read_text()
+    assert "continues in another environment" not in server.log.read_text()
 
 
 def damage_weights(data_dir: Path) -> None:

@@ -167,7 +167,7 @@ async def test_streams_end_when_the_server_shuts_down(
         async with asyncio.timeout(10):
             assert [message async for message in one] == []
             assert [message async for message in other] == []
-    with pytest.raises(UnavailableError, match="come again after its restart"):
+    with pytest.raises(UnavailableError, match="reconnect after its restart"):
         await anext(live.watch(None, page()))
 
 

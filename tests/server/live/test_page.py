@@ -151,7 +151,7 @@ def test_pages_of_other_sites_are_refused(ask: Ask) -> None:
         ("jobs/{job}/epochs/1/examples?true=10", 400, "true: is 10, of classes 0 to 9"),
         ("jobs/{job}/epochs/1/examples?taken=-1", 400, "must be a whole number"),
         ("jobs/{job}/epochs/1/examples?offset=1e9", 400, "must be a whole number"),
-        ("jobs/{job}/epochs/1/examples?k=5", 400, "k: is no parameter"),
+        ("jobs/{job}/epochs/1/examples?k=5", 400, "k: is not a parameter"),
         ("jobs/{job}/epochs/x/examples", 404, "Not Found"),
         ("jobs/../../etc/passwd", 404, "Not Found"),
         (f"images/{'0' * 64}/test/0.png", 404, "this server has no dataset 0000"),

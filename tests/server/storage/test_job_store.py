@@ -298,7 +298,7 @@ def test_an_epoch_made_again_must_have_the_same_weights(store: Store) -> None:
     second = start(store, "a")
 
     assert store.attempts.record_epoch("a", second, an_epoch(1)) is None
-    with pytest.raises(FailedPreconditionError, match="not what they were"):
+    with pytest.raises(FailedPreconditionError, match="weights are not the same"):
         store.attempts.record_epoch("a", second, an_epoch(1, weights="0" * 64))
 
     assert [epoch.attempt for epoch in store.models.get("a").epochs] == [second]

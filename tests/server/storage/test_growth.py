@@ -1,4 +1,4 @@
-"""What a store reads does not grow with the jobs that it holds."""
+"""The cost of reads does not grow with the number of jobs."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -78,7 +78,7 @@ class Meter:
             self.queries.append((statement, parameters))
 
     def work(self, read: Read) -> tuple[int, int]:
-        """How many queries and how many instructions a read takes."""
+        """Returns the number of queries and instructions of a read."""
         self.queries.clear()
         read(Store(self._engine))
         queries = list(self.queries)
@@ -125,7 +125,7 @@ def test_a_read_takes_the_same_work_however_many_jobs_there_are(
     few, many = (meter.work(READS[name]) for meter in meters)
 
     assert many[0] == few[0] <= 20
-    # A search of an index takes a few steps more in a larger one.
+    # A search in a larger index needs a few more steps.
     assert many[1] <= few[1] * 1.2 + 200, (few, many)
 
 

@@ -10,10 +10,10 @@ from leadline.server.jobs.job import Event, Job
 from leadline.server.scheduling.notifier import JobNotifier
 from leadline.server.sweeps.sweep import Sweep, SweepEvent
 
-# How many events are read from the store at a time.
+# How many events to read from the store at a time.
 EVENTS_A_READ = 200
 
-# Results that callers share: jobs or sweeps, lists of events, and large messages.
+# How many results to cache for callers to share: jobs, sweeps, lists of events, messages.
 SHARED_VIEWS = 4_096
 SHARED_EVENTS = 64
 SHARED_MESSAGES = 16
@@ -27,7 +27,7 @@ class EventSource(Generic[AnyEvent, View]):
     """The events of one job or sweep.
 
     Attributes:
-        key: the id under which the notifier announces changes.
+        key: the id in the notifier.
         name: the resource name.
         current: reads the job or the sweep.
         events: reads events after a sequence.
@@ -53,9 +53,8 @@ async def follow(
 ) -> AsyncIterator[AnyEvent | View]:
     """Yields the events after `after_sequence`, each once, until the last.
 
-    Between events it yields the progress: every `progress_interval` seconds if
-    it has changed, and at least every `keepalive_seconds`, so that proxies keep
-    the stream open.
+    Also yields the progress: every `progress_interval` seconds if it has changed,
+    and at least every `keepalive_seconds`, so that proxies keep the stream open.
 
     Raises:
         UnavailableError: the server shuts down before the last event.
@@ -92,7 +91,7 @@ def is_at_end(after_sequence: int, latest_sequence: int, *, is_final: bool) -> b
     """Whether no event follows the sequence `after_sequence`.
 
     Raises:
-        InvalidArgumentError: there is no such event yet.
+        InvalidArgumentError: the sequence is higher than the newest one.
     """
     if after_sequence > latest_sequence:
         raise InvalidArgumentError.of(

@@ -16,7 +16,7 @@ from leadline.server.jobs.job import ModelEpoch
 
 _LOG = structlog.get_logger(__name__)
 
-# The end of the name of a folder whose job is deleted: ids have no dots.
+# The suffix of a folder whose job is deleted: ids have no dots.
 _REMOVED = ".deleted"
 
 
@@ -27,14 +27,14 @@ class Artifacts:
         self._root = root
 
     def folder(self, job_id: str, attempt: int) -> Path:
-        """Where an attempt writes its checkpoints."""
+        """The folder in which an attempt writes its checkpoints."""
         return self._root / job_id / f"attempt-{attempt:03}"
 
     def drop(self, job_id: str, epochs: Collection[ModelEpoch]) -> None:
         """Removes the checkpoints of these epochs.
 
         Raises:
-            OSError: one cannot be removed.
+            OSError: a checkpoint cannot be removed.
         """
         for epoch in epochs:
             remove_checkpoint(self.folder(job_id, epoch.attempt), epoch.result.epoch)
@@ -43,19 +43,19 @@ class Artifacts:
         """Removes all files of a deleted job, if there are any.
 
         Raises:
-            OSError: one cannot be removed.
+            OSError: a file cannot be removed.
         """
         folder, removed = self._root / job_id, self._root / f"{job_id}{_REMOVED}"
         if folder.is_dir():
-            # At one stroke: what is left after a crash must not look like a model.
+            # Renames atomically: after a crash, the remaining files must not look like a model.
             folder.rename(removed)
         if removed.is_dir():
             shutil.rmtree(removed)
 
     def finish_removals(self, job_ids: Collection[str]) -> None:
-        """Removes what a crash has left of folders that were being removed.
+        """Removes the rest of folders whose removal a crash interrupted.
 
-        Any other folder stays, even if the store has no job for it: the database may
+        Keeps any other folder, even if the store has no job for it: the database may
         have been lost, or restored from an older copy.
 
         Args:

@@ -22,7 +22,7 @@ _SET_LATEST = (
 def append_event(
     work: UnitOfWork, job: Job, body: EventBody, *, attempt: int | None = None
 ) -> Event:
-    """Appends an event to a job's log, and to its sweep's; `attempt` wrote the checkpoint."""
+    """Appends an event to the logs of a job and its sweep; `attempt` wrote the checkpoint."""
     (event,) = append_events(work, [(job, body)], attempt=attempt)
     return event
 
@@ -30,7 +30,7 @@ def append_event(
 def append_events(
     work: UnitOfWork, bodies: Sequence[tuple[Job, EventBody]], *, attempt: int | None = None
 ) -> list[Event]:
-    """Appends an event to the log of each of some jobs, and to those of their sweeps."""
+    """Appends one event per job to the logs of the jobs and of their sweeps."""
     appended = [
         Event(job_id=job.job_id, sequence=job.latest_sequence + 1, create_time=work.now, body=body)
         for job, body in bodies
@@ -96,7 +96,7 @@ def read_sweep_events(
     """At most `limit` events of a sweep after the sequence `after`, in order."""
     query = (
         select(sweep_events)
-        .join(sweeps, sweeps.c.sweep_id == sweep_events.c.sweep_id)  # it is not deleted
+        .join(sweeps, sweeps.c.sweep_id == sweep_events.c.sweep_id)  # unless it is deleted
         .where(sweep_events.c.sweep_id == sweep_id, sweep_events.c.sequence > after)
         .order_by(sweep_events.c.sequence)
         .limit(limit)
@@ -130,7 +130,7 @@ def _append_sweep_rows(work: UnitOfWork, sweep_id: str, values: list[dict[str, A
 
 
 def _job_events(connection: Connection, rows: Sequence[Row[Any]]) -> dict[int, Event]:
-    """The jobs' events that rows of a sweep's log refer to, by their sequence in that log."""
+    """The job events that rows of a sweep's log refer to, by their sequence in that log."""
     if not rows:
         return {}
     query = (

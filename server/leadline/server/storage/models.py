@@ -1,4 +1,4 @@
-"""The repository of models, which are read from the rows of jobs and their events."""
+"""The repository of models, which it reads from the rows of jobs and their events."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -18,10 +18,10 @@ _HAS_MODEL = text(HAS_MODEL)
 
 _VARIANT = [jobs.c[field.name] for field in dataclasses.fields(VariantFilter)]
 
-# Above every accuracy, which is a fraction.
+# Higher than every accuracy, which is a fraction.
 _ABOVE_ALL = 2.0
 
-# Of more variants than this, a filter reads the newest models until enough match.
+# If a filter matches more variants than this, it reads the newest models until enough match.
 _MAX_SEARCHES = 100
 
 
@@ -57,7 +57,7 @@ class ModelRepository:
     def find(
         self, variant: VariantFilter, *, before: int | None = None, limit: int | None = None
     ) -> list[Model]:
-        """Models of a variant, whose jobs are numbered below `before`, newest first."""
+        """Models of a variant, newest first; `before` bounds the numbers of their jobs."""
         with self._database.read() as connection:
             conditions = _conditions(connection, variant)
             if not conditions:
@@ -66,7 +66,7 @@ class ModelRepository:
             return [read_model(connection, job) for job in read_jobs(connection, query)]
 
     def find_best(self, variant: VariantFilter) -> Model | None:
-        """The model of a variant with the highest test accuracy, the newest of equals."""
+        """The model of a variant with the highest test accuracy; the newest among equals."""
         with self._database.read() as connection:
             best = read_jobs(connection, _best_first(variant, limit=1))
             return read_model(connection, best[0]) if best else None
@@ -75,7 +75,7 @@ class ModelRepository:
         """The job with the best model of each variant, the most accurate first.
 
         Args:
-            dataset: of variants that were trained on this dataset; None: of all.
+            dataset: only variants that were trained on this dataset; None for all.
         """
         with self._database.read() as connection:
             best = [
@@ -105,7 +105,7 @@ def _best_first(variant: VariantFilter, *, limit: int) -> Select[Any]:
 
 
 def _conditions(connection: Connection, variant: VariantFilter) -> list[ColumnElement[bool]]:
-    """Conditions that the models of a variant meet any of, each served by an index."""
+    """Conditions with an index each; the models of a variant meet any of them."""
     if variant == VariantFilter(dataset=variant.dataset):
         return [_matches(variant)]
     given = [(name, value) for name, value in vars(variant).items() if value is not None]
@@ -118,7 +118,7 @@ def _conditions(connection: Connection, variant: VariantFilter) -> list[ColumnEl
 
 
 def _variants(connection: Connection, dataset: str | None) -> Iterator[VariantFilter]:
-    """The variants that have models, of a dataset or of all, with a search of an index each."""
+    """The variants of one or all datasets that have models; each takes one index search."""
     key = [*_VARIANT, jobs.c.best_test_accuracy]
     query = select(*_VARIANT).where(_HAS_MODEL).order_by(*key).limit(1)
     after: tuple[Any, ...] = (dataset or "", -1, 0, False, False)

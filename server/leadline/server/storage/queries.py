@@ -12,7 +12,7 @@ from leadline.server.storage.records import read_jobs
 from leadline.server.storage.tables import jobs
 
 IS_QUEUED = jobs.c.state == JobState.QUEUED.value
-# Named one by one: an index on the state serves this, and not its negation.
+# Lists the states, because an index on the state does not serve a negation.
 IS_UNFINISHED = jobs.c.state.in_([state.value for state in JobState if not state.is_final])
 
 # The order in which queued jobs start.
@@ -28,9 +28,10 @@ def newest_first(table: Table, *, before: int | None, limit: int | None) -> Sele
 def newest_of_any(
     conditions: Sequence[ColumnElement[bool]], *, before: int | None, limit: int | None
 ) -> Select[Any]:
-    """Selects at most `limit` jobs that meet any of some conditions, the highest number first.
+    """Selects at most `limit` jobs that meet any of these conditions, the highest number first.
 
-    An index must serve each condition: a single query would read every job that meets one.
+    Each condition needs an index. Selects the newest for each condition first: a simple query
+    would read every job that meets one.
     """
     if len(conditions) == 1 or limit is None:
         return newest_first(jobs, before=before, limit=limit).where(or_(*conditions))
@@ -69,7 +70,7 @@ def count_jobs(connection: Connection, condition: Any) -> int:
 
 
 def queue_positions(connection: Connection, job_ids: Collection[str]) -> dict[str, int]:
-    """How many jobs start before each of these jobs, those left out that are not queued."""
+    """How many jobs start before each of these jobs; omits jobs that are not queued."""
     query = select(jobs.c.number).where(IS_QUEUED).order_by(*QUEUE_ORDER)
     positions = {
         number: position for position, number in enumerate(connection.execute(query).scalars())

@@ -1,4 +1,4 @@
-"""Changes of jobs' states within a unit of work, each with its event."""
+"""Changes the states of jobs within a unit of work, each with its event."""
 
 import json
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from leadline.server.sweeps.sweep import SweepFinished, SweepState
 def new_job_row(
     work: UnitOfWork, job_id: str, spec: TrainingSpec, options: JobOptions
 ) -> dict[str, Any]:
-    """The row of a job that is accepted now."""
+    """The row of a new job."""
     limit = options.time_limit
     deadline = None if limit is None else records.to_timestamp(work.now + timedelta(seconds=limit))
     return {
@@ -38,7 +38,7 @@ def new_job_row(
 
 
 def next_number(work: UnitOfWork) -> int:
-    """The number of the next new job: higher than those whose events are still there."""
+    """The number of the next job: higher than that of any job that still has events."""
     highest = [select(func.max(table.c.number)).scalar_subquery() for table in (jobs, deleted_jobs)]
     row = work.connection.execute(select(*highest)).one()
     return max(number or 0 for number in row) + 1
@@ -89,7 +89,7 @@ def finish_jobs(
     failure: Failure | None = None,
     cancellation: Cancellation | None = None,
 ) -> None:
-    """Moves jobs to a final state; their sweep stays as it is until `finish_sweep`."""
+    """Moves jobs to a final state; `finish_sweep` updates their sweep."""
     moved = move_jobs(
         work,
         finished,
@@ -142,7 +142,7 @@ def count_ended_sweep(work: UnitOfWork, state: SweepState, change: int) -> None:
 def delete_jobs(work: UnitOfWork, condition: Any) -> list[str]:
     """Deletes the jobs that meet a condition on their table, and returns their ids.
 
-    `JobRepository.purge` removes their events. The unit of work must not check references.
+    `JobRepository.purge` removes the events, so the unit of work must not check references.
     """
     deleted = work.connection.execute(select(jobs.c.number, jobs.c.job_id).where(condition)).all()
     rows = [{"number": number, "job_id": job_id} for number, job_id in deleted]

@@ -45,24 +45,24 @@ _JOBS = (100, 10_000)
 _EPOCHS = 51
 _STARTS = 2
 
-# Calls of a row of the table: at least so many, and for so long.
+# The least calls, and the least seconds, for each row of the table.
 _LEAST_CALLS = 8
 _ROW_SECONDS = 1.5
 
 _PROBE_SECONDS = 0.005
 
-# How often the index is asked for by four at once.
+# How often four callers request the index at once.
 _ROUNDS = 10
 
 _WATCHERS = 1_000
 _WATCH_SECONDS = 8.0
 
-# Changes a second of watched jobs: each is an event for each watcher of the job.
+# Changes of watched jobs per second: each sends an event to every watcher of the job.
 _NEWS = {1: 1.0, WAITING: 10.0}
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measures, and prints tables in Markdown."""
+    """Runs the measurements, and prints tables in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=_JOBS[1], help="of the larger server (10000)")
     options = parser.parse_args(arguments)
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 class _Site:
-    """A server with a history, and calls of it."""
+    """A server with a history, and connections to it."""
 
     def __init__(self, folder: Path, jobs: int, *, sweep_jobs: int) -> None:
         self.jobs = jobs
@@ -98,7 +98,7 @@ class _Site:
         write_history(folder / "data", jobs, epochs=_EPOCHS, sweep_jobs=sweep_jobs)
 
     def train_one(self) -> None:
-        """Trains a model, which predictions can be asked of."""
+        """Trains a model for predictions."""
         self.server.start(holds_jobs=False)
         with Client(self.server.target) as client:
             job = client.train(dataset="synthetic", blocks=1, epochs=1)
@@ -108,7 +108,7 @@ class _Site:
 
     @contextmanager
     def calling(self, path: str) -> Iterator[Callable[..., bytes]]:
-        """A method, over a connection of its own."""
+        """Returns a method over a separate connection."""
         with grpc.insecure_channel(self.server.target, OPTIONS) as channel:
             method: Any = channel.unary_unary(path)
             yield functools.partial(method, timeout=60)
@@ -116,7 +116,7 @@ class _Site:
 
 @dataclass(frozen=True)
 class _Row:
-    """A call of the table, how it ends, and whether the store was written to just before."""
+    """A call of the table, its status, and whether a write to the store precedes it."""
 
     name: str
     path: str
@@ -146,7 +146,7 @@ def _rows(model: str) -> Iterator[_Row]:
         by_variant,
         after_write=True,
     )
-    # Jobs of the history have no files: what is measured is which models are chosen.
+    # Jobs of the history have no files, so this measures only the choice of models.
     yield _Row(
         "ListLikelyLabelErrors by dataset",
         f"{_INSPECTION}/ListLikelyLabelErrors",
@@ -185,7 +185,7 @@ def _measure_calls(few: _Site, many: _Site) -> Iterator[list[str]]:
 
 
 def _alternate(rows: Sequence[tuple[_Site, _Row]]) -> tuple[list[float], float, float]:
-    """The least seconds of each site's call, which take turns, and the times of the whole."""
+    """Returns the lowest latency on each site, and when it began and ended, in seconds."""
     say(rows[0][1].name)
     with ExitStack() as stack:
         calls = [
@@ -249,11 +249,11 @@ def _measure_starts(sites: Sequence[_Site]) -> list[str]:
 
 
 def _measure_index(site: _Site) -> Iterator[list[str]]:
-    """Asks for the index of all models, alone and four times at once with short deadlines."""
+    """Requests the index of all models: alone, then four at once with short deadlines."""
     request = oip.RepositoryIndexRequest().SerializeToString()
     get_job = training.GetJobRequest(name="jobs/f50").SerializeToString()
     write = training.PauseJobRequest(name="jobs/p0").SerializeToString()
-    # After a write each: callers share the answer until the next one.
+    # After a write each, because callers share the response until the next write.
     row = _Row("RepositoryIndex", _INDEX, oip.RepositoryIndexRequest(), after_write=True)
     (least,), _, _ = _alternate([(site, row)])
     answered, idle, busy = 0, _Times(), _Times()
@@ -282,25 +282,25 @@ def _measure_index(site: _Site) -> Iterator[list[str]]:
 
 
 class _Times:
-    """When something was done."""
+    """The time spans of a measurement."""
 
     def __init__(self) -> None:
         self._times: list[tuple[float, float]] = []
 
     @contextmanager
     def noted(self) -> Iterator[None]:
-        """Notes that it is done meanwhile."""
+        """Records the time span of the block."""
         began = time.monotonic()
         yield
         self._times.append((began, time.monotonic()))
 
     @property
     def total(self) -> float:
-        """How long it took, in seconds."""
+        """The total duration in seconds."""
         return sum(ended - began for began, ended in self._times)
 
     def seconds(self, samples: Samples) -> list[float]:
-        """The seconds of the calls beside it."""
+        """The latencies of the calls during the time spans, in seconds."""
         return [seconds for times in self._times for seconds in samples.between(*times)]
 
 
@@ -365,7 +365,7 @@ def _watched(site: _Site, jobs: int, rate: float) -> list[str]:
 
 
 def _make_news(site: _Site, jobs: int, rate: float, *, until: float) -> None:
-    """Resumes and pauses jobs in turn: each change is news of one job."""
+    """Resumes and pauses jobs by round robin; each change is an event of one job."""
     changes = [
         (f"{_TRAINING}/{method}", request)
         for number in range(jobs)

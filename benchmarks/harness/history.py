@@ -10,21 +10,21 @@ import psutil
 from harness.processes import ServerProcess
 from leadline.server.jobs.states import JobState
 
-sys.path.append(str(Path(__file__).parents[2] / "tests"))  # tests fill stores as well
+sys.path.append(str(Path(__file__).parents[2] / "tests"))  # for the helper that fills stores
 
 from support.stores import fill_database
 
-# Jobs that wait, for watchers and for writes; none starts.
+# The number of paused jobs, for watchers and for writes; none starts.
 WAITING = 100
 
-# Of the sweep that is read, and of the one that is deleted.
+# The number of jobs in the sweep to read and in the sweep to delete.
 SWEEP_JOBS = 1_000
 
 _HELD = f"--min-free-disk-bytes={1 << 60}"
 
 
 def write_history(folder: Path, jobs: int, *, epochs: int, sweep_jobs: int) -> None:
-    """Fills the data directory of a server: finished jobs `f`, waiting ones `p`, two sweeps."""
+    """Fills the data directory of a server: finished jobs `f`, paused jobs `p`, two sweeps."""
     database = folder / "leadline.db"
     for sweep_id in ("s", "d") if sweep_jobs else ():
         fill_database(database, sweep_jobs, epochs=2, sweep_id=sweep_id, prefix=sweep_id)
@@ -44,7 +44,7 @@ def _write_model(folder: Path, job_id: str, *, files: int) -> None:
 
 
 class HistoryServer:
-    """`leadline serve` on a data directory, of which no job starts.
+    """`leadline serve` on a data directory; it starts no job.
 
     Attributes:
         target: host and port of gRPC.
@@ -58,7 +58,7 @@ class HistoryServer:
         self.target, self.metrics_url, self.start_seconds = "", "", 0.0
 
     def start(self, *, holds_jobs: bool = True) -> None:
-        """Starts it, and waits until it serves."""
+        """Starts the server, and waits until it serves."""
         ready = self._folder / "ready.json"
         ready.unlink(missing_ok=True)
         flags = ["--metrics-port=0", "--port=0", "--spare-workers=0", "--max-queued-jobs=100000"]
@@ -80,10 +80,10 @@ class HistoryServer:
 
     @property
     def cpu_seconds(self) -> float:
-        """What its process has computed so far."""
+        """The CPU time of the server's process so far, in seconds."""
         times = psutil.Process(self._process.pid).cpu_times()
         return float(times.user + times.system)
 
     def stop(self) -> None:
-        """Stops it."""
+        """Stops the server."""
         self._process.stop()

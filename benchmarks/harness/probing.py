@@ -1,4 +1,4 @@
-"""Callers in processes of their own, who measure what other calls cost them."""
+"""Callers in separate processes, which measure how other calls delay theirs."""
 
 import asyncio
 import multiprocessing
@@ -20,14 +20,14 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 
 class _Signals(NamedTuple):
-    """Between the processes: whether the other has begun, and whether it has done enough."""
+    """Events between the processes: the other one has begun, and should end."""
 
     begun: Event
     enough: Event
 
 
 class Sample(NamedTuple):
-    """A call: when it began and how long it took, in seconds; the clock of all processes."""
+    """The start and the duration of a call, in seconds of a clock that processes share."""
 
     began: float
     seconds: float
@@ -37,7 +37,7 @@ class Samples(list[Sample]):
     """The calls of a prober."""
 
     def between(self, began: float, ended: float) -> list[float]:
-        """The seconds of the calls that overlap a time."""
+        """The latencies of the calls that overlap a time span, in seconds."""
         return [
             sample.seconds
             for sample in self
@@ -47,7 +47,7 @@ class Samples(list[Sample]):
 
 @contextmanager
 def probing(target: str, path: str, request: bytes, *, interval: float) -> Iterator[Samples]:
-    """Calls at a steady rate meanwhile, in another process; its samples are there at the end."""
+    """Calls at a steady rate during the block, in another process; then has the samples."""
     samples = Samples()
     with _SPAWN.Manager() as manager, ProcessPoolExecutor(1, mp_context=_SPAWN) as pool:
         signals = _Signals(manager.Event(), manager.Event())
@@ -78,7 +78,7 @@ def _probe(
 
 
 class _StopLooks:
-    """Looks at an event of a manager ten times a second: each look is a message."""
+    """Polls an event of a manager ten times per second, because each check is a message."""
 
     def __init__(self, event: Event) -> None:
         self._event = event
@@ -86,7 +86,7 @@ class _StopLooks:
         self._is_set = False
 
     def is_set(self) -> bool:
-        """Whether it was set when it was last looked at."""
+        """Whether the event was set at the last check."""
         if time.monotonic() >= self._next:
             self._is_set = self._event.is_set()
             self._next = time.monotonic() + 0.1
@@ -95,7 +95,7 @@ class _StopLooks:
 
 @contextmanager
 def watching(target: str, path: str, requests: Sequence[bytes]) -> Iterator[None]:
-    """Holds a stream for each request open meanwhile, in another process, and reads it."""
+    """Reads a stream for each request during the block, in another process."""
     with _SPAWN.Manager() as manager, ProcessPoolExecutor(1, mp_context=_SPAWN) as pool:
         signals = _Signals(manager.Event(), manager.Event())
         watched = pool.submit(_run_watch, target, path, requests, signals)

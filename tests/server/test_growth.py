@@ -1,4 +1,4 @@
-"""What a server reads does not grow with the jobs that it stores.
+"""The work of a read does not grow with the number of stored jobs.
 
 Every method, the start, a wake of the scheduler, the reports of a worker, the live page and
 the metrics are measured with few stored jobs and with many: their queries, and the virtual
@@ -65,7 +65,7 @@ from support.wire import tiny_spec
 
 FEW, MANY = 100, 10_000
 
-# An index that is larger is searched in a few steps more.
+# A search in a larger index needs a few more steps.
 SLACK = 1.2, 300
 
 # The instructions between two calls of the counter: each call takes the GIL.
@@ -78,7 +78,7 @@ TRAINING, INFERENCE, INSPECTION = (
 )
 OIP = f"/{open_inference.SERVICE_NAME}"
 
-# Statements that read a table or an index from its start to its end, and why they may.
+# Statements that may scan a whole table or index, and the reasons.
 WHOLE_SCANS = {
     r"FROM sweeps \nWHERE sweeps\.end_time IS NULL": "the index has only sweeps"
     " that have not ended",
@@ -86,26 +86,26 @@ WHOLE_SCANS = {
     " the ids of all jobs, which are read from an index",
 }
 
-# Instructions for each stored job, where the answer has all of them.
+# Instructions per stored job, where the response contains all jobs.
 MOST_PER_JOB = {
     f"{OIP}/RepositoryIndex": 12,  # names the newest 50,000 models
     "the start": 6,  # the ids of all jobs
 }
 
 
-# What is measured
+# The measured calls
 
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """A call, and how it ends; `take`: after so many messages of a stream it is cancelled."""
+    """A call and its status; a stream is cancelled after `take` messages."""
 
     request: Message
     code: StatusCode = StatusCode.OK
     take: int | None = None
 
 
-# Stored jobs have no files: these calls read from the store all that they do otherwise.
+# Stored jobs have no files, but these calls make all their reads of the store.
 NO_DATASET = StatusCode.FAILED_PRECONDITION
 TENSOR = oip.ModelInferRequest.InferInputTensor(
     name="images", datatype="FP32", shape=[1, 3, 32, 32]
@@ -217,7 +217,7 @@ CALLS: dict[str, Sequence[Call]] = {
     },
 }
 
-# Paths of the HTTP port by their routes, and the status that stored jobs without files get.
+# Paths of the HTTP port by route, and the status for stored jobs without files.
 PAGES = {
     "/metrics": ("/metrics", 200),
     "/": ("/", 200),
@@ -241,7 +241,7 @@ PAGES = {
 
 
 def report(store: Store) -> None:
-    """All that a worker reports of a job, from its claim to its end."""
+    """Makes all reports of a worker about a job, from its claim to its end."""
     attempts = store.attempts
     for _ in range(2):
         attempt = attempts.claim("c0", device="cpu").attempts
@@ -249,7 +249,7 @@ def report(store: Store) -> None:
         attempts.requeue("c0", attempt)
     attempt = attempts.claim("c0", device="cpu").attempts
     attempts.record_epoch("c0", attempt, an_epoch(1))
-    attempts.record_epoch("c0", attempt, an_epoch(1))  # made again
+    attempts.record_epoch("c0", attempt, an_epoch(1))  # a repeated epoch
     attempts.pause("c0", attempt, Paused(reason="STORAGE", message="the disk is full"))
     store.jobs.resume("c0")
     attempt = attempts.claim("c0", device="cpu").attempts
@@ -259,12 +259,12 @@ def report(store: Store) -> None:
     assert store.jobs.get_started("c0") == STARTED
 
 
-# How it is measured
+# The measurement
 
 
 @dataclass
 class Work:
-    """The statements of a piece of work, how often each was run, and all their instructions."""
+    """The statements of a call, how often each was run, and their instructions."""
 
     statements: Counter[str] = field(default_factory=Counter)
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -272,24 +272,24 @@ class Work:
 
     @property
     def instructions(self) -> int:
-        """Virtual instructions of SQLite."""
+        """The number of SQLite's virtual instructions."""
         return self.calls * STEPS
 
     def count(self) -> bool:
-        """Is called by SQLite every few instructions."""
+        """SQLite calls this every few instructions."""
         self.calls += 1
         return False
 
 
 class Trace:
-    """Counts what is done on an engine."""
+    """Counts the work of an engine."""
 
     def __init__(self, engine: Engine) -> None:
         self._work = Work()
         sqlalchemy.event.listen(engine, "before_cursor_execute", self._record)
 
     def take(self) -> Work:
-        """What was done since the last call."""
+        """Returns the work since the last call."""
         work, self._work = self._work, Work()
         return work
 
@@ -299,7 +299,7 @@ class Trace:
         work = self._work
         work.statements[statement] += 1
         work.parameters[statement] = values[0] if isinstance(values, list) else values
-        # Until the next statement, and in a read until the end: rows are read later.
+        # Counts until the next statement, and in a read until its end: rows are fetched later.
         cursor.connection.set_progress_handler(work.count, STEPS)
 
 
@@ -337,7 +337,7 @@ class Site:
         self._thread.join()
 
     def plans(self, work: Work) -> dict[str, list[str]]:
-        """How SQLite carries out each statement."""
+        """SQLite's query plan of each statement."""
         database = sqlite3.connect(self.database)
         return {
             statement: [
@@ -362,7 +362,7 @@ class Site:
             stack.callback(core.close)
             self.trace.take()
             async with _scheduling(core, _make_scheduler(core)):
-                await asyncio.sleep(0.2)  # and its first look at the queue
+                await asyncio.sleep(0.2)  # and for its first read of the queue
             self.start = self.trace.take()
             predictor = _make_predictor(core, stack)
             servicers = _make_servicers(core, _make_scheduler(core), predictor, stack)
@@ -449,7 +449,7 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Site
 
 
 def check(sites: tuple[Site, Site], name: str, measure: Callable[[Site], Work]) -> None:
-    """Compares a piece of work with few stored jobs and with many."""
+    """Compares the work of a call with few stored jobs and with many."""
     few, many = (measure(site) for site in sites)
 
     assert many.statements == few.statements, "other queries"
@@ -461,7 +461,7 @@ def check(sites: tuple[Site, Site], name: str, measure: Callable[[Site], Work]) 
 
 
 def reads_all(statement: str, plan: Sequence[str]) -> bool:
-    """Whether a statement reads a whole table or index, not only until its limit."""
+    """Whether a statement scans a whole table or index, not only until its limit."""
     ends_at_limit = "LIMIT" in statement and not any("TEMP B-TREE FOR ORDER" in row for row in plan)
     scans = [row for row in plan if re.match(r"SCAN (jobs|events|sweeps|sweep_events)\b", row)]
     return (

@@ -22,7 +22,7 @@ from leadline.server.serving.catalog import CheckpointRef
 from leadline.v1 import inspection_service_pb2 as pb
 
 NextToken: TypeAlias = Callable[[int, int], str]
-"""Makes the token of the next page from how many examples a page shows, of how many in all."""
+"""Returns the token of the next page, from the examples on this page and in total."""
 
 _SPLITS: dict[SplitName, pb.Split.ValueType] = {
     "test": pb.SPLIT_TEST,

@@ -65,7 +65,7 @@ def query_of(request: Message) -> list[str]:
 
 
 def fit(entries: Iterable[AnyMessage]) -> list[AnyMessage]:
-    """The first entries of a page that take `MAX_PAGE_BYTES` together, one at least."""
+    """The first entries that fit into `MAX_PAGE_BYTES`, at least one."""
     messages: list[AnyMessage] = []
     room = MAX_PAGE_BYTES
     for message in entries:

@@ -22,7 +22,7 @@ _LOG = structlog.get_logger(__name__)
 # The size of the cache, which is valid until the next write to the store.
 _MOST_KNOWN = 4_096
 
-# Queries that callers share while they run.
+# The most queries in flight that callers share.
 _MOST_FINDS = 64
 
 
@@ -84,7 +84,7 @@ class Catalog:
         self._artifacts = artifacts
         self._known: dict[Selector, CheckpointRef] = {}
         self._known_revision = -1
-        # After a write many predictions look for the same model at once.
+        # After a write, many predictions resolve the same model at once.
         self._finds = SharedReads(store, size=_MOST_FINDS)
 
     async def resolve(self, selector: Selector) -> CheckpointRef:

@@ -13,8 +13,8 @@ T = TypeVar("T")
 class SharedReads:
     """Results of reads: each read is made once until the next write.
 
-    A thousand watchers of one job then cost the store no more than one. A read ends
-    when the last of its callers leaves.
+    A thousand watchers of one job then cost the store no more than one. When its last
+    caller leaves, a read ends.
     """
 
     def __init__(self, store: Store, *, size: int) -> None:
@@ -25,7 +25,7 @@ class SharedReads:
         self._reads: OrderedDict[Hashable, _SharedRead] = OrderedDict()
 
     async def get(self, key: Hashable, read: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """What `read` returns or raises; equal keys share it."""
+        """The result of `read`, which callers with equal keys share."""
         if self._revision != self._store.revision:
             self._reads.clear()
             self._revision = self._store.revision
@@ -47,7 +47,7 @@ class _SharedRead:
 
     @property
     def has_failed(self) -> bool:
-        """Whether it has ended, and without a result."""
+        """Whether the read has ended without a result."""
         task = self._task
         return task.cancelling() > 0 or (task.done() and task.exception() is not None)
 

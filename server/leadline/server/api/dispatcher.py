@@ -4,10 +4,8 @@ import asyncio
 import inspect
 import secrets
 import time
-from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing
-from types import TracebackType
 from typing import Any, TypeAlias
 
 import grpc
@@ -60,14 +58,17 @@ class RpcDispatcher:
             self.methods[f"/{service}/{name}"] = _method(handler, metrics, limits)
 
 
-class _Method(ABC):
-    """A servicer's method."""
+class _Method:
+    """A servicer's method.
 
-    is_unary: bool
+    Attributes:
+        is_unary: whether it responds with one message.
+    """
 
     def __init__(
         self, behavior: Behavior, handler: Handler, metrics: MethodMetrics, limits: MessageLimits
     ) -> None:
+        self.is_unary = not handler.response_streaming
         self._behavior = behavior
         self._deserialize: Callable[[Any], Any] = handler.request_deserializer or bytes
         self._serialize: Callable[[Any], bytes] = handler.response_serializer or bytes
@@ -77,18 +78,34 @@ class _Method(ABC):
 
     async def answer(self, call: Call) -> bytes | None:
         """Answers a call; returns the response of a unary method."""
-        with _Counted(self._metrics, call):
+        metrics = self._metrics
+        began = time.monotonic()
+        metrics.started += 1
+        response = None
+        try:
             request = self._requests(call) if self._takes_stream else await self._request(call)
-            return await self._respond(request, call)
-        return None  # an error, which is the call's status now
-
-    @abstractmethod
-    async def _respond(self, request: Any, call: Call) -> bytes | None:
-        """Sends the responses of a stream, or returns the one of a unary method."""
+            if self.is_unary:
+                response = self._serialize(await self._behavior(request, CallContext(call)))
+                metrics.sent += 1
+            else:
+                await self._send_responses(request, call)
+        except (asyncio.CancelledError, GeneratorExit) as error:
+            if call.refusal is None or isinstance(error, GeneratorExit):
+                metrics.end(_CODE_LABELS[call.end_of_cancelled[0]], time.monotonic() - began)
+                raise
+            call.task.uncancel()
+            _set_status(call, call.refusal, metrics.path)
+        except aio.AbortError:
+            pass  # the status is set
+        except Exception as error:  # noqa: BLE001 - the boundary: every error is translated here
+            _set_status(call, error, metrics.path)
+        # Before the call ends, since its caller may read the metrics next.
+        metrics.end(_CODE_LABELS[call.response.code], time.monotonic() - began)
+        return response
 
     async def _request(self, call: Call) -> Any:
-        data = await call.messages.read()
-        if data is None or await call.messages.read() is not None:
+        data = await call.messages.read_single()
+        if data is None:
             raise UnimplementedError("the method takes one message, neither none nor several")
         if len(data) >= self._limits.smallest_excess:
             await self._check(data)
@@ -113,20 +130,7 @@ class _Method(ABC):
         except DecodeError as error:
             raise _malformed() from error
 
-
-class _UnaryMethod(_Method):
-    is_unary = True
-
-    async def _respond(self, request: Any, call: Call) -> bytes:
-        response = self._serialize(await self._behavior(request, CallContext(call)))
-        self._metrics.sent += 1
-        return response
-
-
-class _StreamMethod(_Method):
-    is_unary = False
-
-    async def _respond(self, request: Any, call: Call) -> None:
+    async def _send_responses(self, request: Any, call: Call) -> None:
         responses = self._behavior(request, CallContext(call, self._serialize))
         if inspect.isawaitable(responses):  # it writes to the call itself
             await responses
@@ -135,42 +139,6 @@ class _StreamMethod(_Method):
             async for response in responses:
                 await call.response.send(self._serialize(response))
                 self._metrics.sent += 1
-
-
-class _Counted:
-    """Context of one call: counts it, and sets the status of its error."""
-
-    __slots__ = ("_began", "_call", "_metrics")
-
-    def __init__(self, metrics: MethodMetrics, call: Call) -> None:
-        self._metrics = metrics
-        self._call = call
-        self._began = time.monotonic()
-
-    def __enter__(self) -> None:
-        self._metrics.started += 1
-
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> bool:
-        if isinstance(error, asyncio.CancelledError) and self._call.refusal is not None:
-            error = self._call.refusal
-            self._call.task.uncancel()
-        if isinstance(error, asyncio.CancelledError | GeneratorExit):
-            self._count(self._call.end_of_cancelled[0])
-            return False
-        if isinstance(error, Exception) and not isinstance(error, aio.AbortError):
-            # The boundary: every error is translated here.
-            _set_status(self._call, error, self._metrics.path)
-        # Before the call ends, since its caller may read the metrics next.
-        self._count(self._call.response.code)
-        return isinstance(error, Exception)
-
-    def _count(self, code: grpc.StatusCode) -> None:
-        self._metrics.end(_CODE_LABELS[code], time.monotonic() - self._began)
 
 
 def _malformed() -> InvalidArgumentError:
@@ -195,8 +163,7 @@ def _method(handler: Any, metrics: MethodMetrics, limits: MessageLimits) -> _Met
     behavior = (
         handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
     )
-    make = _StreamMethod if handler.response_streaming else _UnaryMethod
-    return make(behavior, handler, metrics, limits)
+    return _Method(behavior, handler, metrics, limits)
 
 
 def _kind(handler: Handler) -> str:

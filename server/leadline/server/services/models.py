@@ -102,6 +102,10 @@ class ModelService:
         """
         return self._catalog.resolve(selector)  # not awaited: every prediction passes here
 
+    def known(self, selector: Selector) -> CheckpointRef | None:
+        """The checkpoint that a selector currently stands for, if that takes no query."""
+        return self._catalog.known(selector)
+
     async def resolve_all(self, selectors: Iterable[Selector]) -> list[CheckpointRef]:
         """The checkpoints that selectors currently stand for; raises as `resolve` does."""
         return [await self._catalog.resolve(selector) for selector in selectors]

@@ -87,6 +87,16 @@ class PredictionService:
             wait_if_full=wait_if_full,
         )
 
+    def start(
+        self, checkpoint: CheckpointRef, pixels: Pixels, *, caller: str, seconds_left: float | None
+    ) -> Coroutine[Any, Any, Scores] | None:
+        """Starts to classify images; None if too many requests are in flight.
+
+        Returns:
+            What must be awaited for the scores; raises as `predict` does.
+        """
+        return self._predictor.start(checkpoint, pixels, caller=caller, seconds_left=seconds_left)
+
     async def load(self, checkpoint: CheckpointRef) -> None:
         """Loads the network of a checkpoint into memory.
 

@@ -81,6 +81,11 @@ class Catalog:
         self._known: dict[Selector, CheckpointRef] = {}
         self._known_revision = -1
 
+    def known(self, selector: Selector) -> CheckpointRef | None:
+        """The checkpoint that a selector means now, if the catalog has it in its cache."""
+        is_valid = self._store.revision == self._known_revision
+        return self._known.get(selector) if is_valid else None
+
     async def resolve(self, selector: Selector) -> CheckpointRef:
         """The checkpoint that a selector means now.
 

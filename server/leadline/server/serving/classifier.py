@@ -5,8 +5,7 @@ import math
 import threading
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +30,7 @@ _TRIALS = 3
 _OF_THREAD = threading.local()
 
 
-@dataclass(frozen=True, slots=True)
-class Scores:
+class Scores(NamedTuple):
     """The outputs of a network, float32 [images, classes] each.
 
     Classes are ranked by logits: rounding makes probabilities equal.

@@ -1,5 +1,6 @@
 """Calls of gRPC as an ASGI application."""
 
+import functools
 import re
 
 import grpc
@@ -89,11 +90,7 @@ class AsgiCall(Call):
 
     @property
     def peer(self) -> str:
-        client = self._request.get("client")
-        if client is None:
-            return "unknown"
-        host, port = client
-        return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
+        return _peer(self._request.get("client"))
 
     @property
     def connection(self) -> str:
@@ -104,6 +101,14 @@ class AsgiCall(Call):
 
     def metadata(self) -> Metadata:
         return metadata_of(self._request["headers"])
+
+
+@functools.lru_cache(maxsize=1_024)
+def _peer(client: tuple[str, int] | None) -> str:
+    if client is None:
+        return "unknown"
+    host, port = client
+    return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
 
 
 class _RefusedError(Exception):
@@ -124,7 +129,8 @@ def _timeout_and_encoding(scope: Event) -> tuple[float | None, bytes]:
         raise _RefusedError(_METHOD_NOT_ALLOWED, "this port speaks gRPC, whose method is POST")
     headers = scope["headers"]
     fields = dict(headers)
-    if not _MEDIA_TYPE.fullmatch(fields.get(b"content-type", b"")):
+    media_type = fields.get(b"content-type", b"")
+    if media_type != b"application/grpc" and not _MEDIA_TYPE.fullmatch(media_type):
         raise _RefusedError(
             _UNSUPPORTED_MEDIA_TYPE, "this port speaks gRPC: send content-type: application/grpc"
         )

@@ -26,6 +26,13 @@ class Messages(Protocol):
             ServiceError: the message is malformed or too large.
         """
 
+    async def read_single(self) -> bytes | memoryview | None:
+        """The message of a request that has exactly one; None if it has none or several.
+
+        Raises:
+            ServiceError: the message is malformed or too large.
+        """
+
     def close(self) -> None:
         """Gives back what the messages took, once the call has ended."""
 

@@ -323,6 +323,10 @@ class _Messages:
             self._charges.last.resize(len(message))
         return cast(bytes, message)
 
+    async def read_single(self) -> bytes | None:
+        message = await self.read()
+        return message if message is not None and await self.read() is None else None
+
     def close(self) -> None:
         if self._charges is not None:
             self._charges.close()

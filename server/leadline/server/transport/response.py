@@ -78,15 +78,21 @@ class AsgiResponse(Response):
 
     async def end(self, last: bytes | None = None) -> None:
         body = {"type": "http.response.body", "body": b"" if last is None else framed(last)}
-        await self._send(*self._start_events(), body, self._last_event())
+        # Not by `_send`: every unary call ends here.
+        try:
+            for event in self._start_events():
+                await self._sink(event)
+            await self._sink(body)
+            await self._sink(self._last_event())
+        except OSError as error:
+            raise _caller_gone() from error
 
     async def _send(self, *events: Event) -> None:
         try:
             for event in events:
                 await self._sink(event)
         except OSError as error:
-            # ASGI's signal that the caller is gone; the task is about to be cancelled for it.
-            raise asyncio.CancelledError("the caller is gone") from error
+            raise _caller_gone() from error
 
     def _start_events(self, metadata: MetadataPairs = ()) -> tuple[Event, ...]:
         if self._has_started:
@@ -103,3 +109,8 @@ class AsgiResponse(Response):
         if self.code is grpc.StatusCode.UNIMPLEMENTED:
             trailers.append((b"grpc-accept-encoding", ACCEPTED_ENCODINGS))
         return {"type": "http.response.trailers", "headers": trailers}
+
+
+def _caller_gone() -> asyncio.CancelledError:
+    """What ASGI's OSError means; the task is about to be cancelled for it."""
+    return asyncio.CancelledError("the caller is gone")

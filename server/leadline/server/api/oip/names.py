@@ -51,11 +51,15 @@ class NamedModels:
             InvalidArgumentError: the version is no number.
             NotFoundError: there is no such model, or no such epoch of it.
         """
-        selector = _to_selector(name)
+        selector = selector_of(name)
         if version:
             epoch = _epoch(version, version_field)
             selector = ByName(job_id=await self._job_id(selector), epoch=epoch)
         return await self._models.resolve(selector)
+
+    def known(self, selector: Selector) -> CheckpointRef | None:
+        """The checkpoint of a name without a version, by `selector_of`, if it is in the cache."""
+        return self._models.known(selector)
 
     async def _job_id(self, selector: Selector) -> str:
         if isinstance(selector, ByName):
@@ -64,7 +68,12 @@ class NamedModels:
 
 
 @functools.lru_cache(maxsize=1_024)
-def _to_selector(name: str) -> Selector:
+def selector_of(name: str) -> Selector:
+    """What a model's name selects.
+
+    Raises:
+        NotFoundError: no model has such a name.
+    """
     if match := _JOB.fullmatch(name):
         return ByName(job_id=match[1])
     if match := _VARIANT.fullmatch(name):

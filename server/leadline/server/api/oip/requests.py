@@ -16,7 +16,10 @@ from leadline.models.images import IMAGE_SIZE
 from leadline.oip.v2.open_inference_pb2 import ModelInferRequest
 from leadline.server.api import wire
 from leadline.server.api.oip.inputs import InputTensor, input_tensor, parameter_number
+from leadline.server.api.oip.names import selector_of
 from leadline.server.api.oip.outputs import RequestedOutput, requested_outputs
+from leadline.server.api.oip.straight import StraightPath, straight_path
+from leadline.server.errors import ServiceError
 
 # From this many bytes on, finding the tensors in Python is faster.
 _LARGE = 1 << 16
@@ -56,6 +59,17 @@ class Header:
     def outputs(self) -> tuple[RequestedOutput, ...]:
         """The requested outputs; raises as `requested_outputs` does."""
         return requested_outputs(self.message)
+
+    @cached_property
+    def straight(self) -> StraightPath | None:
+        """The straight path of requests with this header; None if they are unusual."""
+        try:
+            if self.message.model_version or self.timeout is not None:
+                return None
+            selector = selector_of(self.message.model_name)
+            return straight_path(self.message, self.tensor, self.outputs, selector)
+        except ServiceError:
+            return None  # the general path says why
 
     @cached_property
     def timeout(self) -> float | None:

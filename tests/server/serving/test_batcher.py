@@ -154,7 +154,9 @@ async def test_an_image_alone_is_computed_by_the_event_loop_where_that_is_quick(
     def quick(sender: int) -> Awaitable[Scores]:
         image = pixels(sender=sender, count=1)
         own, quick = networks
-        return batcher.score("key", lambda: own, image, caller="", deadline=None, quick=lambda: quick)
+        return batcher.score(
+            "key", lambda: own, image, caller="", deadline=None, quick=lambda: quick
+        )
 
     alone = await quick(1)
     together = await asyncio.gather(quick(2), quick(3))
@@ -175,7 +177,9 @@ async def test_an_image_is_not_computed_by_the_event_loop_beside_an_abandoned_ba
 
     image = pixels(sender=2, count=1)
     waiting = asyncio.create_task(
-        batcher.score(network, lambda: network, image, caller="", deadline=None, quick=lambda: network)
+        batcher.score(
+            network, lambda: network, image, caller="", deadline=None, quick=lambda: network
+        )
     )
     await in_queue()
     assert network.senders == []  # else it would have computed, and waited for itself

@@ -20,6 +20,7 @@ from leadline.server.telemetry.calls import GrpcMetrics, MethodMetrics
 from leadline.server.transport.call import Call
 from leadline.server.transport.calls import Method
 from leadline.server.transport.context import CallContext
+from leadline.server.transport.response import OK
 
 _LOG = structlog.get_logger(__name__)
 
@@ -83,9 +84,15 @@ class _Method:
         metrics.started += 1
         response = None
         try:
-            request = self._requests(call) if self._takes_stream else await self._request(call)
+            if self._takes_stream:
+                request = self._requests(call)
+            else:
+                data = await call.messages.read_single()
+                if data is None or len(data) >= self._limits.smallest_excess:
+                    data = await self._checked(data)
+                request = self._deserialized(data)
             if self.is_unary:
-                response = self._serialize(await self._behavior(request, CallContext(call)))
+                response = self._serialized(await self._behavior(request, CallContext(call)))
                 metrics.sent += 1
             else:
                 await self._send_responses(request, call)
@@ -100,28 +107,25 @@ class _Method:
         except Exception as error:  # noqa: BLE001 - the boundary: every error is translated here
             _set_status(call, error, metrics.path)
         # Before the call ends, since its caller may read the metrics next.
-        metrics.end(_CODE_LABELS[call.response.code], time.monotonic() - began)
+        code = call.response.code
+        metrics.end("OK" if code is OK else _CODE_LABELS[code], time.monotonic() - began)
         return response
-
-    async def _request(self, call: Call) -> Any:
-        data = await call.messages.read_single()
-        if data is None:
-            raise UnimplementedError("the method takes one message, neither none nor several")
-        if len(data) >= self._limits.smallest_excess:
-            await self._check(data)
-        return self._deserialized(data)
 
     async def _requests(self, call: Call) -> AsyncIterator[Any]:
         while (data := await call.messages.read()) is not None:
             if len(data) >= self._limits.smallest_excess:
-                await self._check(data)
+                await self._checked(data)
             yield self._deserialized(data)
 
-    async def _check(self, data: bytes | memoryview) -> None:
+    async def _checked(self, data: bytes | memoryview | None) -> bytes | memoryview:
+        """A message, if there is one, and it is within the limits."""
+        if data is None:
+            raise UnimplementedError("the method takes one message, neither none nor several")
         try:
             await self._limits.check(data)
         except DecodeError as error:
             raise _malformed() from error
+        return data
 
     def _deserialized(self, data: bytes | memoryview) -> Any:
         self._metrics.received += 1
@@ -130,6 +134,9 @@ class _Method:
         except DecodeError as error:
             raise _malformed() from error
 
+    def _serialized(self, response: Any) -> bytes:
+        return response if isinstance(response, bytes) else self._serialize(response)
+
     async def _send_responses(self, request: Any, call: Call) -> None:
         responses = self._behavior(request, CallContext(call, self._serialize))
         if inspect.isawaitable(responses):  # it writes to the call itself
@@ -137,7 +144,7 @@ class _Method:
             return
         async with aclosing(responses):
             async for response in responses:
-                await call.response.send(self._serialize(response))
+                await call.response.send(self._serialized(response))
                 self._metrics.sent += 1
 
 

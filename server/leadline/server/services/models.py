@@ -19,7 +19,12 @@ _MODELS_A_SLICE = 10
 
 
 class ModelService:
-    """The use cases of models."""
+    """The use cases of models.
+
+    Attributes:
+        known: returns the checkpoint that a selector currently stands for, if that takes no
+            query; otherwise None.
+    """
 
     def __init__(
         self, *, store: Store, threads: ThreadPool, large_reads: ReadLane, catalog: Catalog
@@ -28,6 +33,7 @@ class ModelService:
         self._threads = threads
         self._large_reads = large_reads
         self._catalog = catalog
+        self.known = catalog.known
 
     async def get(self, job_id: str, use: Callable[[Model], R]) -> R:
         """What a job has trained, as `use` makes it in a thread.
@@ -101,10 +107,6 @@ class ModelService:
             NotFoundError: no such model, epoch or variant is trained.
         """
         return self._catalog.resolve(selector)  # not awaited: every prediction passes here
-
-    def known(self, selector: Selector) -> CheckpointRef | None:
-        """The checkpoint that a selector currently stands for, if that takes no query."""
-        return self._catalog.known(selector)
 
     async def resolve_all(self, selectors: Iterable[Selector]) -> list[CheckpointRef]:
         """The checkpoints that selectors currently stand for; raises as `resolve` does."""

@@ -12,7 +12,6 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import NamedTuple, Protocol
 
@@ -62,7 +61,7 @@ class Work:
         "taken",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - of every request: keywords take time
         self,
         key: Hashable,
         network: Callable[[], Network],

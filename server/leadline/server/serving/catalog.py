@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
@@ -22,8 +23,7 @@ _LOG = structlog.get_logger(__name__)
 _MOST_KNOWN = 4_096
 
 
-@dataclass(frozen=True, kw_only=True)
-class ByName:
+class ByName(NamedTuple):
     """Selects a model's epoch; None for its best."""
 
     job_id: str

@@ -199,7 +199,7 @@ def read_tensor(
         raise InvalidArgumentError.of(
             fields.data, f"has {len(data)} bytes, but the shape {list(shape)} takes {layout.size}"
         )
-    pixels = layout.pixels(data)
+    pixels: Pixels = np.ndarray(layout.shape, layout.dtype, data)
     if not are_finite(pixels):
         raise InvalidArgumentError.of(fields.data, "has values that are not finite numbers")
     return pixels
@@ -211,10 +211,6 @@ class TensorLayout(NamedTuple):
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     size: int
-
-    def pixels(self, data: bytes | memoryview) -> Pixels:
-        """The pixels in `size` bytes, which are not copied."""
-        return np.ndarray(self.shape, self.dtype, data)
 
 
 def tensor_layout(

@@ -14,7 +14,7 @@ from leadline.server.transport.headers import (
     Metadata,
     metadata_of,
     seconds_of_timeout,
-    size_of,
+    size_of_headers,
 )
 from leadline.server.transport.messages import Event, MessageIntake, MessageReader, Receive
 from leadline.server.transport.response import AsgiResponse, Send
@@ -58,7 +58,7 @@ class GrpcApplication:
             receive, self._intake, connection=scope.get("client"), encoding=encoding
         )
         call = AsgiCall(scope, messages, AsgiResponse(send), seconds=seconds)
-        size = call.header_bytes()
+        size = size_of_headers(scope["headers"])
         if size <= _FREE_METADATA_BYTES:
             await self._calls.answer(call)
         else:
@@ -97,7 +97,7 @@ class AsgiCall(Call):
         return str(self._request.get("client"))
 
     def header_bytes(self) -> int:
-        return size_of(self._request["headers"])
+        return size_of_headers(self._request["headers"])
 
     def metadata(self) -> Metadata:
         return metadata_of(self._request["headers"])
@@ -138,13 +138,12 @@ def _timeout_and_encoding(scope: Event) -> tuple[float | None, bytes]:
         raise _RefusedError(
             _BAD_REQUEST, "the status of a call is in its trailers: send te: trailers"
         )
-    return _seconds(fields, headers), fields.get(b"grpc-encoding", b"identity")
-
-
-def _seconds(fields: dict[bytes, bytes], headers: Fields) -> float | None:
     timeout = fields.get(b"grpc-timeout")
-    if timeout is None:
-        return None
+    seconds = None if timeout is None else _seconds(timeout, fields, headers)
+    return seconds, fields.get(b"grpc-encoding", b"identity")
+
+
+def _seconds(timeout: bytes, fields: dict[bytes, bytes], headers: Fields) -> float:
     if len(fields) < len(headers) and sum(name == b"grpc-timeout" for name, _ in headers) > 1:
         raise _RefusedError(_BAD_REQUEST, "grpc-timeout is there twice")
     try:

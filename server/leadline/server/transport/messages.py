@@ -187,7 +187,9 @@ class MessageReader:
         Raises: as `read`.
         """
         chunk = self._chunk(await self._receive())
-        if self._is_whole(chunk):
+        # With the flag of no compression, the prefix is the length, as a number of five bytes.
+        length = int.from_bytes(chunk[: _PREFIX.size], "big")
+        if length == len(chunk) - _PREFIX.size and length <= self._intake.limit:
             rest = b"" if self._ended else self._chunk(await self._receive())
             if self._ended and not rest:
                 return memoryview(chunk)[_PREFIX.size :]
@@ -195,11 +197,6 @@ class MessageReader:
         self._rest = memoryview(chunk)
         message = await self.read()
         return message if message is not None and await self.read() is None else None
-
-    def _is_whole(self, chunk: bytes) -> bool:
-        """Whether a chunk is one uncompressed message within the limit, and nothing else."""
-        length = len(chunk) - _PREFIX.size
-        return 0 <= length <= self._intake.limit and chunk.startswith(_PREFIX.pack(0, length))
 
     async def _take(self, start: int, end: int) -> memoryview:
         """The bytes of the body from `start` to `end`; waits for those still to arrive."""

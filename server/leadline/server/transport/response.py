@@ -13,6 +13,9 @@ from leadline.server.transport.messages import ACCEPTED_ENCODINGS, Event, framed
 Send = Callable[[Event], Awaitable[None]]
 MetadataPairs = Iterable[tuple[str, str | bytes]]
 
+# Python takes some time to find the member of an enumeration.
+OK = grpc.StatusCode.OK
+
 _CONTENT_TYPE = (b"content-type", b"application/grpc")
 _START: Event = {
     "type": "http.response.start",
@@ -38,7 +41,7 @@ class Response(ABC):
         """Makes a response that the transport's `sink` sends."""
         self._sink = sink
         self._has_started = False
-        self.code = grpc.StatusCode.OK
+        self.code = OK
         self.message = ""
         self.trailing: MetadataPairs = ()
 
@@ -79,11 +82,13 @@ class AsgiResponse(Response):
     async def end(self, last: bytes | None = None) -> None:
         body = {"type": "http.response.body", "body": b"" if last is None else framed(last)}
         # Not by `_send`: every unary call ends here.
+        send = self._sink
         try:
-            for event in self._start_events():
-                await self._sink(event)
-            await self._sink(body)
-            await self._sink(self._last_event())
+            if not self._has_started:
+                self._has_started = True
+                await send(_START)
+            await send(body)
+            await send(self._last_event())
         except OSError as error:
             raise _caller_gone() from error
 
@@ -103,7 +108,7 @@ class AsgiResponse(Response):
         return ({**_START, "headers": [_CONTENT_TYPE, *fields_of(metadata)]},)
 
     def _last_event(self) -> Event:
-        if self.code is grpc.StatusCode.OK and not self.trailing:
+        if self.code is OK and not self.trailing:
             return _END_OK
         trailers = trailers_of(self.code, self.message, self.trailing)
         if self.code is grpc.StatusCode.UNIMPLEMENTED:

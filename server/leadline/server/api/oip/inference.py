@@ -18,6 +18,7 @@ from leadline.server.api.oip.statistics import Statistics
 from leadline.server.api.oip.straight import StraightPath
 from leadline.server.api.ordered_pipeline import PipelineGroup
 from leadline.server.errors import ServiceError
+from leadline.server.services.models import ModelService
 from leadline.server.services.predictions import ImageInput, PredictionService
 from leadline.server.serving.catalog import CheckpointRef
 from leadline.server.serving.classifier import Scores
@@ -40,9 +41,10 @@ class Inference:
     """
 
     def __init__(
-        self, *, names: NamedModels, predictions: PredictionService, streams: PipelineGroup
+        self, *, models: ModelService, predictions: PredictionService, streams: PipelineGroup
     ) -> None:
-        self._names = names
+        self._names = NamedModels(models)
+        self._known = models.known
         self._predictions = predictions
         self._streams = streams
         self.statistics = Statistics()
@@ -59,7 +61,7 @@ class Inference:
         path = request.header.straight
         if path is None or path.images > self._predictions.limits.images:
             return None
-        checkpoint = self._names.known(path.selector)
+        checkpoint = self._known(path.selector)
         pixels = None if checkpoint is None else path.pixels(request.raw)
         if checkpoint is None or pixels is None:
             return None

@@ -57,10 +57,6 @@ class NamedModels:
             selector = ByName(job_id=await self._job_id(selector), epoch=epoch)
         return await self._models.resolve(selector)
 
-    def known(self, selector: Selector) -> CheckpointRef | None:
-        """The checkpoint of a name without a version, by `selector_of`, if it is in the cache."""
-        return self._models.known(selector)
-
     async def _job_id(self, selector: Selector) -> str:
         if isinstance(selector, ByName):
             return selector.job_id

@@ -33,7 +33,7 @@ _MOST_FIELDS = 100
 # Tensors of pixels are whole UINT8 images, or four of them for each of FP32.
 _IMAGE_BYTES = IMAGE_SIZE * IMAGE_SIZE * 3
 
-# Headers that are kept, and the longest of them.
+# Headers that are kept, and the longest of them with what precedes the images.
 _KNOWN_HEADERS = 1_024
 _HEADER_BYTES = 512
 
@@ -98,11 +98,12 @@ def parse(data: bytes | memoryview) -> InferRequest:
         google.protobuf.message.DecodeError: it is malformed.
     """
     try:
-        if (start := _start_of_images(data)) is not None:
-            header_end, images_start = start
-            return InferRequest(
-                _known_header(bytes(data[:header_end])), (memoryview(data)[images_start:],)
-            )
+        images_bytes = len(data) // _IMAGE_BYTES * _IMAGE_BYTES
+        start = len(data) - images_bytes
+        if images_bytes and start <= _HEADER_BYTES:
+            header = _known_header(bytes(data[:start]), images_bytes)
+            if header is not None:
+                return InferRequest(header, (memoryview(data)[start:],))
         if len(data) >= _LARGE:
             return _split(memoryview(data))
     except (ValueError, DecodeError):
@@ -111,22 +112,14 @@ def parse(data: bytes | memoryview) -> InferRequest:
     return InferRequest(Header(message), message.raw_input_contents)
 
 
-def _start_of_images(data: bytes | memoryview) -> tuple[int, int] | None:
-    """Where the header ends and the images start, if whole images are all that follows."""
-    images_bytes = len(data) // _IMAGE_BYTES * _IMAGE_BYTES
-    prefix = wire.field_prefix(_RAW_CONTENTS, images_bytes)
-    images_start = len(data) - images_bytes
-    header_end = images_start - len(prefix)
-    is_usual = 0 <= header_end <= _HEADER_BYTES and data[header_end:images_start] == prefix
-    return (header_end, images_start) if is_usual else None
-
-
 @functools.lru_cache(maxsize=_KNOWN_HEADERS)
-def _known_header(data: bytes) -> Header:
-    message = ModelInferRequest.FromString(data)
-    if message.raw_input_contents:
-        raise ValueError("more tensors precede the last one")
-    return Header(message)
+def _known_header(data: bytes, images_bytes: int) -> Header | None:
+    """The header of a request in which whole images follow `data`; None if they do not."""
+    prefix = wire.field_prefix(_RAW_CONTENTS, images_bytes)
+    if not data.endswith(prefix):
+        return None
+    message = ModelInferRequest.FromString(data[: -len(prefix)])
+    return Header(message) if not message.raw_input_contents else None
 
 
 def _split(data: memoryview) -> InferRequest:

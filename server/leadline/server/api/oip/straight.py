@@ -6,6 +6,8 @@ request takes the general path, `Inference.infer`, which alone explains what is 
 
 from collections.abc import Hashable, Sequence
 
+import numpy as np
+
 from leadline.oip.v2.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from leadline.server.api import wire
 from leadline.server.api.oip.inputs import INLINE_BYTES, InputTensor
@@ -51,7 +53,7 @@ class StraightPath:
         """The pixels in the raw contents of a request; None if they are wrong."""
         if len(contents) != 1 or len(contents[0]) != self._layout.size:
             return None
-        pixels = self._layout.pixels(contents[0])
+        pixels: Pixels = np.ndarray(self._layout.shape, self._layout.dtype, contents[0])
         return pixels if are_finite(pixels) else None
 
     def response(self, checkpoint: CheckpointRef, scores: Scores) -> bytes:

@@ -32,6 +32,7 @@ class PredictionService:
 
     Attributes:
         limits: the most that a request may carry.
+        start: starts to classify pixels, as `Predictor.start` does.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class PredictionService:
         self._threads = threads
         self._dataset_cache = dataset_cache
         self.limits = limits
+        self.start = predictor.start
 
     def example_input(self, examples: Sequence[ExampleRef]) -> ImageInput:
         """Images of datasets on this server; `decode` raises if one is not."""
@@ -86,16 +88,6 @@ class PredictionService:
             run_inline=images.run_inline,
             wait_if_full=wait_if_full,
         )
-
-    def start(
-        self, checkpoint: CheckpointRef, pixels: Pixels, *, caller: str, seconds_left: float | None
-    ) -> Coroutine[Any, Any, Scores] | None:
-        """Starts to classify images; None if too many requests are in flight.
-
-        Returns:
-            What must be awaited for the scores; raises as `predict` does.
-        """
-        return self._predictor.start(checkpoint, pixels, caller=caller, seconds_left=seconds_left)
 
     async def load(self, checkpoint: CheckpointRef) -> None:
         """Loads the network of a checkpoint into memory.

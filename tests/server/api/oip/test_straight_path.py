@@ -68,7 +68,9 @@ def _requests(draw: st.DrawFn) -> dict[str, Any]:
     return request
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(request=_requests(), prefix=st.sampled_from(["", "models/", "no"]))
 def test_both_paths_answer_alike(
     client: OpenInference, job_id: str, request: dict[str, Any], prefix: str

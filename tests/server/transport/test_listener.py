@@ -1,12 +1,10 @@
 """The transport on a real port, asked by gRPC's own client and by bare HTTP/2."""
 
 import asyncio
-import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from itertools import repeat
-from pathlib import Path
 from socket import SOCK_STREAM
 from typing import Any
 
@@ -545,20 +543,3 @@ async def until_still(value: Callable[[], int]) -> None:
     async with asyncio.timeout(20):
         while before != (before := value()):  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.5)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
-@h2corn_only
-async def test_http2_does_not_interrupt_the_event_loop(served: Served) -> None:
-    assert await served.unary("Echo", b"x") == b"x"
-
-    own = os.getpriority(os.PRIO_PROCESS, os.getpid())
-    assert _niceness_of_threads("tokio") == [own + 5]
-
-
-def _niceness_of_threads(name: str) -> list[int]:
-    return [
-        os.getpriority(os.PRIO_PROCESS, int(task.name))
-        for task in Path("/proc/self/task").iterdir()
-        if task.joinpath("comm").read_text().startswith(name)
-    ]

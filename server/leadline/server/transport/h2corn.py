@@ -1,11 +1,8 @@
 """Serves calls by `h2corn`: HTTP/2 in a thread that does not hold the GIL."""
 
 import asyncio
-import os
 import socket
-import sys
 from contextlib import suppress
-from pathlib import Path
 
 from h2corn import Config, Server
 
@@ -22,11 +19,6 @@ from leadline.server.transport.listener import (
 )
 from leadline.server.transport.messages import make_intake
 from leadline.server.transport.sockets import BACKLOG, listen, most_connections, port_of
-
-# Of the thread that speaks HTTP/2, relative to the process. Each event of a call wakes it; where
-# it shares a core with the event loop, it would interrupt that, and find a single event.
-_NICENESS = 5
-_THREAD_NAME = "tokio"
 
 # A stream whose caller reads nothing for this long ends; those that watch a job
 # can be resumed where they ended.
@@ -93,7 +85,6 @@ class H2cornListener:
         serving = asyncio.create_task(server.serve(), name="grpc")
         self._server, self._serving = server, serving
         await server.wait_started()
-        _lower_priority_of_http2()
 
     async def _replace_servers(self) -> None:
         """Ends the age of all connections together: h2corn has no age for each.
@@ -155,14 +146,3 @@ class H2cornListener:
             timeout_graceful_shutdown=max(options.grace_seconds + options.flush_seconds, age_grace),
             h2_timeout_response_stall=_STALL_SECONDS,
         )
-
-
-def _lower_priority_of_http2() -> None:
-    """Lowers the priority of h2corn's thread, which has one of its own on Linux only."""
-    if not sys.platform.startswith("linux"):
-        return
-    niceness = os.getpriority(os.PRIO_PROCESS, os.getpid()) + _NICENESS
-    for task in Path("/proc/self/task").iterdir():
-        with suppress(OSError):  # the thread has ended, or its priority is lower already
-            if task.joinpath("comm").read_text().startswith(_THREAD_NAME):
-                os.setpriority(os.PRIO_PROCESS, int(task.name), niceness)

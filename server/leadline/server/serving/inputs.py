@@ -235,7 +235,7 @@ def tensor_layout(
 
 def are_finite(pixels: Pixels) -> bool:
     """Whether all numbers are finite."""
-    if pixels.dtype == np.uint8:
+    if pixels.dtype == _DTYPES[PixelType.UINT8]:
         return True
     if pixels.size != _IMAGE_VALUES:
         return bool(np.isfinite(pixels).all())

@@ -9,6 +9,7 @@ from leadline.server.errors import ResourceExhaustedError
 from leadline.server.transport.budget import Charge, MessageBudget
 from leadline.server.transport.call import Call
 from leadline.server.transport.calls import Calls
+from leadline.server.transport.deadlines import DeadlineTimers
 from leadline.server.transport.headers import (
     Fields,
     Metadata,
@@ -45,6 +46,7 @@ class GrpcApplication:
         """
         self._calls = calls
         self._intake = intake
+        self._timers = DeadlineTimers()
         self._metadata = MessageBudget(_METADATA_BYTES, "metadata of calls in flight")
 
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
@@ -57,7 +59,7 @@ class GrpcApplication:
         messages = MessageReader(
             receive, self._intake, connection=scope.get("client"), encoding=encoding
         )
-        call = AsgiCall(scope, messages, AsgiResponse(send), seconds=seconds)
+        call = AsgiCall(scope, messages, AsgiResponse(send), seconds=seconds, timers=self._timers)
         size = size_of_headers(scope["headers"])
         if size <= _FREE_METADATA_BYTES:
             await self._calls.answer(call)

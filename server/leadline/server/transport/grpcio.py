@@ -136,7 +136,7 @@ class GrpcioListener:
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _LARGE_METADATA)
             response = _GrpcioResponse(context)
             messages = _Messages(context, peer, self._intake, self._arrivals)
-            call = _GrpcioCall((path, context, peer, metadata), messages, response, seconds=None)
+            call = _GrpcioCall((path, context, peer, metadata), messages, response)
             await self._calls.answer(call)
             return response.last
 

@@ -87,11 +87,11 @@ async def test_the_message_of_a_unary_call_is_the_only_one(
 @given(st.binary(max_size=12), st.booleans())
 async def test_a_unary_call_has_the_errors_of_a_stream(body: bytes, ends: bool) -> None:
     async def outcome(read: Callable[[MessageReader], Awaitable[object]]) -> object:
-        events = iter([{"type": "http.request", "body": body, "more_body": not ends}])
-        end = {"type": "http.request"}
+        event: dict[str, object] = {"type": "http.request", "body": body, "more_body": not ends}
+        events = iter([event])
 
         async def receive() -> dict[str, object]:
-            return next(events, end)
+            return next(events, {"type": "http.request"})
 
         try:
             return await read(reading(receive))

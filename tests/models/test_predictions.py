@@ -68,7 +68,7 @@ def test_a_file_of_the_test_set_alone_is_read() -> None:
 
     assert np.array_equal(decoded.predicted, test.predicted)
     assert decoded.true_probability is None
-    with pytest.raises(NoPredictionsError, match="train images were not kept"):
+    with pytest.raises(NoPredictionsError, match="train images were not stored"):
         decode_predictions(older, "train")
 
 

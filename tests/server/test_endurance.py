@@ -1,4 +1,4 @@
-"""Whatever runs: other calls are answered, health is true, and the server stops in time."""
+"""During any call, other calls are answered, health is correct, and the server stops in time."""
 
 import contextlib
 import signal
@@ -31,10 +31,10 @@ pytestmark = pytest.mark.system
 
 JOBS, EPOCHS = 800, 30
 
-# More than the seconds that a test allows itself on a busy machine.
+# More seconds than a test takes on a busy machine.
 GRACE = 8
 
-# In which any short call is answered, even on a busy machine.
+# The time limit of any short call, even on a busy machine.
 SHORT = 10
 
 TRAINING, INFERENCE = "leadline.v1.TrainingService", "leadline.v1.InferenceService"
@@ -43,7 +43,7 @@ WATCH = b"/leadline.v1.TrainingService/WatchJob"
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Many finished jobs, a sweep, and a job that waits."""
+    """Many finished jobs, a sweep, and a queued job."""
     path = tmp_path_factory.mktemp("endurance") / "leadline.db"
     fill_database(path, 300, epochs=2, sweep_id="s", prefix="s")
     fill_database(path, JOBS, epochs=EPOCHS)
@@ -75,7 +75,7 @@ def start(database: Path) -> Iterator[Start]:
 
 @pytest.fixture(scope="module")
 def server(start: Start, tmp_path_factory: pytest.TempPathFactory) -> LiveServer:
-    """A server that all tests share but those that stop it."""
+    """A server for all tests that do not stop it."""
     return start(tmp_path_factory.mktemp("shared"))
 
 
@@ -210,7 +210,7 @@ def test_a_store_that_takes_no_writes_ends_the_health_of_training_alone(
 
 
 def unread_watchers(server: LiveServer, count: int) -> Iterator[socket.socket]:
-    """Connections with a hundred watchers each, which take no byte of any event."""
+    """Opens connections with a hundred watchers each, which read no events."""
     host, _, port = server.target.rpartition(":")
     body = training.WatchJobRequest(name="jobs/p0").SerializeToString()
     message = b"\0" + struct.pack(">I", len(body)) + body

@@ -1,13 +1,13 @@
-"""The files of checkpoints, as far as they can be read without torch.
+"""Reads the parts of a checkpoint that need no torch.
 
     epoch-00001.safetensors              weights and buffers
-    epoch-00001.onnx                     the network as inference engines take it
-    epoch-00001.optimizer.safetensors    the optimizer's state, where it has any
-    epoch-00001.predictions.safetensors  what each image was taken for
-    epoch-00001.json                     what they are, of what, and their hashes
+    epoch-00001.onnx                     the network for inference engines
+    epoch-00001.optimizer.safetensors    the optimizer's state, if it has any
+    epoch-00001.predictions.safetensors  the predicted class of each image
+    epoch-00001.json                     the description of the files, and their hashes
 
-The JSON is written last: a checkpoint without it does not exist. Nothing is
-ever unpickled, and equal weights make equal files.
+The JSON is written last: a checkpoint without it does not exist. No file is
+a pickle, and equal weights give equal files.
 """
 
 import re
@@ -22,32 +22,32 @@ INPUT = "images"
 """The ONNX model's input, float32 [N, 3, 32, 32], normalised."""
 
 LOGITS = "logits"
-"""Its first output, float32 [N, classes]."""
+"""The ONNX model's first output, float32 [N, classes]."""
 
 PROBABILITIES = "probabilities"
-"""Its second, the softmax of the first."""
+"""The ONNX model's second output, the softmax of the first."""
 
 _DESCRIPTION = re.compile(r"epoch-(\d{5})\.json")
 
-# The description goes first: what a crash leaves is no checkpoint.
+# Removed in this order: without its description, a half-removed checkpoint does not exist.
 _SUFFIXES = (".json", ".safetensors", ".onnx", ".predictions.safetensors", ".optimizer.safetensors")
 
 
 class CheckpointError(Exception):
-    """A checkpoint is missing, damaged or of something else: the message names the file."""
+    """A checkpoint is missing, damaged or of another training: the message names the file."""
 
 
 def list_epochs(directory: Path) -> list[int]:
-    """Returns the epochs that have a checkpoint, ascending; none where there is no directory."""
+    """Returns the epochs that have a checkpoint, ascending; none if the directory is missing."""
     names = (path.name for path in directory.glob("epoch-*.json"))
     return sorted(int(match[1]) for name in names if (match := _DESCRIPTION.fullmatch(name)))
 
 
 def load_info(directory: Path, epoch: int) -> CheckpointInfo:
-    """Reads what is known of a checkpoint, without its tensors.
+    """Reads the description of a checkpoint.
 
     Raises:
-        CheckpointError: there is none, or its description is damaged.
+        CheckpointError: the description is missing or damaged.
     """
     path = directory / f"{stem_of(epoch)}.json"
     try:
@@ -60,7 +60,7 @@ def load_info(directory: Path, epoch: int) -> CheckpointInfo:
 
 
 def load_onnx(directory: Path, epoch: int) -> bytes:
-    """Loads an epoch's network, a serialised ONNX model, as `leadline.models.export` makes it.
+    """Loads an epoch's network as a serialised ONNX model: see `leadline.models.export`.
 
     Raises:
         CheckpointError: a file is missing, truncated or damaged.
@@ -69,7 +69,7 @@ def load_onnx(directory: Path, epoch: int) -> bytes:
 
 
 def load_predictions(directory: Path, epoch: int, split: SplitName = "test") -> SplitPredictions:
-    """Loads what the network of an epoch took each image of a split for.
+    """Loads the predictions of an epoch's network for the images of a split.
 
     Raises:
         NoPredictionsError: the checkpoint was made without predictions of this split.
@@ -86,7 +86,7 @@ def load_predictions(directory: Path, epoch: int, split: SplitName = "test") -> 
 
 
 def remove_checkpoint(directory: Path, epoch: int) -> None:
-    """Removes an epoch's files; what is not there is no error.
+    """Removes an epoch's files; ignores missing ones.
 
     Raises:
         OSError: a file cannot be removed.
@@ -100,7 +100,7 @@ def read_file(directory: Path, record: FileRecord) -> bytes:
     """Reads a file of a checkpoint as `record` describes it.
 
     Raises:
-        CheckpointError: it is missing, truncated or damaged.
+        CheckpointError: the file is missing, truncated or damaged.
     """
     path = directory / record.name
     data = _read(path)
@@ -112,7 +112,7 @@ def read_file(directory: Path, record: FileRecord) -> bytes:
 
 
 def stem_of(epoch: int) -> str:
-    """The beginning of the names of an epoch's files."""
+    """Returns the beginning of the names of an epoch's files."""
     return f"epoch-{epoch:05}"
 
 

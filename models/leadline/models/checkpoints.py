@@ -1,7 +1,6 @@
-"""An epoch as files: what it takes to go on with it, to ask its network, and to tell of it.
+"""Saves and loads an epoch: to continue training, to predict, and to report results.
 
-What the files are and how they are read without torch is in
-`leadline.models.checkpoint_files`.
+`leadline.models.checkpoint_files` lists the files, and reads them without torch.
 """
 
 import dataclasses
@@ -31,7 +30,7 @@ __all__ = ["Checkpoint", "CheckpointError", "load_checkpoint", "restore", "save_
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An epoch's weights, and all that is known of them."""
+    """An epoch's weights and their description."""
 
     info: CheckpointInfo
 
@@ -42,9 +41,9 @@ class Checkpoint:
         """Returns the network with these weights, in evaluation mode, on the CPU.
 
         Raises:
-            CheckpointError: the weights are of another architecture than is said.
+            CheckpointError: the weights do not fit the architecture of the description.
         """
-        # Built on the meta device: no weights are drawn only to be overwritten.
+        # On the meta device, so that no weights are drawn only to be overwritten.
         with torch.device("meta"):
             network = BlockNetwork(self.info.architecture)
         try:
@@ -56,20 +55,20 @@ class Checkpoint:
 
 
 def save_checkpoint(directory: Path, trainer: Trainer, outcome: EpochOutcome) -> CheckpointInfo:
-    """Writes what a trainer has come to after an epoch; durable when it returns.
+    """Writes a trainer's checkpoint after an epoch; durable when it returns.
 
     Args:
-        directory: made where it does not exist. A checkpoint of the same epoch
+        directory: created if it does not exist. A checkpoint of the same epoch
             is replaced.
-        trainer: as it is right after the epoch.
-        outcome: what `train_epoch` returned.
+        trainer: in its state right after the epoch.
+        outcome: the result of `train_epoch`.
 
     Raises:
         OSError: a file cannot be written.
     """
     make_folder(directory)
     stem = stem_of(outcome.metrics.epoch)
-    # A description must never stand beside files that are not its own.
+    # A description must never lie beside files of another checkpoint.
     (directory / f"{stem}.json").unlink(missing_ok=True)
     sync_folder(directory)
     tensors = {
@@ -115,11 +114,11 @@ def load_checkpoint(directory: Path, epoch: int) -> Checkpoint:
 
 
 def restore(trainer: Trainer, directory: Path, epoch: int) -> CheckpointInfo:
-    """Puts a trainer into the state that it was in after an epoch, bit for bit.
+    """Restores a trainer's state after an epoch, bit for bit.
 
     Raises:
         CheckpointError: a file is missing or damaged, or the checkpoint is of
-            another spec or dataset than the trainer. The trainer may then be of no use.
+            another spec or dataset than the trainer. The trainer may then be unusable.
     """
     checkpoint = load_checkpoint(directory, epoch)
     info = checkpoint.info
@@ -135,12 +134,12 @@ def restore(trainer: Trainer, directory: Path, epoch: int) -> CheckpointInfo:
     return info
 
 
-def _is_same_training(one: TrainingSpec, other: TrainingSpec) -> bool:
-    """Whether both give the same weights as far as both go."""
-    if one.schedule is Schedule.CONSTANT:
-        # Otherwise the number of epochs decides every step.
-        one = dataclasses.replace(one, epochs=other.epochs)
-    return dataclasses.replace(one, patience=other.patience, diagnostics=other.diagnostics) == other
+def _is_same_training(a: TrainingSpec, b: TrainingSpec) -> bool:
+    """Whether both specs give the same weights in the epochs that both train."""
+    if a.schedule is Schedule.CONSTANT:
+        # With other schedules, the number of epochs affects every step.
+        a = dataclasses.replace(a, epochs=b.epochs)
+    return dataclasses.replace(a, patience=b.patience, diagnostics=b.diagnostics) == b
 
 
 def _optimizer_state(trainer: Trainer) -> dict[str, Tensor]:
@@ -160,7 +159,7 @@ def _restore_optimizer(trainer: Trainer, tensors: dict[str, Tensor], path: Path)
     for key, value in tensors.items():
         name, _, slot = key.rpartition("/")
         if name not in indices:
-            raise CheckpointError(f"{path} has state of {name!r}, which the network has not")
+            raise CheckpointError(f"{path} has state of {name!r}, which the network lacks")
         state.setdefault(indices[name], {})[slot] = value
     groups = trainer.optimizer.state_dict()["param_groups"]
     trainer.optimizer.load_state_dict({"state": state, "param_groups": groups})
@@ -170,7 +169,7 @@ def _environment(trainer: Trainer) -> dict[str, Any]:
     try:
         leadline: str | None = importlib.metadata.version("leadline")
     except importlib.metadata.PackageNotFoundError:
-        leadline = None  # run from its sources
+        leadline = None  # runs from its sources
     return {
         "leadline": leadline,
         "torch": torch.__version__,
@@ -183,7 +182,7 @@ def _environment(trainer: Trainer) -> dict[str, Any]:
 
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> FileRecord:
-    # No metadata: safetensors does not promise its order, and equal weights make equal files.
+    # No metadata: safetensors does not fix its order, and equal weights must give equal files.
     contiguous = {key: value.cpu().contiguous() for key, value in tensors.items()}
     return _write(path, safetensors.torch.save(contiguous))
 

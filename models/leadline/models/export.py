@@ -1,4 +1,4 @@
-"""Trained networks as ONNX models, for inference engines."""
+"""Exports trained networks as ONNX models."""
 
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ from leadline.models.checkpoint_files import INPUT, LOGITS, PROBABILITIES
 from leadline.models.images import IMAGE_SIZE
 from leadline.models.network import BlockNetwork, ResidualBlock
 
-# Old enough for the engines of the last years.
+# Old enough for the inference engines of recent years.
 _OPSET = 17
 _IR_VERSION = 8
 
@@ -26,14 +26,14 @@ def to_onnx(network: BlockNetwork) -> bytes:
 
     Its input, `images`, is float32 [N, 3, 32, 32], normalised; its outputs are
     `logits` and `probabilities`, float32 [N, classes]. Each batch norm is
-    folded into the convolution before it, in float64, so that the outputs
-    equal the network's, in evaluation mode, but for rounding.
+    folded into the convolution before it, in float64. So the outputs equal
+    those of the network in evaluation mode, except for rounding.
 
     Source of the folding: Jacob et al. (2018), "Quantization and Training of
     Neural Networks for Efficient Integer-Arithmetic-Only Inference", section 3.2.
 
     Raises:
-        TypeError: it has a layer that this does not know.
+        TypeError: the network has a layer of an unknown type.
     """
     graph = _Graph()
     _add_layers(graph, network.children())
@@ -41,7 +41,7 @@ def to_onnx(network: BlockNetwork) -> bytes:
 
 
 def _add_layers(graph: "_Graph", modules: Iterable[nn.Module]) -> None:
-    """Appends modules, which an image passes in this order."""
+    """Appends modules in this order."""
     layers = deque(modules)
     while layers:
         layer = layers.popleft()
@@ -58,7 +58,7 @@ def _add_layers(graph: "_Graph", modules: Iterable[nn.Module]) -> None:
             case nn.Flatten():
                 graph.add("Flatten")
             case nn.Linear():
-                # The weight and, where it has one, the bias.
+                # The weight and, if it exists, the bias.
                 graph.add("Gemm", *map(_array, layer.parameters()), transB=1)
             case _:
                 raise TypeError(f"{type(layer).__name__} layers cannot be exported")
@@ -73,7 +73,7 @@ def _add_residual_block(graph: "_Graph", block: ResidualBlock) -> None:
 
 
 def _fold(convolution: nn.Conv2d, norm: nn.Module | None) -> tuple[_Array, _Array]:
-    """The weight and the bias of a convolution with the batch norm after it folded in."""
+    """Folds a batch norm into the weight and the bias of the convolution before it."""
     weight, bias = _array(convolution.weight), _array(convolution.bias)
     if isinstance(norm, nn.BatchNorm2d):
         scale = _array(norm.weight) / np.sqrt(_array(norm.running_var) + norm.eps)
@@ -90,13 +90,13 @@ def _array(tensor: Tensor | None) -> _Array:
 
 
 class _Graph:
-    """An ONNX graph that grows operator by operator."""
+    """Builds an ONNX graph, operator by operator."""
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
         self.last = INPUT
-        """The value that came out of the last operator."""
+        """The name of the last operator's output."""
 
     def convolve(self, layer: nn.Conv2d, weight: _Array, bias: _Array) -> None:
         self.add(
@@ -111,12 +111,12 @@ class _Graph:
     def add(
         self, operator: str, *constants: _Array, output: str = "", **attributes: object
     ) -> None:
-        """Appends an operator on what came out of the last, and on constants."""
+        """Appends an operator whose inputs are the last operator's output and constants."""
         others = [self._constant(values) for values in constants]
         self._append(operator, others, output, attributes)
 
     def add_to(self, value: str) -> None:
-        """Appends the sum of what came out of the last operator and an earlier value."""
+        """Appends the sum of the last operator's output and an earlier value."""
         self._append("Add", [value])
 
     def _append(

@@ -1,15 +1,15 @@
-"""What a network took the images of a dataset for, as a file beside its weights.
+"""A network's predictions for the images of a dataset, as a file beside its weights.
 
-The file is safetensors. Of the test set it has
+The file is safetensors. For the test set it has
 
-    predicted               uint8 [N], or int16 where there are more than 256 classes
+    predicted               uint8 [N], or int16 with more than 256 classes
     probability             float32 [N], the softmax probability of that class
-    true_probability        float32 [N], the probability of the class that the image is of
+    true_probability        float32 [N], the probability of the true class
 
-and of the training set, which is several times as large, `train_predicted`
-likewise, and `train_probability` and `train_true_probability` as uint16 [N],
-in steps of 1/65535. For CIFAR-10 that is 340 kB. Files of version 0.1.0's
-first checkpoints have the first two alone.
+The training set is several times as large. It has `train_predicted` of the same
+type, and `train_probability` and `train_true_probability` as uint16 [N], in steps
+of 1/65535. For CIFAR-10 the file has 340 kB. Files of version 0.1.0's first
+checkpoints have only `predicted` and `probability`.
 """
 
 from dataclasses import dataclass
@@ -27,25 +27,25 @@ _FEW_CLASSES = 256
 
 
 class NoPredictionsError(Exception):
-    """The predictions of a split were not kept: the message says which."""
+    """The predictions of a split were not stored: the message names the split."""
 
 
 @dataclass(frozen=True)
 class SplitPredictions:
-    """What a network makes of every image of a split, in the split's order."""
+    """The predictions of a network for a split, in the split's order."""
 
     predicted: npt.NDArray[np.int64]
-    """int64 [N]: the class that each image is taken for."""
+    """int64 [N]: the predicted class of each image."""
 
     probability: npt.NDArray[np.float32]
     """float32 [N]: the softmax probability of that class, in [0, 1]."""
 
     true_probability: npt.NDArray[np.float32] | None
-    """float32 [N]: that of the class that the image is of; None where it was not kept."""
+    """float32 [N]: the probability of the true class; None if it was not stored."""
 
 
 def encode_predictions(train: SplitPredictions, test: SplitPredictions, *, classes: int) -> bytes:
-    """Writes the predictions of both splits as a file. Equal predictions make equal files."""
+    """Encodes the predictions of both splits. Equal predictions give equal bytes."""
     kind = np.uint8 if classes <= _FEW_CLASSES else np.int16
     tensors: dict[str, npt.NDArray[np.generic]] = {
         "predicted": test.predicted.astype(kind),
@@ -61,11 +61,11 @@ def encode_predictions(train: SplitPredictions, test: SplitPredictions, *, class
 
 
 def decode_predictions(data: bytes, split: SplitName) -> SplitPredictions:
-    """Reads back what `encode_predictions` gave of a split.
+    """Decodes the predictions of a split.
 
     Raises:
-        NoPredictionsError: the file has none of this split.
-        ValueError: it is damaged.
+        NoPredictionsError: the file has no predictions of this split.
+        ValueError: the file is damaged.
     """
     try:
         tensors = safetensors.numpy.load(data)
@@ -73,7 +73,7 @@ def decode_predictions(data: bytes, split: SplitName) -> SplitPredictions:
         raise ValueError(str(error)) from error
     prefix = "train_" if split == "train" else ""
     if prefix + "predicted" not in tensors:
-        raise NoPredictionsError(f"the predictions of the {split} images were not kept")
+        raise NoPredictionsError(f"the predictions of the {split} images were not stored")
     if prefix + "probability" not in tensors:
         raise ValueError(f"it has no {prefix}probability")
     predicted = tensors[prefix + "predicted"].astype(np.int64)

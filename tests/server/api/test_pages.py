@@ -1,4 +1,4 @@
-"""Pages: how many entries and bytes they have, and where the next one begins."""
+"""Pages: their entries and bytes, and the start of the next page."""
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -15,7 +15,7 @@ QUERY = ["numbers"]
 
 
 def pages(size: int, count: int, *, device: str = "") -> Iterator[list[int]]:
-    """The numbers on each page of a list of jobs."""
+    """Returns the numbers on each page of a list of jobs."""
     token = ""
     while True:
         page = TOKENS.page(ListJobsRequest(page_size=size, page_token=token), QUERY)

@@ -1,4 +1,4 @@
-"""Deletions that race with one another, with readers, with workers and with a kill."""
+"""Deletions that race with each other, with readers, with workers and with a kill."""
 
 import signal
 from collections import Counter
@@ -26,7 +26,7 @@ ROUNDS = 200
 
 
 def make_folders(models: Path, job_ids: Iterable[str]) -> None:
-    """Some files for each job, as of checkpoints."""
+    """Creates files like those of checkpoints for each job."""
     for job_id in job_ids:
         folder = models / job_id / "attempt-001"
         folder.mkdir(parents=True)

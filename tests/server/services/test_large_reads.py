@@ -1,4 +1,4 @@
-"""Large reads: how they are admitted, and how they end."""
+"""Large reads: their admission and their end."""
 
 import asyncio
 import threading
@@ -17,7 +17,7 @@ from leadline.server.storage.store import Store
 from leadline.server.thread_pool import AbandonedError, ThreadPool, check_abandoned
 from support.stores import fill
 
-# A read that SQLite would need hours for.
+# A read that takes SQLite hours.
 _ENDLESS = """
     WITH RECURSIVE counted(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted)
     SELECT count(*) FROM counted WHERE n > 1000000000000
@@ -43,7 +43,7 @@ async def until(event: threading.Event) -> None:
 
 
 async def start(lane: ReadLane, caller: str, log: list[str]) -> "asyncio.Task[None]":
-    """A read that notes its caller, in its place in the line."""
+    """Starts a read that records its caller, in its place in the queue."""
     task = asyncio.create_task(lane.run(caller, log.append, caller))
     await asyncio.sleep(0)
     return task
@@ -187,7 +187,7 @@ async def test_sqlite_ends_a_read_whose_caller_has_left(engine: Engine) -> None:
     async with asyncio.timeout(10):
         assert await threads.run(int) == 0
     assert [type(error) for error in ended] == [AbandonedError]
-    with Database(engine).read() as connection:  # the connection is fit for use again
+    with Database(engine).read() as connection:  # the connection is usable again
         assert connection.exec_driver_sql("SELECT 1").scalar_one() == 1
     threads.close()
 

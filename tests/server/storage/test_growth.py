@@ -1,4 +1,4 @@
-"""What a store reads does not grow with the jobs that it holds."""
+"""The cost of reads does not grow with the number of jobs."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -72,7 +72,7 @@ class Meter:
             self.queries.append((statement, parameters))
 
     def work(self, read: Read) -> tuple[int, int]:
-        """How many queries and how many instructions a read takes."""
+        """Returns the number of queries and instructions of a read."""
         self.queries.clear()
         read(Store(self._engine))
         queries = list(self.queries)
@@ -119,7 +119,7 @@ def test_a_read_takes_the_same_work_however_many_jobs_there_are(
     few, many = (meter.work(READS[name]) for meter in meters)
 
     assert many[0] == few[0] <= 14
-    # A search of an index takes a few steps more in a larger one.
+    # A search in a larger index needs a few more steps.
     assert many[1] <= few[1] * 1.2 + 200, (few, many)
 
 
@@ -131,7 +131,7 @@ def test_the_best_of_each_variant_are_read_and_no_other_job(meters: tuple[Meter,
     few, many = (meter.work(read) for meter in meters)
 
     assert many[0] == few[0]
-    # The keys of an index are gone through, a dozen instructions each; no row is read.
+    # It scans the keys of an index with a dozen instructions each, and reads no rows.
     assert many[1] - few[1] < 15 * (MANY - FEW)
 
 

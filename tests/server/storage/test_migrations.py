@@ -1,4 +1,4 @@
-"""Databases that earlier versions of Leadline wrote, opened by this one."""
+"""Migrations of databases from earlier versions of Leadline."""
 
 import contextlib
 import sqlite3
@@ -34,7 +34,7 @@ def opened(path: Path) -> Iterator[Store]:
 
 
 def restore(path: Path, schema: int) -> Path:
-    """Makes a database of a dump."""
+    """Creates a database from a dump."""
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.executescript((Path(__file__).parent / f"schema_{schema}.sql").read_text())
     return path

@@ -31,7 +31,7 @@ async def test_a_call_that_has_ended_does_not_expire() -> None:
     periods = [timers.add(call, time.monotonic() + 0.01) for call in (ended, other)]
     timers.discard(ended, periods[0])
     await asyncio.sleep(0.1)
-    timers.discard(other, periods[1])  # it has expired
+    timers.discard(other, periods[1])  # has already expired
 
     assert ended.expired is None
     assert other.expired is not None
@@ -44,4 +44,4 @@ async def test_timers_are_shared_and_none_stays() -> None:
     for call, period in zip(calls, periods, strict=True):
         timers.discard(call, period)
 
-    assert not timers._groups  # otherwise distant ones would pile up
+    assert not timers._groups  # otherwise timers of distant deadlines would accumulate

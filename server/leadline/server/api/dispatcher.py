@@ -1,4 +1,4 @@
-"""Finds the method of each call, runs it, turns errors into status, and counts."""
+"""Finds the method of each call, runs it, converts errors to status, and counts calls."""
 
 import asyncio
 import inspect
@@ -24,7 +24,7 @@ from leadline.server.transport.response import OK
 
 _LOG = structlog.get_logger(__name__)
 
-# grpc's classes are generic only to type checkers.
+# At run time, grpc's classes are not generic.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Behavior = Callable[[Any, CallContext], Any]
 
@@ -37,8 +37,8 @@ _CODE_LABELS = {
 class RpcDispatcher:
     """The server's methods by path.
 
-    It takes the place of a `grpc.aio.Server` in the stubs' `add_..._to_server`
-    functions, which register methods.
+    The stubs' `add_..._to_server` functions accept it in place of a
+    `grpc.aio.Server`, and register methods.
 
     Attributes:
         methods: the methods by their paths.
@@ -49,7 +49,7 @@ class RpcDispatcher:
         self.methods: dict[str, Method] = {}
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
-        """Does nothing: the stubs register the same methods below."""
+        """Does nothing: the stubs also call `add_registered_method_handlers`."""
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
         """Registers the methods of a service."""
@@ -104,9 +104,9 @@ class _Method:
             _set_status(call, call.refusal, metrics.path)
         except aio.AbortError:
             pass  # the status is set
-        except Exception as error:  # noqa: BLE001 - the boundary: every error is translated here
+        except Exception as error:  # noqa: BLE001 - the boundary: converts every error to a status
             _set_status(call, error, metrics.path)
-        # Before the call ends, since its caller may read the metrics next.
+        # Before the call ends, because its caller may read the metrics next.
         code = call.response.code
         metrics.end("OK" if code is OK else _CODE_LABELS[code], time.monotonic() - began)
         return response
@@ -118,9 +118,14 @@ class _Method:
             yield self._deserialized(data)
 
     async def _checked(self, data: bytes | memoryview | None) -> bytes | memoryview:
-        """A message, if there is one, and it is within the limits."""
+        """Returns the message after checking its limits.
+
+        Raises:
+            UnimplementedError: there is not exactly one message.
+            InvalidArgumentError: the message is malformed or exceeds a limit.
+        """
         if data is None:
-            raise UnimplementedError("the method takes one message, neither none nor several")
+            raise UnimplementedError("the method takes exactly one message")
         try:
             await self._limits.check(data)
         except DecodeError as error:

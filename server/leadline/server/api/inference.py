@@ -23,8 +23,8 @@ from leadline.v1 import inference_service_pb2_grpc, model_pb2
 Context = aio.ServicerContext[Any, Any]
 
 # Errors of one message of a stream, which recur whenever it is sent. Other
-# errors are transient: they end the stream, and the caller sends again what is
-# not answered.
+# errors are transient: they end the stream, and the caller sends the
+# unanswered messages again.
 _MESSAGE_ERRORS = (InvalidArgumentError, NotFoundError, DataLossError)
 
 

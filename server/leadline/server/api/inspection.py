@@ -49,7 +49,7 @@ class _Page:
 
 
 class InspectionServicer(inspection_service_pb2_grpc.InspectionServiceServicer):
-    """Shows what checkpoints get wrong."""
+    """Shows the mistakes of checkpoints."""
 
     def __init__(self, inspection: InspectionService, tokens: PageTokens) -> None:
         self._inspection = inspection
@@ -58,7 +58,7 @@ class InspectionServicer(inspection_service_pb2_grpc.InspectionServiceServicer):
     async def ListMisclassified(
         self, request: pb.ListMisclassifiedRequest, context: Context
     ) -> pb.ListMisclassifiedResponse:
-        """Lists images that a checkpoint gets wrong."""
+        """Lists images that a checkpoint misclassifies."""
         page = self._page(request, request.page_size, request.page_token)
         selector = to_selector(request)
         checkpoint = await self._inspection.resolve(page.pinned[0] if page.pinned else selector)
@@ -72,7 +72,7 @@ class InspectionServicer(inspection_service_pb2_grpc.InspectionServiceServicer):
     async def GetConfusionMatrix(
         self, request: pb.GetConfusionMatrixRequest, context: Context
     ) -> pb.ConfusionMatrix:
-        """Returns how often images of each class are taken for each class."""
+        """Returns how often images of each class are predicted as each class."""
         split = to_split(request.split)
         selector = to_selector(request)
         checkpoint = await self._inspection.resolve(selector)

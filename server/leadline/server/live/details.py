@@ -1,4 +1,4 @@
-"""What the page shows of one job: its curve, its confusion matrix, its wrong images."""
+"""The details of one job: its curve, its confusion matrix, its misclassified images."""
 
 from dataclasses import dataclass
 
@@ -12,24 +12,24 @@ from leadline.server.services.models import ModelService
 from leadline.server.serving.catalog import ByName, CheckpointRef
 from leadline.server.serving.examples import ExampleRef
 
-# Requests in flight or waiting for a thread.
+# The most requests in flight or waiting for a thread.
 MAX_REQUESTS = 64
 
-# The page has its own threads: its requests take no turns with those of gRPC.
+# One caller for all requests: the page has its own threads, apart from those of gRPC.
 _CALLER = "page"
 
-# Images that are shown at a time.
+# The number of images shown at a time.
 PAGE_IMAGES = 24
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """Which images to list: those of a confusion cell, or all wrong ones.
+    """Selects images: those of a cell of the confusion matrix, or all misclassified ones.
 
     Attributes:
-        true: images of this class only; None for any.
-        taken: images that are taken for this class only; None for any.
-        offset: images to skip.
+        true: only images of this class; None for any.
+        taken: only images predicted as this class; None for any.
+        offset: the number of images to skip.
     """
 
     true: int | None = None
@@ -38,7 +38,7 @@ class Cell:
 
     @property
     def is_right(self) -> bool:
-        """Whether it is a cell of the diagonal."""
+        """Whether the cell is on the diagonal."""
         return self.true is not None and self.true == self.taken
 
 
@@ -55,18 +55,18 @@ class Details:
 
         Raises:
             NotFoundError: there is no such job.
-            TooBusyError: too many requests are in flight; so with every method.
+            TooBusyError: too many requests are in flight; every method may raise it.
         """
         with self._admission:
             return job_details(*await self._models.get_with_job(job_id))
 
     async def confusion(self, job_id: str, epoch: int) -> Card:
-        """Counts how often test images of each class are taken for each class.
+        """Counts how often test images of each class are predicted as each class.
 
         Raises:
             NotFoundError: there is no such epoch.
-            FailedPreconditionError: its images or its predictions are gone.
-            DataLossError: its files are damaged.
+            FailedPreconditionError: the epoch's images or predictions are missing.
+            DataLossError: the epoch's files are damaged.
         """
         with self._admission:
             checkpoint = await self._inspection.resolve(ByName(job_id=job_id, epoch=epoch))
@@ -79,10 +79,10 @@ class Details:
         }
 
     async def examples(self, job_id: str, epoch: int, cell: Cell) -> Card:
-        """Test images of a cell, or all that are wrong, the most probable first.
+        """Test images of a cell, or all misclassified ones, the most probable first.
 
         Raises:
-            InvalidArgumentError: there is no such class; other errors as of `confusion`.
+            InvalidArgumentError: there is no such class. Other errors: see `confusion`.
         """
         with self._admission:
             checkpoint = await self._inspection.resolve(ByName(job_id=job_id, epoch=epoch))
@@ -102,7 +102,7 @@ class Details:
         """An image of a dataset, as PNG.
 
         Raises:
-            InvalidArgumentError: it is not on this server.
+            InvalidArgumentError: the image is not on this server.
         """
         with self._admission:
             return await self._inspection.png(example, caller=_CALLER)

@@ -1,4 +1,4 @@
-"""The use cases of models: find a checkpoint, list what is trained."""
+"""The use cases of models: find a checkpoint, list models."""
 
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
@@ -14,7 +14,7 @@ from leadline.server.thread_pool import ThreadPool
 
 R = TypeVar("R")
 
-# Models that a listing reads at a time, with up to 10,000 epochs each.
+# How many models a listing reads at a time, with up to 10,000 epochs each.
 _MODELS_A_SLICE = 10
 
 
@@ -22,8 +22,8 @@ class ModelService:
     """The use cases of models.
 
     Attributes:
-        known: returns the checkpoint that a selector currently stands for, if that takes no
-            query; otherwise None.
+        known: returns the checkpoint that a selector currently stands for, or None if that
+            takes a query.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class ModelService:
         self.known = catalog.known
 
     async def get(self, job_id: str, use: Callable[[Model], R]) -> R:
-        """What a job has trained, as `use` makes it in a thread.
+        """Builds a result from a job's model by `use`, in a thread.
 
         Raises:
             NotFoundError: there is no such job, or it has completed no epoch.
@@ -44,7 +44,7 @@ class ModelService:
         return await self._threads.run(lambda: use(self._store.models.get(job_id)))
 
     async def get_with_job(self, job_id: str) -> tuple[Job, Model | None]:
-        """A job and what it has trained, None before its first epoch.
+        """A job and its model, None before the first epoch.
 
         Raises:
             NotFoundError: there is no such job.
@@ -60,14 +60,14 @@ class ModelService:
         limit: int,
         caller: str,
     ) -> R:
-        """Models of matching variants, whose jobs are numbered below `before`, newest first.
+        """Lists the models of matching variants, the newest first.
 
         Args:
-            use: makes the result of the models, in a thread; they are read as it takes them.
-            variant: which models.
-            before: the number below which their jobs are; None: no bound.
-            limit: how many models `use` takes at most.
-            caller: callers take turns, by this name.
+            use: builds the result from the models, in a thread; reads them lazily.
+            variant: the filter.
+            before: only models whose job has a lower number; None for no bound.
+            limit: the most models that `use` takes.
+            caller: identifies the caller; callers take turns.
 
         Raises:
             ResourceExhaustedError: too many large reads wait.
@@ -86,9 +86,9 @@ class ModelService:
         """The names of the newest models, and the job with the best model of each variant.
 
         Args:
-            use: makes the result of them, in a thread.
+            use: builds the result, in a thread.
             limit: the most models.
-            caller: callers take turns, by this name.
+            caller: identifies the caller; callers take turns.
 
         Raises:
             ResourceExhaustedError: too many large reads wait.
@@ -104,12 +104,12 @@ class ModelService:
         """The checkpoint that a selector currently stands for.
 
         Raises:
-            NotFoundError: no such model, epoch or variant is trained.
+            NotFoundError: there is no such model, epoch or variant.
         """
-        return self._catalog.resolve(selector)  # not awaited: every prediction passes here
+        return self._catalog.resolve(selector)  # not awaited, to keep predictions fast
 
     async def resolve_all(self, selectors: Iterable[Selector]) -> list[CheckpointRef]:
-        """The checkpoints that selectors currently stand for; raises as `resolve` does."""
+        """The checkpoints that selectors currently stand for; raises the errors of `resolve`."""
         return [await self._catalog.resolve(selector) for selector in selectors]
 
     async def best_of_variants(
@@ -119,8 +119,8 @@ class ModelService:
 
         Args:
             dataset: a dataset's name.
-            max_accuracy_gap: how much less accurate than the best one they are at most.
-            caller: callers take turns, by this name.
+            max_accuracy_gap: how much less accurate than the best one they may be.
+            caller: identifies the caller; callers take turns.
 
         Raises:
             ResourceExhaustedError: too many large reads wait.

@@ -13,10 +13,10 @@ from leadline.server.scheduling.notifier import JobNotifier
 from leadline.server.storage.store import Store
 from leadline.server.sweeps.sweep import Sweep, SweepEvent
 
-# How many events are read from the store at a time.
+# How many events to read from the store at a time.
 EVENTS_A_READ = 200
 
-# Results that callers share: jobs or sweeps, lists of events, and large messages.
+# How many results to cache for callers to share: jobs, sweeps, lists of events, messages.
 SHARED_VIEWS = 4_096
 SHARED_EVENTS = 64
 SHARED_MESSAGES = 16
@@ -31,7 +31,7 @@ class EventSource(Generic[AnyEvent, View]):
     """The events of one job or sweep.
 
     Attributes:
-        key: the id under which the notifier announces changes.
+        key: the id in the notifier.
         name: the resource name.
         current: reads the job or the sweep.
         events: reads events after a sequence.
@@ -50,8 +50,8 @@ class EventSource(Generic[AnyEvent, View]):
 class SharedReads:
     """Reads of the store that callers share: each is made once until the next write.
 
-    A thousand watchers of one job then cost the store no more than one. A read ends
-    when the last of its callers leaves.
+    A thousand watchers of one job then cost the store no more than one. When its last
+    caller leaves, a read ends.
     """
 
     def __init__(self, store: Store, *, size: int) -> None:
@@ -62,7 +62,7 @@ class SharedReads:
         self._reads: OrderedDict[Hashable, _SharedRead] = OrderedDict()
 
     async def get(self, key: Hashable, read: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """What `read` returns or raises; equal keys share it."""
+        """The result of `read`, which callers with equal keys share."""
         if self._revision != self._store.revision:
             self._reads.clear()
             self._revision = self._store.revision
@@ -84,7 +84,7 @@ class _SharedRead:
 
     @property
     def has_failed(self) -> bool:
-        """Whether it has ended, and without a result."""
+        """Whether the read has ended without a result."""
         task = self._task
         return task.cancelling() > 0 or (task.done() and task.exception() is not None)
 
@@ -108,9 +108,8 @@ async def follow(
 ) -> AsyncIterator[AnyEvent | View]:
     """Yields the events after `after_sequence`, each once, until the last.
 
-    Between events it yields the progress: every `progress_interval` seconds if
-    it has changed, and at least every `keepalive_seconds`, so that proxies keep
-    the stream open.
+    Also yields the progress: every `progress_interval` seconds if it has changed,
+    and at least every `keepalive_seconds`, so that proxies keep the stream open.
 
     Raises:
         UnavailableError: the server shuts down before the last event.
@@ -147,7 +146,7 @@ def is_at_end(after_sequence: int, latest_sequence: int, *, is_final: bool) -> b
     """Whether no event follows the sequence `after_sequence`.
 
     Raises:
-        InvalidArgumentError: there is no such event yet.
+        InvalidArgumentError: the sequence is higher than the newest one.
     """
     if after_sequence > latest_sequence:
         raise InvalidArgumentError.of(

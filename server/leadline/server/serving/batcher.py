@@ -1,10 +1,10 @@
 """Merges the images of many requests into batches, off the event loop.
 
-There is no timer: the next batch fills while one is computed, and a request that
-arrives at an idle batcher is computed at once; one image by the event loop itself, if
-that takes no longer than to wake a thread. Batches are small, so the wait for the
-previous one is short. Networks are served round robin, and within a network callers
-are, a few images each: neither a large request nor a busy caller delays the others.
+There is no timer: the next batch fills while the current one is computed, and an idle
+batcher computes a request at once. The event loop itself computes a single image if
+that takes no longer than waking a thread. Batches are small, so the wait for the
+previous one is short. Networks take turns, and within a network callers take turns
+with a few images each. So neither a large request nor a busy caller delays the others.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from leadline.server.serving.classifier import MAX_BATCH, Scores
 from leadline.server.serving.inputs import Pixels
 
 _QUANTUM = 8
-"""Images of a caller in each of its turns while other callers wait."""
+"""Images of a caller in each turn while other callers wait."""
 
 
 class Network(Protocol):
@@ -39,12 +39,12 @@ class Work:
         key: the network's key: images with equal keys are computed together.
         network: returns the network.
         pixels: the images.
-        caller: who sent the request.
-        deadline: by the monotonic clock; None without one.
-        quick: returns the network, if the event loop may run it; see `Batcher.submit`.
-        answer: what the caller awaits.
-        taken: how many images have been in a batch.
-        scored: how many have scores.
+        caller: identifies the caller; callers take turns.
+        deadline: the deadline by the monotonic clock; None without one.
+        quick: returns the network, if the event loop may run it: see `Batcher.submit`.
+        answer: the future that the caller awaits.
+        taken: how many images were put in a batch.
+        scored: how many images have scores.
         scores: the scores, complete once all images are scored.
     """
 
@@ -61,7 +61,7 @@ class Work:
         "taken",
     )
 
-    def __init__(  # noqa: PLR0917 - of every request: keywords take time
+    def __init__(  # noqa: PLR0917 - called for every request: keyword arguments are slower
         self,
         key: Hashable,
         network: Callable[[], Network],
@@ -84,11 +84,11 @@ class Work:
 
     @property
     def left(self) -> int:
-        """Images not yet in a batch."""
+        """How many images are not yet in a batch."""
         return len(self.pixels) - self.taken
 
     def take(self, count: int) -> Pixels:
-        """The next images, for a batch."""
+        """Returns the next `count` images, for a batch."""
         if not self.taken and count >= len(self.pixels):  # most requests
             images = self.pixels
         else:
@@ -142,11 +142,11 @@ class WorkQueue:
         line.append(work)
 
     def next_batch(self, is_wanted: Callable[[Work], bool]) -> list[Slice]:
-        """Removes the next batch, all of one network; empty if no request is still wanted.
+        """Removes the next batch, all of one network; empty if no request needs computing.
 
         Args:
-            is_wanted: whether a request should still be computed; called before
-                images of it are taken.
+            is_wanted: whether to compute a request; called before each time that its
+                images are taken.
         """
         key, callers = self._networks.popitem(last=False)
         batch: list[Slice] = []
@@ -181,13 +181,13 @@ class WorkQueue:
 
 
 class Batcher:
-    """A thread that classifies the images of coroutines' requests in batches."""
+    """A thread that classifies images from coroutines in batches."""
 
     def __init__(self) -> None:
         """Starts the thread."""
         self._arriving: list[Work] = []  # in this iteration of the event loop
         self._in_flight = 0
-        # Networks are for one thread at a time, also if the caller of a batch has left.
+        # Only one thread at a time may use a network, even if the caller of a batch has left.
         self._computing = threading.Lock()
         self._arrivals: SimpleQueue[list[Work] | None] = SimpleQueue()
         self._queue: WorkQueue = WorkQueue()  # used only by the thread
@@ -204,20 +204,20 @@ class Batcher:
         deadline: float | None,
         quick: Callable[[], Network | None] | None = None,
     ) -> Work:
-        """Has images classified: await the work's `answer`, then call `finish`.
+        """Queues images for classification: await the work's `answer`, then call `finish`.
 
-        A work whose answer is cancelled is not computed any further.
+        If the answer is cancelled, the batcher stops computing the work.
 
         Args:
             key: the network's key; images with equal keys are computed together.
             network: returns the network; called in the thread.
             pixels: uint8 NHWC [images, 32, 32, 3], or normalised float32 NCHW
                 [images, 3, 32, 32].
-            caller: who sent the request; callers are served round robin.
+            caller: identifies the caller; callers take turns.
             deadline: by the monotonic clock; None without one.
             quick: returns the network, if it is loaded and computes these images in no
-                more time than a thread takes to wake: the event loop then runs it,
-                unless other requests are in flight.
+                more time than waking a thread takes. The event loop then runs it, unless
+                other requests are in flight.
         """
         loop = asyncio.get_running_loop()
         if not self._arriving:
@@ -228,7 +228,7 @@ class Batcher:
         return work
 
     def finish(self) -> None:
-        """Notes that a work has its answer, or that nobody waits for it any more."""
+        """Records that a work has its answer, or that its caller has left."""
         self._in_flight -= 1
 
     async def score(
@@ -244,8 +244,8 @@ class Batcher:
         """Classifies images; the arguments are those of `submit`.
 
         Raises:
-            DeadlineExceededError: the deadline passed before it was computed.
-            Exception: what `network` raises.
+            DeadlineExceededError: the deadline passed before the request was computed.
+            Exception: an error of `network`.
         """
         work = self.submit(key, network, pixels, caller=caller, deadline=deadline, quick=quick)
         try:
@@ -259,13 +259,13 @@ class Batcher:
         self._thread.join()
 
     def _hand_over(self) -> None:
-        """Passes on what arrived in one iteration of the event loop, with one wake-up."""
+        """Passes the arrivals of one event loop iteration to the thread, with one wake-up."""
         arrived, self._arriving = self._arriving, []
         if self._in_flight != 1 or not self._is_computed_inline(arrived[0]):
             self._arrivals.put(arrived)
 
     def _is_computed_inline(self, work: Work) -> bool:
-        """Computes an image if its network is quick and no other is computed."""
+        """Computes an image if its network is quick and no batch is being computed."""
         network = None if work.quick is None else work.quick()
         if network is None or not self._computing.acquire(blocking=False):
             return False
@@ -295,7 +295,7 @@ class Batcher:
                 self._compute(batch)
 
     def _gather(self) -> bool:
-        """Moves arrivals into the queue; waits if the queue is empty. False: stop."""
+        """Moves arrivals to the queue; waits if it is empty. Returns False to stop."""
         while True:
             try:
                 arrived = self._arrivals.get(block=not self._queue)
@@ -326,7 +326,7 @@ class _Wanted:
         self._now = time.monotonic()
 
     def __call__(self, work: Work) -> bool:
-        if work.answer.done():  # the caller is gone, or was answered with an error
+        if work.answer.done():  # the caller has left, or has received an error
             return False
         if work.deadline is not None and work.deadline <= self._now:
             self._late.append(work)

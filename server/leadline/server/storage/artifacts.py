@@ -16,10 +16,10 @@ from leadline.server.jobs.job import ModelEpoch
 
 _LOG = structlog.get_logger(__name__)
 
-# The marker file in the folder of a job that is about to be deleted.
+# The name of the marker file in the folder of a job that is about to be deleted.
 _DELETED = "deleted"
 
-# The end of the name of a folder whose job is deleted: ids have no dots.
+# The suffix of a folder whose job is deleted: ids have no dots.
 _REMOVED = ".deleted"
 
 
@@ -30,20 +30,20 @@ class Artifacts:
         self._root = root
 
     def folder(self, job_id: str, attempt: int) -> Path:
-        """Where an attempt writes its checkpoints."""
+        """The folder in which an attempt writes its checkpoints."""
         return self._root / job_id / f"attempt-{attempt:03}"
 
     def drop(self, job_id: str, epochs: Collection[ModelEpoch]) -> None:
         """Removes the checkpoints of these epochs.
 
         Raises:
-            OSError: one cannot be removed.
+            OSError: a checkpoint cannot be removed.
         """
         for epoch in epochs:
             remove_checkpoint(self.folder(job_id, epoch.attempt), epoch.result.epoch)
 
     def mark_deleted(self, job_id: str) -> None:
-        """Marks a job as about to be deleted: `finish_deletions` continues after a crash.
+        """Marks a job as about to be deleted; after a crash, `finish_deletions` continues.
 
         Raises:
             OSError: the marker cannot be written.
@@ -53,7 +53,7 @@ class Artifacts:
             (folder / _DELETED).touch()
 
     def unmark_deleted(self, job_id: str) -> None:
-        """Removes the marker: the job is not deleted after all.
+        """Removes the marker of a job whose deletion failed.
 
         Raises:
             OSError: the marker cannot be removed.
@@ -64,11 +64,11 @@ class Artifacts:
         """Removes all files of a job.
 
         Raises:
-            OSError: one cannot be removed.
+            OSError: a file cannot be removed.
         """
         folder, removed = self._root / job_id, self._root / f"{job_id}{_REMOVED}"
         if folder.is_dir():
-            # At one stroke: what is left after a crash must not look like a model.
+            # Renames atomically: after a crash, the remaining files must not look like a model.
             folder.rename(removed)
         if removed.is_dir():
             shutil.rmtree(removed)
@@ -76,8 +76,8 @@ class Artifacts:
     def finish_deletions(self, job_ids: Collection[str]) -> None:
         """Finishes or undoes the deletions that a crash has interrupted.
 
-        A folder without the marker stays, even if the store has no job for it:
-        the database may have been lost, or restored from an older copy.
+        Keeps a folder without the marker, even if the store has no job for it: the
+        database may have been lost, or restored from an older copy.
 
         Args:
             job_ids: the jobs in the store.

@@ -16,7 +16,7 @@ from leadline.server.sweeps.sweep import SweepEvent, SweepFinished, SweepQueued
 def append_event(
     work: UnitOfWork, job: Job, body: EventBody, *, attempt: int | None = None
 ) -> Event:
-    """Appends an event to a job's log, and to its sweep's; `attempt` wrote the checkpoint."""
+    """Appends an event to the logs of a job and its sweep; `attempt` wrote the checkpoint."""
     event = Event(
         job_id=job.job_id, sequence=job.latest_sequence + 1, create_time=work.now, body=body
     )
@@ -69,7 +69,7 @@ def read_sweep_events(
     """At most `limit` events of a sweep after the sequence `after`, in order."""
     query = (
         select(sweep_events)
-        .join(sweeps, sweeps.c.sweep_id == sweep_events.c.sweep_id)  # it is not deleted
+        .join(sweeps, sweeps.c.sweep_id == sweep_events.c.sweep_id)  # unless it is deleted
         .where(sweep_events.c.sweep_id == sweep_id, sweep_events.c.sequence > after)
         .order_by(sweep_events.c.sequence)
         .limit(limit)
@@ -99,7 +99,7 @@ def _append_sweep_row(work: UnitOfWork, sweep_id: str, values: dict[str, Any]) -
 
 
 def _job_events(connection: Connection, rows: Sequence[Row[Any]]) -> dict[int, Event]:
-    """The jobs' events that rows of a sweep's log refer to, by their sequence in that log."""
+    """The job events that rows of a sweep's log refer to, by their sequence in that log."""
     if not rows:
         return {}
     query = (

@@ -23,7 +23,7 @@ from leadline.server.storage.database import Database
 from leadline.server.storage.tables import deleted_jobs, events, job_counts, jobs, sweep_events
 from leadline.server.storage.transitions import ignore
 
-# With a hundred epochs each, their events take some ten milliseconds to remove.
+# With a hundred epochs each, removing their events takes about ten milliseconds.
 _JOBS_A_PURGE = 20
 
 _REQUESTED = Cancellation(reason="REQUESTED", message="a caller cancelled it")
@@ -53,7 +53,7 @@ class JobRepository:
         before: int | None = None,
         limit: int | None = None,
     ) -> list[Job]:
-        """Jobs in `states` (empty: any), of a sweep, numbered below `before`, newest first."""
+        """The newest jobs first; `states` (empty for any), `sweep_id` and `before` filter them."""
         query = queries.newest_first(jobs, before=before, limit=limit)
         if sweep_id is not None:
             query = query.where(jobs.c.sweep_id == sweep_id)
@@ -73,8 +73,8 @@ class JobRepository:
         """The first `limit` queued jobs in the order in which they start.
 
         Args:
-            in_sweep: only jobs that are, or are not, part of a sweep; None: all.
-            limit: how many at most.
+            in_sweep: only jobs that are, or are not, part of a sweep; None for all.
+            limit: the most jobs.
         """
         query = select(jobs).where(queries.IS_QUEUED).order_by(*queries.QUEUE_ORDER).limit(limit)
         if in_sweep is not None:
@@ -83,11 +83,11 @@ class JobRepository:
             return records.read_jobs(connection, query)
 
     def next_queued(self, *, in_sweep: bool | None = None) -> Job | None:
-        """The queued job that starts next, of those that `find_queued` selects."""
+        """The first job of `find_queued`."""
         return next(iter(self.find_queued(in_sweep=in_sweep, limit=1)), None)
 
     def queue_positions(self, job_ids: Collection[str]) -> dict[str, int]:
-        """How many jobs start before each of these jobs; only queued ones have a position."""
+        """How many jobs start before each of these jobs; omits jobs that are not queued."""
         with self._database.read() as connection:
             return queries.queue_positions(connection, job_ids)
 
@@ -107,7 +107,7 @@ class JobRepository:
         return None if earliest is None else records.from_timestamp(earliest)
 
     def count_by_state(self) -> dict[JobState, int]:
-        """How many jobs there are in each state, zeros included."""
+        """How many jobs there are in each state, including zeros."""
         query = select(job_counts.c.state, func.sum(job_counts.c.jobs)).group_by(job_counts.c.state)
         with self._database.read() as connection:
             counts: dict[str, int] = dict(connection.execute(query).all())
@@ -119,7 +119,7 @@ class JobRepository:
             return event_log.read_events(connection, job_id, after=after, limit=limit)
 
     def get_started(self, job_id: str) -> Started | None:
-        """The report of the job's first worker, None before it has started."""
+        """The report of the job's first worker; None before it has started."""
         with self._database.read() as connection:
             return records.read_started(connection, queries.get_job(connection, job_id))
 
@@ -134,15 +134,15 @@ class JobRepository:
         request_id: str | None,
         max_queued: int,
     ) -> tuple[Job, bool]:
-        """Creates a job, or returns the one that `request_id` stands for.
+        """Creates a job, or returns the job that already has this `request_id`.
 
         Returns:
             The job, and whether it is new.
 
         Raises:
-            AlreadyExistsError: `request_id` stands for a job of another spec or
+            AlreadyExistsError: `request_id` belongs to a job of another spec or
                 other options.
-            ResourceExhaustedError: `max_queued` jobs are queued already.
+            ResourceExhaustedError: `max_queued` jobs are already queued.
         """
         with self._database.write() as work:
             connection = work.connection
@@ -162,7 +162,7 @@ class JobRepository:
             return queries.get_job(connection, job_id), True
 
     def cancel(self, job_id: str) -> Job:
-        """Cancels a job; one that is cancelled stays as it is.
+        """Cancels a job; does nothing if it is cancelled.
 
         Raises:
             FailedPreconditionError: the job has succeeded or failed.
@@ -175,7 +175,7 @@ class JobRepository:
             return queries.get_job(work.connection, job_id)
 
     def pause(self, job_id: str, pause: Paused) -> Job:
-        """Pauses a job; one that is paused stays as it is.
+        """Pauses a job; does nothing if it is paused.
 
         Raises:
             FailedPreconditionError: the job is in a final state.
@@ -187,7 +187,7 @@ class JobRepository:
             return queries.get_job(work.connection, job_id)
 
     def resume(self, job_id: str) -> Job:
-        """Queues a paused job again; one that is queued or running stays as it is.
+        """Queues a paused job again; does nothing if it is queued or running.
 
         Raises:
             FailedPreconditionError: the job is in a final state.
@@ -202,7 +202,7 @@ class JobRepository:
         """Moves a job to a final state, whether a worker has it or not.
 
         Raises:
-            FailedPreconditionError: the job is in a final state already.
+            FailedPreconditionError: the job is already in a final state.
         """
         with self._database.write() as work:
             job = queries.get_job(work.connection, job_id)
@@ -215,10 +215,10 @@ class JobRepository:
 
         Args:
             job_id: the job.
-            mark: is called with its id before the deletion is committed.
+            mark: called with the job's id before the deletion is committed.
 
         Returns:
-            The id.
+            The job's id.
 
         Raises:
             FailedPreconditionError: the job is not in a final state, or is part
@@ -240,7 +240,7 @@ class JobRepository:
     def purge(self) -> bool:
         """Removes the events of a few deleted jobs; returns whether there may be more.
 
-        Other writes wait for this one: it is short.
+        Short, because other writes wait for it.
         """
         with self._database.write() as work:
             query = select(deleted_jobs.c.number).limit(_JOBS_A_PURGE)

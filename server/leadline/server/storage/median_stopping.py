@@ -14,7 +14,7 @@ from leadline.server.sweeps.sweep import MEDIAN_STOPPED
 
 
 def cancel_if_hopeless(work: UnitOfWork, job: Job) -> None:
-    """Cancels a job of a sweep whose latest epoch leaves it below the sweep's median."""
+    """Cancels a job of a sweep if it is below the sweep's median after its latest epoch."""
     query = select(sweeps.c.median_stopping).where(sweeps.c.sweep_id == job.sweep_id)
     settings = work.connection.execute(query).scalar_one()
     if settings is None or job.completed_epochs >= job.spec.epochs:
@@ -34,7 +34,7 @@ def cancel_if_hopeless(work: UnitOfWork, job: Job) -> None:
 
 
 def _completed_means(connection: Connection, job: Job) -> list[float]:
-    """The mean test accuracies, up to a job's epoch, of the completed jobs of its sweep."""
+    """The mean test accuracies of the sweep's completed jobs up to the job's latest epoch."""
     is_completed = (jobs.c.state == JobState.SUCCEEDED.value) | (
         jobs.c.cancel_reason == MEDIAN_STOPPED
     )

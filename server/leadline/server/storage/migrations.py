@@ -1,10 +1,10 @@
-"""Schema migrations: statements that turn an older database into one of this version."""
+"""Schema migrations: statements that migrate an older database to this version."""
 
 from sqlalchemy import Connection
 
 from leadline.server.storage.tables import COUNTING
 
-# The schema's version, one higher after every change of the tables.
+# The version of the schema; every change of the tables increases it by one.
 SCHEMA = 4
 
 # Schema 1 had neither sweeps nor residual networks.
@@ -51,7 +51,7 @@ _FROM_1 = (
     """,
 )
 
-# In schema 2 every block had two convolutions, and no column for their number.
+# In schema 2 every block had two convolutions, without a column for their number.
 _FROM_2 = (
     "ALTER TABLE jobs ADD COLUMN block_convolutions INTEGER NOT NULL DEFAULT 2",
     "UPDATE jobs SET spec = json_set(spec, '$.block_convolutions', 2)",
@@ -71,7 +71,7 @@ _FROM_2 = (
     """,
 )
 
-# Schema 3 had too few indexes and no counts: listings, deletions and metrics read whole tables.
+# Schema 3 lacked indexes and counts: listings, deletions and metrics read whole tables.
 _FROM_3 = (
     "DROP INDEX jobs_by_state",
     "CREATE INDEX jobs_in_queue ON jobs (state, priority DESC, number)",
@@ -101,7 +101,7 @@ _FROM_3 = (
     *COUNTING,
 )
 
-# Statements that turn a schema into the next one, by the schema before.
+# The statements that migrate a schema to the next one, by the older schema.
 _MIGRATIONS = {1: _FROM_1, 2: _FROM_2, 3: _FROM_3}
 
 
@@ -110,7 +110,7 @@ class SchemaError(Exception):
 
 
 def migrate(connection: Connection) -> None:
-    """Brings an existing database to the newest schema.
+    """Migrates an existing database to the newest schema.
 
     Raises:
         SchemaError: the database has a newer schema.

@@ -1,4 +1,4 @@
-"""The repository of models, which are read from the rows of jobs and their events."""
+"""The repository of models, which it reads from the rows of jobs and their events."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -50,13 +50,13 @@ class ModelRepository:
     def find(
         self, variant: VariantFilter, *, before: int | None = None, limit: int | None = None
     ) -> list[Model]:
-        """Models of a variant, whose jobs are numbered below `before`, newest first."""
+        """Models of a variant, newest first; `before` bounds the numbers of their jobs."""
         query = _of_variant(variant, newest_first(jobs, before=before, limit=limit))
         with self._database.read() as connection:
             return [read_model(connection, job) for job in read_jobs(connection, query)]
 
     def find_best(self, variant: VariantFilter) -> Model | None:
-        """The model of a variant with the highest test accuracy, the newest of equals."""
+        """The model of a variant with the highest test accuracy; the newest among equals."""
         with self._database.read() as connection:
             best = read_jobs(connection, _best_first(variant, limit=1))
             return read_model(connection, best[0]) if best else None
@@ -65,7 +65,7 @@ class ModelRepository:
         """The job with the best model of each variant, the most accurate first.
 
         Args:
-            dataset: of variants that were trained on this dataset; None: of all.
+            dataset: only variants that were trained on this dataset; None for all.
         """
         variants = select(*_VARIANT).distinct()
         if dataset is not None:

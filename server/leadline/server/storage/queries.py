@@ -12,7 +12,7 @@ from leadline.server.storage.records import read_jobs
 from leadline.server.storage.tables import jobs
 
 IS_QUEUED = jobs.c.state == JobState.QUEUED.value
-# Named one by one: an index on the state serves this, and not its negation.
+# Lists the states, because an index on the state does not serve a negation.
 IS_UNFINISHED = jobs.c.state.in_([state.value for state in JobState if not state.is_final])
 
 # The order in which queued jobs start.
@@ -28,11 +28,11 @@ def newest_first(table: Table, *, before: int | None, limit: int | None) -> Sele
 def newest_in_states(
     states: Collection[JobState], *, before: int | None, limit: int | None
 ) -> Select[Any]:
-    """Selects at most `limit` jobs in any of some states, the highest number first."""
+    """Selects at most `limit` jobs in these states, the highest number first."""
     if len(states) == 1 or limit is None:
         names = [state.value for state in states]
         return newest_first(jobs, before=before, limit=limit).where(jobs.c.state.in_(names))
-    # The newest of each state first: a single query would read every job in these states.
+    # Selects the newest of each state first: a simple query would read every job in these states.
     newest = [
         newest_first(jobs, before=before, limit=limit)
         .with_only_columns(jobs.c.number)
@@ -68,7 +68,7 @@ def count_jobs(connection: Connection, condition: Any) -> int:
 
 
 def queue_positions(connection: Connection, job_ids: Collection[str]) -> dict[str, int]:
-    """How many jobs start before each of these jobs, those left out that are not queued."""
+    """How many jobs start before each of these jobs; omits jobs that are not queued."""
     query = select(jobs.c.number).where(IS_QUEUED).order_by(*QUEUE_ORDER)
     positions = {
         number: position for position, number in enumerate(connection.execute(query).scalars())

@@ -1,4 +1,4 @@
-"""The repository of sweeps: each method is one transaction, which includes the sweep's jobs."""
+"""The repository of sweeps: each method is one transaction, including the sweep's jobs."""
 
 import itertools
 import json
@@ -56,14 +56,14 @@ class SweepRepository:
             return sweep_records.view_sweep(connection, sweep_id)
 
     def find(self, *, before: int | None = None, limit: int | None = None) -> list[Sweep]:
-        """Sweeps numbered below `before`, newest first."""
+        """Sweeps, newest first; with `before`, only those with lower numbers."""
         with self._database.read() as connection:
             return sweep_records.read_sweeps(
                 connection, queries.newest_first(sweeps, before=before, limit=limit)
             )
 
     def count_by_state(self) -> dict[SweepState, int]:
-        """How many sweeps there are in each state, zeros included."""
+        """How many sweeps there are in each state, including zeros."""
         by_state = dict.fromkeys(SweepState, 0)
         with self._database.read() as connection:
             rows = connection.execute(select(sweeps.c.sweep_id, sweeps.c.is_cancelled)).all()
@@ -88,20 +88,20 @@ class SweepRepository:
         request_id: str | None,
         max_queued: int,
     ) -> tuple[Sweep, bool]:
-        """Creates a sweep and all its jobs, or returns the one that `request_id` stands for.
+        """Creates a sweep and all its jobs, or returns the sweep that has this `request_id`.
 
         Args:
             request: what to train.
             sweep_id: the new sweep's id.
             job_ids: an id for each point of the grid.
-            request_id: makes the call idempotent; None: it is not.
-            max_queued: how many jobs may be queued.
+            request_id: makes the call idempotent; None if the caller sent none.
+            max_queued: the most queued jobs.
 
         Returns:
             The sweep, and whether it is new.
 
         Raises:
-            AlreadyExistsError: `request_id` stands for a sweep of another request.
+            AlreadyExistsError: `request_id` belongs to a sweep of another request.
             ResourceExhaustedError: the queue has no room for all jobs.
         """
         with self._database.write() as work:
@@ -118,7 +118,7 @@ class SweepRepository:
             return sweep_records.get_sweep(work.connection, sweep_id), True
 
     def cancel(self, sweep_id: str) -> tuple[SweepView, list[str]]:
-        """Cancels all unfinished jobs; a cancelled sweep stays as it is.
+        """Cancels all unfinished jobs; does nothing if the sweep is cancelled.
 
         Raises:
             FailedPreconditionError: the sweep has succeeded or failed.
@@ -139,7 +139,7 @@ class SweepRepository:
             return _changed(work, sweep_id, cancelled)
 
     def pause(self, sweep_id: str, pause: Paused) -> tuple[SweepView, list[str]]:
-        """Pauses all queued and running jobs; if there are none, nothing changes.
+        """Pauses all queued and running jobs; does nothing if there are none.
 
         Raises:
             FailedPreconditionError: the sweep is in a final state.
@@ -152,7 +152,7 @@ class SweepRepository:
             return _changed(work, sweep_id, paused)
 
     def resume(self, sweep_id: str) -> tuple[SweepView, list[str]]:
-        """Queues all paused jobs again; if there are none, nothing changes.
+        """Queues all paused jobs again; does nothing if there are none.
 
         Raises:
             FailedPreconditionError: the sweep is in a final state.
@@ -164,11 +164,11 @@ class SweepRepository:
             return _changed(work, sweep_id, resumed)
 
     def delete(self, sweep_id: str, mark: Callable[[str], None] = ignore) -> list[str]:
-        """Deletes a sweep in a final state and its jobs; `purge` of jobs removes their events.
+        """Deletes a sweep in a final state and its jobs; `JobRepository.purge` removes the events.
 
         Args:
             sweep_id: the sweep.
-            mark: is called with the id of each job before the deletion is committed.
+            mark: called with the id of each job before the deletion is committed.
 
         Returns:
             The ids of the jobs.
@@ -181,7 +181,7 @@ class SweepRepository:
             preconditions.check_deletable(
                 "sweep", f"sweeps/{sweep_id}", sweep.state, reason="SWEEP_NOT_FINISHED"
             )
-            # All others are those of its jobs.
+            # The other events are those of its jobs.
             own = sweep_events.c.sequence.in_((1, sweep.latest_sequence))
             work.connection.execute(
                 delete(sweep_events).where(sweep_events.c.sweep_id == sweep_id, own)

@@ -1,7 +1,7 @@
 """The tables of jobs, sweeps and their events.
 
-Times are whole microseconds since 1970 UTC, which every database stores exactly.
-JSON columns are text. Triggers keep the counts of jobs.
+Times are integer microseconds since 1970 UTC, which every database stores exactly.
+JSON columns are text. Triggers maintain the counts of jobs.
 """
 
 from sqlalchemy import (
@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-# SQLite numbers rows by itself only in a column of type INTEGER.
+# SQLite assigns row numbers only in a column of type INTEGER.
 _Number = BigInteger().with_variant(Integer, "sqlite")
 
 sweeps = Table(
@@ -35,7 +35,7 @@ sweeps = Table(
     Column("grid", Text, nullable=False),
     Column("options", Text, nullable=False),
     Column("median_stopping", Text),
-    # Whether a caller has cancelled it; the rest of its state follows from its jobs.
+    # Whether a caller has cancelled it; its jobs determine the rest of its state.
     Column("is_cancelled", Boolean, nullable=False, default=False),
     Column("create_time", BigInteger, nullable=False),
     Column("end_time", BigInteger),
@@ -50,7 +50,7 @@ jobs = Table(
     Column("request_id", String(36), unique=True),
     Column("sweep_id", ForeignKey("sweeps.sweep_id")),
     Column("spec", Text, nullable=False),
-    # Copies of the spec's values, which queries filter by.
+    # Copies of the spec's values, for the filters of queries.
     Column("dataset", String(64), nullable=False),
     Column("blocks", Integer, nullable=False),
     Column("block_convolutions", Integer, nullable=False),
@@ -73,7 +73,7 @@ jobs = Table(
     Column("device", String(64), nullable=False, default=""),
     Column("attempts", Integer, nullable=False, default=0),
     Column("latest_sequence", Integer, nullable=False, default=0),
-    # The queue in the order in which it starts; then the listings, newest first.
+    # First the queue, in the order in which jobs start; then listings, newest first.
     Index("jobs_in_queue", "state", text("priority DESC"), "number"),
     Index("jobs_by_state", "state", "number"),
     Index("jobs_by_dataset", "dataset", "number"),
@@ -92,15 +92,15 @@ jobs = Table(
     ),
 )
 
-# How many jobs of a sweep, or of none ("", no id is empty), are in each state; no row is zero.
-# Counting them in their table would take the longer the more jobs there are.
+# How many jobs are in each state, by sweep id ("" for jobs outside sweeps); no row is zero.
+# The time to count them in the table of jobs would grow with the number of jobs.
 job_counts = Table(
     "job_counts",
     metadata,
     Column("sweep_id", String(32), primary_key=True),
     Column("state", String(16), primary_key=True),
     Column("jobs", Integer, nullable=False),
-    # Of these: which a worker has claimed, and which the median stopping rule has cancelled.
+    # How many of them a worker has claimed, and the median stopping rule has cancelled.
     Column("begun", Integer, nullable=False),
     Column("median_stopped", Integer, nullable=False),
 )
@@ -125,7 +125,7 @@ _DISCOUNT_OLD = """
     WHERE sweep_id = coalesce(OLD.sweep_id, '') AND state = OLD.state AND jobs = 0;
 """
 
-# Statements, which migrations share.
+# Statements that migrations share.
 COUNTING = (
     f"CREATE TRIGGER count_new_job AFTER INSERT ON jobs BEGIN {_COUNT_NEW} END",
     f"""
@@ -144,8 +144,8 @@ events = Table(
     Column("sequence", Integer, primary_key=True),
     Column("create_time", BigInteger, nullable=False),
     Column("kind", String(16), nullable=False),
-    # On events of kind "epoch": its number, its test accuracy, the attempt that
-    # wrote its checkpoint, and whether retention has kept that.
+    # For events of kind "epoch": its number, its test accuracy, the attempt that wrote
+    # its checkpoint, and whether retention has kept the checkpoint.
     Column("epoch", Integer),
     Column("test_accuracy", Float),
     Column("attempt", Integer),
@@ -154,8 +154,8 @@ events = Table(
     Index("events_by_kind", "job_number", "kind", "epoch"),
 )
 
-# Jobs that are deleted, whose events are still to be removed: a few at a time, since there may be
-# a hundred thousand. No new job gets the number of one of them.
+# Deleted jobs with events that must still be removed: a few at a time, because there may be a
+# hundred thousand. No new job gets one of these numbers.
 deleted_jobs = Table("deleted_jobs", metadata, Column("number", _Number, primary_key=True))
 
 sweep_events = Table(
@@ -163,11 +163,11 @@ sweep_events = Table(
     metadata,
     Column("sweep_id", ForeignKey("sweeps.sweep_id"), primary_key=True),
     Column("sequence", Integer, primary_key=True),
-    # Events of the sweep itself have a body; others refer to an event of a job.
+    # Events of the sweep itself have a body; other events refer to an event of a job.
     Column("create_time", BigInteger, nullable=False),
     Column("body", Text),
     Column("job_number", ForeignKey("jobs.number")),
     Column("job_sequence", Integer),
-    # For the foreign key: without it, each deleted job is looked for in the whole table.
+    # For the foreign key: without it, SQLite would scan the whole table for each deleted job.
     Index("sweep_events_by_job", "job_number"),
 )

@@ -1,4 +1,4 @@
-"""Changes of jobs' states within a unit of work, each with its event."""
+"""Changes the states of jobs within a unit of work, each with its event."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ from leadline.server.sweeps.sweep import SweepFinished
 def new_job_row(
     work: UnitOfWork, job_id: str, spec: TrainingSpec, options: JobOptions
 ) -> dict[str, Any]:
-    """The row of a job that is accepted now."""
+    """The row of a new job."""
     limit = options.time_limit
     deadline = None if limit is None else records.to_timestamp(work.now + timedelta(seconds=limit))
     return {
@@ -38,7 +38,7 @@ def new_job_row(
 
 
 def next_number(work: UnitOfWork) -> int:
-    """The number of the next new job: higher than those whose events are still there."""
+    """The number of the next job: higher than that of any job that still has events."""
     highest = [select(func.max(table.c.number)).scalar_subquery() for table in (jobs, deleted_jobs)]
     row = work.connection.execute(select(*highest)).one()
     return max(number or 0 for number in row) + 1
@@ -83,7 +83,7 @@ def finish_job(
     failure: Failure | None = None,
     cancellation: Cancellation | None = None,
 ) -> None:
-    """Moves a job to a final state; its sweep stays as it is until `finish_sweep`."""
+    """Moves a job to a final state; `finish_sweep` updates its sweep."""
     job = move_job(
         work,
         job,
@@ -122,10 +122,10 @@ def finish_sweep(work: UnitOfWork, sweep_id: str | None) -> None:
 
 
 def delete_jobs(work: UnitOfWork, condition: Any, mark: Callable[[str], None]) -> list[str]:
-    """Deletes the jobs that meet a condition on their table; `JobRepository.purge` their events.
+    """Deletes the jobs that meet a condition, and returns their ids.
 
-    Calls `mark` with the id of each, and returns the ids. Its unit of work must not check
-    references.
+    Calls `mark` with each id. `JobRepository.purge` removes the events, so the unit of work
+    must not check references.
     """
     deleted = list(work.connection.execute(select(jobs.c.job_id).where(condition)).scalars())
     for job_id in deleted:
@@ -137,4 +137,4 @@ def delete_jobs(work: UnitOfWork, condition: Any, mark: Callable[[str], None]) -
 
 
 def ignore(_job_id: str) -> None:
-    """Marks nothing: for jobs whose files are not deleted."""
+    """Does nothing, for jobs whose files are not deleted."""

@@ -34,7 +34,7 @@ class Method(Protocol):
 
 
 class Calls:
-    """Finds the method of each call, and knows the calls in flight.
+    """Finds the method of each call, and tracks the calls in flight.
 
     Attributes:
         methods: the methods by their paths.
@@ -84,9 +84,9 @@ class Calls:
             call.close()
 
     async def stop(self, grace_seconds: float) -> None:
-        """Refuses new calls, and cancels those that are in flight after the grace period.
+        """Refuses new calls, and cancels calls that outlast the grace period.
 
-        They end with UNAVAILABLE, unless their status is being written already.
+        Cancelled calls end with UNAVAILABLE, unless their status is already being written.
         """
         self._is_stopping = True
         if self._in_flight:

@@ -1,36 +1,36 @@
-"""Ends calls at their deadlines, of which many share a timer."""
+"""Ends calls at their deadlines; many deadlines share a timer."""
 
 import asyncio
 import time
 from typing import Protocol
 
-# Deadlines within a period end together, at its end.
+# Calls whose deadlines are in the same period expire together, at its end.
 _PERIOD_SECONDS = 0.005
 
-# The event loop rounds to milliseconds.
+# The event loop rounds delays to milliseconds.
 _ROUNDING_SECONDS = 0.0005
 
 
 class Expiring(Protocol):
-    """What has a deadline."""
+    """A call, or another object with a deadline."""
 
     def expire(self) -> None:
         """Called once the deadline has passed."""
 
 
 class DeadlineTimers:
-    """The deadlines of an event loop's calls.
+    """The deadlines of the calls of an event loop.
 
-    Hardly any deadline passes before its call has ended. A timer for each would take more
-    time than all else that a deadline needs.
+    Almost every call ends before its deadline. A timer for each call would take more time than
+    the rest of the work for its deadline.
     """
 
     def __init__(self) -> None:
-        # By the number of their period, in the order of arrival.
+        # By the number of the period; each group is in the order of arrival.
         self._groups: dict[int, tuple[dict[Expiring, None], asyncio.TimerHandle]] = {}
 
     def add(self, expiring: Expiring, deadline: float) -> int:
-        """Notes a deadline by the monotonic clock; returns its period, for `discard`."""
+        """Adds a deadline by the monotonic clock; returns its period, for `discard`."""
         period = int(deadline / _PERIOD_SECONDS) + 1
         group = self._groups.get(period)
         if group is None:
@@ -41,7 +41,7 @@ class DeadlineTimers:
         return period
 
     def discard(self, expiring: Expiring, period: int) -> None:
-        """Forgets a deadline, and the timer with the last one of its period."""
+        """Discards a deadline; cancels the timer if no other deadline of the period is left."""
         if period in self._groups:
             waiting, timer = self._groups[period]
             waiting.pop(expiring, None)

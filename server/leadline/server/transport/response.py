@@ -13,7 +13,7 @@ from leadline.server.transport.messages import ACCEPTED_ENCODINGS, Event, framed
 Send = Callable[[Event], Awaitable[None]]
 MetadataPairs = Iterable[tuple[str, str | bytes]]
 
-# Python takes some time to find the member of an enumeration.
+# A global, because looking up the member of an enumeration takes time.
 OK = grpc.StatusCode.OK
 
 _CONTENT_TYPE = (b"content-type", b"application/grpc")
@@ -48,12 +48,12 @@ class Response(ABC):
     def set_status(
         self, code: grpc.StatusCode, message: str, trailing_metadata: MetadataPairs = ()
     ) -> None:
-        """Sets the status, which goes out at the end."""
+        """Sets the status, which `end` sends."""
         self.code, self.message, self.trailing = code, message, trailing_metadata
 
     @abstractmethod
     async def start(self, metadata: MetadataPairs = ()) -> None:
-        """Sends the headers with initial metadata, unless they were sent before."""
+        """Sends the headers with initial metadata, unless they were already sent."""
 
     @abstractmethod
     async def send(self, message: bytes) -> None:
@@ -81,7 +81,7 @@ class AsgiResponse(Response):
 
     async def end(self, last: bytes | None = None) -> None:
         body = {"type": "http.response.body", "body": b"" if last is None else framed(last)}
-        # Not by `_send`: every unary call ends here.
+        # Without `_send`, which is slower: every unary call ends here.
         send = self._sink
         try:
             if not self._has_started:
@@ -117,5 +117,5 @@ class AsgiResponse(Response):
 
 
 def _caller_gone() -> asyncio.CancelledError:
-    """What ASGI's OSError means; the task is about to be cancelled for it."""
+    """The error for ASGI's signal that the caller has left; the task is about to be cancelled."""
     return asyncio.CancelledError("the caller is gone")

@@ -19,7 +19,7 @@ from support.open_inference import OpenInference
 _SHAPES = {"FP32": [1, 3, 32, 32], "UINT8": [1, 32, 32, 3]}
 _CLASSES = {"classification": InferParameter(int64_param=2)}
 
-# No deadline is as far away. The general path alone knows the parameter.
+# Later than any deadline, so it has no effect. Only the general path handles the parameter.
 _GENERAL = {"timeout": InferParameter(int64_param=10**9)}
 
 
@@ -33,7 +33,7 @@ def test_common_requests_take_the_straight_path(job_id: str) -> None:
 
 @st.composite
 def _requests(draw: st.DrawFn) -> dict[str, Any]:
-    """Requests that have a mistake now and then; the model's name is missing."""
+    """Requests, some of which are invalid; the model's name is missing."""
     seldom = st.integers(0, 7).map(lambda number: not number)
     datatype = draw(st.sampled_from(["FP32", "FP32", "UINT8", "BYTES"]))
     request: dict[str, Any] = {

@@ -26,7 +26,7 @@ from leadline.server.serving.inputs import Pixels, Steps
 
 Context = aio.ServicerContext[Any, Any]
 
-# Class strings that are made in a millisecond; more are made in a thread.
+# Class strings that take a millisecond to format; a thread formats more.
 _INLINE_STRINGS = 1_000
 
 # A stream with this metadata ends at an error, with the error as its status.
@@ -56,7 +56,7 @@ class Inference:
         return self._start(request, context) or self.infer_any(request, context, wait_if_full)
 
     def _start(self, request: InferRequest, context: Context) -> Coroutine[Any, Any, bytes] | None:
-        """Starts a common request, on its straight path; None if it is unusual."""
+        """Starts a common request on its straight path; returns None for an unusual one."""
         started = time.perf_counter_ns()
         path = request.header.straight
         if path is None or path.images > self._predictions.limits.images:
@@ -102,7 +102,7 @@ class Inference:
     async def infer_any(
         self, request: InferRequest, context: Context, wait_if_full: bool = False
     ) -> bytes:
-        """Classifies images on the general path, which takes every request."""
+        """Classifies images on the general path, which handles every request."""
         started = time.perf_counter_ns()
         header, contents = request
         message = header.message
@@ -165,14 +165,14 @@ class Inference:
 
 
 def _timed(steps: Steps, times: list[int]) -> Steps:
-    """The steps; appends the time of their end."""
+    """Runs the steps, and appends the time of their end to `times`."""
     pixels = yield from steps
     times.append(time.perf_counter_ns())
     return pixels
 
 
 def _seconds_left(header: Header, context: Context) -> float | None:
-    # The stubs say float; without a deadline it is None.
+    # The stubs declare a float, but it is None without a deadline.
     left: float | None = context.time_remaining()
     timeout = header.timeout
     if timeout is None or left is None:

@@ -48,8 +48,8 @@ class NamedModels:
             version_field: the version's field, for errors.
 
         Raises:
-            InvalidArgumentError: the version is no number.
-            NotFoundError: there is no such model, or no such epoch of it.
+            InvalidArgumentError: the version is not a number.
+            NotFoundError: there is no such model or epoch.
         """
         selector = selector_of(name)
         if version:
@@ -65,10 +65,10 @@ class NamedModels:
 
 @functools.lru_cache(maxsize=1_024)
 def selector_of(name: str) -> Selector:
-    """What a model's name selects.
+    """Converts a model's name to a selector.
 
     Raises:
-        NotFoundError: no model has such a name.
+        NotFoundError: no model has this name.
     """
     if match := _JOB.fullmatch(name):
         return ByName(job_id=match[1])

@@ -1,7 +1,7 @@
 """The straight path of common requests: one raw tensor of pixels, numbers as outputs.
 
-What follows from the header of a request is found once and kept with the header. An unusual
-request takes the general path, `Inference.infer`, which alone explains what is wrong.
+All that depends only on the header of a request is computed once and cached with the header.
+An unusual request takes the general path, `Inference.infer_any`, which alone reports errors.
 """
 
 from collections.abc import Hashable, Sequence
@@ -25,11 +25,11 @@ _RAW_CONTENTS = ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
 
 
 class StraightPath:
-    """What requests with equal headers have in common.
+    """The common part of requests with equal headers.
 
     Attributes:
-        selector: the model's.
-        images: how many images they have.
+        selector: selects the model.
+        images: the number of images in each request.
     """
 
     __slots__ = ("_key", "_layout", "_message", "_outputs", "_prefixes", "images", "selector")
@@ -46,18 +46,18 @@ class StraightPath:
         self._message = message
         self._layout = layout
         self._outputs = outputs
-        self._key: Hashable = None  # of the checkpoint of the prefixes
+        self._key: Hashable = None  # of the checkpoint that `_prefixes` are for
         self._prefixes: tuple[bytes, ...] = ()
 
     def pixels(self, contents: Sequence[bytes | memoryview]) -> Pixels | None:
-        """The pixels in the raw contents of a request; None if they are wrong."""
+        """The pixels in the raw contents of a request; None if the contents are invalid."""
         if len(contents) != 1 or len(contents[0]) != self._layout.size:
             return None
         pixels: Pixels = np.ndarray(self._layout.shape, self._layout.dtype, contents[0])
         return pixels if are_finite(pixels) else None
 
     def response(self, checkpoint: CheckpointRef, scores: Scores) -> bytes:
-        """The serialized ModelInferResponse."""
+        """Serializes a ModelInferResponse."""
         if self._key != checkpoint.key:
             self._prefixes = self._prefixes_of(checkpoint, scores)
             self._key = checkpoint.key
@@ -68,7 +68,7 @@ class StraightPath:
         return b"".join(parts)
 
     def _prefixes_of(self, checkpoint: CheckpointRef, scores: Scores) -> tuple[bytes, ...]:
-        """What precedes the values of each output."""
+        """The bytes before the values of each output."""
         head = response_head(self._message, checkpoint, self._outputs, scores.logits.shape)
         field = wire.field_prefix(_RAW_CONTENTS, scores.logits.nbytes)
         return (head + field, *[field] * (len(self._outputs) - 1))
@@ -80,13 +80,13 @@ def straight_path(
     outputs: tuple[RequestedOutput, ...],
     selector: Selector,
 ) -> StraightPath | None:
-    """The straight path of requests; None if they are unusual.
+    """Makes the straight path of requests with one header; returns None if they are unusual.
 
     Args:
-        message: their header.
-        tensor: its input.
-        outputs: what it requests.
-        selector: the model's.
+        message: the header.
+        tensor: the header's only input.
+        outputs: the requested outputs.
+        selector: selects the model.
 
     Raises:
         InvalidArgumentError: the tensor's shape is wrong.

@@ -154,7 +154,9 @@ async def test_an_image_alone_is_computed_by_the_event_loop_where_that_is_quick(
     def quick(sender: int) -> Awaitable[Scores]:
         image = pixels(sender=sender, count=1)
         own, quick = networks
-        return batcher.score("key", lambda: own, image, caller="", deadline=None, quick=quick)
+        return batcher.score(
+            "key", lambda: own, image, caller="", deadline=None, quick=lambda: quick
+        )
 
     alone = await quick(1)
     together = await asyncio.gather(quick(2), quick(3))
@@ -175,7 +177,9 @@ async def test_an_image_is_not_computed_by_the_event_loop_beside_an_abandoned_ba
 
     image = pixels(sender=2, count=1)
     waiting = asyncio.create_task(
-        batcher.score(network, lambda: network, image, caller="", deadline=None, quick=network)
+        batcher.score(
+            network, lambda: network, image, caller="", deadline=None, quick=lambda: network
+        )
     )
     await in_queue()
     assert network.senders == []  # otherwise it would have computed, and waited for itself
@@ -191,9 +195,9 @@ async def test_quick_networks_raise_their_errors_and_keep_deadlines(batcher: Bat
 
     image, broken = pixels(sender=1, count=1), Broken()
     with pytest.raises(OSError, match="it is damaged"):
-        await batcher.score("key", Broken, image, caller="", deadline=None, quick=broken)
+        await batcher.score("key", Broken, image, caller="", deadline=None, quick=lambda: broken)
     with pytest.raises(DeadlineExceededError):
-        await batcher.score("key", Broken, image, caller="", deadline=0.0, quick=broken)
+        await batcher.score("key", Broken, image, caller="", deadline=0.0, quick=lambda: broken)
 
 
 async def test_a_large_request_does_not_hold_up_a_small_one_of_another_caller(

@@ -12,6 +12,7 @@ import grpc
 import numpy as np
 import psutil
 import pytest
+from google.rpc.error_details_pb2 import RetryInfo
 from numpy.typing import NDArray
 
 from leadline.models.images import encode_png
@@ -20,7 +21,7 @@ from leadline.v1.training_service_pb2 import TrainJobRequest
 from support.datasets import specs_of
 from support.hostile_images import one_bit_png, progressive_jpeg_of_bytes, rgba_png
 from support.servers import LiveServer, ServerFactory
-from support.wire import Stubs, connect, reason, violations
+from support.wire import Stubs, connect, details, reason, violations
 
 tiny_spec = specs_of(__file__)
 
@@ -53,18 +54,20 @@ def _request(model: str, files: list[bytes]) -> PredictRequest:
 
 
 @contextmanager
-def _attack(server: LiveServer, model: str) -> Iterator[list[Any]]:
-    """Keeps calls of several callers in flight, and cancels them at the end."""
+def _attack(server: LiveServer, model: str, *, attackers: int = _ATTACKERS) -> Iterator[list[Any]]:
+    """Keeps calls of several callers in flight, and cancels them at the end.
+
+    The queue has room for three calls, and for a fourth once an image is decoded.
+    """
     with ExitStack() as stack:
         calls = []
-        for _ in range(_ATTACKERS):
+        for _ in range(attackers):
             options = [("grpc.use_local_subchannel_pool", 1)]
             channel = stack.enter_context(grpc.insecure_channel(server.target, options))
             stubs = Stubs(channel)
             calls.append(stubs.inference.Predict.future(_request(model, _LARGEST), timeout=120))
-        # More pixels than all requests except one: the last one is also in the queue.
-        most = (_ATTACKERS - 1) * _PIXELS
-        _wait_for(lambda: _metric(server, "leadline_decoding_queue_pixels") > most)
+        # More pixels than one request: several wait.
+        _wait_for(lambda: _metric(server, "leadline_decoding_queue_pixels") > _PIXELS)
         yield calls
         for call in calls:
             call.cancel()
@@ -141,12 +144,16 @@ def test_what_is_too_much_is_refused_undecoded(
 
 
 def test_what_has_no_room_is_refused_with_when_to_come_again(
-    live_server: LiveServer, stubs: Stubs, model: str
+    live_server: LiveServer, model: str
 ) -> None:
-    with _attack(live_server, model), pytest.raises(grpc.RpcError) as refused:
-        stubs.inference.Predict(_request(model, _LARGEST), timeout=60)
-    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert reason(refused.value) == "DECODING_QUEUE_FULL"
+    # Room for all of them would need half a minute of decoding before the last one arrives.
+    with _attack(live_server, model, attackers=3 * _ATTACKERS) as calls:
+        _wait_for(lambda: any(call.done() for call in calls))
+        refused = next(call for call in calls if call.done())
+        assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert reason(refused) == "DECODING_QUEUE_FULL"
+        (retry,) = [each for each in details(refused) if isinstance(each, RetryInfo)]
+        assert 1 <= retry.retry_delay.seconds <= 30
 
 
 def _noise(count: int) -> NDArray[np.uint8]:

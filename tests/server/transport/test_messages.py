@@ -1,7 +1,7 @@
 import asyncio
 import gzip
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +14,7 @@ from leadline.server.errors import (
     InvalidArgumentError,
     MessageTooLargeError,
     ResourceExhaustedError,
+    ServiceError,
     UnimplementedError,
 )
 from leadline.server.transport import messages
@@ -65,6 +66,47 @@ async def test_messages_are_the_same_however_their_bytes_come(
     chunks = [body[start:end] for start, end in pairwise(places)]
 
     assert await all_of(reader(*chunks)) == messages
+
+
+@settings(deadline=None)
+@given(st.lists(st.binary(max_size=60), max_size=3), st.lists(st.integers(0, 90), max_size=3))
+async def test_the_message_of_a_unary_call_is_the_only_one(
+    messages: list[bytes], cuts: list[int]
+) -> None:
+    body = b"".join(framed(message) for message in messages)
+    places = sorted({0, len(body), *(cut for cut in cuts if cut < len(body))})
+    chunks = [body[start:end] for start, end in pairwise(places)]
+
+    message = await reader(*chunks).read_single()
+
+    assert (None if message is None else [bytes(message)]) == (
+        messages if len(messages) == 1 else None
+    )
+
+
+@given(st.binary(max_size=12), st.booleans())
+async def test_a_unary_call_has_the_errors_of_a_stream(body: bytes, ends: bool) -> None:
+    async def outcome(read: Callable[[MessageReader], Awaitable[object]]) -> object:
+        event: dict[str, object] = {"type": "http.request", "body": body, "more_body": not ends}
+        events = iter([event])
+
+        async def receive() -> dict[str, object]:
+            return next(events, {"type": "http.request"})
+
+        try:
+            return await read(reading(receive))
+        except ServiceError as error:
+            return type(error), str(error)
+
+    async def single(messages: MessageReader) -> object:
+        message = await messages.read_single()
+        return None if message is None else bytes(message)
+
+    async def first_of_one(messages: MessageReader) -> object:
+        first = await messages.read()
+        return bytes(first) if first is not None and await messages.read() is None else None
+
+    assert await outcome(single) == await outcome(first_of_one)
 
 
 async def test_a_body_may_end_with_the_chunk_that_ends_its_last_message() -> None:

@@ -4,10 +4,8 @@ import asyncio
 import inspect
 import secrets
 import time
-from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing
-from types import TracebackType
 from typing import Any, TypeAlias
 
 import grpc
@@ -22,6 +20,7 @@ from leadline.server.telemetry.calls import GrpcMetrics, MethodMetrics
 from leadline.server.transport.call import Call
 from leadline.server.transport.calls import Method
 from leadline.server.transport.context import CallContext
+from leadline.server.transport.response import OK
 
 _LOG = structlog.get_logger(__name__)
 
@@ -60,14 +59,17 @@ class RpcDispatcher:
             self.methods[f"/{service}/{name}"] = _method(handler, metrics, limits)
 
 
-class _Method(ABC):
-    """A servicer's method."""
+class _Method:
+    """A servicer's method.
 
-    is_unary: bool
+    Attributes:
+        is_unary: whether it responds with one message.
+    """
 
     def __init__(
         self, behavior: Behavior, handler: Handler, metrics: MethodMetrics, limits: MessageLimits
     ) -> None:
+        self.is_unary = not handler.response_streaming
         self._behavior = behavior
         self._deserialize: Callable[[Any], Any] = handler.request_deserializer or bytes
         self._serialize: Callable[[Any], bytes] = handler.response_serializer or bytes
@@ -77,34 +79,58 @@ class _Method(ABC):
 
     async def answer(self, call: Call) -> bytes | None:
         """Answers a call; returns the response of a unary method."""
-        with _Counted(self._metrics, call):
-            request = self._requests(call) if self._takes_stream else await self._request(call)
-            return await self._respond(request, call)
-        return None  # an error, which is now the call's status
-
-    @abstractmethod
-    async def _respond(self, request: Any, call: Call) -> bytes | None:
-        """Sends the responses of a stream, or returns the response of a unary method."""
-
-    async def _request(self, call: Call) -> Any:
-        data = await call.messages.read()
-        if data is None or await call.messages.read() is not None:
-            raise UnimplementedError("the method takes exactly one message")
-        if len(data) >= self._limits.smallest_excess:
-            await self._check(data)
-        return self._deserialized(data)
+        metrics = self._metrics
+        began = time.monotonic()
+        metrics.started += 1
+        response = None
+        try:
+            if self._takes_stream:
+                request = self._requests(call)
+            else:
+                data = await call.messages.read_single()
+                if data is None or len(data) >= self._limits.smallest_excess:
+                    data = await self._checked(data)
+                request = self._deserialized(data)
+            if self.is_unary:
+                response = self._serialized(await self._behavior(request, CallContext(call)))
+                metrics.sent += 1
+            else:
+                await self._send_responses(request, call)
+        except (asyncio.CancelledError, GeneratorExit) as error:
+            if call.refusal is None or isinstance(error, GeneratorExit):
+                metrics.end(_CODE_LABELS[call.end_of_cancelled[0]], time.monotonic() - began)
+                raise
+            call.task.uncancel()
+            _set_status(call, call.refusal, metrics.path)
+        except aio.AbortError:
+            pass  # the status is set
+        except Exception as error:  # noqa: BLE001 - the boundary: converts every error to a status
+            _set_status(call, error, metrics.path)
+        # Before the call ends, because its caller may read the metrics next.
+        code = call.response.code
+        metrics.end("OK" if code is OK else _CODE_LABELS[code], time.monotonic() - began)
+        return response
 
     async def _requests(self, call: Call) -> AsyncIterator[Any]:
         while (data := await call.messages.read()) is not None:
             if len(data) >= self._limits.smallest_excess:
-                await self._check(data)
+                await self._checked(data)
             yield self._deserialized(data)
 
-    async def _check(self, data: bytes | memoryview) -> None:
+    async def _checked(self, data: bytes | memoryview | None) -> bytes | memoryview:
+        """Returns the message after checking its limits.
+
+        Raises:
+            UnimplementedError: there is not exactly one message.
+            InvalidArgumentError: the message is malformed or exceeds a limit.
+        """
+        if data is None:
+            raise UnimplementedError("the method takes exactly one message")
         try:
             await self._limits.check(data)
         except DecodeError as error:
             raise _malformed() from error
+        return data
 
     def _deserialized(self, data: bytes | memoryview) -> Any:
         self._metrics.received += 1
@@ -113,64 +139,18 @@ class _Method(ABC):
         except DecodeError as error:
             raise _malformed() from error
 
+    def _serialized(self, response: Any) -> bytes:
+        return response if isinstance(response, bytes) else self._serialize(response)
 
-class _UnaryMethod(_Method):
-    is_unary = True
-
-    async def _respond(self, request: Any, call: Call) -> bytes:
-        response = self._serialize(await self._behavior(request, CallContext(call)))
-        self._metrics.sent += 1
-        return response
-
-
-class _StreamMethod(_Method):
-    is_unary = False
-
-    async def _respond(self, request: Any, call: Call) -> None:
+    async def _send_responses(self, request: Any, call: Call) -> None:
         responses = self._behavior(request, CallContext(call, self._serialize))
         if inspect.isawaitable(responses):  # it writes to the call itself
             await responses
             return
         async with aclosing(responses):
             async for response in responses:
-                await call.response.send(self._serialize(response))
+                await call.response.send(self._serialized(response))
                 self._metrics.sent += 1
-
-
-class _Counted:
-    """Context manager of one call: counts it, and converts its error to a status."""
-
-    __slots__ = ("_began", "_call", "_metrics")
-
-    def __init__(self, metrics: MethodMetrics, call: Call) -> None:
-        self._metrics = metrics
-        self._call = call
-        self._began = time.monotonic()
-
-    def __enter__(self) -> None:
-        self._metrics.started += 1
-
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> bool:
-        if isinstance(error, asyncio.CancelledError) and self._call.refusal is not None:
-            error = self._call.refusal
-            self._call.task.uncancel()
-        if isinstance(error, asyncio.CancelledError | GeneratorExit):
-            self._count(self._call.end_of_cancelled[0])
-            return False
-        if isinstance(error, Exception) and not isinstance(error, aio.AbortError):
-            # The boundary: converts every error to a status.
-            _set_status(self._call, error, self._metrics.path)
-        # Before the call ends, because its caller may read the metrics next.
-        self._count(self._call.response.code)
-        return isinstance(error, Exception)
-
-    def _count(self, code: grpc.StatusCode) -> None:
-        self._metrics.end(_CODE_LABELS[code], time.monotonic() - self._began)
 
 
 def _malformed() -> InvalidArgumentError:
@@ -195,8 +175,7 @@ def _method(handler: Any, metrics: MethodMetrics, limits: MessageLimits) -> _Met
     behavior = (
         handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
     )
-    make = _StreamMethod if handler.response_streaming else _UnaryMethod
-    return make(behavior, handler, metrics, limits)
+    return _Method(behavior, handler, metrics, limits)
 
 
 def _kind(handler: Handler) -> str:

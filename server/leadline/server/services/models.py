@@ -20,7 +20,12 @@ _MODELS_A_SLICE = 10
 
 
 class ModelService:
-    """The use cases of models."""
+    """The use cases of models.
+
+    Attributes:
+        known: returns the checkpoint that a selector currently stands for, or None if that
+            takes a query.
+    """
 
     def __init__(
         self, *, store: Store, threads: ThreadPool, large_reads: ReadLane, catalog: Catalog
@@ -30,6 +35,7 @@ class ModelService:
         self._large_reads = large_reads
         self._catalog = catalog
         self._shared_names = SharedReads(store, size=1)
+        self.known = catalog.known
 
     async def get(self, use: Callable[[Model], R], job_id: str, *, caller: str) -> R:
         """Builds a result from a job's model, which has up to 10,000 epochs.

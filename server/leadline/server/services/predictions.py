@@ -32,6 +32,7 @@ class PredictionService:
 
     Attributes:
         limits: the limits of a request.
+        start: starts to classify pixels, as `Predictor.start` does.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class PredictionService:
         self._threads = threads
         self._dataset_cache = dataset_cache
         self.limits = limits
+        self.start = predictor.start
 
     def example_input(self, examples: Sequence[ExampleRef]) -> ImageInput:
         """The input of dataset images; `decode` raises if an image is not on this server."""

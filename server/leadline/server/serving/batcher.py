@@ -12,9 +12,8 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -33,27 +32,55 @@ class Network(Protocol):
         """Classifies arrays of images, at most `MAX_BATCH` in total, in order."""
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
 class Work:
-    """A request in the batcher: its images and the scores so far."""
+    """A request in the batcher: its images and the scores so far.
 
-    key: Hashable
-    """The network's key: images with equal keys are computed together."""
+    Attributes:
+        key: the network's key: images with equal keys are computed together.
+        network: returns the network.
+        pixels: the images.
+        caller: identifies the caller; callers take turns.
+        deadline: the deadline by the monotonic clock; None without one.
+        quick: returns the network, if the event loop may run it: see `Batcher.submit`.
+        answer: the future that the caller awaits.
+        taken: how many images were put in a batch.
+        scored: how many images have scores.
+        scores: the scores, complete once all images are scored.
+    """
 
-    network: Callable[[], Network]
-    pixels: Pixels
-    caller: str
-    deadline: float | None
-    """The deadline by the monotonic clock; None without one."""
+    __slots__ = (
+        "answer",
+        "caller",
+        "deadline",
+        "key",
+        "network",
+        "pixels",
+        "quick",
+        "scored",
+        "scores",
+        "taken",
+    )
 
-    quick: Network | None = None
-    """The network, if the event loop may run it: see `Batcher.score`."""
-
-    answer: "asyncio.Future[Scores]"
-    taken: int = 0
-    scored: int = 0
-    scores: Scores | None = None
-    """The scores, complete once all images are scored."""
+    def __init__(  # noqa: PLR0917 - called for every request: keyword arguments are slower
+        self,
+        key: Hashable,
+        network: Callable[[], Network],
+        pixels: Pixels,
+        caller: str,
+        deadline: float | None,
+        answer: "asyncio.Future[Scores]",
+        quick: Callable[[], Network | None] | None = None,
+    ) -> None:
+        self.key = key
+        self.network = network
+        self.caller = caller
+        self.deadline = deadline
+        self.quick = quick
+        self.answer = answer
+        self.scores: Scores | None = None
+        self.pixels = pixels
+        self.taken = 0
+        self.scored = 0
 
     @property
     def left(self) -> int:
@@ -62,7 +89,10 @@ class Work:
 
     def take(self, count: int) -> Pixels:
         """Returns the next `count` images, for a batch."""
-        images = self.pixels[self.taken : self.taken + count]
+        if not self.taken and count >= len(self.pixels):  # most requests
+            images = self.pixels
+        else:
+            images = self.pixels[self.taken : self.taken + count]
         self.taken += len(images)
         return images
 
@@ -85,8 +115,7 @@ class Work:
         self.scored += count
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
+class Slice(NamedTuple):
     """Images of one request in a batch."""
 
     work: Work
@@ -104,8 +133,13 @@ class WorkQueue:
 
     def add(self, work: Work) -> None:
         """Appends a request."""
-        callers = self._networks.setdefault(work.key, OrderedDict())
-        callers.setdefault(work.caller, deque()).append(work)
+        callers = self._networks.get(work.key)
+        if callers is None:
+            callers = self._networks[work.key] = OrderedDict()
+        line = callers.get(work.caller)
+        if line is None:
+            line = callers[work.caller] = deque()
+        line.append(work)
 
     def next_batch(self, is_wanted: Callable[[Work], bool]) -> list[Slice]:
         """Removes the next batch, all of one network; empty if no request needs computing.
@@ -160,7 +194,7 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name="leadline-compute", daemon=True)
         self._thread.start()
 
-    async def score(
+    def submit(
         self,
         key: Hashable,
         network: Callable[[], Network],
@@ -168,9 +202,11 @@ class Batcher:
         *,
         caller: str,
         deadline: float | None,
-        quick: Network | None = None,
-    ) -> Scores:
-        """Classifies images; stops computing a cancelled request.
+        quick: Callable[[], Network | None] | None = None,
+    ) -> Work:
+        """Queues images for classification: await the work's `answer`, then call `finish`.
+
+        If the answer is cancelled, the batcher stops computing the work.
 
         Args:
             key: the network's key; images with equal keys are computed together.
@@ -179,34 +215,43 @@ class Batcher:
                 [images, 3, 32, 32].
             caller: identifies the caller; callers take turns.
             deadline: by the monotonic clock; None without one.
-            quick: the network, if it is loaded and computes these images in no more
-                time than waking a thread takes. The event loop then runs it, unless
+            quick: returns the network, if it is loaded and computes these images in no
+                more time than waking a thread takes. The event loop then runs it, unless
                 other requests are in flight.
+        """
+        loop = asyncio.get_running_loop()
+        if not self._arriving:
+            loop.call_soon(self._hand_over)
+        work = Work(key, network, pixels, caller, deadline, loop.create_future(), quick)
+        self._arriving.append(work)
+        self._in_flight += 1
+        return work
+
+    def finish(self) -> None:
+        """Records that a work has its answer, or that its caller has left."""
+        self._in_flight -= 1
+
+    async def score(
+        self,
+        key: Hashable,
+        network: Callable[[], Network],
+        pixels: Pixels,
+        *,
+        caller: str,
+        deadline: float | None,
+        quick: Callable[[], Network | None] | None = None,
+    ) -> Scores:
+        """Classifies images; the arguments are those of `submit`.
 
         Raises:
             DeadlineExceededError: the deadline passed before the request was computed.
             Exception: an error of `network`.
         """
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Scores] = loop.create_future()
-        if not self._arriving:
-            loop.call_soon(self._hand_over)
-        self._arriving.append(
-            Work(
-                key=key,
-                network=network,
-                pixels=pixels,
-                caller=caller,
-                deadline=deadline,
-                quick=quick,
-                answer=answer,
-            )
-        )
-        self._in_flight += 1
+        work = self.submit(key, network, pixels, caller=caller, deadline=deadline, quick=quick)
         try:
-            return await answer
+            return await work.answer
         finally:
-            self._in_flight -= 1
+            self.finish()
 
     def close(self) -> None:
         """Stops the thread after the current batch; waiting requests are not computed."""
@@ -216,14 +261,19 @@ class Batcher:
     def _hand_over(self) -> None:
         """Passes the arrivals of one event loop iteration to the thread, with one wake-up."""
         arrived, self._arriving = self._arriving, []
-        quick = arrived[0].quick
-        if self._in_flight == 1 and quick is not None and self._computing.acquire(blocking=False):
-            try:
-                self._compute_inline(arrived[0], quick)
-            finally:
-                self._computing.release()
-        else:
+        if self._in_flight != 1 or not self._is_computed_inline(arrived[0]):
             self._arrivals.put(arrived)
+
+    def _is_computed_inline(self, work: Work) -> bool:
+        """Computes an image if its network is quick and no batch is being computed."""
+        network = None if work.quick is None else work.quick()
+        if network is None or not self._computing.acquire(blocking=False):
+            return False
+        try:
+            self._compute_inline(work, network)
+        finally:
+            self._computing.release()
+        return True
 
     @staticmethod
     def _compute_inline(work: Work, network: Network) -> None:

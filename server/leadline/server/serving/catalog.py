@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
@@ -26,8 +27,7 @@ _MOST_KNOWN = 4_096
 _MOST_FINDS = 64
 
 
-@dataclass(frozen=True, kw_only=True)
-class ByName:
+class ByName(NamedTuple):
     """Selects a model's epoch; None for the best epoch."""
 
     job_id: str
@@ -86,6 +86,11 @@ class Catalog:
         self._known_revision = -1
         # After a write, many predictions resolve the same model at once.
         self._finds = SharedReads(store, size=_MOST_FINDS)
+
+    def known(self, selector: Selector) -> CheckpointRef | None:
+        """The checkpoint that a selector currently stands for; None if it is not cached."""
+        is_valid = self._store.revision == self._known_revision
+        return self._known.get(selector) if is_valid else None
 
     async def resolve(self, selector: Selector) -> CheckpointRef:
         """The checkpoint that a selector currently stands for.

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,8 @@ _IMAGE_SHAPES = {
     PixelType.FLOAT32: (3, IMAGE_SIZE, IMAGE_SIZE),
 }
 _IMAGE_VALUES = 3 * IMAGE_SIZE * IMAGE_SIZE
+
+_ZEROS = np.zeros(_IMAGE_VALUES, np.float32)
 
 # The work of a step, in pixels: 10 to 40 milliseconds. A smaller request is one step.
 _STEP_WORK = 1 << 20
@@ -191,6 +193,34 @@ def read_tensor(
         InvalidArgumentError: the shape or the number of bytes is wrong, or a
             number is not finite.
     """
+    layout = tensor_layout(pixel_type, shape, fields)
+    check_count(fields.shape, shape[0], limits)
+    if len(data) != layout.size:
+        raise InvalidArgumentError.of(
+            fields.data, f"has {len(data)} bytes, but the shape {list(shape)} takes {layout.size}"
+        )
+    pixels: Pixels = np.ndarray(layout.shape, layout.dtype, data)
+    if not are_finite(pixels):
+        raise InvalidArgumentError.of(fields.data, "has values that are not finite numbers")
+    return pixels
+
+
+class TensorLayout(NamedTuple):
+    """The layout of raw pixels, which take `size` bytes."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    size: int
+
+
+def tensor_layout(
+    pixel_type: PixelType, shape: Sequence[int], fields: InputFields = PREDICT_FIELDS
+) -> TensorLayout:
+    """Returns the layout of raw pixels of a shape.
+
+    Raises:
+        InvalidArgumentError: the shape is not a shape of images.
+    """
     image_shape = _IMAGE_SHAPES[pixel_type]
     if len(shape) != len(image_shape) + 1 or tuple(shape[1:]) != image_shape:
         raise InvalidArgumentError.of(
@@ -199,17 +229,19 @@ def read_tensor(
             f"[images, {', '.join(map(str, image_shape))}]",
         )
     images = shape[0]
-    check_count(fields.shape, images, limits)
     dtype = _DTYPES[pixel_type]
-    expected = images * _IMAGE_VALUES * dtype.itemsize
-    if len(data) != expected:
-        raise InvalidArgumentError.of(
-            fields.data, f"has {len(data)} bytes, but the shape {list(shape)} takes {expected}"
-        )
-    pixels: Pixels = np.ndarray((images, *image_shape), dtype, data)
-    if pixel_type is PixelType.FLOAT32 and not np.isfinite(pixels).all():
-        raise InvalidArgumentError.of(fields.data, "has values that are not finite numbers")
-    return pixels
+    return TensorLayout((images, *image_shape), dtype, images * _IMAGE_VALUES * dtype.itemsize)
+
+
+def are_finite(pixels: Pixels) -> bool:
+    """Whether all numbers are finite."""
+    if pixels.dtype == _DTYPES[PixelType.UINT8]:
+        return True
+    if pixels.size != _IMAGE_VALUES:
+        return bool(np.isfinite(pixels).all())
+    # Zero times a number is zero, unless the number is infinite or NaN. For one image, this
+    # takes a fifth of the time of `isfinite`.
+    return bool(pixels.reshape(-1).dot(_ZEROS) == 0.0)
 
 
 def shown_shape(shape: Sequence[int]) -> str:

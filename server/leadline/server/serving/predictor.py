@@ -3,14 +3,14 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 
 from leadline.server.errors import ResourceExhaustedError
-from leadline.server.serving.batcher import Batcher
+from leadline.server.serving.batcher import Batcher, Work
 from leadline.server.serving.catalog import CheckpointRef
 from leadline.server.serving.classifier import Scores
 from leadline.server.serving.decoding import DecoderPool
@@ -43,6 +43,12 @@ class AdmissionLimiter:
         """How many requests are in flight."""
         return self._in_flight
 
+    def try_acquire(self) -> bool:
+        """Acquires a slot if one is free, which `release` frees; returns whether it did."""
+        is_free = self._in_flight < self._count
+        self._in_flight += is_free
+        return is_free
+
     async def acquire(self, *, wait: bool) -> None:
         """Acquires a slot, which `release` frees.
 
@@ -52,9 +58,9 @@ class AdmissionLimiter:
         Raises:
             ResourceExhaustedError: no slot is free, and `wait` is false.
         """
-        if self._in_flight < self._count:
-            self._in_flight += 1
-        elif wait:
+        if self.try_acquire():
+            return
+        if wait:
             await self._wait()
         else:
             raise ResourceExhaustedError(
@@ -156,17 +162,52 @@ class Predictor:
                 pixels = await self._decoders.run(
                     read, caller=caller, deadline=deadline, wait_if_full=wait_if_full
                 )
-            scores = await self._batcher.score(
-                checkpoint.key,
-                partial(self.loaded.get, checkpoint),
-                pixels,
-                caller=caller,
-                deadline=deadline,
-                quick=self.loaded.quick(checkpoint) if len(pixels) == 1 else None,
-            )
-        finally:
+            work = self._submit(checkpoint, pixels, caller, deadline)
+        except BaseException:
             self._admission.release()
-        self._observer.on_prediction(images=len(pixels), seconds=time.monotonic() - began)
+            raise
+        return await self._answer(work, began)
+
+    def start(
+        self, checkpoint: CheckpointRef, pixels: Pixels, *, seconds_left: float | None, caller: str
+    ) -> Coroutine[Any, Any, Scores] | None:
+        """Starts to classify images; returns None if too many requests are in flight.
+
+        Args:
+            checkpoint: the network's checkpoint.
+            pixels: the images.
+            seconds_left: the time until the caller's deadline; None without one.
+            caller: identifies the caller; callers take turns.
+
+        Returns:
+            The coroutine of the scores, which must be awaited; it raises the errors of `predict`.
+        """
+        if not self._admission.try_acquire():
+            return None
+        began = time.monotonic()
+        deadline = None if seconds_left is None else began + seconds_left
+        return self._answer(self._submit(checkpoint, pixels, caller, deadline), began)
+
+    def _submit(
+        self, checkpoint: CheckpointRef, pixels: Pixels, caller: str, deadline: float | None
+    ) -> Work:
+        return self._batcher.submit(
+            checkpoint.key,
+            partial(self.loaded.get, checkpoint),
+            pixels,
+            caller=caller,
+            deadline=deadline,
+            quick=partial(self.loaded.quick, checkpoint) if len(pixels) == 1 else None,
+        )
+
+    async def _answer(self, work: Work, began: float) -> Scores:
+        """Returns the scores of an admitted request, and releases its slot."""
+        try:
+            scores = await work.answer
+        finally:
+            self._batcher.finish()
+            self._admission.release()
+        self._observer.on_prediction(images=len(work.pixels), seconds=time.monotonic() - began)
         return scores
 
     async def check(self) -> None:

@@ -1,5 +1,6 @@
 """Serves gRPC calls as an ASGI application."""
 
+import functools
 import re
 
 import grpc
@@ -8,12 +9,13 @@ from leadline.server.errors import ResourceExhaustedError
 from leadline.server.transport.budget import Charge, MessageBudget
 from leadline.server.transport.call import Call
 from leadline.server.transport.calls import Calls
+from leadline.server.transport.deadlines import DeadlineTimers
 from leadline.server.transport.headers import (
     Fields,
     Metadata,
     metadata_of,
     seconds_of_timeout,
-    size_of,
+    size_of_headers,
 )
 from leadline.server.transport.messages import Event, MessageIntake, MessageReader, Receive
 from leadline.server.transport.response import AsgiResponse, Send
@@ -44,6 +46,7 @@ class GrpcApplication:
         """
         self._calls = calls
         self._intake = intake
+        self._timers = DeadlineTimers()
         self._metadata = MessageBudget(_METADATA_BYTES, "metadata of calls in flight")
 
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
@@ -56,8 +59,8 @@ class GrpcApplication:
         messages = MessageReader(
             receive, self._intake, connection=scope.get("client"), encoding=encoding
         )
-        call = AsgiCall(scope, messages, AsgiResponse(send), seconds=seconds)
-        size = call.header_bytes()
+        call = AsgiCall(scope, messages, AsgiResponse(send), seconds=seconds, timers=self._timers)
+        size = size_of_headers(scope["headers"])
         if size <= _FREE_METADATA_BYTES:
             await self._calls.answer(call)
         else:
@@ -89,21 +92,25 @@ class AsgiCall(Call):
 
     @property
     def peer(self) -> str:
-        client = self._request.get("client")
-        if client is None:
-            return "unknown"
-        host, port = client
-        return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
+        return _peer(self._request.get("client"))
 
     @property
     def connection(self) -> str:
         return str(self._request.get("client"))
 
     def header_bytes(self) -> int:
-        return size_of(self._request["headers"])
+        return size_of_headers(self._request["headers"])
 
     def metadata(self) -> Metadata:
         return metadata_of(self._request["headers"])
+
+
+@functools.lru_cache(maxsize=1_024)
+def _peer(client: tuple[str, int] | None) -> str:
+    if client is None:
+        return "unknown"
+    host, port = client
+    return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
 
 
 class _RefusedError(Exception):
@@ -124,7 +131,8 @@ def _timeout_and_encoding(scope: Event) -> tuple[float | None, bytes]:
         raise _RefusedError(_METHOD_NOT_ALLOWED, "this port speaks gRPC, whose method is POST")
     headers = scope["headers"]
     fields = dict(headers)
-    if not _MEDIA_TYPE.fullmatch(fields.get(b"content-type", b"")):
+    media_type = fields.get(b"content-type", b"")
+    if media_type != b"application/grpc" and not _MEDIA_TYPE.fullmatch(media_type):
         raise _RefusedError(
             _UNSUPPORTED_MEDIA_TYPE, "this port speaks gRPC: send content-type: application/grpc"
         )
@@ -132,13 +140,12 @@ def _timeout_and_encoding(scope: Event) -> tuple[float | None, bytes]:
         raise _RefusedError(
             _BAD_REQUEST, "the status of a call is in its trailers: send te: trailers"
         )
-    return _seconds(fields, headers), fields.get(b"grpc-encoding", b"identity")
-
-
-def _seconds(fields: dict[bytes, bytes], headers: Fields) -> float | None:
     timeout = fields.get(b"grpc-timeout")
-    if timeout is None:
-        return None
+    seconds = None if timeout is None else _seconds(timeout, fields, headers)
+    return seconds, fields.get(b"grpc-encoding", b"identity")
+
+
+def _seconds(timeout: bytes, fields: dict[bytes, bytes], headers: Fields) -> float:
     if len(fields) < len(headers) and sum(name == b"grpc-timeout" for name, _ in headers) > 1:
         raise _RefusedError(_BAD_REQUEST, "grpc-timeout is repeated")
     try:

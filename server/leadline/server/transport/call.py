@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import grpc
 
 from leadline.server.errors import ServiceError
+from leadline.server.transport.deadlines import DeadlineTimers
 from leadline.server.transport.headers import Metadata
 from leadline.server.transport.response import Response
 
@@ -21,6 +22,13 @@ class Messages(Protocol):
 
     async def read(self) -> bytes | memoryview | None:
         """The next message; None after the last.
+
+        Raises:
+            ServiceError: the message is malformed or too large.
+        """
+
+    async def read_single(self) -> bytes | memoryview | None:
+        """The message of a request that has exactly one; None if it has none or several.
 
         Raises:
             ServiceError: the message is malformed or too large.
@@ -48,8 +56,9 @@ class Call(ABC):
         "_deadline",
         "_done_callbacks",
         "_end",
+        "_period",
         "_request",
-        "_timer",
+        "_timers",
         "is_done",
         "messages",
         "refusal",
@@ -58,7 +67,13 @@ class Call(ABC):
     )
 
     def __init__(
-        self, request: Any, messages: Messages, response: Response, *, seconds: float | None
+        self,
+        request: Any,
+        messages: Messages,
+        response: Response,
+        *,
+        seconds: float | None = None,
+        timers: DeadlineTimers | None = None,
     ) -> None:
         """Makes a call, in the task that answers it.
 
@@ -66,7 +81,9 @@ class Call(ABC):
             request: the transport's object for the call.
             messages: the request's messages.
             response: the response to the caller.
-            seconds: when to cancel the task; None if the transport does so.
+            seconds: when the timers cancel the task; None if the transport does so, or if
+                there is no deadline.
+            timers: the timers of the event loop.
         """
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - each transport answers a call in its own task
@@ -78,13 +95,13 @@ class Call(ABC):
         self._request = request
         self._done_callbacks: list[Callable[[], None]] = []
         self._end = CALLER_GONE
-        self._deadline = self._timer = None
-        if seconds is not None:
-            # Set last, because the timer keeps the call alive until it is cancelled.
+        self._deadline: float | None = None
+        self._timers = None
+        if seconds is not None and timers is not None:
             self._deadline = time.monotonic() + seconds
-            self._timer = asyncio.get_running_loop().call_later(
-                seconds, self.cancel, DEADLINE_EXCEEDED
-            )
+            # Set last, because the timers keep the call alive until it is closed.
+            self._timers = timers
+            self._period = timers.add(self, self._deadline)
 
     @property
     @abstractmethod
@@ -136,6 +153,10 @@ class Call(ABC):
         self._end = end
         self.task.cancel()
 
+    def expire(self) -> None:
+        """Cancels the call's task because its deadline has passed."""
+        self.cancel(DEADLINE_EXCEEDED)
+
     def refuse(self, code: grpc.StatusCode, refusal: ServiceError) -> None:
         """Cancels the call's task because a limit is reached."""
         if self.refusal is None:
@@ -143,9 +164,9 @@ class Call(ABC):
             self.cancel((code, str(refusal)))
 
     def close(self) -> None:
-        """Stops the timer and calls the callbacks, after any kind of end."""
-        if self._timer is not None:
-            self._timer.cancel()
+        """Discards the deadline and calls the callbacks, after any kind of end."""
+        if self._timers is not None:
+            self._timers.discard(self, self._period)
         self.is_done = True
         self.messages.close()
         for callback in self._done_callbacks:

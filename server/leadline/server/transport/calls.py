@@ -60,8 +60,10 @@ class Calls:
         last = None
         try:
             try:
-                method = self._method(call)
-                if method is not None:
+                method = None if self._is_stopping else self.methods.get(call.path)
+                if method is None:
+                    self._refuse(call)
+                else:
                     last = await method.answer(call)
             except aio.AbortError:
                 pass  # the status is set
@@ -94,15 +96,12 @@ class Calls:
         if self._in_flight:
             await asyncio.wait(self._in_flight)
 
-    def _method(self, call: Call) -> Method | None:
-        """The method of a call; if it cannot be answered, sets the status and returns None."""
+    def _refuse(self, call: Call) -> None:
+        """Sets the status of a call that cannot be answered."""
         if self._is_stopping:
             call.response.set_status(*_SHUTTING_DOWN)
-            return None
-        method = self.methods.get(call.path)
-        if method is None:
+        else:
             call.response.set_status(
                 grpc.StatusCode.UNIMPLEMENTED,
                 f"there is no method {shorten(call.path) or 'of this path'}",
             )
-        return method

@@ -136,7 +136,7 @@ class GrpcioListener:
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _LARGE_METADATA)
             response = _GrpcioResponse(context)
             messages = _Messages(context, peer, self._intake, self._arrivals)
-            call = _GrpcioCall((path, context, peer, metadata), messages, response, seconds=None)
+            call = _GrpcioCall((path, context, peer, metadata), messages, response)
             await self._calls.answer(call)
             return response.last
 
@@ -322,6 +322,10 @@ class _Messages:
                 self._charges = self._intake.charges(self._connection)
             self._charges.last.resize(len(message))
         return cast(bytes, message)
+
+    async def read_single(self) -> bytes | None:
+        message = await self.read()
+        return message if message is not None and await self.read() is None else None
 
     def close(self) -> None:
         if self._charges is not None:

@@ -7,6 +7,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable
+from itertools import chain
 from urllib.parse import quote
 
 from grpc import StatusCode
@@ -45,6 +46,11 @@ def seconds_of_timeout(value: bytes) -> float:
 def size_of(fields: Iterable[tuple[str | bytes, str | bytes]]) -> int:
     """The size of fields as HTTP/2 defines it: 32 bytes more for each (RFC 9113, 10.5.1)."""
     return sum(len(name) + len(value) + 32 for name, value in fields)
+
+
+def size_of_headers(headers: Fields) -> int:
+    """The size of headers as HTTP/2 defines it; fast, because every call needs it."""
+    return len(b"".join(chain.from_iterable(headers))) + 32 * len(headers)
 
 
 def metadata_of(fields: Iterable[tuple[bytes, bytes]]) -> Metadata:

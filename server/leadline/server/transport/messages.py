@@ -26,6 +26,8 @@ _PREFIX = struct.Struct(">BI")
 
 ACCEPTED_ENCODINGS = b"identity, deflate, gzip"
 
+_NOTHING = memoryview(b"")
+
 
 def framed(message: bytes) -> bytes:
     """Adds the prefix to an uncompressed message."""
@@ -149,7 +151,7 @@ class MessageReader:
         self._intake = intake
         self._connection = connection
         self._encoding = encoding
-        self._rest = memoryview(b"")
+        self._rest = _NOTHING
         self._ended = False
         self._charges: Charges | None = None  # from the first large message on
 
@@ -170,7 +172,7 @@ class MessageReader:
                 if self._rest:
                     raise _cut_short()
                 return None
-            self._rest = _joined(self._rest, await self._next_chunk())
+            self._rest = _joined(self._rest, self._chunk(await self._receive()))
         compressed, length = _PREFIX.unpack_from(self._rest)
         if compressed > 1:
             raise InvalidArgumentError.of("request", "has a message whose flag is neither 0 nor 1")
@@ -178,6 +180,24 @@ class MessageReader:
             raise MessageTooLargeError(f"{length}", self._intake.limit)
         message = await self._take(_PREFIX.size, _PREFIX.size + length)
         return await self._decompressed(message) if compressed else message
+
+    async def read_single(self) -> bytes | memoryview | None:
+        """The message of a request that has exactly one; None if it has none or several.
+
+        Raises:
+            ServiceError: an error of `read`.
+        """
+        chunk = self._chunk(await self._receive())
+        # Without compression, the flag is 0, so the prefix is the length as a number of five bytes.
+        length = int.from_bytes(chunk[: _PREFIX.size], "big")
+        if length == len(chunk) - _PREFIX.size and length <= self._intake.limit:
+            rest = b"" if self._ended else self._chunk(await self._receive())
+            if self._ended and not rest:
+                return memoryview(chunk)[_PREFIX.size :]
+            chunk += rest
+        self._rest = memoryview(chunk)
+        message = await self.read()
+        return message if message is not None and await self.read() is None else None
 
     async def _take(self, start: int, end: int) -> memoryview:
         """Returns the bytes of the body from `start` to `end`; waits until they have arrived."""
@@ -210,7 +230,7 @@ class MessageReader:
             if not self._rest:
                 if self._ended:
                     raise _cut_short()
-                self._rest = memoryview(await self._next_chunk())
+                self._rest = memoryview(self._chunk(await self._receive()))
             left = len(taken) - filled
             chunk, self._rest = self._rest[:left], self._rest[left:]
             end = filled + len(chunk)
@@ -229,8 +249,8 @@ class MessageReader:
             self._charges = self._intake.charges(str(self._connection))
         return self._charges.last
 
-    async def _next_chunk(self) -> bytes:
-        event = await self._receive()
+    def _chunk(self, event: Event) -> bytes:
+        """Returns the bytes of an event, and records whether more follow."""
         if event["type"] == "http.disconnect":
             raise asyncio.CancelledError("the caller is gone")
         self._ended = not event.get("more_body")

@@ -13,6 +13,9 @@ from leadline.server.transport.messages import ACCEPTED_ENCODINGS, Event, framed
 Send = Callable[[Event], Awaitable[None]]
 MetadataPairs = Iterable[tuple[str, str | bytes]]
 
+# A global, because looking up the member of an enumeration takes time.
+OK = grpc.StatusCode.OK
+
 _CONTENT_TYPE = (b"content-type", b"application/grpc")
 _START: Event = {
     "type": "http.response.start",
@@ -38,7 +41,7 @@ class Response(ABC):
         """Makes a response that the transport's `sink` sends."""
         self._sink = sink
         self._has_started = False
-        self.code = grpc.StatusCode.OK
+        self.code = OK
         self.message = ""
         self.trailing: MetadataPairs = ()
 
@@ -78,15 +81,23 @@ class AsgiResponse(Response):
 
     async def end(self, last: bytes | None = None) -> None:
         body = {"type": "http.response.body", "body": b"" if last is None else framed(last)}
-        await self._send(*self._start_events(), body, self._last_event())
+        # Without `_send`, which is slower: every unary call ends here.
+        send = self._sink
+        try:
+            if not self._has_started:
+                self._has_started = True
+                await send(_START)
+            await send(body)
+            await send(self._last_event())
+        except OSError as error:
+            raise _caller_gone() from error
 
     async def _send(self, *events: Event) -> None:
         try:
             for event in events:
                 await self._sink(event)
         except OSError as error:
-            # ASGI's signal that the caller has left; the task is about to be cancelled.
-            raise asyncio.CancelledError("the caller is gone") from error
+            raise _caller_gone() from error
 
     def _start_events(self, metadata: MetadataPairs = ()) -> tuple[Event, ...]:
         if self._has_started:
@@ -97,9 +108,14 @@ class AsgiResponse(Response):
         return ({**_START, "headers": [_CONTENT_TYPE, *fields_of(metadata)]},)
 
     def _last_event(self) -> Event:
-        if self.code is grpc.StatusCode.OK and not self.trailing:
+        if self.code is OK and not self.trailing:
             return _END_OK
         trailers = trailers_of(self.code, self.message, self.trailing)
         if self.code is grpc.StatusCode.UNIMPLEMENTED:
             trailers.append((b"grpc-accept-encoding", ACCEPTED_ENCODINGS))
         return {"type": "http.response.trailers", "headers": trailers}
+
+
+def _caller_gone() -> asyncio.CancelledError:
+    """The error for ASGI's signal that the caller has left; the task is about to be cancelled."""
+    return asyncio.CancelledError("the caller is gone")

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Generator
 from functools import partial
 from typing import Any
 
@@ -15,8 +15,10 @@ from leadline.server.api.oip.names import NamedModels
 from leadline.server.api.oip.outputs import RequestedOutput, in_stream, response
 from leadline.server.api.oip.requests import Header, InferRequest
 from leadline.server.api.oip.statistics import Statistics
+from leadline.server.api.oip.straight import StraightPath
 from leadline.server.api.ordered_pipeline import PipelineGroup
 from leadline.server.errors import ServiceError
+from leadline.server.services.models import ModelService
 from leadline.server.services.predictions import ImageInput, PredictionService
 from leadline.server.serving.catalog import CheckpointRef
 from leadline.server.serving.classifier import Scores
@@ -39,17 +41,68 @@ class Inference:
     """
 
     def __init__(
-        self, *, names: NamedModels, predictions: PredictionService, streams: PipelineGroup
+        self, *, models: ModelService, predictions: PredictionService, streams: PipelineGroup
     ) -> None:
-        self._names = names
+        self._names = NamedModels(models)
+        self._known = models.known
         self._predictions = predictions
         self._streams = streams
         self.statistics = Statistics()
 
-    async def infer(
+    def infer(
         self, request: InferRequest, context: Context, *, wait_if_full: bool = False
-    ) -> bytes:
+    ) -> Coroutine[Any, Any, bytes]:
         """Classifies images; returns a serialized ModelInferResponse."""
+        return self._start(request, context) or self.infer_any(request, context, wait_if_full)
+
+    def _start(self, request: InferRequest, context: Context) -> Coroutine[Any, Any, bytes] | None:
+        """Starts a common request on its straight path; returns None for an unusual one."""
+        started = time.perf_counter_ns()
+        path = request.header.straight
+        if path is None or path.images > self._predictions.limits.images:
+            return None
+        checkpoint = self._known(path.selector)
+        pixels = None if checkpoint is None else path.pixels(request.raw)
+        if checkpoint is None or pixels is None:
+            return None
+        decoded = time.perf_counter_ns()
+        scoring = self._predictions.start(
+            checkpoint, pixels, caller=context.peer(), seconds_left=context.time_remaining()
+        )
+        if scoring is None:
+            return None
+        return self._finish(path, checkpoint, scoring, started, decoded)
+
+    async def _finish(
+        self,
+        path: StraightPath,
+        checkpoint: CheckpointRef,
+        scoring: Awaitable[Scores],
+        started: int,
+        decoded: int,
+    ) -> bytes:
+        job, epoch = checkpoint.model.job, checkpoint.epoch
+        counts = self.statistics.of((job.job_id, epoch.epoch))
+        try:
+            scores = await scoring
+            inferred = time.perf_counter_ns()
+            result = path.response(checkpoint, scores)
+        except Exception:
+            counts.add_failure(time.perf_counter_ns() - started)
+            raise
+        counts.add_success(
+            path.images,
+            queue=0,
+            decoding=decoded - started,
+            inference=inferred - decoded,
+            encoding=time.perf_counter_ns() - inferred,
+        )
+        return result
+
+    async def infer_any(
+        self, request: InferRequest, context: Context, wait_if_full: bool = False
+    ) -> bytes:
+        """Classifies images on the general path, which handles every request."""
         started = time.perf_counter_ns()
         header, contents = request
         message = header.message

@@ -33,7 +33,7 @@ _RAW_FIELD = "raw_input_contents[0]"
 _RAW = InputFields(files=_RAW_FIELD, shape=_SHAPE, data=_RAW_FIELD)
 
 # Checking raw pixels of up to this many bytes takes about 150 microseconds.
-_INLINE_BYTES = 4 << 20
+INLINE_BYTES = 4 << 20
 
 # Typed numbers to convert at a time, in a few milliseconds.
 _CHUNK = 1 << 16
@@ -99,7 +99,7 @@ def to_image_input(
     if pixel_type is None:
         return ImageInput(partial(_decode_raw, shape, data, limits))
     decode = partial(read_tensor, pixel_type, shape, data, limits, _RAW)
-    return ImageInput(decode, run_inline=len(data) <= _INLINE_BYTES)
+    return ImageInput(decode, run_inline=len(data) <= INLINE_BYTES)
 
 
 def refuse_shared_memory(field: str, parameters: Mapping[str, InferParameter]) -> None:

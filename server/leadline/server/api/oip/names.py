@@ -51,7 +51,7 @@ class NamedModels:
             InvalidArgumentError: the version is not a number.
             NotFoundError: there is no such model or epoch.
         """
-        selector = _to_selector(name)
+        selector = selector_of(name)
         if version:
             epoch = _epoch(version, version_field)
             selector = ByName(job_id=await self._job_id(selector), epoch=epoch)
@@ -64,7 +64,12 @@ class NamedModels:
 
 
 @functools.lru_cache(maxsize=1_024)
-def _to_selector(name: str) -> Selector:
+def selector_of(name: str) -> Selector:
+    """Converts a model's name to a selector.
+
+    Raises:
+        NotFoundError: no model has this name.
+    """
     if match := _JOB.fullmatch(name):
         return ByName(job_id=match[1])
     if match := _VARIANT.fullmatch(name):

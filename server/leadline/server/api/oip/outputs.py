@@ -23,6 +23,8 @@ OUTPUTS = ("probabilities", "logits")
 
 _CLASSIFICATION = "classification"
 
+_RAW_CONTENTS = ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
+
 # Ends each response in a stream: each request has exactly one response.
 _FINAL = ModelInferResponse(
     parameters={"triton_final_response": InferParameter(bool_param=True)}
@@ -75,24 +77,38 @@ def response(
     scores: Scores,
 ) -> bytes:
     """The serialized ModelInferResponse to a request."""
-    contents = []
+    parts = [response_head(request, checkpoint, outputs, scores.logits.shape)]
     for output in outputs:
         values = scores.logits if output.name == "logits" else scores.probabilities
-        contents.append(
+        content = (
             _best_classes(values, scores, output.classes, checkpoint.model.started.class_names)
             if output.classes
             else values.tobytes()
         )
+        parts += (wire.field_prefix(_RAW_CONTENTS, len(content)), content)
+    return b"".join(parts)
+
+
+def response_head(
+    request: ModelInferRequest,
+    checkpoint: CheckpointRef,
+    outputs: tuple[RequestedOutput, ...],
+    shape: tuple[int, int],
+) -> bytes:
+    """Serializes a ModelInferResponse without its contents, for the caller to append.
+
+    Args:
+        request: the request.
+        checkpoint: the model.
+        outputs: the requested outputs.
+        shape: the number of images and the number of classes.
+    """
     # Messages are merged by joining their bytes.
     return (
         _without_contents(
-            request.model_name,
-            checkpoint.name,
-            checkpoint.epoch.weights_sha256,
-            outputs,
-            scores.logits.shape,
+            request.model_name, checkpoint.name, checkpoint.epoch.weights_sha256, outputs, shape
         )
-        + ModelInferResponse(id=request.id, raw_output_contents=contents).SerializeToString()
+        + ModelInferResponse(id=request.id).SerializeToString()
     )
 
 

@@ -16,7 +16,10 @@ from leadline.models.images import IMAGE_SIZE
 from leadline.oip.v2.open_inference_pb2 import ModelInferRequest
 from leadline.server.api import wire
 from leadline.server.api.oip.inputs import InputTensor, input_tensor, parameter_number
+from leadline.server.api.oip.names import selector_of
 from leadline.server.api.oip.outputs import RequestedOutput, requested_outputs
+from leadline.server.api.oip.straight import StraightPath, straight_path
+from leadline.server.errors import ServiceError
 
 # For at least this many bytes, finding the tensors in Python is faster.
 _LARGE = 1 << 16
@@ -30,7 +33,7 @@ _MOST_FIELDS = 100
 # Tensors consist of whole UINT8 images of this size; an FP32 image is four times as large.
 _IMAGE_BYTES = IMAGE_SIZE * IMAGE_SIZE * 3
 
-# The number of cached headers, and the longest one in bytes.
+# The number of cached headers, and the longest one in bytes, with the prefix of the images.
 _KNOWN_HEADERS = 1_024
 _HEADER_BYTES = 512
 
@@ -56,6 +59,17 @@ class Header:
     def outputs(self) -> tuple[RequestedOutput, ...]:
         """The requested outputs; raises the errors of `requested_outputs`."""
         return requested_outputs(self.message)
+
+    @cached_property
+    def straight(self) -> StraightPath | None:
+        """The straight path of requests with this header; None if they are unusual."""
+        try:
+            if self.message.model_version or self.timeout is not None:
+                return None
+            selector = selector_of(self.message.model_name)
+            return straight_path(self.message, self.tensor, self.outputs, selector)
+        except ServiceError:
+            return None  # the general path reports the error
 
     @cached_property
     def timeout(self) -> float | None:
@@ -84,11 +98,12 @@ def parse(data: bytes | memoryview) -> InferRequest:
         google.protobuf.message.DecodeError: the request is malformed.
     """
     try:
-        if (start := _start_of_images(data)) is not None:
-            header_end, images_start = start
-            return InferRequest(
-                _known_header(bytes(data[:header_end])), (memoryview(data)[images_start:],)
-            )
+        images_bytes = len(data) // _IMAGE_BYTES * _IMAGE_BYTES
+        start = len(data) - images_bytes
+        if images_bytes and start <= _HEADER_BYTES:
+            header = _known_header(bytes(data[:start]), images_bytes)
+            if header is not None:
+                return InferRequest(header, (memoryview(data)[start:],))
         if len(data) >= _LARGE:
             return _split(memoryview(data))
     except (ValueError, DecodeError):
@@ -97,22 +112,14 @@ def parse(data: bytes | memoryview) -> InferRequest:
     return InferRequest(Header(message), message.raw_input_contents)
 
 
-def _start_of_images(data: bytes | memoryview) -> tuple[int, int] | None:
-    """The end of the header and the start of the images, if only whole images follow."""
-    images_bytes = len(data) // _IMAGE_BYTES * _IMAGE_BYTES
-    prefix = wire.field_prefix(_RAW_CONTENTS, images_bytes)
-    images_start = len(data) - images_bytes
-    header_end = images_start - len(prefix)
-    is_usual = 0 <= header_end <= _HEADER_BYTES and data[header_end:images_start] == prefix
-    return (header_end, images_start) if is_usual else None
-
-
 @functools.lru_cache(maxsize=_KNOWN_HEADERS)
-def _known_header(data: bytes) -> Header:
-    message = ModelInferRequest.FromString(data)
-    if message.raw_input_contents:
-        raise ValueError("more tensors precede the last one")
-    return Header(message)
+def _known_header(data: bytes, images_bytes: int) -> Header | None:
+    """The header of a request that consists of `data` and whole images; None for any other."""
+    prefix = wire.field_prefix(_RAW_CONTENTS, images_bytes)
+    if not data.endswith(prefix):
+        return None
+    message = ModelInferRequest.FromString(data[: -len(prefix)])
+    return Header(message) if not message.raw_input_contents else None
 
 
 def _split(data: memoryview) -> InferRequest:

@@ -7,7 +7,6 @@ import grpc
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.empty_pb2 import Empty
-from google.protobuf.message import Message
 from grpc import aio
 
 from leadline.oip.v2 import open_inference_pb2
@@ -56,12 +55,8 @@ def _handler(
         request_deserializer=parse
         if is_inference
         else message_factory.GetMessageClass(method.input_type).FromString,
-        response_serializer=_serialize,
+        response_serializer=message_factory.GetMessageClass(method.output_type).SerializeToString,
     )
-
-
-def _serialize(message: Message | bytes) -> bytes:
-    return message if isinstance(message, bytes) else message.SerializeToString()
 
 
 def _refusal(name: str, reason: str) -> Callable[[Empty, Any], Awaitable[Empty]]:

@@ -41,7 +41,7 @@ class OpenInferenceServicer:
         self._names = NamedModels(models)
         self._predictions = predictions
         self._streams = streams
-        self._inference = Inference(names=self._names, predictions=predictions, streams=streams)
+        self._inference = Inference(models=models, predictions=predictions, streams=streams)
         self._is_serving = True
 
     def report_health(self, *, is_serving: bool) -> None:

@@ -1,4 +1,4 @@
-"""What the JSON beside an epoch's weights says, and how it is read back."""
+"""What the description of a checkpoint says, as JSON, and how it is read back."""
 
 import dataclasses
 import json
@@ -11,9 +11,9 @@ from leadline.models.images import IMAGE_SIZE
 from leadline.models.metrics import EpochMetrics
 from leadline.models.spec import TrainingSpec
 
-FORMAT = 2
+FORMAT = 3
 
-# Format 1 knew blocks of two convolutions only.
+# Format 1 knew blocks of two convolutions only. Formats 1 and 2 have a file for each part.
 _TWO_CONVOLUTIONS = {"block_convolutions": 2}
 
 # What an image goes through before the network sees it. Recorded so that whoever
@@ -27,14 +27,15 @@ PREPROCESSING: dict[str, Any] = {
 
 
 # No separators: a description that came from elsewhere must not lead elsewhere.
-_FILE_NAME = re.compile(r"epoch-\d{5}(\.onnx|(\.[a-z]+)?\.safetensors)")
+_FILE_NAME = re.compile(r"epoch-\d{5}(\.checkpoint|\.onnx|(\.[a-z]+)?\.safetensors)")
 
 
 @dataclass(frozen=True)
 class FileRecord:
-    """A file as it was written."""
+    """A part of a checkpoint as it was written."""
 
     name: str
+    """Of its file."""
     sha256: str
     """In hexadecimal."""
     size: int
@@ -52,18 +53,19 @@ class CheckpointInfo:
     metrics: EpochMetrics
     dataset_fingerprint: str
     files: dict[str, FileRecord]
-    """By kind: "weights", "onnx" and, where there are any, "predictions" and "optimizer"."""
+    """By kind: "weights" and, if there are any, "predictions" and "optimizer", in the order
+    in which they lie in their file. The optimizer's may have been removed since."""
     environment: dict[str, Any]
     """What it was trained with: versions, device, threads. For people."""
 
     @property
     def weights_sha256(self) -> str:
-        """The SHA-256 of the weights file, in hexadecimal."""
+        """The SHA-256 of the weights as safetensors, in hexadecimal."""
         return self.files["weights"].sha256
 
 
 def to_json(info: CheckpointInfo) -> bytes:
-    """Describes a checkpoint."""
+    """Describes a checkpoint, in one line."""
     description = {
         "format": FORMAT,
         "epoch": info.epoch,
@@ -76,7 +78,7 @@ def to_json(info: CheckpointInfo) -> bytes:
         "files": {kind: dataclasses.asdict(record) for kind, record in info.files.items()},
         "environment": info.environment,
     }
-    return json.dumps(description, indent=2, allow_nan=False).encode() + b"\n"
+    return json.dumps(description, allow_nan=False).encode()
 
 
 def from_json(data: bytes) -> CheckpointInfo:
@@ -89,7 +91,7 @@ def from_json(data: bytes) -> CheckpointInfo:
     if description["format"] == 1:
         for part in ("architecture", "spec"):
             description[part] = _TWO_CONVOLUTIONS | description[part]
-    elif description["format"] != FORMAT:
+    elif description["format"] not in (2, FORMAT):
         raise ValueError(
             f"it is of format {description['format']!r}, and 1 to {FORMAT} are known here"
         )
@@ -99,9 +101,8 @@ def from_json(data: bytes) -> CheckpointInfo:
     outside = [record.name for record in files.values() if not _FILE_NAME.fullmatch(record.name)]
     if outside:
         raise ValueError(f"it names a file outside its folder: {outside[0]!r}")
-    missing = {"weights", "onnx"} - set(files)
-    if missing:
-        raise ValueError(f"it names no file of {' and '.join(sorted(missing))}")
+    if "weights" not in files:
+        raise ValueError("it names no file of weights")
     return CheckpointInfo(
         epoch=description["epoch"],
         architecture=Architecture(**description["architecture"]),

@@ -16,10 +16,16 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from leadline.models._description import CheckpointInfo, FileRecord, to_json
-from leadline.models._files import make_folder, sha256_of, sync_folder, write_atomically
-from leadline.models.checkpoint_files import CheckpointError, load_info, read_file, stem_of
-from leadline.models.export import to_onnx
+from leadline.models._description import CheckpointInfo
+from leadline.models._files import make_folder
+from leadline.models.checkpoint_files import (
+    CheckpointError,
+    CheckpointReader,
+    open_checkpoint,
+    stem_of,
+    write_checkpoint,
+    write_optimizer_state,
+)
 from leadline.models.network import BlockNetwork
 from leadline.models.predictions import encode_predictions
 from leadline.models.simd.engine_choice import recorded_instruction_set
@@ -68,40 +74,27 @@ def save_checkpoint(directory: Path, trainer: Trainer, outcome: EpochOutcome) ->
         OSError: a file cannot be written.
     """
     make_folder(directory)
-    stem = stem_of(outcome.metrics.epoch)
-    # A description must never stand beside files that are not its own.
-    (directory / f"{stem}.json").unlink(missing_ok=True)
-    sync_folder(directory)
-    tensors = {
-        "weights": (f"{stem}.safetensors", trainer.network.state_dict()),
-        "optimizer": (f"{stem}.optimizer.safetensors", _optimizer_state(trainer)),
-    }
-    files = {
-        kind: _write_tensors(directory / name, values)
-        for kind, (name, values) in tensors.items()
-        if values
-    }
-    files["predictions"] = _write(
-        directory / f"{stem}.predictions.safetensors",
-        encode_predictions(
-            outcome.train.predictions,
-            outcome.test.predictions,
-            classes=trainer.architecture.classes,
-        ),
-    )
-    files["onnx"] = _write(directory / f"{stem}.onnx", to_onnx(trainer.network))
+    epoch = outcome.metrics.epoch
+    state = _optimizer_state(trainer)
     info = CheckpointInfo(
-        epoch=outcome.metrics.epoch,
+        epoch=epoch,
         architecture=trainer.architecture,
         class_names=trainer.dataset.class_names,
         spec=trainer.spec,
         metrics=outcome.metrics,
         dataset_fingerprint=trainer.dataset.fingerprint,
-        files=files,
+        files={"optimizer": write_optimizer_state(directory, epoch, _to_bytes(state))}
+        if state
+        else {},
         environment=_environment(trainer),
     )
-    write_atomically(directory / f"{stem}.json", to_json(info))
-    return info
+    predictions = encode_predictions(
+        outcome.train.predictions,
+        outcome.test.predictions,
+        classes=trainer.architecture.classes,
+    )
+    weights = _to_bytes(trainer.network.state_dict())
+    return write_checkpoint(directory, info, {"weights": weights, "predictions": predictions})
 
 
 def load_checkpoint(directory: Path, epoch: int) -> Checkpoint:
@@ -110,29 +103,32 @@ def load_checkpoint(directory: Path, epoch: int) -> Checkpoint:
     Raises:
         CheckpointError: a file is missing, truncated or damaged.
     """
-    info = load_info(directory, epoch)
-    return Checkpoint(info, _read_tensors(directory, info.files["weights"]))
+    return _checkpoint(directory, open_checkpoint(directory, epoch))
 
 
 def restore(trainer: Trainer, directory: Path, epoch: int) -> CheckpointInfo:
     """Puts a trainer into the state that it was in after an epoch, bit for bit.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or the checkpoint is of
-            another spec or dataset than the trainer. The trainer may then be of no use.
+        CheckpointError: a file is missing or damaged, the optimizer's state is no longer
+            kept, or the checkpoint is of another spec or dataset than the trainer. The
+            trainer may then be of no use.
     """
-    checkpoint = load_checkpoint(directory, epoch)
-    info = checkpoint.info
+    reader = open_checkpoint(directory, epoch)
+    info = reader.info
     if not _is_same_training(info.spec, trainer.spec):
-        raise CheckpointError(f"{stem_of(epoch)}.json in {directory} is of another training spec")
+        raise CheckpointError(f"{stem_of(epoch)} in {directory} is of another training spec")
     if info.dataset_fingerprint != trainer.dataset.fingerprint:
-        raise CheckpointError(f"{stem_of(epoch)}.json in {directory} is of another dataset")
-    trainer.network.load_state_dict(checkpoint.network().state_dict())
-    record = info.files.get("optimizer")
-    if record is not None:
-        state = _read_tensors(directory, record)
-        _restore_optimizer(trainer, state, directory / record.name)
+        raise CheckpointError(f"{stem_of(epoch)} in {directory} is of another dataset")
+    trainer.network.load_state_dict(_checkpoint(directory, reader).network().state_dict())
+    if "optimizer" in info.files:
+        state = _read_tensors(directory, reader, "optimizer")
+        _restore_optimizer(trainer, state, directory / info.files["optimizer"].name)
     return info
+
+
+def _checkpoint(directory: Path, reader: CheckpointReader) -> Checkpoint:
+    return Checkpoint(reader.info, _read_tensors(directory, reader, "weights"))
 
 
 def _is_same_training(one: TrainingSpec, other: TrainingSpec) -> bool:
@@ -182,20 +178,16 @@ def _environment(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> FileRecord:
-    # No metadata: safetensors does not promise its order, and equal weights make equal files.
+def _to_bytes(tensors: dict[str, Tensor]) -> bytes:
+    # No metadata: safetensors does not promise its order, and equal weights make equal bytes.
     contiguous = {key: value.cpu().contiguous() for key, value in tensors.items()}
-    return _write(path, safetensors.torch.save(contiguous))
+    return safetensors.torch.save(contiguous)
 
 
-def _write(path: Path, data: bytes) -> FileRecord:
-    write_atomically(path, data)
-    return FileRecord(path.name, sha256_of(data), len(data))
-
-
-def _read_tensors(directory: Path, record: FileRecord) -> dict[str, Tensor]:
-    data = read_file(directory, record)
+def _read_tensors(directory: Path, reader: CheckpointReader, kind: str) -> dict[str, Tensor]:
+    data = reader.read(kind)
     try:
         return safetensors.torch.load(data)
     except (SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{directory / record.name} holds no tensors: {error}") from error
+        path = directory / reader.info.files[kind].name
+        raise CheckpointError(f"the {kind} in {path} are no tensors: {error}") from error

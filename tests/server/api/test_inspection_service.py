@@ -1,4 +1,3 @@
-import json
 from collections import Counter
 
 import grpc
@@ -29,6 +28,7 @@ from leadline.v1.inspection_service_pb2 import (
 from leadline.v1.job_pb2 import JobEvent, JobState
 from leadline.v1.model_pb2 import Variant
 from leadline.v1.training_service_pb2 import CancelJobRequest, GetJobRequest, TrainJobRequest
+from support.checkpoints import make_older
 from support.datasets import specs_of
 from support.servers import CLASSES, LiveServer
 from support.wire import Stubs, reason, violations
@@ -461,10 +461,7 @@ def test_a_model_without_predictions_says_so(stubs: Stubs, live_server: LiveServ
     finished = list(stubs.training.TrainJob(TrainJobRequest(spec=tiny_spec(epochs=1)), timeout=60))
     model = finished[-1].finished.model
     (folder,) = (live_server.data_dir / model).iterdir()
-    description = folder / "epoch-00001.json"
-    values = json.loads(description.read_text())
-    del values["files"]["predictions"]
-    description.write_text(json.dumps(values))
+    make_older(folder, 1, lambda description: description["files"].pop("predictions"))
 
     for split in (SPLIT_TEST, SPLIT_TRAIN):
         error = refusal(stubs, model=model, split=split)

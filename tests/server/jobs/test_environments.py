@@ -127,7 +127,7 @@ def test_an_epoch_is_repeated_with_the_same_instruction_set(
 
 
 def damage_weights(data_dir: Path) -> None:
-    weights = list(data_dir.rglob("epoch-*.safetensors"))
+    weights = list(data_dir.rglob("epoch-*.checkpoint"))
     assert weights
     for path in weights:
         path.write_bytes(b"damaged")

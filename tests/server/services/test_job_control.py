@@ -292,7 +292,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_made_again(
     stubs.training.PauseJob(PauseJobRequest(name=name), timeout=10)
     stream.cancel()
     job = stubs.training.GetJob(GetJobRequest(name=name), timeout=10)
-    files = sorted(server.data_dir.rglob("epoch-?????.safetensors"))
+    files = sorted(server.data_dir.rglob("epoch-?????.checkpoint"))
     for path in files if damaged == "all" else files[-1:]:
         path.write_bytes(path.read_bytes()[:1000])
 

@@ -10,7 +10,7 @@ def artifacts(tmp_path: Path) -> Artifacts:
     for job_id in ("known", "deleted", "unknown"):
         folder = tmp_path / job_id / "attempt-001"
         folder.mkdir(parents=True)
-        (folder / "epoch-00001.json").write_text("{}")
+        (folder / "epoch-00001.checkpoint").write_text("{}")
     return Artifacts(tmp_path)
 
 
@@ -32,7 +32,7 @@ def test_a_deletion_that_never_reached_the_store_is_undone(
     artifacts.finish_deletions({"known"})
     artifacts.finish_deletions(set())
 
-    assert (tmp_path / "known" / "attempt-001" / "epoch-00001.json").exists()
+    assert (tmp_path / "known" / "attempt-001" / "epoch-00001.checkpoint").exists()
 
 
 def test_checkpoints_of_an_unknown_job_are_left_alone(artifacts: Artifacts, tmp_path: Path) -> None:
@@ -44,3 +44,22 @@ def test_checkpoints_of_an_unknown_job_are_left_alone(artifacts: Artifacts, tmp_
 def test_removing_what_is_not_there_is_no_error(artifacts: Artifacts) -> None:
     artifacts.mark_deleted("nothing")
     artifacts.remove("nothing")
+
+
+def test_the_optimizers_states_of_the_last_two_epochs_are_kept(tmp_path: Path) -> None:
+    artifacts = Artifacts(tmp_path)
+    states = [
+        artifacts.folder("job", attempt) / f"epoch-{epoch:05}.optimizer.safetensors"
+        for attempt, epoch in ((1, 1), (1, 2), (1, 3), (2, 3), (2, 4))
+    ]
+    for path in states:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    kept = []
+    for epoch in (1, 2, 3, 4):
+        artifacts.drop_optimizer_states("job", attempt=2, epoch=epoch)
+        kept.append(sum(path.exists() for path in states))
+
+    assert kept == [5, 5, 4, 3]
+    assert [path for path in states if path.exists()] == states[2:]

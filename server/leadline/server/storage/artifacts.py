@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from leadline.models.checkpoint_files import remove_checkpoint
+from leadline.models.checkpoint_files import remove_checkpoint, remove_optimizer_state
 from leadline.server.jobs.job import ModelEpoch
 
 _LOG = structlog.get_logger(__name__)
@@ -41,6 +41,26 @@ class Artifacts:
         """
         for epoch in epochs:
             remove_checkpoint(self.folder(job_id, epoch.attempt), epoch.result.epoch)
+
+    def drop_optimizer_states(self, job_id: str, *, attempt: int, epoch: int) -> None:
+        """Removes the optimizer's states that a job no longer needs to resume.
+
+        Those of the last two epochs are kept: if the newest checkpoint is damaged, the job
+        resumes from the one before. Only an epoch that the store has makes an older state
+        superfluous, so the server removes it, not the worker.
+
+        Args:
+            job_id: the job.
+            attempt: the job's newest attempt.
+            epoch: its newest epoch in the store.
+
+        Raises:
+            OSError: a state cannot be removed.
+        """
+        # One more than necessary: the server may have ended before it removed that.
+        for old in range(max(1, epoch - 3), epoch - 1):
+            for each in range(1, attempt + 1):
+                remove_optimizer_state(self.folder(job_id, each), old)
 
     def mark_deleted(self, job_id: str) -> None:
         """Marks a job as about to be deleted: `finish_deletions` continues after a crash.

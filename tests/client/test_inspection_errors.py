@@ -1,6 +1,5 @@
 """What cannot be inspected is said clearly, by the SDK and by the command line."""
 
-
 import pytest
 
 from client.cli_outcome import Leadline

@@ -2,7 +2,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -174,7 +174,9 @@ def test_only_what_there_is_becomes_a_file(
     for momentum in (0.0, 0.9):
         trainer = Trainer(replace(SPEC, momentum=momentum), dataset, device=cpu)
         save_checkpoint(tmp_path / str(momentum), trainer, trainer.train_epoch(1))
-    names = [sorted(path.name for path in folder.iterdir()) for folder in sorted(tmp_path.iterdir())]
+    names = [
+        sorted(path.name for path in folder.iterdir()) for folder in sorted(tmp_path.iterdir())
+    ]
     checkpoint, state = "epoch-00001.checkpoint", "epoch-00001.optimizer.safetensors"
     assert names == [[checkpoint], [checkpoint, state]]
 
@@ -448,7 +450,9 @@ def test_a_damaged_file_is_named(
 def test_no_flipped_bit_of_the_description_goes_unseen(saved: Path, place: int) -> None:
     path = saved / "epoch-00001.checkpoint"
     data = bytearray(path.read_bytes())
-    start = len(data) - sum(load_info(saved, 1).files[kind].size for kind in ("weights", "predictions"))
+    start = len(data) - sum(
+        load_info(saved, 1).files[kind].size for kind in ("weights", "predictions")
+    )
     data[place % start] ^= 1 << place % 8
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match=path.name):
@@ -464,7 +468,9 @@ def test_weights_of_another_architecture_are_refused(saved: Path) -> None:
     edit(saved, lambda it: it["architecture"].update(blocks=2))
     with pytest.raises(CheckpointError, match=r"epoch-00001\.checkpoint is of another arch"):
         load_checkpoint(saved, 1).network()
-    with pytest.raises(CheckpointError, match=r"epoch-00001 .* of another architecture: .*blocks\.1"):
+    with pytest.raises(
+        CheckpointError, match=r"epoch-00001 .* of another architecture: .*blocks\.1"
+    ):
         load_onnx(saved, 1)
 
 
@@ -502,11 +508,15 @@ class Kill(BaseException):
     """Stands for the end of the process."""
 
 
-@pytest.fixture
-def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Returns a function that lets so many changes of a folder happen, and no more."""
+KillContext = contextlib.AbstractContextManager[None]
 
-    def arm(steps: int) -> None:
+
+@pytest.fixture
+def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], KillContext]:
+    """Returns a context that lets so many changes of a folder happen, and no more."""
+
+    @contextlib.contextmanager
+    def arm(steps: int) -> Iterator[None]:
         left = iter(range(steps))
 
         def limited(change: Callable[..., Any]) -> Callable[..., Any]:
@@ -520,6 +530,9 @@ def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         monkeypatch.setattr("os.fsync", limited(os.fsync))
         for name in ("replace", "unlink"):
             monkeypatch.setattr(Path, name, limited(getattr(Path, name)))
+        with contextlib.suppress(Kill):
+            yield
+        monkeypatch.undo()
 
     return arm
 
@@ -531,24 +544,18 @@ COMMITTING_STEP = 5
 
 @pytest.mark.parametrize("steps", range(STEPS_OF_AN_EPOCH + 1))
 def test_a_kill_at_any_step_leaves_the_whole_epoch_or_none(
-    trainer: Trainer,
-    dataset: Dataset,
-    cpu: torch.device,
-    tmp_path: Path,
-    kill_at: Callable[[int], None],
-    monkeypatch: pytest.MonkeyPatch,
-    steps: int,
+    dataset: Dataset, tmp_path: Path, kill_at: Callable[[int], KillContext], steps: int
 ) -> None:
-    train_and_save(trainer, tmp_path / "straight", range(1, 4))
-    killed, resumed = (Trainer(SPEC, dataset, device=cpu) for _ in range(2))
+    straight, killed, resumed = (
+        Trainer(SPEC, dataset, device=torch.device("cpu")) for _ in range(3)
+    )
+    train_and_save(straight, tmp_path / "straight", range(1, 4))
     folder = tmp_path / "killed"
     train_and_save(killed, folder, range(1, 3))
     outcome = killed.train_epoch(3)
 
-    kill_at(steps)
-    with contextlib.suppress(Kill):
+    with kill_at(steps):
         save_checkpoint(folder, killed, outcome)
-    monkeypatch.undo()
 
     assert list_epochs(folder) == ([1, 2, 3] if steps >= COMMITTING_STEP else [1, 2])
     for epoch in (1, 2):  # both stay usable, to train on from either
@@ -590,26 +597,19 @@ STEPS_OF_COMPACTION = 7
 
 @pytest.mark.parametrize("steps", range(STEPS_OF_COMPACTION + 1))
 def test_a_kill_at_any_step_of_a_compaction_loses_nothing(
-    saved: Path,
-    dataset: Dataset,
-    cpu: torch.device,
-    kill_at: Callable[[int], None],
-    monkeypatch: pytest.MonkeyPatch,
-    steps: int,
+    saved: Path, trainer: Trainer, kill_at: Callable[[int], KillContext], steps: int
 ) -> None:
     make_older(saved, 1)
     info, onnx, before = load_info(saved, 1), load_onnx(saved, 1), predictions_of(saved, 1)
 
-    kill_at(steps)
-    with contextlib.suppress(Kill):
+    with kill_at(steps):
         compact_checkpoint(saved, 1)
-    monkeypatch.undo()
 
     for _ in range(2):  # as it was left; then as a second compaction leaves it
         assert list_epochs(saved) == [1]
         assert load_info(saved, 1).weights_sha256 == info.weights_sha256
         assert load_onnx(saved, 1) == onnx
-        restore(Trainer(SPEC, dataset, device=cpu), saved, 1)
+        restore(trainer, saved, 1)
         for old, new in zip(before, predictions_of(saved, 1), strict=True):
             np.testing.assert_allclose(new, old, atol=0.002)
         compact_checkpoint(saved, 1)
@@ -649,6 +649,8 @@ def test_training_does_not_go_on_without_the_optimizers_state(
 ) -> None:
     remove_optimizer_state(saved, 1)
 
-    with pytest.raises(CheckpointError, match=r"epoch-00001\.optimizer\.safetensors cannot be read"):
+    with pytest.raises(
+        CheckpointError, match=r"epoch-00001\.optimizer\.safetensors cannot be read"
+    ):
         restore(trainer, saved, 1)
     assert load_checkpoint(saved, 1).info.epoch == 1

@@ -55,7 +55,9 @@ def test_an_exported_network_gives_the_same_scores(
         residual=residual,
     )
     images = torch.randn(7, 3, 32, 32)
-    session = onnxruntime.InferenceSession(to_onnx(network.architecture, network.arrays()), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        to_onnx(network.architecture, network.arrays()), providers=["CPUExecutionProvider"]
+    )
 
     logits, probabilities = session.run([LOGITS, PROBABILITIES], {INPUT: images.numpy()})
 

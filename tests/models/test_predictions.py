@@ -144,6 +144,7 @@ def test_the_files_of_older_versions_are_read(has_all: bool) -> None:
     decoded = decode_predictions(data, "train")
     assert np.array_equal(decoded.predicted, train.predicted)
     assert np.abs(decoded.probability - train.probability).max() <= 1e-5
+    assert decoded.true_probability is not None
     assert np.abs(decoded.true_probability - train.true_probability).max() <= 1e-5
 
 

@@ -48,7 +48,7 @@ def engine_of(network: BlockNetwork, *, in_bfloat16: bool = False) -> Engine:
     return engine_for(network, device=CPU, in_bfloat16=in_bfloat16, largest_batch=8, threads=1)
 
 
-MISFITS = {
+MISFITS: dict[str, tuple[Callable[[], BlockNetwork], str]] = {
     "16 channels": (lambda: with_channels(16), r"widen has weights of the shape \(16, 3, 5, 5\)"),
     "4 channels": (lambda: with_channels(4), r"widen has weights of the shape \(4, 3, 5, 5\)"),
     "kernel": (
@@ -77,7 +77,7 @@ def test_a_network_that_does_not_fit_the_kernels_is_refused(
 @pytest.mark.parametrize("misfit", ["16 channels", "4 channels", "kernel"])
 def test_weights_that_do_not_fit_the_kernels_are_not_exported(misfit: str) -> None:
     make_network, message = MISFITS[misfit]
-    network = make_network()
+    network: BlockNetwork = make_network()
     with pytest.raises(UnsupportedNetworkError, match=message):
         to_onnx(network.architecture, network.arrays())
 

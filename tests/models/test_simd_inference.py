@@ -93,7 +93,7 @@ def test_a_network_of_other_shapes_is_refused() -> None:
     (strides,) = (value for value in model.graph.node[1].attribute if value.name == "strides")
     strides.ints[:] = [1, 1]
 
-    with pytest.raises(ValueError, match="halve has weights of the shape .* with stride .1, 1."):
+    with pytest.raises(ValueError, match=r"halve has weights of the shape .* with stride \(1, 1\)"):
         ExportedNetwork(model.SerializeToString(), ThreadTeam(1))
 
 

@@ -106,9 +106,7 @@ class _Graph:
     def convolve(self, name: str, shape: Convolution, *, norm: str | None = None) -> None:
         """Appends a convolution, with the batch norm after it folded in."""
         weight, bias = self._array(f"{name}.weight"), self._array(f"{name}.bias")
-        check_convolution(
-            name, shape, weight.shape, stride=[shape.stride], padding=[shape.padding]
-        )
+        check_convolution(name, shape, weight.shape, stride=[shape.stride], padding=[shape.padding])
         if norm is not None:
             scale = self._array(f"{norm}.weight")
             scale = scale / np.sqrt(self._array(f"{norm}.running_var") + EPSILON)

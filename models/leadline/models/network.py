@@ -72,7 +72,7 @@ class BlockNetwork(nn.Module):
         return logits
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
-        """Returns the parameters and buffers by their names, as `leadline.models.export` takes them."""
+        """Returns the parameters and buffers by their names."""
         return {name: value.cpu().numpy() for name, value in self.state_dict().items()}
 
 

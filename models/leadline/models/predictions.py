@@ -127,7 +127,7 @@ def _decompressed(tensors: _Tensors, prefix: str) -> dict[str, _Column]:
     for key, values in tensors.items():
         name, _, kind = key.partition(".")
         if name.startswith("train_") == bool(prefix):
-            column = np.frombuffer(zlib.decompress(values), kind) if kind else values
+            column = np.frombuffer(zlib.decompress(values.tobytes()), kind) if kind else values
             columns[name.removeprefix(prefix)] = column
     return columns
 
@@ -156,6 +156,7 @@ def _to_steps(
 
 
 def _to_fractions(values: _Column) -> npt.NDArray[np.float32]:
-    if np.issubdtype(values.dtype, np.unsignedinteger):
-        return (values.astype(np.float64) / np.iinfo(values.dtype).max).astype(np.float32)
-    return values.astype(np.float32, copy=False)
+    fractions = values.astype(np.float64)
+    if values.dtype.kind == "u":
+        fractions /= np.iinfo(values.dtype.name).max
+    return fractions.astype(np.float32)

@@ -221,7 +221,9 @@ def test_the_listing_of_kept_predictions_is_that_of_exact_ones_but_for_close_pro
     kept: tuple[Answers, Answers, float],
 ) -> None:
     exact, rounded, resolution = kept
-    query = ListingQuery(include_correct=True, grouping=Grouping.NONE, image_format=ImageFormat.NONE)
+    query = ListingQuery(
+        include_correct=True, grouping=Grouping.NONE, image_format=ImageFormat.NONE
+    )
 
     whole = list_misclassified(rounded, query, offset=0, limit=3_000)
     pages = [

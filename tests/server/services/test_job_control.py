@@ -234,7 +234,7 @@ def wait_for_files(stubs: Stubs, data_dir: Path, model: str, epochs: set[int]) -
     """The model, once the files of other epochs than these are gone."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        kept = {int(path.stem[-5:]) for path in (data_dir / model).rglob("epoch-*.json")}
+        kept = {int(path.stem[-5:]) for path in (data_dir / model).rglob("epoch-*.checkpoint")}
         if kept == epochs:
             return stubs.inference.GetModel(GetModelRequest(name=model), timeout=10)
         time.sleep(0.05)

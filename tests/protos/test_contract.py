@@ -27,7 +27,7 @@ def test_the_services_have_the_promised_methods() -> None:
     assert services == {
         "leadline.v1.TrainingService": [
             *("TrainJob", "WatchJob", "GetJob", "ListJobs"),
-            *("CancelJob", "PauseJob", "ResumeJob", "DeleteJob"),
+            *("CancelJob", "PauseJob", "ResumeJob", "DeleteJob", "ListDiskUsage"),
             *("TrainSweep", "WatchSweep", "GetSweep", "ListSweeps"),
             *("CancelSweep", "PauseSweep", "ResumeSweep", "DeleteSweep"),
         ],

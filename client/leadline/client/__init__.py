@@ -122,6 +122,10 @@ from leadline.v1.sweep_pb2 import (
     SweepTable as SweepTable,
     SweepVariant as SweepVariant,
 )
+from leadline.v1.training_service_pb2 import (
+    JobDiskUsage as JobDiskUsage,
+    ListDiskUsageResponse as ListDiskUsageResponse,
+)
 from leadline.v1.training_spec_pb2 import (
     Augmentation as Augmentation,
     Initialization as Initialization,

@@ -92,6 +92,12 @@ class TrainingServiceStub:
     not in a final state: cancel it first; or where it is a part of a sweep:
     delete the sweep.
     """
+    ListDiskUsage: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ListDiskUsageRequest, _training_service_pb2.ListDiskUsageResponse]
+    """Lists what takes the space of the server's disk: the files of each job, the
+    newest job first, and what all jobs share.
+
+    Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED where too many large reads wait.
+    """
     TrainSweep: _grpc.UnaryStreamMultiCallable[_training_service_pb2.TrainSweepRequest, _sweep_pb2.SweepEvent]
     """Submits a sweep and follows it: all its jobs are accepted, or none. The
     stream begins with the `queued` event, which names the sweep and its jobs,
@@ -212,6 +218,12 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
     not in a final state: cancel it first; or where it is a part of a sweep:
     delete the sweep.
+    """
+    ListDiskUsage: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ListDiskUsageRequest, _training_service_pb2.ListDiskUsageResponse]  # type: ignore[assignment]
+    """Lists what takes the space of the server's disk: the files of each job, the
+    newest job first, and what all jobs share.
+
+    Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED where too many large reads wait.
     """
     TrainSweep: _aio.UnaryStreamMultiCallable[_training_service_pb2.TrainSweepRequest, _sweep_pb2.SweepEvent]  # type: ignore[assignment]
     """Submits a sweep and follows it: all its jobs are accepted, or none. The
@@ -378,6 +390,18 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
         not in a final state: cancel it first; or where it is a part of a sweep:
         delete the sweep.
+        """
+
+    @_abc_1.abstractmethod
+    def ListDiskUsage(
+        self,
+        request: _training_service_pb2.ListDiskUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_service_pb2.ListDiskUsageResponse, _abc.Awaitable[_training_service_pb2.ListDiskUsageResponse]]:
+        """Lists what takes the space of the server's disk: the files of each job, the
+        newest job first, and what all jobs share.
+
+        Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED where too many large reads wait.
         """
 
     @_abc_1.abstractmethod

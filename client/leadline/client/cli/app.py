@@ -24,6 +24,7 @@ class _Command(NamedTuple):
 COMMANDS = {
     "serve": _Command("server", "Start a server."),
     "doctor": _Command("server", "Check what this machine can do for a server."),
+    "compact": _Command("server", "Rewrite the checkpoints of older versions in less space."),
     "train": _Command("train", "Train a model and watch it learn."),
     "watch": _Command("following", "Follow a job, from its first epoch or any other."),
     "sweep": _Command("sweep", "Train a grid of models as one, and compare them."),
@@ -41,6 +42,7 @@ COMMANDS = {
     "label-errors": _Command("label_errors", "Show images whose labels are likely wrong."),
     "plot": _Command("plot", "Draw accuracy curves, confusion matrices and sweeps."),
     "report": _Command("report", "Write a job, a sweep or a comparison as one HTML page."),
+    "usage": _Command("usage", "Show what takes the space of the server's disk."),
     "health": _Command("status", "Check that a server serves."),
     "demo": _Command("demo", "Start a server, train, predict and look, in about a minute."),
     "version": _Command("status", "Print the version."),

@@ -385,8 +385,8 @@ class Example(_message.Message):
     predicted_class_name: _builtins.str
     """The name of the class that it was taken for."""
     probability: _builtins.float
-    """The softmax probability of the predicted class, in [0, 1]; of training
-    images in steps of 1/65535.
+    """The softmax probability of the predicted class, in [0, 1]; in steps of
+    1/65535, of training images in steps of 1/255.
     """
     name: _builtins.str
     """The image's name, "datasets/{dataset fingerprint}/{split}/{index}", by which

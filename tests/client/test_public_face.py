@@ -69,6 +69,7 @@ def test_the_exported_names_are_these_and_no_others() -> None:
         "EventGapError",
         "Example",
         "ExampleOrder",
+        "ExportModelResponse",
         "FailedPreconditionError",
         "Grouping",
         "HealthStatus",

@@ -31,7 +31,9 @@ def test_the_services_have_the_promised_methods() -> None:
             *("TrainSweep", "WatchSweep", "GetSweep", "ListSweeps"),
             *("CancelSweep", "PauseSweep", "ResumeSweep", "DeleteSweep"),
         ],
-        "leadline.v1.InferenceService": ["Predict", "PredictStream", "ListModels", "GetModel"],
+        "leadline.v1.InferenceService": [
+            *("Predict", "PredictStream", "ListModels", "GetModel", "ExportModel")
+        ],
         "leadline.v1.InspectionService": [
             *("ListMisclassified", "GetConfusionMatrix"),
             *("CompareModels", "ListLikelyLabelErrors"),

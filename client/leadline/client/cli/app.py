@@ -36,6 +36,7 @@ COMMANDS = {
     "delete": _Command("control", "Delete one job or several for good."),
     "models": _Command("models", "List trained models, or one model's epochs."),
     "predict": _Command("predict", "Classify images."),
+    "export": _Command("export", "Write a model as an ONNX file."),
     "misclassified": _Command("misclassified", "Show the images that a model gets wrong."),
     "confusion": _Command("confusion", "Show which classes a model confuses."),
     "compare": _Command("compare", "Compare two models image by image."),

@@ -73,6 +73,17 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         """Returns a model."""
         return await self._models.get(parse_model(request.name), from_model)
 
+    async def ExportModel(
+        self, request: pb.ExportModelRequest, context: Context
+    ) -> pb.ExportModelResponse:
+        """Returns a checkpoint's network as an ONNX model."""
+        checkpoint = await self._models.resolve(to_selector(request))
+        return pb.ExportModelResponse(
+            model=checkpoint.name,
+            weights_sha256=checkpoint.epoch.weights_sha256,
+            onnx=await self._models.export(checkpoint, caller=context.peer()),
+        )
+
     async def _respond(
         self, message: pb.PredictStreamRequest, context: Context
     ) -> pb.PredictStreamResponse:

@@ -207,6 +207,21 @@ def test_a_trainer_can_go_back(trainer: Trainer, tmp_path: Path) -> None:
     assert contents(tmp_path / "a", 3) == contents(tmp_path / "b", 3)
 
 
+def test_a_trainer_goes_on_from_the_epoch_before_a_damaged_one(
+    trainer: Trainer, dataset: Dataset, cpu: torch.device, tmp_path: Path
+) -> None:
+    train_and_save(trainer, tmp_path / "a", range(1, 4))
+    remove_optimizer_state(tmp_path / "a", 2)
+    resumed = Trainer(SPEC, dataset, device=cpu)
+
+    with pytest.raises(CheckpointError, match="epoch-00002"):
+        restore(resumed, tmp_path / "a", 2)
+    restore(resumed, tmp_path / "a", 1)
+    train_and_save(resumed, tmp_path / "b", range(2, 4))
+
+    assert contents(tmp_path / "a", 3) == contents(tmp_path / "b", 3)
+
+
 def test_training_longer_is_the_same_training(
     dataset: Dataset, cpu: torch.device, saved: Path
 ) -> None:

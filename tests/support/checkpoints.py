@@ -33,7 +33,7 @@ def make_older(
     *,
     has_all_predictions: bool = True,
 ) -> None:
-    """Writes a checkpoint as version 0.1.0 did, in the place of this version's.
+    """Writes a checkpoint as older versions did, in the place of this version's.
 
     Args:
         folder: of the checkpoint.

@@ -111,8 +111,8 @@ def restore(trainer: Trainer, directory: Path, epoch: int) -> CheckpointInfo:
 
     Raises:
         CheckpointError: a file is missing or damaged, the optimizer's state is no longer
-            kept, or the checkpoint is of another spec or dataset than the trainer. The
-            trainer may then be of no use.
+            kept, or the checkpoint is of another spec or dataset than the trainer. Do not
+            train then, unless another call succeeds.
     """
     reader = open_checkpoint(directory, epoch)
     info = reader.info
@@ -120,10 +120,10 @@ def restore(trainer: Trainer, directory: Path, epoch: int) -> CheckpointInfo:
         raise CheckpointError(f"{stem_of(epoch)} in {directory} is of another training spec")
     if info.dataset_fingerprint != trainer.dataset.fingerprint:
         raise CheckpointError(f"{stem_of(epoch)} in {directory} is of another dataset")
+    has_state = "optimizer" in info.files
+    state = _read_tensors(directory, reader, "optimizer") if has_state else {}
     trainer.network.load_state_dict(_checkpoint(directory, reader).network().state_dict())
-    if "optimizer" in info.files:
-        state = _read_tensors(directory, reader, "optimizer")
-        _restore_optimizer(trainer, state, directory / info.files["optimizer"].name)
+    _restore_optimizer(trainer, state, directory)
     return info
 
 
@@ -150,13 +150,13 @@ def _optimizer_state(trainer: Trainer) -> dict[str, Tensor]:
     }
 
 
-def _restore_optimizer(trainer: Trainer, tensors: dict[str, Tensor], path: Path) -> None:
+def _restore_optimizer(trainer: Trainer, tensors: dict[str, Tensor], directory: Path) -> None:
     indices = {name: i for i, (name, _) in enumerate(trainer.network.named_parameters())}
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         name, _, slot = key.rpartition("/")
         if name not in indices:
-            raise CheckpointError(f"{path} has state of {name!r}, which the network has not")
+            raise CheckpointError(f"{directory} has state of {name!r}, which the network has not")
         state.setdefault(indices[name], {})[slot] = value
     groups = trainer.optimizer.state_dict()["param_groups"]
     trainer.optimizer.load_state_dict({"state": state, "param_groups": groups})

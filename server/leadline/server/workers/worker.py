@@ -157,15 +157,15 @@ def _resume(assignment: Assignment, make_trainer: Callable[[], Trainer]) -> tupl
     Later epochs that were reported are trained again to the same weights, since
     training is a function of the spec.
     """
+    trainer = make_trainer()
     for epoch, folder in assignment.resume_from:
-        trainer = make_trainer()
         try:
             restore(trainer, Path(folder), epoch)
         except CheckpointError as error:
             _LOG.warning("a checkpoint is damaged, going back to the one before: %s", error)
             continue
         return trainer, epoch
-    return make_trainer(), 0
+    return make_trainer() if assignment.resume_from else trainer, 0
 
 
 def _started(device: torch.device, dataset: Dataset, trainer: Trainer) -> Started:

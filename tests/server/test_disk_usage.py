@@ -78,7 +78,7 @@ def test_the_space_is_told_by_job_and_by_kind_page_by_page(server_factory: Serve
     for word in ("weights", "predictions", "optimizer", "database", "datasets", newest_first[2]):
         assert word in printed.stdout
     assert newest_first[0] not in printed.stdout
-    assert "1 more jobs have files" in printed.stdout
+    assert "Not shown: 1;" in printed.stdout
     as_json = leadline("usage", "--json", "--target", server.target)
     assert len(json.loads(as_json.stdout)["jobs"]) == 3
 

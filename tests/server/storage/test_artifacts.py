@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from leadline.server.storage.artifacts import Artifacts
+from leadline.server.storage.artifacts import Artifacts, ModelUsage
 
 
 @pytest.fixture
@@ -44,6 +44,30 @@ def test_checkpoints_of_an_unknown_job_are_left_alone(artifacts: Artifacts, tmp_
 def test_removing_what_is_not_there_is_no_error(artifacts: Artifacts) -> None:
     artifacts.mark_deleted("nothing")
     artifacts.remove("nothing")
+
+
+def test_the_files_of_older_versions_are_told_by_kind(tmp_path: Path) -> None:
+    artifacts = Artifacts(tmp_path)
+    folder = artifacts.folder("job", 1)
+    folder.mkdir(parents=True)
+    sizes = {
+        "epoch-00001.safetensors": 1,
+        "epoch-00001.predictions.safetensors": 10,
+        "epoch-00001.optimizer.safetensors": 100,
+        "epoch-00001.onnx": 1_000,
+        "epoch-00001.json": 10_000,
+        "epoch-00002.checkpoint": 100_000,  # damaged: nobody knows how much of it is weights
+    }
+    for name, size in sizes.items():
+        (folder / name).write_bytes(bytes(size))
+
+    usage = artifacts.usage("job")
+
+    assert usage == ModelUsage(
+        checkpoints=2, weights=1, predictions=100_010, optimizer=100, other=11_000
+    )
+    assert usage.total == sum(sizes.values())
+    assert artifacts.usage("nobody").total == 0
 
 
 def test_the_optimizers_states_of_the_last_two_epochs_are_kept(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def _show_jobs(output: Output, found: ListDiskUsageResponse, count: int) -> None
     ]
     output.table(("job", "#checkpoints", *(f"#{kind}" for kind in _KINDS), "#all"), rows)
     if len(largest) > count:
-        output.text(f"{len(largest) - count} more jobs have files: show them with --jobs.")
+        output.text(f"Not shown: {len(largest) - count}; --jobs says how many are.")
 
 
 def _bytes(job: JobDiskUsage, kind: str) -> int:

@@ -1,15 +1,13 @@
-# Leadline's server in a container. Builds with BuildKit (docker build .) and
-# with buildah (make image); docs/deployment.md says how to run it.
+# Leadline's server in a container. Build it with BuildKit (docker build .) or buildah (make image).
+# docs/deployment.md describes how to run it.
 #
-# The stages are cut so that a change of Leadline's own sources installs nothing
-# again: torch and all other dependencies are one layer that depends on their
-# list alone, and Leadline itself is a small layer on top of it, so that nodes
-# pull a few hundred kilobytes for a new release.
+# A change of Leadline's sources does not reinstall the dependencies. Torch and all other
+# dependencies are one layer that depends only on their list. Leadline is a small layer on top, so
+# nodes pull a few hundred kilobytes for a new release.
 
 ARG BASE_IMAGE=docker.io/library/debian:bookworm-slim
 
-# What every stage needs: the interpreter, and the certificates with which a
-# server downloads cifar10.
+# The base of every stage: the interpreter, and the certificates for the download of cifar10.
 FROM ${BASE_IMAGE} AS interpreter
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
@@ -17,14 +15,14 @@ RUN apt-get update \
     && apt-get clean \
     && rm -rf /var/lib/apt/lists/*
 
-# The runtime dependencies as a list. Whatever else changes in pyproject.toml,
-# the list stays the same and so does the layer that is installed from it.
+# The list of runtime dependencies. Other changes in pyproject.toml do not change the list or the
+# layer that is installed from it.
 FROM interpreter AS requirements
 COPY pyproject.toml /source/
 COPY deploy/requirements.py /source/deploy/
 RUN python3 /source/deploy/requirements.py server > /requirements.txt
 
-# pip lives in an environment of its own and never enters the image.
+# pip has a separate environment, which is not part of the image.
 FROM interpreter AS installer
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends python3-venv \
@@ -38,18 +36,16 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_CONSTRAINT=/constraints.txt
 COPY constraints.txt /
 
-# The secrets are optional: the builder's own certificates and pip settings, for
-# networks with a proxy or a mirror. They are mounted while pip runs and are
-# part of no layer.
+# The secrets are optional: the builder's certificates and pip settings, for networks with a proxy
+# or a mirror. They are mounted while pip runs, and no layer contains them.
 FROM installer AS dependencies
 COPY --from=requirements /requirements.txt /
-# torch brings triton, 1 GB that compiles kernels at run time: of no use without
-# a C compiler, which the image has not. Build with DROP= to keep it.
+# torch depends on triton, 1 GB that compiles kernels at run time. It needs a C compiler, which the
+# image does not have. Build with DROP= to keep it.
 ARG DROP=triton
-# Bytecode is compiled here, once: at run time the files are read-only, so that
-# every worker would compile torch anew. It holds whatever becomes of the files'
-# times (unchecked-hash), since some tools that copy layers change them. That
-# some file of torch's is written for a newer Python only is no failure.
+# Compile the bytecode once here. At run time the files are read-only, so every worker would compile
+# torch again. With unchecked-hash the bytecode stays valid if a tool that copies layers changes
+# modification times. Some files of torch need a newer Python, so errors are ignored.
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=ca-bundle,target=/etc/ssl/certs/ca-certificates.crt \
     --mount=type=secret,id=pip-site,target=/etc/pip.conf \
@@ -74,8 +70,8 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 FROM interpreter AS runtime
 ARG BASE_IMAGE
-# Fixed and numeric, so that a volume keeps its owner from one image to the next
-# and Kubernetes can see that it is not root.
+# A fixed numeric user: a volume keeps its owner with the next image, and Kubernetes can verify that
+# it is not root.
 RUN groupadd --gid 10001 leadline \
     && useradd --uid 10001 --gid 10001 --no-create-home \
         --home-dir /var/lib/leadline --shell /usr/sbin/nologin leadline \
@@ -98,7 +94,7 @@ WORKDIR /var/lib/leadline
 VOLUME /var/lib/leadline
 EXPOSE 50051 9464
 STOPSIGNAL SIGTERM
-# Datasets are decoded before the server serves, for which it has five minutes.
+# The server has five minutes to decode datasets before it serves.
 HEALTHCHECK --interval=15s --timeout=10s --start-period=5m --retries=3 \
     CMD ["leadline", "health", "--timeout", "5"]
 ENTRYPOINT ["leadline", "serve"]

@@ -1,10 +1,9 @@
-"""Whether the serving engine says of every test image what the checkpoint does in torch.
+"""Compares the serving engine's predictions with those of the checkpoint in torch.
 
     python benchmarks/agreement.py leadline-data
 
-It reads a server's data directory, which no server need use meanwhile, and
-compares every kept epoch of every model over its dataset's whole test split,
-each image in a full batch and again by itself.
+It reads a server's data directory; no server has to run. For every kept epoch of every model it
+predicts the whole test split twice: in full batches, and image by image.
 """
 
 import argparse
@@ -29,24 +28,24 @@ _MOST_DIFFERENCE = 1e-4
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two ways of computing one epoch's answers lie apart."""
+    """The differences between two sets of predictions of one epoch."""
 
     name: str
     images: int
     other_classes: int
-    """Images of which they say different classes."""
+    """Images with different predicted classes."""
 
     difference: float
-    """The largest between two probabilities."""
+    """The largest difference of a probability."""
 
     @property
     def holds(self) -> bool:
-        """Whether all classes are the same, and all probabilities nearly so."""
+        """Whether all classes agree, and all probabilities within the tolerance."""
         return not self.other_classes and self.difference <= _MOST_DIFFERENCE
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints a row for each epoch; returns 0 where all agree, 1 where not or there is none."""
+    """Prints a row per epoch; returns 0 if all agree, 1 if one differs or there is none."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

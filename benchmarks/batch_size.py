@@ -3,10 +3,10 @@
     python benchmarks/batch_size.py cifar10-jpeg.tar.xz --json runs.json
     python benchmarks/batch_size.py --read runs.json --figure batch-size.png
 
-It trains the notebook's network of 2 blocks with several batch sizes and learning rates,
-each for 3 epochs and for 20,000 steps, whichever is more, and then shallow networks
-with and without the tail's 100 features for 3 epochs in batches of 4. With `--read` it
-trains nothing, and reports what earlier runs wrote. docs/why-depth-fails.md has the tables.
+It trains the notebook's network of 2 blocks with several batch sizes and learning rates, each for
+at least 3 epochs and 20,000 steps. Then it trains shallow networks, with and without the tail's 100
+features, for 3 epochs in batches of 4. With `--read` it trains nothing and reports earlier runs.
+docs/why-depth-fails.md has the tables.
 """
 
 import argparse
@@ -27,17 +27,17 @@ from leadline.models.datasets import Dataset, open_dataset
 BATCH_SIZES = (4, 8, 16, 32, 64, 128)
 LEARNING_RATES = (0.01, 0.1, 0.001)
 IMAGES = 50_000
-"""CIFAR-10's, and those of `synthetic`."""
+"""Training images of CIFAR-10 and of `synthetic`."""
 
 EPOCHS = 3
 STEPS = 20_000
-"""The notebook's: 51 epochs in batches of 128 are 19,941."""
+"""The notebook's steps: 51 epochs in batches of 128 are 19,941."""
 
 SMALL_BATCH = 4
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measures or reads, and prints the tables."""
+    """Trains or reads earlier runs, and prints the tables."""
     asked = _parser().parse_args(arguments)
     runs = _read(asked.read) if asked.read else {}
     if asked.dataset is not None:
@@ -65,7 +65,7 @@ def _recipes(asked: argparse.Namespace) -> Iterator[Recipe]:
                     network=name, batch_size=SMALL_BATCH, learning_rate=0.01, seed=asked.seed
                 )
     if "tutorial" in asked.parts:
-        # The step size of PyTorch's tutorial, which with its momentum is as good as 0.01.
+        # The learning rate of PyTorch's tutorial; with the tutorial's momentum it acts like 0.01.
         for name in asked.networks:
             yield Recipe(
                 network=name,
@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("dataset", nargs="?", help="a folder or tar of images, or synthetic")
-    parser.add_argument("--cache", type=Path, help="where the decoded dataset is kept")
+    parser.add_argument("--cache", type=Path, help="folder for the decoded dataset")
     parser.add_argument(
         "--parts",
         nargs="+",
@@ -122,12 +122,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--networks", nargs="+", choices=SHALLOW, default=[*SHALLOW])
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=BATCH_SIZES)
     parser.add_argument("--learning-rates", nargs="+", type=float, default=LEARNING_RATES)
-    parser.add_argument("--seed", type=int, default=0, help="of weights and order (0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and order (0)")
     parser.add_argument(
-        "--read", nargs="+", type=Path, metavar="FILE", help="runs that --json wrote earlier"
+        "--read", nargs="+", type=Path, metavar="FILE", help="report earlier files of --json"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to it")
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="a figure: svg, png or pdf")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to it")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw to it: svg, png or pdf")
     return parser
 
 

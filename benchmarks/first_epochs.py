@@ -1,10 +1,11 @@
-"""How far the notebook's first epochs are from chance: 10 blocks with batch norm, many times.
+"""Repeats the notebook's first epochs of 10 blocks with batch norm, to show their spread.
 
     python benchmarks/first_epochs.py cifar10-jpeg.tar.xz
 
-The notebook evaluates in training mode, and it is one run. This trains its network from several
-seeds, and from its own initial weights in several orders of the images, and prints the test
-accuracies of the first epochs as it would have measured them. docs/notebook.md has the results.
+The notebook evaluates in training mode, and shows a single run. This program trains its network
+from several seeds, and from the notebook's initial weights in several orders of the images. It
+prints the test accuracies of the first epochs, also in training mode. docs/notebook.md has the
+results.
 """
 
 import argparse
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
 def _accuracies(
     dataset: Dataset, seed: int, epochs: int, weights: Mapping[str, Tensor] | None = None
 ) -> list[float]:
-    """The test accuracies in training mode after each epoch, as fractions."""
+    """Returns the test accuracy in training mode after each epoch, a fraction."""
     spec = TrainingSpec(dataset="measured", blocks=10, batch_norm=True, epochs=epochs, seed=seed)
     trainer = Trainer(spec, dataset, device=torch.device("cpu"))
     if weights is not None:
@@ -57,7 +58,7 @@ def _accuracies(
     accuracies = []
     for epoch in range(1, epochs + 1):
         trainer.train_epoch(epoch)
-        # A copy, since an evaluation in training mode moves the running statistics.
+        # A copy, because an evaluation in training mode updates the running statistics.
         network = copy.deepcopy(trainer.network)
         accuracies.append(accuracy_in_training_mode(network, dataset.test))
     say(f"seed {seed}: {', '.join(f'{accuracy:.2%}' for accuracy in accuracies)}")
@@ -65,7 +66,7 @@ def _accuracies(
 
 
 def _spreads(runs: Sequence[Sequence[float]]) -> list[str]:
-    """For each epoch the mean and, in brackets, the smallest and the largest, in percent."""
+    """Returns "mean (min to max)" for each epoch, in percent."""
     return [
         f"{100 * statistics.mean(epoch):.1f} ({100 * min(epoch):.1f} to {100 * max(epoch):.1f})"
         for epoch in zip(*runs, strict=True)
@@ -77,8 +78,8 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("dataset", help="a folder or tar of images, or synthetic")
-    parser.add_argument("--runs", type=int, default=20, help="of each kind (20)")
-    parser.add_argument("--epochs", type=int, default=3, help="of each run (3)")
+    parser.add_argument("--runs", type=int, default=20, help="runs of each kind (20)")
+    parser.add_argument("--epochs", type=int, default=3, help="epochs per run (3)")
     return parser
 
 

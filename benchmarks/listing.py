@@ -1,10 +1,10 @@
-"""How long a listing of wrong images takes, and what training loses by it.
+"""Measures the latency of listings of wrong images, and how much they slow training.
 
     python benchmarks/listing.py /path/of/cifar10.tar
 
-A job trains. During some of its epochs 20 images of the latest, as PNG, are asked for at a
-steady rate, during the others nothing is: of each pair of neighbours one and one, in the
-order off, on, on, off. When it is done, listings are asked for while nothing trains.
+A job trains. During half of its epochs, a client lists 20 PNG images of the latest epoch at a
+constant rate. The epochs alternate in pairs: off, on, on, off. After the job, the client lists
+while nothing trains.
 """
 
 import argparse
@@ -28,14 +28,14 @@ from leadline.client import Client
 _IMAGES = 20
 _IDLE_LISTINGS = 200
 
-# Which epochs are asked about: neighbours make a pair, and a machine that gets slower or
-# faster all the time slows each side as often.
+# The epochs with listings. Adjacent epochs form a pair. The order cancels a steady drift of the
+# machine's speed.
 _ASKED = (False, True, True, False)
 
 
 @dataclass
 class Figures:
-    """What was measured: seconds of epochs, pair by pair, and milliseconds of listings."""
+    """The measurements: seconds per epoch, in pairs, and milliseconds per listing."""
 
     alone: list[float] = field(default_factory=list)
     asked: list[float] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Figures:
 
 
 class Asker:
-    """Asks for wrong images, until it is stopped."""
+    """Lists wrong images until it is stopped."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -52,10 +52,10 @@ class Asker:
         self.is_on = False
 
     def ask(self) -> float:
-        """Lists 20 images of the epoch `model`; returns how many milliseconds that took.
+        """Lists 20 images of the epoch `model`, and returns the latency in milliseconds.
 
         Raises:
-            ValueError: it came to another number.
+            ValueError: the listing has another number of images.
         """
         began = time.perf_counter()
         listed = self._client.list_misclassified(
@@ -68,7 +68,7 @@ class Asker:
 
     @contextmanager
     def asking(self, per_second: float, into: list[float]) -> Iterator[None]:
-        """Asks at a steady rate meanwhile, as long as it is on."""
+        """Lists at a constant rate within the context, while it is on."""
         done = threading.Event()
 
         def run() -> None:
@@ -86,7 +86,7 @@ class Asker:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measures, and prints a table."""
+    """Measures and prints a table."""
     options = _parser().parse_args(arguments)
     figures = Figures()
     with (
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _train(leadline: Service, asker: Asker, options: argparse.Namespace, figures: Figures) -> None:
-    """Trains the job; its first epoch does not count."""
+    """Trains the job, and leaves out its first epoch."""
     job = leadline.client.train(
         dataset="measured",
         blocks=options.blocks,
@@ -157,11 +157,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("dataset", help="a folder or tar of images, or synthetic")
     parser.add_argument("--blocks", type=int, default=2, help="the depth (2)")
     parser.add_argument(
-        "--batch-norm", action=argparse.BooleanOptionalAction, default=True, help="(with)"
+        "--batch-norm", action=argparse.BooleanOptionalAction, default=True, help="batch norm (on)"
     )
     parser.add_argument("--pairs", type=int, default=20, help="pairs of epochs (20)")
-    parser.add_argument("--per-second", type=float, default=1.0, help="listings a second (1)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to it")
+    parser.add_argument("--per-second", type=float, default=1.0, help="listings per second (1)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to it")
     return parser
 
 

@@ -1,11 +1,11 @@
-"""The notebook's table, reproduced: its six networks for 51 epochs, beside its own figures.
+"""Reproduces the notebook's table: its six networks for 51 epochs, beside its own figures.
 
     python benchmarks/notebook_table.py cifar10-jpeg.tar.xz --figures docs/images
 
-The runs are sweeps on a server with its defaults: three seeds of 2 and 4 blocks and of 10
-with batch norm, one of the others. With --notebook-weights each network starts from the
-notebook's own initial weights instead, which no job can be given: the worker's trainer then
-runs in processes of this program. docs/notebook.md has the results.
+The runs are sweeps on a server with default options: three seeds for 2 and 4 blocks and for 10 with
+batch norm, one seed for the others. With --notebook-weights each network starts from the notebook's
+own initial weights. A job cannot set initial weights, so the worker's trainer then runs in
+processes of this program. docs/notebook.md has the results.
 """
 
 import argparse
@@ -52,12 +52,12 @@ _SEEDS = (0, 1, 2)
 _PLAIN_ONCE = (6, 8, 10)
 _PLAIN_WITH_SEEDS = (2, 4)
 
-# By network, a run a seed; beside them the test accuracy after epoch 1 in training mode.
+# The runs of each network, one per seed, and their test accuracies in training mode after epoch 1.
 Runs = dict[Network, list[Run]]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Trains, or reads what was trained, and prints the table; returns 0."""
+    """Trains or reads earlier runs, and prints the table; returns 0."""
     options = _parser().parse_args(arguments)
     if options.read is not None:
         runs, in_training_mode = _read(options.read)
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _by_jobs(dataset: str, epochs: int) -> tuple[Runs, list[float]]:
-    """Trains by sweeps, and evaluates the networks with batch norm as the notebook did."""
+    """Trains with sweeps, and evaluates the networks with batch norm like the notebook."""
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch, "data")
         with service(data, dataset) as leadline:
@@ -91,7 +91,7 @@ def _by_jobs(dataset: str, epochs: int) -> tuple[Runs, list[float]]:
 
 
 def _sweep_all(leadline: Service, epochs: int) -> dict[Network, list[TrainingJob]]:
-    """Submits the notebook's runs as three sweeps, and returns their jobs once they are done."""
+    """Submits the notebook's runs as three sweeps, waits, and returns their jobs."""
     common: dict[str, Any] = {"dataset": "measured", "epochs": epochs}
     train = leadline.client.train_sweep
     sweeps = [
@@ -118,11 +118,11 @@ def _run_of(job: TrainingJob) -> Run:
 
 @torch.no_grad()
 def accuracy_in_training_mode(network: BlockNetwork, split: Split) -> float:
-    """Returns the fraction classified rightly with the statistics of batches of 128.
+    """Returns the accuracy with the batch statistics of 128 images.
 
-    The notebook never leaves training mode, so its accuracies are of this kind. Its
-    batches mix the classes, as the original files do; a folder or tar is read class
-    by class, and is therefore shuffled first.
+    The notebook never leaves training mode, so it measures this accuracy. Its batches mix the
+    classes, like the original files. A folder or tar is read class by class, so this function
+    shuffles it first.
     """
     network.train()
     correct = 0
@@ -137,9 +137,9 @@ def accuracy_in_training_mode(network: BlockNetwork, split: Split) -> float:
 def _from_notebook_weights(
     dataset: str, networks: Sequence[Network], epochs: int
 ) -> tuple[Runs, list[float]]:
-    """Trains networks from the notebook's initial weights, a process a core."""
+    """Trains networks from the notebook's initial weights, one process per core."""
     cache = cache_folder() / "datasets"
-    open_dataset(dataset, cache)  # decoded once, and not by each process
+    open_dataset(dataset, cache)  # decodes it once for all processes
     starts = dict(initial_weights())
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), mp_context=spawn) as pool:
@@ -155,13 +155,13 @@ def _from_notebook_weights(
 def _train_from(
     network: Network, weights: dict[str, Tensor], dataset: str, cache: Path, epochs: int
 ) -> tuple[Run, float | None]:
-    """Trains, and evaluates a network with batch norm after epoch 1 in training mode too."""
+    """Trains a network, and evaluates one with batch norm in training mode after epoch 1."""
     trainer = _trainer(network, open_dataset(dataset, cache), epochs)
     trainer.network.load_state_dict(weights)
     metrics = [trainer.train_epoch(1).metrics]
     in_training_mode = None
     if network.batch_norm:
-        # Of a copy: the evaluation changes the running statistics.
+        # A copy, because the evaluation changes the running statistics.
         copied = copy.deepcopy(trainer.network)
         in_training_mode = accuracy_in_training_mode(copied, trainer.dataset.test)
     metrics += [trainer.train_epoch(epoch).metrics for epoch in range(2, epochs + 1)]
@@ -241,12 +241,12 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=slugs,
         default=slugs,
-        help="with --notebook-weights: these alone",
+        help="with --notebook-weights: only these",
     )
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"of each run ({EPOCHS})")
-    parser.add_argument("--figures", type=Path, metavar="DIR", help="draw a figure a network")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to it")
-    parser.add_argument("--read", type=Path, metavar="FILE", help="train nothing: read such a file")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"epochs per run ({EPOCHS})")
+    parser.add_argument("--figures", type=Path, metavar="DIR", help="draw one figure per network")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to it")
+    parser.add_argument("--read", type=Path, metavar="FILE", help="only report a file of --json")
     return parser
 
 

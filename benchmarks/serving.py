@@ -1,7 +1,7 @@
-"""`make bench-serving`: Leadline beside Triton and MLServer, and what else serving must bear.
+"""`make bench-serving`: compares Leadline with Triton and MLServer, and measures overload.
 
-Networks have 10 blocks of 2 convolutions with batch norm; under overload 64, with residual
-connections.
+The network has 10 blocks of 2 convolutions with batch norm. For overload it has 64 blocks with
+residual connections.
 """
 
 import argparse
@@ -26,26 +26,26 @@ from harness.tables import machine, say, write_json
 _BLOCKS = 10
 _FAILURES = (LoadError, PeerMissingError, ServerError, TimeoutError, WrongAnswerError)
 
-# What a mode gives: a table to print, and all figures for the JSON file.
+# The result of a mode: a table to print, and all figures for the JSON file.
 Result = tuple[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Mode:
-    """Something to measure."""
+    """A kind of measurement."""
 
     run: Callable[[argparse.Namespace], Result]
     seconds: float
-    """How long each measurement lasts unless the caller says otherwise."""
+    """The default duration of each measurement."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs what was asked for; returns 0, 1 where it could not be measured, 130 where stopped."""
+    """Runs a mode; returns 0, or 1 if the measurement failed, or 130 if it was stopped."""
     options = _parser().parse_args(arguments)
     mode: Mode = options.mode
     options.seconds = options.seconds or mode.seconds
     torch.set_num_threads(1)
-    # So that the servers end with it, however it is stopped.
+    # SIGTERM must stop the servers too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         text, figures = mode.run(options)
@@ -107,44 +107,44 @@ def _parser() -> argparse.ArgumentParser:
     for flag, mode, text in _MODES:
         modes.add_argument(flag, dest="mode", action="store_const", const=mode, help=text)
     parser.set_defaults(mode=Mode(_compare, 5))
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to it")
-    parser.add_argument("--rounds", type=int, default=5, help="how often all is repeated (5)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to it")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of all measurements (5)")
     parser.add_argument(
         "--seconds",
         type=float,
-        help="how long each measurement lasts (5; 30 beside training; 60 of overload)",
+        help="duration of a measurement (5; 30 beside training; 60 for overload)",
     )
     parser.add_argument(
-        "--warm-up-seconds", type=float, default=1.0, help="how long before it counts (1)"
+        "--warm-up-seconds", type=float, default=1.0, help="warm-up of a measurement (1)"
     )
     parser.add_argument(
-        "--servers", type=_names, default=list(SERVERS), help=f"of {','.join(SERVERS)} (all)"
+        "--servers", type=_names, default=list(SERVERS), help=f"some of {','.join(SERVERS)} (all)"
     )
     parser.add_argument(
-        "--batches", type=_numbers, default=[1, 32, 256], help="images a request (1,32,256)"
+        "--batches", type=_numbers, default=[1, 32, 256], help="images per request (1,32,256)"
     )
     parser.add_argument(
         "--in-flight",
         type=_numbers,
         default=[1, 8, 32, 128],
-        help="requests of a single image at a time (1,8,32,128)",
+        help="requests of one image in flight (1,8,32,128)",
     )
     parser.add_argument(
         "--batch-in-flight",
         type=_numbers,
         default=[4],
-        help="requests of several images at a time (4)",
+        help="requests of several images in flight (4)",
     )
     parser.add_argument(
-        "--connections", type=int, default=4, help="which requests are spread over, at most (4)"
+        "--connections", type=int, default=4, help="at most this many connections (4)"
     )
     return parser
 
 
 _MODES = (
-    ("--engine", Mode(_engine, 5), "the engine in process, and what of it is left over the wire"),
+    ("--engine", Mode(_engine, 5), "the engine in process, and the cost of the wire"),
     ("--beside-training", Mode(_beside_training, 30), "latency with and without a training job"),
-    ("--overload", Mode(_overload, 60), "ten times the load that it can bear"),
+    ("--overload", Mode(_overload, 60), "ten times the server's capacity"),
 )
 
 

@@ -1,11 +1,11 @@
-"""How long the notebook's six runs take: its own loop, one after another, beside Leadline's sweep.
+"""Measures the notebook's six runs: its own loop, one after another, against Leadline's sweep.
 
     python benchmarks/sweep.py /path/of/cifar10.tar
 
-Each round trains an epoch of each of the six by the notebook's loop, and all six for
-some epochs as sweeps, which run side by side; their time counts from the submission to
-the last event, the start of their workers included. Both train blocks of one convolution,
-as the notebook's are; its loop computes a second one in each for nothing. On a GPU both use it.
+Each round trains one epoch of each network with the notebook's loop, and some epochs of all six as
+sweeps, whose jobs run side by side. A sweep's time counts from submission to its last event, and
+includes the start of the workers. Both train blocks of one convolution; the notebook's loop also
+computes a second one, and discards its result. Both use a GPU if there is one.
 """
 
 import argparse
@@ -31,14 +31,14 @@ _RUNS = [*((blocks, False) for blocks in _DEPTHS), (10, True)]
 
 @dataclass(frozen=True)
 class Round:
-    """Seconds that an epoch of all six runs took."""
+    """The seconds per epoch of all six runs."""
 
     notebook: float
     leadline: float
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measures, and prints a table."""
+    """Measures and prints a table."""
     options = _parser().parse_args(arguments)
     cache = cache_folder() / "datasets"
     fingerprint = open_dataset(options.dataset, cache).fingerprint
@@ -66,7 +66,7 @@ def _notebook_epoch(cache: Path, fingerprint: str, blocks: int, batch_norm: bool
 
 
 def _sweep(leadline: Service, epochs: int) -> float:
-    """Trains the six, and returns how many seconds it took."""
+    """Trains the six networks, and returns the seconds."""
     started = time.monotonic()
     common: dict[str, Any] = {"dataset": "measured", "epochs": epochs, "block_convolutions": 1}
     sweeps = [
@@ -100,9 +100,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("dataset", help="a folder or tar of images, or synthetic")
-    parser.add_argument("--epochs", type=int, default=4, help="of each run of a sweep (4)")
-    parser.add_argument("--rounds", type=int, default=1, help="how often all is repeated (1)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to it")
+    parser.add_argument("--epochs", type=int, default=4, help="epochs of each sweep (4)")
+    parser.add_argument("--rounds", type=int, default=1, help="rounds of both loops (1)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to it")
     return parser
 
 

@@ -1,11 +1,10 @@
-"""How long an epoch takes: the loop of the notebook beside Leadline's worker, in turns.
+"""Measures the time of an epoch: the notebook's loop against Leadline's worker, alternating.
 
     python benchmarks/training.py /path/of/cifar10.tar
 
-Each round trains an epoch by the notebook's loop, and three by a job on a server with
-its defaults, of which the first does not count. Both train blocks of one convolution; the
-notebook's loop computes a second one for each block, whose result it throws away, as the
-notebook does. On a GPU both use it.
+Each round trains one epoch with the notebook's loop, and three with a job on a server with default
+options; the first of these does not count. Both train blocks of one convolution. The notebook's
+loop also computes a second one per block, and discards its result. Both use a GPU if there is one.
 """
 
 import argparse
@@ -30,7 +29,7 @@ from leadline.models.datasets import Dataset, open_dataset
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measures, and prints a table."""
+    """Measures and prints a table."""
     options = _parser().parse_args(arguments)
     cache = cache_folder() / "datasets"
     dataset = open_dataset(options.dataset, cache)
@@ -100,10 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("dataset", help="a folder or tar of images, or synthetic")
     parser.add_argument("--blocks", type=int, default=10, help="the depth (10)")
     parser.add_argument(
-        "--batch-norm", action=argparse.BooleanOptionalAction, default=True, help="(with)"
+        "--batch-norm", action=argparse.BooleanOptionalAction, default=True, help="batch norm (on)"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="how often all is repeated (3)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to it")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of both loops (3)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to it")
     return parser
 
 

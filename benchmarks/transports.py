@@ -1,8 +1,8 @@
-"""The cost of a call over each transport: `python benchmarks/transports.py`.
+"""Measures the cost of a call on each transport: `python benchmarks/transports.py`.
 
-It starts `leadline serve` with each transport, and has h2load ask for its health:
-all of a call but the work of a method. Rounds of the transports take turns, the
-server has one core, h2load another. The CPU time is that of the server process.
+It starts `leadline serve` with each transport, and h2load calls its health check: the cost of a
+call without the work of a method. The rounds of the transports alternate. The server has one core
+and h2load another. The CPU time is that of the server process.
 """
 
 import argparse
@@ -38,13 +38,13 @@ class _Server:
 
     @property
     def cpu_seconds(self) -> float:
-        """What its process has computed so far, its workers left out."""
+        """The CPU time of its process, without its workers."""
         times = self.process.cpu_times()
         return float(times.user + times.system)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measures, and prints a table in Markdown."""
+    """Measures and prints a table in Markdown."""
     options = _parse(arguments)
     with tempfile.TemporaryDirectory(prefix="leadline-transports-") as folder, ExitStack() as stack:
         servers = [_start(Path(folder), name, stack.callback) for name in _TRANSPORTS]
@@ -58,14 +58,14 @@ def main(arguments: Sequence[str]) -> None:
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=3, help="of a round")
+    parser.add_argument("--seconds", type=float, default=3, help="duration of a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--beside",
         action="append",
         default=[],
         metavar="NAME,HOST:PORT,PID",
-        help="another server, started with `setsid taskset --cpu-list 0`",
+        help="a further server, started with `setsid taskset --cpu-list 0`",
     )
     return parser.parse_args(arguments)
 

@@ -1,13 +1,13 @@
-"""Why deep networks fail to learn here, and what repairs them: measured by Leadline itself.
+"""Measures with Leadline why deep networks fail to learn, and what repairs them.
 
     python benchmarks/why_depth_fails.py --dataset cifar10=cifar10-jpeg.tar.xz --epochs 3
 
-It starts a server, trains networks of blocks of one convolution and of two, and some
-that repair the deepest, each with diagnostics. It prints Markdown tables: the accuracies,
-and after each convolution how far apart images still are and how large a gradient
-arrives, before the first step and after the last epoch, and by how much a convolution
-divides both. With `--read` it trains nothing, and reports an earlier run.
-docs/why-depth-fails.md has the tables.
+It starts a server, and trains networks of blocks of one and of two convolutions, and repaired
+versions of the deepest, all with diagnostics. It prints Markdown tables: the accuracies, and the
+spread of the images and the size of the gradient after each convolution. Both are from before the
+first step and after the last epoch. A last table has the factor by which a convolution divides
+them. With `--read` it trains nothing and reports an earlier run. docs/why-depth-fails.md has the
+tables.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from leadline.client import Client, TrainingJob
 from leadline.models.spec import Initialization, TrainingSpec
 from leadline.server.api.specs import from_spec
 
-# What the notebook compared, what repairs its deepest, and the form that it declared.
+# The notebook's networks, repairs of its deepest, and the blocks that it declared.
 NETWORKS = {
     "2 plain": TrainingSpec(blocks=2),
     "4 plain": TrainingSpec(blocks=4),
@@ -67,12 +67,12 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--dataset", default="synthetic", help="NAME, or NAME=SOURCE")
-    parser.add_argument("--epochs", type=int, default=3, help="of each network (3)")
-    parser.add_argument("--threads", type=int, help="computing threads; all cores by default")
-    parser.add_argument("--data-dir", type=Path, help="the server's, kept; none by default")
-    parser.add_argument("--read", type=Path, help="what --json wrote; trains nothing")
-    parser.add_argument("--json", type=Path, help="a file for the figures")
-    parser.add_argument("--figure", type=Path, help="a file for a figure: svg, png or pdf")
+    parser.add_argument("--epochs", type=int, default=3, help="epochs per network (3)")
+    parser.add_argument("--threads", type=int, help="compute threads (all cores)")
+    parser.add_argument("--data-dir", type=Path, help="a data directory to keep (none)")
+    parser.add_argument("--read", type=Path, help="only report a file of --json")
+    parser.add_argument("--json", type=Path, help="write all figures to it")
+    parser.add_argument("--figure", type=Path, help="draw to it: svg, png or pdf")
     return parser.parse_args(arguments)
 
 
@@ -114,7 +114,7 @@ def _follow(job: TrainingJob, curve: Curve) -> Curve:
                 curve.test_accuracies.append(event.epoch.test_accuracy)
             case _:
                 pass
-    job.result()  # a job that failed is an error
+    job.result()  # raises if a job failed
     return curve
 
 

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Builds Leadline's container image with buildah: what `make image` does.
+# Builds Leadline's container image with buildah, for `make image`.
 #
 #   deploy/build-image.sh [OPTION OF 'buildah build']...
 #
 # Environment:
-#   IMAGE       the name of the result (leadline:latest)
-#   BASE_IMAGE  what to build on (debian:bookworm-slim)
+#   IMAGE       the name of the image (leadline:latest)
+#   BASE_IMAGE  the base image (debian:bookworm-slim)
 #
-# The host's certificates and pip settings, where it has such, are mounted while
-# pip runs, so that a proxy or a mirror works; no layer keeps them.
+# While pip runs, the host's certificates and pip settings are mounted if they exist, so that a
+# proxy or a mirror works. No layer contains them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,7 +19,7 @@ fi
 
 options=(
     --format docker # the OCI format has no health check
-    --layers        # torch is installed again only when the dependencies change
+    --layers        # reinstalls torch only when the dependencies change
     --tag "${IMAGE:-leadline:latest}"
     --build-arg "VERSION=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)"
     --build-arg "REVISION=$(git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null || echo unknown)"
@@ -29,7 +29,7 @@ if [[ -n ${BASE_IMAGE:-} ]]; then
     options+=(--build-arg "BASE_IMAGE=$BASE_IMAGE")
 fi
 
-# Mounts the file $2 as the secret $1, where there is such a file.
+# Mounts the file $2 as the secret $1, if the file exists.
 offer() {
     if [[ -f $2 ]]; then
         options+=(--secret "id=$1,src=$2")

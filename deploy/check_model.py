@@ -1,8 +1,8 @@
-"""Checks the only model of a server against itself, by the command line alone.
+"""Compares the listing and the predictions of a server's only model, with the command line.
 
-The image's test feeds this to the image's own Python. It asks for every test
-image that the model gets wrong, lets the same model predict them as files, and
-compares: the classes must be the same, their number that of the accuracy.
+The test of the image runs it with the image's Python. It lists every misclassified test image, and
+predicts the images with the same model. The predicted classes must be the same, and their number
+must match the accuracy.
 """
 
 # ruff: noqa: INP001, S603, S607 - a script, for a machine of its own
@@ -17,7 +17,7 @@ from typing import Any
 
 
 def leadline(*arguments: str) -> list[dict[str, Any]]:
-    """The messages that a command prints with --json."""
+    """Returns the messages that a command prints with --json."""
     result = subprocess.run(
         ["leadline", *arguments, "--json"], check=True, stdout=subprocess.PIPE, text=True
     )
@@ -25,7 +25,7 @@ def leadline(*arguments: str) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Raises AssertionError where the server contradicts itself."""
+    """Compares the listing and the predictions, and raises AssertionError if they differ."""
     (model,) = leadline("models")
     pages = leadline("misclassified", "--model", model["name"])
     examples = sorted(

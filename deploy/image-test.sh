@@ -1,24 +1,22 @@
 #!/usr/bin/env bash
-# Builds the image and uses it, without a container engine: what `make image-test`
-# does. As root, in about ten minutes, with 25 GB of free disk:
+# Builds the image and tests it without a container engine, for `make image-test`. It needs root,
+# about ten minutes and 25 GB of free disk. It:
 #
-#   1. builds the image with buildah, on debian:bookworm-slim or, where that
-#      cannot be pulled, on a stand-in that debootstrap makes;
-#   2. checks what the image says of itself, and that nothing is in it that
-#      should not be;
-#   3. starts the server in the image's root as a container engine would, waits
-#      for its health check, trains an epoch, predicts, lists wrong images,
-#      scrapes metrics;
-#   4. stops it by the image's stop signal, starts it again on the same volume,
-#      and finds the model there.
+#   1. builds the image with buildah on debian:bookworm-slim, or on a substitute from debootstrap if
+#      the pull fails;
+#   2. checks the image's configuration, and that it contains no unwanted files;
+#   3. starts the server in the image's root like a container engine, waits for its health check,
+#      trains an epoch, predicts, lists misclassified images, and scrapes metrics;
+#   4. stops it with the image's stop signal, starts it again on the same volume, and checks that
+#      the model is still there.
 #
 # Environment:
-#   BASE_IMAGE      what to build on, instead of the choice above
-#   STORAGE_DRIVER  of buildah: vfs works everywhere, overlay is faster
+#   BASE_IMAGE      the base image, instead of the choice above
+#   STORAGE_DRIVER  buildah's driver: vfs works everywhere, overlay is faster
 #   KEEP_IMAGE      set it to keep the image, in .cache/
-#   REUSE_IMAGE     set it to test a kept image again instead of building one
+#   REUSE_IMAGE     set it to test a kept image instead of building one
 #
-# Everything lies under .cache/image-test, of which only the base image stays.
+# All files are in .cache/image-test. Only the base image stays there afterwards.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -39,12 +37,12 @@ export BUILDAH_ISOLATION=chroot
 export TMPDIR=$cache/tmp
 unset STORAGE_DRIVER
 
-work=       # a folder of this run's own
+work=       # the folder of this run
 container=  # buildah's name for the image's root
 root=       # where that root is mounted
 launcher=   # unshare, our child
 server=     # the server, its child: process 1 in its own namespace
-environment=() # the image's, as NAME=VALUE
+environment=() # of the image, as NAME=VALUE
 entrypoint=()
 user=
 volume_path=
@@ -114,12 +112,12 @@ need_root_and_tools() {
     fi
 }
 
-# The storage of images is this project's own, so that the host's is untouched,
-# and one run at a time uses it.
+# The images have a separate storage, so the host's storage does not change. Only one run at a time
+# uses it.
 open_cache() {
     mkdir -p "$cache/tmp"
     exec 9>"$cache/lock"
-    flock --nonblock 9 || fail "another run is at work in $cache"
+    flock --nonblock 9 || fail "another run uses $cache"
     cat >"$CONTAINERS_STORAGE_CONF" <<-CONF
 		[storage]
 		driver = "$driver"
@@ -127,7 +125,7 @@ open_cache() {
 		runroot = "$cache/$driver-run"
 	CONF
     work=$(mktemp --directory)
-    buildah rm --all >/dev/null # of a run that was killed
+    buildah rm --all >/dev/null # left by a killed run
     local free
     free=$(df --output=avail --block-size=GB "$cache" | tail -n 1 | tr -dc 0-9)
     ((free >= free_disk_needed)) || fail "$cache has $free GB free, and this needs $free_disk_needed"
@@ -137,7 +135,7 @@ clean_up() {
     local status=$?
     trap - EXIT INT TERM
     if [[ -n $launcher ]]; then
-        kill -KILL "$launcher" 2>/dev/null || true # unshare takes its child along
+        kill -KILL "$launcher" 2>/dev/null || true # unshare kills its child
         wait "$launcher" 2>/dev/null || true
     fi
     if [[ -n $work ]]; then
@@ -181,7 +179,7 @@ make_stand_in() {
     rm -rf "$work/base"
 }
 
-# Without a cache of layers: with vfs each layer is a full copy, gigabytes here.
+# No layer cache: with vfs, each layer is a full copy of several gigabytes.
 build() {
     local started=$SECONDS
     say "building with buildah ($driver); the log is shown when it fails"
@@ -202,7 +200,7 @@ unpack() {
 
 # --------------------------------------------------------------------- checks
 
-# Asks buildah about the image, by a template of Go's.
+# Inspects the image with buildah and a Go template.
 of_image() {
     buildah inspect --type image --format "$1" "$image"
 }
@@ -212,11 +210,11 @@ same() {
 }
 
 check_configuration() {
-    say "checking what the image says of itself"
+    say "checking the image's configuration"
     mapfile -t environment < <(of_image '{{range .Docker.Config.Env}}{{println .}}{{end}}' | sed '/^$/d')
     mapfile -t entrypoint < <(of_image '{{range .Docker.Config.Entrypoint}}{{println .}}{{end}}' | sed '/^$/d')
     user=$(of_image '{{.Docker.Config.User}}')
-    # shellcheck disable=SC2016 # $path is the template's
+    # shellcheck disable=SC2016 # $path belongs to the template
     volume_path=$(of_image '{{range $path, $_ := .Docker.Config.Volumes}}{{$path}}{{end}}')
     environment+=("HOME=$(grep ":${user}:" "$root/etc/passwd" | cut -d: -f6)")
 
@@ -231,7 +229,7 @@ check_configuration() {
 }
 
 check_contents() {
-    say "checking what is in the image"
+    say "checking the image's contents"
     local packages
     packages=$(echo "$root"/opt/leadline/lib/python3.*/site-packages)
     [[ -d $packages/leadline/server && -d $packages/torch ]] || fail "Leadline or torch is missing"
@@ -248,9 +246,9 @@ check_contents() {
         find root var/lib/leadline -type f ! -name .bashrc ! -name .profile
         find opt -xdev \( -user 10001 -o -perm /o+w \) ! -type l
     )
-    [[ -z $unwanted ]] || fail "the image holds what it should not: $unwanted"
+    [[ -z $unwanted ]] || fail "the image contains unwanted files: $unwanted"
 
-    # The certificates are the distribution's, each of them, and no others.
+    # The image has all certificates of the distribution, and no others.
     same "the number of certificates" \
         "$(grep --count 'BEGIN CERTIFICATE' "$root/etc/ssl/certs/ca-certificates.crt")" \
         "$(find "$root/usr/share/ca-certificates" -name '*.crt' | wc -l)"
@@ -264,14 +262,14 @@ check_contents() {
 start_server() {
     local started=$SECONDS
     mkdir -p "$work/volume"
-    chown "$user" "$work/volume" # as an engine does with a new volume
+    chown "$user" "$work/volume" # like an engine with a new volume
     unshare --mount --net --pid --fork --kill-child=KILL -- \
         "$here/run-in-root.sh" "$root" "$work/volume" "$volume_path" "$user" \
         env --ignore-environment --chdir="$volume_path" "${environment[@]}" "${entrypoint[@]}" \
         >"$work/server.log" 2>&1 9>&- &
     launcher=$!
     until server=$(cat "/proc/$launcher/task/$launcher/children") && [[ -n ${server// /} ]]; do
-        kill -0 "$launcher" || fail "the namespaces could not be made"
+        kill -0 "$launcher" || fail "cannot create the namespaces"
         sleep 0.1
     done
     server=${server// /}
@@ -283,7 +281,7 @@ start_server() {
     say "serving after $((SECONDS - started)) s"
 }
 
-# Runs a command where the server runs: its root, its network, its user.
+# Runs a command with the server's root, network and user.
 in_image() {
     timeout --foreground "$command_limit" nsenter --target "$server" --mount --net --pid --root --wd \
         --setuid "${user%:*}" --setgid "${user#*:}" -- \
@@ -300,9 +298,9 @@ train_an_epoch() {
 }
 
 use_the_model() {
-    say "predicting, and listing wrong images"
+    say "predicting, and listing misclassified images"
     in_image leadline models --json >"$work/models.json"
-    in_image python3 - <"$here/check_model.py" || fail "the model contradicts itself"
+    in_image python3 - <"$here/check_model.py" || fail "the predictions do not match the listing"
 }
 
 scrape_metrics() {

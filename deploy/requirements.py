@@ -1,9 +1,9 @@
-"""Prints what Leadline with the extras named needs, a requirement a line.
+"""Prints the requirements of Leadline with the given extras, one per line.
 
     python3 deploy/requirements.py server
 
-The image's dependencies are installed from this list before Leadline's sources
-are copied, so that a change of the sources does not install torch again.
+The image build installs this list before it copies Leadline's sources, so a change of the sources
+does not reinstall torch.
 """
 
 # ruff: noqa: INP001 - a script
@@ -16,13 +16,13 @@ from typing import Any
 
 
 def requirements(project: dict[str, Any], extras: list[str]) -> list[str]:
-    """The requirements of `project`, the table of pyproject.toml, with `extras`.
+    """Returns the requirements of `project`, a table of pyproject.toml, with `extras`.
 
-    An extra that names the project itself, such as `leadline[models]`, stands
-    for the extras in its brackets.
+    A requirement of the project itself, such as `leadline[models]`, means the extras in its
+    brackets.
 
     Raises:
-        KeyError: the project has no such extra.
+        KeyError: the project does not have an extra.
     """
     found = list(project["dependencies"])
     for extra in extras:
@@ -33,7 +33,7 @@ def requirements(project: dict[str, Any], extras: list[str]) -> list[str]:
 
 
 def main() -> None:
-    """Reads the pyproject.toml of this checkout."""
+    """Prints the requirements of this checkout's pyproject.toml."""
     pyproject = Path(__file__).resolve().parent.parent / "pyproject.toml"
     project = tomllib.loads(pyproject.read_text())["project"]
     sys.stdout.writelines(f"{line}\n" for line in requirements(project, sys.argv[1:]))

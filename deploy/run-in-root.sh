@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# Runs a command in an image's unpacked root, confined as compose.yaml confines
-# the container: the root is read-only, /tmp is memory, only the volume keeps
-# what is written, and no privilege can be gained. For image-test.sh, which has
-# no container engine; to be started in namespaces of its own:
+# Runs a command in an image's unpacked root, confined like the container of compose.yaml. The root
+# is read-only, /tmp is in memory, only the volume is persistent, and the command cannot gain
+# privileges. image-test.sh uses it instead of a container engine. Start it in new namespaces:
 #
 #   unshare --mount --net --pid --fork deploy/run-in-root.sh ROOT VOLUME PATH UID:GID COMMAND...
 #
-# VOLUME is a folder of the host; PATH is where in the image it appears.
+# VOLUME is a folder of the host; PATH is its path in the image.
 set -euo pipefail
 
 root=$1

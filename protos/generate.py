@@ -1,9 +1,8 @@
 """Generates the Python stubs of the contract beside its `.proto` files.
 
-Run by `make protos`; `tests/protos/test_generated_stubs.py` runs it into an
-empty folder and compares. The tools are pinned in the `dev` extra: the oldest
-protobuf that is supported makes the stubs, because generated code refuses a
-runtime older than itself.
+`make protos` runs it. `tests/protos/test_generated_stubs.py` runs it into an empty folder and
+compares the files. The `dev` extra pins the tools to the oldest supported protobuf, because
+generated code refuses an older runtime than its generator.
 """
 
 import argparse
@@ -20,13 +19,13 @@ PLUGINS = ("mypy", "mypy_grpc")
 
 
 def generate(output: Path) -> None:
-    """Writes the stubs of every `.proto` file of ours under `output`.
+    """Writes the stubs of every `.proto` file in `leadline/` to `output`.
 
     Raises:
-        RuntimeError: protoc found a mistake, which it has printed.
+        RuntimeError: protoc failed; it has printed the reason.
     """
     well_known_types = resources.files("grpc_tools") / "_proto"
-    # What is in `third_party` is only referred to, and has its stubs elsewhere.
+    # The files in `third_party` are only imported; an installed package has their stubs.
     sources = sorted(str(path) for path in (PROTO_ROOT / "leadline").rglob("*.proto"))
     status = protoc.main(
         [
@@ -38,7 +37,7 @@ def generate(output: Path) -> None:
             f"--grpc_python_out={output}",
             f"--mypy_out={output}",
             f"--mypy_grpc_out={output}",
-            # Beside this Python, whether or not its folder is in PATH.
+            # The plugins beside this Python, even if its folder is not in PATH.
             *(f"--plugin=protoc-gen-{name}={TOOLS / f'protoc-gen-{name}'}" for name in PLUGINS),
             *sources,
         ]
@@ -46,14 +45,14 @@ def generate(output: Path) -> None:
     if status != 0:
         raise RuntimeError(f"protoc ended with status {status}")
     for path in output.rglob("*_pb2_grpc.py*"):
-        # The plugin writes an empty service module for a file without services, and
-        # one for the Open Inference Protocol, which is called by another name.
+        # Deletes the service modules of files without services. Deletes that of the Open Inference
+        # Protocol too, whose service has another name on the wire.
         if "service" not in path.name:
             path.unlink()
 
 
 def main() -> None:
-    """Generates into the folder that the command line names."""
+    """Writes the stubs to the folder of `--output`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--output", type=Path, default=PROTO_ROOT)
     output = parser.parse_args().output

@@ -1,4 +1,4 @@
-"""What every test may use."""
+"""Fixtures for all tests."""
 
 import contextlib
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ _SERVER_STARTS = ServerStarts()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Before `-m` chooses among the tests."""
+    """Runs before `-m` selects tests."""
     mark_system_tests(items)
     put_longest_files_first(items)
 
@@ -37,7 +37,7 @@ def _unit_tests_start_no_server(request: pytest.FixtureRequest) -> Iterator[None
 
 @pytest.fixture(params=["h2corn", "grpcio"])
 def transport(request: pytest.FixtureRequest) -> str:
-    """Each transport, for tests of what a caller sees over both."""
+    """Each transport, for tests that must pass on both."""
     return str(request.param)
 
 
@@ -67,7 +67,7 @@ def live_server(
 def busy_server(
     tmp_path_factory: pytest.TempPathFactory, shared_datasets: list[str]
 ) -> Iterator[LiveServer]:
-    """A server whose only device is taken: what is submitted waits."""
+    """A server whose only device is busy, so submitted jobs wait."""
     server = start_server(tmp_path_factory.mktemp("busy"), *shared_datasets, *TO_BE_OCCUPIED)
     with occupied(server):
         yield server
@@ -78,7 +78,7 @@ def busy_server(
 def server_factory(
     request: pytest.FixtureRequest, tmp_path: Path, tiny_dataset: Path
 ) -> Iterator[ServerFactory]:
-    """Starts servers of a test's own, all in one folder, and ends them.
+    """Starts servers for one test, all in one folder, and stops them.
 
     They have the datasets `tiny` and the module's own.
     """

@@ -1,4 +1,4 @@
-"""Limits of the source: lines of a function, nesting, and length of inheritance chains."""
+"""Limits on the source: lines per function, nesting, and the length of inheritance chains."""
 
 import ast
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ _Block = (
     ast.If | ast.For | ast.AsyncFor | ast.While | ast.With | ast.AsyncWith | ast.Try | ast.Match
 )
 
-# Bases that do not count: abstract classes say what is implemented, errors are a tree.
+# Bases that do not count: abstract classes define interfaces, and errors are a tree.
 _ASIDE = {"ABC", "Protocol", "Exception", "BaseException"}
 
 
@@ -40,7 +40,7 @@ def _functions() -> Iterator[tuple[str, _Function]]:
 
 
 def _depth(node: ast.AST) -> int:
-    """How many blocks stand within one another below a node; functions in it count apart."""
+    """Returns the depth of nested blocks below a node; functions in it count separately."""
     deepest = 0
     for child in ast.iter_child_nodes(node):
         if not isinstance(child, _Scope):
@@ -52,7 +52,7 @@ def _depth(node: ast.AST) -> int:
 
 
 def _bases() -> dict[str, list[str]]:
-    """The names of each class's bases; a name that several classes have stands for all."""
+    """Returns the bases of each class by name; classes with the same name are merged."""
     bases: dict[str, list[str]] = {}
     for module in _modules().values():
         for node in ast.walk(module):
@@ -65,8 +65,9 @@ def _bases() -> dict[str, list[str]]:
 
 
 def _chain(name: str, bases: dict[str, list[str]], below: frozenset[str] = frozenset()) -> int:
-    """Classes of ours from `name` up; 0 for what is abstract, an error, or not ours."""
-    # A class may have the name of a class that it derives from.
+    """Returns the length of the project's chain from `name` up; 0 for abstract classes, errors,
+    others."""
+    # A class may have the same name as its base.
     if name not in bases or name in below or _is_aside(name, bases):
         return 0
     lengths = (_chain(parent, bases, below | {name}) for parent in bases[name])
@@ -82,7 +83,7 @@ def test_no_function_is_longer_than_sixty_lines() -> None:
 
 
 def _lines(node: _Function) -> int:
-    """Lines without the docstring: that of `train` explains each of its arguments."""
+    """Returns the lines without the docstring, because docstrings may explain many arguments."""
     first, *_ = node.body
     documented = ast.get_docstring(node) is not None
     docstring = (first.end_lineno or first.lineno) - first.lineno + 1 if documented else 0

@@ -1,1 +1,1 @@
-"""What the benchmarks share: servers as processes, load, checks, figures."""
+"""Shared code of the benchmarks: server processes, load, checks, figures."""

@@ -1,4 +1,4 @@
-"""How much arithmetic an epoch is, and how much the machine could do."""
+"""The arithmetic of an epoch, and the arithmetic that the machine can do."""
 
 import time
 
@@ -11,11 +11,11 @@ _TRIES = 20
 
 
 def epoch_operations(architecture: Architecture, *, train_images: int, test_images: int) -> float:
-    """Floating-point operations of an epoch with both its evaluations.
+    """Returns the floating-point operations of an epoch with both its evaluations.
 
-    Two for each multiplication of a convolution or a linear layer, at the
-    places inside of the image; all else is left out. The backward pass takes twice
-    the way there, but for the first layer, whose images need no gradient.
+    A multiply-add of a convolution or a linear layer counts as two; padding and all other layers do
+    not count. The backward pass costs twice the forward pass, except in the first layer, whose
+    input needs no gradient.
     """
     network = BlockNetwork(architecture)
     counts: list[float] = []
@@ -42,7 +42,7 @@ def epoch_operations(architecture: Architecture, *, train_images: int, test_imag
 
 
 def attainable_operations(device: torch.device) -> float:
-    """Operations a second of the best of several large products of matrices in float32."""
+    """Returns the operations per second of the fastest of several large float32 matrix products."""
     size = 8192 if device.type == "cuda" else 2048
     torch.backends.cuda.matmul.allow_tf32 = False
     left, right = (torch.rand(size, size, device=device) for _ in range(2))
@@ -57,12 +57,12 @@ def attainable_operations(device: torch.device) -> float:
 
 
 def best_device() -> torch.device:
-    """The GPU, where there is one: what servers and the notebook's loop take."""
+    """Returns the GPU if there is one, otherwise the CPU, like servers and the notebook's loop."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def device_name(device: torch.device) -> str:
-    """What tables call it."""
+    """Returns the device's name for tables."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 

@@ -17,14 +17,14 @@ _SMALL_BATCH = 4
 
 
 def accuracies(runs: Found, step: int, **recipe: Any) -> list[float]:
-    """Returns the test accuracies after a step, by rising seed; none where none was measured.
+    """Returns the measured test accuracies after a step, in ascending order of the seed.
 
-    Training that diverged before the step counts with the accuracy that it ended with.
+    A run that diverged before the step counts with its last accuracy.
 
     Args:
         runs: all runs.
-        step: the step.
-        recipe: fields of `Recipe` that a run must have.
+        step: the number of steps.
+        recipe: the values that fields of a run's `Recipe` must have.
     """
     chosen = [
         (run.seed, points)
@@ -43,9 +43,9 @@ def report(runs: Found, *, images: int, epochs: int, steps: int) -> str:
 
     Args:
         runs: all runs.
-        images: in the training set.
-        epochs: that count as equal.
-        steps: that count as equal.
+        images: the number of images in the training set.
+        epochs: the budget in epochs.
+        steps: the budget in steps.
     """
     parts = [f"Test accuracies of {DEEP}; SGD without momentum.\n{machine()}."]
     for heading, of_size in _budgets(images, epochs, steps):
@@ -55,8 +55,8 @@ def report(runs: Found, *, images: int, epochs: int, steps: int) -> str:
 
 
 def draw(runs: Found, path: Path, *, images: int, epochs: int, steps: int) -> None:
-    """Draws accuracies over batch sizes for both budgets, and those of the networks."""
-    # Not every user of the benchmarks draws.
+    """Draws the accuracy by batch size for both budgets, and the accuracy by network."""
+    # Optional: only figures need matplotlib.
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     figure = Figure(figsize=(11, 4.2), layout="constrained")

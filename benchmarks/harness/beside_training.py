@@ -1,4 +1,4 @@
-"""How much slower answers are while a job trains on the same cores."""
+"""Measures how much a training job on the same cores slows predictions."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,31 +18,31 @@ from leadline.client import Client
 PER_SECOND = 200
 _TIMEOUT = 10.0
 
-# Long enough to outlast every measurement; the job is cancelled after each.
+# More epochs than any measurement lasts; the job is cancelled after each.
 _EPOCHS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Milliseconds, from when each call was due."""
+    """Latencies in milliseconds, from the time when each call was due."""
 
     round: int
     training: bool
     p50: float
     p99: float
     lag_p99: float
-    """How late calls were sent, which is the generator's doing."""
+    """How late the load generator sent the calls."""
 
 
 def measure(trained: Trained, *, rounds: int, seconds: float) -> list[Latency]:
-    """Each round first without training, then with it.
+    """Measures each round first without training, then with it.
 
     Raises:
-        WrongAnswerError: a call was not answered, or wrongly.
+        WrongAnswerError: a call failed, or its prediction was wrong.
     """
     latencies = []
     with unpinned_leadline(trained) as (server, channel):
-        _ask(channel, trained, 2.0)  # loads the network, warms up both sides
+        _ask(channel, trained, 2.0)  # loads the network and warms up both sides
         for number in range(1, rounds + 1):
             latencies.append(_latency(channel, trained, number, seconds, training=False))
             with training(server.target):
@@ -52,7 +52,7 @@ def measure(trained: Trained, *, rounds: int, seconds: float) -> list[Latency]:
 
 @contextmanager
 def training(target: str) -> Iterator[None]:
-    """A job that trains, from its first steps on, within the context."""
+    """Trains a job within the context, which begins with its first steps."""
     with Client(target) as client:
         job = client.train(
             dataset="synthetic",
@@ -72,7 +72,7 @@ def training(target: str) -> Iterator[None]:
 
 
 def report(latencies: list[Latency]) -> str:
-    """The table, and how many times slower the slowest hundredth is."""
+    """Returns the table, and the ratio of the 99th percentiles."""
     rows = [
         [
             str(latency.round),
@@ -92,7 +92,7 @@ def report(latencies: list[Latency]) -> str:
 
 
 def as_json(latencies: list[Latency]) -> dict[str, Any]:
-    """Every measurement."""
+    """Returns all measurements."""
     return {"beside_training": [asdict(latency) for latency in latencies]}
 
 
@@ -121,5 +121,5 @@ def _ask(channel: grpc.Channel, trained: Trained, seconds: float) -> Outcome:
         if not call.is_answered:
             raise WrongAnswerError(f"a call ended with {call.code.name}: {call.error}")
         if classes(call.answer) != expected:
-            raise WrongAnswerError(f"an image of class {expected} was taken for another")
+            raise WrongAnswerError(f"an image of class {expected} got another class")
     return outcome

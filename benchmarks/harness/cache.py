@@ -1,4 +1,4 @@
-"""Where the benchmarks keep what takes long to make: peers' environments, trained models."""
+"""The cache of the benchmarks: environments of the peers, and trained models."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ CACHE_VARIABLE = "LEADLINE_BENCHMARKS_CACHE"
 
 
 def cache_folder() -> Path:
-    """The folder, which exists from now on."""
+    """Returns the cache folder, and creates it if it does not exist."""
     usual = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(os.environ.get(CACHE_VARIABLE) or Path(usual) / "leadline-benchmarks")
     folder.mkdir(parents=True, exist_ok=True)

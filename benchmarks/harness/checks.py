@@ -1,10 +1,9 @@
-"""That what was measured was right: statuses and answers, not only HTTP codes.
+"""Checks the gRPC statuses and the predictions of a measurement, not only HTTP statuses.
 
-h2load sees neither the status in the trailers nor what an answer says. So the
-bytes that it sends are sent with gRPC's own client before and after it, and
-the answers compared with what the network gives in torch. While it runs, two
-counts must agree with its own: the server's, of the calls that it ended with
-OK and otherwise; and the bytes of all answers, since an error carries none.
+h2load checks neither the status in the trailers nor the content of a response. So gRPC's own client
+sends the same request before and after the measurement, and compares the logits with those of
+torch. Two counts must agree with h2load's count. One is the server's count of OK and failed calls.
+The other is the bytes of all responses, because an error has no body.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -17,17 +16,17 @@ from google.protobuf.message import DecodeError
 from harness.h2load import Load, LoadResult
 from harness.infer import Logits, infer, logits, open_channel
 
-# Two libraries that sum in another order differ by rounding, and by no more.
+# Libraries that sum in different orders differ only by rounding.
 _TOLERANCE = 1e-3
 
 
 class WrongAnswerError(Exception):
-    """A server did not do what is being measured: the message says what instead."""
+    """A server did not answer correctly; the message says what is wrong."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Calls of ModelInfer that a server says it has ended."""
+    """A server's counts of completed ModelInfer calls."""
 
     succeeded: int
     failed: int
@@ -38,23 +37,23 @@ class Counts:
 
 @dataclass(frozen=True)
 class Question:
-    """A request, and what must be answered to it."""
+    """A request with its expected logits."""
 
     message: bytes
-    """The request, serialised."""
+    """The serialized request."""
 
     expected: Logits
     """float32 [images, classes]."""
 
 
 def check_answers(target: str, questions: list[Question], *, at_once: int) -> int:
-    """Asks all questions, so many at a time, and compares every answer.
+    """Sends all requests, some concurrently, and compares every response.
 
     Returns:
-        The bytes that an answer to the first has.
+        The size in bytes of the response to the first request.
 
     Raises:
-        WrongAnswerError: a status is another than OK, or an answer is wrong.
+        WrongAnswerError: a status is not OK, or a response is wrong.
     """
     with open_channel(target) as channel, ThreadPoolExecutor(at_once) as pool:
         answers = list(pool.map(lambda question: _ask(channel, question), questions))
@@ -62,19 +61,19 @@ def check_answers(target: str, questions: list[Question], *, at_once: int) -> in
 
 
 def check_load(load: Load, result: LoadResult, *, counted: Counts, answer_bytes: int) -> None:
-    """Compares h2load's counts with the server's, and with the bytes that came.
+    """Compares h2load's counts with the server's, and with the bytes received.
 
     Args:
-        load: what was asked for.
-        result: what h2load says came of it.
-        counted: what the server says it ended meanwhile, the warm-up included.
-        answer_bytes: of one answer, without its frame.
+        load: the load that h2load generated.
+        result: the result that h2load reports.
+        counted: the server's counts for the same time, including the warm-up.
+        answer_bytes: the size of one response, without its gRPC frame.
 
     Raises:
-        WrongAnswerError: they disagree by more than what was cut off at the end.
+        WrongAnswerError: the counts differ by more than the calls in flight at the end.
     """
     if result.failed:
-        raise WrongAnswerError(f"{result.failed} requests were not answered with HTTP's 200")
+        raise WrongAnswerError(f"{result.failed} requests were not answered with HTTP status 200")
     if not result.succeeded:
         raise WrongAnswerError("nothing was answered: were the seconds too few?")
     if counted.succeeded < result.succeeded:
@@ -82,7 +81,7 @@ def check_load(load: Load, result: LoadResult, *, counted: Counts, answer_bytes:
             f"the server ended {counted.succeeded} calls with OK, and h2load had "
             f"{result.succeeded} answers"
         )
-    if counted.failed > load.in_flight:  # those that h2load left at its end
+    if counted.failed > load.in_flight:  # in flight when h2load ended
         raise WrongAnswerError(f"the server ended {counted.failed} calls with an error")
     _check_bytes(load, result, counted, answer_bytes)
 
@@ -110,7 +109,7 @@ def _compare(answer: bytes, expected: Logits) -> None:
     try:
         actual = logits(answer)
     except (ValueError, DecodeError) as error:
-        raise WrongAnswerError(f"the answer is no answer: {error}") from error
+        raise WrongAnswerError(f"the answer is no ModelInferResponse: {error}") from error
     if actual.shape != expected.shape:
         raise WrongAnswerError(f"the logits have the shape {list(actual.shape)}")
     if not np.allclose(actual, expected, rtol=_TOLERANCE, atol=_TOLERANCE):

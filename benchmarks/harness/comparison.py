@@ -1,4 +1,4 @@
-"""The comparison itself: rounds, in which every server has its turn at every point."""
+"""The comparison: in each round, every server is measured at every point."""
 
 import os
 import tempfile
@@ -25,19 +25,19 @@ SERVERS: Mapping[str, type[Server]] = {
     "mlserver": MLServer,
     "mlserver-batching": BatchingMLServer,
 }
-"""What can be compared, by name."""
+"""The servers to compare, by name."""
 
 SERVER_CORE, LOAD_CORE = 0, 1
 
-# Different images at once, before each measurement: were answers of joined
-# requests dealt out wrongly, this would tell.
+# Concurrent requests with different images, before each measurement. They detect a server that
+# returns the wrong results of a merged batch.
 _QUESTIONS = 32
 _QUESTION_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
 class Point:
-    """What is measured: so many requests in flight, of so many images each."""
+    """A point to measure: images per request, and requests in flight."""
 
     batch: int
     in_flight: int
@@ -48,7 +48,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A whole comparison."""
+    """The plan of a comparison."""
 
     servers: Sequence[str]
     points: Sequence[Point]
@@ -60,22 +60,22 @@ class Plan:
 
 @dataclass
 class Measured:
-    """What came of one server at one point, a value for each round."""
+    """The results of one server at one point, one value per round."""
 
     per_second: list[float] = field(default_factory=list)
-    """Requests a second."""
+    """Requests per second."""
 
     p50: list[float] = field(default_factory=list)
-    """Milliseconds."""
+    """Median latency in milliseconds."""
 
     p99: list[float] = field(default_factory=list)
-    """Milliseconds."""
+    """99th percentile of the latency in milliseconds."""
 
     cpu: list[float] = field(default_factory=list)
-    """Microseconds of a core for each request; what runs beside changes it little."""
+    """CPU time per request in microseconds; other processes hardly change it."""
 
     def add(self, sample: "Sample") -> None:
-        """Takes up a round."""
+        """Adds a round."""
         self.per_second.append(sample.load.per_second)
         self.p50.append(sample.load.latency(50))
         self.p99.append(sample.load.latency(99))
@@ -87,25 +87,25 @@ class Sample:
     """One measurement."""
 
     load: LoadResult
-    """What h2load saw."""
+    """The result of h2load."""
 
     cpu: float
-    """Microseconds of a core that the server took for each request."""
+    """The server's CPU time per request in microseconds."""
 
 
 Figures = dict[Point, dict[str, Measured]]
 
 
 def compare(plan: Plan, trained: Trained) -> Figures:
-    """Starts all servers, measures, and ends them.
+    """Starts all servers, measures them, and stops them.
 
     Raises:
-        ServerError: one does not start.
-        WrongAnswerError: one answers otherwise than it should.
-        LoadError: h2load does not do as expected.
+        ServerError: a server does not start.
+        WrongAnswerError: a server gives a wrong answer.
+        LoadError: h2load fails.
     """
     figures: Figures = {point: {name: Measured() for name in plan.servers} for point in plan.points}
-    stay_on(LOAD_CORE)  # checking answers must not take time from the servers
+    stay_on(LOAD_CORE)  # the checks must not use the servers' core
     with running(plan.servers, trained) as servers:
         for number in range(1, plan.rounds + 1):
             for point in plan.points:
@@ -119,7 +119,7 @@ def compare(plan: Plan, trained: Trained) -> Figures:
 
 @contextmanager
 def running(names: Sequence[str], trained: Trained) -> Iterator[list[Server]]:
-    """The servers, ready to answer, within the context."""
+    """Yields the running servers, ready for requests."""
     with tempfile.TemporaryDirectory(prefix="leadline-servers-") as folder, ExitStack() as stack:
         servers = []
         for name in names:
@@ -133,18 +133,18 @@ def running(names: Sequence[str], trained: Trained) -> Iterator[list[Server]]:
 
 
 def stay_on(core: int) -> None:
-    """Keeps this process, with all its threads, on one core."""
+    """Pins all threads of this process to one core."""
     for thread in Path("/proc/self/task").iterdir():
         os.sched_setaffinity(int(thread.name), {core})
 
 
 def questions(trained: Trained, point: Point, *, as_bytes: bool = False) -> list[Question]:
-    """The request that is measured, and others of its kind to be asked beside it.
+    """Returns the request to measure, and similar requests for the check.
 
     Args:
-        trained: the model that is asked.
-        point: how many images each has.
-        as_bytes: asks about uint8 pixels, and not about float32.
+        trained: the model.
+        point: the number of images per request.
+        as_bytes: sends uint8 pixels instead of float32.
     """
     each = request(trained.model, draw_images(point.batch, as_bytes=as_bytes))
     count = max(1, min(_QUESTIONS, _QUESTION_BYTES // len(each)))
@@ -154,17 +154,17 @@ def questions(trained: Trained, point: Point, *, as_bytes: bool = False) -> list
 
 
 def measure(server: Server, point: Point, asked: list[Question], plan: Plan) -> Sample:
-    """One measurement, and the checks before, beside and after it.
+    """Measures once, with checks before, during and after.
 
     Args:
-        server: what is measured.
-        point: at how much.
-        asked: as `questions` gives them; the first is sent over and over.
-        plan: how long, and over how many connections.
+        server: the server to measure.
+        point: the point to measure at.
+        asked: the requests of `questions`; h2load repeats the first.
+        plan: the duration, and the number of connections.
 
     Raises:
-        WrongAnswerError: an answer is wrong, or counts disagree.
-        LoadError: h2load does not do as expected.
+        WrongAnswerError: a response is wrong, or the counts differ.
+        LoadError: h2load fails.
     """
     load = Load(
         in_flight=point.in_flight,

@@ -1,4 +1,4 @@
-"""What a comparison comes to, as tables and as JSON."""
+"""The results of a comparison, as tables and as JSON."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -15,14 +15,14 @@ OURS = "leadline"
 
 
 def report(figures: Figures) -> str:
-    """Both tables: each server's medians with their ranges, and ratios round by round."""
+    """Returns both tables: each server's medians with their ranges, and the ratios per round."""
     text = table(_HEADS, _rows(figures))
     ratios = list(_ratio_rows(figures))
     return text + ("\n" + table(_RATIO_HEADS, ratios) if ratios else "")
 
 
 def as_json(figures: Figures) -> dict[str, Any]:
-    """Every round of everything."""
+    """Returns every round of every measurement."""
     return {
         "comparison": [
             {**asdict(point), "server": name, **asdict(measured)}

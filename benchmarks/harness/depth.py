@@ -1,4 +1,4 @@
-"""What becomes of images and gradients on their way through convolutions: the arithmetic."""
+"""Computes how convolutions change images and gradients, from the diagnoses of jobs."""
 
 import math
 from collections.abc import Sequence
@@ -15,23 +15,23 @@ __all__ = [
 ]
 
 EXPECTED_FACTOR = math.sqrt(6.0)
-"""By which a convolution with PyTorch's default weights and the ReLU behind it divide the
-standard deviation over the images, and the norm of a gradient in the backward pass.
+"""The divisor of a convolution with PyTorch's default weights and its ReLU, for the standard
+deviation over the images and the gradient's norm.
 
-Weights are uniform within 1 / sqrt(fan in) of 0, of variance 1 / (3 fan in): a third of the
-variance passes the convolution, and about half of that the ReLU."""
+The weights are uniform within 1 / sqrt(fan in) of 0, with variance 1 / (3 fan in). A third of the
+variance passes the convolution, and about half of that passes the ReLU."""
 
 ROUNDING = 2.0**-28
-"""The distance of neighbouring float32 numbers at 0.05, the size of a deep plain network's
-values: differences between images that are as small are rounding."""
+"""The distance between adjacent float32 numbers at 0.05, the size of a deep plain network's values.
+Differences between images below it are rounding errors."""
 
 
 class Measured(Protocol):
-    """What a job measures of the head or of a block."""
+    """A job's diagnosis of the head or of a block."""
 
     @property
     def activation_std(self) -> float:
-        """The standard deviation over the images, root mean square over the values."""
+        """The standard deviation over the images, as a root mean square over the values."""
 
     @property
     def gradient_norm(self) -> float:
@@ -40,10 +40,10 @@ class Measured(Protocol):
 
 @dataclass
 class Curve:
-    """What became of one network.
+    """The results of one network.
 
-    The lists have an entry for the start, where no accuracy is known, and one
-    for each epoch; those of a diagnosis one for the head and one for each block.
+    The diagnoses have an entry for the start and one per epoch; accuracies have one per epoch. Each
+    diagnosis has an entry for the head and one per block.
     """
 
     block_convolutions: int
@@ -53,27 +53,27 @@ class Curve:
     gradient_norms: list[list[float]] = field(default_factory=list)
 
     def add(self, diagnosis: Sequence[Measured]) -> None:
-        """Adds what was measured at one moment."""
+        """Adds the diagnosis of one moment."""
         self.activation_stds.append([block.activation_std for block in diagnosis])
         self.gradient_norms.append([block.gradient_norm for block in diagnosis])
 
 
 def at_convolutions(values: Sequence[float], block_convolutions: int) -> dict[int, float]:
-    """Returns values by how many convolutions of the blocks an image has passed.
+    """Returns the values by the number of block convolutions that precede them.
 
     Args:
-        values: of the head and of each block.
-        block_convolutions: convolutions of each block.
+        values: one for the head and one for each block.
+        block_convolutions: the number of convolutions in each block.
     """
     return {block * block_convolutions: value for block, value in enumerate(values)}
 
 
 def factor(values: dict[int, float], *, above: float = 0.0) -> float:
-    """Returns by how much one convolution divides, in the geometric mean; below 1: it grows.
+    """Returns the geometric mean of each convolution's divisor; below 1 the values grow.
 
     Args:
-        values: by number of convolutions, positive.
-        above: values up to it do not count, nor those behind the first such value.
+        values: positive values by the number of convolutions.
+        above: the first value at or below it ends the list.
 
     Raises:
         ValueError: fewer than two values count.

@@ -12,7 +12,7 @@ __all__ = ["Curves", "draw", "factors_of", "report"]
 Curves = dict[str, Curve]
 
 _SHOWN = (0, 1, 2, 4, 6, 8, 10, 12, 16, 20)
-# Ten times the rounding: there a tenth of what is measured may be rounding.
+# Ten times the rounding error: below it, rounding is more than a tenth of a value.
 _FLOOR = 10 * ROUNDING
 
 
@@ -20,8 +20,8 @@ def report(curves: Curves, dataset: str) -> str:
     """Returns the tables, in Markdown.
 
     Args:
-        curves: by the networks' names.
-        dataset: its name.
+        curves: the results by network name.
+        dataset: the name of the dataset.
     """
     epochs = _epochs(curves)
     parts = [
@@ -39,8 +39,8 @@ def report(curves: Curves, dataset: str) -> str:
 
 
 def draw(curves: Curves, path: Path) -> None:
-    """Draws signal and gradient over the convolutions, before the first step and at the end."""
-    # Not every user of the benchmarks draws.
+    """Draws the signal and the gradient by convolution, before the first step and at the end."""
+    # Optional: only figures need matplotlib.
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     figure = Figure(figsize=(9, 6.3), layout="constrained")
@@ -95,7 +95,7 @@ def _accuracies(curves: Curves) -> str:
 
 
 def _has(curve: Curve, moment: int) -> bool:
-    """Whether it was measured then: at the start, or (-1) after training."""
+    """Whether there are values of this moment: 0 is the start, -1 the end of training."""
     return moment == 0 or len(curve.activation_stds) > 1
 
 
@@ -112,9 +112,9 @@ def _factors(curves: Curves) -> str:
 
 
 def factors_of(curve: Curve) -> tuple[float, float]:
-    """Returns by how much one convolution divides signal and gradient before the first step."""
+    """Returns the divisors of signal and gradient per convolution before the first step."""
     signals, gradients = _signals(0)(curve), _gradients(0)(curve)
-    # The gradient shrinks in the backward pass: from the last block to the head.
+    # The backward pass goes from the last block to the head, and the gradient shrinks with it.
     return factor(signals, above=_FLOOR), 1 / factor(gradients)
 
 

@@ -1,4 +1,4 @@
-"""The engine in process, and what of its speed is left over the wire."""
+"""Compares the engine in process with the same engine over the wire."""
 
 import os
 import time
@@ -33,33 +33,33 @@ BATCHES = (1, 8, 32, 128, 256)
 WIRE_BATCH = 256
 WIRE_IN_FLIGHT = (1, 4)
 
-# Whether images come as uint8, which is what pictures are, or as float32, four times as large.
+# Whether requests have uint8 pixels, or float32 with four times the size.
 KINDS = {"UINT8": True, "FP32": False}
 
 _TOLERANCE = 1e-3
 
 Rates = dict[str, dict[int, list[float]]]
-"""Images a second, a value for each round, by kind and by a number."""
+"""Images per second, one value per round, by kind and by a number."""
 
 
 @dataclass
 class EngineFigures:
-    """What came of it."""
+    """The results of the measurement."""
 
     in_process: Rates = field(default_factory=dict)
-    """By images a call."""
+    """Images per second, by images per call."""
 
     over_the_wire: Rates = field(default_factory=dict)
-    """By requests in flight, each of 256 images."""
+    """Images per second, by requests in flight of 256 images each."""
 
 
 def measure_engine(trained: Trained, plan: Plan) -> EngineFigures:
-    """Each round first the engine at every size, then the server with 256 images a request.
+    """Measures in each round the engine at every size, then the server with 256 images per request.
 
-    Both have the same core to themselves, and one thread that computes.
+    Both use the same core alone, and one compute thread.
 
     Raises:
-        WrongAnswerError: an answer is wrong.
+        WrongAnswerError: a prediction is wrong.
         ServerError: Leadline does not start.
     """
     figures = EngineFigures()
@@ -82,7 +82,7 @@ def measure_engine(trained: Trained, plan: Plan) -> EngineFigures:
 
 
 def report(figures: EngineFigures) -> str:
-    """Both tables: images a second, and how much of it is left over the wire."""
+    """Returns both tables: images per second, and the fraction that remains over the wire."""
     engine = [
         [
             kind,
@@ -113,7 +113,7 @@ def report(figures: EngineFigures) -> str:
 
 
 def as_json(figures: EngineFigures) -> dict[str, Any]:
-    """Every round."""
+    """Returns every round."""
     return {"engine": {"in_process": figures.in_process, "over_the_wire": figures.over_the_wire}}
 
 
@@ -122,7 +122,7 @@ def _add(rates: Rates, kind: str, number: int, rate: float) -> None:
 
 
 def _rate(engine: Classifier, trained: Trained, images: Images, seconds: float) -> float:
-    """Images a second when these are asked about at a time."""
+    """Returns the images per second with these images in each call."""
     if not np.allclose(_score(engine, images), trained.logits(images), atol=_TOLERANCE):
         raise WrongAnswerError("the engine's logits are not those of torch")
     done, began = 0, time.monotonic()
@@ -133,7 +133,7 @@ def _rate(engine: Classifier, trained: Trained, images: Images, seconds: float) 
 
 
 def _score(engine: Classifier, images: Images) -> Logits:
-    # In the batches that the server makes of a large request.
+    # The server splits a large request into the same batches.
     parts = [
         engine.score([images[start : start + MAX_BATCH]]).logits
         for start in range(0, len(images), MAX_BATCH)
@@ -143,6 +143,6 @@ def _score(engine: Classifier, images: Images) -> Logits:
 
 @contextmanager
 def _thread_on(core: int) -> Iterator[ThreadPoolExecutor]:
-    """A thread that has a core, whatever core the others of this process have."""
+    """Yields an executor of one thread, pinned to `core`."""
     with ThreadPoolExecutor(1, initializer=os.sched_setaffinity, initargs=(0, {core})) as thread:
         yield thread

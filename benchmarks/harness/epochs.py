@@ -1,4 +1,4 @@
-"""Whole epochs of the notebook's loop and of Leadline's worker, in turns."""
+"""Measures whole epochs of the notebook's loop and of Leadline's worker, alternating."""
 
 import itertools
 import json
@@ -22,12 +22,12 @@ _FOLDER = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """What an epoch took, with both its evaluations."""
+    """The cost of an epoch, including both its evaluations."""
 
     seconds: float
     test_accuracy: float
     peak_memory: int = 0
-    """Bytes that the process had in main memory at most; 0 where that is not measured."""
+    """The peak resident memory of the process in bytes; 0 if not measured."""
 
 
 class NotebookLoop:
@@ -49,7 +49,7 @@ class NotebookLoop:
         """Trains the next epoch.
 
         Raises:
-            RuntimeError: the loop has ended; it said on standard error why.
+            RuntimeError: the loop has ended; its standard error says why.
         """
         if self._process.stdin is None or self._process.stdout is None:
             raise RuntimeError("the notebook's loop has no pipes")
@@ -62,14 +62,14 @@ class NotebookLoop:
         return Epoch(seconds=report["seconds"], test_accuracy=report["accuracies"][1])
 
     def close(self) -> None:
-        """Ends the process."""
+        """Stops the process."""
         self._process.kill()
         self._process.communicate()
 
 
 @contextmanager
 def notebook(cache: Path, fingerprint: str, *, blocks: int, batch_norm: bool) -> Iterator[Any]:
-    """The loop, for as long as it is needed."""
+    """Yields the running loop."""
     loop = NotebookLoop(cache, fingerprint, blocks=blocks, batch_norm=batch_norm)
     try:
         yield loop
@@ -79,16 +79,16 @@ def notebook(cache: Path, fingerprint: str, *, blocks: int, batch_norm: bool) ->
 
 @dataclass(frozen=True)
 class Service:
-    """A server of Leadline's that trains."""
+    """A Leadline server that trains."""
 
     client: Client
     process: ServerProcess
 
     def epochs(self, count: int, **spec: Any) -> list[Epoch]:
-        """Trains a job of `count` epochs, and one before that does not count.
+        """Trains a job of `count` epochs after a first one that does not count.
 
-        An epoch takes from when the one before was told of until it is: its
-        checkpoint and what else the worker does between two epochs is within.
+        The time of an epoch is the interval between two epoch events. It includes the checkpoint
+        and all other work between two epochs.
         """
         times, accuracies, peak = [], [], 0
         job = self.client.train(epochs=count + 1, **spec)
@@ -110,7 +110,7 @@ class Service:
         for child in psutil.Process(self.process.pid).children(recursive=True):
             try:
                 status = Path(f"/proc/{child.pid}/status").read_text()
-            except FileNotFoundError:  # it has ended since
+            except FileNotFoundError:  # the worker has exited
                 continue
             fields = dict(line.split(":", 1) for line in status.splitlines())
             peaks.append(1024 * int(fields.get("VmHWM", "0 kB").split()[0]))
@@ -119,7 +119,7 @@ class Service:
 
 @contextmanager
 def service(folder: Path, dataset: str, *options: str) -> Iterator[Service]:
-    """A server with its defaults on a folder, whose dataset `measured` is the given source."""
+    """Yields a server with default options; its dataset `measured` is the given source."""
     port = free_port()
     process = ServerProcess(
         [
@@ -139,7 +139,7 @@ def service(folder: Path, dataset: str, *options: str) -> Iterator[Service]:
 
 
 def rounds(loops: Sequence[tuple[str, Any]], count: int) -> dict[str, list[Epoch]]:
-    """Lets each train in turn, `count` times over."""
+    """Trains both in turn, `count` times."""
     results: dict[str, list[Epoch]] = {name: [] for name, _ in loops}
     for number in range(1, count + 1):
         for name, epochs in loops:

@@ -1,8 +1,7 @@
-"""h2load as the generator of load: it costs a tenth of what a Python client does.
+"""Generates load with h2load, which needs a tenth of the CPU time of a Python client.
 
-It knows HTTP/2 and nothing of gRPC. A request is a POST whose body is a gRPC
-message in its frame; the status that matters stands in trailers, which h2load
-does not show. `checks` finds it out otherwise.
+h2load supports HTTP/2, but not gRPC. A request is a POST with a framed gRPC message. The gRPC
+status is in the trailers, which h2load does not show; `harness.checks` verifies it.
 """
 
 import re
@@ -28,24 +27,24 @@ _OK = 200
 
 
 class LoadError(Exception):
-    """The load could not be generated: the message says why."""
+    """h2load could not generate the load; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """How hard to press."""
+    """The load to generate."""
 
     in_flight: int
-    """Requests at a time, in all."""
+    """The total number of requests in flight."""
 
     connections: int
-    """What they are spread over."""
+    """The number of connections that share them."""
 
     seconds: float
-    """How long it counts."""
+    """The duration of the measurement."""
 
     warm_up_seconds: float = 1.0
-    """How long it runs before it counts."""
+    """The duration of the warm-up before it."""
 
     def __post_init__(self) -> None:
         if self.in_flight % self.connections:
@@ -57,38 +56,38 @@ class Load:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadResult:
-    """What came of it."""
+    """The result of a measurement."""
 
     succeeded: int
-    """Answers with the HTTP status 200, while it counted."""
+    """Responses with HTTP status 200 during the measurement."""
 
     failed: int
-    """Requests without such an answer."""
+    """Requests without such a response."""
 
     data_bytes: int
-    """Of all answers' bodies, those of the warm-up too."""
+    """The bytes of all response bodies, including the warm-up."""
 
     seconds: float
-    """How long it counted."""
+    """The duration of the measurement."""
 
     latencies: Times
-    """Milliseconds of each answered request, float64 [succeeded]."""
+    """The latency of each successful request in milliseconds, float64 [succeeded]."""
 
     @property
     def per_second(self) -> float:
-        """Requests answered a second."""
+        """Successful requests per second."""
         return self.succeeded / self.seconds
 
     def latency(self, percent: float) -> float:
-        """A percentile of the latency, in milliseconds."""
+        """Returns a percentile of the latency in milliseconds."""
         return percentile(self.latencies, percent)
 
 
 def require_h2load() -> str:
-    """Where h2load is.
+    """Returns the path of h2load.
 
     Raises:
-        LoadError: it is not installed.
+        LoadError: h2load is not installed.
     """
     program = shutil.which("h2load")
     if program is None:
@@ -97,7 +96,7 @@ def require_h2load() -> str:
 
 
 def frame(message: bytes) -> bytes:
-    """A message as gRPC frames it: a byte for no compression, four of its length, itself.
+    """Returns a gRPC frame: a zero byte for no compression, the length in four bytes, the message.
 
     Source: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
     """
@@ -105,17 +104,17 @@ def frame(message: bytes) -> bytes:
 
 
 def run_h2load(target: str, path: str, message: bytes, load: Load, *, core: int) -> LoadResult:
-    """Calls one unary method with one message, over and over.
+    """Calls one unary method repeatedly with the same message.
 
     Args:
-        target: host and port of the server.
-        path: of the method, "/package.Service/Method".
-        message: the request, serialised.
-        load: how hard.
-        core: which core h2load may use.
+        target: the host and port of the server.
+        path: the path of the method, "/package.Service/Method".
+        message: the serialized request.
+        load: the load to generate.
+        core: the core for h2load.
 
     Raises:
-        LoadError: h2load is missing, fails, or says something unexpected.
+        LoadError: h2load is missing, fails, or prints something unexpected.
     """
     with tempfile.TemporaryDirectory(prefix="leadline-load-") as folder:
         body, log = Path(folder) / "body", Path(folder) / "log"
@@ -134,24 +133,24 @@ def run_h2load(target: str, path: str, message: bytes, load: Load, *, core: int)
 
 
 def parse(summary: str, log: str, load: Load) -> LoadResult:
-    """Reads what h2load printed, and its log of requests.
+    """Parses h2load's output and its log of requests.
 
     Args:
         summary: its standard output.
-        log: a line for each request: when it began in microseconds of the
-            epoch, its HTTP status, and how many microseconds it took.
-        load: what it was told to do.
+        log: a line per request: its start in microseconds since the Unix epoch, its HTTP status,
+            and its duration in microseconds.
+        load: the load that h2load generated.
 
     Raises:
-        LoadError: the two do not look or do not count as expected.
+        LoadError: the format is unexpected, or the counts differ.
     """
     requests, data = _REQUESTS.search(summary), _DATA.search(summary)
     if requests is None or data is None:
-        raise LoadError(f"h2load printed no summary that is known here:\n{summary}")
+        raise LoadError(f"h2load printed an unknown summary:\n{summary}")
     statuses, latencies = _columns(log)
     answered = latencies[statuses == _OK] / 1000
     succeeded = int(requests["succeeded"])
-    # What was in flight when it began to count may be in the one and not in the other.
+    # Requests in flight at the end of the warm-up may be in only one of the two.
     if abs(len(answered) - succeeded) > load.in_flight:
         raise LoadError(f"h2load counts {succeeded} answers, but logs {len(answered)}")
     failed = sum(int(requests[name]) for name in ("failed", "errored", "timeout"))
@@ -169,7 +168,7 @@ def _columns(log: str) -> tuple[Times, Times]:
         values = np.array([line.split("\t") for line in log.splitlines()], dtype=np.float64)
         rows = values.reshape(-1, 3)
     except ValueError as error:
-        raise LoadError(f"h2load's log has lines of other than three numbers: {error}") from error
+        raise LoadError(f"h2load's log has a line without three numbers: {error}") from error
     return rows[:, 1], rows[:, 2]
 
 

@@ -1,4 +1,4 @@
-"""ModelInfer of the Open Inference Protocol, as every server here is asked it."""
+"""Calls of ModelInfer of the Open Inference Protocol, which all servers here implement."""
 
 import grpc
 import numpy as np
@@ -11,14 +11,14 @@ from leadline.oip.v2.open_inference_pb2 import (
     ModelReadyResponse,
 )
 
-# What the wire calls the service, whatever a generated stub's package is.
+# The service's name on the wire; the package of a generated stub may differ.
 _SERVICE = "/inference.GRPCInferenceService"
 MODEL_INFER = f"{_SERVICE}/ModelInfer"
 
 INPUT = "images"
 OUTPUT = "logits"
 
-# Some requests and answers are larger than the 4 MiB that gRPC takes unasked.
+# Some messages exceed gRPC's default limit of 4 MiB.
 _CHANNEL_OPTIONS = [("grpc.max_receive_message_length", -1)]
 
 Images = NDArray[np.float32] | NDArray[np.uint8]
@@ -26,11 +26,11 @@ Logits = NDArray[np.float32]
 
 
 def request(model: str, images: Images) -> bytes:
-    """A request for the logits of images, serialised.
+    """Returns a serialized request for the logits of images.
 
     Args:
-        model: its name.
-        images: normalised float32 [images, 3, 32, 32], or uint8 [images, 32, 32, 3].
+        model: the name of the model.
+        images: normalized float32 [images, 3, 32, 32], or uint8 [images, 32, 32, 3].
     """
     message = ModelInferRequest(model_name=model)
     tensor = message.inputs.add()
@@ -43,10 +43,10 @@ def request(model: str, images: Images) -> bytes:
 
 
 def logits(answer: bytes) -> Logits:
-    """The logits of a serialised answer, float32 [images, classes].
+    """Returns the logits of a serialized response, float32 [images, classes].
 
     Raises:
-        ValueError, DecodeError: the answer holds something else.
+        ValueError, DecodeError: the response does not have logits.
     """
     response = ModelInferResponse.FromString(answer)
     if [output.name for output in response.outputs] != [OUTPUT]:
@@ -62,25 +62,25 @@ def logits(answer: bytes) -> Logits:
 
 
 def open_channel(target: str) -> grpc.Channel:
-    """A channel of its own connection."""
-    # Channels of equal options share connections, unless they are told not to.
+    """Returns a channel with a separate connection."""
+    # By default, gRPC shares connections between channels with the same options.
     return grpc.insecure_channel(
         target, options=[*_CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
     )
 
 
 def infer(channel: grpc.Channel, message: bytes, *, timeout: float = 30.0) -> bytes:
-    """Sends a serialised request; returns the serialised answer.
+    """Sends a serialized request, and returns the serialized response.
 
     Raises:
-        grpc.RpcError: the status is another than OK.
+        grpc.RpcError: the status is not OK.
     """
     method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(MODEL_INFER)
     return method(message, timeout=timeout)
 
 
 def is_ready(target: str, model: str) -> bool:
-    """Whether a server says that a model is ready; False where there is no server yet."""
+    """Whether a model is ready; False if the server does not respond."""
     with open_channel(target) as channel:
         call = channel.unary_unary(
             f"{_SERVICE}/ModelReady",

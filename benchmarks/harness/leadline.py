@@ -1,4 +1,4 @@
-"""Leadline under test."""
+"""Leadline as a server in the comparison."""
 
 import sys
 
@@ -10,14 +10,14 @@ _SERVICE = "inference.GRPCInferenceService"
 
 
 class LeadlineServer(Server):
-    """`leadline serve` on the data directory that has the trained model.
+    """`leadline serve` with the data directory of the trained model.
 
-    It keeps no training worker in waiting: that is no part of serving.
+    It keeps no spare workers, because serving does not need them.
     """
 
     @classmethod
     def check_installed(cls) -> None:
-        """It always is: this program has imported it."""
+        """Does nothing: this program imports Leadline."""
 
     def _start(self) -> ServerProcess:
         return self._run(
@@ -28,7 +28,7 @@ class LeadlineServer(Server):
         )
 
     def counts(self) -> Counts:
-        """By the usual metric of gRPC servers."""
+        """Reads the standard metric of gRPC servers."""
         labels = {"grpc_service": _SERVICE, "grpc_method": "ModelInfer"}
         handled = self.total("grpc_server_handled_total", **labels)
         succeeded = self.total("grpc_server_handled_total", **labels, grpc_code="OK")

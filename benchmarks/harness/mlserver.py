@@ -1,4 +1,4 @@
-"""MLServer with a custom runtime that answers with torch, as its documentation proposes."""
+"""MLServer with a custom runtime that uses torch, as its documentation proposes."""
 
 import json
 from pathlib import Path
@@ -16,14 +16,14 @@ _MODELS_FOLDER = Path(__file__).parents[2] / "models"
 
 
 class MLServer(Server):
-    """`mlserver start` with one model, answered by the process that takes the calls."""
+    """`mlserver start` with one model, in the process that receives the calls."""
 
     batching: ClassVar[dict[str, float]] = {}
-    """Settings of adaptive batching, which MLServer leaves off unless told."""
+    """Settings of adaptive batching, which is off by default."""
 
     @classmethod
     def check_installed(cls) -> None:
-        """Looks for its command."""
+        """Looks for the `mlserver` command."""
         if not _PROGRAM.exists():
             raise PeerMissingError("MLServer is not installed: run benchmarks/peers/setup.sh")
 
@@ -38,7 +38,7 @@ class MLServer(Server):
         )
 
     def counts(self) -> Counts:
-        """By MLServer's own metrics."""
+        """Reads MLServer's own metrics."""
         model = self._trained.model
         return Counts(
             int(self.total("model_infer_request_success_total", model=model)),
@@ -47,12 +47,12 @@ class MLServer(Server):
 
     def _write_settings(self) -> None:
         server = {
-            "debug": False,  # which would log each call
+            "debug": False,  # the default logs each call
             "host": "127.0.0.1",
             "grpc_port": self._port,
             "http_port": free_port(),
             "metrics_port": self._metrics_port,
-            "parallel_workers": 0,  # on one core a worker's process is only another hop
+            "parallel_workers": 0,  # on one core, a worker process only adds a hop
             "grpc_max_message_length": 1 << 26,
         }
         model = {
@@ -72,6 +72,6 @@ class MLServer(Server):
 
 
 class BatchingMLServer(MLServer):
-    """The same with adaptive batching: up to 32 requests, waited for up to 1 ms."""
+    """MLServer with adaptive batching: up to 32 requests, with a wait of up to 1 ms."""
 
     batching: ClassVar[dict[str, float]] = {"max_batch_size": 32, "max_batch_time": 0.001}

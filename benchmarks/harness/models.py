@@ -1,4 +1,4 @@
-"""The models that are served: trained once through Leadline itself, then kept."""
+"""The models to serve: trained once by Leadline, then cached."""
 
 import json
 import sys
@@ -18,14 +18,14 @@ from leadline.models.checkpoints import Checkpoint, load_checkpoint
 from leadline.models.export import load_onnx
 
 BLOCK_CONVOLUTIONS = 2
-"""Of the networks that are served, and of the one that is trained beside them."""
+"""Convolutions per block, of the served networks and of the one that trains beside them."""
 
 _TRAINING_SECONDS = 1_800
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A model in a data directory of Leadline's, and what its peers load."""
+    """A model in a data directory of Leadline, with the files that the peers load."""
 
     data_dir: Path
     """The server's data directory."""
@@ -34,20 +34,20 @@ class Trained:
     """The job that trained it."""
 
     epoch: int
-    """Its best epoch, which answers unless another is asked for."""
+    """Its best epoch, which answers by default."""
 
     folder: Path
-    """Where that epoch's checkpoint is."""
+    """The folder of that epoch's checkpoint."""
 
     onnx: Path
     """The same network for ONNX Runtime."""
 
     classes: int
-    """How many classes it tells apart."""
+    """The number of classes."""
 
     @property
     def model(self) -> str:
-        """The name that requests give; the peers' models are called the same."""
+        """The name in requests; the peers' models have the same name."""
         return self.job_id
 
     def checkpoint(self) -> Checkpoint:
@@ -60,10 +60,10 @@ class Trained:
 
     @torch.inference_mode()
     def logits(self, images: Images) -> Logits:
-        """What the network gives in torch, float32 [images, classes].
+        """Returns the network's logits in torch, float32 [images, classes].
 
         Args:
-            images: normalised float32 [images, 3, 32, 32], or uint8 [images, 32, 32, 3].
+            images: normalized float32 [images, 3, 32, 32], or uint8 [images, 32, 32, 3].
         """
         given = torch.from_numpy(images)
         normalised = normalize(given) if given.dtype == torch.uint8 else given
@@ -72,12 +72,12 @@ class Trained:
 
 
 def draw_images(count: int, *, seed: int = 1, as_bytes: bool = False) -> Images:
-    """Noise that is normalised as images are, float32 [count, 3, 32, 32].
+    """Returns noise in the range of normalized images, float32 [count, 3, 32, 32].
 
     Args:
-        count: how many.
-        seed: which.
-        as_bytes: draws uint8 pixels, [count, 32, 32, 3], instead.
+        count: the number of images.
+        seed: the seed of the noise.
+        as_bytes: returns uint8 pixels, [count, 32, 32, 3], instead.
     """
     random = np.random.default_rng(seed)
     if as_bytes:
@@ -86,15 +86,14 @@ def draw_images(count: int, *, seed: int = 1, as_bytes: bool = False) -> Images:
 
 
 def trained_model(*, blocks: int, epochs: int = 2, residual: bool = False) -> Trained:
-    """A network of so many blocks, with batch norm, of the cache; trained where it is new.
+    """Returns a cached network with batch norm, and trains it if the cache has none.
 
-    Its blocks have two convolutions, as those of the first measurements of serving had.
+    Its blocks have two convolutions, like those of the earliest serving measurements.
 
     Args:
-        blocks: its depth.
-        epochs: for how long it is trained. What it answers matters here, not
-            how often it is right.
-        residual: whether it has residual connections, without which a deep one diverges.
+        blocks: the depth.
+        epochs: the epochs to train. The benchmarks need its predictions, not its accuracy.
+        residual: whether it has residual connections; a deep one diverges without them.
 
     Raises:
         ServerError: Leadline did not start.
@@ -121,7 +120,7 @@ def trained_model(*, blocks: int, epochs: int = 2, residual: bool = False) -> Tr
 
 
 def _train(folder: Path, blocks: int, epochs: int, residual: bool) -> dict[str, str | int]:
-    """Trains a model in `folder`; returns its job's id and its best epoch."""
+    """Trains a model in `folder`, and returns its job's id and its best epoch."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     server = ServerProcess(
@@ -154,7 +153,7 @@ def _train(folder: Path, blocks: int, epochs: int, residual: bool) -> dict[str, 
 
 
 def serves(client: Client) -> bool:
-    """Whether the server answers and is ready."""
+    """Whether the server responds and is ready."""
     try:
         return client.health() is HealthStatus.SERVING
     except UnavailableError:

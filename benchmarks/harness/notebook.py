@@ -1,11 +1,10 @@
-"""The training loop of the notebook that Leadline grew from, as a process that is told when.
+"""The training loop of Leadline's original notebook, as a process controlled by its input.
 
-Rebuilt from its protocol: images pass through transforms one by one, again in
-each pass, in a `DataLoader` with two workers; after each epoch both splits are
-classified in training mode, while graphs are built for gradients that nobody
-asks for. Its blocks declare two convolutions, give their input to both, and return
-what the second computes: the work of the first is lost. Each line on standard input
-is an epoch to train; each line on standard output says how many seconds it took.
+It follows the notebook's protocol. A `DataLoader` with two workers transforms images one by one, in
+every pass. After each epoch the loop classifies both splits in training mode, and builds autograd
+graphs that it does not use. Its blocks compute two convolutions of the same input, and return only
+the second. Each line on standard input starts an epoch; each line on standard output is its
+duration in seconds.
 
     python -m harness.notebook CACHE FINGERPRINT --blocks 10 --batch-norm
 """
@@ -34,7 +33,7 @@ _LOADER_WORKERS = 2
 
 
 class Images(TorchDataset[tuple[Tensor, int]]):
-    """A split as torchvision's datasets give it: pictures, transformed when they are asked for."""
+    """A split in the form of torchvision's datasets: PIL images, transformed on access."""
 
     def __init__(self, split: Split) -> None:
         self._split = split
@@ -51,7 +50,7 @@ class Images(TorchDataset[tuple[Tensor, int]]):
 
 
 class Block(nn.Module):
-    """A block of the notebook: its first convolution is computed, and its result overwritten.
+    """A block of the notebook, which overwrites the result of its first convolution.
 
     Leadline's block of one convolution computes the same function.
     """
@@ -63,14 +62,14 @@ class Block(nn.Module):
         self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the features, float32 [batch, 8, 12, 12], of features of the same shape."""
+        """Returns float32 features [batch, 8, 12, 12] for features of the same shape."""
         self.relu1(self.bn1(self.conv1(x)))
         result: Tensor = self.relu2(self.bn2(self.conv2(x)))
         return result
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Trains an epoch for each line that comes."""
+    """Trains an epoch for each line of standard input."""
     parser = argparse.ArgumentParser()
     parser.add_argument("cache", type=Path)
     parser.add_argument("fingerprint")
@@ -93,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _network(blocks: int, *, batch_norm: bool) -> nn.Module:
-    """The notebook's network: Leadline's, but for the blocks."""
+    """Returns the notebook's network: Leadline's network with the notebook's blocks."""
     network = BlockNetwork(Architecture(blocks=0, batch_norm=batch_norm))
     network.blocks = nn.Sequential(*(Block(batch_norm=batch_norm) for _ in range(blocks)))
     return network

@@ -1,4 +1,4 @@
-"""The notebook's figures: a network's accuracies by epoch, the notebook's curve behind them."""
+"""Figures of a network's accuracies by epoch, with the notebook's curve behind them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,8 +8,8 @@ from harness.notebook_protocol import Network, Run, published
 
 
 def draw_figures(runs: Mapping[Network, Sequence[Run]], folder: Path) -> None:
-    """Draws one figure a network, `notebook-{blocks}-{plain|batch-norm}.png`."""
-    # Not every user of the benchmarks draws.
+    """Draws one figure per network, `notebook-{blocks}-{plain|batch-norm}.png`."""
+    # Optional: only figures need matplotlib.
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     folder.mkdir(parents=True, exist_ok=True)

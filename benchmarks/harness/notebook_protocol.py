@@ -1,4 +1,4 @@
-"""What the notebook ran and published: its six networks, their curves, their initial weights."""
+"""The notebook's protocol: its six networks, their curves and their initial weights."""
 
 import csv
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ EPOCHS = 51
 
 _CURVES = Path(__file__).resolve().parent.parent / "notebook_curves.csv"
 
-# The notebook seeds its generator once, before it builds its first network.
+# The notebook seeds its generator once, before its first network.
 _SEED = 4
 
-# What an epoch draws: two integers for the training loader, two for the training loader of
-# the evaluation, one for the test loader.
+# The random integers of an epoch: two for the training loader, two for the evaluation's training
+# loader, one for the test loader.
 _INTEGERS_AN_EPOCH = 5
 
 
@@ -32,12 +32,12 @@ class Network:
 
     @property
     def label(self) -> str:
-        """For people: "10 blocks, batch norm"."""
+        """A label for humans: "10 blocks, batch norm"."""
         return f"{self.blocks} blocks, {'batch norm' if self.batch_norm else 'plain'}"
 
     @property
     def slug(self) -> str:
-        """For file names: "10-batch-norm"."""
+        """A label for file names: "10-batch-norm"."""
         return f"{self.blocks}-{'batch-norm' if self.batch_norm else 'plain'}"
 
 
@@ -49,18 +49,18 @@ NETWORKS = (
     Network(6, False),
     Network(8, False),
 )
-"""In the order in which the notebook built and trained them."""
+"""The networks in the order in which the notebook built and trained them."""
 
 
 @dataclass
 class Run:
-    """The accuracies of one run, an entry an epoch, as fractions in [0, 1]."""
+    """The accuracies of one run, one per epoch, as fractions in [0, 1]."""
 
     train: list[float]
     test: list[float]
 
     def leaves_chance(self, threshold: float = 0.15) -> int | None:
-        """The first epoch, 1 for the first, with a test accuracy above `threshold`."""
+        """Returns the first epoch, counted from 1, with a test accuracy above `threshold`."""
         return next(
             (epoch for epoch, accuracy in enumerate(self.test, 1) if accuracy > threshold), None
         )
@@ -78,12 +78,12 @@ def published(path: Path = _CURVES) -> dict[Network, Run]:
 
 
 def initial_weights() -> Iterator[tuple[Network, dict[str, Tensor]]]:
-    """Yields the notebook's networks with the weights that they started from.
+    """Yields the notebook's networks with their initial weights.
 
-    Building a network draws its parameters in the order of their declaration,
-    those of both convolutions of a block. The first of the two is dead in the
-    notebook: its weights are drawn, so that all others come out right, and
-    dropped. The caller's random numbers are left alone.
+    The notebook draws the parameters in the order of their declaration, for both convolutions of a
+    block. It does not use the result of the first one. This function draws the first one's weights
+    too, so that the other weights are right, and drops them. It does not change the caller's random
+    state.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)

@@ -1,10 +1,8 @@
-"""Calls that come at a constant rate, however long the answers take.
+"""An open loop: starts calls at a constant rate, independent of the latency.
 
-A closed loop asks less of a slow server, and so hides how long its callers
-would have waited. Here each call has its time, and its latency counts from
-then: a call that could not be sent in time was late for its caller all the
-same. How late the sending was is measured too, since that is not the server's
-doing.
+A closed loop sends fewer calls to a slow server, and so hides how long callers would wait. Here
+each call has a due time, and its latency counts from then, even if it was sent late. The lag of the
+sending is measured too, because the server does not cause it.
 """
 
 import gc
@@ -26,73 +24,73 @@ _DETAILS_KEY = "grpc-status-details-bin"
 
 @dataclass(slots=True)
 class Call:
-    """One call; times are seconds of the monotonic clock."""
+    """One call. Times are seconds of the monotonic clock."""
 
     due: float
     sent: float = 0.0
     ended: float = 0.0
     code: grpc.StatusCode = grpc.StatusCode.UNKNOWN
     retry_after: float | None = None
-    """Seconds that the server said to wait; None where it said nothing."""
+    """The server's retry delay in seconds; None without one."""
 
     answer: Any = None
-    """What was answered, where the status is OK."""
+    """The response, if the status is OK."""
 
     error: str = ""
-    """What the status said, where it is another."""
+    """The status message, if the status is not OK."""
 
     @property
     def is_answered(self) -> bool:
-        """Whether its status is OK."""
+        """Whether the status is OK."""
         return self.code is grpc.StatusCode.OK
 
     @property
     def is_refused(self) -> bool:
-        """Whether it was refused as it should be: with how long to wait."""
+        """Whether the server refused it correctly, with a retry delay."""
         return self.code is grpc.StatusCode.RESOURCE_EXHAUSTED and self.retry_after is not None
 
 
 @dataclass
 class Outcome:
-    """What came of all calls."""
+    """The results of all calls."""
 
     calls: list[Call] = field(default_factory=list)
 
     @property
     def answered(self) -> list[Call]:
-        """Those that were answered."""
+        """The calls with status OK."""
         return [call for call in self.calls if call.is_answered]
 
     @property
     def refused(self) -> list[Call]:
-        """Those that were refused with how long to wait."""
+        """The calls that the server refused with a retry delay."""
         return [call for call in self.calls if call.is_refused]
 
     @property
     def lost(self) -> list[Call]:
-        """Those that were neither."""
+        """The calls that were neither answered nor refused."""
         return [call for call in self.calls if not (call.is_answered or call.is_refused)]
 
     def lags(self) -> Times:
-        """How late each was sent, milliseconds."""
+        """How late each call was sent, in milliseconds."""
         return np.array([(call.sent - call.due) * 1e3 for call in self.calls])
 
 
 def latencies(calls: list[Call], *, since: Literal["due", "sent"] = "due") -> Times:
-    """From when each call was due, or was sent, to its end, milliseconds."""
+    """Returns the milliseconds from the due time of each call, or from its sending, to its end."""
     return np.array([(call.ended - getattr(call, since)) * 1e3 for call in calls])
 
 
 def run_open_loop(
     start: Callable[[], Any], *, per_second: float, seconds: float, patience: float = 60.0
 ) -> Outcome:
-    """Makes calls at a constant rate, and waits until all have ended.
+    """Starts calls at a constant rate, and waits until all have ended.
 
     Args:
-        start: begins a call; returns its future.
-        per_second: the rate.
-        seconds: for how long calls are begun.
-        patience: how long to wait for the last, in seconds.
+        start: starts a call, and returns its future.
+        per_second: the rate in calls per second.
+        seconds: how long to start calls.
+        patience: how long to wait for the last call, in seconds.
 
     Raises:
         TimeoutError: calls have not ended within `patience`.
@@ -102,7 +100,7 @@ def run_open_loop(
     pending = _Pending(len(calls))
     with _no_collections():
         for call in calls:
-            # Precise to some 0.1 ms, where an event loop's timers have 1 ms.
+            # Precise to about 0.1 ms; the timers of an event loop are precise to 1 ms.
             if (wait := call.due - time.monotonic()) > 0:
                 time.sleep(wait)
             call.sent = time.monotonic()
@@ -113,10 +111,10 @@ def run_open_loop(
 
 
 def call_now(start: Callable[[], Any]) -> Call:
-    """Makes one call, due at once, and waits until it has ended.
+    """Makes one call now, and waits until it has ended.
 
     Args:
-        start: begins the call; returns its future. The call must have a timeout.
+        start: starts the call, and returns its future. The call must have a timeout.
     """
     now = time.monotonic()
     call, pending = Call(due=now, sent=now), _Pending(1)
@@ -127,7 +125,7 @@ def call_now(start: Callable[[], Any]) -> Call:
 
 @contextmanager
 def _no_collections() -> Iterator[None]:
-    """Keeps Python from looking for garbage, which takes long among so many calls."""
+    """Disables garbage collection, which takes long with so many calls."""
     gc.collect()
     gc.disable()
     try:

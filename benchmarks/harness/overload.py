@@ -1,4 +1,4 @@
-"""Ten times the load that the server can bear, for a minute: what becomes of each request."""
+"""Sends ten times the server's capacity for a minute, and reports the result of each request."""
 
 import threading
 import time
@@ -19,8 +19,8 @@ from harness.tables import say, table
 
 TIMES = 10
 
-# A deep network and several images a request: work enough that this process can
-# send ten times as many requests as the server can answer.
+# A deep network and several images per request, so that this process can send ten times as many
+# requests as the server can answer.
 BLOCKS = 64
 _IMAGES = 40
 
@@ -35,37 +35,38 @@ _IN_FLIGHT = "leadline_predictions_in_flight"
 
 @dataclass(frozen=True, kw_only=True)
 class Overload:
-    """What came of it."""
+    """The results."""
 
     capacity: float
-    """Requests answered a second, before, with as many in flight as are allowed."""
+    """The capacity in requests per second, measured before with the most allowed requests in
+    flight."""
 
     offered: int
     answered: int
     refused: int
     lost: int
-    """Neither answered nor refused with how long to wait."""
+    """Requests that were neither answered nor refused with a retry delay."""
 
     wrong: int
-    """Answered with another class than the network's."""
+    """Responses with a wrong class."""
 
     refusal_p50: float
-    """Milliseconds from when the call was due, as all that follow."""
+    """Milliseconds from the due time of the call, like all that follow."""
 
     refusal_p99: float
     refusal_p99_sent: float
-    """The same from when the call was sent, which leaves the generator's lag out."""
+    """Milliseconds from the sending of the call, which excludes the generator's lag."""
 
     answer_p99: float
     lag_p99: float
-    """How late calls were sent, which is the generator's doing."""
+    """How late the load generator sent the calls."""
 
     in_flight_most: int
-    """The most calls in flight that the server's metrics showed."""
+    """The most calls in flight in the server's metrics."""
 
     in_flight_limit: int
     recovery_answered: int
-    """Of the calls made one by one right after the load had ended."""
+    """Milliseconds of the calls made one by one right after the load."""
 
     recovery_calls: int
     recovery_p99: float
@@ -73,11 +74,11 @@ class Overload:
 
 
 def measure(trained: Trained, *, seconds: float) -> Overload:
-    """Finds out the capacity, then offers ten times as much, then looks at what follows.
+    """Measures the capacity, then sends ten times as much, then measures the recovery.
 
     Raises:
-        WrongAnswerError: it does not answer rightly even at rest.
-        TimeoutError: calls never ended.
+        WrongAnswerError: a prediction is wrong even without load.
+        TimeoutError: calls did not end.
     """
     pixels = draw_pixels(_IMAGES)
     expected = expected_classes(trained, pixels)
@@ -95,7 +96,7 @@ def measure(trained: Trained, *, seconds: float) -> Overload:
 
 
 def report(result: Overload) -> str:
-    """The table, each bar beside its figure."""
+    """Returns the table, with the limit beside each figure."""
     refusal = (
         f"{result.refusal_p50:.1f} and {result.refusal_p99:.1f} ms, "
         f"{result.refusal_p99_sent:.1f} ms from the sending"
@@ -107,7 +108,7 @@ def report(result: Overload) -> str:
     rows = [
         ("requests offered", f"{result.offered:,}, {TIMES} times {result.capacity:,.0f}/s", ""),
         ("answered", f"{result.answered:,}, slowest hundredth {result.answer_p99:,.0f} ms", ""),
-        ("refused with how long to wait", f"{result.refused:,}", ""),
+        ("refused with a retry delay", f"{result.refused:,}", ""),
         ("neither answered nor refused", f"{result.lost:,} {result.lost_statuses or ''}", "0"),
         ("answered wrongly", f"{result.wrong:,}", "0"),
         ("refusal, p50 and p99", refusal, "50 ms"),
@@ -119,7 +120,7 @@ def report(result: Overload) -> str:
 
 
 def as_json(result: Overload) -> dict[str, Any]:
-    """All of it."""
+    """Returns all results."""
     return {"overload": asdict(result)}
 
 
@@ -156,14 +157,14 @@ def _overload(
 
 
 def _capacity(start: Callable[[], Any], expected: list[int]) -> float:
-    """Requests answered a second, with some always waiting."""
+    """Returns the requests per second of a closed loop that always has requests waiting."""
     end = time.monotonic() + _CAPACITY_SECONDS
 
     def ask(_caller: int) -> int:
         count = 0
         while time.monotonic() < end:
             if classes(start().result()) != expected:
-                raise WrongAnswerError("an image was taken for another class than torch gives")
+                raise WrongAnswerError("a predicted class differs from that of torch")
             count += 1
         return count
 
@@ -173,7 +174,7 @@ def _capacity(start: Callable[[], Any], expected: list[int]) -> float:
 
 @contextmanager
 def _watching(server: LeadlineServer) -> Iterator[list[int]]:
-    """Reads the number of calls in flight from the server's metrics, again and again."""
+    """Polls the number of calls in flight in the server's metrics."""
     seen: list[int] = []
     end = threading.Event()
 

@@ -1,4 +1,4 @@
-"""`Predict` of Leadline's own contract, and a server for it that may use every core."""
+"""Calls of Leadline's own `Predict`, and a server for it that may use every core."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -26,25 +26,25 @@ Pixels = NDArray[np.uint8]
 
 
 def draw_pixels(count: int) -> Pixels:
-    """Noise, uint8 [count, 32, 32, 3]."""
+    """Returns noise, uint8 [count, 32, 32, 3]."""
     return np.random.default_rng(1).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
 
 
 def expected_classes(trained: Trained, pixels: Pixels) -> list[int]:
-    """What the network in torch takes each image for."""
+    """Returns the class of each image that the network predicts in torch."""
     images = pixels.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(127.5) - np.float32(1)
     return [int(index) for index in trained.logits(np.ascontiguousarray(images)).argmax(axis=1)]
 
 
 def classes(answer: PredictResponse) -> list[int]:
-    """What an answer takes each image for."""
+    """Returns the predicted class of each image in a response."""
     return [prediction.class_index for prediction in answer.predictions]
 
 
 def caller(
     channel: grpc.Channel, trained: Trained, pixels: Pixels, *, timeout: float
 ) -> Callable[[], Any]:
-    """What begins a call that asks for all of the pixels; returns its future."""
+    """Returns a function that starts a call with all of the pixels, and returns its future."""
     request = PredictRequest(
         model=f"models/{trained.job_id}/epochs/{trained.epoch}",
         tensor=Tensor(data_type=DATA_TYPE_UINT8, shape=pixels.shape, data=pixels.tobytes()),
@@ -60,7 +60,7 @@ def caller(
 def unpinned_leadline(
     trained: Trained, *flags: str
 ) -> Iterator[tuple[LeadlineServer, grpc.Channel]]:
-    """A server that may use all cores, and a channel to it, within the context."""
+    """Yields a server that may use all cores, and a channel to it."""
     with tempfile.TemporaryDirectory(prefix="leadline-server-") as folder:
         own = Path(folder) / "leadline"
         server = LeadlineServer("leadline", trained, own, core=None, flags=flags)

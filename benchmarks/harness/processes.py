@@ -1,4 +1,4 @@
-"""Servers as processes: pinned to a core, waited for, and ended with all their children."""
+"""Server processes: pinned to a core, and stopped with all their children."""
 
 import contextlib
 import os
@@ -15,11 +15,11 @@ _LOG_CHARACTERS = 4_000
 
 
 class ServerError(Exception):
-    """A server did not start, or ended by itself: the message has the end of its log."""
+    """A server did not start, or exited; the message has the end of its log."""
 
 
 class ServerProcess:
-    """A process in its own session, so that its children end with it."""
+    """A process in its own session, so that stopping it also stops its children."""
 
     def __init__(
         self,
@@ -30,17 +30,17 @@ class ServerProcess:
         folder: Path | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Starts it.
+        """Starts the process.
 
         Args:
-            command: what to run.
-            log: takes what it prints, both of its outputs.
-            core: the one core that it and its children may use; None for all.
-            folder: to run it in.
-            environment: variables that it has beside this process's own.
+            command: the command line.
+            log: the file for its standard output and standard error.
+            core: the only core for it and its children; None for all cores.
+            folder: its working directory.
+            environment: variables to add to this process's own.
         """
         self._log = log
-        # The kernel asks it to end should this process be killed.
+        # The kernel sends it SIGTERM if this process is killed.
         prefix = ["setpriv", "--pdeathsig", "TERM"]
         if core is not None:
             prefix += ["taskset", "--cpu-list", str(core)]
@@ -57,14 +57,14 @@ class ServerProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id; what pins it becomes what it starts, so it is the server's."""
+        """The process id of the server, which replaces the command that pins it."""
         return self._process.pid
 
-    def wait_until(self, ready: Callable[[], bool]) -> None:
-        """Asks again and again until the server is ready.
+    def wait_until(self, ready: Callable[[], bool], *, poll_seconds: float = 0.1) -> None:
+        """Polls every `poll_seconds` until the server is ready.
 
         Raises:
-            ServerError: it ended, or it is not ready after two minutes.
+            ServerError: the server exited, or is not ready after two minutes.
         """
         deadline = time.monotonic() + START_SECONDS
         while not ready():
@@ -72,25 +72,25 @@ class ServerProcess:
                 raise ServerError(f"it ended with {self._process.returncode}:\n{self.log_end()}")
             if time.monotonic() > deadline:
                 raise ServerError(f"it is not ready after {START_SECONDS:.0f} s:\n{self.log_end()}")
-            time.sleep(0.1)
+            time.sleep(poll_seconds)
 
     def log_end(self) -> str:
-        """The last of what it printed."""
+        """Returns the end of its log."""
         return self._log.read_text(errors="replace")[-_LOG_CHARACTERS:]
 
     def stop(self) -> None:
-        """Asks it to end, then kills what is left of its session."""
+        """Stops it, then kills the rest of its session."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):  # what follows cannot be refused
+        with contextlib.suppress(subprocess.TimeoutExpired):  # SIGKILL follows
             self._process.wait(_STOP_SECONDS)
-        with contextlib.suppress(ProcessLookupError):  # it left nothing behind
+        with contextlib.suppress(ProcessLookupError):  # no process of the session is left
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nothing listens on at this moment."""
+    """Returns a TCP port on which nothing listens on the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""What every server here has in common: it is started, asked whether it is ready, and counted."""
+"""The base class of all servers: start, readiness, counts."""
 
 import re
 import urllib.request
@@ -18,15 +18,15 @@ _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
 class PeerMissingError(Exception):
-    """A peer is not installed: the message says how to install it."""
+    """A peer is not installed; the message says how to install it."""
 
 
 class Server(ABC):
     """A server that answers ModelInfer for the trained model.
 
     Attributes:
-        name: what it is called in tables.
-        target: host and port of its gRPC port.
+        name: its name in tables.
+        target: the host and port of its gRPC service.
     """
 
     def __init__(
@@ -38,14 +38,14 @@ class Server(ABC):
         core: int | None,
         flags: Sequence[str] = (),
     ) -> None:
-        """Starts it.
+        """Starts the server.
 
         Args:
-            name: what it is called in tables.
-            trained: the model that it serves.
-            folder: of its own, for its settings and its log; made here.
-            core: the one core that it may use; None for all.
-            flags: options beside those that it always has.
+            name: its name in tables.
+            trained: the model to serve.
+            folder: a new folder for its settings and its log.
+            core: the only core that it may use; None for all cores.
+            flags: additional options.
         """
         self.name = name
         self._trained = trained
@@ -60,10 +60,10 @@ class Server(ABC):
     @classmethod
     @abstractmethod
     def check_installed(cls) -> None:
-        """Finds out early whether it can be started.
+        """Checks early whether the server is installed.
 
         Raises:
-            PeerMissingError: it is not installed.
+            PeerMissingError: the server is not installed.
         """
 
     @abstractmethod
@@ -72,10 +72,10 @@ class Server(ABC):
 
     @abstractmethod
     def counts(self) -> Counts:
-        """How many calls of ModelInfer have ended how, by the server's own metrics."""
+        """Returns the completed calls of ModelInfer, from the server's own metrics."""
 
     def cpu_seconds(self) -> float:
-        """The time that it and its children have had a core since they were started."""
+        """Returns the CPU time of the server and its children since their start."""
         server = psutil.Process(self._process.pid)
         times = [process.cpu_times() for process in (server, *server.children(recursive=True))]
         return float(sum(cpu.user + cpu.system for cpu in times))
@@ -84,16 +84,16 @@ class Server(ABC):
         """Waits until the model answers.
 
         Raises:
-            ServerError: it ended, or is not ready after two minutes.
+            ServerError: the server exited, or is not ready after two minutes.
         """
         self._process.wait_until(lambda: is_ready(self.target, self._trained.model))
 
     def stop(self) -> None:
-        """Ends it and all that it started."""
+        """Stops the server and its children."""
         self._process.stop()
 
     def total(self, metric: str, **labels: str) -> float:
-        """The sum of a metric's series that have these labels, 0 where there are none."""
+        """Returns the sum of a metric's series with these labels, or 0 without any."""
         url = f"http://127.0.0.1:{self._metrics_port}/metrics"
         with urllib.request.urlopen(url, timeout=10) as response:
             return total(response.read().decode(), metric, **labels)
@@ -109,12 +109,12 @@ class Server(ABC):
 
 
 def total(metrics: str, metric: str, **labels: str) -> float:
-    """The sum of a metric's series that have these labels, 0 where there are none.
+    """Returns the sum of a metric's series with these labels, or 0 without any.
 
     Args:
-        metrics: in Prometheus's text form.
-        metric: the whole name, as it stands there.
-        labels: what the series must have; they may have more.
+        metrics: metrics in Prometheus's text format.
+        metric: the full name of the metric.
+        labels: the labels that a series must have; it may have more.
     """
     summed = 0.0
     for line in metrics.splitlines():

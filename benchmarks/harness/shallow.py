@@ -12,14 +12,14 @@ from leadline.models.spec import Initialization
 __all__ = ["DEEP", "SHALLOW", "Network", "build", "features"]
 
 DEEP = "2 blocks"
-"""The notebook's best network without batch norm, whose batch size is varied."""
+"""The notebook's best network without batch norm. The benchmark varies its batch size."""
 
 Network = nn.Module
 """Maps float32 images [batch, 3, 32, 32] to logits [batch, 10]."""
 
 
 class _ChannelsFirst(nn.Flatten):
-    # Images come channels last in memory; a view of them cannot be flattened.
+    # Images are NHWC in memory, and a view of them cannot be flattened.
     def forward(self, features: Tensor) -> Tensor:
         return super().forward(features.contiguous())
 
@@ -65,27 +65,27 @@ SHALLOW: dict[str, Callable[[int], Network]] = {
     "2 convolutions, pooled, 6 and 16": _seeded(_pooled(6, 16)),
     "2 convolutions, pooled, 32 and 64": _seeded(_pooled(32, 64)),
 }
-"""Builders, each of which takes a seed. "2 blocks" and "0 blocks" are Leadline's, with
-the tail's 4 x 5 x 5 = 100 features before two linear layers; the others put one linear
-layer directly after two convolutions of 5x5: on 8 x 12 x 12 = 1,152 features of the
-head's two convolutions, or after a max pool of 2x2 behind each convolution."""
+"""Builders of networks from a seed. "2 blocks" and "0 blocks" are Leadline's, whose tail has 4 x 5
+x 5 = 100 features before two linear layers. The others have one linear layer directly after two
+convolutions of 5x5. Its input is the head's 8 x 12 x 12 = 1,152 features, or fewer after a max pool
+of 2x2 behind each convolution."""
 
 
 def build(name: str, seed: int) -> Network:
-    """Returns a new network with PyTorch's default initialisation.
+    """Returns a new network with PyTorch's default initialization.
 
     Args:
         name: one of `SHALLOW`.
-        seed: of its weights.
+        seed: the seed of its weights.
 
     Raises:
-        KeyError: there is no network of this name.
+        KeyError: no network has this name.
     """
     return SHALLOW[name](seed)
 
 
 def features(name: str) -> int:
-    """Returns how many numbers of an image the network's first linear layer gets.
+    """Returns the number of input features of the network's first linear layer.
 
     Args:
         name: one of `SHALLOW`.

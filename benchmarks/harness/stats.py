@@ -1,4 +1,4 @@
-"""Percentiles, and figures that were taken several times."""
+"""Percentiles, and the spread of repeated measurements."""
 
 import math
 import statistics
@@ -13,16 +13,16 @@ Times = NDArray[np.float64]
 
 
 def percentile(values: Times, percent: float) -> float:
-    """The smallest value that `percent` of the values do not exceed (nearest rank).
+    """Returns the smallest value that `percent` of the values do not exceed (nearest rank).
 
-    No value is made up between two measured ones.
+    It does not interpolate between values.
 
     Args:
         values: at least one, in any order.
         percent: above 0, at most 100.
 
     Raises:
-        ValueError: there are no values, or the percentage is out of its range.
+        ValueError: there are no values, or the percentage is out of range.
     """
     if not 0 < percent <= 100:  # noqa: PLR2004 - a percentage
         raise ValueError(f"a percentile is above 0 and at most 100, not {percent}")
@@ -34,7 +34,7 @@ def percentile(values: Times, percent: float) -> float:
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure over several rounds."""
+    """The median and range of a figure over several rounds."""
 
     median: float
     low: float
@@ -42,10 +42,10 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Self:
-        """The median and the range of a figure's values, one a round.
+        """Returns the median and the range of values, one per round.
 
         Raises:
-            ValueError: there are none.
+            ValueError: there are no values.
         """
         if not values:
             raise ValueError("no rounds, so no median")
@@ -53,13 +53,13 @@ class Spread:
 
     @classmethod
     def of_ratios(cls, ours: Sequence[float], theirs: Sequence[float]) -> Self:
-        """The ratio of two figures, round by round.
+        """Returns the ratio of two figures, round by round.
 
-        What slows a machine for a while slows both of a round, so that it
-        leaves their ratio alone.
+        A temporary load on the machine slows both figures of a round, so their ratio hardly
+        changes.
 
         Raises:
-            ValueError: they are not of the same rounds, or a divisor is 0.
+            ValueError: the numbers of rounds differ, or a divisor is 0.
         """
         if len(ours) != len(theirs):
             raise ValueError(f"{len(ours)} rounds cannot be compared with {len(theirs)}")
@@ -68,6 +68,6 @@ class Spread:
         return cls.of([one / other for one, other in zip(ours, theirs, strict=True)])
 
     def text(self, digits: int = 0) -> str:
-        """As "2,880", or as "2,880 (2,790 to 2,910)" where the rounds differ."""
+        """Returns "2,880", or "2,880 (2,790 to 2,910)" if the rounds differ."""
         shown = [f"{value:,.{digits}f}" for value in (self.median, self.low, self.high)]
         return shown[0] if shown[1] == shown[2] else f"{shown[0]} ({shown[1]} to {shown[2]})"

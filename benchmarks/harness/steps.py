@@ -1,4 +1,4 @@
-"""Training counted in steps: the accuracies of a network at chosen steps."""
+"""Trains networks by steps, and evaluates them at given steps."""
 
 import math
 from collections.abc import Iterator
@@ -22,59 +22,58 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What is trained, and how."""
+    """A network to train, and how."""
 
     network: str
     """A name in `harness.shallow.SHALLOW`."""
 
     batch_size: int
-    """Images a step; the last batch of an epoch may have fewer."""
+    """Images per step; the last batch of an epoch may have fewer."""
 
     learning_rate: float
-    """SGD's, constant."""
+    """SGD's constant learning rate."""
 
     momentum: float = 0.0
-    """SGD's."""
+    """SGD's momentum."""
 
     seed: int = 0
-    """Of the weights and of the order of the images."""
+    """The seed of the weights and of the order of the images."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """What a network is worth after some steps."""
+    """An evaluation of a network after some steps."""
 
     step: int
-    """Steps so far."""
+    """The number of steps so far."""
 
     train_loss: float
-    """The mean over the images since the point before, in nats; NaN once diverged."""
+    """The mean loss over the images since the previous point, in nats; NaN after divergence."""
 
     test_accuracy: float
-    """In [0, 1], over the whole test set."""
+    """The accuracy on the whole test set, in [0, 1]."""
 
     @property
     def is_finite(self) -> bool:
-        """Whether training can go on; it has diverged otherwise."""
+        """Whether the loss is finite; otherwise training has diverged."""
         return math.isfinite(self.train_loss)
 
 
 def epoch_steps(images: int, batch_size: int) -> int:
-    """The steps of an epoch, whose last, partial batch is kept."""
+    """Returns the steps of an epoch, including its last, smaller batch."""
     return math.ceil(images / batch_size)
 
 
 def milestones(*, images: int, batch_size: int, epochs: int, steps: int) -> list[int]:
-    """The steps at which to evaluate, rising.
+    """Returns the steps at which to evaluate, in ascending order.
 
-    Each of the first `epochs` ends at one, `steps` is one, and up to it there is
-    one each tenth of it.
+    These are the ends of the first `epochs` epochs, and every tenth of `steps`.
 
     Args:
-        images: in the training set.
-        batch_size: images a step.
-        epochs: to measure, 0 or more.
-        steps: to measure, 0 or more.
+        images: the number of images in the training set.
+        batch_size: images per step.
+        epochs: the epochs to measure, 0 or more.
+        steps: the steps to measure, 0 or more.
     """
     ends = {epoch_steps(images, batch_size) * epoch for epoch in range(1, epochs + 1)}
     tenths = {steps * tenth // 10 for tenth in range(1, 11)}
@@ -82,11 +81,11 @@ def milestones(*, images: int, batch_size: int, epochs: int, steps: int) -> list
 
 
 def train(recipe: Recipe, dataset: Dataset, at: list[int]) -> Iterator[Point]:
-    """Trains on one core, and evaluates after each step in `at`, which rises.
+    """Trains on one core, and evaluates after each step in `at`, which must be ascending.
 
-    Weights, order of the images and arithmetic are those of a training job: a job of
-    the same spec has the same accuracies. A network whose loss is no longer a finite
-    number is evaluated once more and not trained further.
+    The weights, the order of the images and the arithmetic are those of a training job. A job with
+    the same spec has the same accuracies. If the loss is no longer finite, training ends after one
+    more evaluation.
     """
     train_split = DeviceSplit(dataset.train, _CPU)
     engine, optimizer = _prepare(recipe, len(train_split))
@@ -121,7 +120,7 @@ def _advance(
     batches: Iterator[tuple[Tensor, Tensor]],
     steps: int,
 ) -> float:
-    """Takes some steps, and returns the mean loss."""
+    """Trains some steps, and returns the mean loss."""
     total, images = torch.zeros((), dtype=torch.float64), 0
     for _ in range(steps):
         pixels, labels = next(batches)
@@ -135,7 +134,7 @@ def _batches(split: DeviceSplit, batch_size: int, seed: int) -> Iterator[tuple[T
     epoch = 0
     while True:
         epoch += 1
-        # As a training job orders an epoch's images.
+        # A training job uses the same order of images.
         keys = np.random.PCG64(np.random.SeedSequence((seed, epoch))).random_raw(len(split))
         order = torch.from_numpy(np.argsort(keys, kind="stable"))
         for indices in torch.split(order, batch_size):

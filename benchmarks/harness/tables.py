@@ -1,4 +1,4 @@
-"""Tables in Markdown, and what they were taken on."""
+"""Tables in Markdown, and the machine of the measurements."""
 
 import importlib.metadata
 import json
@@ -14,7 +14,7 @@ import psutil
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose columns line up, ready for a page of the documentation."""
+    """Returns a table with aligned columns, ready for the documentation."""
     cells = [list(heads), *([*row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [_line(row, widths) for row in cells]
@@ -23,7 +23,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def machine() -> str:
-    """The machine and what ran beside."""
+    """Returns a description of the machine and its load."""
     memory = psutil.virtual_memory().total / (1 << 30)
     return (
         f"{os.cpu_count()} cores of {_processor()}, {memory:.0f} GiB, "
@@ -32,7 +32,7 @@ def machine() -> str:
 
 
 def environment() -> dict[str, Any]:
-    """When, on what, and with which versions something was measured."""
+    """Returns the date, the machine and the versions of a measurement."""
     names = ("leadline", "grpcio", "numpy", "onnxruntime", "torch")
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -43,13 +43,13 @@ def environment() -> dict[str, Any]:
 
 
 def say(text: str) -> None:
-    """Tells the person who waits; figures go to standard output, this does not."""
+    """Prints progress to standard error; figures go to standard output."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
 
 def write_json(path: Path | None, figures: dict[str, Any]) -> None:
-    """Writes figures and their environment, where a file was asked for."""
+    """Writes the figures and their environment to the file, if there is one."""
     if path is not None:
         record = {"environment": environment(), **figures}
         path.write_text(json.dumps(record, indent=1) + "\n")

@@ -1,8 +1,8 @@
-"""Triton, as nvidia-pytriton brings it, with ONNX Runtime called from Python.
+"""Triton from nvidia-pytriton, with ONNX Runtime called from Python.
 
-There are two ways: the bare server with a model of its Python backend, and
-pytriton's own, in which the backend passes requests on to the process that
-bound a function. The first is a hop shorter.
+There are two variants. One is the server alone, with a model of its Python backend. The other is
+pytriton, whose backend forwards requests to a process that has bound a function. The first saves a
+hop.
 """
 
 import shutil
@@ -20,7 +20,7 @@ _ENVIRONMENT = cache_folder() / "triton"
 _PACKAGES = _ENVIRONMENT / "lib" / "python3.11" / "site-packages"
 _HOME = _PACKAGES / "pytriton" / "tritonserver"
 
-# The largest batch that the dynamic batcher puts together, and that a request may have.
+# The largest batch of the dynamic batcher, and the largest request.
 _MAX_BATCH = 256
 
 _CONFIG = """\
@@ -36,7 +36,7 @@ dynamic_batching {{ }}
 
 class _Triton(Server, ABC):
     def counts(self) -> Counts:
-        """By Triton's own metrics."""
+        """Reads Triton's own metrics."""
         model = self._trained.model
         return Counts(
             int(self.total("nv_inference_request_success", model=model)),
@@ -45,20 +45,19 @@ class _Triton(Server, ABC):
 
     @classmethod
     def check_installed(cls) -> None:
-        """Looks for the program that nvidia-pytriton brings."""
+        """Looks for the server program of nvidia-pytriton."""
         if not (_HOME / "bin" / "tritonserver").exists():
             raise PeerMissingError("Triton is not installed: run benchmarks/peers/setup.sh")
 
 
 class TritonServer(_Triton):
-    """`tritonserver` with one model of the Python backend, dynamic batching on.
+    """`tritonserver` with one model of the Python backend and dynamic batching.
 
-    The batcher waits for nothing: it joins what has queued up while the
-    instances were busy.
+    The batcher does not wait: it merges the requests that queued while the instances were busy.
     """
 
     instances = 1
-    """Processes that run the model; on one core, more only take turns."""
+    """The processes that run the model; on one core, more processes do not run in parallel."""
 
     def _start(self) -> ServerProcess:
         self._write_repository()
@@ -77,7 +76,7 @@ class TritonServer(_Triton):
         )
 
     def _write_backend(self) -> None:
-        """Puts the Python backend together as pytriton does, which has a stub for each Python."""
+        """Copies the Python backend with pytriton's stub for this Python version."""
         backend = self._folder / "backends" / "python"
         shutil.copytree(_HOME / "backends" / "python", backend)
         stub = _HOME / "python_backend_stubs" / "3.11" / "triton_python_backend_stub"
@@ -100,13 +99,13 @@ class TritonServer(_Triton):
 
 
 class TwoInstancesTritonServer(TritonServer):
-    """The same with two instances, which may overlap waiting and computing."""
+    """Triton with two instances, which may overlap waiting and computing."""
 
     instances = 2
 
 
 class BoundTritonServer(_Triton):
-    """Triton with a function that pytriton has bound, dynamic batching on, one worker."""
+    """Triton with a function bound by pytriton, dynamic batching and one worker."""
 
     def _start(self) -> ServerProcess:
         return self._run(

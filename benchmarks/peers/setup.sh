@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Installs the servers that Leadline is compared with, each into an environment
-# of its own outside the project. Needs Debian 12's own Python 3.11 and h2load:
+# Installs the peers that the benchmarks compare with Leadline, each into its own environment
+# outside the project. It needs Python 3.11 and h2load of Debian 12:
 #
 #   apt-get install python3.11-venv libpython3.11 nghttp2-client
 #
-# LEADLINE_BENCHMARKS_CACHE says where to; benchmarks/harness/cache.py says the same.
+# LEADLINE_BENCHMARKS_CACHE sets the folder, as in benchmarks/harness/cache.py.
 set -euo pipefail
 
 project="$(cd "$(dirname "$0")/../.." && pwd)"
 cache="${LEADLINE_BENCHMARKS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/leadline-benchmarks}"
-# Triton's Python backend is linked against the system's libpython, and loads no other.
+# Triton's Python backend is linked against the system's libpython.
 python=/usr/bin/python3.11
 torch="$(grep '^torch==' "$project/constraints.txt")"
 onnxruntime="$(grep '^onnxruntime==' "$project/constraints.txt")"
@@ -35,7 +35,7 @@ install() { # install NAME REQUIREMENT...
 mkdir -p "$cache"
 # The same ONNX Runtime as Leadline's.
 install triton nvidia-pytriton==0.7.0 "$onnxruntime" "numpy<3"
-# The custom runtime loads Leadline's own checkpoints with Leadline's own code, in
-# the same torch. Its other requirements are those of `leadline.models`.
+# The custom runtime loads Leadline's checkpoints with Leadline's code and the same torch. Its other
+# requirements are those of `leadline.models`.
 install mlserver mlserver==1.7.1 "$torch" llvmlite onnx pillow safetensors
 echo "installed in $cache"

@@ -1,4 +1,4 @@
-"""Answers are compared over a real channel, by their statuses and by their logits."""
+"""The check of answers over a real channel: statuses and logits."""
 
 from collections.abc import Callable
 
@@ -45,7 +45,7 @@ def test_right_answers_pass_and_are_measured(question: Question, *, raw: bool) -
         (answer_with(EXPECTED[:, :2]), "have the shape"),
         (answer_with(EXPECTED, name="probabilities"), "has the outputs"),
         (b"", "has the outputs"),
-        (b"no message", "is no answer"),
+        (b"no message", "is no ModelInferResponse"),
     ],
 )
 def test_a_wrong_answer_is_found_out(question: Question, answer: bytes, why: str) -> None:
@@ -81,7 +81,7 @@ def test_a_server_is_ready_when_it_says_so_of_the_model() -> None:
         assert is_ready(target, "m")
     with answering(lambda _request, _context: b"") as target:
         assert not is_ready(target, "m")
-    assert not is_ready(target, "m")  # it is gone
+    assert not is_ready(target, "m")  # the server is gone
 
 
 def refuse(code: grpc.StatusCode) -> Callable[[bytes, grpc.ServicerContext], bytes]:

@@ -1,4 +1,4 @@
-"""Accuracies at equal epochs and equal steps: the arithmetic, and the training itself."""
+"""Accuracies after equal epochs and equal steps: the arithmetic and the training."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""By how much a convolution divides, computed from what blocks measure."""
+"""The divisor of a convolution, computed from the diagnoses of blocks."""
 
 import math
 
@@ -10,7 +10,7 @@ from leadline.client import BlockDiagnosis
 
 
 def shrinking(blocks: int, block_convolutions: int, by: float) -> Curve:
-    """A network whose every convolution divides signal and gradient by the same."""
+    """Returns the curve of a network whose convolutions all divide by the same factor."""
     curve = Curve(block_convolutions, [0.2], [0.1])
     depth = blocks * block_convolutions
     passed = [block * block_convolutions for block in range(blocks + 1)]

@@ -1,4 +1,4 @@
-"""What h2load prints is read rightly, and what it cannot see is found out."""
+"""The parser of h2load's output, and the checks of what h2load does not see."""
 
 import numpy as np
 import pytest
@@ -64,10 +64,10 @@ def test_what_was_in_flight_when_it_began_to_count_may_be_in_one_count_alone() -
 @pytest.mark.parametrize(
     ("summary", "log", "why"),
     [
-        ("", LOG, "no summary"),
+        ("", LOG, "unknown summary"),
         (SUMMARY, LOG + 2 * "1\t200\t100\n", "counts 6 answers, but logs 8"),
-        (SUMMARY, "1\t200\n", "other than three numbers"),
-        (SUMMARY, "1\t200\tsoon\n", "other than three numbers"),
+        (SUMMARY, "1\t200\n", "without three numbers"),
+        (SUMMARY, "1\t200\tsoon\n", "without three numbers"),
     ],
 )
 def test_output_that_makes_no_sense_is_no_measurement(summary: str, log: str, why: str) -> None:
@@ -85,7 +85,7 @@ def test_requests_are_spread_evenly_over_connections() -> None:
 
 
 def test_counts_that_agree_pass() -> None:
-    # 8 answers of 75 framed bytes: 6 that counted and 2 of the warm-up.
+    # 8 answers of 75 framed bytes: 6 measured and 2 of the warm-up.
     check_load(LOAD, result(), counted=Counts(8, 2), answer_bytes=75)
 
 
@@ -96,7 +96,7 @@ def test_counts_that_agree_pass() -> None:
         (result(succeeded=0), Counts(8, 0), "nothing was answered"),
         (result(), Counts(5, 0), "ended 5 calls with OK"),
         (result(), Counts(8, 3), "ended 3 calls with an error"),
-        # HTTP says 200 to all, but errors carry no message.
+        # All have HTTP status 200, but errors have no message.
         (result(data_bytes=400), Counts(8, 0), "5.0 answers of 80 bytes"),
         (result(data_bytes=880), Counts(8, 0), "11.0 answers of 80 bytes"),
     ],

@@ -1,4 +1,4 @@
-"""The notebook's protocol, as the benchmark reproduces it, and what the table makes of runs."""
+"""The notebook's protocol in the benchmark, and the table of its runs."""
 
 import torch
 from torch.nn import functional

@@ -1,4 +1,4 @@
-"""Calls at a constant rate are all accounted for."""
+"""The results of all calls of an open loop."""
 
 import itertools
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def refuse(context: grpc.ServicerContext, *, retry: bool) -> None:
 
 
 def in_turns() -> Answer:
-    """Answers, refuses with how long to wait, refuses without, and so on."""
+    """Answers, refuses with a retry delay, refuses without one, and so on."""
     turn = itertools.count()
 
     def answer(request: bytes, context: grpc.ServicerContext) -> bytes:

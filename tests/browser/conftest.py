@@ -1,4 +1,4 @@
-"""A real browser, and what it must not do."""
+"""A real browser, and checks on its console and its requests."""
 
 import os
 import re
@@ -21,24 +21,24 @@ from leadline.client import Client, ConfusionMatrix, Model
 from support.programs import program
 from support.servers import LiveServer, start_server
 
-# How long an assertion waits for the page, in ms: another test process may have the cores.
+# How long an assertion waits for the page, in ms; another test process may use the cores.
 expect.set_options(timeout=30_000)
 
 Scheme = Literal["light", "dark"]
 
-# What opens a page: its address, then options.
+# A function that opens a page from its address and options.
 Visit = Callable[..., "Visited"]
 
 ODD_CLASS = "<img src=x onerror=alert(1)>"
 
-# What Chromium says by itself while a server is away.
+# Chromium's own messages while a server is away.
 _AWAY = re.compile(
     r"net::ERR_(CONNECTION_REFUSED|CONNECTION_RESET|EMPTY_RESPONSE|INCOMPLETE_CHUNKED_ENCODING)"
 )
 
 
 class Visited:
-    """A page that is open, what it said, and whom it asked."""
+    """An open page, its console messages, and the hosts of its requests."""
 
     def __init__(self, page: Page, *, may_be_away: bool) -> None:
         self.page = page
@@ -54,7 +54,7 @@ class Visited:
             self.said.append(f"{message.type}: {message.text}")
 
     def _note(self, request: Request) -> None:
-        # A data URL asks nobody.
+        # A data URL causes no request.
         if not request.url.startswith("data:"):
             self.asked.append(request.url)
 
@@ -63,11 +63,11 @@ class Visited:
 def browser() -> Iterator[Browser]:
     """Chromium without a window.
 
-    For one module at a time: the driver runs an event loop in this thread, beside which no
-    test could run one of its own.
+    It lives for one module, because its driver runs an event loop in this thread, and tests of
+    other modules need their own.
     """
     path = program("chromium", "chromium")
-    # Chromium refuses to be root in a sandbox.
+    # Chromium's sandbox refuses to run as root.
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=arguments)
@@ -77,14 +77,15 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(params=["light", "dark"])
 def scheme(request: pytest.FixtureRequest) -> Scheme:
-    """What the user's screen prefers."""
+    """The user's preferred colour scheme."""
     scheme: Scheme = request.param
     return scheme
 
 
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Visit]:
-    """Opens pages; in the end none has said anything, or asked anybody outside of its origin."""
+    """Opens pages; at the end, checks that none logged a message or sent a request to another
+    origin."""
     opened: list[tuple[Visited, str]] = []
 
     def open_page(
@@ -106,7 +107,7 @@ def visit(browser: Browser) -> Iterator[Visit]:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> Path:
-    """The tiny dataset, one class of which has a name that looks like HTML."""
+    """The tiny dataset with one class name that looks like HTML."""
     folder = tmp_path_factory.mktemp("odd") / "odd"
     shutil.copytree(tiny_dataset, folder)
     for split in ("train", "test"):
@@ -116,7 +117,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> Pat
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, dataset: Path) -> Iterator[LiveServer]:
-    """A server of a module's own."""
+    """A server for one module."""
     server = start_server(tmp_path_factory.mktemp("shown"), f"--dataset=odd={dataset}")
     yield server
     assert server.stop() == 0, server.log.read_text()

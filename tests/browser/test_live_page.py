@@ -28,7 +28,7 @@ def failed(server: LiveServer) -> Job:
 
 @pytest.fixture(scope="module")
 def running(server: LiveServer, trained: Model, failed: Job) -> Iterator[TrainingJob]:
-    """A job that trains for as long as the tests of this module take."""
+    """A job that trains until the tests of this module end."""
     del trained, failed
     with Client(server.target) as client:
         job = client.train(
@@ -41,13 +41,13 @@ def running(server: LiveServer, trained: Model, failed: Job) -> Iterator[Trainin
 
 @pytest.fixture
 def address(server: LiveServer, running: TrainingJob) -> str:
-    """Where the page is, while the job trains."""
+    """The address of the page, while the job trains."""
     del running
     return root(server)
 
 
 def epoch(page: Page) -> int:
-    """The epoch whose images are shown."""
+    """The epoch whose images the page shows."""
     match = re.search(r"of epoch (\d+)", page.locator("#images-heading").inner_text())
     assert match is not None
     return int(match[1])
@@ -269,7 +269,7 @@ def test_a_page_that_nobody_sees_asks_nothing_and_catches_up(visit: Visit, addre
         };
         window.turn(true);"""
     )
-    page.wait_for_timeout(500)  # what is under way arrives
+    page.wait_for_timeout(500)  # messages in flight arrive
     before = points.get_attribute("points") or ""
     page.wait_for_timeout(1_500)
 
@@ -283,6 +283,6 @@ def test_a_job_that_there_is_not_is_said(visit: Visit, server: LiveServer) -> No
     visited = visit(f"{root(server)}#jobs/nobody")
 
     expect(visited.page.locator("#job-note")).to_contain_text("there is no job jobs/nobody")
-    # Chromium says of itself that what was asked for is not there.
+    # Chromium itself reports that the resource does not exist.
     assert len(visited.said) == 1
     assert "404" in visited.said.pop()

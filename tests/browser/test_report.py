@@ -11,7 +11,7 @@ from support.servers import LiveServer
 
 @pytest.fixture(scope="module")
 def report(server: LiveServer, trained: Model, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The address of a report of two epochs, with all that a report has."""
+    """The address of a report of two epochs, with every part that a report can have."""
     out = tmp_path_factory.mktemp("report") / "report.html"
     epochs = (trained.epochs[0].name, trained.epochs[-1].name)
     assert main(["report", *epochs, "--out", str(out), "--target", server.target]) == 0
@@ -20,23 +20,23 @@ def report(server: LiveServer, trained: Model, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture
 def cell(server: LiveServer, trained: Model) -> Cell:
-    """A cell of the matrix that is open."""
+    """An open cell of the matrix."""
     with Client(server.target) as client:
         return largest_wrong_cell(client.confusion_matrix(model=trained.epochs[0].name))
 
 
 def button(page: Page, cell: Cell) -> Locator:
-    """The cell in the table."""
+    """The button of the cell in the table."""
     return page.locator(f'td button[popovertarget="cell-0-{cell.true}-{cell.taken}"]')
 
 
 def images(page: Page, cell: Cell) -> Locator:
-    """What it opens."""
+    """The images that the cell opens."""
     return page.locator(f"#cell-0-{cell.true}-{cell.taken}")
 
 
 def colour(page: Page, selector: str, name: str) -> tuple[int, ...]:
-    """A colour of the first element: red, green, blue, and alpha where it is not opaque."""
+    """Returns a colour of the first element: red, green, blue, and alpha if it is not opaque."""
     found = page.locator(selector).first.evaluate(f"one => getComputedStyle(one).{name}")
     return tuple(int(part) for part in found.strip("rgba()").split(","))
 

@@ -1,7 +1,7 @@
-"""Right code passes the type checker and wrong code does not.
+"""Correct code passes the type checker and wrong code does not.
 
-Nothing here runs: mypy is the test. Each line that is wrong names the error that it must cause,
-and mypy, which is told to warn of ignores that ignore nothing, fails where it does not.
+Nothing here runs: mypy is the test. Each wrong line ignores the error that it must cause. Mypy
+warns about unused ignores, so it fails if a wrong line passes.
 """
 
 from collections.abc import AsyncIterator, Iterator

@@ -1,4 +1,4 @@
-"""What a command came to."""
+"""The outcome of a command."""
 
 import json
 import sys
@@ -8,8 +8,8 @@ from typing import Any
 
 SCRIPT = (sys.executable, "-m", "leadline.client.cli")
 
-# For tests that send Ctrl-C, which processes in the background of a shell ignore. The signal is
-# not reset by `preexec_fn`: gRPC's fork handlers can abort a process that runs Python before exec.
+# For tests that send Ctrl-C, which background processes of a shell ignore. `preexec_fn` cannot
+# reset the signal, because gRPC's fork handlers can abort a process that runs Python before exec.
 _HEED_CTRL_C = """\
 import runpy, signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -28,12 +28,12 @@ class Outcome:
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """stdout, which must be JSON lines and nothing else."""
+        """Returns stdout, which must contain only JSON lines."""
         return [json.loads(line) for line in self.out.splitlines()]
 
     @property
     def error(self) -> dict[str, Any]:
-        """The error, which must be a JSON line of stderr."""
+        """Returns the error, which must be a JSON line on stderr."""
         return dict(json.loads(self.err.splitlines()[-1])["error"])
 
 

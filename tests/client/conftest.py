@@ -25,9 +25,9 @@ from support.servers import LiveServer
 
 
 class Blocking:
-    """The asynchronous client, used as if it were the synchronous one.
+    """The asynchronous client with the interface of the synchronous one.
 
-    So that one suite of tests covers both.
+    One suite of tests then covers both.
     """
 
     def __init__(self, subject: object, runner: asyncio.Runner) -> None:
@@ -63,7 +63,7 @@ class Blocking:
 
 
 class BlockingStream(Blocking):
-    """The same of predictions that come one by one."""
+    """A stream of predictions with the interface of the synchronous one."""
 
     def __iter__(self) -> "BlockingStream":
         return self
@@ -82,7 +82,7 @@ class BlockingStream(Blocking):
 
 
 class ClientFactory:
-    """Makes clients of one kind, and closes them."""
+    """Creates clients of one kind, and closes them."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
@@ -117,7 +117,7 @@ def client(make_client: ClientFactory, live_server: LiveServer) -> Client:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Has the SDK come back soon after each of many cuts; gives gRPC's options for it."""
+    """Makes the SDK reconnect quickly after each cut; returns the gRPC options for that."""
     monkeypatch.setattr(_retry, "LAST_DELAY", 0.2)
     return [("grpc.max_reconnect_backoff_ms", 200)]
 

@@ -1,4 +1,4 @@
-"""Images of any kinds and sizes are put together within limits, and settled one by one."""
+"""Images of any kinds and sizes are batched within limits, and answered one by one."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from leadline.client._errors import ResourceExhaustedError
 from leadline.client._images import Kind, LoadableImage
 from leadline.client._streamed import StreamedBatch
 
-# What a server names in one error.
+# The most images that a server names in one error.
 MOST_VIOLATIONS = 20
 
 kinds = st.sampled_from([*Kind, None])
@@ -69,7 +69,7 @@ def test_a_batch_ends_for_a_reason(images: list[LoadableImage], limits: BatchLim
 
 
 class Server:
-    """Refuses as a server does, and remembers what it was asked."""
+    """Refuses requests like a server, and records them."""
 
     def __init__(self, bad: Callable[[int], bool], most: int) -> None:
         self._bad = bad

@@ -1,4 +1,4 @@
-"""Streams of predictions that misbehave: a server plays what a real one or a proxy may show."""
+"""Faulty streams of predictions: a server plays the faults of real servers and proxies."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -35,8 +35,7 @@ from leadline.v1.inference_service_pb2_grpc import (
 
 MakeClient = Callable[..., Client]
 
-# What one stream does: answers so many messages, sends these, then ends, with a status where one
-# is named.
+# The script of one stream: the number of messages to answer, the answers, and the final status.
 Step = int | PredictStreamResponse | tuple[grpc.StatusCode, str]
 
 UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, "as the script says")
@@ -44,7 +43,7 @@ UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, "as the script says")
 
 @dataclass
 class ScriptedServer(InferenceServiceServicer):
-    """Plays one script a stream; takes an image for the class whose number its bytes are."""
+    """Plays one script per stream; predicts the class whose number is the image's bytes."""
 
     scripts: list[Sequence[Step]]
     models: list[str] = field(default_factory=list)
@@ -137,7 +136,7 @@ def test_a_stream_that_breaks_is_taken_up_where_it_broke(
     assert numbers(stream) == list(range(20))
     assert len(told) == 4
     assert server.asked_apart == 0
-    # The checkpoint that answered first answers all.
+    # The first checkpoint answers the whole stream.
     assert server.models[0] == "models/a"
     assert set(server.models[1:]) == {"models/a/epochs/1"}
     assert len(server.models) == 10
@@ -156,7 +155,7 @@ def test_a_message_that_is_too_large_on_its_way_is_asked_apart(
     text = "SERVER: Received message larger than max (9 vs. 8)"
     server, target = play([3, (grpc.StatusCode.RESOURCE_EXHAUSTED, text)], [100])
     assert numbers(make_client(target).predict_stream(IMAGES, model="a")) == list(range(20))
-    # grpc.aio may lose the status: then the stream is taken up again, and goes well.
+    # grpc.aio may lose the status; the stream is then resumed and succeeds.
     assert server.asked_apart <= 1
 
 
@@ -164,7 +163,7 @@ def test_a_server_that_was_never_reached_is_asked_four_times(
     make_client: MakeClient, play: Play
 ) -> None:
     server, target = play(*[[UNAVAILABLE]] * 5)
-    # Which of the two depends on whether the call's end comes before its first message.
+    # The outcome depends on whether the call's end comes before its first message.
     with pytest.raises(UnavailableError, match=r"as the script says|being sent"):
         next(make_client(target).predict_stream(IMAGES, model="a"))
     assert len(server.scripts) == 1

@@ -1,4 +1,4 @@
-"""Every command over a real server: what it prints, and how it ends."""
+"""Every command with a real server: its output and its exit code."""
 
 import json
 import os
@@ -22,7 +22,7 @@ DATASET = dataset_of(__file__)
 # train and watch
 
 
-# The first to need the job has it trained, the other one follows it again.
+# The first test that needs the job trains it; the other one watches it again.
 SHARED = (
     *("train", *QUICK, "--dataset", DATASET, "--seed", "3"),
     *("--request-id", str(uuid.uuid4())),
@@ -183,7 +183,7 @@ def test_ctrl_c_leaves_the_job_alone(busy_server: LiveServer) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == ExitCode.INTERRUPTED
-    assert f"{job} goes on. Watch it with `leadline watch {job} --target" in err
+    assert f"{job} continues. Watch it with `leadline watch {job} --target" in err
     with Client(busy_server.target) as client:
         assert client.cancel_job(job).name == job
 
@@ -206,7 +206,7 @@ def test_jobs_are_listed(leadline: Leadline, model: Model) -> None:
     assert outcome.code == ExitCode.SUCCESS
     words = line.split()
     assert words[1] == "succeeded"
-    # Behind a priority, if another module on the same server has given one.
+    # A priority precedes it if another module on the same server has set one.
     assert words[words.index("tiny") :][:4] == ["tiny", "1", "yes", "3/3"]
 
 
@@ -380,7 +380,7 @@ def test_a_confusion_matrix_is_drawn(
     assert [message["images"] for message in outcome.messages] == [200]
     assert out.stat().st_size > 1000
     if suffix == "svg":
-        # The text of a figure is drawn as shapes, each with its words in a comment.
+        # A figure draws its text as shapes, each with its words in a comment.
         drawn = out.read_text()
         assert all(f"<!-- {name} -->" in drawn for name in ("bee", "predicted class"))
 
@@ -393,7 +393,7 @@ def test_a_picture_of_a_kind_that_is_not_known_is_refused_first(
     assert leadline("misclassified", "--model", "a", "--out", str(out)).code == ExitCode.USAGE
 
 
-# health, and how any command ends
+# health and exit codes
 
 
 def test_a_server_that_serves_is_healthy(leadline: Leadline) -> None:
@@ -505,7 +505,7 @@ def test_blocks_of_two_convolutions_are_told_apart_and_filtered(
             *("models", "--dataset", DATASET, "--blocks", "5"),
             *("--block-convolutions", str(number), "--json"),
         )
-        # Beside it may stand that of this test with the other client.
+        # The job of this test with the other client may also be listed.
         assert listed.messages[0]["job"] == job.name
         assert {one["variant"]["block_convolutions"] for one in listed.messages} == {number}
         (shown,) = leadline("jobs", job.name, "--json").messages

@@ -1,4 +1,4 @@
-"""The commands that steer jobs: what they print, ask and end with."""
+"""The commands that control jobs: output, questions and exit codes."""
 
 import io
 
@@ -12,7 +12,7 @@ OPTIONS = ("--priority", "-3", "--time-limit", "1h30m", "--retention", "every-5"
 
 @pytest.fixture
 def job(busy_leadline: Leadline) -> str:
-    """A job that waits."""
+    """A queued job."""
     return busy_leadline("train", *QUICK, "--detach").out.strip()
 
 
@@ -126,6 +126,6 @@ def test_a_terminal_is_asked_before_a_job_is_deleted(
     monkeypatch.setattr("sys.stdin", Terminal(f"{answer}\n"))
     outcome = busy_leadline("delete", job)
     deleted = answer == "y"
-    assert f"Delete {job} for good, models included?" in outcome.err
+    assert f"Delete {job} permanently, including models?" in outcome.err
     assert outcome.code == (ExitCode.SUCCESS if deleted else ExitCode.INTERRUPTED)
     assert (busy_leadline("jobs", job).code == ExitCode.NOT_FOUND) is deleted

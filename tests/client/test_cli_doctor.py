@@ -12,7 +12,7 @@ import pytest
 from client.cli_outcome import SCRIPT
 from leadline.client.cli.exit_codes import ExitCode
 
-# Some seconds of computing, on a machine where other tests may run as well.
+# Some seconds of computing, on a machine where other tests may also run.
 _SECONDS = 400
 pytestmark = [pytest.mark.system, pytest.mark.timeout(_SECONDS + 20)]
 
@@ -58,7 +58,7 @@ def test_a_machine_where_all_is_well_ends_with_0_and_leaves_no_trace(
     assert done.returncode == ExitCode.SUCCESS, done.stdout + done.stderr
     for name in ("processor", "fsync", "dataset tiny", "agreement cpu", "gpu driver"):
         assert f"\n {name} " in done.stdout
-    assert done.stdout.endswith("Nothing is wrong here.\n")
+    assert done.stdout.endswith("All checks passed.\n")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""Every command explains itself, and the explanations are true."""
+"""The help of every command is complete and correct."""
 
 import os
 import re
@@ -76,7 +76,7 @@ def test_every_command_has_examples_that_parse(name: str) -> None:
             parsed = " ".join(words[:2]) if words[0] == "plot" else words[0]
             known = {flag for parameter in ALL[parsed].params for flag in parameter.opts}
             known |= {flag for one in ALL[parsed].params for flag in one.secondary_opts}
-            if parsed not in {"serve", "doctor", "compact"}:  # whose options are the server's
+            if parsed not in {"serve", "doctor", "compact"}:  # with the options of the server
                 assert {word for word in words if word.startswith("--")} <= known
 
 

@@ -1,4 +1,4 @@
-"""The pictures of the command line: what they say, in which colours, and that it all fits."""
+"""The figures of the command line: their text, their colours and their layout."""
 
 import io
 from collections.abc import Sequence
@@ -62,9 +62,9 @@ def test_a_legend_lies_within_its_figure(label: str, count: int) -> None:
 
     for figure in (curves, sweep):
         assert_within(figure, [*figure.legends, figure.axes[0].title])
-        # The legend takes no room from the axes: the figure grows.
+        # The figure grows with the legend, so the axes keep their size.
         assert figure.axes[0].get_window_extent().height > 3 * figure.dpi
-    # A single curve has a title that says what its label would.
+    # A single curve has a title with the text of its label.
     words = [text.get_text().replace("\n", " ") for text in curves.legends[0].get_texts()]
     expected = [" ".join(label.split()) for label in labels] if count > 1 else []
     assert words == [*expected, "test set", "training set"]
@@ -80,7 +80,7 @@ def test_colours_tell_batch_norm_whatever_the_order(kinds: tuple[bool, ...]) -> 
     )
 
     drawn = [to_hex(line.get_color()).upper() for line in sweep.axes[0].lines]
-    # For each curve a line of the training set and one of the test set.
+    # Each curve has a line for the training set and one for the test set.
     assert [to_hex(line.get_color()).upper() for line in curves.axes[0].lines[1::2]] == drawn
     assert [to_hex(line.get_color()).upper() for line in curves.axes[0].lines[::2]] == drawn
     assert len(set(drawn)) == len(kinds)

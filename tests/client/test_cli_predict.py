@@ -1,4 +1,4 @@
-"""`leadline predict` over a real server: what it takes, writes and leaves behind."""
+"""`leadline predict` with a real server: its inputs, its outputs and its files."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ DATASET = dataset_of(__file__)
 
 @pytest.fixture
 def photos(tmp_path: Path, test_images: list[Path]) -> Path:
-    """A folder of 5 images, a corrupt one, and what is none."""
+    """A folder of 5 images, a corrupt one, and a file that is not an image."""
     folder = tmp_path / "photos"
     for name, image in zip(
         ("a/1.png", "a/2.PNG", "a.png", "b/deep/er/3.png", "z.jpg"), test_images, strict=False
@@ -42,7 +42,7 @@ def photos(tmp_path: Path, test_images: list[Path]) -> Path:
     return folder
 
 
-# In the order of their paths: what is in a folder comes where its name does.
+# In the order of their paths: a folder's files are sorted by the folder's name.
 FOUND = ["a/1.png", "a/2.PNG", "a.png", "b/corrupt.jpeg", "b/deep/er/3.png", "z.jpg"]
 
 
@@ -150,7 +150,7 @@ def test_json_lines_have_an_object_an_image(leadline: Leadline, model: Model, ph
             assert (len(one["top_k"]), len(one["logits"])) == (2, 10)
             assert max(one["logits"]) == one["logits"][one["class_index"]]
     assert f"{photos / 'b/corrupt.jpeg'}: " in outcome.err
-    # Text, a list, a pipe, and a link that leads in a circle.
+    # Text, a list, a pipe, and a circular link.
     assert "skipped 4 files not named .png or .jpg" in outcome.err
 
 
@@ -169,7 +169,7 @@ def test_csv_has_a_row_an_image(leadline: Leadline, model: Model, photos: Path) 
     found = [dict(zip(heading, row, strict=True)) for row in rows]
     names = [photos / "b/corrupt.jpeg", photos / "b/deep/er/3.png", photos / "z.jpg"]
     assert [row["image"] for row in found] == [str(name) for name in names]
-    # It came before how many columns there are was known.
+    # It came before the number of columns was known.
     assert found[0]["error"] == "the image is neither PNG nor JPEG"
     assert set(found[0].values()) == {found[0]["image"], found[0]["error"], ""}
     for row in found[1:]:
@@ -261,7 +261,7 @@ def test_a_folder_that_cannot_be_read_is_told_and_the_others_are_read(photos: Pa
 
 @pytest.fixture
 def bottomless(photos: Path) -> Path:
-    """The folder, with one in it whose path is too long to be read, by anyone."""
+    """The folder with a subfolder whose path is too long to be read."""
     folder = os.open(photos, os.O_RDONLY)
     for _ in range(20):
         os.mkdir("d" * 250, dir_fd=folder)
@@ -316,7 +316,7 @@ def test_an_interrupted_run_leaves_no_file(
         job.result()
     folder = tmp_path / "answers"
     folder.mkdir()
-    # Stopped like with Ctrl-Z, it answers nothing: the run waits as long as it is let.
+    # A server stopped as with Ctrl-Z answers nothing; the run waits until its timeout.
     server.process.send_signal(signal.SIGSTOP)
     command = (*INTERRUPTIBLE_SCRIPT, "predict", str(test_images[0].parent), "--model", job.model)
     more = ("--out", str(folder / "out.csv"), "--target", server.target)

@@ -1,4 +1,4 @@
-"""`leadline report`: a page that says what the service says, and needs nothing else."""
+"""`leadline report`: a self-contained page with the results of the service."""
 
 import base64
 import io
@@ -21,12 +21,12 @@ from leadline.client.cli.reports.examples import confusion_table, images_a_cell
 from leadline.v1.inspection_service_pb2 import ClassMetrics, ConfusionRow
 from support.servers import LiveServer
 
-# What a browser would ask others for.
+# Elements that make a browser send requests.
 REFERRING = {"src", "href", "xlink:href", "action", "data", "poster", "srcset"}
 
 
 class Page(HTMLParser):
-    """What a page is made of."""
+    """The parts of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -44,7 +44,7 @@ class Page(HTMLParser):
         return [found[attribute] for _, found in self.tags if attribute in found]
 
     def counts(self, prefix: str) -> dict[tuple[int, int], int]:
-        """The counts on the buttons of a confusion matrix."""
+        """Returns the counts on the buttons of a confusion matrix."""
         found = {}
         for tag, attributes in self.tags:
             target = attributes.get("popovertarget", "")
@@ -196,7 +196,7 @@ def test_names_of_classes_are_text_whatever_they_look_like() -> None:
 
 
 def sweep_of(axes: dict[str, list[Any]], accuracies: list[float]) -> Sweep:
-    """A sweep of succeeded jobs with these accuracies, in the order of the grid."""
+    """Returns a sweep of succeeded jobs with these accuracies, in the order of the grid."""
     sweep = Sweep(name="sweeps/a")
     for field in axes:
         sweep.axes.add(field=field)
@@ -213,13 +213,13 @@ def pair_of(axes: dict[str, list[Any]], accuracies: list[float]) -> tuple[str, s
 
 
 def test_a_sweep_compares_jobs_that_differ_in_one_thing_only() -> None:
-    # The best without batch norm has 2 blocks, the best with it 4: the pair is of 4 blocks.
+    # The best without batch norm has 2 blocks, and the best with it 4: the pair has 4 blocks.
     axes: dict[str, list[Any]] = {"blocks": [2, 4], "batch_norm": [False, True]}
     assert pair_of(axes, [0.6, 0.1, 0.2, 0.9]) == ("batch_norm", "jobs/2", "jobs/3")
-    # Seeds are kept apart, and the baseline comes first even if it is the better one.
+    # Seeds are compared separately, and the baseline comes first even if it is better.
     seeds: dict[str, list[Any]] = {"batch_norm": [False, True], "seed": [0, 1]}
     assert pair_of(seeds, [0.3, 0.9, 0.8, 0.2]) == ("batch_norm", "jobs/1", "jobs/3")
-    # Without batch norm: the best depth with itself over the other axis, its two best values.
+    # Without batch norm: the best depth, with the two best values of the other axis.
     rates: dict[str, list[Any]] = {"blocks": [2, 4], "learning_rate": [0.1, 0.2, 0.3]}
     accuracies = [0.1, 0.2, 0.3, 0.9, 0.1, 0.8]
     assert pair_of(rates, accuracies) == ("learning_rate", "jobs/3", "jobs/5")

@@ -1,4 +1,4 @@
-"""`leadline sweep` and its like, from the options to the table."""
+"""`leadline sweep` and related commands, from the options to the table."""
 
 import json
 import re
@@ -82,18 +82,18 @@ def test_what_the_server_finds_wrong_is_told(busy_leadline: Leadline) -> None:
 
     assert done.code == ExitCode.USAGE
     assert "axes[0].values[1]: blocks must be of type int, but is 'two'" in done.err
-    assert "axes[1].field: 'depth' is no field of a training spec" in done.err
+    assert "axes[1].field: 'depth' is not a field of a training spec" in done.err
 
 
 @pytest.fixture(scope="module")
 def trained() -> dict[str, Outcome]:
-    """What the command said of the one sweep that is trained here, once it has run."""
+    """The output of the command for the only sweep that this module trains."""
     return {}
 
 
 @pytest.fixture
 def done(leadline: Leadline, trained: dict[str, Outcome]) -> Outcome:
-    """A sweep of two depths, followed to its end."""
+    """A sweep of two depths, watched to its end."""
     axes = ("--blocks", "0,1", "--seeds", "1", "--batch-norm", "yes")
     if not trained:
         trained["sweep"] = leadline("sweep", *SMALL, *axes)

@@ -1,4 +1,4 @@
-"""How a job is shown, on a terminal and elsewhere."""
+"""The display of a job, on a terminal and elsewhere."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The contract of both clients, over a real server: training, listing, inspecting."""
+"""The contract of both clients with a real server: training, listing, inspecting."""
 
 import gc
 import uuid
@@ -38,7 +38,7 @@ def test_a_job_is_followed_and_waited_for_from_its_submission_to_its_end(client:
     job = client.train(SPEC, seed=1, progress_interval=0.05)
     stream = job.events()
     events = [next(stream)]
-    # Waited for, by another handle, while it runs and is followed.
+    # Another handle waits for it while it runs and is watched.
     assert client.job(job.name).result(timeout=100).state == JobState.JOB_STATE_SUCCEEDED
     events += stream
     durable = [event for event in events if event.sequence]

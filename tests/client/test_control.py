@@ -1,4 +1,4 @@
-"""Steering jobs with both clients: pause, resume, delete, options."""
+"""Controlling jobs with both clients: pause, resume, delete, options."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""The demonstration, whole; and what it says when it cannot be given."""
+"""The whole demo, and its errors."""
 
 import subprocess
 import sys
@@ -40,7 +40,7 @@ def test_the_demonstration_shows_everything_and_cleans_up(
 def test_a_server_that_cannot_start_is_told_with_its_log(
     live_server: LiveServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # A folder belongs to one server at a time.
+    # Only one server can use a folder at a time.
     code = main(["demo", "--data-dir", str(live_server.data_dir), "--out", str(tmp_path)])
     assert code == ExitCode.SERVER_ERROR
     err = capsys.readouterr().err

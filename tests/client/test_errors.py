@@ -1,4 +1,4 @@
-"""Errors: from a status on the wire to an exception with everything in it."""
+"""Errors: from a status on the wire to an exception with all its details."""
 
 import pickle
 
@@ -29,7 +29,7 @@ from leadline.v1.job_pb2 import JobFailure
 
 
 class Failure(grpc.RpcError):
-    """What grpc raises, in short."""
+    """A minimal form of the exceptions of grpc."""
 
     def __init__(
         self, code: grpc.StatusCode, trailing: tuple[tuple[str, str | bytes], ...] | None = ()

@@ -1,4 +1,4 @@
-"""The synchronous client is what the generator makes of the asynchronous one."""
+"""The checked-in synchronous client equals the generator's output."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Images of every kind become requests of a bearable size."""
+"""Images of every kind become requests within the size limits."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""What cannot be inspected is said clearly, by the SDK and by the command line."""
+"""Errors of inspection, in the SDK and on the command line."""
 
 import pytest
 
@@ -21,7 +21,7 @@ DATASET = dataset_of(__file__)
 
 @pytest.fixture(scope="session")
 def unkept(live_server: LiveServer) -> str:
-    """A model as a version without predictions has left it."""
+    """A model of an older version, without kept predictions."""
     with Client(live_server.target) as client:
         job = client.train(dataset=DATASET, blocks=0, epochs=1, batch_size=200)
         job.result()

@@ -1,4 +1,4 @@
-"""How a job is scheduled and kept: from keyword arguments and flags to the request."""
+"""Job options, from keyword arguments and flags to the request."""
 
 from datetime import timedelta
 

@@ -67,7 +67,7 @@ def test_bytes_stay_bytes_and_free_values_become_plain_ones() -> None:
 
 @pytest.mark.parametrize("convert", [state_name, to_dict])
 def test_what_is_no_message_is_refused_with_what_to_do(convert: Callable[[Any], object]) -> None:
-    with pytest.raises(UsageError, match=r"str is no message: .* refresh\(\)"):
+    with pytest.raises(UsageError, match=r"str is not a message: .* refresh\(\)"):
         convert("jobs/9mx8qxq6d1")
 
 

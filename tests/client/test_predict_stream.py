@@ -1,4 +1,4 @@
-"""Any number of images, one by one, by both clients, over real servers and bad connections."""
+"""`predict_stream` of both clients, with real servers and bad connections."""
 
 import asyncio
 import gc
@@ -40,7 +40,7 @@ MakeClient = Callable[..., Client]
 
 @dataclass
 class Known:
-    """A model, images, and what it takes them for."""
+    """A model, images, and their predictions."""
 
     model: Model
     files: list[Path]
@@ -58,7 +58,7 @@ def known(live_server: LiveServer, model: Model, test_images: list[Path]) -> Kno
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has messages of a stream hold 3 images."""
+    """Limits the messages of a stream to 3 images."""
     monkeypatch.setattr(_batches, "STREAM_LIMITS", limits(images=3))
 
 
@@ -67,12 +67,12 @@ def limits(*, images: int) -> BatchLimits:
 
 
 def marks(results: Any) -> list[float]:
-    """A number that tells one prediction from another: its class and its probability."""
+    """Returns what distinguishes a prediction: its class and its probability."""
     return [result.class_index + result.probability for result in results]
 
 
 def same(expected: list[float]) -> Any:
-    # Images that are computed together round otherwise than apart.
+    # Images round differently in a batch than alone.
     return pytest.approx(expected, abs=1e-4)
 
 
@@ -167,7 +167,7 @@ def test_images_are_taken_as_answers_are(client: Client, known: Known) -> None:
     stream = client.predict_stream(endless(), model=known.model)
     for answered in range(1, 60):
         assert isinstance(next(stream), Prediction)
-        # Four messages of three under way, and the message that is being read out.
+        # Four messages of three images in flight, and the one that the caller reads.
         assert taken <= answered + 5 * 3
     stream.close()
     assert list(stream) == []
@@ -256,7 +256,7 @@ def test_no_answer_is_lost_or_repeated_over_a_connection_that_is_cut(
     seed: int,
 ) -> None:
     numbers = random.Random(seed)  # noqa: S311 - repeatable on purpose
-    # From the middle of the first answer to many answers in; each takes about 300 bytes.
+    # From the middle of the first answer to after many answers of about 300 bytes.
     told: list[float] = []
     with Proxy(live_server.target, [numbers.randint(200, 2500) for _ in range(12)]) as proxy:
         stream = make_client(proxy.target, options=impatient).predict_stream(
@@ -303,7 +303,7 @@ def test_smaller_limits_of_a_server_are_kept_to(
     job = client.train(dataset=DATASET, blocks=0, epochs=1, batch_size=200)
     job.result()
     whole = [marks(job.predict(path))[0] for path in test_images[:20]]
-    # One too large for the server's limit on images, one even for that on messages.
+    # One image above the server's limit on images, and one above its limit on messages.
     images: list[Any] = [*test_images[:20]]
     images[7:7] = [bytes(1_001_000), bytes(2 << 20)]
 
@@ -394,5 +394,5 @@ async def test_a_cancelled_task_leaves_its_stream(live_server: LiveServer, known
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        # The client is none the worse for it.
+        # The client still works.
         assert (await client.predict(known.files[:2], model=known.model)).model

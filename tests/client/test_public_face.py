@@ -1,4 +1,4 @@
-"""What the package shows, and what importing it costs."""
+"""The public names of the package, and the cost of its import."""
 
 import inspect
 import json
@@ -20,7 +20,7 @@ from leadline.client import (
     _errors,
 )
 
-# Importing any of these takes long, or needs an extra.
+# Modules that are slow to import, or that need an extra.
 HEAVY = {
     "PIL",
     "click",

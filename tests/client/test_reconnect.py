@@ -23,8 +23,8 @@ CUTS = 20
 
 @pytest.fixture(params=[1, 2])
 def proxy(request: pytest.FixtureRequest, live_server: LiveServer) -> Iterator[Proxy]:
-    # From before the first byte of an answer to some events in: the handshake takes about
-    # 60 bytes, an event about 250.
+    # From before the first byte of an answer to after some events. The handshake has about 60
+    # bytes, an event about 250.
     numbers = random.Random(request.param)  # noqa: S311 - repeatable on purpose
     with Proxy(live_server.target, [numbers.randint(1, 900) for _ in range(CUTS)]) as proxy:
         yield proxy

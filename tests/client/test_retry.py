@@ -1,4 +1,4 @@
-"""When a broken stream is tried again, and when not."""
+"""When a broken stream is retried, and when not."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Streams that misbehave: a server plays each fault that a real one or a proxy may show."""
+"""Faulty streams: a server plays each fault of real servers and proxies."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -49,7 +49,7 @@ from leadline.v1.training_service_pb2_grpc import (
 
 MakeClient = Callable[..., Client]
 
-# What one stream does: sends these, then ends, with a status where one is named.
+# The script of one stream: the events to send, and the final status.
 Step = int | JobEvent | grpc.StatusCode | threading.Event
 Script = Sequence[Step]
 
@@ -57,7 +57,7 @@ LAST = 5
 
 
 def event(sequence: int) -> JobEvent:
-    """The events of a job of three epochs."""
+    """Returns the events of a job of three epochs."""
     result = JobEvent(job="jobs/a", sequence=sequence)
     if sequence == 1:
         result.queued.CopyFrom(JobQueued())
@@ -69,7 +69,7 @@ def event(sequence: int) -> JobEvent:
 
 
 class ScriptedServer(TrainingServiceServicer):
-    """Plays one script a stream, and notes what it was asked."""
+    """Plays one script per stream, and records the requests."""
 
     def __init__(self, scripts: Sequence[Script]) -> None:
         self._scripts = list(scripts)

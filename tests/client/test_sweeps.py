@@ -1,4 +1,4 @@
-"""Sweeps with both clients: submitting, following, steering, errors."""
+"""Sweeps with both clients: submitting, watching, controlling, errors."""
 
 import uuid
 
@@ -25,7 +25,7 @@ SPEC = TrainingSpec(dataset=DATASET, blocks=0, epochs=1, batch_size=200)
 
 @pytest.fixture(scope="module")
 def request_id() -> str:
-    """What both clients call the same sweep, so that it is trained once."""
+    """The request id of both clients, so that the sweep is trained once."""
     return str(uuid.uuid4())
 
 

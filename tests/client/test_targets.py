@@ -1,4 +1,4 @@
-"""Where a client connects, and what a client and its handles cannot do."""
+"""The target of a client, and unsupported uses of clients and handles."""
 
 import asyncio
 import copy
@@ -42,17 +42,17 @@ def test_a_target_may_lack_its_port_or_have_the_scheme_of_a_url(target: str, add
         ("https://localhost:50051", "no TLS yet: give HOST:PORT instead of https://"),
         ("", "empty"),
         ("http://", "empty"),
-        ("localhost:0", "0 is no port"),
-        ("localhost:65536", "65536 is no port"),
-        ("ipv4:127.0.0.1:65536", "65536 is no port"),
-        ("localhost:", "'' is no port: give 1 to 65535"),
-        ("localhost:http", "'http' is no port"),
-        ("[::1", "'[::1' is no address: give HOST:PORT or [IPV6]:PORT"),
-        ("[localhost]:50051", "'[localhost]:50051' is no address"),
-        ("::1:50051", "'::1:50051' is no address"),
-        ("user@localhost", "'user@localhost' is no address"),
-        ("localhost:50051/jobs", "'localhost:50051/jobs' is no address"),
-        ("local host", "'local host' is no address"),
+        ("localhost:0", "0 is not a port"),
+        ("localhost:65536", "65536 is not a port"),
+        ("ipv4:127.0.0.1:65536", "65536 is not a port"),
+        ("localhost:", "'' is not a port: give 1 to 65535"),
+        ("localhost:http", "'http' is not a port"),
+        ("[::1", "'[::1' is not an address: give HOST:PORT or [IPV6]:PORT"),
+        ("[localhost]:50051", "'[localhost]:50051' is not an address"),
+        ("::1:50051", "'::1:50051' is not an address"),
+        ("user@localhost", "'user@localhost' is not an address"),
+        ("localhost:50051/jobs", "'localhost:50051/jobs' is not an address"),
+        ("local host", "'local host' is not an address"),
     ],
 )
 def test_a_target_that_can_be_none_is_refused(target: str, why: str) -> None:

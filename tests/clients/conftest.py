@@ -1,4 +1,4 @@
-"""Servers by transport, and a folder like a checkout's in which other clients run."""
+"""Servers by transport, and a folder like a checkout for other clients."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ TRANSPORTS = ("h2corn", "grpcio")
 
 @pytest.fixture(scope="session", params=TRANSPORTS)
 def transport(request: pytest.FixtureRequest) -> str:
-    """What serves HTTP/2; the same as `tests/conftest.py` has, for servers of several tests."""
+    """The transport, as in `tests/conftest.py`, for servers that several tests share."""
     return str(request.param)
 
 
@@ -42,7 +42,7 @@ def server(request: pytest.FixtureRequest, transport: str) -> LiveServer:
 
 
 class Workplace:
-    """A folder with `protos`, in which a reader of `docs/clients.md` would work."""
+    """A folder with `protos`, like that of a reader of `docs/clients.md`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -51,12 +51,12 @@ class Workplace:
         self._environment = {**os.environ, "PATH": f"{PROGRAMS}:{os.environ['PATH']}"}
 
     def generate(self, heading: str) -> None:
-        """Runs the command by which a section of the page generates stubs."""
+        """Runs the command of a section that generates stubs."""
         (command,) = blocks_under(DOCS / "clients.md", heading, "sh")
         self.run("sh", "-ec", command)
 
     def run(self, *command: str, **variables: str) -> str:
-        """Runs a command, which must succeed; returns what it prints."""
+        """Runs a command that must succeed; returns its output."""
         status, output, errors = self.try_to_run(*command, **variables)
         assert status == 0, output + errors
         return output
@@ -75,12 +75,12 @@ class Workplace:
         return process.returncode, process.stdout, process.stderr
 
     def run_python(self, *arguments: str) -> str:
-        """Runs Python with its packages, but without Leadline, which is not one of them."""
+        """Runs Python with its packages, but without Leadline."""
         path = f"{self.folder}:{sysconfig.get_path('purelib')}"
         return self.run(sys.executable, "-S", "-W", "error", *arguments, PYTHONPATH=path)
 
 
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """A folder for all tests; stubs of one language do not disturb another."""
+    """A folder for all tests, because the stubs of several languages do not conflict."""
     return Workplace(tmp_path_factory.mktemp("clients"))

@@ -1,5 +1,5 @@
-// How errors, deadlines and cancellation look to grpc-js; prints JSON.
-// Arguments: a target, and a job that waits.
+// Prints errors, deadlines and cancellation of grpc-js as JSON. Arguments: a target and a queued
+// job.
 import grpc from '@grpc/grpc-js'
 import { loadSync } from '@grpc/proto-loader'
 

@@ -1,5 +1,5 @@
-# How errors, deadlines and cancellation look to Ruby; prints JSON.
-# Arguments: a target, and a job that waits.
+# Prints errors, deadlines and cancellation of gRPC for Ruby as JSON. Arguments: a target and a
+# queued job.
 require 'google/protobuf/well_known_types'
 require 'google/rpc/error_details_pb'
 require 'grpc'

@@ -1,7 +1,7 @@
-"""The service of gRPC's interoperability tests, and a server of it on the project's own parts.
+"""The service of gRPC's interoperability tests, served by the project's dispatcher and transports.
 
-Source: the interop test descriptions of gRPC, which say what each method does. `test_service.proto`
-has the messages.
+Source: gRPC's interop test descriptions, which define each method. `test_service.proto` has the
+messages.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ _MAX_MESSAGE_BYTES = 4 << 20
 
 
 class InteropServicer(_SERVICES.TestServiceServicer):  # type: ignore[misc, name-defined]
-    """Implements `TestService`; its base answers UnimplementedCall."""
+    """Implements `TestService`; the base class answers UnimplementedCall."""
 
     async def EmptyCall(self, request: Any, context: Any) -> Any:
         return _MESSAGES.Empty()
@@ -99,7 +99,7 @@ async def _end_as_asked(request: Any, context: Any) -> None:
         await context.abort(_CODES[status.code], status.message)
 
 
-# Whether each message of a call was compressed, as far as it has arrived.
+# Whether each received message of a call was compressed.
 _FLAGS: ContextVar[list[bool]] = ContextVar("_FLAGS")
 
 
@@ -112,7 +112,7 @@ async def _check_compression(request: Any, number: int, context: Any) -> None:
 
 
 class _CompressionWatcher:
-    """An ASGI application that notes which messages are compressed, which servicers never see."""
+    """An ASGI application that records which messages are compressed; servicers cannot see it."""
 
     _PREFIX = Struct(">BI")
 
@@ -141,7 +141,7 @@ class _CompressionWatcher:
 
 @asynccontextmanager
 async def interop_server(transport: str) -> AsyncIterator[int]:
-    """A server of `TestService` and of reflection; gives its port."""
+    """A server of `TestService` and reflection; returns its port."""
     dispatcher = RpcDispatcher(GrpcMetrics())
     server = cast(aio.Server, dispatcher)
     _SERVICES.add_TestServiceServicer_to_server(InteropServicer(), server)

@@ -1,4 +1,4 @@
-"""How errors, deadlines and cancellation look to other clients."""
+"""Errors, deadlines and cancellation in other clients."""
 
 import base64
 import json
@@ -39,7 +39,7 @@ FAILURES: dict[str, dict[str, Any]] = {
 
 @dataclass
 class FullServer:
-    """A server that accepts no more jobs, and the job that waits in its queue."""
+    """A server with a full queue, and the job in it."""
 
     server: LiveServer
     waiting: str
@@ -49,7 +49,7 @@ class FullServer:
         return self.server.target
 
     def cancelled_watches(self) -> float:
-        """How many calls of WatchJob ended because their caller was gone."""
+        """Returns how many calls of WatchJob ended because their caller disconnected."""
         with urllib.request.urlopen(self.server.metrics_url, timeout=10) as response:  # noqa: S310
             families = text_string_to_metric_families(response.read().decode())
         expected = {"grpc_method": "WatchJob", "grpc_code": "Canceled"}
@@ -106,7 +106,7 @@ def test_a_program_sees_details_deadlines_and_cancellation(
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Waits for what a server does after its caller is gone."""
+    """Waits for what a server does after its caller disconnected."""
     deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline
@@ -131,7 +131,7 @@ def call_buf(workplace: Workplace, full: FullServer, method: str, data: str, *fl
 
 
 def watch_to_a_deadline(call: Callable[[float], Ended]) -> Ended:
-    """Watches a job that waits, until a deadline behind its first event."""
+    """Watches a queued job, with a deadline after its first event."""
     for seconds in (0.5, 5):  # a busy machine may take longer to start the program
         ended = call(seconds)
         if ended[1]:

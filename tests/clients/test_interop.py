@@ -1,4 +1,5 @@
-"""gRPC's interoperability tests, by the client of gRPC for Ruby and by others where it has no case.
+"""gRPC's interoperability tests, with the client of gRPC for Ruby and, for its missing cases,
+others.
 
 `docs/clients.md` lists the cases.
 """
@@ -17,7 +18,7 @@ from clients.interop import TEST_SERVICE, interop_server
 from clients.tools import buf, grpcurl, ruby
 from docs.pages import DOCS, rows, section
 
-# The cases of gRPC's own client, without those of encryption and of credentials.
+# The cases of gRPC's own client, without those for encryption and credentials.
 CASES = (
     "empty_unary",
     "large_unary",
@@ -34,16 +35,16 @@ CASES = (
     "unimplemented_service",
 )
 
-# Those for which the test service must see the compressed flag of a message.
+# The cases for which the test service must see the compressed flag of a message.
 COMPRESSED_CASES = ("client_compressed_unary", "client_compressed_streaming")
 
-# Of the case special_status_message, which gRPC's client for Ruby lacks.
+# The status message of special_status_message, a case that gRPC's client for Ruby lacks.
 SPECIAL_MESSAGE = "\t\ntest with whitespace\r\nand Unicode BMP ☺ and non-BMP 😈\t\n"
 
 
 @cache
 def official_client() -> tuple[str, str]:
-    """The command of the client that gRPC for Ruby comes with."""
+    """The command of the client that gRPC for Ruby includes."""
     interpreter = ruby()
     find = "print Gem::Specification.find_by_name('grpc').gem_dir"
     folder = subprocess.run(
@@ -60,7 +61,7 @@ async def port(transport: str) -> AsyncIterator[int]:
 
 
 async def output_of(*command: str | Path) -> tuple[int | None, str]:
-    """Runs a program; returns its exit status, and what it prints."""
+    """Runs a program, and returns its exit status and its output."""
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )

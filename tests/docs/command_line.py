@@ -1,4 +1,4 @@
-"""The commands that there are, and their options."""
+"""The commands and their options."""
 
 from collections.abc import Iterator
 
@@ -7,12 +7,12 @@ import click
 from leadline.client.cli.app import COMMANDS, leadline
 from leadline.server.settings import Settings
 
-# Commands that take every option of the server, which stand in operations.
+# Commands that take every option of the server; operations.md lists these.
 TAKE_SETTINGS = {"serve", "doctor", "compact"}
 
 
 def resolve(words: tuple[str, ...]) -> tuple[click.Command, tuple[str, ...]]:
-    """The command that the words begin with, and the others."""
+    """Returns the command at the start of the words, and the remaining words."""
     command = leadline.get_command(click.Context(leadline), words[0])
     if isinstance(command, click.Group):
         return command.commands[words[1]], words[2:]
@@ -21,7 +21,7 @@ def resolve(words: tuple[str, ...]) -> tuple[click.Command, tuple[str, ...]]:
 
 
 def flags_of(command: click.Command) -> set[str]:
-    """Every flag of a command."""
+    """Returns all flags of a command."""
     if command.name in TAKE_SETTINGS:
         names = {name.replace("_", "-") for name in Settings.model_fields}
         flags = {f"--{name}" for name in names} | {"--dataset", "--config", "--no-reflection"}
@@ -31,7 +31,7 @@ def flags_of(command: click.Command) -> set[str]:
 
 
 def leaf_commands() -> Iterator[tuple[str, ...]]:
-    """Every command by the words that call it."""
+    """Returns all commands by the words that call them."""
     for name in COMMANDS:
         command = leadline.get_command(click.Context(leadline), name)
         if isinstance(command, click.Group):

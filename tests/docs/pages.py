@@ -1,4 +1,4 @@
-"""The documentation as the tests read it."""
+"""Parses the pages of the documentation."""
 
 import re
 import shlex
@@ -17,7 +17,7 @@ _SECTION = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Command:
-    """A command line that a page prints."""
+    """A command line in a page."""
 
     page: str
     words: tuple[str, ...]
@@ -27,27 +27,27 @@ class Command:
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """The contents of a page's fenced blocks in a language."""
+    """Returns the contents of a page's fenced blocks in a language."""
     return [text for name, text in _BLOCK.findall(page.read_text()) if name == language]
 
 
 def blocks_under(page: Path, heading: str, language: str) -> list[str]:
-    """The contents of the fenced blocks in a language between a heading and the next."""
+    """Returns the contents of the fenced blocks in a language between a heading and the next."""
     return [text for name, text in _BLOCK.findall(section(page, heading)) if name == language]
 
 
 def prose(page: Path) -> str:
-    """A page without its fenced blocks."""
+    """Returns a page without its fenced blocks."""
     return _BLOCK.sub("", page.read_text())
 
 
 def words(page: Path) -> str:
-    """The words of a page's prose in lower case, with single spaces and without punctuation."""
+    """Returns a page's prose in lower case, with single spaces and without punctuation."""
     return f" {' '.join(_WORD.findall(prose(page).lower()))} "
 
 
 def rows(text: str) -> list[list[str]]:
-    """The cells of every row of the tables in a text."""
+    """Returns the cells of every row of the tables in a text."""
     return [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in text.splitlines()
@@ -56,19 +56,19 @@ def rows(text: str) -> list[list[str]]:
 
 
 def section(page: Path, heading: str) -> str:
-    """What stands under a heading, up to the next."""
+    """Returns the text between a heading and the next."""
     parts = _SECTION.split(page.read_text())
     return dict(zip(parts[1::2], parts[2::2], strict=True))[heading]
 
 
 def anchors(page: Path) -> set[str]:
-    """The fragments by which a page's headings can be linked to."""
+    """Returns the URL fragments of a page's headings."""
     headings = _SECTION.findall(prose(page))
     return {re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings}
 
 
 def commands(page: Path) -> Iterator[Command]:
-    """Each `leadline ...` that a page's shell blocks run, one a line."""
+    """Returns each `leadline ...` command in a page's shell blocks, one per line."""
     for block in blocks(page, "sh"):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)

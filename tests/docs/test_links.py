@@ -1,4 +1,4 @@
-"""Links lead somewhere, and every page can be found."""
+"""All links are valid, and every page is linked."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ def links(page: Path) -> list[str]:
 
 
 def inside(page: Path) -> list[tuple[Path, str]]:
-    """The files and fragments that a page links to within the project."""
+    """Returns the files and fragments that a page links to within the project."""
     found = [link.partition("#") for link in links(page) if "://" not in link]
     return [((page.parent / path).resolve() if path else page, part) for path, _, part in found]
 

@@ -1,4 +1,4 @@
-"""What the pages name exists, and what they should name is named."""
+"""The names in the pages exist, and the pages use the words of the glossary."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ ROOTS = ("protos", "models", "server", "client")
 SERVER = ROOT / "server" / "leadline" / "server"
 GLOSSARY = DOCS / "glossary.md"
 
-# Words that the glossary replaces, and turns of speech that need a second reading.
+# Words that the glossary replaces, and phrases that need a second reading.
 AVOIDED = (
     "in work", "anew", "at hand", "for ever", "is told", "are told", "is asked of", "of its own",
     "whatever", "turnstile", "the way back", "such as have", "trainers",

@@ -1,4 +1,4 @@
-"""The tables of the pages name what there is, all of it."""
+"""The tables of the pages are complete and correct."""
 
 import re
 import tomllib
@@ -23,14 +23,14 @@ from support.servers import LiveServer
 
 OPERATIONS = DOCS / "operations.md"
 
-# Reasons within the service, which no caller is told of.
+# Reasons within the service, which callers never receive.
 INTERNAL_REASONS = {"WORKER_FENCED_OFF", "EPOCH_OUT_OF_ORDER", "EPOCH_NOT_REPEATABLE"}
 
 COMMON_FLAGS = {"--target", "--timeout", "--json", "--help", "-h"}
 
 
 def code(text: str) -> str:
-    """The text between backticks."""
+    """Returns the text between backticks."""
     return text.strip("`")
 
 

@@ -1,4 +1,4 @@
-"""What the pages tell people to run does run."""
+"""The commands and examples of the pages run."""
 
 import json
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""What happens when things are killed, cut, filled and damaged: see docs/reliability.md."""
+"""Fault scenarios: processes, connections, disks and files that fail. See docs/reliability.md."""

@@ -1,4 +1,4 @@
-"""Cancelled calls by the hundred a second: a stream beside them must lose nothing."""
+"""Hundreds of cancelled calls a second: a stream on the same connection must lose no event."""
 
 import asyncio
 from collections import deque
@@ -20,7 +20,7 @@ from support.wire import tiny_spec
 _PER_SECOND = 500
 _CALLS_PER_CHECK = 50
 
-# Calls in flight until the oldest of them is cancelled: the server has begun it by then.
+# The number of calls in flight before the oldest is cancelled, so that the server has started it.
 _IN_FLIGHT = 10
 
 _EPOCHS_PER_SECOND = 6
@@ -28,7 +28,7 @@ _EPOCHS_PER_SECOND = 6
 
 @dataclass
 class _Beside:
-    """What the calls beside the cancelled ones saw, all on one connection."""
+    """The results of the other calls on the connection of the cancelled ones."""
 
     job: str
     events: list[JobEvent] = field(default_factory=list)
@@ -36,12 +36,12 @@ class _Beside:
     broken: list[str] = field(default_factory=list)
 
     async def follow(self, client: AsyncClient) -> None:
-        """Follows the job by the SDK, which attaches again where the stream breaks."""
+        """Watches the job with the SDK, which reconnects broken streams."""
         async for event in client.job(self.job).events():
             self.events.append(event)
 
     async def watch(self, channel: Any) -> None:
-        """Watches the job by the bare stub, which does not."""
+        """Watches the job with the bare stub, which does not reconnect."""
         request = WatchJobRequest(name=self.job)
         try:
             async for _ in TrainingServiceStub(channel).WatchJob(request, timeout=600):
@@ -50,7 +50,7 @@ class _Beside:
             self.broken.append(f"WatchJob: {error}")
 
     async def cancel(self, channel: Any, count: int) -> None:
-        """Begins calls and cancels them, with a check of health in between."""
+        """Starts calls and cancels them, with health checks in between."""
         stub: Any = HealthStub(channel)
         calls: deque[Any] = deque()
         loop = asyncio.get_running_loop()
@@ -90,7 +90,7 @@ def cancel_beside_streams(setting: Setting) -> list[Figure]:
                 count,
             )
         )
-        if transport == "grpcio":  # h2corn ends such a connection: docs/transports.md
+        if transport == "grpcio":  # h2corn closes such a connection: docs/transports.md
             figures.append(
                 none_of(
                     "grpcio, bare calls beside them on the same connection: failed",

@@ -15,7 +15,7 @@ _EPOCHS_BEFORE_DAMAGE = 3
 
 @dataclass(frozen=True)
 class _Fault:
-    """A kind of damage: to which file of a checkpoint, of how many of them, what."""
+    """A kind of damage: the file of a checkpoint, the number of checkpoints, and the change."""
 
     name: str
     suffix: str
@@ -56,7 +56,7 @@ _FAULTS = (
 
 
 def damage_checkpoints(setting: Setting) -> list[Figure]:
-    """Kills a server in the midst of jobs, damages each one's checkpoints, and starts it again."""
+    """Kills a server during jobs, damages the checkpoints of each, and starts it again."""
     faults, spec = _FAULTS[: setting.scale.faults], specs(setting.scale)[0]
     flags = (f"--jobs-per-device={len(faults)}", f"--spare-workers={len(faults)}")
     with setting.serving(*flags) as server:

@@ -1,7 +1,6 @@
-"""The server, which also tells how many asyncio tasks it has: on SIGUSR1, in a file.
+"""A server that writes its number of asyncio tasks to a file on SIGUSR1.
 
-Nothing of the server is changed: a signal handler of the process looks at its
-event loop from outside.
+The server is unchanged: a signal handler of the process inspects its event loop.
 """
 
 import asyncio
@@ -17,7 +16,7 @@ REPORT_VARIABLE = "TASK_REPORT"
 
 
 def _report(_number: int, _frame: FrameType | None) -> None:
-    gc.collect()  # what nobody holds any more is no leak
+    gc.collect()  # garbage is not a leak
     path = Path(os.environ[REPORT_VARIABLE])
     partial = path.with_suffix(".partial")
     partial.write_text("\n".join(sorted(map(str, asyncio.all_tasks()))))

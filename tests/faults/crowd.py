@@ -1,4 +1,4 @@
-"""Clients that submit jobs and follow them through failures of the server."""
+"""Clients that submit jobs and watch them through failures of the server."""
 
 import random
 import threading
@@ -14,13 +14,13 @@ from leadline.v1.training_spec_pb2 import TrainingSpec
 
 @dataclass
 class Followed:
-    """A job as its follower sees it.
+    """A job as its watcher sees it.
 
     Attributes:
-        kind: which of the specs it trains.
-        job: its name, once it is acknowledged.
-        events: what was seen of it, in the order in which it was seen.
-        error: what ended its following too early.
+        kind: the index of its spec.
+        job: its name, after its acknowledgement.
+        events: the received events, in order of arrival.
+        error: the error that ended the watching too early.
     """
 
     kind: int
@@ -33,12 +33,12 @@ class Followed:
 
     @property
     def has_succeeded(self) -> bool:
-        """Whether it was followed to its success."""
+        """Whether the watcher saw it succeed."""
         return bool(self.events) and self.events[-1].finished.state == JOB_STATE_SUCCEEDED
 
 
 class Crowd:
-    """Keeps some jobs on a server, each followed by a thread with the client's library."""
+    """Keeps some jobs on a server, each watched by a thread with the SDK."""
 
     def __init__(self, target: str, specs: Sequence[TrainingSpec], random: random.Random) -> None:
         self.followed: list[Followed] = []
@@ -49,11 +49,11 @@ class Crowd:
 
     @property
     def unfinished(self) -> list[Followed]:
-        """Those whose end was not seen yet."""
+        """The jobs whose watcher has not seen the end."""
         return [follower for follower in self.followed if not follower.is_done]
 
     def top_up(self, count: int) -> None:
-        """Submits jobs until so many are unfinished."""
+        """Submits jobs until this many are unfinished."""
         for _ in range(count - len(self.unfinished)):
             kind = len(self.followed) % len(self._specs)
             request_id = str(uuid.UUID(int=self._random.getrandbits(128), version=4))
@@ -64,13 +64,13 @@ class Crowd:
             thread.start()
 
     def wait(self, seconds: float) -> None:
-        """Waits for all jobs to end, at most so long."""
+        """Waits until all jobs have ended, up to a time limit."""
         deadline = time.monotonic() + seconds
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def close(self) -> None:
-        """Ends all following."""
+        """Ends all watching."""
         self._client.close()
         for thread in self._threads:
             thread.join(30)
@@ -88,5 +88,5 @@ class Crowd:
         while True:
             try:
                 return self._client.train(follower.spec, request_id=follower.request_id)
-            except UnavailableError:  # for longer than the library tries: it is restarting
+            except UnavailableError:  # the restart takes longer than the SDK retries
                 time.sleep(0.2)

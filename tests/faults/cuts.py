@@ -1,4 +1,4 @@
-"""Cuts of the client's connection at random moments: its stream of epochs must not show them."""
+"""Cuts of the client's connection at random moments: its stream of epochs must not be affected."""
 
 import asyncio
 import random
@@ -20,7 +20,7 @@ _SECONDS_BETWEEN_CUTS = 0.04
 
 @dataclass
 class _Follower:
-    """One who follows a job through the proxy, and what it saw."""
+    """A watcher of a job through the proxy, and the epochs that it received."""
 
     job: str
     epochs: int
@@ -28,13 +28,13 @@ class _Follower:
     error: str = ""
 
     def follow(self, target: str, progress_interval: float | None) -> None:
-        """Follows with the synchronous client."""
+        """Watches with the synchronous client."""
         with Client(target, reconnect_timeout=None) as client:
             for event in client.job(self.job).events(progress_interval=progress_interval):
                 self.events.append(event)
 
     def follow_async(self, target: str, progress_interval: float | None) -> None:
-        """Follows with the asynchronous client."""
+        """Watches with the asynchronous client."""
         asyncio.run(self._follow_async(target, progress_interval))
 
     async def _follow_async(self, target: str, progress_interval: float | None) -> None:
@@ -44,13 +44,13 @@ class _Follower:
 
     @property
     def faults(self) -> list[str]:
-        """Each epoch that was missed, repeated or out of order, and what else went wrong."""
+        """Returns each epoch that was missed, repeated or out of order, and all other errors."""
         errors = [self.error] if self.error else []
         return errors + faults_of(self.job, self.epochs, self.events)
 
 
 def cut_at_random(setting: Setting) -> list[Figure]:
-    """Cuts while jobs are followed through a proxy, by both clients, some with progress."""
+    """Cuts connections while both clients watch jobs through a proxy, some with progress."""
     chance = setting.random()
     followers: list[_Follower] = []
     at_once = setting.scale.jobs_at_once
@@ -115,7 +115,7 @@ def _figures(followers: list[_Follower], cuts: int) -> list[Figure]:
             cuts,
         ),
         all_of(
-            "the same: followers who saw the job to its end",
+            "the same: watchers who saw the job to its end",
             [follower.job for follower in followers if follower.faults],
             len(followers),
         ),

@@ -1,4 +1,4 @@
-"""A database that is locked by another program, or damaged when the server starts."""
+"""A database that another program has locked, or that is damaged when the server starts."""
 
 import random
 import shutil
@@ -20,12 +20,12 @@ from leadline.v1.training_service_pb2 import TrainJobRequest
 from leadline.v1.training_spec_pb2 import TrainingSpec
 from support.wire import connect, reason
 
-# Longer than the five seconds for which the server waits for the lock.
+# Longer than the five seconds that the server waits for the lock.
 _LOCKED_SECONDS = 5.5
 
 
 def spoil_database(setting: Setting) -> list[Figure]:
-    """Locks the database of a server that trains; then damages it while the server is away."""
+    """Locks the database of a server that trains; then damages it while the server is stopped."""
     damages = list(_DAMAGES.items())[: setting.scale.faults]
     with setting.serving() as server:
         wrong_when_locked, job = _lock(server, setting)
@@ -41,8 +41,8 @@ def spoil_database(setting: Setting) -> list[Figure]:
         wrong += damage(server.data_dir, job)
     return [
         holds(
-            "the database locked by another program: submissions are told, no event is lost, "
-            "jobs go on to the same weights",
+            "the database locked by another program: submissions get an error, no event is lost, "
+            "jobs continue to the same weights",
             wrong_when_locked,
         ),
         holds(
@@ -54,7 +54,7 @@ def spoil_database(setting: Setting) -> list[Figure]:
 
 
 def _lock(server: Server, setting: Setting) -> tuple[list[str], str]:
-    """Has another program hold the database while a job trains and another is submitted."""
+    """Locks the database from another program while a job trains and another is submitted."""
     wrong, spec, request_id = [], specs(setting.scale)[0], str(uuid.uuid4())
     expected = reference(server.target, spec)
     with Client(server.target) as client:
@@ -79,7 +79,7 @@ def _lock(server: Server, setting: Setting) -> tuple[list[str], str]:
 
 
 def _answer_to_submission(target: str, spec: TrainingSpec, request_id: str) -> str:
-    """The reason for which a server refuses a submission for now; "OK" where it does not."""
+    """Returns the reason why a server refuses a submission, or "OK"."""
     stubs = connect(target)
     try:
         request = TrainJobRequest(spec=spec, request_id=request_id)
@@ -93,7 +93,7 @@ def _answer_to_submission(target: str, spec: TrainingSpec, request_id: str) -> s
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Holds the database, for so long at least."""
+    """Locks the database for at least this long."""
     other = sqlite3.connect(path, isolation_level=None, timeout=60)
     other.execute("BEGIN EXCLUSIVE")
     until = time.monotonic() + _LOCKED_SECONDS
@@ -111,7 +111,7 @@ def _cut_in_half(path: Path) -> None:
 
 
 def _scribble(path: Path) -> None:
-    """Overwrites all but the first page, which has the names of the tables."""
+    """Overwrites everything except the first page, which has the names of the tables."""
     data = path.read_bytes()
     page = int.from_bytes(data[16:18], "big")
     noise = random.Random(1).randbytes(len(data) - page)  # noqa: S311
@@ -130,7 +130,7 @@ _DAMAGES: dict[str, Callable[[Path], None]] = {
 
 
 def _refusal_and_restoration(server: Server, harm: Callable[[Path], None]) -> list[str]:
-    """What is wrong with how a server refuses a damaged database, which is then restored."""
+    """Returns what is wrong with the refusal of a damaged database, and then restores it."""
     database, copy = server.data_dir / "leadline.db", server.folder / "copy.db"
     shutil.copyfile(database, copy)
     harm(database)

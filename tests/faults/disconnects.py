@@ -1,4 +1,4 @@
-"""Connections that end abruptly, by the thousand: the server must not keep anything of them."""
+"""Thousands of abrupt disconnects: the server must release everything that belongs to them."""
 
 import asyncio
 import random
@@ -25,7 +25,7 @@ _GET = "/leadline.v1.TrainingService/GetJob"
 
 @dataclass(frozen=True)
 class _Held:
-    """What a server holds at a moment."""
+    """The tasks, threads and descriptors of a server at a moment."""
 
     tasks: int
     threads: int
@@ -33,7 +33,7 @@ class _Held:
     file_descriptors: Counter[str]
 
     def more_than(self, before: "_Held") -> list[str]:
-        """What it holds more than before."""
+        """Returns what it has in addition to an earlier moment."""
         grown = {
             "tasks": self.tasks - before.tasks,
             "threads": self.threads - before.threads,
@@ -47,7 +47,7 @@ class _Held:
 
 
 def disconnect_abruptly(setting: Setting) -> list[Figure]:
-    """Counts what the server holds before and after, while a job trains and is watched."""
+    """Counts the server's resources before and after, while a job trains and is watched."""
     count, chance = setting.scale.disconnects, setting.random()
     with setting.serving() as server, Client(server.target) as client:
         job = client.train(tiny_spec(epochs=10_000, learning_rate=0.001))
@@ -81,7 +81,7 @@ async def _disconnect(
 
 
 async def _connect_and_leave(target: str, job: str, chance: random.Random) -> str:
-    """Connects, says some of what a client says, and goes; returns how far it went."""
+    """Connects, sends a part of a client's messages, and disconnects; returns how far it went."""
     host, _, port = target.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     how, said, waits = _conversation(job, chance)
@@ -102,7 +102,8 @@ async def _connect_and_leave(target: str, job: str, chance: random.Random) -> st
 
 
 def _conversation(job: str, chance: random.Random) -> tuple[str, bytes, bool]:
-    """How far one goes, what it says, and whether it stays for some of the answer."""
+    """Returns how far a connection goes, what it sends, and whether it waits for some of the
+    answer."""
     begin = PREFACE + settings()
     watch = headers(1, _WATCH)
     request = message(1, WatchJobRequest(name=job).SerializeToString())
@@ -128,15 +129,15 @@ def _conversation(job: str, chance: random.Random) -> tuple[str, bytes, bool]:
 
 
 def _warm_up(client: Client, job: str) -> None:
-    """Has the server open all the connections to its database that it ever will."""
+    """Makes the server open all its connections to the database."""
     with ThreadPoolExecutor(16) as pool:
         for _ in pool.map(client.get_job, [job] * 500):
             pass
 
 
 def _settled(server: Server, before: _Held | None) -> _Held:
-    """What the server holds once all have disconnected."""
-    # The stream of the one client that stays.
+    """Returns the server's resources after all have disconnected."""
+    # The stream of the only remaining client.
     wait_until(lambda: open_calls(server.metrics_url) <= 1, "all calls had ended", seconds=60)
     held = _held(server)
     for _ in range(60):

@@ -13,7 +13,7 @@ from leadline.v1.training_spec_pb2 import TrainingSpec
 
 _DISK = "size=24m"
 
-# Enough for the database to note what happens, too little for a checkpoint.
+# Enough for the database to record events, but too little for a checkpoint.
 _A_LITTLE = 60_000
 
 # Enough for a checkpoint, but less than a twentieth of the disk, below which no job starts.
@@ -27,7 +27,7 @@ _WAIT_SECONDS = 90
 
 @dataclass
 class _Case:
-    """One fault of a disk under a server with a job in training."""
+    """A fault of the disk of a server with a job in training."""
 
     disk: SmallDisk
     client: Client
@@ -38,7 +38,7 @@ class _Case:
     notes: list[str] = field(default_factory=list)
 
     def run(self, harm: Callable[[], None], mend: Callable[[], None], *, refuses: bool) -> None:
-        """Harms the disk in the midst of a job, checks what clients see, and repairs it."""
+        """Causes the fault during a job, checks what clients see, and repairs the disk."""
         job = self.client.train(self.spec)
         job.detach()
         wait_until(lambda: job.refresh().completed_epochs > 0, "an epoch was complete")
@@ -52,7 +52,7 @@ class _Case:
         self._go_on(job)
 
     def run_below_floor(self) -> None:
-        """Submits a job while the disk has less space than the server sets aside."""
+        """Submits a job while the disk has less space than the server reserves."""
         self.disk.fill(left=_BELOW_THE_FLOOR)
         job = self.client.train(self.spec)
         job.detach()
@@ -62,7 +62,7 @@ class _Case:
         self._go_on(job)
 
     def _look_at(self, job: TrainingJob, *, refuses: bool) -> None:
-        """Waits for the fault to show, and checks that all the rest still works."""
+        """Waits for the fault to take effect, and checks that everything else still works."""
         log = self.disk.server.log
         wait_until(
             lambda: (
@@ -103,7 +103,7 @@ class _Case:
         return "accepted"
 
     def _check_told(self, job: TrainingJob, told: int) -> None:
-        """Events that watchers received before the fault are replayed after it."""
+        """Checks that events from before the fault are replayed after it."""
         self._expect(job.refresh().latest_sequence >= told, "an acknowledged event is lost")
 
     def _go_on(self, job: TrainingJob) -> None:
@@ -123,7 +123,7 @@ class _Case:
 
 
 def _essence(events: Iterable[JobEvent]) -> list[JobEvent]:
-    """What a job came to, less its pauses."""
+    """Returns the events of a job without its pauses."""
     essence = []
     for event in events:
         if event.WhichOneof("event") not in {"paused", "resumed"}:
@@ -134,8 +134,8 @@ def _essence(events: Iterable[JobEvent]) -> list[JobEvent]:
 
 
 def spoil_disks(setting: Setting) -> list[Figure]:
-    """Fills the disk, quite and nearly, and makes its checkpoints read-only, under a server."""
-    bar = "a disk that is nearly full, or full, or takes no checkpoints"
+    """Fills the disk of a server completely and nearly, and makes its checkpoints read-only."""
+    bar = "a disk that is nearly full, full, or read-only for checkpoints"
     if not is_possible():
         return [skipped(bar, "this machine does not allow namespaces")]
     image = next(setting.dataset.glob("test/*/*.png")).read_bytes()
@@ -158,9 +158,9 @@ def spoil_disks(setting: Setting) -> list[Figure]:
     told = ", ".join(f"{name}: {note}" for (name, *_), note in zip(faults, case.notes, strict=True))
     return [
         holds(
-            f"{bar} ({told}): submissions are told, the server serves, no event is lost, "
-            "the job goes on to the same weights; on a disk below its floor no job starts until "
-            "there is space",
+            f"{bar} ({told}): submissions get an error, the server serves, no event "
+            "is lost, the job continues to the same weights; on a disk below its floor no job "
+            "starts until there is space",
             case.wrong,
         )
     ]
@@ -170,7 +170,8 @@ _Fault = tuple[str, Callable[[], None], Callable[[], None], bool]
 
 
 def _faults(disk: SmallDisk) -> list[_Fault]:
-    """What it is, how it is done and undone, and whether the database is hit by it too."""
+    """Yields each fault: its name, how to cause and repair it, and whether it affects the
+    database."""
     return [
         ("nearly full", lambda: disk.fill(left=_A_LITTLE), disk.empty, False),
         (

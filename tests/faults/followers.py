@@ -1,4 +1,4 @@
-"""What must hold of the events that a follower of a job has seen."""
+"""Checks of the events that a watcher of a job has received."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from leadline.v1.job_pb2 import JOB_STATE_SUCCEEDED, JobEvent
 
 
 def faults_of(job: str, epochs: int, events: Sequence[JobEvent]) -> list[str]:
-    """Each epoch that was missed, repeated or out of order, and whether the end was."""
+    """Returns each epoch that was missed, repeated or out of order, and a missing end."""
     seen = [event.epoch.epoch for event in events if event.HasField("epoch")]
     sequences = [event.sequence for event in events if event.sequence]
     faults = []

@@ -1,4 +1,5 @@
-"""Many callers whom a gateway pools into few connections: those who cancel must harm no other."""
+"""A gateway that shares few connections between many callers: cancelled calls must harm no
+others."""
 
 import asyncio
 import random
@@ -22,16 +23,16 @@ from faults.setting import SEED, Figure, Setting, none_of, skipped
 _CALLERS = 200
 _CANCELLING = 20
 
-# Each caller's, in the mean; those who cancel are quicker.
+# The mean pause of each caller; those who cancel have shorter ones.
 _SECONDS_BETWEEN_CALLS = 1.0
 _SECONDS_BETWEEN_CANCELLATIONS = 0.1
 
-# Every other innocent caller also has a stream open the whole time.
+# Every second innocent caller also has a stream open all the time.
 _CALLERS_PER_STREAM = 2
 
 _PACKAGE = "haproxy"
 
-# HTTP/2 on both sides; any connection to the server carries the calls of any caller.
+# HTTP/2 on both sides; every connection to the server carries the calls of all callers.
 _CONFIGURATION = """
 global
     maxconn 4096
@@ -53,14 +54,14 @@ backend leadline
 
 @dataclass
 class _Callers:
-    """What became of all calls through the gateway."""
+    """The results of all calls through the gateway."""
 
     answered: int = 0
     cancelled: int = 0
     failed: list[str] = field(default_factory=list)
 
     async def run(self, target: str, seconds: float) -> None:
-        """Calls for so long, a tenth of the callers cancelling."""
+        """Calls for a time, while a tenth of the callers cancel their calls."""
         chance = random.Random(SEED)  # noqa: S311 - chance, not secrets
         async with asyncio.TaskGroup() as group:
             for number in range(_CALLERS):
@@ -102,7 +103,7 @@ class _Callers:
 
 
 def pool_callers(setting: Setting) -> list[Figure]:
-    """Pools callers by HAProxy in front of each transport."""
+    """Runs callers through HAProxy in front of each transport."""
     bar = (
         f"grpcio behind HAProxy, {_CALLERS} callers of whom a tenth cancel: "
         "failed calls of the others"
@@ -123,7 +124,7 @@ def pool_callers(setting: Setting) -> list[Figure]:
             f"{transport}: {len(callers.failed)} of {callers.answered:,} calls failed beside "
             f"{callers.cancelled:,} cancelled, {connections} connections to the server"
         )
-        if transport == "grpcio":  # h2corn ends such connections: docs/transports.md
+        if transport == "grpcio":  # h2corn closes such connections: docs/transports.md
             figures.append(none_of(bar, callers.failed, callers.answered))
     return figures
 
@@ -150,7 +151,7 @@ def _accepts(port: int) -> bool:
 
 
 def _connections(folder: Path) -> int:
-    """How many connections HAProxy has opened to the server so far."""
+    """Returns how many connections HAProxy has opened to the server."""
     with socket.socket(socket.AF_UNIX) as stats:
         stats.connect(str(folder / "stats"))
         stats.sendall(b"show stat\n")

@@ -1,4 +1,4 @@
-"""What jobs train, what they must come to, and whether that is what they came to."""
+"""The specs of jobs, their expected results, and checks of the actual results."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -26,17 +26,18 @@ _KINDS: tuple[dict[str, Any], ...] = (
     {"seed": 5, "blocks": 0, "batch_norm": False, "learning_rate": 0.002, "momentum": 0.0},
 )
 
-# What jobs came to that nothing interrupted, by their specs.
+# The events of uninterrupted jobs, by their specs.
 _uninterrupted: dict[bytes, list[JobEvent]] = {}
 
 
 def specs(scale: Scale) -> list[TrainingSpec]:
-    """Of each kind: with state in optimizer and batch norm, in one of them, in neither."""
+    """Returns specs of each kind: with state in the optimizer and batch norm, in one, in
+    neither."""
     return [tiny_spec(epochs=scale.epochs, **kind) for kind in _KINDS[: scale.specs]]
 
 
 def reference(target: str, spec: TrainingSpec) -> list[JobEvent]:
-    """What a job comes to that nothing interrupts: trained at the first call, then remembered."""
+    """Returns the events of an uninterrupted job, which is trained at the first call and cached."""
     key = spec.SerializeToString(deterministic=True)
     if key not in _uninterrupted:
         _uninterrupted[key] = train(target, spec)
@@ -46,21 +47,21 @@ def reference(target: str, spec: TrainingSpec) -> list[JobEvent]:
 
 
 def train(target: str, spec: TrainingSpec) -> list[JobEvent]:
-    """The durable events of a job that nothing interrupts, from its acceptance to its end."""
+    """Trains a job without interruption, and returns its durable events."""
     with Client(target) as client:
         return [event for event in client.train(spec).events() if event.sequence]
 
 
 def replay(target: str, job: str) -> list[JobEvent]:
-    """The durable events of a job, as the server replays them now."""
+    """Returns the durable events of a job, replayed by the server."""
     with Client(target) as client:
         return [event for event in client.job(job).events() if event.sequence]
 
 
 def comparable(events: Iterable[JobEvent]) -> list[JobEvent]:
-    """Durable events less what no two jobs have in common.
+    """Returns durable events without the fields that differ between any two jobs.
 
-    Those are times, names, and how many jobs were queued before it.
+    These are times, names, and the number of jobs queued before it.
     """
     return [_comparable(event) for event in events if event.sequence]
 
@@ -84,7 +85,7 @@ def _comparable(event: JobEvent) -> JobEvent:
 
 @contextlib.contextmanager
 def open_store(data_dir: Path) -> Iterator[Store]:
-    """The job store of a server, beside the server or in its absence; opening changes nothing."""
+    """Opens the job store of a running or stopped server, without a change to it."""
     engine = sqlalchemy.create_engine(f"sqlite:///{data_dir / 'leadline.db'}")
     try:
         yield Store(engine)
@@ -93,10 +94,9 @@ def open_store(data_dir: Path) -> Iterator[Store]:
 
 
 def damage(data_dir: Path, job: str) -> list[str]:
-    """What is wrong with the files of the epochs in the store; empty if all is well.
+    """Returns what is wrong with the files of the epochs in the store.
 
-    The checkpoint of every epoch is read, and the hash of its weights compared
-    with the one in the event.
+    It reads the checkpoint of every epoch, and compares the hash of the weights with the event's.
     """
     job_id = job.removeprefix("jobs/")
     artifacts = Artifacts(data_dir / "models")

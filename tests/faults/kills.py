@@ -1,4 +1,4 @@
-"""SIGKILL of workers, the server, or both, at random moments: no acknowledged job may suffer."""
+"""SIGKILL of workers, the server, or both, at random moments: no acknowledged job may be lost."""
 
 import contextlib
 import random
@@ -21,7 +21,7 @@ _LAST_JOBS_SECONDS = 240.0
 
 @dataclass
 class _Killer:
-    """Kills at random and counts what it has killed."""
+    """Kills processes at random, and counts the kills."""
 
     server: Server
     random: random.Random
@@ -30,13 +30,13 @@ class _Killer:
         self.count: Counter[str] = Counter()
 
     def kill_some(self) -> None:
-        """Waits until something is in training, and kills once, twice or thrice."""
+        """Waits until a job trains, and kills one to three times."""
         _wait_for_checkpoint(self.server.data_dir / "models", seconds=15)
         for _ in range(self.random.choices([1, 2, 3], [5, 3, 2])[0]):
             self._kill()
 
     def _kill(self) -> None:
-        """Waits for a random moment, kills, and starts the server again where it was hit."""
+        """Waits for a random moment, kills, and restarts the server if it was killed."""
         victim = self._next_victim()
         self._wait()
         if victim != "server":
@@ -47,7 +47,7 @@ class _Killer:
         self.count[victim] += 1
 
     def _next_victim(self) -> str:
-        """Each once, then at random: a server takes its time to come back."""
+        """Returns each victim once, then random ones; a restart of the server takes long."""
         for victim in ("both", "worker", "server"):
             if not self.count[victim]:
                 return victim
@@ -76,14 +76,14 @@ class _Killer:
 
 
 def _wait_for_checkpoint(models: Path, *, seconds: float) -> None:
-    """Waits until some worker has written another checkpoint, if not for too long."""
+    """Waits until a worker has written another checkpoint, up to a time limit."""
     deadline, before = time.monotonic() + seconds, set(models.glob("*/*/epoch-*.checkpoint"))
     while time.monotonic() < deadline and before.issuperset(models.glob("*/*/epoch-*.checkpoint")):
         time.sleep(0.01)
 
 
 def _wait_for_half_a_checkpoint(models: Path, *, seconds: float) -> None:
-    """Waits until some worker is in the middle of writing a checkpoint, if not for too long."""
+    """Waits until a worker is writing a checkpoint, up to a time limit."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if any(models.glob("*/*/.epoch-*")):
@@ -92,7 +92,7 @@ def _wait_for_half_a_checkpoint(models: Path, *, seconds: float) -> None:
 
 
 def kill_at_random(setting: Setting) -> list[Figure]:
-    """Kills while jobs come, wait and run, then looks at what became of every one."""
+    """Kills while jobs are submitted, wait and run, then checks the result of each."""
     at_once, chance = setting.scale.jobs_at_once, setting.random()
     flags = (f"--jobs-per-device={at_once}", f"--spare-workers={at_once}", PATIENT)
     with setting.serving(*flags) as server:
@@ -115,7 +115,7 @@ def kill_at_random(setting: Setting) -> list[Figure]:
             return [
                 *_judge_jobs(server, crowd.followed, references, killer.count),
                 none_of(
-                    "the same: submissions that made a second job",
+                    "the same: submissions that created a second job",
                     sorted(strangers),
                     len(crowd.followed),
                 ),
@@ -156,13 +156,13 @@ def _judge_jobs(
     return [
         none_of(f"SIGKILL ({hits}): acknowledged jobs lost or stuck", lost, count.total()),
         all_of(
-            "the same: jobs whose events and weights, as they were followed and as they are told "
-            "afterwards, equal the uninterrupted run's",
+            "the same: jobs whose events and weights, as watched and as replayed afterwards, equal "
+            "the uninterrupted run's",
             other,
             len(complete),
         ),
         none_of(
-            "the same: told epochs whose files are missing or damaged",
+            "the same: reported epochs whose files are missing or damaged",
             damaged,
             sum(follower.spec.epochs for follower in complete),
         ),

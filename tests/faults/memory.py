@@ -14,7 +14,7 @@ _MEBIBYTE = 1 << 20
 
 
 def watch_memory(setting: Setting) -> list[Figure]:
-    """Runs job after job, follows each, asks each model for a prediction; reads the memory."""
+    """Runs, watches and predicts with one job after another, and reads the server's memory."""
     warm_up, count = setting.scale.warm_up_jobs, setting.scale.jobs
     image = next(setting.dataset.glob("test/*/*.png")).read_bytes()
     at_once = setting.scale.jobs_at_once

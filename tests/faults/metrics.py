@@ -1,4 +1,4 @@
-"""What a server says of itself, and what the kernel says of it."""
+"""Readings of a server's metrics, and of the kernel's data about it."""
 
 import contextlib
 import urllib.request
@@ -11,7 +11,7 @@ from prometheus_client.samples import Sample
 
 
 def open_calls(metrics_url: str, method: str = "") -> int:
-    """RPCs that have begun and not ended, of one method or of all."""
+    """Returns the number of open RPCs, of one method or of all."""
     balance = 0.0
     for sample in _samples(metrics_url):
         if method in ("", sample.labels.get("grpc_method")):
@@ -23,7 +23,7 @@ def open_calls(metrics_url: str, method: str = "") -> int:
 
 
 def calls_by_code(metrics_url: str, method: str) -> Counter[str]:
-    """RPCs of a method that have ended, by the label of their status."""
+    """Returns the number of ended RPCs of a method by their status label."""
     return Counter(
         {
             sample.labels["grpc_code"]: round(sample.value)
@@ -34,7 +34,7 @@ def calls_by_code(metrics_url: str, method: str) -> Counter[str]:
 
 
 def begun_calls(metrics_url: str) -> int:
-    """RPCs that have begun."""
+    """Returns the number of started RPCs."""
     return round(
         sum(
             sample.value
@@ -45,7 +45,7 @@ def begun_calls(metrics_url: str) -> int:
 
 
 def file_descriptors(pid: int) -> Counter[str]:
-    """Files, sockets and pipes that a process has open, by what they are."""
+    """Returns the open files, sockets and pipes of a process by their targets."""
     kinds: Counter[str] = Counter()
     for link in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile
@@ -54,7 +54,7 @@ def file_descriptors(pid: int) -> Counter[str]:
 
 
 def threads(pid: int) -> int:
-    """Threads of a process."""
+    """Returns the number of threads of a process."""
     return sum(1 for _ in Path(f"/proc/{pid}/task").iterdir())
 
 

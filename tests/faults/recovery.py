@@ -1,4 +1,4 @@
-"""SIGKILL of the worker that has a job: how soon another trains it on."""
+"""SIGKILL of a job's worker: the time until another worker continues the training."""
 
 import random
 import threading
@@ -21,7 +21,7 @@ _AT_WORK = (JOB_PHASE_TRAINING, JOB_PHASE_EVALUATING)
 
 @dataclass
 class _Lookout:
-    """Notes in a thread when each worker on a job is first seen training."""
+    """Records in a thread when each worker of a job first trains."""
 
     stubs: Stubs
     job: str
@@ -35,11 +35,11 @@ class _Lookout:
 
     @property
     def latest(self) -> int:
-        """The number of the newest worker that was seen training."""
+        """The number of the newest worker that has trained."""
         return max(self.first_seen, default=0)
 
     def close(self) -> None:
-        """Looks no longer."""
+        """Stops the thread."""
         self._call.cancel()
         self._thread.join(30)
 
@@ -57,7 +57,7 @@ class _Lookout:
 
 
 def time_recoveries(setting: Setting) -> list[Figure]:
-    """Kills the worker of a job again and again, at random moments, and times each recovery."""
+    """Repeatedly kills the worker of a job at random moments, and times each recovery."""
     chance = setting.random()
     with setting.serving(PATIENT) as server:
         stubs = connect(server.target)
@@ -83,7 +83,7 @@ def time_recoveries(setting: Setting) -> list[Figure]:
 def _time_one(server: Server, lookout: _Lookout, chance: random.Random, number: int) -> float:
     wait_until(lambda: lookout.latest > number, "the job was in training")
     time.sleep(chance.uniform(0, 2.5))
-    # Spare workers are started after it: the one at work is the oldest.
+    # Spare workers start later, so the worker that trains is the oldest.
     worker = server.workers()[0]
     killed = time.monotonic()
     worker.kill()

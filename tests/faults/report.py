@@ -1,4 +1,4 @@
-"""The figures as a table in Markdown, and what they were taken on."""
+"""The figures as a table in Markdown, and the machine of the measurements."""
 
 from collections.abc import Iterable
 
@@ -9,12 +9,12 @@ _HEADINGS = ("bar", "required", "measured", "ok")
 
 
 def table(figures: Iterable[Figure]) -> str:
-    """The table, ready to be put into docs/reliability.md."""
+    """Returns the table, ready for docs/reliability.md."""
     return markdown_table(_HEADINGS, map(_row, figures))
 
 
 def environment(scale: str, seconds: float) -> str:
-    """Which command, on which machine, when."""
+    """Returns the command, the machine and the date."""
     return f"\n`{_command(scale)}` (seed {SEED}, {seconds / 60:.1f} minutes), {taken_on()}.\n"
 
 

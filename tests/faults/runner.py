@@ -1,4 +1,4 @@
-"""Runs scenarios one after another, says how far they are, and prints the table of figures."""
+"""Runs scenarios one after another with progress, and prints the table of figures."""
 
 import argparse
 import json
@@ -23,12 +23,12 @@ _LONGEST_SECONDS = 1_800
 
 
 class ScenarioTooLongError(Exception):
-    """A scenario took longer than it may."""
+    """A scenario exceeded its time limit."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one scenario."""
+    """The result of one scenario."""
 
     scenario: str
     seconds: float
@@ -36,7 +36,7 @@ class Outcome:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the chosen scenarios; returns 0 if every bar is met, else 1."""
+    """Runs the selected scenarios; returns 0 if every bar is met, otherwise 1."""
     options = _parse(arguments)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

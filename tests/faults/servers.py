@@ -1,4 +1,4 @@
-"""A server that can be killed at any moment, and comes back where it was."""
+"""A server that a test can kill at any moment and restart on the same port."""
 
 import contextlib
 import signal
@@ -16,32 +16,31 @@ from support.servers import Launcher, ServerNeverCameError
 
 _TESTS = Path(__file__).parents[1]
 
-# A worker that takes no more of the CPU than this while it is looked at has
-# loaded what it needs.
+# A worker with at most this CPU use during a check has loaded everything.
 _IDLE_SECONDS = 0.02
 
 _WORKER_MODULE = "leadline.server.workers.process"
 
 
 class Server:
-    """A server process with a folder of its own, which keeps its port across restarts.
+    """A server process with its own folder, which keeps its port across restarts.
 
     Attributes:
-        target: the address that clients use, the same after each restart.
-        metrics_url: the URL of its metrics, another after each restart.
-        survivors: workers that outlived a server that was killed.
+        target: the address for clients, the same after each restart.
+        metrics_url: the URL of its metrics, different after each restart.
+        survivors: workers that outlived a killed server.
     """
 
     def __init__(
         self, folder: Path, dataset: Path, *flags: str, prefix: Sequence[str] = ()
     ) -> None:
-        """Makes a server that `start`, or entering it, starts.
+        """Prepares a server; `start`, or entering the context, starts it.
 
         Args:
-            folder: of its data and its log.
-            dataset: what it has as "tiny".
+            folder: the folder for its data and its log.
+            dataset: the source of its dataset "tiny".
             flags: its options.
-            prefix: a command that runs the server's.
+            prefix: a command in front of the server's command.
         """
         self.folder = folder
         self._report = folder / "tasks"
@@ -99,14 +98,14 @@ class Server:
         """Waits until the server serves.
 
         Raises:
-            ServerNeverCameError: it ended, or took too long.
+            ServerNeverCameError: the server exited, or took too long.
         """
         reached = self._launcher.wait_ready(self.process)
         self._port = int(reached.target.rpartition(":")[2])
         self.metrics_url = reached.metrics_url
 
     def kill(self) -> None:
-        """Ends the server with SIGKILL, and returns when its workers are gone too."""
+        """Kills the server with SIGKILL, and waits until its workers are gone too."""
         if self._process is None:
             return
         workers = self.workers()
@@ -120,12 +119,12 @@ class Server:
         self._process = None
 
     def stop(self) -> int:
-        """Asks the server to end; returns its exit status."""
+        """Stops the server, and returns its exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=60)
 
     def workers(self) -> list[psutil.Process]:
-        """Its training processes, the oldest first; spare ones included."""
+        """Returns its training processes, including spare ones, the oldest first."""
         try:
             children = psutil.Process(self.process.pid).children()
         except psutil.NoSuchProcess:
@@ -133,7 +132,7 @@ class Server:
         return sorted(filter(_is_worker, children), key=psutil.Process.create_time)
 
     def count_tasks(self) -> int:
-        """How many asyncio tasks it has."""
+        """Returns its number of asyncio tasks."""
         self._report.unlink(missing_ok=True)
         self.process.send_signal(signal.SIGUSR1)
         wait_until(self._report.exists, "the server had counted its tasks")
@@ -147,7 +146,7 @@ def _is_worker(process: psutil.Process) -> bool:
 
 
 def refused_start(server: Server, words: str) -> list[str]:
-    """What is wrong with how a server refuses to start: it must end, and say these words."""
+    """Returns what is wrong with a refused start: the server must exit with this message."""
     server.log.write_bytes(b"")
     try:
         with server:
@@ -159,10 +158,10 @@ def refused_start(server: Server, words: str) -> list[str]:
 
 
 def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = 60) -> None:
-    """Waits for something to become true.
+    """Waits for a condition.
 
     Raises:
-        TimeoutError: it did not in time.
+        TimeoutError: the condition was false for too long.
     """
     deadline = time.monotonic() + seconds
     while not condition():
@@ -172,7 +171,7 @@ def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = 60)
 
 
 def wait_for_spares(server: Server, count: int) -> None:
-    """Waits until there are so many workers, all spare, and they have come to rest."""
+    """Waits until this many workers exist, all spare and idle."""
 
     def are_at_rest() -> bool:
         workers = server.workers()

@@ -1,4 +1,4 @@
-"""How much of everything a scenario does, where it does it, and what it finds."""
+"""The scale, the surroundings and the figures of a scenario."""
 
 import math
 import random
@@ -12,14 +12,13 @@ from faults.servers import Server
 
 SEED = 20_240_501
 
-# Chance may lose the same epoch's worker many times in a row, which is no
-# reason here to give its job up.
+# Random kills may hit the same epoch many times in a row, and must not fail its job here.
 PATIENT = "--max-attempts=1000"
 
-# The shortest that the server accepts.
+# The shortest silence that the server accepts.
 IMPATIENT = "--worker-silence-seconds=3"
 
-# A scenario that has not done all by then leaves it at what it has done.
+# A scenario stops at this time, even if it has not done everything.
 _MOST_SECONDS = 1_500
 
 SHARED_FLAGS = (PATIENT, IMPATIENT)
@@ -32,58 +31,58 @@ class Scale:
     name: str
 
     specs: int
-    """Kinds of jobs."""
+    """The number of kinds of jobs."""
 
     epochs: int
     """Epochs of each."""
 
     jobs_at_once: int
-    """Jobs that run, and jobs that wait, while things are killed and cut."""
+    """Running jobs, and waiting jobs, during kills and cuts."""
 
     followers: int
-    """Streams on each job whose connections are cut."""
+    """Watched streams per job, whose connections are cut."""
 
     faults: int
-    """Kinds of damage to checkpoints, disks and databases; the first of each are taken."""
+    """Kinds of damage to checkpoints, disks and databases, from the start of each list."""
 
     kills: int
     """Kills of a worker, the server, or both, at random moments."""
 
     recoveries: int
-    """Kills of a worker whose time until training resumes is measured."""
+    """Timed kills of a worker."""
 
     cuts: int
-    """Connections that are cut while the client's library follows jobs over them."""
+    """Cut connections on which the SDK watches jobs."""
 
     cancellations: int
-    """Calls that are cancelled on the connection of a live stream."""
+    """Cancelled calls on the connection of a live stream."""
 
     gateway_seconds: int
-    """How long callers call through a gateway."""
+    """How long callers use the gateway, in seconds."""
 
     zombies: int
-    """Older workers that live on beside the one that has the job."""
+    """Older workers that continue beside the current one."""
 
     silences: int
-    """Workers that are stopped until the server gives them up for lost."""
+    """Workers that are stopped until they count as lost."""
 
     watchers: int
-    """Streams that are open at once on one job."""
+    """Concurrent streams on one job."""
 
     watched_epochs: int
     """Epochs of that job."""
 
     disconnects: int
-    """Connections that end abruptly."""
+    """Abrupt disconnects."""
 
     submits: int
-    """Jobs whose first training step is waited for."""
+    """Jobs whose time to the first training step is measured."""
 
     jobs: int
-    """Jobs over which the server's memory is watched."""
+    """Jobs during which the server's memory is measured."""
 
     warm_up_jobs: int
-    """Jobs before its memory is first read."""
+    """Jobs before the first reading of its memory."""
 
 
 SHORT = Scale(
@@ -133,16 +132,16 @@ SCALES = {scale.name: scale for scale in (SHORT, LONG)}
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What a scenario is given.
+    """The surroundings of a scenario.
 
     Attributes:
-        scale: how much to do.
-        folder: the scenario's own, for the data of its servers.
+        scale: the counts.
+        folder: the scenario's folder, for the data of its servers.
         dataset: the images to train on.
-        say: reports the progress.
-        shared: a server that runs already, with `SHARED_FLAGS`, for scenarios
-            that need no other options; None: each starts its own.
-        began: when, by the monotonic clock.
+        say: prints progress.
+        shared: a running server with `SHARED_FLAGS`, for scenarios without other options; None:
+            each scenario starts its own.
+        began: the start, by the monotonic clock.
     """
 
     scale: Scale
@@ -154,16 +153,16 @@ class Setting:
 
     @property
     def has_time(self) -> bool:
-        """Whether more may be begun, so that the whole is over within half an hour."""
+        """Whether there is time for more, so that the scenario ends within half an hour."""
         return time.monotonic() - self.began < _MOST_SECONDS
 
     def server(self, *flags: str, folder: str = "server") -> Server:
-        """A server of the scenario's own, to be started."""
+        """Returns a new server for the scenario, not started."""
         return Server(self.folder / folder, self.dataset, *flags)
 
     @contextmanager
     def serving(self, *flags: str) -> Iterator[Server]:
-        """A server that runs: the shared one, or else one of the scenario's own."""
+        """Yields a running server: the shared one, or a new one."""
         if self.shared is not None:
             yield self.shared
             return
@@ -171,20 +170,20 @@ class Setting:
             yield server
 
     def random(self) -> random.Random:
-        """Random numbers, the same in every run."""
+        """Returns a random generator with a fixed seed."""
         return random.Random(SEED)  # noqa: S311 - chance, not secrets
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """What was measured against a bar.
+    """A measurement and its bar.
 
     Attributes:
         bar: what is measured.
-        required: at what it passes.
-        measured: what it came to.
+        required: the value that passes.
+        measured: the measured value.
         ok: whether it passes.
-        is_timing: whether it depends on how fast and how busy the machine is.
+        is_timing: whether it depends on the speed and the load of the machine.
     """
 
     bar: str
@@ -195,7 +194,7 @@ class Figure:
 
 
 def none_of(bar: str, violations: Sequence[object], count: int) -> Figure:
-    """The figure of something that must not happen in any of `count` cases."""
+    """Returns the figure of faults that must not occur in any of `count` cases."""
     shown = f": {'; '.join(str(item) for item in violations[:3])}" if violations else ""
     return Figure(
         bar=bar,
@@ -206,7 +205,7 @@ def none_of(bar: str, violations: Sequence[object], count: int) -> Figure:
 
 
 def all_of(bar: str, wrong: Sequence[object], count: int) -> Figure:
-    """The figure of something that must hold in all of `count` cases."""
+    """Returns the figure of a condition that must hold in all of `count` cases."""
     shown = f": not {'; '.join(str(item) for item in wrong[:3])}" if wrong else ""
     return Figure(
         bar=bar,
@@ -217,15 +216,15 @@ def all_of(bar: str, wrong: Sequence[object], count: int) -> Figure:
 
 
 def holds(bar: str, wrong: Sequence[str]) -> Figure:
-    """The figure of something that either is so or is not."""
+    """Returns the figure of a condition."""
     return Figure(bar=bar, required="holds", measured="; ".join(wrong) or "holds", ok=not wrong)
 
 
 def skipped(bar: str, why: str) -> Figure:
-    """The figure of what cannot be done here."""
+    """Returns the figure of a skipped measurement."""
     return Figure(bar=bar, required="holds", measured=f"skipped: {why}", ok=True)
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest of the values that at least this share of them does not exceed."""
+    """Returns the smallest value that at least this share of the values does not exceed."""
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]

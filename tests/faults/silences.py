@@ -14,7 +14,8 @@ from leadline.v1.training_spec_pb2 import TrainingSpec
 
 
 def stop_workers(setting: Setting) -> list[Figure]:
-    """Stops the worker at work; then the server gives it up, or is itself killed; continues it."""
+    """Stops the active worker until it counts as lost or the server is killed, then continues
+    it."""
     kinds, count = specs(setting.scale), 0
     survivors: list[str] = []
     jobs: dict[str, int] = {}
@@ -51,7 +52,7 @@ def stop_workers(setting: Setting) -> list[Figure]:
 
 
 def _unfinished_job(client: Client, kinds: list[TrainingSpec], jobs: dict[str, int]) -> str:
-    """The job that is in work, or a new one."""
+    """Returns the current job, or a new one."""
     for job in jobs:
         if not client.get_job(job).HasField("end_time"):
             return job
@@ -65,7 +66,7 @@ def _unfinished_job(client: Client, kinds: list[TrainingSpec], jobs: dict[str, i
 def _stop_one(
     server: Server, client: Client, job: str, *, kill_server: bool
 ) -> psutil.Process | None:
-    """Stops the job's worker until it is given up; returns it if it is still there then."""
+    """Stops the job's worker until it counts as lost; returns it if it still exists."""
     before = client.get_job(job)
     wait_until(lambda: _has_moved_on(client.get_job(job), before), "the job had another epoch")
     now = client.get_job(job)

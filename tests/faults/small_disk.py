@@ -1,7 +1,7 @@
-"""A server whose data is on a small disk of its own, which can be filled and made read-only.
+"""A server with its data on a small disk, which a test can fill and make read-only.
 
-The disk is a tmpfs in a mount namespace that only the server's processes are
-in, so nothing of it is seen elsewhere, and it is gone with them.
+The disk is a tmpfs in a mount namespace of the server's processes. It is invisible elsewhere, and
+disappears with them.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ _NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
 
 
 def is_possible() -> bool:
-    """Whether this machine lets its users have namespaces and mount in them."""
+    """Whether users of this machine may create namespaces and mount in them."""
     if not (shutil.which("unshare") and shutil.which("nsenter")):
         return False
     command = [*_NAMESPACE, "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
@@ -25,15 +25,15 @@ def is_possible() -> bool:
 
 
 class SmallDisk:
-    """The disk of a server that runs on it."""
+    """A small disk, and the server on it."""
 
     def __init__(self, setting: Setting, *, options: str, folder: str) -> None:
-        """Makes the server, which makes the disk when it starts.
+        """Prepares the server, which creates the disk at its start.
 
         Args:
-            setting: whose folder it is in.
-            options: of the disk, as `mount` takes them: "size=24m", "ro".
-            folder: of the server.
+            setting: the setting with the folder.
+            options: the mount options of the disk: "size=24m", "ro".
+            folder: the folder of the server.
         """
         data_dir = setting.folder / folder / "data"
         data_dir.mkdir(parents=True)
@@ -43,11 +43,11 @@ class SmallDisk:
 
     @property
     def root(self) -> Path:
-        """The disk, as it is seen from outside its namespace."""
+        """The path of the disk from outside its namespace."""
         return Path(f"/proc/{self.server.process.pid}/root{self.server.data_dir}")
 
     def fill(self, *, left: int = 0) -> None:
-        """Fills the disk but for so many bytes."""
+        """Fills the disk except for this many bytes."""
         with (self.root / "filler").open("ab", buffering=0) as file:
             while (free := shutil.disk_usage(self.root).free - left) > 0:
                 try:
@@ -58,11 +58,11 @@ class SmallDisk:
                     break
 
     def empty(self) -> None:
-        """Takes away what `fill` wrote."""
+        """Removes the file of `fill`."""
         (self.root / "filler").unlink()
 
     def make_read_only(self, name: str) -> None:
-        """Makes a folder of the disk one that nothing can be written to."""
+        """Makes a folder of the disk read-only."""
         path = self.server.data_dir / name
         self._inside("mount", "--bind", str(path), str(path))
         self._inside("mount", "-o", "remount,bind,ro", str(path))
@@ -72,7 +72,7 @@ class SmallDisk:
         self._inside("umount", "--lazy", str(self.server.data_dir / name))
 
     def copy_to(self, folder: Path) -> Path:
-        """A copy of what is on it, which outlives it; the server must be at rest."""
+        """Copies the files of the disk; the server must be idle."""
         with contextlib.suppress(FileExistsError):
             shutil.copytree(self.root, folder, ignore=shutil.ignore_patterns("filler"))
         return folder

@@ -1,4 +1,4 @@
-"""From submitting a job to its first training step, on a server that has nothing else to do."""
+"""The time from a submission to the first training step, on an idle server."""
 
 import time
 
@@ -15,7 +15,7 @@ _INTERVAL = Duration(nanos=50_000_000)
 
 
 def time_submits(setting: Setting) -> list[Figure]:
-    """Submits jobs one after another, each when the server has come to rest."""
+    """Submits jobs one after another, each when the server is idle."""
     count = setting.scale.submits
     seconds = []
     with setting.serving() as server:

@@ -1,4 +1,5 @@
-"""Each scenario, short: what must hold on any machine, however busy, is asserted."""
+"""The short version of each scenario: asserts the bars that do not depend on the machine's
+speed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from faults.setting import SHARED_FLAGS, SHORT, Figure, Setting
 
 @pytest.fixture(scope="module")
 def shared_server(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> Iterator[Server]:
-    """One server for the scenarios that need none of their own."""
+    """A shared server for the scenarios that need no other options."""
     with Server(tmp_path_factory.mktemp("shared"), tiny_dataset, *SHARED_FLAGS) as server:
         yield server
 

@@ -1,4 +1,4 @@
-"""A worker that counts as lost but still trains, besides the one that has its job now."""
+"""A worker that counts as lost but still trains, beside the current worker of its job."""
 
 import contextlib
 import queue
@@ -22,7 +22,7 @@ _PATIENCE_SECONDS = 120
 
 
 class Undead:
-    """A training process of an older attempt, which no server has ended."""
+    """A training process of an older attempt that no server has killed."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -36,10 +36,10 @@ class Undead:
         self._reader.start()
 
     def haunt(self, assignment: Assignment, store: Store, pause: float) -> list[str]:
-        """Trains an epoch, is stopped for so many seconds, is continued, and trains another.
+        """Trains an epoch, stops for some seconds, and trains another.
 
         Returns:
-            Which of its reports the store did not refuse.
+            Its reports that the store accepted.
         """
         stdin = _pipe(self._process.stdin)
         stdin.write(assignment.to_line())
@@ -51,7 +51,7 @@ class Undead:
         return accepted + self._report_epoch(assignment, store)
 
     def end(self) -> None:
-        """Ends it for good."""
+        """Kills it."""
         self._process.kill()
         self._process.wait()
         self._reader.join(30)
@@ -60,7 +60,7 @@ class Undead:
                 _pipe(pipe).close()
 
     def _report_epoch(self, assignment: Assignment, store: Store) -> list[str]:
-        """Records its messages in the store, as its server would, until an epoch or its end."""
+        """Records its messages in the store like a server, until an epoch or its end."""
         accepted = []
         while message := self._messages.get(timeout=_PATIENCE_SECONDS):
             if _is_accepted(store, assignment, message):
@@ -105,7 +105,7 @@ def _is_accepted(store: Store, assignment: Assignment, message: Message) -> bool
 
 
 def assignment_of(store: Store, job: Job, data_dir: Path) -> Assignment:
-    """The assignment of the job's worker, with the epochs that it has completed since."""
+    """Returns the assignment of the job's worker, with the epochs completed since."""
     maker = AssignmentMaker(
         artifacts=Artifacts(data_dir / "models"),
         dataset_sources={job.spec.dataset: ""},

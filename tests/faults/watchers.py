@@ -1,4 +1,4 @@
-"""A thousand watchers of one job at once: others must not notice them."""
+"""A thousand concurrent watchers of one job: other callers must not notice them."""
 
 import asyncio
 import multiprocessing
@@ -26,13 +26,13 @@ _NICENESS = 10
 _HEALTH_BAR_SECONDS = 0.05
 _SECONDS_BETWEEN_PROBES = 0.02
 
-# Epochs of a second or two on two cores.
+# Its epochs take one or two seconds on two cores.
 _SPEC: dict[str, Any] = {"blocks": 2, "batch_size": 2, "learning_rate": 0.001}
 
 
 @dataclass
 class _Prober:
-    """Asks for health and predictions, over a connection of its own, as others would."""
+    """Makes health checks and predictions like other callers, over a separate connection."""
 
     target: str
     model: str
@@ -51,7 +51,7 @@ class _Prober:
             thread.start()
 
     def close(self) -> None:
-        """Asks no more."""
+        """Stops the calls."""
         self._enough.set()
         for thread in self._threads:
             thread.join(60)
@@ -76,9 +76,9 @@ class _Prober:
 
 
 def watch_many(target: str, job: str, count: int) -> list[list[int]]:
-    """Opens so many streams on a job at once; returns the sequences that each brought.
+    """Opens this many streams on a job, and returns the sequences that each received.
 
-    In reality they are read on other machines: here they give way to the server.
+    Real watchers run on other machines, so this process has a lower priority than the server.
     """
     os.nice(_NICENESS)
     return asyncio.run(_watch_many(target, job, count))
@@ -97,7 +97,7 @@ async def _watch_many(target: str, job: str, count: int) -> list[list[int]]:
 
 async def _watch(stub: TrainingServiceStub, job: str) -> list[int]:
     events: AsyncIterable[JobEvent]
-    # The stubs know no asynchronous channels.
+    # The types of the stubs lack asynchronous channels.
     events = stub.WatchJob(WatchJobRequest(name=job))  # type: ignore[assignment]
     return [event.sequence async for event in events if event.sequence]
 
@@ -106,7 +106,7 @@ def watch_together(setting: Setting) -> list[Figure]:
     """Opens all streams on a job in training, while another client makes other calls."""
     count, spawn = setting.scale.watchers, multiprocessing.get_context("spawn")
     image = next(setting.dataset.glob("test/*/*.png")).read_bytes()
-    # The pool is left last: its process ends when the server that it talks to has ended.
+    # The pool exits last, because its process ends only after its server.
     pool = ProcessPoolExecutor(1, mp_context=spawn)
     with pool, setting.serving() as server, Client(server.target) as client:
         job = client.train(tiny_spec(epochs=setting.scale.watched_epochs, **_SPEC))

@@ -20,13 +20,13 @@ from leadline.v1.training_spec_pb2 import TrainingSpec
 
 _ZOMBIES_AT_ONCE = 3
 
-# What stands for a file's not having been touched: inode, time, size.
+# The identity of an unchanged file: inode, modification time, size.
 _Stamp = tuple[int, int, int]
 
 
 @dataclass
 class _Graveyard:
-    """A server whose jobs lose their workers, and what those do that live on."""
+    """A server whose jobs lose their workers, and the actions of the lost workers."""
 
     server: Server
     store: Store
@@ -42,7 +42,7 @@ class _Graveyard:
         return self.zombies >= self.target
 
     def haunt(self, job_id: str) -> None:
-        """Kills the job's worker after each epoch or two, and raises those that it had before."""
+        """Kills the job's worker after one or two epochs, and starts its earlier workers again."""
         dead: list[Assignment] = []
         while not self.has_enough and self._wait_for_epoch(job_id):
             threading.Event().wait(self.chance.uniform(0, 0.2))
@@ -53,7 +53,7 @@ class _Graveyard:
         wait_until(lambda: self.store.jobs.get(job_id).state.is_final, "the job's end", seconds=300)
 
     def _wait_for_epoch(self, job_id: str) -> bool:
-        """Waits for another epoch to be complete; returns whether the job continues after it."""
+        """Waits for the next complete epoch; returns whether the job continues."""
         epochs = self.store.jobs.get(job_id).completed_epochs
 
         def has_moved_on() -> bool:
@@ -64,15 +64,15 @@ class _Graveyard:
         return not self.store.jobs.get(job_id).state.is_final
 
     def _lose_worker(self, job_id: str) -> Assignment:
-        """Kills the worker and returns what it was to do, once its job is another's."""
+        """Kills the worker, and returns its assignment after another worker has the job."""
         attempt = self.store.jobs.get(job_id).attempts
-        self.server.workers()[0].kill()  # the oldest: spare ones come after it
+        self.server.workers()[0].kill()  # the oldest; spare workers start later
         wait_until(lambda: self.store.jobs.get(job_id).attempts > attempt, "another had the job")
         job = replace(self.store.jobs.get(job_id), attempts=attempt)
         return assignment_of(self.store, job, self.server.data_dir)
 
     def _raise(self, dead: list[Assignment]) -> None:
-        """Has workers continue these assignments, all at once."""
+        """Starts workers with these assignments, all at once."""
         pauses = [self.chance.uniform(0, 0.5) for _ in dead]
         with ThreadPoolExecutor(len(dead)) as threads:
             for accepted in threads.map(self._haunt_once, dead, pauses):
@@ -88,14 +88,14 @@ class _Graveyard:
 
     @contextlib.contextmanager
     def _watch_files(self, job_id: str) -> Iterator[None]:
-        """Notes which of the files that the store refers to before are not the same after."""
+        """Records which files that the store refers to have changed."""
         before = _stamps(self.server.data_dir, self.store, job_id)
         yield
         self.changes += [str(path) for path, stamp in before.items() if _stamp(path) != stamp]
 
 
 def raise_zombies(setting: Setting) -> list[Figure]:
-    """Has workers of older attempts train on beside the one that has their job."""
+    """Lets workers of older attempts train beside the current one."""
     kinds, jobs, target = specs(setting.scale), dict[str, int](), setting.scale.zombies
     with setting.serving(PATIENT) as server, open_store(server.data_dir) as store:
         yard = _Graveyard(server, store, setting.random(), target, setting.say)
@@ -113,7 +113,7 @@ def raise_zombies(setting: Setting) -> list[Figure]:
         damaged = [what for job in jobs for what in damage(server.data_dir, job)]
     return [
         none_of(
-            "zombie workers (of older attempts, stopped, continued, beside the present one) "
+            "zombie workers (of older attempts, stopped, continued, beside the current one) "
             "that changed anything: reports accepted, referred files touched or damaged",
             [*yard.changes, *damaged],
             yard.zombies,

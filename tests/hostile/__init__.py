@@ -1,1 +1,1 @@
-"""What callers who mean harm send to a server, and what it costs others: see docs/security.md."""
+"""Attacks on a server, and their cost for other callers: see docs/security.md."""

@@ -1,4 +1,4 @@
-"""An attack: a coroutine that does harm until it is cancelled, and what it may cost others."""
+"""An attack: a coroutine that runs until it is cancelled, and the limits on its cost for others."""
 
 import asyncio
 from collections import Counter
@@ -11,18 +11,18 @@ from h2.exceptions import ProtocolError
 
 _Choice = TypeVar("_Choice")
 
-# The sweep of a server with a history.
+# The sweep in the history of a server.
 SWEEP = "sweeps/hhhhhhhhhh"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """What others may notice of an attack.
+    """The limits on an attack's effect.
 
     Attributes:
         health_ms: p99 of health checks.
         encoded_seconds: p99 of predictions of image files.
-        memory_mib: growth of the server and of its processes that do not train.
+        memory_mib: growth of the server and its processes, without training workers.
     """
 
     health_ms: float = 100
@@ -32,15 +32,15 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """The server under attack, as the processes of the attacker and of the innocent caller see it.
+    """The server under attack, for the processes of the attacker and the innocent caller.
 
     Attributes:
-        folder: of this attack alone.
-        data_dir: of the server, for what an attacker causes there.
-        model: a model that no attack touches.
-        victim: another model, which attacks may damage; its classes have hostile names.
+        folder: the folder of this attack.
+        data_dir: the server's data directory, to check an attack's effects.
+        model: a model that no attack changes.
+        victim: a model that attacks may damage; its classes have hostile names.
         image: a PNG file.
-        is_long: whether to attack at full size, as `make hostile` does.
+        is_long: whether to attack at full size, for `make hostile`.
     """
 
     pid: int
@@ -61,13 +61,13 @@ class Site:
 
 @dataclass
 class Scene:
-    """What an attack is given, and where it notes what it sees.
+    """The arguments of an attack, and the record of its results.
 
     Attributes:
         site: the server.
-        begin: says that everything is prepared; returns when the attack may begin.
+        begin: signals that everything is prepared; returns when the attack may start.
         tally: outcomes of the attacker's calls.
-        wrong: what must not have happened, in words.
+        wrong: descriptions of what must not happen.
     """
 
     site: Site
@@ -76,17 +76,17 @@ class Scene:
     wrong: list[str] = field(default_factory=list)
 
     def scaled(self, short: _Choice, long: _Choice) -> _Choice:
-        """The size of something in the short version, or in the long one."""
+        """Returns a size for the short or the long version."""
         return long if self.site.is_long else short
 
     async def repeat(self, times: int, act: Callable[[], Awaitable[object]]) -> None:
-        """Does something over and over, `times` at a time, until the attack is cancelled."""
+        """Repeats an action, `times` concurrently, until the attack is cancelled."""
 
         async def over_and_over() -> None:
             while True:
                 try:
                     await act()
-                except (OSError, ProtocolError) as error:  # the server hung up, or is gone
+                except (OSError, ProtocolError) as error:  # closed by the server, or it is gone
                     self.tally[type(error).__name__] += 1
                     await asyncio.sleep(0.02)
 
@@ -104,16 +104,16 @@ class Attack:
 
     Attributes:
         name: its name on the command line.
-        run: the attack itself; its docstring says what it does.
-        source: where it is known from.
-        bar: what others may notice.
+        run: the attack; its docstring describes it.
+        source: its origin, such as a CVE.
+        bar: the limits on its effect.
         flags: options of the server that it needs.
-        wrapper: a command that runs the server.
-        history: finished jobs that the server has at its start, short and long; as many of them as
-            a sweep may have are `SWEEP`.
-        is_finite: whether it ends by itself, and must be waited for.
-        is_of_transport: whether it may do another harm over another transport. If not, the short
-            version runs over the default alone.
+        wrapper: a command in front of the server's command.
+        history: the server's finished jobs at its start, in the short and the long version. As many
+            of them as a sweep may have belong to `SWEEP`.
+        is_finite: whether it ends by itself; the suite then waits for it.
+        is_of_transport: whether its effect may depend on the transport. If not, the short version
+            runs only over the default.
     """
 
     name: str
@@ -142,7 +142,7 @@ def attack(
     is_finite: bool = False,
     is_of_transport: bool = False,
 ) -> Callable[[Run], Attack]:
-    """Makes an attack of a coroutine function; the arguments are those of `Attack`."""
+    """Turns a coroutine function into an attack; the arguments are those of `Attack`."""
 
     def make(run: Run) -> Attack:
         return Attack(

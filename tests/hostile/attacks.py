@@ -8,7 +8,7 @@ from hostile.attack import Attack, Scene, attack
 
 @attack(source="none: it is what the others are compared with")
 async def no_attack(scene: Scene) -> None:
-    """Does nothing: what the innocent caller notices on this machine in any case."""
+    """Does nothing: measures the innocent caller on this machine without an attack."""
     await scene.begin()
     await asyncio.Event().wait()
 

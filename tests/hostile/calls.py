@@ -1,4 +1,4 @@
-"""Calls as an attacker makes them: with requests that are encoded already."""
+"""An attacker's calls, with encoded requests."""
 
 import zlib
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ async def ask(
     is_compressed: bool = False,
     seconds: int = 10,
 ) -> tuple[str, Answer]:
-    """Makes a call with a deadline; tallies and returns its status, with the whole answer."""
+    """Makes a call with a deadline; tallies its status, and returns the whole answer."""
     encoding = [(b"grpc-encoding", b"gzip")] if is_compressed else []
     fields = [*_GRPC, *encoding, (b"grpc-timeout", b"%dS" % seconds)]
     answer = await connection.call(path, fields, framed(message, compressed=is_compressed))
@@ -55,13 +55,13 @@ async def begin(connection: Connection, path: str) -> int:
 
 
 def compressed(data: bytes) -> bytes:
-    """Data by gzip, as small as it gets."""
+    """Returns data compressed by gzip at the highest level."""
     compressor = zlib.compressobj(9, wbits=16 + zlib.MAX_WBITS)
     return compressor.compress(data) + compressor.flush()
 
 
 def requests_of(message: Descriptor, string: bytes) -> Iterator[tuple[str, bytes]]:
-    """Requests that each have a string in another field, with the field's name."""
+    """Yields requests with a string in one field each, with the field's name."""
     yield from _requests_of(message, string, ())
 
 

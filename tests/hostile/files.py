@@ -1,4 +1,4 @@
-"""Files that are not what the server, or a library that reads them for it, expects."""
+"""Files that the server, or a library that it uses, does not expect."""
 
 import asyncio
 import io
@@ -18,7 +18,7 @@ from support.bare_http2 import Connection
 _SEED = 20_240_501
 _PREDICT = "/leadline.v1.InferenceService/Predict"
 
-# What reads an archive as `leadline serve --dataset` does at its start: it refuses, or it is wrong.
+# Reads an archive like `leadline serve --dataset`, and must refuse it.
 _READ = """
 import pathlib, sys
 from leadline.models.datasets import DatasetError, open_dataset
@@ -39,7 +39,7 @@ _MOST_MIB = 1_024
 async def mutated_checkpoints(scene: Scene) -> None:
     """Changes, cuts and swaps files of a model before each of 400 predictions.
 
-    A prediction is as before or DATA_LOSS: never another one, and never a fault of the server.
+    A prediction must be unchanged or DATA_LOSS: never different, and never an internal error.
     """
     chance = random.Random(_SEED)  # noqa: S311 - chance, not secrets
     folder = scene.site.data_dir / "models" / scene.site.victim.removeprefix("models/")
@@ -52,7 +52,7 @@ async def mutated_checkpoints(scene: Scene) -> None:
             epoch = 1 if path.name.startswith("epoch-00001") else 2
             data = path.read_bytes()
             path.write_bytes(_mutated(data, files, chance))
-            await _prediction(scene, connection, 3 - epoch)  # the server forgets the first one
+            await _prediction(scene, connection, 3 - epoch)  # the server evicts the first one
             answer = await _prediction(scene, connection, epoch)
             path.write_bytes(data)
             if answer not in (expected[epoch], b"DATA_LOSS"):
@@ -86,9 +86,9 @@ def _mutated(data: bytes, files: list[Path], chance: random.Random) -> bytes:
 
 @attack(source="Zip Slip (CVE-2018-1002200 and others), decompression bombs", is_finite=True)
 async def hostile_archives(scene: Scene) -> None:
-    """Reads tars with paths that lead out, links, devices, bombs, and a flood of members.
+    """Reads tars with path traversal, links, devices, bombs, and a flood of members.
 
-    Nothing of them may appear on disk, and to refuse one may not take a gigabyte.
+    No part of them may appear on disk, and a refusal may not need a gigabyte of memory.
     """
     folder = scene.site.folder / "archives"
     folder.mkdir()
@@ -132,7 +132,7 @@ def _tar(path: Path, members: list[tuple[str, bytes, bytes]]) -> Path:
 
 
 def _read(path: Path, cache: Path) -> tuple[int, int]:
-    """The exit status of a process that reads an archive, and its most memory in MiB."""
+    """Returns the exit status of a process that reads an archive, and its peak memory in MiB."""
     process = subprocess.Popen([sys.executable, "-c", _READ, str(path), str(cache)])
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)

@@ -1,4 +1,4 @@
-"""Images that take a decoder long, or much memory."""
+"""Images that need much time or memory to decode."""
 
 import asyncio
 
@@ -15,10 +15,10 @@ from support.hostile_images import (
 
 _PREDICT = "/leadline.v1.InferenceService/Predict"
 
-# The most of an image of 16 million pixels that the server decodes.
+# The most scans that the server decodes for an image of 16 million pixels.
 _ALLOWED_SCANS = 16
 
-# Two threads or processes each hold an image of 16 million pixels, twice.
+# Two threads or processes each hold two copies of an image of 16 million pixels.
 _DECODING = Bar(memory_mib=512)
 
 
@@ -28,10 +28,10 @@ _DECODING = Bar(memory_mib=512)
     is_of_transport=True,
 )
 async def progressive_jpegs(scene: Scene) -> None:
-    """Sends JPEGs of thousands of scans, and leaves after a second.
+    """Sends JPEGs of thousands of scans, and disconnects after a second.
 
-    Each scan makes a decoder visit every block of the image again. A decoder that cannot be
-    stopped goes on for minutes after its caller has left, and everybody's images wait for it.
+    Each scan makes a decoder visit every block of the image again. A decoder that cannot be stopped
+    continues for minutes after its caller has left, and all other images wait for it.
     """
     largest = 15 << 20
     bulks = [
@@ -50,8 +50,8 @@ def _noisy_jpeg(size: int) -> bytes:
 async def bulk_of_pngs(scene: Scene) -> None:
     """Sends requests of 16 and 48 PNGs of 16 million pixels, 2 KB each.
 
-    Each image is within every limit for one; together they are 800 million pixels a request, or
-    just within the limit for all.
+    Each image is within the limits of one image. Together they exceed the limit of a request with
+    800 million pixels, or are just within it.
     """
     bulks = [[one_bit_png()] * count for count in scene.scaled((16, 24), (16, 48))]
     await _predict(scene, bulks, at_once=2, seconds=60)
@@ -59,9 +59,9 @@ async def bulk_of_pngs(scene: Scene) -> None:
 
 @attack(source="decompression bomb, within the limits of one image", bar=_DECODING)
 async def large_rgba(scene: Scene) -> None:
-    """Sends 64 images at once that each take 64 MiB decoded, and as much again when blended.
+    """Sends 64 images at once that each need 64 MiB decoded, and as much again for blending.
 
-    All of them in memory at once would be 8 GiB.
+    All of them in memory would need 8 GiB.
     """
     await _predict(scene, [[rgba_png()]], at_once=scene.scaled(16, 64), seconds=10)
 

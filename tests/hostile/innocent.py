@@ -1,4 +1,4 @@
-"""A caller who does nothing wrong, at a steady rate: what attacks cost is what it notices."""
+"""An innocent caller with a constant rate, whose latencies show the cost of attacks."""
 
 import asyncio
 import math
@@ -14,7 +14,8 @@ from hostile.attack import Site
 from leadline.v1.inference_service_pb2 import GetModelRequest, PredictRequest
 from leadline.v1.inference_service_pb2_grpc import InferenceServiceStub
 
-# How often each is called, in seconds. The calls are open loop: a slow answer delays no other call.
+# The interval of each kind of call, in seconds. The calls are open loop: a slow answer delays no
+# other call.
 _INTERVALS = {"health": 0.02, "cheap": 0.05, "encoded": 0.25}
 
 _DEADLINE_SECONDS = 60
@@ -26,8 +27,8 @@ class Sample:
 
     Attributes:
         kind: a health check, a cheap call of the store, or a prediction of an image file.
-        due: when it was due, by the monotonic clock.
-        seconds: from then to its answer; of a call that was not answered, to the end of waiting.
+        due: its due time, by the monotonic clock.
+        seconds: from the due time to the answer, or to the end of waiting.
         status: the name of its gRPC status, or PENDING.
     """
 
@@ -47,14 +48,14 @@ class Latency:
 
     @classmethod
     def of(cls, samples: Sequence[Sample]) -> "Latency":
-        """The percentiles of samples; of a percentile that lies between two, the greater."""
+        """Returns the percentiles of samples; between two samples, the larger one."""
         ordered = sorted(sample.seconds for sample in samples)
         p50, p99 = (ordered[math.ceil(share * len(ordered)) - 1] for share in (0.5, 0.99))
         return cls(p50, p99, ordered[-1])
 
 
 async def call_steadily(site: Site, stop: asyncio.Event, patience: float) -> list[Sample]:
-    """Calls until `stop`, and then waits for answers for `patience` seconds."""
+    """Calls until `stop`, then waits `patience` seconds for answers."""
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.insecure_channel(site.target, options) as channel:
         calls = _calls(channel, site)
@@ -105,7 +106,7 @@ async def _call(
     try:
         await call()
     except grpc.RpcError as error:
-        # A call that is cancelled here ends in either way.
+        # A call that is cancelled here ends in one of two ways.
         task = asyncio.current_task()
         status = "PENDING" if task and task.cancelling() else error.code().name
     except asyncio.CancelledError:

@@ -1,4 +1,4 @@
-"""Messages that are small on the wire and large once they are parsed."""
+"""Messages that are small on the wire and large after parsing."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -17,12 +17,13 @@ from support.hostile_messages import (
 _MEBIBYTE = 1 << 20
 _AT_ONCE = 4
 
-# The budget of requests that have begun, and some.
+# The budget of unfinished requests, and a margin.
 _BUDGETED = Bar(memory_mib=256 + 128)
 
 _START_GROUP = b"\x7b"  # of field 15
 
-# The path of a method, and what makes a request: all at once would not fit into memory.
+# The path of a method, and a function that builds its request, because all requests together would
+# not fit into memory.
 _Case = tuple[str, Callable[[], bytes]]
 
 
@@ -34,8 +35,8 @@ _Case = tuple[str, Callable[[], bytes]]
 async def empty_elements(scene: Scene) -> None:
     """Sends 58 MiB of empty elements, 57 KiB by gzip, in each repeated field of each RPC.
 
-    A Python object for each of 30 million elements takes gigabytes, and half a minute of the event
-    loop if it parses there.
+    Python objects for 30 million elements need gigabytes, and half a minute of the event loop if it
+    parses them.
     """
     places = [place for place in hostile_messages() if _is_element(place)]
     await _send_all(scene, _cases(scene, places), is_compressed=True)
@@ -47,21 +48,22 @@ async def empty_elements(scene: Scene) -> None:
     is_finite=True,
 )
 async def empty_elements_uncompressed(scene: Scene) -> None:
-    """Sends some of the same uncompressed, which no limit on compression's ratio refuses."""
+    """Sends some of the same without compression, so that no limit on the compression ratio
+    applies."""
     places = [place for place in hostile_messages() if _is_element(place)]
     await _send_all(scene, _cases(scene, places[:: scene.scaled(8, 4)]), is_compressed=False)
 
 
 @attack(source="protobuf's runtimes keep fields that they do not know", is_finite=True)
 async def unknown_fields(scene: Scene) -> None:
-    """Sends 29 million fields that no message has, in each message of each RPC."""
+    """Sends 29 million unknown fields in each message of each RPC."""
     places = [place for place in hostile_messages() if "unknown" in place.place]
     await _send_all(scene, _cases(scene, places[:: scene.scaled(3, 1)]), is_compressed=True)
 
 
 @attack(source="protobuf's packed fields", is_finite=True)
 async def packed_scalars(scene: Scene) -> None:
-    """Sends 58 million numbers in each repeated field of numbers, a byte each."""
+    """Sends 58 million one-byte numbers in each repeated field of numbers."""
     places = [place for place in hostile_messages() if "packed" in place.place]
     await _send_all(scene, _cases(scene, places), is_compressed=True)
 
@@ -83,10 +85,10 @@ async def deep_nesting(scene: Scene) -> None:
     is_of_transport=True,
 )
 async def unfinished_messages(scene: Scene) -> None:
-    """Sends 58 of 60 MiB on each of 32 streams, and then nothing.
+    """Sends 58 of 60 MiB on each of 32 streams, and then stalls.
 
-    A limit on each message is none on all of them. Beyond its budget the server must refuse, and
-    others' small messages must still find room.
+    A limit on each message does not limit all of them together. The server must refuse messages
+    beyond its budget, and still accept the small messages of others.
     """
     declared, sent = 60 * _MEBIBYTE, bytes(58 * _MEBIBYTE)
     prefix = b"\0" + declared.to_bytes(4, "big")
@@ -115,7 +117,7 @@ def _cases(scene: Scene, places: Iterable[HostileMessage]) -> list[_Case]:
 
 
 async def _send_all(scene: Scene, cases: Iterable[_Case], *, is_compressed: bool) -> None:
-    """Sends each case once, some at a time; each on a connection of its own."""
+    """Sends each case once on a separate connection, some of them concurrently."""
     rest = iter(cases)
 
     async def send_rest() -> None:
@@ -124,7 +126,7 @@ async def _send_all(scene: Scene, cases: Iterable[_Case], *, is_compressed: bool
             try:
                 async with Connection(scene.site.port) as connection:
                     await send(scene, connection, path, message, is_compressed=is_compressed)
-            except OSError as error:  # to hang up is a refusal, too
+            except OSError as error:  # a closed connection is also a refusal
                 scene.tally[type(error).__name__] += 1
 
     await scene.begin()

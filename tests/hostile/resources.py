@@ -1,4 +1,4 @@
-"""What a machine has little of: descriptors, and memory for training."""
+"""Attacks on scarce resources: descriptors, and memory for training."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ _GIBIBYTE = 1 << 30
 async def many_connections(scene: Scene) -> None:
     """Opens more connections than the server has descriptors, holds them, closes them, and repeats.
 
-    Connections that are open already must not notice; after the flood new ones must be accepted.
+    Existing connections must not be affected, and the server must accept new ones after the flood.
     """
     address = ("127.0.0.1", scene.site.port)
     await scene.begin()

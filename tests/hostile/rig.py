@@ -1,4 +1,4 @@
-"""Attacks a server while an innocent caller uses it, stops the server, and judges."""
+"""Attacks a server while an innocent caller uses it, stops the server, and judges the result."""
 
 import math
 import shutil
@@ -19,7 +19,7 @@ from support.servers import CLASSES, Launcher, LiveServer
 from support.stores import fill_database
 from support.wire import tiny_spec
 
-# Names of classes that would act where a page, a report or a table does not escape them.
+# Class names that do harm if a page, a report or a table does not escape them.
 HOSTILE_CLASSES = (
     "<img src=x onerror=alert(1)>",
     "'\"><svg onload=alert(1)>",
@@ -38,17 +38,17 @@ TRANSPORTS: tuple[str, ...] = get_args(Settings.model_fields["transport"].annota
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How long everything takes, and by how much a bar may be missed on a busy machine.
+    """The durations, and the tolerance of bars on a busy machine.
 
     Attributes:
         is_long: whether attacks have their full size.
-        seconds: of an attack that would not end.
-        most_seconds: of an attack that ends by itself.
-        grace_seconds: of the server's shutdown.
-        patience: how long calls of the innocent that are in flight at the end are waited for.
-        slack: factor of the bars in time.
-        exit_seconds: from SIGTERM to the end of the process, beyond the grace period: statuses are
-            written, and workers and threads end.
+        seconds: the duration of an endless attack.
+        most_seconds: the time limit of a finite attack.
+        grace_seconds: the grace period of the server.
+        patience: how long to wait for the innocent caller's last calls, in seconds.
+        slack: the factor on bars in time.
+        exit_seconds: the time beyond the grace period until the process exits: it sends statuses,
+            and stops workers and threads.
     """
 
     is_long: bool
@@ -60,7 +60,7 @@ class Scale:
     exit_seconds: float
 
     def may_take(self, seconds: float) -> float:
-        """A bar in time as it is asserted."""
+        """Returns a bar in time with the tolerance."""
         return seconds * self.slack
 
 
@@ -90,15 +90,15 @@ _MOST_JOBS_OF_A_SWEEP = 1_000
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What an attack cost.
+    """The cost of an attack.
 
     Attributes:
-        latency: of the innocent caller, by kind of call.
+        latency: the innocent caller's latencies by kind of call.
         failures: its calls without an answer, by status.
-        memory_mib: growth of the server.
+        memory_mib: the growth of the server.
         exit_seconds: from SIGTERM to its end; infinity if it had to be killed.
-        tally: what the attacker was told.
-        wrong: what must not have happened.
+        tally: the statuses that the attacker received.
+        wrong: descriptions of what must not happen.
     """
 
     attack: Attack
@@ -113,7 +113,7 @@ class Outcome:
 
     @property
     def misses(self) -> list[str]:
-        """The bars that it misses, with the figures."""
+        """Returns the missed bars with their figures."""
         bar, scale = self.attack.bar, self.scale
         limits = (
             ("health p99 [s]", self.latency["health"].p99, scale.may_take(bar.health_ms / 1000)),
@@ -133,7 +133,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What every server of the suite starts with: datasets, and a data directory with models."""
+    """The initial state of every server in the suite: datasets, and a data directory with
+    models."""
 
     data_dir: Path
     flags: tuple[str, ...]
@@ -169,7 +170,7 @@ def prepare(folder: Path, tiny: Path) -> Prepared:
 def run_attack(
     attack: Attack, transport: str, scale: Scale, prepared: Prepared, folder: Path
 ) -> Outcome:
-    """Starts a server, attacks it, stops it while the attack goes on; returns what that cost."""
+    """Starts a server, attacks it, stops it during the attack; returns the cost."""
     shutil.copytree(prepared.data_dir, folder / "data")
     _write_history(folder / "data" / "leadline.db", attack.history[scale.is_long])
     launcher = Launcher(
@@ -242,22 +243,22 @@ def _attack(
 def _measure(
     server: LiveServer, attacker: Process, innocent: Process, attack: Attack, scale: Scale
 ) -> tuple[list[Sample], float]:
-    """What the innocent caller saw from the attack's begin on, and the growth of memory."""
+    """Returns the innocent caller's samples since the attack's start, and the growth of memory."""
     attacker.wait_ready()
     innocent.wait_ready()
     innocent.start()
-    time.sleep(1)  # connections, networks and caches are there before the attack is
+    time.sleep(1)  # connections, networks and caches exist before the attack starts
     memory = Memory(server.process.pid)
     began = time.monotonic()
     attacker.start()
     attacker.wait(scale.most_seconds if attack.is_finite else scale.seconds)
-    time.sleep(max(0.0, began + 1 - time.monotonic()))  # that each kind of call was made
+    time.sleep(max(0.0, began + 1 - time.monotonic()))  # each kind of call was made
     samples: list[Sample] = innocent.stop(scale.patience + 5) or []
     return [sample for sample in samples if sample.due >= began], memory.grown_mib()
 
 
 def _stop(server: LiveServer) -> tuple[float, list[str]]:
-    """Seconds from SIGTERM to the server's end, and what is wrong with its log and its status."""
+    """Returns the seconds from SIGTERM to the server's exit, and errors in its log and status."""
     began = time.monotonic()
     server.process.send_signal(signal.SIGTERM)
     try:

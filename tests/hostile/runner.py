@@ -1,4 +1,4 @@
-"""Runs attacks one after another, says how far they are, and prints the table of figures."""
+"""Runs attacks one after another with progress, and prints the table of figures."""
 
 import argparse
 import math
@@ -29,7 +29,7 @@ _HEADINGS = (
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the chosen attacks; returns 0 if every bar is met, else 1."""
+    """Runs the selected attacks; returns 0 if every bar is met, otherwise 1."""
     options = _parse(arguments)
     outcomes: list[Outcome] = []
     is_broken = False
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def table(outcomes: Iterable[Outcome]) -> str:
-    """The outcomes as a table in Markdown, ready to be put into docs/security.md."""
+    """Returns the outcomes as a table in Markdown, ready for docs/security.md."""
     return markdown_table(_HEADINGS, map(_row, outcomes))
 
 
@@ -95,7 +95,7 @@ def _ms(seconds: float) -> str:
 
 
 def _calls(tally: Counter[str]) -> str:
-    # After the shutdown an attacker finds nobody.
+    # After the shutdown, an attacker cannot connect.
     said = [(what, count) for what, count in tally.most_common() if "Connection" not in what]
     return ", ".join(f"{count:,} {what}" for what, count in said[:3])
 

@@ -1,4 +1,4 @@
-"""Callers who ask for much of what the server stores, and those who never read it."""
+"""Callers who request much of the stored data, and callers who never read it."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ _STREAMS = 100
 async def silent_watchers(scene: Scene) -> None:
     """Watches a training job 2,000 times without reading, from 20 connections.
 
-    A watcher who reads must still be served, and SIGTERM must not wait for those who do not.
+    A watcher who reads must still receive events, and SIGTERM must not wait for the others.
     """
     with Client(scene.site.target) as client:
         job = client.train(tiny_spec(epochs=10_000, learning_rate=0.001))
@@ -60,7 +60,7 @@ async def _watch(scene: Scene, connection: Connection, request: bytes) -> None:
 
 async def _watch_silently(scene: Scene, job: str) -> None:
     request = WatchJobRequest(name=job).SerializeToString()
-    # The connection is kept open by the transport, until the process ends.
+    # The transport keeps the connection open until the process ends.
     _, writer = await asyncio.open_connection("127.0.0.1", scene.site.port)
     _HELD.append(writer)
     writer.write(frames.PREFACE + frames.settings({_INITIAL_WINDOW_SIZE: 0}))
@@ -77,7 +77,7 @@ _HELD: list[asyncio.StreamWriter] = []
     source="calls that cost the server much and the caller little (CWE-405)", history=(100, 10_000)
 )
 async def sweep_reads(scene: Scene) -> None:
-    """Asks 400 times at once for a sweep of 1,000 jobs, again and again."""
+    """Repeatedly requests a sweep of 1,000 jobs, 400 times concurrently."""
     request = GetSweepRequest(name=SWEEP).SerializeToString()
     await scene.begin()
     await _call_over_and_over(scene, [(f"{_TRAINING}/GetSweep", request)], at_once=(40, 400))
@@ -87,7 +87,7 @@ async def sweep_reads(scene: Scene) -> None:
     source="work that outlives its caller (CWE-772)", history=(1_000, 10_000), is_of_transport=True
 )
 async def abandoned_listings(scene: Scene) -> None:
-    """Asks for the largest pages and indexes with deadlines of a second, and leaves."""
+    """Requests the largest pages and indexes with deadlines of a second, and disconnects."""
     listings = (
         ("/inference.GRPCInferenceService/RepositoryIndex", RepositoryIndexRequest()),
         ("/leadline.v1.InferenceService/ListModels", ListModelsRequest(page_size=1_000)),
@@ -106,7 +106,8 @@ async def abandoned_listings(scene: Scene) -> None:
 
 @attack(source="a race between check and use (CWE-367)", is_finite=True)
 async def deletes_at_once(scene: Scene) -> None:
-    """Deletes a job three times at once, 200 times: one succeeds, and nothing stays on disk."""
+    """Deletes each of 200 jobs three times at once: one call succeeds, and no file stays on
+    disk."""
     with Client(scene.site.target) as client:
         jobs = []
         for _ in range(scene.scaled(20, 200)):
@@ -114,7 +115,7 @@ async def deletes_at_once(scene: Scene) -> None:
             job.cancel()
             jobs.append(job.name)
     models = scene.site.data_dir / "models"
-    for name in jobs:  # what a worker would have written
+    for name in jobs:  # files like those of a worker
         attempt = models / name.removeprefix("jobs/") / "attempt-001"
         attempt.mkdir(parents=True, exist_ok=True)
         for number in range(20):

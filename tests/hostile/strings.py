@@ -1,4 +1,4 @@
-"""Strings that a careless program would run, follow, or keep."""
+"""Strings that a careless program would execute, follow or store."""
 
 import asyncio
 import re
@@ -9,7 +9,7 @@ from hostile.calls import requests_of, send
 from support.bare_http2 import Connection
 from support.hostile_messages import methods
 
-# Each as a name, an id, a selector, a page token, a dataset, a class, ...
+# Each is sent as a name, an id, a selector, a page token, a dataset, a class, ...
 _STRINGS = (
     b"",
     b"/",
@@ -39,8 +39,8 @@ _STRINGS = (
     b"12345678-1234-4234-8234-123456789abc' --",
 )
 
-# What an error that a caller has caused may be. INTERNAL and UNKNOWN are faults of the server,
-# UNAVAILABLE asks for the same request again.
+# The statuses allowed for a caller's error. INTERNAL and UNKNOWN are errors of the server, and
+# UNAVAILABLE invites a retry.
 _RIGHTFUL = {
     "OK",
     "INVALID_ARGUMENT",
@@ -59,16 +59,17 @@ _SERIES = re.compile(rb"^[a-z_]+(?:\{[^}]*\})? ", re.MULTILINE)
 
 @attack(source="CWE-22, CWE-89, CWE-93, CWE-117, CWE-134", is_finite=True, is_of_transport=True)
 async def hostile_strings(scene: Scene) -> None:
-    """Sends strings that are paths, SQL, formats, escapes or no text in each field of each RPC.
+    """Sends paths, SQL, format strings, escapes and invalid text in each field of each RPC.
 
-    A caller's fault must be reported as one, and nothing may appear outside the data directory.
+    The server must report a caller's error as one, and may write nothing outside the data
+    directory.
     """
     cases = [
         (path, request)
         for path, method in methods().items()
         for string in _STRINGS[:: scene.scaled(4, 1)]
         for field, request in requests_of(method.input_type, string)
-        # Other fields of these leave a spec that trains, and so does an empty string.
+        # Strings in other fields, and empty strings, give a valid spec that trains.
         if not _TRAINS.search(path) or (string and field in ("dataset", "request_id"))
     ]
     await scene.begin()
@@ -77,7 +78,7 @@ async def hostile_strings(scene: Scene) -> None:
 
 @attack(source="unbounded labels of metrics (CWE-770)", is_finite=True, is_of_transport=True)
 async def random_methods(scene: Scene) -> None:
-    """Calls thousands of methods that do not exist: none may add a series to the metrics."""
+    """Calls thousands of unknown methods: none may add a series to the metrics."""
     paths = [
         *(f"{_SERVICE}/Method{number}" for number in range(scene.scaled(500, 20_000))),
         *(f"/no.Service{number}/Method" for number in range(scene.scaled(100, 3_000))),
@@ -107,7 +108,7 @@ async def _send_all(
 
     async def send_rest() -> None:
         for path, message in rest:
-            # A connection for each: an answer that a client cannot read ends it.
+            # A connection for each, because an unreadable answer ends it.
             async with Connection(scene.site.port) as connection:
                 try:
                     status = await send(scene, connection, path, message, seconds=30)

@@ -1,4 +1,4 @@
-"""Each attack, short: what must hold on any machine, however busy, is asserted."""
+"""The short version of each attack, with bars that hold on any machine."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the tests of the models share: small datasets, and image files."""
+"""Fixtures for the tests of the models: small datasets, and image files."""
 
 import io
 import tarfile
@@ -26,7 +26,7 @@ def _png_of(colour: tuple[int, int, int], size: tuple[int, int] = (32, 32)) -> b
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
-    """Keeps torch to one thread: on images this few, threads cost more than they save."""
+    """Limits torch to one thread: with so few images, threads cost more than they save."""
     torch.set_num_threads(1)
 
 
@@ -39,7 +39,7 @@ def _one_thread() -> None:
     ]
 )
 def isa(request: pytest.FixtureRequest) -> InstructionSet:
-    """Each instruction set that the processor has: a test that takes it runs once for each."""
+    """Each instruction set of the processor: a test with this fixture runs once for each."""
     chosen: InstructionSet = request.param
     return chosen
 
@@ -51,7 +51,7 @@ def cpu() -> torch.device:
 
 @pytest.fixture(scope="session")
 def dataset() -> Dataset:
-    """200 + 60 images of three classes, whose brightness tells them apart, roughly."""
+    """200 + 60 images of three classes, which differ roughly in brightness."""
     return Dataset(
         fingerprint="f" * 64,
         class_names=("dark", "grey", "bright"),
@@ -65,13 +65,13 @@ def _split(count: int, seed: int) -> Split:
     labels = np.arange(count, dtype=np.int64) % 3
     noise = random.integers(0, 120, (count, 32, 32, 3))
     images = (labels[:, np.newaxis, np.newaxis, np.newaxis] * 60 + noise).astype(np.uint8)
-    images.flags.writeable = labels.flags.writeable = False  # as memory maps are
+    images.flags.writeable = labels.flags.writeable = False  # like memory maps
     return Split(images=images, labels=labels)
 
 
 @pytest.fixture
 def image_files() -> dict[str, bytes]:
-    """The files of a dataset of two classes, by their paths: every image of its own colour."""
+    """The files of a dataset of two classes, by their paths; every image has another colour."""
     return {
         "train/cat/0.png": _png_of((10, 0, 0)),
         "train/cat/1.png": _png_of((20, 0, 0)),

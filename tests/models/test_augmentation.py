@@ -23,7 +23,7 @@ def pixels() -> torch.Tensor:
 
 
 def plainly(image: np.ndarray, mirrored: bool, top: int, left: int) -> np.ndarray:
-    """What is done to one image, by NumPy's own means."""
+    """Augments one image with NumPy's own functions."""
     if mirrored:
         image = np.fliplr(image)
     padded = np.pad(image, ((4, 4), (4, 4), (0, 0)), mode="reflect")

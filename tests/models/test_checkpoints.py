@@ -273,7 +273,7 @@ def test_blocks_come_back_with_their_convolutions(
 
 
 def as_format_1(description: dict[str, Any]) -> None:
-    """Makes a description one of format 1, which knew blocks of two convolutions only."""
+    """Converts a description to format 1, which had only blocks of two convolutions."""
     description["format"] = 1
     del description["architecture"]["block_convolutions"]
     del description["spec"]["block_convolutions"]
@@ -357,7 +357,7 @@ def test_a_removed_checkpoint_leaves_nothing_and_others_alone(
     trainer: Trainer, tmp_path: Path
 ) -> None:
     train_and_save(trainer, tmp_path, range(1, 3))
-    for _ in range(2):  # what is gone already is no error
+    for _ in range(2):  # an already missing file is no error
         remove_checkpoint(tmp_path, 1)
     assert list_epochs(tmp_path) == [2]
     assert not list(tmp_path.glob("epoch-00001*"))
@@ -643,7 +643,7 @@ def test_predictions_of_the_test_set_alone_are_compacted_too(saved: Path) -> Non
     after = load_predictions(saved, 1)
     assert np.array_equal(after.predicted, before.predicted)
     assert after.true_probability is None
-    with pytest.raises(NoPredictionsError, match="train images were not kept"):
+    with pytest.raises(NoPredictionsError, match="train images were not stored"):
         load_predictions(saved, 1, "train")
 
 

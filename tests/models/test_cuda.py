@@ -1,4 +1,4 @@
-"""Graphs on a GPU, against torch's own steps on it."""
+"""Captured graphs on a GPU, compared with torch's own steps."""
 
 import pytest
 import torch

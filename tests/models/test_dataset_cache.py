@@ -13,7 +13,7 @@ Check = Callable[[Dataset], None]
 Files = dict[str, bytes]
 Write = Callable[..., Path]
 
-# Opens the dataset argv[1] in the cache argv[2], slowly, and prints how many steps it took.
+# Opens the dataset argv[1] in the cache argv[2] slowly, and prints the number of steps.
 OPEN_SLOWLY = """
 import sys, time
 from pathlib import Path

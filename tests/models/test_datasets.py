@@ -159,12 +159,12 @@ def test_what_is_no_source_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(fifo)
     for source, says in {
         tmp_path / "missing": "does not exist",
-        text: "not a whole tar",
-        empty: "not a whole tar",
+        text: "not a complete tar",
+        empty: "not a complete tar",
         fifo: "neither a folder nor a tar",
         tmp_path: "no folder train and no folder test",
         "": "no folder",
-        "~nobody-of-this-name/images": "cannot be looked for",
+        "~nobody-of-this-name/images": "cannot be looked up",
         "a\0b": "does not exist",
     }.items():
         with pytest.raises(DatasetError, match=says):
@@ -182,7 +182,7 @@ def test_the_built_in_sources_pass_the_check() -> None:
         ("test/", "has no test images"),
         ("train/", "has no train images"),
         ("test/cat", "only one of train and test: cat"),
-        ("t", "no images in it; expected train/CLASS"),
+        ("t", "contains no images; expected train/CLASS"),
     ],
 )
 def test_what_is_missing_is_named(
@@ -213,12 +213,12 @@ def test_a_name_that_is_there_twice_is_refused(
     image_files: Files, write_tar: Write, cache_dir: Path
 ) -> None:
     files = image_files | {"./train/cat/0.png": image_files["train/dog/0.png"]}
-    refuses(write_tar(files), cache_dir, "has a file twice")
+    refuses(write_tar(files), cache_dir, "contains a file twice")
 
 
 def test_a_class_name_must_be_text(image_files: Files, write_tar: Write, cache_dir: Path) -> None:
     files = {name.replace("cat", "c\nat"): data for name, data in image_files.items()}
-    refuses(write_tar(files), cache_dir, r"no text: 'c\\nat'")
+    refuses(write_tar(files), cache_dir, r"not text: 'c\\nat'")
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\x89PNG\r\n\x1a\n"])
@@ -261,9 +261,9 @@ def test_a_tar_that_is_cut_short_is_refused(
     path = write_tar(image_files, name)
     whole = path.read_bytes()
     for share in (0.2, 0.5, 0.9):
-        # Of a plain tar, only what comes before the zeros at its end counts.
+        # The zeros at the end of a plain tar do not count.
         path.write_bytes(whole[: int(len(whole.rstrip(b"\0")) * share)])
-        refuses(path, cache_dir, "is not a whole tar|no test images|only one of")
+        refuses(path, cache_dir, "is not a complete tar|no test images|only one of")
 
 
 def test_a_tar_that_is_cut_between_two_files_is_refused(
@@ -273,7 +273,7 @@ def test_a_tar_that_is_cut_between_two_files_is_refused(
     with tarfile.open(path) as tar:
         start_of_last = tar.getmembers()[-1].offset
     path.write_bytes(path.read_bytes()[:start_of_last])
-    refuses(path, cache_dir, "its end is missing")
+    refuses(path, cache_dir, "the end of the tar is missing")
 
 
 def test_a_cache_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
@@ -315,7 +315,7 @@ def test_a_failed_download_says_what_to_do_instead(
 
 
 def long_link(name: bytes) -> bytes:
-    """A member of a tar that gives the next one its name."""
+    """Returns a member of a tar that has the name of the next one."""
     header = tarfile.TarInfo("././@LongLink")
     header.type, header.size = tarfile.GNUTYPE_LONGNAME, len(name) + 1
     return header.tobuf(tarfile.USTAR_FORMAT) + name + bytes(-len(name) % tarfile.BLOCKSIZE or 512)
@@ -326,7 +326,7 @@ def test_a_tar_with_a_name_without_end_is_refused_unread(tmp_path: Path, size: i
     path = tmp_path / "long.tar"
     path.write_bytes(long_link(b"x" * size) + tarfile.TarInfo("x").tobuf() + bytes(1024))
     tracemalloc.start()
-    with pytest.raises(DatasetError, match="such as its name, has more than 65,536 bytes"):
+    with pytest.raises(DatasetError, match="such as its name, have more than 65,536 bytes"):
         check_source(str(path))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

@@ -52,7 +52,7 @@ def test_a_gradient_says_how_the_loss_changes_with_what_the_head_puts_out(
     deep.double().train()
     with torch.no_grad():
         features = deep.head(images.double())
-        # Along its own gradient a function grows by the gradient's norm.
+        # In the direction of its gradient, a function grows by the gradient's norm.
         norm = diagnose(deep, images.double(), labels)[0].gradient_norm
         parameter = features.clone().requires_grad_()
     with torch.enable_grad():
@@ -117,7 +117,7 @@ def test_a_trainer_diagnoses_on_images_of_all_its_training_set(
     dataset: Dataset, cpu: torch.device
 ) -> None:
     images, labels = (np.concatenate([dataset.train.images] * 6), np.tile(dataset.train.labels, 6))
-    order = np.argsort(labels, kind="stable")  # class by class, as folders are read
+    order = np.argsort(labels, kind="stable")  # by class, like in a folder
     large = replace(dataset, train=Split(images=images[order], labels=labels[order]))
     trainer = Trainer(SPEC, large, device=cpu)
     chosen = np.arange(512) * 1200 // 512

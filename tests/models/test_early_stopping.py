@@ -10,7 +10,7 @@ from leadline.models.early_stopping import is_exhausted
         ([0.5], 1, False),
         ([0.5, 0.6], 1, False),
         ([0.5, 0.4], 1, True),
-        ([0.5, 0.5], 1, True),  # as good is not better
+        ([0.5, 0.5], 1, True),  # equal is not better
         ([0.5, 0.4], 2, False),
         ([0.5, 0.4, 0.5], 2, True),
         ([0.5, 0.4, 0.6, 0.4], 2, False),

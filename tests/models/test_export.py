@@ -1,4 +1,4 @@
-"""Exported networks compute what the networks do."""
+"""Exported networks compute the same as the networks."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ def trained(
     residual: bool = False,
     classes: int = 10,
 ) -> BlockNetwork:
-    """A network whose batch norms have seen images, and whose weights have moved."""
+    """A network with trained weights and batch norms."""
     torch.manual_seed(0)
     network = BlockNetwork(
         Architecture(

@@ -1,7 +1,6 @@
-"""Functions by graphs, and what becomes of them where no graph can be captured.
+"""Functions with captured graphs, and their fallback if a capture fails.
 
-A CPU has no graphs: what is captured here runs the function again, which to its
-caller is the same.
+A CPU has no graphs, so a replay here runs the function again, with the same effect for its caller.
 """
 
 import logging
@@ -20,19 +19,19 @@ CPU = torch.device("cpu")
 
 
 def rerun(function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Callable[[], Tensor]:
-    """As a capture does, runs the function before, and then whenever it is replayed."""
+    """Runs the function before the capture, and at each replay."""
     function(*inputs)
     return lambda: function(*inputs)
 
 
 def fail(function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Callable[[], Tensor]:
-    """Fails after the function has run, as captures do that fail late."""
+    """Fails after the function has run, like a late failure of a capture."""
     function(*inputs)
     raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
 
 def run_out(function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Callable[[], Tensor]:
-    """Finds too little memory for a graph."""
+    """Fails for lack of memory for a graph."""
     function(*inputs)
     raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -49,7 +48,7 @@ def batch_of(images: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def trained(network: BlockNetwork, engine: Engine) -> list[Tensor]:
-    """What some steps and evaluations come to, of two sizes of batch."""
+    """Returns the results of some steps and evaluations with two batch sizes."""
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
     results = []
     for step in range(4):

@@ -176,7 +176,7 @@ def test_bytes_that_are_no_image_are_refused(data: bytes, says: str) -> None:
 
 
 def test_a_decompression_bomb_is_refused_by_its_header() -> None:
-    # Nothing but the header is there: to say this, nothing can have been decoded.
+    # The file has only a header, so the message proves that nothing was decoded.
     bomb = png_header(60_000, 60_000) + png_chunk(b"IDAT", b"") + png_chunk(b"IEND", b"")
     with pytest.raises(ImageError, match="60000x60000 are 3,600,000,000 pixels"):
         decode_image(bomb)
@@ -196,7 +196,7 @@ def test_the_limit_on_pixels_is_the_callers() -> None:
 
 
 def test_what_is_not_pixels_never_reaches_the_decoder() -> None:
-    # Each of these makes Pillow warn or fail when it opens the file by itself.
+    # Pillow alone warns or fails when it opens each of these files.
     odd = [png_chunk(b"acTL", b"\0"), png_chunk(b"zTXt", b"a\0\0x"), png_chunk(b"eXIf", b"MM\0*")]
     data = PNG[:33] + b"".join(odd) + PNG[33:]
     assert np.array_equal(decode_image(data), PIXELS)
@@ -232,7 +232,7 @@ def test_a_jpeg_of_too_many_scans_is_refused_undecoded(size: int) -> None:
 
 def test_a_large_jpeg_may_have_fewer_scans_than_a_small_one() -> None:
     assert open_image(progressive_jpeg(16, side=256), max_pixels=1 << 16).work == 3 << 16
-    with pytest.raises(ImageError, match="has 17 scans, and one of 256x256 pixels may have 16"):
+    with pytest.raises(ImageError, match="has 17 scans, but with 256x256 pixels it may have 16"):
         open_image(progressive_jpeg(17, side=256), max_pixels=1 << 16)
     assert open_image(progressive_jpeg(64, side=128), max_pixels=1 << 16).work == 9 << 14
 
@@ -296,7 +296,7 @@ def test_any_bytes_give_an_array_or_an_image_error(data: bytes, start: bytes) ->
 @given(st.sampled_from([PNG, JPEG, PROGRESSIVE, PALETTE]), st.data())
 def test_any_damage_gives_an_array_or_an_image_error(data: bytes, draw: st.DataObject) -> None:
     start = draw.draw(st.integers(0, len(data) - 1))
-    # Most of what can go wrong lies in the headers.
+    # Most errors are in the headers.
     start = draw.draw(st.sampled_from([start, min(start, start % 200)]))
     stop = draw.draw(st.integers(start, min(start + 20, len(data))))
     gives_an_array_or_an_image_error(data[:start] + draw.draw(st.binary(max_size=20)) + data[stop:])
@@ -329,7 +329,7 @@ def test_a_jpeg_ends_where_its_decoder_finds_its_end(
     try:
         expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     except OSError:
-        return  # damaged: the cut can only damage it differently
+        return  # damaged: a cut only damages it differently
     assert np.array_equal(decode_image(data), expected)
 
 

@@ -25,8 +25,8 @@ def test_the_default_is_what_torch_draws_for_the_seed() -> None:
 @pytest.mark.parametrize(
     ("block_convolutions", "last_weights"),
     [
-        # What the seed 0 has given since the first release: jobs that were interrupted
-        # under an earlier version must go on from the same weights.
+        # The weights of seed 0 since the first release. A job that an earlier version interrupted
+        # must continue with the same weights.
         (2, ["0x1.715e7a0000000p-4", "-0x1.d065e60000000p-5"]),
         (1, ["-0x1.8bc6960000000p-4", "0x1.8aa50e0000000p-5"]),
     ],

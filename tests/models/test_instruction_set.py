@@ -1,4 +1,4 @@
-"""Which vector instructions a process computes with."""
+"""The selection of the instruction set."""
 
 import pytest
 

@@ -12,7 +12,7 @@ from leadline.models.network import (
 
 
 class ProtocolNetwork(nn.Module):
-    """The network, written down a second time, line by line."""
+    """A second, independent definition of the network."""
 
     def __init__(self, blocks: int, block_convolutions: int, *, batch_norm: bool) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class ProtocolNetwork(nn.Module):
 
 
 class NotebookBlock(nn.Module):
-    """A block as the notebook has it: the result of its first convolution is overwritten."""
+    """A block of the notebook, which overwrites the result of its first convolution."""
 
     def __init__(self, *, batch_norm: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The optimizers compute what torch's own do, and do not import its compiler."""
+"""The optimizers compute the same as torch's, and do not import its compiler."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from leadline.models import optimizers
 
 _STEPS = 5
 
-# A step of every optimizer, a state that goes from one to another, and what that has imported.
+# Takes a step of every optimizer, transfers a state to another, and prints the imports.
 _PROGRAM = """
 import sys
 import torch

@@ -137,7 +137,7 @@ def test_the_files_of_older_versions_are_read(has_all: bool) -> None:
     assert np.array_equal(decoded.probability, test.probability)
     if not has_all:
         assert decoded.true_probability is None
-        with pytest.raises(NoPredictionsError, match="train images were not kept"):
+        with pytest.raises(NoPredictionsError, match="train images were not stored"):
             decode_predictions(data, "train")
         return
     assert np.array_equal(decoded.true_probability, test.true_probability)  # type: ignore[arg-type]

@@ -114,5 +114,5 @@ def test_what_is_public_is_documented(name: str) -> None:
     assert module.__doc__
     for public in PUBLIC[name]:
         value = getattr(module, public)
-        # A literal type names its values, and has no place for a docstring.
+        # A literal type lists its values, and cannot have a docstring.
         assert isinstance(value, int) or get_origin(value) is Literal or value.__doc__, public

@@ -25,7 +25,7 @@ def test_a_cosine_falls_from_the_rate_to_next_to_nothing() -> None:
     assert values[50] == pytest.approx(0.25)
     assert values[25] == pytest.approx(0.25 * (1 + math.sqrt(0.5)))
     assert values == sorted(values, reverse=True)
-    # A step after the last would have it at 0, and so would mirror the first.
+    # The step after the last one would be at 0, and so would mirror the first.
     assert values[99] == pytest.approx(0.5 - values[1])
     assert values[99] > 0
 

@@ -1,4 +1,4 @@
-"""The convolutions for vector units, against torch's own in float64."""
+"""The convolutions of the vector engine, compared with torch's in float64."""
 
 import copy
 import itertools
@@ -26,7 +26,7 @@ VARIANTS = [
 ] + [Architecture(blocks=0, batch_norm=batch_norm) for batch_norm in (False, True)]
 
 
-# An input of a ReLU this close to zero may have either sign in float32.
+# In float32, an input of a ReLU this close to zero may have either sign.
 KINK = 1e-5
 
 
@@ -53,18 +53,17 @@ def gradients_of(network: BlockNetwork) -> dict[str, Tensor]:
 
 
 def distance(found: Tensor, exact: Tensor) -> float:
-    """The distance from what is exact, as a share of its length."""
+    """Returns the norm of the difference relative to the norm of the exact values."""
     return float((found.double() - exact).norm() / (exact.norm() + 1e-12))
 
 
 def exact_network_of(
     architecture: Architecture, pixels: Tensor, labels: Tensor, threshold: float
 ) -> BlockNetwork:
-    """The network in float64, with the gradients where ReLUs open at a threshold.
+    """Returns the network in float64, with the gradients for ReLUs that open at a threshold.
 
-    Rounding decides whether a ReLU lets a gradient through where its input is nearly
-    zero, and decides otherwise on each processor. What thresholds next to zero change
-    is what that can change.
+    If the input of a ReLU is nearly zero, rounding decides whether its gradient passes, and
+    processors round differently. Thresholds next to zero show how much that can change.
     """
     exact = network_of(architecture).double()
     for part in (*exact.blocks, exact.classifier):
@@ -96,7 +95,7 @@ def test_gradients_are_as_exact_as_those_of_torch(
     assert list(found) == list(expected)
     for name, value in expected.items():
         if architecture.batch_norm and name.endswith("conv.bias"):
-            assert not found[name].any(), name  # what a batch norm takes away has no influence
+            assert not found[name].any(), name  # the batch norm subtracts it
             continue
         kinks = max(distance(gradients_of(other)[name], value) for other in (lower, upper))
         assert distance(found[name], value) <= 2e-5 + 2 * kinks, name
@@ -136,7 +135,7 @@ def test_twenty_steps_leave_the_weights_of_the_plain_loop(
             optimizer.step()
     found, expected = (network.state_dict() for network in networks)
     for name, value in expected.items():
-        # Rounding decides of the ReLU of a value that a batch norm has made nearly zero.
+        # Rounding decides the ReLU of a value that a batch norm has made nearly zero.
         atol = 1e-3 if batch_norm and not name.endswith("tracked") else 1e-6
         assert torch.allclose(found[name], value, atol=atol), name
 

@@ -1,4 +1,4 @@
-"""Machine code, and where it is kept."""
+"""Machine code and its cache."""
 
 import platform
 from pathlib import Path
@@ -19,7 +19,7 @@ emitted: list[str] = []
 
 
 def emit(module: ir.Module) -> None:
-    """An entry point that writes its thread's number, plus 40, to the first field."""
+    """Emits an entry point that writes its thread's number plus 40 to the first field."""
     emitted.append(module.name)
     code = Emitter(module, "note", ENTRY_POINT, lanes=8)
     code.store(code.builder.add(code.arguments.thread, const(40)), code.arguments.args)
@@ -33,7 +33,7 @@ def noted(isa: InstructionSet = InstructionSet.BASELINE) -> int:
 
 
 def assembly_for(isa: InstructionSet) -> str:
-    """The inference pass as assembly; made for any processor, whichever runs the test."""
+    """Returns the assembly of the inference pass for any processor."""
     module = ir.Module("inference")
     machine = target_machine(isa)
     module.triple = machine.triple
@@ -128,5 +128,5 @@ def test_code_uses_the_registers_of_its_instruction_set_and_no_wider_ones(
     assert ("zmm" in assembly) == (isa is InstructionSet.AVX512)
     assert ("ymm" in assembly) == (isa is InstructionSet.AVX2)
     assert ("vfmadd" in assembly) == (isa is not InstructionSet.BASELINE)
-    # Without the instruction a fused product would be a call of the C library's.
+    # Without the instruction, a fused product would call the C library.
     assert "fmaf" not in assembly

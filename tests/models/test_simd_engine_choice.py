@@ -1,4 +1,4 @@
-"""Which engine trains on the CPU, and which networks the vector engine refuses."""
+"""The choice of the engine on the CPU, and the networks that the vector engine refuses."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +27,7 @@ def network_of(*, batch_norm: bool = False) -> BlockNetwork:
 
 
 def with_channels(channels: int) -> BlockNetwork:
-    """A network with this number of channels throughout, which torch can compute."""
+    """Returns a network with this number of channels everywhere, which torch can compute."""
     network = network_of()
     network.head = nn.Sequential()
     network.head.add_module("widen", nn.Conv2d(3, channels, 5))

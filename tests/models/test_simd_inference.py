@@ -1,4 +1,4 @@
-"""Exported networks on vector units, against torch and to the bit among themselves."""
+"""Exported networks on the vector engine, compared with torch, and bit for bit with each other."""
 
 import itertools
 
@@ -28,7 +28,7 @@ VARIANTS = [
 
 
 def trained(architecture: Architecture) -> BlockNetwork:
-    """A network whose batch norms have seen something, in evaluation mode."""
+    """A network with trained batch norms, in evaluation mode."""
     torch.manual_seed(1)
     network = BlockNetwork(architecture)
     with torch.no_grad():

@@ -1,4 +1,5 @@
-"""Each kernel against its NumPy twin, in the kernel's own layout, with every instruction set."""
+"""Each kernel compared with its NumPy reference, in the kernel's layout, with every instruction
+set."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +25,7 @@ Floats = NDArray[np.float32]
 
 AREA = INNER.output_size**2
 
-# Not of the network: padding with a stride, an odd size, and fewer channels than a register.
+# Shapes that the network lacks: padding with a stride, an odd size, and few channels.
 OTHER = Convolution(inputs=2, outputs=3, kernel=3, stride=2, padding=1, size=9)
 
 SHAPES = [
@@ -46,12 +47,12 @@ def random() -> np.random.Generator:
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compiles each kernel: the cache knows modules by the name alone."""
+    """Compiles each kernel again, because the cache identifies modules only by name."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
 def run(emit: Callable[[ir.Module], Kernel], isa: InstructionSet, **arguments: Any) -> None:
-    """Compiles the kernel "kernel" and calls it once; arrays are passed by address."""
+    """Compiles the kernel "kernel" and calls it once, with arrays by address."""
     kernels: list[Kernel] = []
     compiled = Compiled("kernel", lambda module: kernels.append(emit(module)), isa)
     [kernel] = kernels
@@ -64,21 +65,21 @@ def run(emit: Callable[[ir.Module], Kernel], isa: InstructionSet, **arguments: A
 
 
 def drawn(random: np.random.Generator, *shape: int) -> Floats:
-    """Normally distributed numbers, aligned as vectors must be."""
+    """Returns normally distributed numbers with the alignment of vectors."""
     values = aligned_zeros(*shape)
     values[:] = random.standard_normal(shape)
     return values
 
 
 def unwritten(*shape: int) -> Floats:
-    """Not-a-numbers: a result that the kernel leaves out cannot be right."""
+    """Returns NaNs, so that a missing result of the kernel is detected."""
     values = aligned_zeros(*shape)
     values[:] = np.nan
     return values
 
 
 def assert_equal_but_for_rounding(actual: Any, expected: Any) -> None:
-    """Sums of some hundred float32 products lose some bits of the largest result."""
+    """Compares up to the rounding errors of sums of a few hundred float32 products."""
     tolerance = 64 * np.finfo(np.float32).eps * np.abs(expected).max()
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance)
 
@@ -168,7 +169,7 @@ def test_weight_gradient(
 @pytest.mark.parametrize("missing", [0, 3])
 def test_statistics(missing: int, isa: InstructionSet, random: np.random.Generator) -> None:
     values, mask = drawn(random, CHANNELS, AREA, isa.lanes), mask_of(isa, missing)
-    values += 5  # far from zero, where squares alone would lose the variance
+    values += 5  # far from zero, where a sum of squares would lose the variance
     result = np.full((CHANNELS, 2), np.nan)
 
     run(
@@ -326,7 +327,7 @@ def test_convolution_of_a_single_image(
     shape: Convolution, add: bool, relu: bool, isa: InstructionSet, random: np.random.Generator
 ) -> None:
     kernel, size, output_size = shape.kernel, shape.size, shape.output_size
-    # The image has its border in memory: the twin convolves the same numbers without padding.
+    # The image has its border in memory: the reference convolves the same numbers without padding.
     bordered = Convolution(
         inputs=shape.inputs,
         outputs=single.LANES,

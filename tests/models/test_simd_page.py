@@ -1,4 +1,4 @@
-"""The page on the vector engine shows code as it is, and names files that there are."""
+"""The page on the vector engine shows the current code, and names existing files."""
 
 import inspect
 import platform

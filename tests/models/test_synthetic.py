@@ -3,10 +3,10 @@ import pytest
 
 from leadline.models.datasets import Dataset, open_dataset
 
-# Changes with every pixel that is drawn otherwise, and must be the same on every machine.
+# The hash of all pixels, which must be the same on every machine.
 FINGERPRINT = "3b385efe20e0003c2a86d17f3a3e985392d34ba9e479d680bd1b6707a52f2d06"
 
-# The whole dataset is drawn, for some five seconds.
+# Draws the whole dataset, in about five seconds.
 pytestmark = pytest.mark.system
 
 Progress = list[tuple[int, int]]

@@ -39,8 +39,8 @@ OPTIMIZERS: list[dict[str, Any]] = [
 
 def images_of(dataset: Dataset, indices: Any) -> torch.Tensor:
     pixels = torch.from_numpy(np.array(dataset.train.images[indices]))
-    # Laid out in memory as `normalize` does it: another layout is summed in another order,
-    # and Adam makes whole steps of rounding where batch norm leaves a bias without a gradient.
+    # In the memory layout of `normalize`. Another layout changes the order of sums, and Adam turns
+    # rounding into whole steps for a bias that batch norm leaves without a gradient.
     return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
@@ -49,7 +49,7 @@ def order_of(trainer: Trainer, epoch: int) -> list[int]:
 
 
 def varied_images(trainer: Trainer, epoch: int) -> torch.Tensor:
-    """The training set as an epoch sees it, one image at a time."""
+    """Returns the training set of an epoch, augmented image by image."""
     spec, order = trainer.spec, order_of(trainer, epoch)
     images = images_of(trainer.dataset, order)
     drawn = Variations.draw(
@@ -64,7 +64,7 @@ def varied_images(trainer: Trainer, epoch: int) -> torch.Tensor:
 
 
 def train_plainly(trainer: Trainer, epochs: int) -> tuple[nn.Module, float]:
-    """The training protocol in plain torch, from a trainer's initial weights and orders."""
+    """Trains in plain torch, with a trainer's initial weights and orders."""
     network = BlockNetwork(trainer.architecture)
     network.load_state_dict(trainer.network.state_dict())
     spec, dataset = trainer.spec, trainer.dataset
@@ -104,15 +104,15 @@ def test_training_agrees_with_plain_torch(
     trainer.train_epoch(1)
     outcome = trainer.train_epoch(2)
     for name, value in expected.state_dict().items():
-        # A batch norm takes a bias before it away: torch moves it by rounding alone, and the
-        # running mean with it, the more so where the optimizer makes whole steps of rounding.
+        # A batch norm subtracts a bias before it. So torch changes the bias and the running mean
+        # only by rounding, which some optimizers turn into whole steps.
         if batch_norm and name.startswith("blocks") and name.endswith(("v.bias", "g_mean")):
             continue
         actual = trainer.network.state_dict()[name]
         if not batch_norm and trainer.spec.optimizer is not Optimizer.SGD:
-            # Adam divides by the size of the gradient, so one that is hardly more than rounding
-            # moves its weight as far as any. The tensor as a whole must have moved alike: a rate
-            # that is 2 % off fails, as does Adam for AdamW.
+            # Adam divides by the size of the gradient, so a gradient of mere rounding changes its
+            # weight as much as any other. So the test compares whole tensors: a rate that is 2 %
+            # off fails, and so does Adam instead of AdamW.
             moved = (value - initial[name]).norm()
             assert (actual - value).norm() <= 2e-2 * moved, name
             continue
@@ -235,7 +235,7 @@ def test_the_last_partial_batch_is_kept(dataset: Dataset, cpu: torch.device) -> 
     trainer = Trainer(SPEC, dataset, device=cpu)
     trainer.train_epoch(1)
     batches = trainer.network.state_dict()["blocks.0.first_norm.num_batches_tracked"]
-    assert int(batches) == 4  # of 64, 64, 64 and 8
+    assert int(batches) == 4  # batches of 64, 64, 64 and 8
 
 
 def test_a_batch_may_be_larger_than_the_dataset(dataset: Dataset, cpu: torch.device) -> None:
@@ -275,7 +275,7 @@ def test_a_loss_that_is_not_finite_is_divergence(dataset: Dataset, cpu: torch.de
 
 
 def test_divergence_in_the_last_step_is_noticed_too(dataset: Dataset, cpu: torch.device) -> None:
-    # One step: its loss is that of the initial weights, which is finite.
+    # In the only step, the loss is that of the initial weights, which is finite.
     spec = replace(SPEC, batch_norm=False, learning_rate=1_000.0, batch_size=200)
     trainer = Trainer(spec, dataset, device=cpu)
     with torch.no_grad():

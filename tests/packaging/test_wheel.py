@@ -43,8 +43,8 @@ def test_the_wheel_installs_into_an_empty_environment_and_imports(
     subprocess.run(
         [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel], check=True
     )
-    # What it depends on is lent from this environment, without its editable
-    # install: a path that a .pth file names has its own .pth files passed over.
+    # Its dependencies come from this environment, without the editable install: Python ignores .pth
+    # files in a path that a .pth file adds.
     site = next((tmp_path / "env").glob("lib/python*/site-packages"))
     (site / "lent.pth").write_text(sysconfig.get_path("purelib"))
 

@@ -72,7 +72,8 @@ def test_what_lies_beside_the_contract_is_googles(module: ModuleType, tmp_path: 
 
 
 def assert_part(ours: DescriptorProto, theirs: DescriptorProto) -> None:
-    """The fields of a message are some of the other's, and so for the messages within."""
+    """Checks that the fields of a message, and of the messages within it, are a subset of the
+    other's."""
     fields = {field.number: field for field in theirs.field}
     assert ours.field
     for field in ours.field:

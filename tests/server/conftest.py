@@ -1,4 +1,4 @@
-"""Bare stubs of the shared server, and a job that is trained once for all tests."""
+"""Bare stubs of the shared server, and a job trained once for all tests."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ from support.wire import Stubs, connect, tiny_spec
 
 @pytest.fixture(scope="session")
 def stubs(live_server: LiveServer) -> Iterator[Stubs]:
-    """Stubs of the server that all tests share."""
+    """Stubs of the shared server."""
     stubs = connect(live_server.target)
     yield stubs
     stubs.channel.close()
@@ -22,23 +22,23 @@ def stubs(live_server: LiveServer) -> Iterator[Stubs]:
 
 @pytest.fixture(scope="session")
 def trained(stubs: Stubs) -> list[JobEvent]:
-    """All events of a job that has succeeded."""
+    """All events of a succeeded job."""
     return list(stubs.training.TrainJob(TrainJobRequest(spec=tiny_spec()), timeout=60))
 
 
 @pytest.fixture(scope="session")
 def job_id(trained: list[JobEvent]) -> str:
-    """That job's id, by which the Open Inference Protocol knows its model."""
+    """The id of that job, which is its model's name in the Open Inference Protocol."""
     return trained[0].job.removeprefix("jobs/")
 
 
 @pytest.fixture
 def client(stubs: Stubs) -> OpenInference:
-    """Calls the shared server by the Open Inference Protocol."""
+    """A client of the Open Inference Protocol for the shared server."""
     return OpenInference(stubs.channel)
 
 
 @pytest.fixture(scope="session")
 def noise() -> np.ndarray:
-    """Five images that mean nothing, uint8 [5, 32, 32, 3]."""
+    """Five images of noise, uint8 [5, 32, 32, 3]."""
     return np.random.default_rng(3).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)

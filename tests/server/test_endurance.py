@@ -1,4 +1,4 @@
-"""Whatever runs: other calls are answered, health is true, and the server stops in time."""
+"""During any call, other calls are answered, health is correct, and the server stops in time."""
 
 import contextlib
 import signal
@@ -25,16 +25,16 @@ from leadline.v1 import training_service_pb2 as training
 from support.open_inference import OpenInference
 from support.servers import LiveServer, start_server
 from support.stores import fill_database
-from support.wire import Stubs, connect, details
+from support.wire import Stubs, connect, details, tiny_spec
 
 pytestmark = pytest.mark.system
 
 JOBS, EPOCHS = 800, 30
 
-# More than the seconds that a test allows itself on a busy machine.
+# More seconds than a test takes on a busy machine.
 GRACE = 8
 
-# In which any short call is answered, even on a busy machine.
+# The time limit of any short call, even on a busy machine.
 SHORT = 10
 
 TRAINING, INFERENCE = "leadline.v1.TrainingService", "leadline.v1.InferenceService"
@@ -43,7 +43,7 @@ WATCH = b"/leadline.v1.TrainingService/WatchJob"
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Many finished jobs, a sweep, and a job that waits."""
+    """Many finished jobs, a sweep, and a queued job."""
     path = tmp_path_factory.mktemp("endurance") / "leadline.db"
     fill_database(path, 300, epochs=2, sweep_id="s", prefix="s")
     fill_database(path, JOBS, epochs=EPOCHS)
@@ -55,7 +55,7 @@ Start = Callable[[Path], LiveServer]
 
 
 @pytest.fixture(scope="module")
-def start(database: Path) -> Iterator[Start]:
+def start(database: Path, tiny_dataset: Path) -> Iterator[Start]:
     """Starts a server with a copy of the database."""
     servers: list[LiveServer] = []
 
@@ -63,7 +63,8 @@ def start(database: Path) -> Iterator[Start]:
         data = folder / "server" / "data"
         data.mkdir(parents=True)
         (data / "leadline.db").write_bytes(database.read_bytes())
-        flags = ("--shutdown-grace-seconds", str(GRACE), "--spare-workers", "0")
+        flags = [f"--shutdown-grace-seconds={GRACE}", "--spare-workers=0"]
+        flags.append(f"--dataset=tiny={tiny_dataset}")
         servers.append(start_server(folder / "server", *flags))
         return servers[-1]
 
@@ -75,7 +76,7 @@ def start(database: Path) -> Iterator[Start]:
 
 @pytest.fixture(scope="module")
 def server(start: Start, tmp_path_factory: pytest.TempPathFactory) -> LiveServer:
-    """A server that all tests share but those that stop it."""
+    """A server for all tests that do not stop it."""
     return start(tmp_path_factory.mktemp("shared"))
 
 
@@ -210,7 +211,7 @@ def test_a_store_that_takes_no_writes_ends_the_health_of_training_alone(
 
 
 def unread_watchers(server: LiveServer, count: int) -> Iterator[socket.socket]:
-    """Connections with a hundred watchers each, which take no byte of any event."""
+    """Opens connections with a hundred watchers each, which read no events."""
     host, _, port = server.target.rpartition(":")
     body = training.WatchJobRequest(name="jobs/p0").SerializeToString()
     message = b"\0" + struct.pack(">I", len(body)) + body
@@ -250,6 +251,33 @@ def run_label_errors(_server: LiveServer, stubs: Stubs) -> Any:
     return [stubs.inspection.ListLikelyLabelErrors.future(request) for _ in range(100)]
 
 
+def run_inspections(_server: LiveServer, stubs: Stubs) -> Any:
+    events = list(stubs.training.TrainJob(training.TrainJobRequest(spec=tiny_spec()), timeout=60))
+    first, last = (inspection.ModelSelector(model=event.epoch.model) for event in events[2:4])
+    split = inspection.SPLIT_TRAIN
+    calls: tuple[tuple[Any, Any], ...] = (
+        (stubs.inspection.ListMisclassified, inspection.ListMisclassifiedRequest(model=last.model)),
+        (
+            stubs.inspection.GetConfusionMatrix,
+            inspection.GetConfusionMatrixRequest(model=last.model),
+        ),
+        (
+            stubs.inspection.CompareModels,
+            inspection.CompareModelsRequest(baseline=first, candidate=last),
+        ),
+        (
+            stubs.inspection.ListLikelyLabelErrors,
+            inspection.ListLikelyLabelErrorsRequest(
+                models=[first.model, last.model], min_models=1, split=split
+            ),
+        ),
+    )
+    running = [method.future(request) for method, request in calls for _ in range(50)]
+    stubs.training.GetJob(training.GetJobRequest(name="jobs/p0"), timeout=SHORT)
+    assert not all(call.done() for call in running)
+    return running
+
+
 def run_deletion(server: LiveServer, stubs: Stubs) -> Any:
     for number in range(300):
         (server.data_dir / "models" / f"s{number}" / "attempt-001").mkdir(parents=True)
@@ -263,7 +291,15 @@ def run_worker(_server: LiveServer, stubs: Stubs) -> Any:
 
 
 @pytest.mark.parametrize(
-    "run", [run_reads, run_unread_watchers, run_label_errors, run_deletion, run_worker]
+    "run",
+    [
+        run_reads,
+        run_unread_watchers,
+        run_label_errors,
+        run_inspections,
+        run_deletion,
+        run_worker,
+    ],
 )
 def test_the_server_stops_within_the_grace_period(
     start: Start, tmp_path: Path, run: Callable[[LiveServer, Stubs], Any]

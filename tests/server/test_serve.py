@@ -1,4 +1,4 @@
-"""The process as operators meet it: options, health, shutdown, restart, losses."""
+"""The process from the operator's view: options, health, shutdown, restart, losses."""
 
 import contextlib
 import json
@@ -42,7 +42,7 @@ COMMAND = [sys.executable, "-m", "leadline.server.main"]
 
 
 def serve(*flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs a server that is expected to end by itself."""
+    """Runs a server that must exit by itself."""
     return subprocess.run(
         [*COMMAND, *flags],
         env={**os.environ, **environment},
@@ -59,10 +59,10 @@ def health(stubs: Stubs, service: str = "") -> int:
 
 
 def without_times(events: list[JobEvent]) -> list[JobEvent]:
-    """The events less what no two runs have in common."""
+    """Returns the events without the fields that differ between any two runs."""
     bare = []
     for event in events:
-        if not event.sequence:  # sent on a slow machine while nothing happens
+        if not event.sequence:  # sent on a slow machine during silence
             continue
         copy = JobEvent()
         copy.CopyFrom(event)
@@ -77,7 +77,7 @@ def without_times(events: list[JobEvent]) -> list[JobEvent]:
 
 
 def worker_of(server: LiveServer, job: str) -> psutil.Process:
-    """The process that trains."""
+    """Returns the process that trains."""
     busy = [
         child
         for child in psutil.Process(server.process.pid).children()
@@ -106,7 +106,7 @@ def test_health_and_reflection_tell_of_every_service(stubs: Stubs) -> None:
 def test_a_server_that_can_take_no_connection_ends_and_says_so(
     server_factory: ServerFactory,
 ) -> None:
-    # grpcio waits for a descriptor instead: see below.
+    # grpcio waits for a descriptor instead; see below.
     server = server_factory("--transport=h2corn", "--spare-workers=0")
     host, port = server.target.split(":")
     process = psutil.Process(server.process.pid)
@@ -120,7 +120,7 @@ def test_a_server_that_can_take_no_connection_ends_and_says_so(
         status = server.process.wait(timeout=30)
 
     assert status == 1
-    assert "gRPC could be served no longer" in server.log.read_text()
+    assert "gRPC can no longer be served" in server.log.read_text()
 
 
 def test_more_connections_than_there_are_descriptors_for_wait_until_others_go(
@@ -147,7 +147,7 @@ def test_addresses_of_ipv6_are_told_as_clients_take_them(server_factory: ServerF
 
 @pytest.fixture(scope="module")
 def uninterrupted(stubs: Stubs) -> list[JobEvent]:
-    """All events of the job that others interrupt."""
+    """All events of an uninterrupted run of the job that other tests interrupt."""
     return list(stubs.training.TrainJob(TrainJobRequest(spec=INTERRUPTED), timeout=60))
 
 
@@ -386,7 +386,7 @@ def test_an_epoch_that_comes_out_otherwise_fails_the_job(server_factory: ServerF
     server.stop()
     for path in server.data_dir.rglob("epoch-*.checkpoint"):
         path.write_bytes(b"damaged")
-    # As if the machine now computed otherwise: what was told is another hash.
+    # Simulates another result of the machine: the reported hash differs.
     with contextlib.closing(sqlite3.connect(server.data_dir / "leadline.db")) as database:
         database.execute(
             "UPDATE events SET body = json_set(body, '$.weights_sha256', 'other') "

@@ -53,12 +53,12 @@ def test_every_option_is_described() -> None:
 @pytest.mark.parametrize(
     ("option", "value", "expected"),
     [
-        ("max_connection_age_seconds", 0.5, "at least 1, and 0 is no limit"),
+        ("max_connection_age_seconds", 0.5, "at least 1, or 0 for no limit"),
         ("max_connection_age_seconds", 1e9, "less than or equal to 1000000"),
         ("max_connection_age_grace_seconds", float("inf"), "finite"),
         ("shutdown_grace_seconds", float("inf"), "finite"),
         ("max_message_bytes", 1 << 31, "less than or equal to 2147483647"),
-        ("worker_memory_bytes", 5, "at least 1073741824, and 0 is no limit"),
+        ("worker_memory_bytes", 5, "at least 1073741824, or 0 for no limit"),
     ],
 )
 def test_a_value_that_no_transport_or_worker_can_take_is_refused(

@@ -1,4 +1,4 @@
-"""What callers see of the services is the same over each transport."""
+"""Callers see the same behaviour of the services on each transport."""
 
 import socket
 import time
@@ -155,7 +155,7 @@ def test_calls_are_counted_by_how_they_end(server: LiveServer, stubs: Stubs) -> 
         if seen.total() == expected.total():
             break
         time.sleep(0.05)
-    # Who is first, the server's deadline or the caller who cancels at its own, is chance.
+    # The server's deadline and the caller's cancellation race with each other.
     assert seen in (expected, Counter({"Canceled": 2}))
 
 

@@ -1,4 +1,4 @@
-"""Calls of gRPC made by bare HTTP/2, for what gRPC's own clients would never send."""
+"""gRPC calls over bare HTTP/2, for requests that gRPC's own clients never send."""
 
 import asyncio
 import contextlib
@@ -22,36 +22,36 @@ _PREFIX = struct.Struct(">BI")
 
 @dataclass
 class Answer:
-    """What came back on a stream."""
+    """The response on a stream."""
 
     headers: dict[bytes, bytes] = field(default_factory=dict)
     body: bytes = b""
     trailers: dict[bytes, bytes] = field(default_factory=dict)
     reset: int | None = None
-    """The error code, where the server has reset the stream."""
+    """The error code, if the server has reset the stream."""
 
     @property
     def status(self) -> str:
-        """The gRPC status as a number, or what came instead of one."""
+        """The gRPC status as a number, or a description of what came instead."""
         if self.reset is not None and not self.trailers:
             return f"reset {self.reset}"
         return self.trailers.get(b"grpc-status", b"none").decode()
 
 
 def framed(message: bytes, *, compressed: bool = False) -> bytes:
-    """A message with gRPC's prefix."""
+    """Returns a message with gRPC's prefix."""
     return _PREFIX.pack(compressed, len(message)) + message
 
 
 class Connection:
-    """A connection that obeys the server's flow control; any number of calls at a time."""
+    """A connection that respects the server's flow control, for any number of concurrent calls."""
 
     def __init__(self, port: int, *, reads: bool = True) -> None:
-        """Makes a connection; entering it opens it.
+        """Prepares a connection; entering the context opens it.
 
         Args:
-            port: of a server on this machine.
-            reads: whether it makes room for more of what the server sends.
+            port: the port of a server on this machine.
+            reads: whether it extends its windows for the server's data.
         """
         self._port = port
         self._reads = reads
@@ -81,7 +81,7 @@ class Connection:
     async def call(
         self, path: str | bytes, fields: Fields, body: bytes, *, method: bytes = b"POST"
     ) -> Answer:
-        """The answer to a request."""
+        """Sends a request, and returns the answer."""
         stream = await self.begin(path, fields, method=method)
         await self.send(stream, body, ends=True)
         return await self.answer(stream)
@@ -95,7 +95,7 @@ class Connection:
         return stream
 
     async def send(self, stream: int, data: bytes, *, ends: bool = False) -> None:
-        """Sends a part of a body, as the windows allow.
+        """Sends a part of a body when the windows allow it.
 
         Raises:
             ConnectionError: the server has closed the connection.
@@ -116,10 +116,10 @@ class Connection:
             await self._flush()
 
     async def answer(self, stream: int) -> Answer:
-        """The answer on a stream, once it is whole.
+        """Waits for the complete answer on a stream.
 
         Raises:
-            ConnectionError: the server has closed the connection without it.
+            ConnectionError: the server has closed the connection without an answer.
         """
         answer, whole = self._answers[stream]
         if not whole.is_set():
@@ -153,7 +153,7 @@ class Connection:
         match event:
             case h2.events.ResponseReceived(headers=headers):
                 answer.headers = dict(headers or ())
-                if b"grpc-status" in answer.headers:  # an answer of trailers only
+                if b"grpc-status" in answer.headers:  # trailers-only response
                     answer.trailers = answer.headers
             case h2.events.TrailersReceived(headers=headers):
                 answer.trailers = dict(headers or ())
@@ -179,7 +179,7 @@ async def answer_to(
     content_type: bytes | None = b"application/grpc",
     takes_trailers: bool = True,
 ) -> Answer:
-    """The answer to a request, on a connection of its own."""
+    """Sends a request on a new connection, and returns the answer."""
     given = [] if content_type is None else [(b"content-type", content_type)]
     given += [(b"te", b"trailers")] if takes_trailers else []
     async with asyncio.timeout(10), Connection(port) as connection:
@@ -187,19 +187,19 @@ async def answer_to(
 
 
 class BareConnection:
-    """A connection for frames made by hand: it counts those that the server sends.
+    """A connection for handmade frames, which counts the server's frames.
 
     Attributes:
         is_closed: whether the server has closed it.
     """
 
     def __init__(self, port: int, *, reads: bool = True, greeting: bytes | None = None) -> None:
-        """Makes a connection; entering it opens it.
+        """Prepares a connection; entering the context opens it.
 
         Args:
-            port: of a server on this machine.
-            reads: whether it reads what the server sends.
-            greeting: what it sends first; None: the preface, and no settings.
+            port: the port of a server on this machine.
+            reads: whether it reads the server's data.
+            greeting: the first bytes to send; None: the preface without settings.
         """
         self._port = port
         self._reads = reads
@@ -225,7 +225,7 @@ class BareConnection:
 
     @property
     def frames(self) -> Counter[int]:
-        """The frames that the server has sent, by their type."""
+        """The number of the server's frames by type."""
         return count_frames(bytes(self._received))
 
     def send(self, frames: bytes) -> None:
@@ -237,15 +237,15 @@ class BareConnection:
         """Waits until the server has room for more.
 
         Raises:
-            ConnectionError: it has closed the connection.
+            ConnectionError: the server has closed the connection.
         """
         await self._writer.drain()
-        await asyncio.sleep(0)  # else a flood would let nothing else run
+        await asyncio.sleep(0)  # otherwise a flood would block all other tasks
         if self.is_closed:
             raise ConnectionResetError("the server has closed the connection")
 
     async def wait_closed(self, seconds: float) -> None:
-        """Waits for the server to close the connection, at most so long."""
+        """Waits until the server closes the connection, up to a time limit."""
         await asyncio.wait([self._reading], timeout=seconds)
 
     async def _read(self) -> None:

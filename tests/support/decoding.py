@@ -6,7 +6,7 @@ from leadline.server.serving.inputs import Pixels, Steps
 
 
 def all_steps(pixels: Pixels | Steps) -> Pixels:
-    """What the steps return at their end."""
+    """Runs all steps, and returns their result."""
     while isinstance(pixels, Generator):
         try:
             pixels.send(None)

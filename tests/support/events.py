@@ -1,4 +1,4 @@
-"""The stream of the live page, as a browser reads it."""
+"""A reader of the live page's event stream, like a browser's."""
 
 import http.client
 import json
@@ -18,7 +18,7 @@ class Message:
 
 
 class EventStream:
-    """An open stream, read message by message."""
+    """An open stream of messages."""
 
     def __init__(self, response: http.client.HTTPResponse) -> None:
         self._response = response
@@ -35,7 +35,7 @@ class EventStream:
                 fields = {}
 
     def until(self, is_last: Callable[[Message], bool]) -> list[Message]:
-        """The messages up to one that `is_last` accepts, inclusive."""
+        """Reads messages up to and including the first that `is_last` accepts."""
         messages = []
         for message in self:
             messages.append(message)
@@ -46,7 +46,7 @@ class EventStream:
 
 @contextmanager
 def open_stream(address: str, after: str | None = None) -> Iterator[EventStream]:
-    """The stream of the server at HOST:PORT, after the message of an id."""
+    """Opens the stream of the server at HOST:PORT, after the message with an id."""
     connection = http.client.HTTPConnection(address, timeout=60)
     headers = {} if after is None else {"Last-Event-ID": after}
     connection.request("GET", "/live/v1/events", headers=headers)

@@ -1,6 +1,6 @@
-"""Small files that take a decoder long, or much memory.
+"""Small files that need much time or memory to decode.
 
-Each is a valid image, in sizes that callers choose, so no check of a header's form refuses it.
+Each is a valid image of any size, so no check of the header's format refuses it.
 """
 
 import io
@@ -17,17 +17,17 @@ _SOS, _EOI = b"\xff\xda", b"\xff\xd9"
 
 
 class _Jpeg(NamedTuple):
-    """A JPEG file, cut before each scan; the tables that a scan needs belong to it."""
+    """A JPEG file, split before each scan; each part includes the tables of its scan."""
 
     header: bytes
     scans: list[bytes]
 
 
 def progressive_jpeg(scans: int, *, side: int = 4096, noise: bool = False) -> bytes:
-    """A progressive JPEG, grey, whose last scan is repeated until there are `scans`.
+    """Returns a grey progressive JPEG that repeats its last scan up to `scans` scans.
 
-    Each scan makes a decoder visit all blocks of the image again, whatever its bytes are.
-    Of a flat image a scan takes some 80 bytes; with `noise`, about a byte for each 8 pixels.
+    Each scan makes a decoder visit all blocks of the image again. A scan of a flat image has about
+    80 bytes; with `noise`, about one byte per 8 pixels.
     """
     jpeg = _cut(_encode(side, noise=noise))
     repeated = scans - len(jpeg.scans)
@@ -35,7 +35,7 @@ def progressive_jpeg(scans: int, *, side: int = 4096, noise: bool = False) -> by
 
 
 def progressive_jpeg_of_bytes(size: int, *, side: int = 4096, noise: bool = False) -> bytes:
-    """A progressive JPEG with as many scans as `size` bytes have room for."""
+    """Returns a progressive JPEG with as many scans as fit into `size` bytes."""
     jpeg = _cut(_encode(side, noise=noise))
     room = size - len(jpeg.header) - sum(map(len, jpeg.scans)) - len(_EOI)
     scans = len(jpeg.scans) + max(0, room // len(jpeg.scans[-1]))
@@ -43,12 +43,12 @@ def progressive_jpeg_of_bytes(size: int, *, side: int = 4096, noise: bool = Fals
 
 
 def one_bit_png(side: int = 4096) -> bytes:
-    """A black PNG with a bit for each pixel: 2 KB for 16 million pixels."""
+    """Returns a black PNG with one bit per pixel: 2 KB for 16 million pixels."""
     return _png(side, depth=1, colour=_PNG_GREY, row_bytes=(side + 7) // 8)
 
 
 def rgba_png(side: int = 4096) -> bytes:
-    """A transparent PNG that takes four bytes a pixel in memory: 64 MiB for 64 KB."""
+    """Returns a transparent PNG with four bytes per pixel in memory: 64 MiB for 64 KB."""
     return _png(side, depth=8, colour=_PNG_RGBA, row_bytes=4 * side)
 
 
@@ -79,10 +79,10 @@ def _encode(side: int, *, noise: bool) -> bytes:
 
 
 def _cut(data: bytes) -> _Jpeg:
-    """Cuts a progressive JPEG of Pillow's, whose scans each bring their own tables."""
+    """Splits a progressive JPEG of Pillow, whose scans each include their own tables."""
     scans: list[bytes] = []
     header = b""
-    start = position = 2  # behind the marker that begins the file
+    start = position = 2  # after the marker at the start of the file
     while data[position : position + 2] != _EOI:
         is_scan = data[position : position + 2] == _SOS
         if not scans and not header and data[position : position + 2] == b"\xff\xc4":
@@ -96,6 +96,6 @@ def _cut(data: bytes) -> _Jpeg:
 
 
 def _end_of_scan(data: bytes, start: int) -> int:
-    while data[start] != 0xFF or data[start + 1] == 0:  # 0xFF 0x00 is an escaped byte of pixels
+    while data[start] != 0xFF or data[start + 1] == 0:  # 0xFF 0x00 is an escaped byte of pixel data
         start += 1
     return start

@@ -1,8 +1,7 @@
-"""Requests of every method that hold as many elements as their bytes can.
+"""Requests of every method with as many elements as their size allows.
 
-Each names a method and a place in its request: a repeated field, a map, fields
-that the message does not know, or messages within messages. They are found by
-walking the descriptors, so a new field has its requests without a change here.
+Each has a method and a place in its request: a repeated field, a map, unknown fields, or nested
+messages. This module finds the places in the descriptors, so a new field needs no change here.
 """
 
 import gzip
@@ -48,16 +47,16 @@ _NESTED = 45
 
 @dataclass(frozen=True)
 class HostileMessage:
-    """A request for a method, as large as wanted.
+    """A request for a method, of any size.
 
     Attributes:
         path: the method, "/package.Service/Method".
         is_stream: whether the method takes a stream of requests.
-        place: what is repeated, such as "axes.values" or "axes: unknown fields".
-        field: the name of the repeated field; empty if it is no field of the message.
-        outer: numbers of the fields around it, the outermost first.
-        element: what is repeated, on the wire.
-        tag: if not None, all elements are one packed field of this number.
+        place: the repeated element, such as "axes.values" or "axes: unknown fields".
+        field: the name of the repeated field; empty if it is not a field of the message.
+        outer: the numbers of the enclosing fields, the outermost first.
+        element: the serialized repeated element.
+        tag: if not None, all elements are one packed field with this number.
     """
 
     path: str
@@ -69,7 +68,7 @@ class HostileMessage:
     tag: int | None = None
 
     def body(self, size: int) -> bytes:
-        """The serialised request, of about `size` bytes."""
+        """Returns the serialized request of about `size` bytes."""
         body = self.element * (size // len(self.element))
         if self.tag is not None:
             body = field(self.tag, body)
@@ -78,7 +77,7 @@ class HostileMessage:
         return body
 
     def framed(self, size: int, *, compress: bool) -> bytes:
-        """The request as a message of gRPC, of about `size` bytes before compression."""
+        """Returns the request as a gRPC message of about `size` bytes before compression."""
         body = gzip.compress(self.body(size), 9) if compress else self.body(size)
         return bytes([compress]) + len(body).to_bytes(4, "big") + body
 
@@ -87,9 +86,9 @@ class HostileMessage:
 
 
 def methods() -> dict[str, MethodDescriptor]:
-    """Every method that a server has, by its path."""
+    """Returns every method of a server by its path."""
     return {
-        # The protocol's package has another name on the wire.
+        # The package of the Open Inference Protocol has another name on the wire.
         f"/{service.full_name.replace('leadline.oip.v2.', 'inference.')}/{method.name}": method
         for module in _MODULES
         for service in module.DESCRIPTOR.services_by_name.values()
@@ -98,21 +97,21 @@ def methods() -> dict[str, MethodDescriptor]:
 
 
 def hostile_messages() -> Iterator[HostileMessage]:
-    """Every request: for each method each place that can hold elements without an end."""
+    """Yields a request for each place of each method that can hold unlimited elements."""
     for path, method in methods().items():
         for place in _places(method.input_type, ()):
             yield HostileMessage(path, bool(method.client_streaming), *place)
 
 
 def repeated_fields(message: Descriptor) -> Iterator[tuple[FieldDescriptor, ...]]:
-    """The repeated fields of a message and of those within it, each with the way to it."""
+    """Yields the repeated fields of a message and its nested messages, with their paths."""
     return _repeated(message, (), frozenset())
 
 
 def _repeated(
     message: Descriptor, way: tuple[FieldDescriptor, ...], seen: frozenset[str]
 ) -> Iterator[tuple[FieldDescriptor, ...]]:
-    if message.full_name in seen:  # Struct and ListValue hold themselves
+    if message.full_name in seen:  # Struct and ListValue are recursive
         return
     for inner in message.fields:
         if inner.is_repeated:
@@ -160,12 +159,12 @@ def _singular(message: Descriptor) -> Iterator[_Place]:
 
 
 def _unknown(message: Descriptor) -> int:
-    """The lowest number that no field of a message has: its tag is the shortest."""
+    """Returns the lowest unused field number of a message, which has the shortest tag."""
     return next(number for number in range(1, 1_000) if number not in message.fields_by_number)
 
 
 def nested_lists(depth: int) -> bytes:
-    """A google.protobuf.Value of lists within lists."""
+    """Returns a serialized google.protobuf.Value of nested lists."""
     list_value = Value.DESCRIPTOR.fields_by_name["list_value"].number
     values = ListValue.DESCRIPTOR.fields_by_name["values"].number
     value = b""
@@ -175,7 +174,7 @@ def nested_lists(depth: int) -> bytes:
 
 
 def field(number: int, content: bytes) -> bytes:
-    """A field of bytes, a string or a message, on the wire."""
+    """Returns a serialized field of bytes, a string or a message."""
     return _tag(number, _BYTES) + _varint(len(content)) + content
 
 

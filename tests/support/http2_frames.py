@@ -1,4 +1,4 @@
-"""Frames of HTTP/2 one by one, for calls that begin, stop and err as no library would."""
+"""Builds single HTTP/2 frames, for calls that start, stop and fail like in no library."""
 
 import struct
 from collections import Counter
@@ -14,7 +14,7 @@ _FRAME_HEADER_BYTES = 9
 
 
 def settings(values: Mapping[int, int] | None = None) -> bytes:
-    """A client's settings, by their numbers; none by default."""
+    """Returns a client's settings by their numbers; none by default."""
     pairs = (struct.pack(">HI", *pair) for pair in (values or {}).items())
     return _frame(_SETTINGS, 0, 0, b"".join(pairs))
 
@@ -27,7 +27,7 @@ def ping() -> bytes:
 def headers(
     stream: int, path: str, fields: Iterable[tuple[bytes, bytes]] = (), *, ends: bool = True
 ) -> bytes:
-    """The headers of a gRPC call; unless they end here, `continuation` goes on."""
+    """Returns the headers of a gRPC call; `continuation` continues them if they do not end here."""
     all_fields = [
         (b":method", b"POST"),
         (b":scheme", b"http"),
@@ -46,12 +46,12 @@ def continuation(stream: int, block: bytes, *, ends: bool = False) -> bytes:
 
 
 def field_block(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Header fields of up to 126 bytes each, uncompressed."""
+    """Returns uncompressed header fields of up to 126 bytes each."""
     return b"".join(_literal(*field) for field in fields)
 
 
 def message(stream: int, data: bytes) -> bytes:
-    """A call's one request, uncompressed."""
+    """Returns the uncompressed request of a unary call."""
     return _frame(DATA, _END_STREAM, stream, b"\0" + struct.pack(">I", len(data)) + data)
 
 
@@ -61,12 +61,12 @@ def data(stream: int, content: bytes) -> bytes:
 
 
 def part_of_message(stream: int, content: bytes) -> bytes:
-    """The beginning of a call's request, which says that as much again follows."""
+    """Returns the first half of a call's request."""
     return data(stream, b"\0" + struct.pack(">I", 2 * len(content)) + content)
 
 
 def message_begin(stream: int, length: int) -> bytes:
-    """The prefix of a request that declares this length, and nothing of the request."""
+    """Returns only the prefix of a request that declares this length."""
     return _frame(DATA, 0, stream, b"\0" + struct.pack(">I", length))
 
 
@@ -81,12 +81,12 @@ def priority(stream: int) -> bytes:
 
 
 def window_update(stream: int, increment: int) -> bytes:
-    """More room in the window of a stream, or of the connection (0)."""
+    """Returns a window update of a stream, or of the connection (0)."""
     return _frame(_WINDOW_UPDATE, 0, stream, struct.pack(">I", increment))
 
 
 def count_frames(data: bytes) -> Counter[int]:
-    """The frames in what a server has sent, by their type."""
+    """Counts the frames in a server's data by type."""
     kinds: Counter[int] = Counter()
     while len(data) >= _FRAME_HEADER_BYTES:
         kinds[data[3]] += 1
@@ -100,5 +100,5 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 def _literal(name: bytes, value: bytes) -> bytes:
-    """A header field without indexing, its name and value as they are: RFC 7541, 6.2.2."""
+    """Returns a literal header field without indexing: RFC 7541, 6.2.2."""
     return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value

@@ -1,4 +1,4 @@
-"""Figures as tables in Markdown, and the machine that they were taken on."""
+"""Tables of figures in Markdown, and the machine of the measurements."""
 
 import os
 import platform
@@ -13,13 +13,13 @@ from leadline.models.simd.instruction_set import instruction_set
 
 
 def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table, ready to be put into a page."""
+    """Returns a table in Markdown, ready for a page."""
     lines = [headings, ["---"] * len(headings), *rows]
     return "".join(f"| {' | '.join(map(_cell, cells))} |\n" for cells in lines)
 
 
 def taken_on() -> str:
-    """The day, the machine, and the versions."""
+    """Returns the date, the machine and the versions."""
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, on {_machine()}; "
         f"Python {platform.python_version()}, torch {torch.__version__}"

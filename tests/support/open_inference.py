@@ -1,4 +1,4 @@
-"""The Open Inference Protocol as plain calls, with the project's own messages."""
+"""A client of the Open Inference Protocol, with the project's own messages."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -14,13 +14,13 @@ _SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
 
 class OpenInference:
-    """Calls every method by its name, as any client of the protocol does."""
+    """Calls every method by its name on the wire."""
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._channel = channel
 
     def call(self, name: str, request: Any, *, timeout: float = 10) -> Any:
-        """Makes a call with one answer."""
+        """Makes a unary call."""
         answer = message_factory.GetMessageClass(_SERVICE.methods_by_name[name].output_type)
         invoke: Any = self._channel.unary_unary(
             f"/inference.GRPCInferenceService/{name}",
@@ -35,7 +35,7 @@ class OpenInference:
         return response
 
     def refused(self, request: oip.ModelInferRequest) -> grpc.RpcError:
-        """Calls ModelInfer, which must fail; returns the error."""
+        """Calls ModelInfer, which must fail, and returns the error."""
         with pytest.raises(grpc.RpcError) as caught:
             self.infer(request)
         return caught.value
@@ -53,7 +53,7 @@ class OpenInference:
 
 
 def raw_request(model: str, datatype: str, images: Any, **fields: Any) -> oip.ModelInferRequest:
-    """A request with raw contents: an array of pixels, or a list of files."""
+    """Returns a request with raw contents: an array of pixels, or a list of files."""
     if isinstance(images, np.ndarray):
         shape, data = list(images.shape), images.tobytes()
     else:
@@ -67,7 +67,7 @@ def raw_request(model: str, datatype: str, images: Any, **fields: Any) -> oip.Mo
 def typed_request(
     model: str, datatype: str, shape: Iterable[int], **contents: Any
 ) -> oip.ModelInferRequest:
-    """A request with typed contents."""
+    """Returns a request with typed contents."""
     tensor = oip.ModelInferRequest.InferInputTensor(
         name="images",
         datatype=datatype,
@@ -78,12 +78,12 @@ def typed_request(
 
 
 def raw_strings(strings: Iterable[bytes]) -> bytes:
-    """Strings as raw contents have them, each after its length."""
+    """Returns strings as raw contents, each after its length."""
     return b"".join(len(string).to_bytes(4, "little") + string for string in strings)
 
 
 def strings_in(data: bytes) -> list[bytes]:
-    """The strings in raw contents."""
+    """Returns the strings in raw contents."""
     strings = []
     while data:
         end = 4 + int.from_bytes(data[:4], "little")
@@ -93,7 +93,7 @@ def strings_in(data: bytes) -> list[bytes]:
 
 
 def floats_in(response: oip.ModelInferResponse, name: str) -> np.ndarray:
-    """An output of FP32, in its shape."""
+    """Returns an output of FP32 in its shape."""
     (index,) = [index for index, output in enumerate(response.outputs) if output.name == name]
     output = response.outputs[index]
     assert output.datatype == "FP32"
@@ -102,5 +102,5 @@ def floats_in(response: oip.ModelInferResponse, name: str) -> np.ndarray:
 
 
 def normalised(pixels: np.ndarray) -> np.ndarray:
-    """What FP32 takes, [images, 3, 32, 32], of uint8 [images, 32, 32, 3]."""
+    """Returns the input for FP32, [images, 3, 32, 32], from uint8 [images, 32, 32, 3]."""
     return (pixels.astype(np.float32) / 127.5 - 1).transpose(0, 3, 1, 2).copy()

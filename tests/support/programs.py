@@ -1,4 +1,4 @@
-"""Programs that tests need and Python's packages do not have."""
+"""Programs that tests need, from outside Python packages."""
 
 import os
 import shutil
@@ -9,17 +9,17 @@ import pytest
 
 
 def program(name: str, package: str) -> str:
-    """The path of a program; without it the test is skipped, or fails in continuous integration.
+    """Returns the path of a program, or skips the test, or fails it in continuous integration.
 
     Args:
-        name: the program.
-        package: the Debian packages that have it.
+        name: the name of the program.
+        package: the Debian packages with the program.
     """
     return shutil.which(name) or _missing(name, f"apt-get install {package}")
 
 
 def installed(path: Path, command: str) -> Path:
-    """A path that `command` makes; without it the test is skipped, or fails in CI."""
+    """Returns a path that `command` creates, or skips the test, or fails it in CI."""
     return path if path.exists() else _missing(path.name, command)
 
 

@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts connections, in a thread of its own."""
+"""A TCP proxy in a thread that cuts connections."""
 
 import asyncio
 import contextlib
@@ -12,24 +12,24 @@ from typing import Self
 
 _CHUNK = 1 << 16
 
-# Closes with RST instead of FIN: linger, for no time.
+# Closes with RST instead of FIN: SO_LINGER with zero seconds.
 _RESET = struct.pack("ii", 1, 0)
 
 
 class _Connection:
-    """A client's connection and the server's, joined."""
+    """A client's connection, joined with one to the server."""
 
     def __init__(
         self, client: asyncio.StreamWriter, server: asyncio.StreamWriter, left: int | None
     ) -> None:
         self.client = client
         self.server = server
-        # After so many more bytes from the server it is cut; None: it is not.
+        # The remaining bytes from the server before the cut; None: no cut.
         self.left = left
         self.abruptly = False
 
     def cut(self) -> None:
-        """Ends both sides: with RST where it is to be abrupt, else with FIN."""
+        """Closes both sides, with RST if abrupt, otherwise with FIN."""
         for writer in (self.client, self.server):
             if self.abruptly:
                 sock = writer.get_extra_info("socket")
@@ -41,15 +41,16 @@ class _Connection:
 
 
 class Proxy:
-    """Passes bytes on, and cuts connections at given points or on demand.
+    """Forwards bytes, and cuts connections at given points or on demand.
 
     Attributes:
         target: the address for clients.
-        cuts: how many connections it has cut.
+        cuts: the number of cut connections.
     """
 
     def __init__(self, target: str, limits: Iterable[int] = ()) -> None:
-        """Cuts each of the first connections after a number of bytes from the server."""
+        """Sets the number of bytes from the server after which each of the first connections is
+        cut."""
         self._limits = iter(limits)
         self._host, _, port = target.rpartition(":")
         self._port = int(port)
@@ -78,10 +79,10 @@ class Proxy:
         self._loop.close()
 
     def cut_one(self, chance: random.Random) -> None:
-        """Cuts one of the open connections, if there is any.
+        """Cuts one of the open connections, if there are any.
 
-        Half of the cuts are RST, half FIN; half come at once, half within the
-        next bytes from the server, in the middle of a message then.
+        Half of the cuts are RST, half FIN. Half come at once, half within the next bytes from the
+        server, in the middle of a message.
         """
         abruptly, left = chance.random() < 0.5, None
         if chance.random() < 0.5:
@@ -115,7 +116,7 @@ class Proxy:
         if task is not None:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        with contextlib.suppress(OSError):  # either side may be gone at any moment
+        with contextlib.suppress(OSError):  # either side may close at any moment
             upstream, server = await asyncio.open_connection(self._host, self._port)
             connection = _Connection(writer, server, next(self._limits, None))
             self._connections.add(connection)

@@ -1,4 +1,4 @@
-"""What workers report, for tests that need no worker."""
+"""Reports of workers, for tests without workers."""
 
 from leadline.server.jobs.job import Environment, EpochCompleted, Started
 
@@ -17,7 +17,7 @@ STARTED = Started(
 
 
 def an_epoch(number: int, accuracy: float = 0.5, weights: str | None = None) -> EpochCompleted:
-    """A completed epoch with an accuracy and a hash of weights, by default its number."""
+    """Returns a completed epoch with an accuracy and a hash of weights, by default its number."""
     return EpochCompleted(
         epoch=number,
         train_loss=1.0,

@@ -1,4 +1,4 @@
-"""A gRPC server that answers whatever a test has it answer, to every method."""
+"""A gRPC server that gives a test's answers to every method."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ Answer = Callable[[bytes, grpc.ServicerContext], bytes]
 
 @contextmanager
 def answering(answer: Answer) -> Iterator[str]:
-    """Serves on a socket within the context, which gives the address."""
+    """Serves on a socket within the context, and yields the address."""
     server = grpc.server(ThreadPoolExecutor(2))
     server.add_generic_rpc_handlers((_Everything(answer),))
     port = server.add_insecure_port("127.0.0.1:0")

@@ -24,17 +24,17 @@ CLASSES = ("ant", "bee", "cow", "dog", "elk", "fox", "gnu", "hen", "ibis", "jay"
 TRAIN_PER_CLASS = 40
 TEST_PER_CLASS = 20
 
-# A command before another's. An interrupted run ends its processes without their fixtures.
+# A prefix for commands, because an interrupted run ends its processes without their fixtures.
 END_WITH_PARENT = ("setpriv", "--pdeathsig", "TERM")
 
-# The options of a server that is to be occupied.
+# The options of a server for `occupied`.
 TO_BE_OCCUPIED = ("--spare-workers", "0", "--worker-silence-seconds", "86400")
 
 _START_SECONDS = 120
 
 
 def make_dataset(root: Path) -> Path:
-    """A folder of images whose classes differ in colour and stripes, beneath noise.
+    """Creates a folder of images whose classes differ in colour and stripes, under noise.
 
     Those of the second class are twice as wide as high.
     """
@@ -60,7 +60,7 @@ def _draw(index: int, random: np.random.Generator) -> bytes:
 
 
 def read_images(paths: Sequence[Path]) -> NDArray[np.uint8]:
-    """The images of a dataset as the server sees them, uint8 [N, 32, 32, 3]."""
+    """Returns the images of a dataset as the server reads them, uint8 [N, 32, 32, 3]."""
     return np.stack([decode_image(path.read_bytes()) for path in paths])
 
 
@@ -75,7 +75,7 @@ class LiveServer:
     log: Path
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Sends a signal; returns the exit status."""
+        """Sends a signal, and returns the exit status."""
         self.process.send_signal(number)
         return self.process.wait(timeout=30)
 
@@ -84,15 +84,15 @@ ServerFactory = Callable[..., LiveServer]
 
 
 class ServerNeverCameError(Exception):
-    """A server did not become ready: the message has the end of its log."""
+    """A server did not become ready; the message has the end of its log."""
 
 
 class Launcher:
     """Starts server processes that keep their data, their log and their ready file in one folder.
 
     Attributes:
-        data_dir: where they keep their data.
-        log: their log, of all of them.
+        data_dir: their data directory.
+        log: their common log.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Launcher:
         environment: dict[str, str] | None = None,
         wrapper: Sequence[str] = (),
     ) -> None:
-        """Prepares a command line; `wrapper` is a command that runs the command behind it."""
+        """Prepares a command line; `wrapper` is a prefix that runs another command."""
         folder.mkdir(parents=True, exist_ok=True)
         self.data_dir, self.log = folder / "data", folder / "server.log"
         self._ready = folder / "ready.json"
@@ -127,7 +127,7 @@ class Launcher:
         """Waits until the server serves.
 
         Raises:
-            ServerNeverCameError: it ended, or took too long.
+            ServerNeverCameError: the server exited, or took too long.
         """
         deadline = time.monotonic() + _START_SECONDS
         while not self._ready.exists():
@@ -140,26 +140,26 @@ class Launcher:
         )
 
     def last_words(self) -> str:
-        """The end of the log."""
+        """Returns the end of the log."""
         return self.log.read_text()[-4_000:]
 
 
 @contextmanager
 def occupied(server: LiveServer) -> Iterator[None]:
-    """A job on `tiny` takes the server's only device, so what is submitted waits.
+    """Keeps the server's only device busy with a job on `tiny`, so submitted jobs wait.
 
-    The server has the options `TO_BE_OCCUPIED`. The job's worker is stopped like with Ctrl-Z, so
-    that it takes no time of the tests'.
+    The server has the options `TO_BE_OCCUPIED`. The job's worker is stopped as with Ctrl-Z, so that
+    it uses no CPU time.
     """
     with Client(server.target) as client:
         job = client.train(dataset="tiny", epochs=10_000)
-        # Not before: a worker that never gets ready is given up.
+        # Not earlier: a worker that never becomes ready counts as lost.
         next(event for event in job.events() if event.HasField("started"))
         job.detach()
     (worker,) = psutil.Process(server.process.pid).children()
     worker.suspend()
     yield
-    worker.kill()  # asked to end, it would first go on where it was stopped
+    worker.kill()  # SIGTERM would first need SIGCONT
 
 
 def start_server(folder: Path, *flags: str, **options: Any) -> LiveServer:

@@ -1,4 +1,4 @@
-"""Stores that hold many jobs, written without a worker, a server or a file of weights."""
+"""Stores with many jobs, written without a worker, a server or files of weights."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -17,22 +17,23 @@ from leadline.server.storage import event_log, transitions
 from leadline.server.storage.database import UnitOfWork, open_database
 from leadline.server.storage.tables import events, jobs, sweep_events, sweeps
 from leadline.server.sweeps.grid import Grid, SweepAxis
-from leadline.server.sweeps.sweep import SweepQueued
+from leadline.server.sweeps.sweep import SweepQueued, SweepState
 from support.reports import STARTED, an_epoch
 
-# What the table of counts must hold.
+# The statement for the expected contents of the table of counts.
 COUNTS = """
-    SELECT coalesce(sweep_id, ''), state, count(*), count(start_time),
+    SELECT id, state, count(*), count(start_time),
         count(*) FILTER (WHERE cancel_reason = 'MEDIAN_STOPPED')
-    FROM jobs GROUP BY 1, 2 ORDER BY 1, 2
+    FROM (SELECT sweep_id AS id, * FROM jobs UNION ALL SELECT '', * FROM jobs)
+    WHERE id IS NOT NULL GROUP BY 1, 2 ORDER BY 1, 2
 """
 
-# Jobs whose rows are made before they are written: some tens of megabytes.
+# The number of jobs per write: some tens of megabytes of rows.
 _JOBS_A_WRITE = 500
 
 
 def fill_database(path: Path, count: int, **options: Any) -> list[str]:
-    """Fills the database of a server that does not run: see `fill`."""
+    """Fills the database of a stopped server; see `fill`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     engine = open_database(path)
     try:
@@ -52,20 +53,20 @@ def fill(
     sweep_id: str | None = None,
     prefix: str = "f",
 ) -> list[str]:
-    """Writes jobs with all their events, some thousand a second; returns their ids.
+    """Writes jobs with all their events, about a thousand a second, and returns their ids.
 
-    They have no checkpoints on disk. Their blocks are 1 to `variants` in turn, and
-    later jobs are more accurate.
+    They have no checkpoints on disk. Their blocks cycle from 1 to `variants`, and later jobs are
+    more accurate.
 
     Args:
-        engine: of a database with Leadline's tables.
-        count: how many jobs.
-        epochs: of each; jobs that are queued or paused have trained none of them.
-        dataset: what they were trained on.
+        engine: the engine of a database with Leadline's tables.
+        count: the number of jobs.
+        epochs: the epochs of each job; queued or paused jobs have trained none of them.
+        dataset: their dataset.
         state: a final state, `queued` or `paused`.
-        variants: how many networks.
-        sweep_id: the sweep to make of them, over their seeds; None: none.
-        prefix: of the jobs' ids, which their number follows.
+        variants: the number of variants.
+        sweep_id: the sweep of all the jobs, over their seeds; None: no sweep.
+        prefix: the prefix of the jobs' ids, before their number.
     """
     ids = [f"{prefix}{number}" for number in range(count)]
     spec = TrainingSpec(dataset=dataset, epochs=epochs)
@@ -74,6 +75,7 @@ def fill(
         work = UnitOfWork(connection, datetime(2026, 1, 1, tzinfo=UTC))
         if sweep_id is not None:
             _write_sweep(connection, sweep_id, spec, count)
+            transitions.count_ended_sweep(work, SweepState(state.value), 1)
         for start in range(0, count, _JOBS_A_WRITE):
             made = [
                 _job(work, job_id, replace(spec, blocks=1 + number % blocks, seed=number), state)
@@ -88,7 +90,7 @@ def fill(
 def _job(
     work: UnitOfWork, job_id: str, spec: TrainingSpec, state: JobState
 ) -> tuple[dict[str, Any], list[Event]]:
-    """The row of a job, and its events."""
+    """Returns the row of a job and its events."""
     accuracy = 0.9 * (spec.seed + 1) / (spec.seed + 1_000)
     bodies = list(_bodies(spec, state, accuracy))
     trained = spec.epochs if state.is_final else 0
@@ -155,7 +157,7 @@ def _write_sweep(connection: Connection, sweep_id: str, spec: TrainingSpec, coun
 def _write_sweep_events(
     connection: Connection, sweep_id: str, spec: TrainingSpec, ids: Sequence[str]
 ) -> None:
-    """The sweep's log: its own first event, then every event of its jobs but the first."""
+    """Writes the sweep's log: its own first event, then all events of its jobs except the first."""
     grid = _grid(spec, len(ids))
     accepted = SweepQueued(grid=grid, jobs=tuple(zip(ids, grid.points(), strict=True)))
     begin = _number_of(connection, ids[0])

@@ -1,4 +1,4 @@
-"""The tiers hold: an unmarked test that starts a server fails, and no file is named in vain."""
+"""The tiers: an unmarked test that starts a server fails, and all listed files exist."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from support.datasets import module_datasets
 from support.servers import LiveServer
 from support.tiers import LONGEST_FILES, TESTS, ServerStarts
 
-# What a server's command looks like, but ends at once.
+# A command like a server's that exits at once.
 COMMAND = (sys.executable, "-c", "pass", "-m", "leadline.server.main")
 
 

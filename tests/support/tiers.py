@@ -1,4 +1,4 @@
-"""Which tests are of which tier, in what order files run, and that unit tests start no server."""
+"""The tiers of tests, the order of files, and a guard against servers in unit tests."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,13 +10,13 @@ import pytest
 
 TESTS = Path(__file__).parents[1]
 
-# The fixtures that start servers. What depends on one of them is a system test.
+# The fixtures that start servers. A test that depends on one is a system test.
 SERVER_FIXTURES = frozenset({"live_server", "busy_server", "server_factory"})
 
-# What their tests start is a browser, a client, a build, or a server of another kind.
+# Folders whose tests start a browser, a client, a build, or another kind of server.
 SYSTEM_FOLDERS = frozenset({"browser", "clients", "faults", "hostile", "packaging"})
 
-# The files that take longest, longest first: workers that begin with them finish together.
+# The slowest files, the slowest first, so that all processes finish at about the same time.
 LONGEST_FILES = (
     "hostile/test_attacks.py",
     "faults/test_short_versions.py",
@@ -52,7 +52,7 @@ LONGEST_FILES = (
     "server/live/test_broadcast.py",
 )
 
-# What is in the command of a process that is a server, or starts one.
+# Strings in the command of a process that is a server or starts one.
 _SERVER_COMMANDS = (
     "leadline.server.main",
     "faults.counted_server",
@@ -70,13 +70,13 @@ def mark_system_tests(items: Sequence[pytest.Item]) -> None:
 
 
 def put_longest_files_first(items: list[pytest.Item]) -> None:
-    """Sorts the tests by file; those of one file keep their order."""
+    """Sorts the tests by file, and keeps their order within a file."""
     places = {name: place for place, name in enumerate(LONGEST_FILES)}
     items.sort(key=lambda item: places.get(_path_of(item), len(places)))
 
 
 def folder_of(item: pytest.Item) -> str:
-    """The folder in `tests` that a test is in."""
+    """Returns the folder of a test below `tests`."""
     return _path_of(item).partition("/")[0]
 
 
@@ -93,7 +93,7 @@ class ServerStarts:
 
     @contextmanager
     def none_unless(self, *, allowed: bool) -> Iterator[None]:
-        """Fails where a server is started within it that is not allowed."""
+        """Fails if a server starts within the context without permission."""
         before = len(self._commands)
         yield
         started = self._commands[before:]

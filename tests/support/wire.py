@@ -1,4 +1,4 @@
-"""The services as bare gRPC stubs, and what their statuses say."""
+"""The services as bare gRPC stubs, and readers of their statuses."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -26,12 +26,12 @@ class Stubs:
 
 
 def connect(target: str) -> Stubs:
-    """Stubs of the server at `target`."""
+    """Returns stubs of the server at `target`."""
     return Stubs(grpc.insecure_channel(target))
 
 
 def tiny_spec(**changes: Any) -> TrainingSpec:
-    """A spec whose epochs take a fraction of a second, and which learns."""
+    """Returns a spec that learns, with epochs of a fraction of a second."""
     values: dict[str, Any] = {
         "dataset": "tiny",
         "blocks": 1,
@@ -45,12 +45,12 @@ def tiny_spec(**changes: Any) -> TrainingSpec:
 
 
 def kind_and_sequence(events: list[JobEvent]) -> list[tuple[str | None, int]]:
-    """What came, in short, less what is sent on a slow machine while nothing happens."""
+    """Returns the kinds and sequences of events, without the progress of a silent stream."""
     return [(event.WhichOneof("event"), event.sequence) for event in events if event.sequence]
 
 
 def violations(error: grpc.RpcError) -> dict[str, str]:
-    """The fields that a status says are wrong."""
+    """Returns the invalid fields in a status."""
     return {
         violation.field: violation.description
         for detail in details(error)
@@ -60,7 +60,7 @@ def violations(error: grpc.RpcError) -> dict[str, str]:
 
 
 def reason(error: grpc.RpcError) -> str:
-    """The machine-readable reason of a status."""
+    """Returns the machine-readable reason of a status."""
     infos = [detail for detail in details(error) if isinstance(detail, error_details_pb2.ErrorInfo)]
     assert len(infos) == 1
     assert infos[0].domain == "leadline"
@@ -68,7 +68,7 @@ def reason(error: grpc.RpcError) -> str:
 
 
 def details(error: Any) -> list[Any]:
-    """The details of a status, unpacked."""
+    """Returns the unpacked details of a status."""
     metadata = dict(error.trailing_metadata())
     status = status_pb2.Status.FromString(metadata["grpc-status-details-bin"])
     assert status.message == error.details()

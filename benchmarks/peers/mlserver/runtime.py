@@ -1,4 +1,4 @@
-"""MLServer's custom runtime: the checkpoint's own network, in torch, on one thread."""
+"""A custom runtime for MLServer: the checkpoint's network in torch, on one thread."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from leadline.models.checkpoints import load_checkpoint
 
 
 class CheckpointRuntime(MLModel):  # type: ignore[misc]  # MLServer is not installed here
-    """Answers from one epoch of one model.
+    """Predicts with one epoch of one model.
 
-    The settings' extra parameters name it: `folder` and `epoch`.
+    The extra parameters `folder` and `epoch` of the settings select it.
     """
 
     async def load(self) -> bool:
@@ -29,7 +29,7 @@ class CheckpointRuntime(MLModel):  # type: ignore[misc]  # MLServer is not insta
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        """Computes on the event loop: on one core, a thread would only add a hop.
+        """Predicts on the event loop, because on one core a thread only adds a hop.
 
         Args:
             payload: one input, float32 [images, 3, 32, 32].

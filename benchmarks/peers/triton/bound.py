@@ -1,4 +1,4 @@
-"""Triton by way of pytriton: a function bound to a model, as its documentation begins."""
+"""Triton through pytriton: a function bound to a model, as in its documentation."""
 
 import argparse
 
@@ -11,7 +11,7 @@ from pytriton.triton import Triton, TritonConfig
 
 
 def main() -> None:
-    """Serves until it receives the message to stop."""
+    """Serves until it receives a signal to stop."""
     options = _options()
     session_options = onnxruntime.SessionOptions()
     session_options.intra_op_num_threads = 1

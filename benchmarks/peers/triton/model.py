@@ -1,7 +1,7 @@
-"""Triton's Python backend: ONNX Runtime on one thread, one run for a whole batch.
+"""A model for Triton's Python backend: ONNX Runtime on one thread, one run per batch.
 
-Triton's dynamic batcher hands over what is queued as a list of requests. They
-are joined, run once and taken apart again, as Triton's own examples advise.
+Triton's dynamic batcher passes the queued requests as a list. The model merges them, runs once and
+splits the results, like Triton's own examples.
 """
 
 import json
@@ -14,13 +14,13 @@ import triton_python_backend_utils as pb_utils
 
 
 class TritonPythonModel:
-    """The interface that the backend looks for."""
+    """The class that the backend requires."""
 
     def initialize(self, args: dict[str, Any]) -> None:
         """Opens the network beside this file.
 
         Args:
-            args: the backend's: the configuration as JSON, the folder, the version.
+            args: the backend's arguments: the configuration as JSON, the folder, the version.
         """
         config = json.loads(args["model_config"])
         self._input = config["input"][0]["name"]
@@ -36,13 +36,13 @@ class TritonPythonModel:
         self._network_output = self._session.get_outputs()[0].name
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answers requests, in their order.
+        """Answers the requests in order.
 
         Args:
             requests: each with images, float32 [images, 3, 32, 32].
 
         Returns:
-            A response each, with logits, float32 [images, classes].
+            One response per request, with logits, float32 [images, classes].
         """
         images = [
             pb_utils.get_input_tensor_by_name(request, self._input).as_numpy()

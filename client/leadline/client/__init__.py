@@ -1,5 +1,5 @@
 # ruff: noqa: I001 - each name beside its own alias, which exports it for type checkers
-"""The client of Leadline: train image classifiers, follow them, predict, see what is wrong.
+"""The client of Leadline: train image classifiers, follow them, predict, inspect mistakes.
 
 Example::
 
@@ -13,9 +13,9 @@ Example::
         for example in client.misclassified(model=job.model):
             print(example.index, example.true_class_name, example.predicted_class_name)
 
-`AsyncClient` has the same methods as coroutines. Data are messages of `leadline.v1`, most of
-which are exported here too; `to_dict` turns one into plain values. A job or a sweep, which lives on
-the server, is a handle. The module of `LeadlineError` shows the tree of errors.
+`AsyncClient` has the same methods as coroutines. Methods return messages of `leadline.v1`, most of
+which this package exports too; `to_dict` converts a message to plain values. Jobs and sweeps live
+on the server, and a handle refers to one. The module of `LeadlineError` shows the tree of errors.
 """
 
 from leadline.client._async.client import AsyncClient as AsyncClient

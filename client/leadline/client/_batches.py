@@ -1,4 +1,4 @@
-"""Batches of images, and the requests made of them."""
+"""Groups images into batches, and builds requests from them."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from leadline.v1 import inference_service_pb2 as pb
 
 @dataclass(frozen=True, kw_only=True)
 class BatchLimits:
-    """The most that one request holds; a single larger image is a request of its own."""
+    """The limits of one request; a larger image is sent alone."""
 
     images: int
     bytes: int
 
 
-# A unary call: few requests, each far below the limits of a server.
+# For unary calls: few requests, each far below the limits of a server.
 CALL_LIMITS = BatchLimits(images=1024, bytes=8 * 1024 * 1024)
 
-# A message of a stream: below the lowest limit on messages that a server can
-# be given (1 MiB), and small enough for several in flight.
+# For messages of a stream: below the lowest message limit that a server can have
+# (1 MiB), and small enough for several in flight.
 STREAM_LIMITS = BatchLimits(images=256, bytes=960 * 1024)
 
 Batch: TypeAlias = tuple[LoadableImage, ...]
-"""Consecutive images of one kind; not empty."""
+"""Consecutive images of one kind, at least one."""
 
 
 class Batcher:
-    """Groups images into batches, in their order."""
+    """Groups images into batches, in order."""
 
     def __init__(self, limits: BatchLimits) -> None:
         self._limits = limits
@@ -48,7 +48,7 @@ class Batcher:
         self._kind: Kind | None = None
 
     def add(self, image: LoadableImage) -> Batch | None:
-        """Adds an image; returns a batch if this completes it, or does not fit into it."""
+        """Adds an image; returns the batch that it completes, or that has no room for it."""
         done = None if self._has_room_for(image) else self.rest()
         self._images.append(image)
         self._size += image.size
@@ -58,7 +58,7 @@ class Batcher:
         return done
 
     def rest(self) -> Batch | None:
-        """Ends and returns the incomplete batch; None if it is empty."""
+        """Returns the incomplete batch; None if it is empty."""
         rest = tuple(self._images)
         self._images, self._size, self._kind = [], 0, None
         return rest or None
@@ -75,7 +75,7 @@ class Batcher:
 
 
 def stream_batcher(batch_size: int | None) -> Batcher:
-    """The batcher of a stream with this number of images per request; None: the default.
+    """Makes the batcher of a stream with this many images per request; None for the default.
 
     Raises:
         InvalidArgumentError: the number is out of range.
@@ -89,7 +89,7 @@ def stream_batcher(batch_size: int | None) -> Batcher:
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """One image and its bytes to send."""
+    """An image with its bytes to send."""
 
     index: int
     kind: Kind
@@ -97,13 +97,13 @@ class LoadedImage:
 
 
 def batches(images: Images) -> Iterator[Batch]:
-    """The batches of the images of a unary call, in order.
+    """Yields the batches of the images of a unary call, in order.
 
     Checks first that the files exist, and loads them later.
 
     Raises:
-        InvalidArgumentError: there is no image, one is too large, or an array
-            has another shape or type.
+        InvalidArgumentError: there is no image, an image is too large, or an
+            array has another shape or type.
         OSError: a file does not exist.
     """
     loadable: list[LoadableImage] = []
@@ -115,7 +115,7 @@ def batches(images: Images) -> Iterator[Batch]:
 
 
 def source_or_failure(image: object, index: int) -> list[LoadableImage]:
-    """The images in one element of the caller's, or an image that fails with its error."""
+    """The images in one element of the caller's images, or an image that fails with the error."""
     try:
         return source(image, index)
     except (OSError, InvalidArgumentError) as error:
@@ -123,11 +123,11 @@ def source_or_failure(image: object, index: int) -> list[LoadableImage]:
 
 
 def load(image: LoadableImage) -> LoadedImage:
-    """The image with its bytes. Blocks.
+    """Loads the image's bytes. Blocks.
 
     Raises:
         OSError: the file cannot be read.
-        InvalidArgumentError: it is no image.
+        InvalidArgumentError: the file is not an image.
     """
     data = image.load()
     assert image.kind is not None  # noqa: S101 - images without a kind raise
@@ -135,12 +135,12 @@ def load(image: LoadableImage) -> LoadedImage:
 
 
 def load_all(batch: Batch) -> Sequence[LoadedImage]:
-    """The batch's images with their bytes; errors as of `load`. Blocks."""
+    """Loads the bytes of the batch's images; raises the errors of `load`. Blocks."""
     return [load(image) for image in batch]
 
 
 def request(images: Sequence[LoadedImage], selector: pb.PredictRequest) -> pb.PredictRequest:
-    """The request for at least one image, all of one kind; `selector` is the rest of it."""
+    """The request for at least one image, all of one kind; `selector` has the other fields."""
     made = pb.PredictRequest()
     made.CopyFrom(selector)
     data = [image.data for image in images]
@@ -167,7 +167,7 @@ def predictions(
     """The predictions of a response, one per image.
 
     Raises:
-        InternalError: their number differs from that of the images.
+        InternalError: the numbers of predictions and images differ.
     """
     if len(response.predictions) != len(images):
         raise InternalError(

@@ -1,13 +1,13 @@
-"""Channels to the server, with every option of gRPC in one place.
+"""Opens channels to the server, with all options of gRPC.
 
 - Messages of up to 64 MiB both ways: grpc's default of 4 MiB is too small
   for images. The server has its own limits.
-- Pings every 30 s, to notice a dead peer between two events of a job. The
+- Pings every 30 s, to detect a dead peer between two events of a job. The
   server accepts a ping every 5 s.
-- No retry policy of gRPC's: it does not retry once an answer has begun, nor
-  streams. The SDK repeats calls itself: see `_retry`.
-- The first reconnection is tried after 0.2 s and later ones at least every
-  5 s, since a server that restarts is back within seconds.
+- No gRPC retry policy: it retries neither streams nor calls whose response
+  has begun. The SDK repeats calls itself: see `_retry`.
+- Reconnects first after 0.2 s and later at least every 5 s, because a server
+  that restarts is back within seconds.
 - A connection per client: by default grpc shares connections between the
   channels of a process, and closing a channel leaves them open.
 - No HTTP proxy for this machine: grpc uses `http_proxy` for 127.0.0.1 too.
@@ -30,7 +30,7 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 DEFAULT_PORT = 50051
 _LAST_PORT = 65_535
 
-# Targets that gRPC resolves itself; all others are HOST:PORT.
+# The schemes of targets that gRPC resolves itself; all others are HOST:PORT.
 _SCHEME = re.compile(r"(dns|ipv4|ipv6|unix|unix-abstract|vsock|xds):")
 
 # A name, an IPv4 address, or an IPv6 address in brackets; then a port.
@@ -42,7 +42,7 @@ _LOOPBACK_HOSTS = ("127.", "localhost", "[::1]", "ipv4:127.", "ipv6:[::1]", "uni
 def open_channel(
     target: str, credentials: grpc.ChannelCredentials | None, options: ChannelOptions
 ) -> grpc.Channel:
-    """A channel for the synchronous client."""
+    """Opens a channel for the synchronous client."""
     options = channel_options(target, options)
     if credentials is None:
         return grpc.insecure_channel(target, options)
@@ -52,7 +52,7 @@ def open_channel(
 def open_async_channel(
     target: str, credentials: grpc.ChannelCredentials | None, options: ChannelOptions
 ) -> grpc.aio.Channel:
-    """A channel for the asynchronous client."""
+    """Opens a channel for the asynchronous client."""
     options = channel_options(target, options)
     if credentials is None:
         return grpc.aio.insecure_channel(target, options)
@@ -63,7 +63,7 @@ def normal_target(target: str) -> str:
     """The target for gRPC, without "http://", and with port 50051 if it has none.
 
     Raises:
-        InvalidArgumentError: it is empty, malformed, has a wrong port, or begins with https://.
+        InvalidArgumentError: the target is empty or malformed, or begins with https://.
     """
     address = target.strip()
     if address.lower().startswith("https://"):
@@ -79,19 +79,19 @@ def normal_target(target: str) -> str:
         address = f"[{address}]"
     parts = _HOST_AND_PORT.fullmatch(address)
     if not parts or (parts["ipv6"] is not None and not _is_ipv6(parts["ipv6"])):
-        raise invalid("target", f"{address!r} is no address: give HOST:PORT or [IPV6]:PORT")
+        raise invalid("target", f"{address!r} is not an address: give HOST:PORT or [IPV6]:PORT")
     if parts["port"] is None:
         return f"{address}:{DEFAULT_PORT}"
     if not parts["port"].isdecimal():
-        raise invalid("target", f"{parts['port']!r} is no port: give 1 to {_LAST_PORT}")
+        raise invalid("target", f"{parts['port']!r} is not a port: give 1 to {_LAST_PORT}")
     _check_port(parts["port"])
     return address
 
 
 def _check_port(port: str) -> None:
-    # gRPC silently takes a port beyond the last one for another port.
+    # gRPC silently uses another port for a number beyond the last port.
     if port.isdecimal() and not 1 <= int(port) <= _LAST_PORT:
-        raise invalid("target", f"{port} is no port: give 1 to {_LAST_PORT}")
+        raise invalid("target", f"{port} is not a port: give 1 to {_LAST_PORT}")
 
 
 def _is_ipv6(address: str) -> bool:

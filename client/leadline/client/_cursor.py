@@ -1,4 +1,4 @@
-"""The position of a watcher in the events of a job or a sweep."""
+"""Tracks the position of a watcher in the events of a job or a sweep."""
 
 from typing import TypeVar
 
@@ -13,15 +13,15 @@ class EventCursor:
     """Accepts each durable event exactly once, in order.
 
     Attributes:
-        sequence: of the last durable event that it accepted.
-        finished: whether that was the last event of all.
+        sequence: the sequence of the last accepted durable event.
+        finished: whether this was the very last event.
     """
 
     def __init__(self, name: str, after_sequence: int, *, with_progress: bool = True) -> None:
         """Starts after a sequence.
 
-        Without progress, it drops transient events: a server sends some
-        anyway, to keep proxies from closing a quiet stream.
+        Without progress, it drops transient events, which a server sends anyway
+        to keep proxies from closing a silent stream.
         """
         self.sequence = after_sequence
         self.finished = False

@@ -1,8 +1,8 @@
-"""The details of an error status, for programs.
+"""Decodes the details of an error status, for programs.
 
-A server sends a `google.rpc.Status` in the trailing metadata (AIP-193). Details
-that cannot be decoded are left out: a fault in the details must not hide the
-error.
+A server sends a `google.rpc.Status` in the trailing metadata (AIP-193). Skips
+details that cannot be decoded, because an error in the details must not hide the
+error itself.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ Metadatum: TypeAlias = tuple[str, str | bytes]
 
 
 class Violation(NamedTuple):
-    """A field of a request and what is wrong with it."""
+    """An invalid field of a request, and a description of the error."""
 
     field: str
     description: str
@@ -56,7 +56,7 @@ def decode_details(trailing_metadata: Iterable[Metadatum] | None) -> ErrorDetail
 
 def decode_status(value: bytes) -> ErrorDetails:
     """The details in a serialized `google.rpc.Status`."""
-    # Only errors need them, and importing them takes time.
+    # Imported here, because only errors need them and the import takes time.
     from google.rpc import error_details_pb2, status_pb2  # noqa: PLC0415
 
     status = status_pb2.Status()

@@ -4,21 +4,21 @@ The tree::
 
     LeadlineError
     ├── RpcError                      the server answered with an error status
-    │   ├── InvalidArgumentError      a field is wrong: see `violations`
+    │   ├── InvalidArgumentError      a field is invalid: see `violations`
     │   ├── OutOfRangeError           a value is out of range
     │   ├── NotFoundError             no such job, model, epoch or dataset
     │   ├── AlreadyExistsError        `request_id` belongs to another job
-    │   ├── FailedPreconditionError   not in this state: a job already ended
+    │   ├── FailedPreconditionError   not possible in this state: a job already ended
     │   ├── AbortedError              a conflict with another call
     │   ├── ResourceExhaustedError    too much in flight: see `retry_delay`
     │   ├── UnauthenticatedError      no valid credentials
     │   ├── PermissionDeniedError     not allowed for these credentials
     │   ├── UnimplementedError        the server does not have this call
-    │   ├── UnavailableError          the server cannot be reached, or shuts down
-    │   ├── DeadlineExceededError     no answer within `timeout`
-    │   ├── CancelledError            the call was cut off on its way
+    │   ├── UnavailableError          the server is unreachable, or shuts down
+    │   ├── DeadlineExceededError     no response within `timeout`
+    │   ├── CancelledError            the call was cut off, for example by a proxy
     │   ├── DataLossError             stored data is damaged
-    │   ├── InternalError             a fault of the server
+    │   ├── InternalError             a bug of the server
     │   └── UnknownError              a status without details
     ├── JobError                      `result()` of a job that did not succeed
     │   ├── JobFailedError            see `job.failure`
@@ -30,9 +30,9 @@ The tree::
     ├── ClientClosedError             a call on a client that is closed
     └── UsageError                    the SDK cannot be used in this way
 
-The SDK also raises an `RpcError` itself if it needs no call to detect the
-error: an invalid image is an `InvalidArgumentError` at once. grpc's exceptions
-never leave the SDK. Files that cannot be read raise the ordinary `OSError`.
+The SDK also raises an `RpcError` without a call if it detects the error itself:
+an invalid image is an `InvalidArgumentError` at once. The SDK never raises grpc's
+exceptions. Files that cannot be read raise the ordinary `OSError`.
 """
 
 from typing import ClassVar
@@ -50,12 +50,12 @@ class LeadlineError(Exception):
 
 
 class RpcError(LeadlineError):
-    """The server, or the way to it, answered with an error status.
+    """A call ended with an error status, from the server or the connection.
 
     Attributes:
         code: the gRPC status.
-        message: what is wrong, for people.
-        details: what the status carried for programs.
+        message: a description for people.
+        details: the details for programs.
     """
 
     code: ClassVar[StatusCode] = StatusCode.UNKNOWN
@@ -75,23 +75,23 @@ class RpcError(LeadlineError):
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the reason is about, such as the name of a dataset."""
+        """Details of the reason, such as the name of a dataset."""
         return dict(self.details.metadata)
 
     @property
     def retry_delay(self) -> float | None:
-        """Seconds after which the server suggests a retry; None if it does not."""
+        """Seconds after which the server suggests a retry; None without a suggestion."""
         return self.details.retry_delay
 
 
 class InvalidArgumentError(RpcError):
-    """A field of the request is wrong; `violations` says which and why."""
+    """A field of the request is invalid: see `violations`."""
 
     code = StatusCode.INVALID_ARGUMENT
 
     @property
     def violations(self) -> tuple[Violation, ...]:
-        """Each wrong field's path, such as "spec.learning_rate", and what is wrong with it."""
+        """The path of each invalid field, such as "spec.learning_rate", and a description."""
         return self.details.violations
 
 
@@ -114,7 +114,7 @@ class AlreadyExistsError(RpcError):
 
 
 class FailedPreconditionError(RpcError):
-    """The call does not fit the state, such as cancelling a job that has succeeded."""
+    """The current state does not allow the call, such as cancelling a job that has succeeded."""
 
     code = StatusCode.FAILED_PRECONDITION
 
@@ -144,40 +144,40 @@ class PermissionDeniedError(RpcError):
 
 
 class UnimplementedError(RpcError):
-    """The server does not have the call: it is older, or another service."""
+    """The server does not have the call: it is older, or not a Leadline server."""
 
     code = StatusCode.UNIMPLEMENTED
 
 
 class UnavailableError(RpcError):
-    """The server cannot be reached, or is shutting down."""
+    """The server is unreachable, or is shutting down."""
 
     code = StatusCode.UNAVAILABLE
 
 
 class DeadlineExceededError(RpcError):
-    """There was no answer, or a job had not ended, within the call's `timeout`."""
+    """There was no response, or a job had not ended, within the call's `timeout`."""
 
     code = StatusCode.DEADLINE_EXCEEDED
 
 
 class CancelledError(RpcError):
-    """The call was cut off on its way, by a proxy for instance.
+    """The call was cut off, for example by a proxy.
 
-    Not `asyncio.CancelledError`, which the SDK does not change.
+    Not `asyncio.CancelledError`, which the SDK leaves unchanged.
     """
 
     code = StatusCode.CANCELLED
 
 
 class DataLossError(RpcError):
-    """What the server has stored is damaged."""
+    """Data that the server has stored is damaged."""
 
     code = StatusCode.DATA_LOSS
 
 
 class InternalError(RpcError):
-    """A fault of the server; its log says more."""
+    """A bug of the server; its log has the traceback."""
 
     code = StatusCode.INTERNAL
 
@@ -201,7 +201,7 @@ class JobError(LeadlineError):
 
 
 class JobFailedError(JobError):
-    """A job failed; `reason` is for programs, the text for people."""
+    """A job failed; `reason` is for programs, the message for people."""
 
     def __str__(self) -> str:
         return f"{self.job.name} failed: {self.job.failure.message or self.reason}"
@@ -232,7 +232,7 @@ class SweepError(LeadlineError):
 
 
 class SweepFailedError(SweepError):
-    """A job of a sweep failed; the others went on."""
+    """A job of a sweep failed; the others continued."""
 
     def __str__(self) -> str:
         counts = self.sweep.counts
@@ -249,7 +249,7 @@ class SweepCancelledError(SweepError):
 
 
 class EventGapError(LeadlineError):
-    """An event of a job or a sweep is missing, which is a fault of the server."""
+    """An event of a job or a sweep is missing, which is a bug of the server."""
 
     def __init__(self, job: str, expected: int, received: int) -> None:
         super().__init__(job, expected, received)
@@ -269,16 +269,16 @@ class ClientClosedError(LeadlineError):
 
 
 class UsageError(LeadlineError):
-    """The SDK cannot be used in this way, such as in a second event loop; the text says how."""
+    """A wrong use of the SDK, such as in a second event loop; the message says what to do."""
 
 
 STATUS_ERRORS: dict[StatusCode, type[RpcError]] = {
     error.code: error for error in RpcError.__subclasses__()
 }
-"""The exception of every gRPC status but OK."""
+"""The exception of every gRPC status except OK."""
 
 
 def invalid(field: str, description: str) -> InvalidArgumentError:
-    """The error for a field that is wrong for any server."""
+    """The error for a field that would be invalid on any server."""
     violation = Violation(field, description)
     return InvalidArgumentError(f"{field}: {description}", ErrorDetails(violations=(violation,)))

@@ -4,12 +4,12 @@ import enum
 
 
 class HealthStatus(enum.Enum):
-    """The answer of a `grpc.health.v1` check."""
+    """The result of a `grpc.health.v1` check."""
 
     UNKNOWN = 0
 
     SERVING = 1
-    """The server takes calls."""
+    """The server accepts calls."""
 
     NOT_SERVING = 2
     """The server is shutting down, or cannot work."""

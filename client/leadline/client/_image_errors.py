@@ -1,4 +1,4 @@
-"""Errors about one image of many, by its index in the call."""
+"""Errors about single images of a call, by index."""
 
 import re
 from collections.abc import Callable
@@ -7,22 +7,22 @@ from dataclasses import replace
 from leadline.client._error_details import Violation
 from leadline.client._errors import InvalidArgumentError, ResourceExhaustedError, RpcError
 
-# The fields of errors about too many images in a request.
+# The fields in errors about too many images in a request.
 _COUNTED = frozenset({"encoded.images", "examples.names", "tensor.shape"})
 
 _IMAGE = re.compile(r"^(?:(?:encoded\.)?images|examples\.names)\[(\d+)\]")
 
 
 def image_index(violation: Violation) -> int | None:
-    """The index of the image that a violation names; None if it names none."""
+    """The index of the image that a violation names; None if it names no image."""
     match = _IMAGE.match(violation.field)
     return int(match.group(1)) if match else None
 
 
 def is_too_large(error: RpcError) -> bool:
-    """Whether a message was refused for its size: by Leadline, or by gRPC on its way to it.
+    """Whether Leadline or gRPC refused a message because of its size.
 
-    gRPC's error differs from that of an overloaded server only in its text.
+    gRPC's error differs from that of an overloaded server only in its message.
     """
     if not isinstance(error, ResourceExhaustedError):
         return False
@@ -32,14 +32,14 @@ def is_too_large(error: RpcError) -> bool:
 
 
 def is_too_much(error: RpcError) -> bool:
-    """Whether fewer images in a request would help."""
+    """Whether a request with fewer images would help."""
     if isinstance(error, InvalidArgumentError):
         return any(violation.field in _COUNTED for violation in error.violations)
     return is_too_large(error)
 
 
 def renamed(error: InvalidArgumentError, name: Callable[[int], str]) -> InvalidArgumentError:
-    """The error with names of images instead of their indices, also in its text."""
+    """Replaces the indices of images by names, in the violations and in the message."""
     violations = tuple(_renamed(violation, name) for violation in error.violations)
     if violations == error.violations:
         return error

@@ -1,8 +1,8 @@
-"""The images of callers, ready to send.
+"""Prepares the images of callers for requests.
 
 There are four kinds: image files (PNG or JPEG), uint8 pixels, normalised
 float32 pixels, and names of images on the server. A request has images of one
-kind. A call may mix them, since each image shows its kind.
+kind. A call may mix kinds, because each image determines its kind.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class SupportsSave(Protocol):
 
 
 NamedExample: TypeAlias = Example | ComparedExample | LikelyLabelError
-"""An image of a dataset, as the inspection calls give it."""
+"""An image of a dataset, from the inspection calls."""
 
 Image: TypeAlias = (
     str
@@ -58,10 +58,10 @@ Image: TypeAlias = (
 )
 Images: TypeAlias = Image | Iterable[Image]
 
-# Less what else a message holds.
+# Leaves room for the other fields of a message.
 _LARGEST_IMAGE = MAX_MESSAGE_BYTES - 64 * 1024
 
-# As in the server's listings. A path that looks like this needs "./" before it.
+# The form in the server's listings. A path of this form needs "./" before it.
 _EXAMPLE_NAME = re.compile(r"datasets/[0-9a-f]{64}/(train|test)/[0-9]+")
 
 _SHAPES = (
@@ -71,7 +71,7 @@ _SHAPES = (
 
 
 class Kind(Enum):
-    """What a request holds."""
+    """The kind of images in a request."""
 
     ENCODED = "image files"
     UINT8 = "uint8 pixels"
@@ -84,11 +84,11 @@ class LoadableImage:
     """One image; a file is not loaded yet.
 
     Attributes:
-        index: its index among all images of a call.
-        kind: requests have images of one kind; None for an image that cannot be
-            loaded, which fits any.
-        size: in bytes.
-        load: the bytes to send; raises OSError or InvalidArgumentError.
+        index: the index among all images of a call.
+        kind: the kind of request; None for an image that cannot be loaded, which
+            fits any request.
+        size: the size in bytes.
+        load: returns the bytes to send; raises OSError or InvalidArgumentError.
     """
 
     index: int
@@ -98,10 +98,10 @@ class LoadableImage:
 
 
 def listed(images: Images) -> Iterable[Image]:
-    """The images of a call as an iterable, also if it is a single image.
+    """The images of a call as an iterable, even for a single image.
 
     Raises:
-        InvalidArgumentError: they are not images.
+        InvalidArgumentError: the argument is not an image or an iterable.
     """
     if isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | NamedExample):
         return [images]
@@ -113,11 +113,11 @@ def listed(images: Images) -> Iterable[Image]:
 
 
 def source(image: object, index: int) -> list[LoadableImage]:
-    """The images in one element of the caller's images; `index` is that of its first one.
+    """The images in one element of the caller's images; `index` is the index of the first.
 
     Raises:
-        InvalidArgumentError: it is no image, is too large, or is an array of
-            another shape or type.
+        InvalidArgumentError: the element is not an image, is too large, or is an
+            array of another shape or type.
         OSError: the file does not exist, or is not a regular file.
     """
     field = f"images[{index}]"
@@ -141,7 +141,7 @@ def source(image: object, index: int) -> list[LoadableImage]:
 
 
 def unloadable(error: OSError | InvalidArgumentError, index: int) -> list[LoadableImage]:
-    """An image that fails with this error when it is loaded."""
+    """An image whose loading raises this error."""
 
     def load() -> NoReturn:
         raise error
@@ -180,7 +180,7 @@ def _saved(image: SupportsSave, field: str) -> bytes:
     try:
         image.save(buffer, format="PNG")
     except (OSError, ValueError) as error:
-        # PNG has no CMYK, for example: Pillow's text names the mode.
+        # For example, PNG has no CMYK. Pillow's message names the mode.
         raise invalid(field, f"cannot be sent as PNG: {error}; convert it to RGB") from error
     return buffer.getvalue()
 
@@ -195,7 +195,7 @@ def _rows(array: np.ndarray[Any, Any], first: int) -> Iterator[LoadableImage]:
 def _finite_bytes(row: np.ndarray[Any, Any], index: int) -> bytes:
     import numpy as np  # noqa: PLC0415 - only arrays need it
 
-    # The server would refuse the whole request.
+    # Otherwise the server would refuse the whole request.
     if not np.isfinite(row).all():
         raise invalid(f"images[{index}]", "has values that are not finite numbers")
     return row.tobytes()
@@ -207,12 +207,12 @@ def _as_numpy(image: SupportsArray, field: str) -> np.ndarray[Any, Any]:
     try:
         return np.asarray(image)
     except (TypeError, ValueError, RuntimeError) as error:
-        # A tensor on a GPU, or one that needs gradients: torch's text says what to do.
+        # A tensor on a GPU or with gradients: torch's message says what to do.
         raise invalid(field, f"cannot be made an array: {error}") from error
 
 
 def _normal_form(array: np.ndarray[Any, Any], field: str) -> np.ndarray[Any, Any]:
-    """The array as [images, ...], in the byte order of the wire."""
+    """Converts an array to [images, ...], in the byte order of the wire."""
     shape = {("u", 1): (32, 32, 3), ("f", 4): (3, 32, 32)}.get(
         (array.dtype.kind, array.dtype.itemsize)
     )

@@ -1,7 +1,7 @@
-"""Requests of the inspection calls, from the keyword arguments of the client's methods.
+"""Builds the requests of inspection calls from the client's keyword arguments.
 
-They raise an `InvalidArgumentError` where a value does not fit its field's type, or not
-exactly one model or variant is named.
+Raises an `InvalidArgumentError` if a value does not fit its field's type, or if the
+arguments do not name exactly one model or variant.
 """
 
 from collections.abc import Sequence
@@ -25,19 +25,19 @@ SplitLike: TypeAlias = Split.ValueType | str
 """A value of `Split`, or its name in any case, with or without the prefix: "train"."""
 
 GroupingLike: TypeAlias = Grouping.ValueType | str
-"""A value of `Grouping`, or its name likewise: "true_class"."""
+"""A value of `Grouping`, or its name as for `SplitLike`: "true_class"."""
 
 ExampleOrderLike: TypeAlias = ExampleOrder.ValueType | str
-"""A value of `ExampleOrder`, or its name likewise: "least_probable"."""
+"""A value of `ExampleOrder`, or its name as for `SplitLike`: "least_probable"."""
 
 ImageFormatLike: TypeAlias = ImageFormat.ValueType | str
-"""A value of `ImageFormat`, or its name likewise: "raw"."""
+"""A value of `ImageFormat`, or its name as for `SplitLike`: "raw"."""
 
 OutcomeLike: TypeAlias = Outcome.ValueType | str
-"""A value of `Outcome`, or its name likewise: "still_wrong"."""
+"""A value of `Outcome`, or its name as for `SplitLike`: "still_wrong"."""
 
 ModelOrVariant: TypeAlias = ModelLike | Variant
-"""A model or one of its epochs, or its name; or a variant, which means its best model."""
+"""A model or one of its epochs, or its name; or a variant, which stands for its best model."""
 
 
 class Listing(Selection, total=False):

@@ -1,4 +1,4 @@
-"""The options of a job, from the keyword arguments of `train`: see `_requests`."""
+"""Builds the options of a job from the keyword arguments of `train`: see `_requests`."""
 
 from datetime import timedelta
 from typing import TypeAlias
@@ -15,10 +15,10 @@ from leadline.v1.job_pb2 import (
 )
 
 TimeLimit: TypeAlias = float | timedelta
-"""A duration; a number is in seconds."""
+"""A duration; numbers are in seconds."""
 
 RetentionLike: TypeAlias = Retention | str | int
-"""A `Retention`, "all", "best_and_last", or the n of every nth epoch."""
+"""A `Retention`, "all", "best_and_last", or a number n for every nth epoch."""
 
 _POLICIES: dict[str, RetentionPolicy.ValueType] = {
     "all": RETENTION_POLICY_ALL,
@@ -29,7 +29,7 @@ _POLICIES: dict[str, RetentionPolicy.ValueType] = {
 def job_options(
     *, priority: int | None, time_limit: TimeLimit | None, retention: RetentionLike | None
 ) -> JobOptions | None:
-    """The options that are not None; None if there are none."""
+    """The options that are set; None if none is set."""
     if priority is None and time_limit is None and retention is None:
         return None
     options = JobOptions(

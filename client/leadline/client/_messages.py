@@ -1,4 +1,4 @@
-"""Messages of the contract as plain Python values."""
+"""Converts messages of the contract to plain Python values."""
 
 from collections.abc import MutableSequence
 from datetime import UTC
@@ -17,13 +17,13 @@ FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
 
 
 def to_dict(message: Message) -> dict[str, Any]:
-    """A message as a dict, such as a row of a data frame: `DataFrame(map(to_dict, epochs))`.
+    """Converts a message to a dict, for example for `DataFrame(map(to_dict, epochs))`.
 
     Enums are lower-case names ("running"), times are datetimes in UTC, durations are timedeltas.
-    An optional field that is not set is None; of a oneof, only the field that is set is there.
+    An optional field that is not set is None. A oneof contributes only the field that is set.
 
     Raises:
-        UsageError: it is not a message, such as a handle.
+        UsageError: the argument is not a message, but for example a handle.
     """
     _check(message)
     return {
@@ -34,10 +34,10 @@ def to_dict(message: Message) -> dict[str, Any]:
 
 
 def state_name(message: Message) -> str:
-    """The name of a message's `state`: "running"; "state 99" if this version does not know it.
+    """The name of a message's `state`, such as "running"; "state 99" for an unknown state.
 
     Raises:
-        UsageError: it is not a message with a state, such as a handle or a model.
+        UsageError: the argument has no state, or is not a message, such as a handle.
     """
     _check(message)
     if "state" not in message.DESCRIPTOR.fields_by_name:
@@ -57,24 +57,24 @@ def short_name(enum: EnumDescriptor, name: str) -> str:
 
 
 def enum_numbers(enum: EnumDescriptor) -> dict[str, int]:
-    """The numbers of an enum's values by their short names, without the unspecified one."""
+    """The numbers of an enum's values by short name, without the unspecified value."""
     return {short_name(enum, value.name): value.number for value in enum.values if value.number}
 
 
 def is_final(message: Message) -> bool:
-    """Whether a job or a sweep has ended; one in an unknown state has not."""
+    """Whether a job or a sweep has ended; False for an unknown state."""
     return state_name(message) in FINAL_STATES
 
 
 def _check(message: Message) -> None:
     if not isinstance(message, Message):
         raise UsageError(
-            f"{type(message).__name__} is no message: give the one that its refresh() returns"
+            f"{type(message).__name__} is not a message: give the result of its refresh()"
         )
 
 
 def _is_alternative(field: FieldDescriptor) -> bool:
-    # Each `optional` scalar is in a oneof of its own, whose name begins with "_".
+    # Each `optional` scalar is in a separate oneof, whose name begins with "_".
     return field.containing_oneof is not None and not field.containing_oneof.name.startswith("_")
 
 

@@ -1,13 +1,13 @@
-"""Resource names, and the bare IDs that people type instead."""
+"""Resource names, and the IDs that people type instead."""
 
 
 def job_name(name: str) -> str:
-    """The resource name of a job: "jobs/{id}", from itself or the bare ID."""
+    """The resource name of a job, "jobs/{id}", from the name or the ID."""
     return name if "/" in name else f"jobs/{name}"
 
 
 def sweep_name(name: str) -> str:
-    """The resource name of a sweep: "sweeps/{id}", from itself or the bare ID."""
+    """The resource name of a sweep, "sweeps/{id}", from the name or the ID."""
     return name if "/" in name else f"sweeps/{name}"
 
 

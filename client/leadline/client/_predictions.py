@@ -14,8 +14,8 @@ class Predictions(Sequence[Prediction]):
 
     Attributes:
         predictions: the predictions.
-        model: the checkpoint that answered, "models/{id}/epochs/{epoch}".
-        weights_sha256: the SHA-256 of its weights file, in hexadecimal.
+        model: the checkpoint that predicted, "models/{id}/epochs/{epoch}".
+        weights_sha256: the SHA-256 of the weights file, in hexadecimal.
     """
 
     predictions: tuple[Prediction, ...]
@@ -50,9 +50,9 @@ class ImageFailure:
     """The result of `predict_stream` for an image that cannot be classified.
 
     Attributes:
-        index: of the image in the stream.
-        error: why: its file cannot be read (OSError), or it is not a valid
-            image (InvalidArgumentError).
+        index: the index of the image in the stream.
+        error: the cause: its file cannot be read (OSError), or it is not a
+            valid image (InvalidArgumentError).
     """
 
     index: int

@@ -1,6 +1,6 @@
-"""Requests, from the keyword arguments of the client's methods.
+"""Builds requests from the keyword arguments of the client's methods.
 
-What does not fit is an `InvalidArgumentError`, whose violation names the field by its path.
+Values that do not fit raise an `InvalidArgumentError`, whose violation has the field's path.
 """
 
 from collections.abc import Collection, MutableSequence
@@ -27,11 +27,11 @@ JobStateLike: TypeAlias = JobState.ValueType | str
 """A value of `JobState`, or its name, with or without the prefix: "running"."""
 
 ModelLike: TypeAlias = str | Model | ModelEpoch
-"""A model or one of its epochs, or its name or bare ID."""
+"""A model or one of its epochs, or its name or ID."""
 
 
 class Selection(TypedDict, total=False):
-    """The keyword arguments that choose a model, by itself or as the best of a variant."""
+    """The keyword arguments that select a model, or the best model of a variant."""
 
     model: ModelLike | None
     variant: Variant | None
@@ -56,7 +56,7 @@ Selecting = TypeVar(
 
 
 def build(message: AnyMessage, **fields: object) -> AnyMessage:
-    """The message with the fields set that are not None."""
+    """Sets the fields that are not None, and returns the message."""
     for field, value in fields.items():
         if value is not None:
             set_field(message, field, value, path=field)
@@ -69,7 +69,7 @@ def set_field(message: Message, field: str, value: Any, *, path: str) -> None:
     enum = message.DESCRIPTOR.fields_by_name[field].enum_type
     target = getattr(message, field)
     is_repeated = isinstance(target, MutableSequence)
-    # A string for several names is an easy mistake: it is an iterable too.
+    # A string instead of a list of names is an easy mistake, because it is iterable too.
     values = value if is_repeated and not isinstance(value, str) else [value]
     if enum is not None:
         values = [_enum_number(path, enum, item) for item in values]
@@ -79,18 +79,18 @@ def set_field(message: Message, field: str, value: Any, *, path: str) -> None:
         else:
             setattr(message, field, *values)
     except (TypeError, ValueError) as error:
-        # Such as an integer of more than 32 bits.
+        # For example, an integer of more than 32 bits.
         raise invalid(path, str(error)) from None
 
 
 def check_field(field: str, known: Collection[str], *, path: str = "") -> None:
-    """Checks that a field exists; the text of the error names what is likely meant."""
+    """Checks that a field exists; the error suggests a similar name."""
     if field not in known:
         raise invalid(path or field, f"there is no such field.{did_you_mean(field, known)}")
 
 
 def select(request: Selecting, **selection: Unpack[Selection]) -> Selecting:
-    """The request with its model or its variant, of which exactly one must be given."""
+    """Sets the model or the variant of a request; exactly one must be given."""
     for field in selection:
         check_field(field, Selection.__annotations__)
     model, variant = selection.get("model"), _variant(selection)
@@ -121,7 +121,7 @@ def _variant(selection: Selection) -> Variant | None:
 
 
 def duration(seconds: float | None, field: str = "progress_interval") -> Duration | None:
-    """Seconds, unless they are out of range, as a message; None stays None."""
+    """Converts seconds to a message, unless they are out of range; None stays None."""
     if seconds is None:
         return None
     result = Duration()

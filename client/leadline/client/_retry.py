@@ -1,4 +1,4 @@
-"""When to try a call or a broken stream again, and when to give up."""
+"""Decides when to retry a call or a broken stream, and when to give up."""
 
 import random
 import time
@@ -9,41 +9,41 @@ from grpc import StatusCode
 from leadline.client._errors import RpcError
 
 OnReconnect = Callable[[RpcError, float], None]
-"""Called before each new attempt with what broke the stream and the seconds until the attempt."""
+"""Called before each attempt to reconnect, with the error and the seconds until the attempt."""
 
 CALL_ATTEMPTS = 4
 
 FIRST_DELAY = 0.1
 LAST_DELAY = 5.0
 
-# The longest delay that a server can impose.
+# The longest delay in seconds that a server can impose.
 _LONGEST_ADVICE = 60.0
 
-# A stream that lasted longer than this was connected, even if it had no
-# events: connecting fails within 20 s.
+# A stream that lasted longer than this was connected, even without events,
+# because connecting fails within 20 s.
 _ATTACHED_SECONDS = 60.0
 
 _TRANSPORT_CODES = frozenset(
     {
         StatusCode.UNAVAILABLE,
-        StatusCode.CANCELLED,  # by a proxy: the SDK's own cancelling never gets here
-        StatusCode.DEADLINE_EXCEEDED,  # of a proxy: streams have no deadline
+        StatusCode.CANCELLED,  # by a proxy: the SDK's own cancellation never gets here
+        StatusCode.DEADLINE_EXCEEDED,  # by a proxy: streams have no deadline
         StatusCode.RESOURCE_EXHAUSTED,  # the server has too many streams
         StatusCode.ABORTED,
     }
 )
 
-# Either a connection cut in the middle of a message, or a fault of the server,
-# which minutes of retries would hide.
+# Either a connection cut within a message, or a bug of the server, which minutes
+# of retries would hide.
 _DOUBTFUL_CODES = frozenset({StatusCode.INTERNAL, StatusCode.UNKNOWN})
 _DOUBTFUL_ATTEMPTS = 3
 
 
 class Reconnection:
-    """Decides about the next attempt at a stream that broke.
+    """Decides about the next attempt to open a broken stream.
 
-    Delays grow from 0.1 s to 5 s, with a random jitter of up to one half, so
-    that many watchers do not reconnect to a restarted server all at once.
+    Delays grow from 0.1 s to 5 s, with a random jitter of up to one half. So
+    watchers do not all reconnect to a restarted server at once.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Reconnection:
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """Allows an outage of `timeout` seconds; None: of any length."""
+        """Allows an outage of `timeout` seconds; None for any length."""
         self._timeout = timeout
         self._on_reconnect = on_reconnect
         self._clock = clock
@@ -64,11 +64,11 @@ class Reconnection:
         self._attempt_began = clock()
 
     def began(self) -> None:
-        """Notes that an attempt begins."""
+        """Records that an attempt begins."""
         self._attempt_began = self._clock()
 
     def heard(self) -> None:
-        """Notes that the stream delivered an event: the outage, if any, is over."""
+        """Records that the stream delivered an event, which ends an outage."""
         self._failures = 0
         self._broken_since = None
 
@@ -103,7 +103,7 @@ class Reconnection:
         return now - self._broken_since >= self._timeout
 
     def _next_delay(self, error: RpcError) -> float:
-        # The exponent is bounded: a float overflows after a thousand failures.
+        # The exponent is bounded, because a float would overflow after a thousand failures.
         longest = min(LAST_DELAY, FIRST_DELAY * 2.0 ** min(self._failures - 1, 10))
         return max(
             longest * (1 - self._jitter() / 2), min(error.retry_delay or 0.0, _LONGEST_ADVICE)
@@ -111,12 +111,12 @@ class Reconnection:
 
 
 class Attempts:
-    """Decides about the next attempt at a call that is safe to repeat, within its timeout.
+    """Decides about the next attempt of a call that is safe to repeat, within its timeout.
 
-    All unary calls are, and a submission is by its request id.
+    All unary calls are safe to repeat, and submissions because of their request id.
 
     Attributes:
-        failures: how many attempts have failed so far, the last one included.
+        failures: how many attempts have failed so far, including the last one.
     """
 
     def __init__(
@@ -133,14 +133,14 @@ class Attempts:
         self.failures = 0
 
     def remaining(self) -> float:
-        """The seconds left for the next attempt."""
+        """The seconds that remain for the next attempt."""
         return max(0.0, self._deadline - self._clock())
 
     def delay(self, error: RpcError) -> float:
         """The seconds to wait before the next attempt.
 
         Raises:
-            RpcError: `error`, if it was the last attempt, or another would not
+            RpcError: `error`, after the last attempt, or if another would not
                 help.
         """
         self.failures += 1

@@ -1,7 +1,7 @@
 """The differences between the asynchronous and the synchronous client.
 
-Each is a pair; `client/generate_sync.py` replaces the first of a pair by the
-second.
+Each difference is a pair of names; `client/generate_sync.py` replaces the first
+name by the second.
 """
 
 import asyncio
@@ -55,14 +55,14 @@ class AsyncStreamCall(Cancellable, Protocol[Response_co]):
 
 
 ImageStream: TypeAlias = Images
-"""Images of a call of the synchronous client; may be a generator."""
+"""Images for the synchronous client; may be a generator."""
 
 AsyncImageStream: TypeAlias = Images | AsyncIterable[Image]
-"""Images of a call of the asynchronous client; may be a generator of either kind."""
+"""Images for the asynchronous client; may be a generator or an asynchronous one."""
 
 
 class _Timer:
-    """Cancels a call after a time, and remembers that it did."""
+    """Cancels a call after a time, and records the cancellation."""
 
     expired = False
 
@@ -82,7 +82,7 @@ class _Timer:
 def async_cancel_after(call: Cancellable, seconds: float) -> Iterator[None]:
     """Cancels the call unless the block ends within `seconds`.
 
-    A stream has no deadline, but its first message has one.
+    Gives the first message of a stream a deadline, which the stream itself lacks.
 
     Raises:
         DeadlineExceededError: the block took longer.
@@ -101,7 +101,7 @@ def async_cancel_after(call: Cancellable, seconds: float) -> Iterator[None]:
 
 @contextmanager
 def cancel_after(call: Cancellable, seconds: float) -> Iterator[None]:
-    """Does the same by a thread."""
+    """Does the same for the synchronous client, with a thread."""
     timer = _Timer(call, seconds)
     thread = threading.Timer(seconds, timer.expire)
     thread.daemon = True
@@ -117,10 +117,10 @@ def cancel_after(call: Cancellable, seconds: float) -> Iterator[None]:
 
 
 def async_own_loop(owner: object) -> object:
-    """The running event loop, which must be the owner unless that is None.
+    """The running event loop, which must be `owner` unless that is None.
 
     Raises:
-        UsageError: it is another one. A channel of grpc.aio works in no other loop than its own.
+        UsageError: the loop is not the owner; a grpc.aio channel works only in its own loop.
     """
     loop = asyncio.get_running_loop()
     if owner is not None and owner is not loop:
@@ -131,26 +131,26 @@ def async_own_loop(owner: object) -> object:
 
 
 def own_loop(owner: object) -> object:
-    """The owner, which is None: synchronous channels belong to no event loop."""
+    """Returns the owner, which is None, because synchronous channels need no event loop."""
     return owner
 
 
 async_sleep, sleep = asyncio.sleep, time.sleep
 
 async_run = asyncio.to_thread
-"""The result of a function that reads files, off the event loop."""
+"""Runs a function that reads files in a thread."""
 
 
 def run(function: Callable[[], T]) -> T:
-    """The result of a function that reads files."""
+    """Runs a function that reads files."""
     return function()
 
 
 async def async_each(images: AsyncImageStream) -> AsyncIterator[Image]:
-    """The images one by one.
+    """Yields the images one by one.
 
     Raises:
-        InvalidArgumentError: they are not images.
+        InvalidArgumentError: the argument is not an image or an iterable.
     """
     if isinstance(images, AsyncIterable):
         async for image in images:
@@ -161,7 +161,7 @@ async def async_each(images: AsyncImageStream) -> AsyncIterator[Image]:
 
 
 def each(images: ImageStream) -> Iterator[Image]:
-    """The same of the synchronous client."""
+    """Yields the images one by one, for the synchronous client."""
     yield from listed(images)
 
 
@@ -197,7 +197,7 @@ class AsyncOutbox(_Outbox[T]):
 class Outbox(_Outbox[T]):
     """A queue of messages to send, which grpc reads in a thread.
 
-    The thread waits even after the call is cancelled: close the queue.
+    Close the queue, because the thread waits even after the call is cancelled.
     """
 
     def __init__(self) -> None:

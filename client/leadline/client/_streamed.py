@@ -1,4 +1,4 @@
-"""A batch of images in a stream, and the result of each image."""
+"""A batch of images in a stream, with the result of each image."""
 
 from collections.abc import Iterable, Sequence
 
@@ -20,11 +20,11 @@ class StreamedBatch:
     """A batch in flight.
 
     Attributes:
-        images: those that could be loaded.
+        images: the images that could be loaded.
     """
 
     def __init__(self, batch: Batch) -> None:
-        """Loads the images; those that cannot be loaded become failures. Blocks."""
+        """Loads the images; images that cannot be loaded become failures. Blocks."""
         self._results: dict[int, Prediction | ImageFailure] = {}
         self.images: list[LoadedImage] = []
         for image in batch:
@@ -35,7 +35,7 @@ class StreamedBatch:
 
     @property
     def results(self) -> list[Prediction | ImageFailure]:
-        """The results of the images, in their order."""
+        """The results of the images, in order."""
         return [self._results[index] for index in sorted(self._results)]
 
     def answer(self, images: Iterable[LoadedImage], predictions: Iterable[Prediction]) -> None:
@@ -46,8 +46,8 @@ class StreamedBatch:
     def refuse(self, images: Sequence[LoadedImage], error: RpcError) -> list[Sequence[LoadedImage]]:
         """Records an error about some of the images; returns the parts to send again.
 
-        Images that the error names have failed; the others are one part. If it
-        names none, the parts are halves, down to a single image, which fails.
+        If the error names images, these fail, and the others are one part. Otherwise
+        the parts are the two halves, or a single image fails.
 
         Raises:
             RpcError: `error`, if it is not about the images.
@@ -71,7 +71,7 @@ class StreamedBatch:
             if position in bad:
                 self._fail(image.index, _about(error, position, image.index))
         rest = [image for position, image in enumerate(images) if position not in bad]
-        if len(rest) == len(images):  # an index of no image: another attempt would not end
+        if len(rest) == len(images):  # the index of no image: retries would never end
             raise error
         return [rest] if rest else []
 
@@ -90,6 +90,6 @@ class StreamedBatch:
 
 
 def _about(error: InvalidArgumentError, position: int, index: int) -> InvalidArgumentError:
-    """The part of an error about several images that is about one of them."""
+    """The part of an error about several images that concerns one of them."""
     violation = next(item for item in error.violations if image_index(item) == position)
     return renamed(invalid(*violation), lambda _: f"images[{index}]")

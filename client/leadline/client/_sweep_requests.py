@@ -1,4 +1,4 @@
-"""Requests about sweeps, from the keyword arguments of `train_sweep`: see `_requests`."""
+"""Builds requests about sweeps from the keyword arguments of `train_sweep`: see `_requests`."""
 
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
@@ -10,17 +10,17 @@ from leadline.client._errors import invalid
 from leadline.v1.sweep_pb2 import MedianStoppingRule, SweepAxis
 
 AxisValue: TypeAlias = bool | float | str
-"""A value of a field of `TrainingSpec`; enums by their names: "adam"."""
+"""A value of a field of `TrainingSpec`; enums by name, such as "adam"."""
 
 Axes: TypeAlias = Mapping[str, Iterable[AxisValue]]
 """The values of each field in which the jobs of a sweep differ."""
 
 MedianStoppingLike: TypeAlias = MedianStoppingRule | bool
-"""A rule, True for the server's default one, or False for none."""
+"""A rule, True for the server's default rule, or False for none."""
 
 
 def to_axes(axes: Axes) -> list[SweepAxis]:
-    """The axes as messages."""
+    """Converts axes to messages."""
     return [_axis(number, field, values) for number, (field, values) in enumerate(axes.items())]
 
 
@@ -33,7 +33,7 @@ def median_stopping_rule(value: MedianStoppingLike) -> MedianStoppingRule | None
 
 def _axis(number: int, field: str, values: Iterable[AxisValue]) -> SweepAxis:
     path = f"axes[{number}].values"
-    if isinstance(values, str):  # an easy mistake: a string is an iterable too
+    if isinstance(values, str):  # an easy mistake, because a string is iterable too
         raise invalid(path, f"{values!r} is a single value: give a list")
     if not isinstance(field, str):
         raise invalid(f"axes[{number}].field", f"{field!r} is not the name of a field")

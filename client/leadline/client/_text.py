@@ -1,4 +1,4 @@
-"""Numbers and suggestions in sentences."""
+"""Formats numbers and suggestions for messages."""
 
 from collections.abc import Iterable
 
@@ -9,9 +9,9 @@ def counted(number: int, noun: str) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A question that names the most similar known name; empty if none is similar.
+    """A question that suggests the most similar known name; empty if none is similar.
 
-    Initials and words count as similar: "--lr" means "--learning-rate".
+    Initials and words count as similar: "--lr" suggests "--learning-rate".
     """
     from difflib import get_close_matches  # noqa: PLC0415 - only an error needs it
 

@@ -1,4 +1,4 @@
-"""What to train, from the keyword arguments of `train` and `train_sweep`."""
+"""Builds a spec from the keyword arguments of `train` and `train_sweep`."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack, cast
@@ -47,7 +47,7 @@ SpecLike: TypeAlias = TrainingSpec | SpecFields
 
 
 def training_spec(spec: SpecLike | None, **fields: Unpack[SpecFields]) -> TrainingSpec:
-    """A copy of the spec, in which the fields that are not None are replaced.
+    """Returns a copy of the spec, with the fields that are not None replaced.
 
     Raises:
         InvalidArgumentError: there is no such field, or a value does not fit its type.

@@ -1,4 +1,4 @@
-"""Training, evaluating and keeping image classifiers of a chosen depth, in plain PyTorch.
+"""Trains, evaluates and stores image classifiers of a chosen depth, in plain PyTorch.
 
 Useful without any server:
 
@@ -14,29 +14,29 @@ Useful without any server:
     for epoch in range(1, 6):
         print(trainer.train_epoch(epoch).metrics)
 
-Each module is a subject with a few public names; the package imports none of
-them, so that those that need no torch stay light: `spec`, `schedule`,
+Each module covers one subject with a few public names. The package imports none
+of them, so that these modules load without torch: `spec`, `schedule`,
 `early_stopping`, `images`, `datasets` and `checkpoint_files`.
 
-- `spec`: what to train, and what is wrong with a wish to train.
+- `spec`: what to train, and which fields have invalid values.
 - `architecture`: what determines a network's shape.
 - `network`: the network of a chosen depth, with or without batch norm and residual
   connections.
-- `initialization`: how its weights are drawn before the first step.
+- `initialization`: how the initial weights are drawn.
 - `images`: image files to pixels, and pixels to image files.
 - `datasets`: images with labels, decoded once and shared by all processes.
-- `evaluation`: how right a network is, image by image.
-- `metrics`: what an epoch came to.
-- `training`: the loop, epoch by epoch.
-- `optimizers`: the step that follows from gradients.
-- `schedule`: how the step size goes from step to step.
-- `augmentation`: how training images are varied from epoch to epoch.
+- `evaluation`: loss, accuracy, and the predicted class of each image.
+- `metrics`: the results of an epoch.
+- `training`: the training loop.
+- `optimizers`: the rules that update the weights.
+- `schedule`: the learning rate of each step.
+- `augmentation`: random flips and shifts of training images.
 - `early_stopping`: when training ends before its last epoch.
-- `diagnosis`: how activations and gradients pass a network, block by block.
-- `batches`: splits on a device, and pixels to what networks take.
+- `diagnosis`: activations and gradients, block by block.
+- `batches`: splits on a device, and pixels to network inputs.
 - `checkpoints`: an epoch's weights, predictions and optimizer state as files.
-- `predictions`: what each image was taken for, as a file.
-- `checkpoint_files`: what of these files can be read without torch.
+- `predictions`: the predicted class of each image, as a file.
+- `checkpoint_files`: the parts of a checkpoint that are readable without torch.
 - `export`: a trained network as an ONNX model.
-- `graphs`: functions whose kernels a GPU launches as one graph, where it can.
+- `graphs`: CUDA graphs of functions, where a GPU can capture them.
 """

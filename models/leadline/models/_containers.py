@@ -1,9 +1,8 @@
-"""The containers that pixels come in: which parts of a PNG or JPEG file to decode.
+"""Parses PNG and JPEG files, and keeps only the parts that hold pixels.
 
-A decoder is only as quiet as what it is fed. Text, colour profiles, animation
-and metadata are where image libraries unpack, warn and fail in ways of their
-own, and none of them says what the pixels are. So files are taken apart here,
-and only what the pixels are made of goes on to the decoder.
+Image libraries also unpack text, colour profiles, animations and metadata. Each
+of these can make a decoder warn or fail, and none affects the pixels. So this
+module splits a file into its parts, and passes only the pixel data to the decoder.
 """
 
 import re
@@ -15,7 +14,7 @@ from typing import Literal, NamedTuple
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 
-# What the pixels of a PNG are made of. An animated one's IDAT is its still image.
+# The chunks that hold a PNG's pixels. The IDAT of an animated PNG is its still image.
 _PNG_PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 
 # Every JPEG marker is this byte and one more:
@@ -32,9 +31,9 @@ _PADDING = re.compile(rb"\xff+")
 _SEARCHED_AT_ONCE = 1 << 20  # the GIL is held for a millisecond or two
 
 MAX_SCANS = 100
-"""Scans of a JPEG above which it is refused. Encoders make about ten."""
+"""The most scans of a JPEG. Encoders write about ten."""
 
-# Chunks or segments: some, and one for each so many bytes. Each takes a microsecond or two.
+# A file may have 256 parts, and one more for each 512 bytes. Each takes 1 to 2 microseconds.
 _PARTS, _BYTES_PER_PART = 256, 512
 
 _EXIF_PREFIX = b"Exif\0\0"
@@ -44,27 +43,27 @@ _ORIENTATIONS = range(1, 9)
 
 
 class ContainerError(ValueError):
-    """The file is not one of an image, or not a whole one."""
+    """The file is not a complete PNG or JPEG file."""
 
 
 class Container(NamedTuple):
-    """An image file, taken apart."""
+    """An image file, split into its parts."""
 
     format: Literal["PNG", "JPEG"]
     data: bytes
     """The whole file."""
     kept: Sequence[int]
-    """Where what the pixels are made of starts and ends, and starts again, and so on."""
+    """Offsets of the pixel data: start and end of the first section, of the second, and so on."""
     width: int
     """In pixels, as the header says."""
     height: int
     orientation: int
-    """EXIF's orientation, 1 to 8; 1 where none is given."""
+    """EXIF's orientation, 1 to 8; 1 if the file has none."""
     scans: int = 1
-    """How often a decoder goes through the pixels."""
+    """How often a decoder passes over the pixels."""
 
     def pixel_data(self) -> bytes:
-        """Returns the file again, of what the pixels are made of alone."""
+        """Returns the file without the parts that hold no pixel data."""
         if len(self.kept) == 2:  # noqa: PLR2004 - one start and one end
             return self.data[self.kept[0] : self.kept[1]]
         starts, ends = self.kept[::2], self.kept[1::2]
@@ -72,10 +71,10 @@ class Container(NamedTuple):
 
 
 def unpack(data: bytes) -> Container:
-    """Takes a PNG or JPEG file apart.
+    """Splits a PNG or JPEG file into its parts.
 
     Raises:
-        ContainerError: it is neither, is cut short or damaged, or has too many parts.
+        ContainerError: the file has another format, too many parts, or is truncated or damaged.
     """
     if not data:
         raise ContainerError("the image is empty")
@@ -100,7 +99,9 @@ def _unpack_png(data: bytes) -> Container:
         (checksum,) = struct.unpack_from(">I", data, end)
         if kind in _PNG_PIXEL_CHUNKS:
             if zlib.crc32(data[start + 4 : end]) != checksum:
-                raise ContainerError(f"the image is corrupt: wrong checksum of its {kind.decode()}")
+                raise ContainerError(
+                    f"the image is corrupt: the checksum of {kind.decode()} is wrong"
+                )
             _keep(kept, start, end + 4)
             if kind == b"IHDR":
                 width, height = struct.unpack_from(">II", data, content)
@@ -124,7 +125,7 @@ def _unpack_jpeg(data: bytes) -> Container:
         if marker == _PREFIX:  # padding before a marker
             start = _end_of_padding(data, start)
             continue
-        if marker == _SOS:  # from here on there are pixels
+        if marker == _SOS:  # pixels begin here
             end, scans = _end_of_pixels(data, start)
             _keep(kept, start, end)
             return Container("JPEG", data, kept, width, height, _orientation(exif), scans)
@@ -164,8 +165,8 @@ def _end_of_padding(data: bytes, start: int) -> int:
 def _end_of_pixels(data: bytes, start: int) -> tuple[int, int]:
     """Returns where a JPEG's pixels end, and the number of its scans; the first starts here.
 
-    It goes from marker to marker as libjpeg does. What follows the end, such as the film of a
-    photograph that moves, is no part of the image.
+    Follows the markers as libjpeg does. Data after the end, such as the video of a
+    motion photo, is not part of the image.
     """
     position, scans = start, 0
     for _ in range(_most_parts(data)):
@@ -190,7 +191,7 @@ def _end_of_pixels(data: bytes, start: int) -> tuple[int, int]:
 
 
 def _next_marker(data: bytes, start: int) -> int:
-    """Returns where the next marker of a JPEG's pixels is; the file's length if there is none."""
+    """Returns the offset of the next marker in a JPEG's pixels, or the file's length."""
     while start < len(data):
         match = _MARKER.search(data, start, start + _SEARCHED_AT_ONCE + 1)
         if match:
@@ -200,7 +201,7 @@ def _next_marker(data: bytes, start: int) -> int:
 
 
 def _shapes_pixels(marker: int) -> bool:
-    # JFIF's and Adobe's segments tell the colour space; no other application's does.
+    # Only JFIF's and Adobe's application segments define the colour space.
     application = _APP0_JFIF <= marker <= _APP15
     return marker in (_APP0_JFIF, _APP14_ADOBE) or not (application or marker == _COM)
 
@@ -208,7 +209,7 @@ def _shapes_pixels(marker: int) -> bool:
 def _orientation(exif: bytes) -> int:
     """Returns the orientation in the first directory of EXIF's TIFF structure.
 
-    Damaged metadata is no reason to refuse sound pixels: it means upright.
+    Damaged metadata means upright, because the pixels may still be intact.
     """
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order is None:

@@ -1,4 +1,4 @@
-"""What the description of a checkpoint says, as JSON, and how it is read back."""
+"""Writes and reads the JSON that describes a checkpoint."""
 
 import dataclasses
 import json
@@ -13,11 +13,11 @@ from leadline.models.spec import TrainingSpec
 
 FORMAT = 3
 
-# Format 1 knew blocks of two convolutions only. Formats 1 and 2 have a file for each part.
+# Format 1 had only blocks of two convolutions. Formats 1 and 2 have one file per part.
 _TWO_CONVOLUTIONS = {"block_convolutions": 2}
 
-# What an image goes through before the network sees it. Recorded so that whoever
-# finds the files needs no code of ours, and checked so that it never changes unseen.
+# How an image is prepared for the network. Recorded so that the files are usable
+# without Leadline, and checked so that any change raises an error.
 PREPROCESSING: dict[str, Any] = {
     "image_size": IMAGE_SIZE,
     "channels": "RGB",
@@ -26,13 +26,13 @@ PREPROCESSING: dict[str, Any] = {
 }
 
 
-# No separators: a description that came from elsewhere must not lead elsewhere.
+# No separators: a description must not name files outside its folder.
 _FILE_NAME = re.compile(r"epoch-\d{5}(\.checkpoint|\.onnx|(\.[a-z]+)?\.safetensors)")
 
 
 @dataclass(frozen=True)
 class FileRecord:
-    """A part of a checkpoint as it was written."""
+    """The hash and the size of a part of a checkpoint."""
 
     name: str
     """Of its file."""
@@ -44,7 +44,7 @@ class FileRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointInfo:
-    """All that is known of a checkpoint but the numbers themselves."""
+    """The description of a checkpoint, without its tensors."""
 
     epoch: int
     architecture: Architecture
@@ -53,10 +53,10 @@ class CheckpointInfo:
     metrics: EpochMetrics
     dataset_fingerprint: str
     files: dict[str, FileRecord]
-    """By kind: "weights" and, if there are any, "predictions" and "optimizer", in the order
-    in which they lie in their file. The optimizer's may have been removed since."""
+    """By kind: "weights" and, if they exist, "predictions" and "optimizer", in the order of
+    the parts in the file. The optimizer's state may have been removed since."""
     environment: dict[str, Any]
-    """What it was trained with: versions, device, threads. For people."""
+    """Versions, device and threads of the training. No code depends on it."""
 
     @property
     def weights_sha256(self) -> str:
@@ -65,7 +65,7 @@ class CheckpointInfo:
 
 
 def to_json(info: CheckpointInfo) -> bytes:
-    """Describes a checkpoint, in one line."""
+    """Encodes the description of a checkpoint as one line."""
     description = {
         "format": FORMAT,
         "epoch": info.epoch,
@@ -82,27 +82,25 @@ def to_json(info: CheckpointInfo) -> bytes:
 
 
 def from_json(data: bytes) -> CheckpointInfo:
-    """Reads back what `to_json` gave.
+    """Decodes the result of `to_json`.
 
     Raises:
-        ValueError, KeyError, TypeError, AttributeError: it is damaged or of another format.
+        ValueError, KeyError, TypeError, AttributeError: the JSON is damaged or of another format.
     """
     description = json.loads(data)
     if description["format"] == 1:
         for part in ("architecture", "spec"):
             description[part] = _TWO_CONVOLUTIONS | description[part]
     elif description["format"] not in (2, FORMAT):
-        raise ValueError(
-            f"it is of format {description['format']!r}, and 1 to {FORMAT} are known here"
-        )
+        raise ValueError(f"its format is {description['format']!r}, but must be from 1 to {FORMAT}")
     if description["preprocessing"] != PREPROCESSING:
-        raise ValueError("its images were prepared otherwise than they are here")
+        raise ValueError("its preprocessing is not that of this version")
     files = {kind: FileRecord(**record) for kind, record in description["files"].items()}
     outside = [record.name for record in files.values() if not _FILE_NAME.fullmatch(record.name)]
     if outside:
-        raise ValueError(f"it names a file outside its folder: {outside[0]!r}")
+        raise ValueError(f"it lists a file outside its folder: {outside[0]!r}")
     if "weights" not in files:
-        raise ValueError("it names no file of weights")
+        raise ValueError("it lists no file of kind weights")
     return CheckpointInfo(
         epoch=description["epoch"],
         architecture=Architecture(**description["architecture"]),

@@ -1,4 +1,4 @@
-"""Files that are either all there or not there at all, whenever the power goes."""
+"""Atomic and durable writes of files."""
 
 import hashlib
 import os
@@ -7,14 +7,14 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file so that its name only ever stands for all of its bytes, on disk.
+    """Writes a file atomically and durably: a crash never leaves a part of it.
 
-    The folder must exist. A file of that name is replaced.
+    The folder must exist. Replaces an existing file.
 
     Raises:
-        OSError: the file cannot be written; a former one of that name is intact.
+        OSError: the file cannot be written; an existing file is intact.
     """
-    # Two that write the same file must not share what is half written.
+    # Two writers of the same file must not share a temporary file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         with temporary.open("wb") as file:
@@ -29,7 +29,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder, and those it lies in, durably; one that is there stays as it is."""
+    """Creates a folder and its parents durably; keeps an existing folder as it is."""
     if not path.is_dir():
         make_folder(path.parent)
         path.mkdir(exist_ok=True)
@@ -37,7 +37,7 @@ def make_folder(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable."""
+    """Flushes the names in a folder to the disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

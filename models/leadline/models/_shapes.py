@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from leadline.models.images import IMAGE_SIZE
 
 CHANNELS = 8
-"""Channels of every convolution's result but the tail's."""
+"""Output channels of every convolution except the tail's."""
 
 EPSILON = 1e-5
-"""What a batch norm adds to the variance: PyTorch's default."""
+"""The number that a batch norm adds to the variance: PyTorch's default."""
 
 MOMENTUM = 0.1
 """The weight of a batch in a batch norm's running statistics: PyTorch's default."""
@@ -40,17 +40,17 @@ class Convolution:
 
     @property
     def input_vectors(self) -> int:
-        """Pixels of an input image, all channels: the vectors of a group of images."""
+        """Vectors of a group of input images: one for each pixel of each channel."""
         return self.inputs * self.size**2
 
     @property
     def output_vectors(self) -> int:
-        """Pixels of an output image, all channels: the vectors of a group of results."""
+        """Vectors of a group of output images: one for each pixel of each channel."""
         return self.outputs * self.output_size**2
 
     @property
     def weights(self) -> int:
-        """Numbers in the kernels."""
+        """The number of weights."""
         return self.inputs * self.outputs * self.kernel**2
 
 

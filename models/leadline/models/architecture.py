@@ -1,4 +1,4 @@
-"""What determines a network's shape."""
+"""The parameters that determine a network's shape."""
 
 from dataclasses import dataclass
 
@@ -17,14 +17,14 @@ class Architecture:
     """Whether a batch norm follows each convolution inside the blocks."""
 
     residual: bool = False
-    """Whether an identity connection goes around each block."""
+    """Whether each block has an identity connection."""
 
     classes: int = 10
-    """Classes that it tells apart."""
+    """The number of classes."""
 
     @property
     def inner_convolutions(self) -> int:
-        """The convolutions inside the blocks, all blocks together."""
+        """The number of convolutions inside all blocks."""
         return self.blocks * self.block_convolutions
 
     @property

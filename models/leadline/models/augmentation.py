@@ -1,8 +1,8 @@
-"""How training images are varied from epoch to epoch.
+"""Random flips and shifts of training images.
 
-Images are varied as bytes, a batch at a time, wherever they are. What is done
-to an image derives from the seed, the epoch and the image's place in the epoch
-alone: there is no state that an interruption could lose.
+Works on bytes, a batch at a time, on the device of the images. The variation of an
+image depends only on the seed, the epoch and the image's place in the epoch. So an
+interruption loses no state.
 """
 
 from dataclasses import dataclass
@@ -16,44 +16,44 @@ from torch import Tensor
 from leadline.models.spec import Augmentation
 
 MAX_SHIFT = 4
-"""Pixels by which an image is moved at most, up, down, left and right."""
+"""The most pixels by which an image is shifted, up, down, left or right."""
 
-# Beside the seed and the epoch, so that these numbers are not those of the images' order.
+# Distinguishes these random numbers from those of the order of the images.
 _STREAM = 1
 
-# A pixel's three bytes as one item, so that NumPy moves them together.
+# A pixel's three bytes as one item, so that NumPy copies them together.
 _PIXEL = np.dtype("V3")
 
 
 @dataclass(frozen=True)
 class Variations:
-    """What is done to each image of an epoch, in the order in which they are trained on."""
+    """The variation of each image of an epoch, in the order of training."""
 
     mirrored: Tensor
-    """bool [N]: whether left and right are exchanged."""
+    """bool [N]: whether the image is flipped left to right."""
 
     top: Tensor
     """int64 [N]: which row of the image becomes its first, -4 to 4."""
 
     left: Tensor
-    """int64 [N]: which column of the image, mirrored or not, becomes its first, -4 to 4."""
+    """int64 [N]: which column of the image, after the flip, becomes its first, -4 to 4."""
 
     moves: bool
-    """Whether any image is moved: otherwise `top` and `left` are 0 throughout."""
+    """Whether any image is shifted: otherwise `top` and `left` are all 0."""
 
     @classmethod
     def draw(
         cls, augmentation: Augmentation, *, seed: int, epoch: int, images: int, device: torch.device
     ) -> Self | None:
-        """Draws what is done to an epoch's images; None where nothing is."""
+        """Draws the variations of an epoch's images; None without augmentation."""
         if augmentation is Augmentation.NONE:
             return None
-        # NumPy guarantees the raw bits of a generator across versions, and nothing else.
+        # Across versions, NumPy guarantees only the raw bits of a generator.
         seeds = np.random.SeedSequence((seed, epoch, _STREAM))
         bits = np.random.PCG64(seeds).random_raw(images)
         moves = augmentation is Augmentation.FLIP_CROP
         largest = MAX_SHIFT if moves else 0
-        # 16 bits each; that 9 does not divide 65,536 changes a chance by less than 1 in 7,000.
+        # 16 bits each. 9 does not divide 65,536, so probabilities are off by less than 1 in 7,000.
         top, left = (
             torch.from_numpy((bits >> shift & 0xFFFF).astype(np.int64) % (2 * largest + 1))
             for shift in (16, 32)
@@ -66,14 +66,14 @@ class Variations:
         )
 
     def apply(self, pixels: Tensor, start: int) -> Tensor:
-        """Returns a batch as it is trained on: mirrored first, then moved.
+        """Flips and then shifts the images of a batch.
 
-        What lies beyond an edge is reflected at it, without repeating the edge:
-        before a row abcd there is dcb.
+        Pixels beyond an edge are reflected, without repeating the edge: dcb
+        precedes a row abcd.
 
         Args:
             pixels: uint8 [n, H, W, 3] on the device; not changed.
-            start: the place of the first of them in the epoch, 0 for the first.
+            start: the place of the first image in the epoch, from 0.
 
         Returns:
             uint8 [n, H, W, 3].
@@ -82,7 +82,7 @@ class Variations:
         mirrored, top, left = self.mirrored[here], self.top[here], self.left[here]
         if pixels.device.type != "cpu":
             return _gather(pixels, mirrored, top, left)
-        # NumPy copies rows where torch, on a CPU, copies bytes: a fifth of the time.
+        # On a CPU, NumPy copies rows in a fifth of the time in which torch copies bytes.
         items = np.ascontiguousarray(pixels.numpy()).view(_PIXEL)[..., 0]
         flipped = mirrored.numpy()
         original, items = items, items.copy()
@@ -93,7 +93,7 @@ class Variations:
 
 
 def _gather(pixels: Tensor, mirrored: Tensor, top: Tensor, left: Tensor) -> Tensor:
-    """Mirrors and moves images, uint8 [n, H, W, 3], on any device."""
+    """Flips and shifts images, uint8 [n, H, W, 3], on any device."""
     count, height, width, _ = pixels.shape
     rows, columns = _window(top, height), _window(left, width)
     columns = torch.where(mirrored[:, None], width - 1 - columns, columns)
@@ -102,7 +102,7 @@ def _gather(pixels: Tensor, mirrored: Tensor, top: Tensor, left: Tensor) -> Tens
 
 
 def _window(first: Tensor, length: int) -> Tensor:
-    """Which pixel of a line stands at each place, int64 [n, length], where it begins at `first`."""
+    """Returns the source index of each pixel of lines that begin at `first`, int64 [n, length]."""
     places = (first[:, None] + torch.arange(length, device=first.device)).abs()
     return torch.minimum(places, 2 * (length - 1) - places)
 
@@ -110,10 +110,10 @@ def _window(first: Tensor, length: int) -> Tensor:
 def _move(
     items: npt.NDArray[Any], top: npt.NDArray[np.int64], left: npt.NDArray[np.int64]
 ) -> npt.NDArray[Any]:
-    """Images, one item a pixel, [n, H, W], moved within their reflected surroundings."""
+    """Shifts images, [n, H, W] with one item a pixel, and reflects them at the edges."""
     count, height, width = items.shape
     size = items.itemsize
-    # As bytes: NumPy copies lines of those whole, but pixels one by one.
+    # As bytes, because NumPy copies whole lines of bytes, but single pixels otherwise.
     lines = _pad(items).view(np.uint8)
     windows = np.lib.stride_tricks.sliding_window_view(lines, (height, width * size), axis=(1, 2))
     moved = windows[np.arange(count), top + MAX_SHIFT, (left + MAX_SHIFT) * size]
@@ -121,7 +121,7 @@ def _move(
 
 
 def _pad(items: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """What `numpy.pad` does in mode "reflect", in a third of the time."""
+    """Pads like `numpy.pad` in mode "reflect", in a third of the time."""
     count, height, width = items.shape
     edge = MAX_SHIFT
     padded = np.empty((count, height + 2 * edge, width + 2 * edge), items.dtype)

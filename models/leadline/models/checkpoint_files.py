@@ -1,19 +1,18 @@
-"""The files of checkpoints, as far as they can be read without torch.
+"""Reads the parts of a checkpoint that need no torch.
 
     epoch-00001.checkpoint               weights, predictions, and their description
     epoch-00001.optimizer.safetensors    the optimizer's state, if it has any
 
-A checkpoint is one file, which appears atomically: an epoch is there as a whole, or
-not at all. It has two lines of text, and then the bytes of its parts:
+A checkpoint is one file, which appears atomically: either the whole epoch exists, or
+nothing of it. The file has two lines of text, and then the bytes of its parts:
 
     the SHA-256 of the next line, in hexadecimal
     the description in JSON, with the size and the SHA-256 of each part
     the weights and buffers, as safetensors
     the predictions, as `leadline.models.predictions` encodes them
 
-The optimizer's state is written before it, so a checkpoint that is there can be
-trained on, for as long as the state is kept. Nothing is ever unpickled, and equal
-weights have equal hashes.
+The optimizer's state is written first, so training can continue from any checkpoint
+whose state is still kept. No file is a pickle, and equal weights have equal hashes.
 
 Older versions wrote each part into a separate file, with an ONNX graph beside them
 and the description in `epoch-00001.json`. `compact_checkpoint` rewrites such an epoch.
@@ -39,12 +38,13 @@ _OPTIMIZER = ".optimizer.safetensors"
 
 _COMMITTED = re.compile(r"epoch-(\d{5})\.(checkpoint|json)")
 
-# Of older versions. The description goes first: what a crash leaves is no checkpoint.
+# Of older versions. Removed in this order: without its description, a half-removed
+# checkpoint does not exist.
 _OLDER = (".json", ".safetensors", ".onnx", ".predictions.safetensors")
 
 
 class CheckpointError(Exception):
-    """A checkpoint is missing, damaged or of something else: the message names the file."""
+    """A checkpoint is missing, damaged or of another training: the message names the file."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class CheckpointReader:
         """Reads "weights", "predictions" or "optimizer".
 
         Raises:
-            CheckpointError: it is missing, truncated or damaged.
+            CheckpointError: the part is missing, truncated or damaged.
         """
         record = self.info.files[kind]
         path = self._directory / record.name
@@ -92,16 +92,16 @@ class CheckpointReader:
 
 
 def list_epochs(directory: Path) -> list[int]:
-    """Returns the epochs that have a checkpoint, ascending; none where there is no directory."""
+    """Returns the epochs that have a checkpoint, ascending; none if the directory is missing."""
     names = (path.name for path in directory.glob("epoch-*"))
     return sorted({int(match[1]) for name in names if (match := _COMMITTED.fullmatch(name))})
 
 
 def open_checkpoint(directory: Path, epoch: int) -> CheckpointReader:
-    """Reads an epoch's description, and checks it.
+    """Reads and checks the description of a checkpoint.
 
     Raises:
-        CheckpointError: there is none, or it is damaged.
+        CheckpointError: the checkpoint is missing or damaged.
     """
     path = directory / f"{stem_of(epoch)}{_CHECKPOINT}"
     older = path.with_suffix(".json")
@@ -127,7 +127,7 @@ def write_checkpoint(
     """Writes an epoch's file, and with it commits the epoch; durable when it returns.
 
     Args:
-        directory: has to exist. A checkpoint of the same epoch is replaced.
+        directory: must exist. A checkpoint of the same epoch is replaced.
         info: its description, whose `files` name none but the optimizer's.
         parts: the weights and the predictions.
 
@@ -147,7 +147,7 @@ def write_checkpoint(
 
 
 def write_optimizer_state(directory: Path, epoch: int, data: bytes) -> FileRecord:
-    """Writes the optimizer's state after an epoch, to be called before `write_checkpoint`.
+    """Writes the optimizer's state after an epoch. Call it before `write_checkpoint`.
 
     Raises:
         OSError: the file cannot be written.
@@ -187,16 +187,16 @@ def compact_checkpoint(directory: Path, epoch: int) -> None:
 
 
 def load_info(directory: Path, epoch: int) -> CheckpointInfo:
-    """Reads what is known of a checkpoint, without its tensors.
+    """Reads the description of a checkpoint.
 
     Raises:
-        CheckpointError: there is none, or its description is damaged.
+        CheckpointError: the description is missing or damaged.
     """
     return open_checkpoint(directory, epoch).info
 
 
 def load_predictions(directory: Path, epoch: int, split: SplitName = "test") -> SplitPredictions:
-    """Loads what the network of an epoch took each image of a split for.
+    """Loads the predictions of an epoch's network for the images of a split.
 
     Raises:
         NoPredictionsError: the checkpoint was made without predictions of this split.
@@ -206,7 +206,7 @@ def load_predictions(directory: Path, epoch: int, split: SplitName = "test") -> 
 
 
 def remove_checkpoint(directory: Path, epoch: int) -> None:
-    """Removes an epoch's files; what is not there is no error.
+    """Removes an epoch's files; ignores missing ones.
 
     Raises:
         OSError: a file cannot be removed.
@@ -215,7 +215,7 @@ def remove_checkpoint(directory: Path, epoch: int) -> None:
 
 
 def remove_optimizer_state(directory: Path, epoch: int) -> None:
-    """Removes the optimizer's state after an epoch, from which no training goes on then.
+    """Removes the optimizer's state after an epoch; training can then not continue from it.
 
     Raises:
         OSError: the file cannot be removed.
@@ -224,7 +224,7 @@ def remove_optimizer_state(directory: Path, epoch: int) -> None:
 
 
 def stem_of(epoch: int) -> str:
-    """The beginning of the names of an epoch's files."""
+    """Returns the beginning of the names of an epoch's files."""
     return f"epoch-{epoch:05}"
 
 

@@ -1,7 +1,6 @@
-"""An epoch as files: what it takes to go on with it, to ask its network, and to tell of it.
+"""Saves and loads an epoch: to continue training, to predict, and to report results.
 
-What the files are and how they are read without torch is in
-`leadline.models.checkpoint_files`.
+`leadline.models.checkpoint_files` lists the files, and reads them without torch.
 """
 
 import dataclasses
@@ -37,7 +36,7 @@ __all__ = ["Checkpoint", "CheckpointError", "load_checkpoint", "restore", "save_
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An epoch's weights, and all that is known of them."""
+    """An epoch's weights and their description."""
 
     info: CheckpointInfo
 
@@ -48,9 +47,9 @@ class Checkpoint:
         """Returns the network with these weights, in evaluation mode, on the CPU.
 
         Raises:
-            CheckpointError: the weights are of another architecture than is said.
+            CheckpointError: the weights do not fit the architecture of the description.
         """
-        # Built on the meta device: no weights are drawn only to be overwritten.
+        # On the meta device, so that no weights are drawn only to be overwritten.
         with torch.device("meta"):
             network = BlockNetwork(self.info.architecture)
         try:
@@ -62,13 +61,13 @@ class Checkpoint:
 
 
 def save_checkpoint(directory: Path, trainer: Trainer, outcome: EpochOutcome) -> CheckpointInfo:
-    """Writes what a trainer has come to after an epoch; durable when it returns.
+    """Writes a trainer's checkpoint after an epoch; durable when it returns.
 
     Args:
-        directory: made where it does not exist. A checkpoint of the same epoch
+        directory: created if it does not exist. A checkpoint of the same epoch
             is replaced.
-        trainer: as it is right after the epoch.
-        outcome: what `train_epoch` returned.
+        trainer: in its state right after the epoch.
+        outcome: the result of `train_epoch`.
 
     Raises:
         OSError: a file cannot be written.
@@ -107,12 +106,12 @@ def load_checkpoint(directory: Path, epoch: int) -> Checkpoint:
 
 
 def restore(trainer: Trainer, directory: Path, epoch: int) -> CheckpointInfo:
-    """Puts a trainer into the state that it was in after an epoch, bit for bit.
+    """Restores a trainer's state after an epoch, bit for bit.
 
     Raises:
         CheckpointError: a file is missing or damaged, the optimizer's state is no longer
-            kept, or the checkpoint is of another spec or dataset than the trainer. Do not
-            train then, unless another call succeeds.
+            kept, or the checkpoint is of another spec or dataset than the trainer. The
+            trainer may then be unusable, unless another call succeeds.
     """
     reader = open_checkpoint(directory, epoch)
     info = reader.info
@@ -131,12 +130,12 @@ def _checkpoint(directory: Path, reader: CheckpointReader) -> Checkpoint:
     return Checkpoint(reader.info, _read_tensors(directory, reader, "weights"))
 
 
-def _is_same_training(one: TrainingSpec, other: TrainingSpec) -> bool:
-    """Whether both give the same weights as far as both go."""
-    if one.schedule is Schedule.CONSTANT:
-        # Otherwise the number of epochs decides every step.
-        one = dataclasses.replace(one, epochs=other.epochs)
-    return dataclasses.replace(one, patience=other.patience, diagnostics=other.diagnostics) == other
+def _is_same_training(a: TrainingSpec, b: TrainingSpec) -> bool:
+    """Whether both specs give the same weights in the epochs that both train."""
+    if a.schedule is Schedule.CONSTANT:
+        # With other schedules, the number of epochs affects every step.
+        a = dataclasses.replace(a, epochs=b.epochs)
+    return dataclasses.replace(a, patience=b.patience, diagnostics=b.diagnostics) == b
 
 
 def _optimizer_state(trainer: Trainer) -> dict[str, Tensor]:
@@ -156,7 +155,7 @@ def _restore_optimizer(trainer: Trainer, tensors: dict[str, Tensor], directory: 
     for key, value in tensors.items():
         name, _, slot = key.rpartition("/")
         if name not in indices:
-            raise CheckpointError(f"{directory} has state of {name!r}, which the network has not")
+            raise CheckpointError(f"{directory} has state of {name!r}, which the network lacks")
         state.setdefault(indices[name], {})[slot] = value
     groups = trainer.optimizer.state_dict()["param_groups"]
     trainer.optimizer.load_state_dict({"state": state, "param_groups": groups})
@@ -166,7 +165,7 @@ def _environment(trainer: Trainer) -> dict[str, Any]:
     try:
         leadline: str | None = importlib.metadata.version("leadline")
     except importlib.metadata.PackageNotFoundError:
-        leadline = None  # run from its sources
+        leadline = None  # runs from its sources
     return {
         "leadline": leadline,
         "torch": torch.__version__,
@@ -179,7 +178,7 @@ def _environment(trainer: Trainer) -> dict[str, Any]:
 
 
 def _to_bytes(tensors: dict[str, Tensor]) -> bytes:
-    # No metadata: safetensors does not promise its order, and equal weights make equal bytes.
+    # No metadata: safetensors does not fix its order, and equal weights must give equal bytes.
     contiguous = {key: value.cpu().contiguous() for key, value in tensors.items()}
     return safetensors.torch.save(contiguous)
 

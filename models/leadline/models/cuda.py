@@ -1,7 +1,7 @@
-"""Training and evaluation on a GPU, by graphs that are captured once and replayed.
+"""Training and evaluation on a GPU by captured graphs.
 
-A network this small is a hundred short kernels a step: to launch them one by
-one takes longer than to run them. A replay launches all of them at once.
+A network this small runs a hundred short kernels a step. Launching them one by
+one takes longer than running them. A replay launches all of them at once.
 """
 
 import torch
@@ -16,9 +16,9 @@ from leadline.models.network import BlockNetwork
 class CudaEngine:
     """Computes on a GPU.
 
-    A graph is captured for each size of batch; those of an epoch are all of one
-    size but the last. Where none can be captured, it computes without. The network's
-    GPU becomes the process's current one, and training steps compute in `autocast`.
+    Captures a graph for each batch size; only the last batch of an epoch has another
+    size. Computes without graphs if a capture fails. The network's GPU becomes the
+    process's current device, and training steps compute in `autocast`.
     """
 
     name = "cuda"
@@ -35,7 +35,7 @@ class CudaEngine:
             torch.cuda.set_device(device)
         self._network = network
         self._autocast = autocast
-        # The steps before a capture must leave no trace in the running statistics.
+        # The steps before a capture must not change the running statistics.
         self._graphed_step = GraphedFunction(
             self._step, device=device, state=network.buffers, graphs=graphs
         )
@@ -43,11 +43,11 @@ class CudaEngine:
 
     def gradients(self, pixels: Tensor, labels: Tensor) -> Tensor:
         """See `leadline.models.engine.Engine.gradients`."""
-        # The loss lies where the next step puts its own.
+        # The next step overwrites the loss.
         return self._graphed_step(pixels, labels).clone()
 
     def prepare(self) -> None:
-        """Captured evaluations read the parameters where they are: there is nothing to do."""
+        """Does nothing: captured evaluations read the parameters in place."""
 
     @torch.no_grad()
     def logits(self, pixels: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class CudaEngine:
         loss = functional.cross_entropy(logits.float(), labels)
         gradients = torch.autograd.grad(loss, parameters)
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            # All sizes of batches write to one place, which optimizers know.
+            # The graphs of all batch sizes write to the same gradient, which optimizers read.
             if parameter.grad is None:
                 parameter.grad = gradient.clone()
             else:

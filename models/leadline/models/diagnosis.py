@@ -1,4 +1,4 @@
-"""How activations and gradients pass a network, block by block."""
+"""Measures activations and gradients, block by block."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,20 +11,19 @@ from leadline.models.metrics import BlockDiagnosis
 from leadline.models.network import BlockNetwork
 
 DIAGNOSED_IMAGES = 512
-"""Images that a diagnosis is made on: four of the protocol's batches."""
+"""Images of a diagnosis: four batches of the training protocol."""
 
 
 def diagnose(network: BlockNetwork, images: Tensor, labels: Tensor) -> tuple[BlockDiagnosis, ...]:
-    """Measures what comes out of the head and of each block, and what comes back to it.
+    """Measures the outputs of the head and of each block, and the gradients of these outputs.
 
-    Computed in float32 and in training mode: batch norms use the statistics of
-    these images. Nothing of the network is changed: running statistics,
-    gradients and modes stay as they are.
+    Computes in float32 and in training mode: batch norms use the statistics of
+    these images. The network's running statistics, gradients and modes do not
+    change.
 
-    The standard deviation is taken over the images at each channel, row and
-    column for itself. Taken over all values at once it would count how far
-    apart channels are, which their biases see to even where all images have
-    become alike.
+    The standard deviation is over the images, separately at each channel, row and
+    column. A standard deviation over all values would include the differences
+    between channels, which biases cause even if all images have become alike.
 
     Args:
         network: on the device of the images.
@@ -32,7 +31,7 @@ def diagnose(network: BlockNetwork, images: Tensor, labels: Tensor) -> tuple[Blo
         labels: int64 [N].
 
     Returns:
-        one for the head and one for each block, in this order.
+        The diagnosis of the head and of each block, in this order.
     """
     with _batch_statistics(network), torch.enable_grad():
         outputs = [network.head(images)]
@@ -44,7 +43,7 @@ def diagnose(network: BlockNetwork, images: Tensor, labels: Tensor) -> tuple[Blo
     with torch.no_grad():
         stds = [output.double().var(dim=0, correction=0).mean().sqrt() for output in outputs]
         norms = [torch.linalg.vector_norm(gradient.double()) for gradient in gradients]
-        # One copy brings all of it over.
+        # A single copy from the device.
         measured = torch.stack([torch.stack(stds), torch.stack(norms)], dim=1).tolist()
     return tuple(
         BlockDiagnosis(block=number, activation_std=std, gradient_norm=norm)
@@ -54,7 +53,7 @@ def diagnose(network: BlockNetwork, images: Tensor, labels: Tensor) -> tuple[Blo
 
 @contextmanager
 def _batch_statistics(network: nn.Module) -> Iterator[None]:
-    """Lets batch norms use the statistics of their input, and leave the running ones alone."""
+    """Makes batch norms use the statistics of their input, without updating the running ones."""
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     before = [(norm.training, norm.track_running_stats) for norm in norms]
     for norm in norms:

@@ -1,13 +1,13 @@
-"""When training ends early: a function of the epochs' results alone.
+"""Decides when training ends early, from the results of the epochs alone.
 
-This module imports nothing heavy.
+This module does not import torch.
 """
 
 from collections.abc import Sequence
 
 
 def is_exhausted(test_accuracies: Sequence[float], patience: int) -> bool:
-    """Returns whether `patience` epochs have passed since the best, the earliest of equals.
+    """Returns whether `patience` epochs have passed since the first epoch of the best accuracy.
 
     A patience of 0 is never exhausted.
     """

@@ -22,12 +22,12 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """What checkpoints record: "simd", "torch" or "cuda"."""
+        """The engine's name in checkpoints: "simd", "torch" or "cuda"."""
 
     def gradients(self, pixels: Tensor, labels: Tensor) -> Tensor:
         """Sets the gradient of every parameter, and returns the batch's mean loss.
 
-        Batch norms use the batch's statistics and update their running ones.
+        Batch norms use the batch's statistics and update their running statistics.
 
         Args:
             pixels: uint8 [n, 32, 32, 3].
@@ -38,7 +38,7 @@ class Engine(Protocol):
         """
 
     def prepare(self) -> None:
-        """Reads the network's present parameters for the calls of `logits` that follow."""
+        """Reads the network's current parameters for later calls of `logits`."""
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Returns the logits, float32 [n, classes], in evaluation mode.
@@ -56,7 +56,7 @@ def engine_for(
     largest_batch: int,
     threads: int,
 ) -> Engine:
-    """Returns the fastest engine, or torch's where `LEADLINE_ENGINE` selects that for the CPU.
+    """Returns the fastest engine, or torch's if `LEADLINE_ENGINE` selects it for the CPU.
 
     Sets the number of torch's threads, for the whole process.
 
@@ -108,12 +108,12 @@ class TorchEngine:
 class SimdEngine:
     """Computes with the vector units of a CPU: see `leadline.models.simd`.
 
-    Several times as fast as torch's operations, whose kernels are made for many more
-    channels. The result is torch's but for rounding, and does not depend on the number
-    of threads, to the bit.
+    Several times as fast as torch's operations, which are optimised for many more
+    channels. The result equals torch's except for rounding, and is the same, to the
+    bit, with any number of threads.
 
-    Sets torch's own number of threads to one, for the whole process. The network is in
-    main memory, in float32.
+    Sets torch's number of threads to one, for the whole process. The network must be
+    in main memory, in float32.
 
     Raises:
         UnsupportedNetworkError: there are no kernels for the network's shapes.

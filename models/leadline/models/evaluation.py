@@ -1,4 +1,4 @@
-"""How right a network is about a split, image by image."""
+"""Evaluates a network on a split."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,24 +14,24 @@ from leadline.models.engine import Engine
 from leadline.models.predictions import SplitPredictions
 
 BATCH_SIZE = 512
-"""Images a batch of an evaluation on a CPU: few enough for its caches."""
+"""Images in a batch on a CPU: few enough for its caches."""
 
 GPU_BATCH_SIZE = 2_000
-"""Images a batch of an evaluation on a GPU: CIFAR-10's splits are whole batches of it."""
+"""Images in a batch on a GPU: divides the sizes of CIFAR-10's splits."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How right a network is about a split, and what it makes of every image of it."""
+    """The loss, the accuracy and the predictions of a network on a split."""
 
     loss: float
     """The mean cross-entropy in nats."""
 
     accuracy: float
-    """The fraction that is classified rightly, in [0, 1]: an exact count over N."""
+    """The fraction of correct predictions, in [0, 1]: an exact count divided by N."""
 
     predictions: SplitPredictions
-    """What each image is taken for; its three arrays are all there."""
+    """The prediction of each image, with all three arrays."""
 
 
 def classify(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -39,13 +39,13 @@ def classify(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Args:
         logits: float32 [N, classes].
-        labels: int64 [N], the classes that the images are of.
+        labels: int64 [N], the true classes of the images.
 
     Returns:
-        the class, int64 [N], its probability, float32 [N], and that of the
-        label, float32 [N].
+        the class, int64 [N], its probability, float32 [N], and the probability
+        of the label, float32 [N].
     """
-    # The largest logit, not the largest probability: rounding makes ties of the latter.
+    # The largest logit, because rounding can make probabilities equal.
     predicted = logits.argmax(dim=1)
     probabilities = logits.softmax(dim=1).gather(1, torch.stack([predicted, labels], dim=1))
     return predicted, probabilities[:, 0], probabilities[:, 1]
@@ -62,10 +62,10 @@ def evaluate(
 ) -> Evaluation:
     """Evaluates a network in evaluation mode over a whole split, in its order.
 
-    The device is waited for once, at the end. A `DeviceSplit` saves bringing the split
-    there. The size of batches, by default what suits the device, does not change the
-    result, but for rounding. `on_batch` is called after each batch with the images done
-    and those in all.
+    Synchronises with the device once, at the end. A `DeviceSplit` saves the copy to
+    the device. The batch size, by default the best for the device, changes the result
+    only by rounding. Calls `on_batch` after each batch with the number of images done
+    and the number of all images.
     """
     batches = DeviceSplit.of(split, device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
@@ -79,7 +79,7 @@ def evaluate(
         answers.append(torch.stack([part.double() for part in classify(logits, labels)]))
         if on_batch is not None:
             on_batch(min(start + batch_size, len(batches)), len(batches))
-    # One copy brings all of it over; float64 holds classes and probabilities exactly.
+    # A single copy from the device; float64 holds classes and probabilities exactly.
     result = torch.cat([*answers, loss.expand(3, 1)], dim=1).cpu().numpy()
     predicted = result[0, :-1].astype(np.int64)
     probability, true_probability = result[1:, :-1].astype(np.float32)

@@ -1,4 +1,4 @@
-"""Trained networks as ONNX models, for inference engines; made from weights, without torch."""
+"""Exports trained networks as ONNX models, from their weights and without torch."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,12 +21,12 @@ INPUT = "images"
 """The ONNX model's input, float32 [N, 3, 32, 32], normalised."""
 
 LOGITS = "logits"
-"""Its first output, float32 [N, classes]."""
+"""The ONNX model's first output, float32 [N, classes]."""
 
 PROBABILITIES = "probabilities"
-"""Its second, the softmax of the first."""
+"""The ONNX model's second output, the softmax of the first."""
 
-# Old enough for the engines of the last years.
+# Old enough for the inference engines of recent years.
 _OPSET = 17
 _IR_VERSION = 8
 
@@ -34,7 +34,7 @@ _Array = npt.NDArray[np.float64]
 
 
 def load_onnx(directory: Path, epoch: int) -> bytes:
-    """Makes the ONNX model of an epoch's network: the same bytes whenever it is called.
+    """Exports an epoch's network as a serialised ONNX model; equal weights give equal bytes.
 
     Raises:
         CheckpointError: a file is missing, truncated, damaged or of another architecture.
@@ -53,8 +53,8 @@ def to_onnx(architecture: Architecture, weights: Mapping[str, npt.NDArray[np.gen
 
     Its input, `images`, is float32 [N, 3, 32, 32], normalised; its outputs are
     `logits` and `probabilities`, float32 [N, classes]. Each batch norm is
-    folded into the convolution before it, in float64, so that the outputs
-    equal the network's, in evaluation mode, but for rounding.
+    folded into the convolution before it, in float64. So the outputs equal
+    those of the network in evaluation mode, except for rounding.
 
     Source of the folding: Jacob et al. (2018), "Quantization and Training of
     Neural Networks for Efficient Integer-Arithmetic-Only Inference", section 3.2.
@@ -64,8 +64,8 @@ def to_onnx(architecture: Architecture, weights: Mapping[str, npt.NDArray[np.gen
         weights: parameters and buffers by their names in `leadline.models.network`.
 
     Raises:
-        KeyError: one is missing.
-        ValueError: one does not fit the architecture.
+        KeyError: a weight is missing.
+        ValueError: a weight does not fit the architecture.
     """
     graph = _Graph(weights)
     graph.convolve("head.widen", WIDEN)
@@ -93,7 +93,7 @@ def _add_block(graph: "_Graph", name: str, architecture: Architecture) -> None:
 
 
 class _Graph:
-    """An ONNX graph that grows operator by operator."""
+    """Builds an ONNX graph, operator by operator."""
 
     def __init__(self, weights: Mapping[str, npt.NDArray[np.generic]]) -> None:
         self._weights = weights
@@ -101,7 +101,7 @@ class _Graph:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
         self.last = INPUT
-        """The value that came out of the last operator."""
+        """The name of the last operator's output."""
 
     def convolve(self, name: str, shape: Convolution, *, norm: str | None = None) -> None:
         """Appends a convolution, with the batch norm after it folded in."""
@@ -129,12 +129,12 @@ class _Graph:
     def add(
         self, operator: str, *constants: _Array, output: str = "", **attributes: object
     ) -> None:
-        """Appends an operator on what came out of the last, and on constants."""
+        """Appends an operator whose inputs are the last operator's output and constants."""
         others = [self._constant(values) for values in constants]
         self._append(operator, others, output, attributes)
 
     def add_to(self, value: str) -> None:
-        """Appends the sum of what came out of the last operator and an earlier value."""
+        """Appends the sum of the last operator's output and an earlier value."""
         self._append("Add", [value])
 
     def _array(self, name: str) -> _Array:

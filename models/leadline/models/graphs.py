@@ -1,4 +1,4 @@
-"""Functions whose kernels a GPU launches as one graph, or one by one where none can be captured."""
+"""Runs functions on a GPU as captured graphs, or kernel by kernel where no capture succeeds."""
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -9,11 +9,11 @@ from torch import Tensor
 
 _LOG = logging.getLogger(__name__)
 
-# As many as PyTorch's notes on graphs advise before a capture.
+# The number that PyTorch's notes on graphs recommend before a capture.
 _WARM_UPS = 3
 
 Capture = Callable[[Callable[..., Tensor], Sequence[Tensor]], Callable[[], Tensor]]
-"""Takes a function and its inputs; returns what runs it again on whatever these then hold."""
+"""Takes a function and its inputs; returns a callable that reruns it on their new contents."""
 
 
 def capture_graph(
@@ -21,23 +21,23 @@ def capture_graph(
 ) -> Callable[[], Tensor]:
     """Captures the kernels that a function launches on its inputs' GPU.
 
-    The function is called several times, and must leave the same each time. A replay
-    reads the inputs where they are.
+    Calls the function several times, so its effects must be the same each time. A
+    replay reads the inputs in place.
 
     Source: the PyTorch notes on CUDA graphs.
 
     Returns:
-        What replays the graph and returns its result, which the next replay
-        overwrites.
+        A callable that replays the graph and returns its result, which the next
+        replay overwrites.
 
     Raises:
-        RuntimeError: torch, the driver or a library refuses, or memory is short.
+            RuntimeError: torch, the driver or a library rejects the capture, or memory is short.
     """
-    # A capture that fails may leave its stream as the current one: torch puts
-    # the former one back in its later versions only.
+    # A capture that fails may leave its stream as the current one: only later
+    # versions of torch restore the previous stream.
     device = inputs[0].device
     with torch.cuda.device(device), torch.cuda.stream(torch.cuda.current_stream(device)):
-        # What is set up in the first calls must not be captured.
+        # The first calls initialise libraries, which must not be captured.
         aside = torch.cuda.Stream()  # type: ignore[no-untyped-call,unused-ignore]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
@@ -56,19 +56,19 @@ def capture_graph(
 
 
 class Graphs:
-    """Whether graphs can be captured here, which is believed until a capture fails."""
+    """Whether this process captures graphs: it does until a capture fails."""
 
     def __init__(self, capture: Capture = capture_graph) -> None:
         self.capture = capture
         self.failure: str | None = None
-        """Why no graphs are captured any more; None while they are."""
+        """Why no graphs are captured any more; None until a capture fails."""
 
     def give_up(self, failure: str) -> None:
-        """Captures no more graphs, and warns of it once."""
+        """Stops capturing graphs, and warns once."""
         if self.failure is None:
             self.failure = failure
             _LOG.warning(
-                "no graph could be captured on this GPU: this process goes on without graphs, "
+                "no graph could be captured on this GPU: this process continues without graphs, "
                 "more slowly but with the same results; `leadline doctor` tests the GPU; "
                 "the reason: %s",
                 failure,
@@ -90,25 +90,24 @@ class _Captured:
 
 
 class GraphedFunction:
-    """A function of batches, by a graph for each size of batch.
+    """A function of batches that runs as one captured graph for each batch size.
 
-    Where a graph cannot be captured, the state is put back and the function is
-    run as it is, for this call and for all later ones of the process. So what a
-    capture is not to blame for (the device's memory is too small, a kernel has
-    failed, an input is of a wrong shape) is raised by that run, as itself and
-    without a warning.
+    If a capture fails, it restores the state and runs the function without a graph,
+    as do all later calls of the process. If the capture was not the cause, that run
+    raises the error itself, without a warning. Examples are too little device memory,
+    a failed kernel, or an input of a wrong shape.
 
-    Used by one thread at a time.
+    Not thread-safe.
 
     Args:
-        function: of tensors on the device that have a row for each image. It
-            must do the same whenever it is called, for it is called several
-            times before a capture.
-        state: gives the tensors that the function changes.
-        sizes: of batches, ascending: a smaller batch is filled up to the next
-            with rows of any content. Without them each size has a graph.
-        graphs: shared by all functions that are to do without graphs from the
-            first failure on; those of this process without.
+        function: takes tensors on the device that have a row for each image. It
+            is called several times before a capture, so its effects must be the
+            same each time.
+        state: returns the tensors that the function changes.
+        sizes: batch sizes, ascending: a smaller batch is padded to the next size
+            with arbitrary rows. Without them each batch size has a graph.
+        graphs: shared by the functions that stop using graphs together after a
+            failure; by default one for the process.
     """
 
     def __init__(
@@ -131,11 +130,11 @@ class GraphedFunction:
         """Returns the function's result, which the next call may overwrite.
 
         Args:
-            inputs: on any device. Of a batch that was filled up the result has
-                the additional rows, too.
+            inputs: on any device. The result of a padded batch includes the
+                additional rows.
         """
         if self._graphs.failure is not None:
-            self._captured.clear()  # with the memory that they hold
+            self._captured.clear()  # frees their memory
             return self._run(inputs)
         count = len(inputs[0])
         size = next((size for size in self._sizes if size >= count), count)
@@ -151,7 +150,7 @@ class GraphedFunction:
         try:
             self._captured[size] = self._capture(size, inputs)
         except RuntimeError as error:
-            # Here only what is said is kept: the traceback would keep memory of the device.
+            # Keeps the message only: the traceback would hold device memory.
             failure = _first_line(error)
         with torch.no_grad():
             for value, former in zip(self._state(), kept, strict=True):

@@ -1,7 +1,7 @@
-"""Image files to pixels, and pixels to image files.
+"""Decodes image files to pixels, and encodes pixels as image files.
 
-The same functions serve training, prediction and inspection, so that a
-network is asked about exactly what it was trained on.
+Training, prediction and inspection use the same functions, so that a
+network sees images decoded exactly as in training.
 """
 
 import io
@@ -29,21 +29,22 @@ IMAGE_SIZE: Final = 32
 """Height and width, in pixels, of every image that a network sees."""
 
 DEFAULT_MAX_PIXELS: Final = 4096 * 4096
-"""Width times height above which an image is refused."""
+"""The most pixels, width times height, of an image."""
 
 MAX_SIDE: Final = 1 << 14
-"""Height or width above which an image is refused: resizing takes memory and time by the side."""
+"""The largest height or width of an image: resizing takes memory and time for each row."""
 
-# A JPEG of the most pixels may have so many scans, a smaller one more: each takes a decoder
-# some two nanoseconds a pixel.
+# The most scans of a JPEG that has the most pixels; a smaller one may have more. A scan
+# takes a decoder about two nanoseconds a pixel.
 _SCANS_OF_LARGEST = 16
 
-# So many more scans of a JPEG take as long as its first.
+# This many further scans of a JPEG take as long as its first.
 _SCANS_PER_PASS = 8
 
 _READERS = {"PNG": PngImagePlugin.PngImageFile, "JPEG": JpegImagePlugin.JpegImageFile}
 
-# https://exiftool.org/TagNames/EXIF.html#Orientation: what makes each one upright.
+# The transposition that makes each orientation upright:
+# https://exiftool.org/TagNames/EXIF.html#Orientation
 _UPRIGHT_BY = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -58,7 +59,7 @@ _ON_THEIR_SIDE = range(5, 9)
 
 
 class ImageError(ValueError):
-    """The bytes are no image that can be taken: the message says why."""
+    """The bytes are not an acceptable image: the message says why."""
 
 
 class DecodingStoppedError(Exception):
@@ -69,7 +70,7 @@ def decode_image(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> npt.ND
     """Decodes a PNG or JPEG file to RGB, uint8 [32, 32, 3], as `EncodedImage.decode` does.
 
     Raises:
-        ImageError: as `open_image` and `EncodedImage.decode` raise it.
+        ImageError: see `open_image` and `EncodedImage.decode`.
     """
     return open_image(data, max_pixels=max_pixels).decode()
 
@@ -77,12 +78,12 @@ def decode_image(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> npt.ND
 def open_image(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> "EncodedImage":
     """Reads the header of a PNG or JPEG file.
 
-    The header tells how much work the image is, so what is too much is refused undecoded.
+    The header gives the cost of decoding, so an image that is too large is rejected undecoded.
 
     Args:
         data: the whole file.
-        max_pixels: width times height above which the image is refused. Also limits the scans
-            of a JPEG, each of which goes through all pixels.
+        max_pixels: the most pixels, width times height. Also limits the scans of a JPEG,
+            each of which covers all pixels.
 
     Raises:
         ImageError: the file is empty, of another format, too large, truncated or corrupt.
@@ -99,9 +100,9 @@ class EncodedImage:
     """A PNG or JPEG file that is not decoded yet.
 
     Attributes:
-        work: its pixels, which count again for every eight scans of a JPEG. Decoding takes
-            10 to 40 nanoseconds for each.
-        aspect_ratio: its width by its height, as people see it.
+        work: the number of pixels, counted again for every eight scans of a JPEG. Decoding
+            takes 10 to 40 nanoseconds for each.
+        aspect_ratio: the width divided by the height, after rotation to upright.
     """
 
     __slots__ = ("_container", "aspect_ratio", "work")
@@ -115,20 +116,21 @@ class EncodedImage:
     def decode(self, is_wanted: Callable[[], bool] | None = None) -> npt.NDArray[np.uint8]:
         """Decodes the image to RGB, uint8 [32, 32, 3].
 
-        - Another size is resized with Pillow's Lanczos filter, which averages over
-          all pixels where it shrinks; the aspect ratio is not kept.
-        - EXIF's orientation is applied, so that a photograph is seen as people
-          see it. Colour profiles and gamma are not.
-        - Transparent pixels are laid over white. 16-bit values lose their lower
-          byte. Greyscale, palette and CMYK become RGB. An animation is its still.
+        - Other sizes are resized with Pillow's Lanczos filter, which averages over
+          all pixels when it shrinks; the aspect ratio is not kept.
+        - EXIF's orientation is applied, so that photographs are upright. Colour
+          profiles and gamma are ignored.
+        - Transparent pixels are blended with white. 16-bit values lose their lower
+          byte. Greyscale, palette and CMYK become RGB. An animation gives its still
+          image.
 
         Args:
-            is_wanted: whether to go on; called before each 64 KB of the file.
+            is_wanted: whether to continue; called before each 64 KB of the file.
 
         Raises:
             DecodingStoppedError: `is_wanted` returned false.
-            ImageError: the file is truncated or corrupt. No other exception and no
-                warning comes out.
+            ImageError: the file is truncated or corrupt. Raises no other exception and
+                no warning.
         """
         container = self._container
         data = container.pixel_data()
@@ -186,7 +188,7 @@ def _check_size(image: Container, max_pixels: int) -> None:
         )
     if pixels * image.scans > max_pixels * _SCANS_OF_LARGEST:
         raise ImageError(
-            f"the image has {image.scans} scans, and one of {width}x{height} pixels may have "
+            f"the image has {image.scans} scans, but with {width}x{height} pixels it may have "
             f"{max_pixels * _SCANS_OF_LARGEST // pixels}: save it as a baseline JPEG"
         )
 
@@ -197,7 +199,7 @@ def _check_header(image: Image.Image, container: Container) -> None:
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """Returns the image as RGBA where it has transparent pixels, and as RGB or L elsewhere."""
+    """Returns the image as RGBA if it has transparent pixels, else as RGB or L."""
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip
         high_bytes = np.asarray(image).astype(np.uint32) >> 8
         return Image.fromarray(high_bytes.astype(np.uint8))
@@ -209,8 +211,8 @@ def _plain(image: Image.Image) -> Image.Image:
 
 
 def _resized(image: Image.Image) -> Image.Image:
-    # First of all, so that what follows has few pixels to do. Pillow weighs colours
-    # by their opacity here, so that what is invisible does not show at the edges.
+    # Resized first, so that later steps process few pixels. Pillow weights colours
+    # by their opacity here, so that invisible pixels do not affect the edges.
     size = (IMAGE_SIZE, IMAGE_SIZE)
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
 
@@ -227,6 +229,6 @@ def _opaque(image: Image.Image) -> Image.Image:
 def _upright(image: Image.Image, orientation: int) -> npt.NDArray[np.uint8]:
     if orientation != UPRIGHT:
         image = image.transpose(_UPRIGHT_BY[orientation])
-    # Half the time of `np.array(image)`, which asks Pillow for more than the bytes.
+    # Takes half the time of `np.array(image)`.
     pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(IMAGE_SIZE, IMAGE_SIZE, 3)
-    return pixels.copy()  # the bytes cannot be written to
+    return pixels.copy()  # bytes are read-only

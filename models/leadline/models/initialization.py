@@ -1,4 +1,4 @@
-"""How a network's weights are drawn before the first step."""
+"""Draws the initial weights of a network."""
 
 import math
 
@@ -12,10 +12,10 @@ from leadline.models.spec import Initialization
 def initial_network(
     architecture: Architecture, initialization: Initialization, seed: int
 ) -> BlockNetwork:
-    """Returns a network on the CPU as it is before the first step.
+    """Returns a network on the CPU with its initial weights.
 
-    The seed and the initialisation decide every weight, on any device the
-    network is then brought to, and the caller's random numbers are left alone.
+    The seed and the initialisation determine every weight, for any device. The
+    state of torch's global generator does not change.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -29,14 +29,14 @@ def initial_network(
 def _draw_kaiming(network: BlockNetwork) -> None:
     """Draws the weights of every convolution and linear layer, in the order of the layers.
 
-    Weights are normal with a mean of 0 and a variance of 2 / fan in where a
-    ReLU follows the layer, and of 1 / fan in elsewhere: after the head's
-    convolutions, the tail's and the classifier's last layer. Biases are 0, and
-    batch norms stay as they are.
+    Weights are normal with a mean of 0. Their variance is 2 / fan in if a ReLU
+    follows the layer, else 1 / fan in: in the convolutions of the head and the
+    tail, and in the classifier's last layer. Biases are 0. Batch norms do not
+    change.
 
     In a residual network the variance of the last convolution of each block is
-    divided by the number of blocks: what the blocks add up to is then as large
-    as what goes past them, where it would otherwise double from block to block.
+    divided by the number of blocks. The sum of all blocks is then as large as
+    the head's output; without this, the variance would double in each block.
 
     Sources: He et al. (2015), "Delving Deep into Rectifiers: Surpassing
     Human-Level Performance on ImageNet Classification", section 2.2; for the

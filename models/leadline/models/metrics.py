@@ -1,26 +1,26 @@
-"""What an epoch came to."""
+"""The results of an epoch."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochMetrics:
-    """What an epoch came to. Accuracies are measured after its last step, in evaluation mode."""
+    """The results of an epoch. Accuracies are measured after its last step, in evaluation mode."""
 
     epoch: int
     """The epoch's number, 1 for the first."""
 
     train_loss: float
-    """The mean cross-entropy, in nats, over the training images, each as it was trained on."""
+    """The mean cross-entropy, in nats, over the training images during the epoch's steps."""
 
     train_accuracy: float
-    """The fraction of the training set that is classified rightly, in [0, 1]."""
+    """The fraction of the training set that is classified correctly, in [0, 1]."""
 
     test_loss: float
     """The mean cross-entropy over the test set, in nats."""
 
     test_accuracy: float
-    """The fraction of the test set that is classified rightly, in [0, 1]."""
+    """The fraction of the test set that is classified correctly, in [0, 1]."""
 
     learning_rate: float
     """The optimiser's step size in the epoch's last step."""
@@ -29,20 +29,19 @@ class EpochMetrics:
     """Wall-clock seconds of the steps and the evaluations."""
 
     images_per_second: float
-    """Training images per second of optimisation, evaluations excluded."""
+    """Training images per second, without the evaluations."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlockDiagnosis:
-    """How activations and gradients pass a block; `leadline.models.diagnosis` measures it."""
+    """Activations and gradients of a block; `leadline.models.diagnosis` measures them."""
 
     block: int
     """The block's number, 1 for the first; 0 stands for the head."""
 
     activation_std: float
-    """How far images are apart in what comes out of the block: at each channel, row and
-    column for itself the standard deviation over the images, and of these the root mean
-    square."""
+    """How far apart images are in the block's output: the root mean square of the
+    standard deviations over the images, one at each channel, row and column."""
 
     gradient_norm: float
-    """The L2 norm of the gradient of the mean cross-entropy with respect to that output."""
+    """The L2 norm of the gradient of the mean cross-entropy with respect to the block's output."""

@@ -1,4 +1,4 @@
-"""The network, for any depth and form of its blocks."""
+"""The network, for any number and kind of blocks."""
 
 from collections import OrderedDict
 
@@ -24,13 +24,13 @@ __all__ = ["Architecture", "BlockNetwork", "parameter_count"]
 class BlockNetwork(nn.Module):
     """A small convolutional classifier of 32x32 RGB images.
 
-    Two convolutions widen the image and halve it, the blocks leave its shape
-    alone, and a convolution and two linear layers turn it into logits. Layers
-    have PyTorch's default initialisation, and are made in the order in which
-    an image passes them, so that a seed determines the weights.
+    Two convolutions widen the image and halve it, the blocks keep its shape,
+    and a convolution and two linear layers compute the logits. Layers have
+    PyTorch's default initialisation, and are created in the order of the forward
+    pass, so that a seed determines the weights.
 
-    Source: the protocol of the notebook that Leadline grew from, which applies
-    no activation after the head's convolutions and the tail's.
+    Source: the protocol of the notebook that Leadline started from, which applies
+    no activation after the convolutions of the head and the tail.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -65,7 +65,7 @@ class BlockNetwork(nn.Module):
         """Returns the logits, float32 [N, classes].
 
         Args:
-            images: float32 [N, 3, 32, 32] in [-1, 1], as `normalize` gives them.
+            images: float32 [N, 3, 32, 32] in [-1, 1], as `normalize` returns them.
         """
         features = self.blocks(self.head(images))
         logits: Tensor = self.classifier(self.tail(features))
@@ -77,12 +77,11 @@ class BlockNetwork(nn.Module):
 
 
 class Block(nn.Sequential):
-    """Once or twice: a 3x3 convolution, an optional batch norm, a ReLU. Keeps [N, 8, H, W].
+    """A 3x3 convolution, an optional batch norm and a ReLU, once or twice. Keeps [N, 8, H, W].
 
-    The notebook that Leadline grew from declares two convolutions a block, but
-    its forward pass gives the block's input to both and returns what the second
-    makes of it. The first gets no gradient and changes nothing: what the notebook
-    computes is a block of one convolution.
+    The notebook that Leadline started from declares two convolutions a block. But its
+    forward pass applies both to the block's input, and returns only the second
+    result. So the notebook computes blocks of one convolution.
     """
 
     def __init__(self, *, convolutions: int, batch_norm: bool) -> None:
@@ -98,15 +97,15 @@ class Block(nn.Sequential):
 class ResidualBlock(Block):
     """A block whose input is added before its last ReLU. Keeps [N, 8, H, W].
 
-    It has the parameters of the block without that connection, under the same
-    names, and draws them in the same order.
+    Its parameters have the same names as those of a `Block`, and are drawn in the
+    same order.
 
     Source: He et al. (2016), "Deep Residual Learning for Image Recognition",
     section 3.2, with the identity as the shortcut.
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        """Returns what comes out of the block.
+        """Returns the block's output, [N, 8, H, W].
 
         Args:
             features: float32 [N, 8, H, W].
@@ -126,5 +125,5 @@ def _convolution(shape: Convolution) -> nn.Conv2d:
 
 
 def parameter_count(module: nn.Module) -> int:
-    """Returns how many trainable numbers a module has."""
+    """Returns the number of trainable parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

@@ -2,8 +2,8 @@
 
 Torch decorates their methods for `torch.compile`. The decorators import
 `torch._dynamo` when a method is first called, which takes a second and 150 MB.
-A training process compiles nothing, so it calls the methods that the
-decorators wrap: the same arithmetic, to the bit.
+Training does not compile, so it calls the undecorated methods. Their results
+are the same, to the bit.
 """
 
 import inspect
@@ -16,7 +16,7 @@ from leadline.models.spec import Optimizer, TrainingSpec
 
 _Kind = TypeVar("_Kind", bound=type[torch.optim.Optimizer])
 
-# What torch decorates with `torch._disable_dynamo`, in every optimizer.
+# The methods that torch decorates with `torch._disable_dynamo`, in every optimizer.
 _DISABLED_FOR_DYNAMO = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
 
 
@@ -24,7 +24,7 @@ def _without_dynamo(kind: _Kind) -> _Kind:
     methods: dict[str, Any] = {
         name: inspect.unwrap(getattr(kind, name)) for name in _DISABLED_FOR_DYNAMO
     }
-    # The decorator of `step` also turns gradients off.
+    # The decorator of `step` also disables gradients.
     methods["step"] = torch.no_grad()(inspect.unwrap(kind.step))
     subclass: Any = type(kind.__name__, (kind,), {**methods, "__doc__": kind.__doc__})
     return subclass  # type: ignore[no-any-return]
@@ -38,7 +38,7 @@ AdamW = _without_dynamo(torch.optim.AdamW)
 def make_optimizer(spec: TrainingSpec, network: BlockNetwork) -> torch.optim.Optimizer:
     """Returns the optimizer of the spec, over all parameters of the network.
 
-    It is torch's fused implementation, which updates all parameters at once.
+    Uses torch's fused implementation, which updates all parameters at once.
     """
     common: Any = {"lr": spec.learning_rate, "weight_decay": spec.weight_decay, "fused": True}
     parameters = network.parameters()

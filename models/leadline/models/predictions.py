@@ -1,20 +1,20 @@
-"""What a network predicts for the images of a dataset, in under three bytes an image.
+"""A network's predictions for the images of a dataset, in under three bytes per image.
 
-The data is safetensors, with these columns of the test set, and those of the training
+The data is safetensors. It has these columns for the test set, and those of the training
 set under the same names after `train_`:
 
-    predicted           [N]: the class, uint8, or int16 if there are more than 256 classes
-    probability         [N]: its softmax probability, in steps of the type's maximum
+    predicted           [N]: the class, uint8, or int16 with more than 256 classes
+    probability         [N]: its softmax probability, in steps of 1/maximum of the type
     differs             [N], packed to bits: whether the true class has another probability
-    true_probability    the probability of the true class, of the images that differ alone
+    true_probability    the probability of the true class, only where `differs` is set
 
-A probability is uint16 for the test set, so it is exact to 1/131070, and uint8 for the
-training set, which is several times as large: exact to 1/510. Each column is compressed
-by zlib, and the name of its tensor ends with its type, such as `train_predicted.uint8`.
+A probability of the test set is uint16, exact to 1/131070. The training set is several
+times as large, so its probabilities are uint8, exact to 1/510. zlib compresses each
+column, and the name of its tensor ends with its type, such as `train_predicted.uint8`.
 
 Older files have no column `differs`, and columns that are not compressed: whole
-probabilities, float32 or uint16. Those of version 0.1.0's first checkpoints have the
-first two columns of the test set alone.
+probabilities, float32 or uint16. Files of version 0.1.0's first checkpoints have only
+`predicted` and `probability` of the test set.
 """
 
 import zlib
@@ -35,21 +35,21 @@ _Tensors = Mapping[str, _Column]
 
 
 class NoPredictionsError(Exception):
-    """The predictions of a split were not kept: the message says which."""
+    """The predictions of a split were not stored: the message names the split."""
 
 
 @dataclass(frozen=True)
 class SplitPredictions:
-    """What a network makes of every image of a split, in the split's order."""
+    """The predictions of a network for a split, in the split's order."""
 
     predicted: npt.NDArray[np.int64]
-    """int64 [N]: the class that each image is taken for."""
+    """int64 [N]: the predicted class of each image."""
 
     probability: npt.NDArray[np.float32]
     """float32 [N]: the softmax probability of that class, in [0, 1]."""
 
     true_probability: npt.NDArray[np.float32] | None
-    """float32 [N]: that of the class that the image is of; None where it was not kept."""
+    """float32 [N]: the probability of the true class; None if it was not stored."""
 
 
 def encode_predictions(
@@ -57,7 +57,7 @@ def encode_predictions(
 ) -> bytes:
     """Encodes the predictions of both splits. Equal predictions give equal bytes.
 
-    `train` is None only for checkpoints of a version that did not keep it.
+    `train` is None only for checkpoints of a version that did not store it.
     """
     columns = _columns(test, classes, np.uint16, "")
     if train is not None:
@@ -76,8 +76,8 @@ def decode_predictions(data: bytes, split: SplitName) -> SplitPredictions:
     """Decodes the predictions of a split.
 
     Raises:
-        NoPredictionsError: the data has none of this split.
-        ValueError: it is damaged.
+        NoPredictionsError: the data has no predictions of this split.
+        ValueError: the data is damaged.
     """
     try:
         tensors = safetensors.numpy.load(data)
@@ -89,7 +89,7 @@ def decode_predictions(data: bytes, split: SplitName) -> SplitPredictions:
     except (zlib.error, TypeError) as error:
         raise ValueError(str(error)) from error
     if "predicted" not in read:
-        raise NoPredictionsError(f"the predictions of the {split} images were not kept")
+        raise NoPredictionsError(f"the predictions of the {split} images were not stored")
     if "probability" not in read:
         raise ValueError(f"it has no {prefix}probability")
     predicted = read["predicted"].astype(np.int64)

@@ -1,7 +1,7 @@
-"""How the step size goes from step to step: a function of the spec and the step alone.
+"""Computes the learning rate of a step, from the spec and the step's number alone.
 
-Nothing is kept from one step to the next, so that training that was
-interrupted goes on exactly as it would have. This module imports nothing heavy.
+There is no state, so an interrupted training resumes exactly. This module does
+not import torch.
 """
 
 import math
@@ -9,33 +9,33 @@ import math
 from leadline.models.spec import Schedule, TrainingSpec
 
 WARM_UP = 0.3
-"""The fraction of all steps that one cycle's way up takes."""
+"""The fraction of all steps in which the one-cycle schedule rises."""
 
 START = 1 / 25
-"""The fraction of its highest step size at which one cycle begins."""
+"""The initial learning rate of the one-cycle schedule, as a fraction of its highest."""
 
 
 def learning_rate(spec: TrainingSpec, step: int, steps: int) -> float:
-    """Returns the optimiser's step size for a step.
+    """Returns the learning rate of a step.
 
     With T for `steps`, and s for `step`:
 
     - constant: `spec.learning_rate`.
-    - cosine: `spec.learning_rate` * (1 + cos(pi * s / T)) / 2, which a step
-      after the last would have at 0. Source: Loshchilov and Hutter (2017),
+    - cosine: `spec.learning_rate` * (1 + cos(pi * s / T)) / 2, which would be 0
+      in a step after the last. Source: Loshchilov and Hutter (2017),
       "SGDR: Stochastic Gradient Descent with Warm Restarts", equation 5,
       without restarts.
-    - one cycle: over the first W = floor(0.3 * T) steps it goes from
-      `spec.learning_rate` / 25 towards `spec.learning_rate` in a straight
-      line, and reaches it in step W; from there it goes to 0 as the cosine
-      does, over T - W steps. The momentum is left alone. Source: after Smith
-      and Topin (2018), "Super-Convergence: Very Fast Training of Neural
-      Networks Using Large Learning Rates".
+    - one cycle: rises linearly from `spec.learning_rate` / 25 to
+      `spec.learning_rate` in the first W = floor(0.3 * T) steps, and reaches it
+      in step W. Then it falls to 0 like the cosine, over T - W steps. The
+      momentum is constant. Source: after Smith and Topin (2018),
+      "Super-Convergence: Very Fast Training of Neural Networks Using Large
+      Learning Rates".
 
     Args:
-        spec: what is trained.
-        step: the steps taken before this one, of all epochs: 0 for the first.
-        steps: the steps of all of the spec's epochs; above `step`.
+        spec: the training spec.
+        step: the step's number over all epochs, from 0.
+        steps: the number of steps of all epochs; above `step`.
     """
     match spec.schedule:
         case Schedule.CONSTANT:

@@ -1,7 +1,7 @@
-"""What to train: the variant of the network, the data, and how to optimise.
+"""Describes what to train: the network, the dataset and the optimisation.
 
-This module imports nothing heavy: a process that only checks and passes on
-specs needs no torch.
+This module does not import torch, so processes that only check specs need no
+torch.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ class Optimizer(StrEnum):
     """A rule that turns gradients into steps."""
 
     SGD = "sgd"
-    """Stochastic gradient descent, with momentum where asked."""
+    """Stochastic gradient descent, with optional momentum."""
 
     ADAM = "adam"
     """Adam (Kingma and Ba, 2015) with its published betas of 0.9 and 0.999."""
@@ -39,40 +39,40 @@ class Initialization(StrEnum):
     """How the weights are drawn before the first step."""
 
     DEFAULT = "default"
-    """PyTorch's: weights and biases uniform within 1 / sqrt(fan in) of 0."""
+    """PyTorch's default: weights and biases are uniform within 1 / sqrt(fan in) of 0."""
 
     KAIMING = "kaiming"
-    """Weights normal, of variance 2 / fan in where a ReLU follows; biases 0 (He et al., 2015)."""
+    """Weights are normal, with variance 2 / fan in before a ReLU; biases 0 (He et al., 2015)."""
 
 
 class Schedule(StrEnum):
-    """How the step size goes from step to step; `leadline.models.schedule` has the formulas."""
+    """How the learning rate changes; `leadline.models.schedule` has the formulas."""
 
     CONSTANT = "constant"
-    """It stays what it is."""
+    """The learning rate does not change."""
 
     COSINE = "cosine"
     """Half a cosine down to 0 (Loshchilov and Hutter, 2017, without restarts)."""
 
     ONE_CYCLE = "one_cycle"
-    """Up in a straight line, then half a cosine down to 0 (after Smith and Topin, 2018)."""
+    """A linear rise, then half a cosine down to 0 (after Smith and Topin, 2018)."""
 
 
 class Augmentation(StrEnum):
-    """How training images are varied from epoch to epoch."""
+    """Random flips and shifts of training images."""
 
     NONE = "none"
-    """Not at all."""
+    """No augmentation."""
 
     FLIP = "flip"
-    """Each is mirrored left to right with a probability of one half."""
+    """Each image is flipped left to right with a probability of one half."""
 
     FLIP_CROP = "flip_crop"
-    """Beside that, each is shifted by -4 to 4 pixels either way, its edges reflected."""
+    """Also shifts each image by -4 to 4 pixels in each direction; edges are reflected."""
 
 
 class Precision(StrEnum):
-    """What optimisation steps compute in. Weights are kept, and evaluated, in float32."""
+    """The precision of training steps. Weights and evaluations are always float32."""
 
     FLOAT32 = "float32"
     """IEEE single precision."""
@@ -83,24 +83,24 @@ class Precision(StrEnum):
 
 @dataclass(frozen=True)
 class Violation:
-    """A field of a spec that has a value it may not have."""
+    """A field of a spec with an invalid value."""
 
     field: str
     """The field's name."""
 
     description: str
-    """What is allowed, and what was given instead."""
+    """The allowed values, and the given one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSpec:
-    """What to train. The defaults are the protocol that Leadline grew from."""
+    """Describes what to train. The defaults are the protocol that Leadline started from."""
 
     dataset: str = "cifar10"
-    """The name under which the dataset is known, 1 to 64 of a-z, 0-9, '.', '_', '-'."""
+    """The dataset's name, 1 to 64 of a-z, 0-9, '.', '_', '-'."""
 
     blocks: int = 2
-    """The depth in blocks. 0 to 64."""
+    """The depth: the number of blocks. 0 to 64."""
 
     block_convolutions: int = 1
     """The 3x3 convolutions of each block, in sequence. 1 or 2."""
@@ -112,10 +112,10 @@ class TrainingSpec:
     """Passes over the training set. 1 to 10,000."""
 
     batch_size: int = 128
-    """Images a step; the last, partial batch is kept. 1 to 65,536."""
+    """Images in a step; the last batch may be smaller. 1 to 65,536."""
 
     learning_rate: float = 0.01
-    """The optimiser's step size. Above 0, at most 1,000."""
+    """The optimizer's step size. Above 0, at most 1,000."""
 
     optimizer: Optimizer = Optimizer.SGD
     """The rule that turns gradients into steps."""
@@ -130,31 +130,31 @@ class TrainingSpec:
     """The seed of the initial weights and of the order of the images. 0 to 2^31 - 1."""
 
     residual: bool = False
-    """Whether an identity goes around each block, added before its last ReLU (He et al., 2016)."""
+    """Whether each block's input is added before its last ReLU (He et al., 2016)."""
 
     initialization: Initialization = Initialization.DEFAULT
     """How the weights are drawn before the first step."""
 
     schedule: Schedule = Schedule.CONSTANT
-    """How the step size goes from step to step; `learning_rate` is its highest value."""
+    """How the learning rate changes; `learning_rate` is its highest value."""
 
     nesterov: bool = False
     """Whether SGD's momentum, which must then be above 0, is Nesterov's."""
 
     augmentation: Augmentation = Augmentation.NONE
-    """How training images are varied from epoch to epoch; those of evaluations never are."""
+    """Random flips and shifts of training images; evaluations use the original images."""
 
     patience: int = 0
-    """Epochs without a better test accuracy after which training ends; 0: never. 0 to 10,000."""
+    """Epochs without a better test accuracy after which training ends, or 0. 0 to 10,000."""
 
     precision: Precision = Precision.FLOAT32
-    """What optimisation steps compute in."""
+    """The precision of training steps."""
 
     diagnostics: bool = False
     """Whether activations and gradients are measured block by block; changes no weight."""
 
     def violations(self) -> list[Violation]:
-        """Returns what is wrong with the values, in the fields' order; empty where nothing is."""
+        """Returns the fields with invalid values, in the order of the fields."""
         violations = [
             Violation(field, f"must be {allowed}, but is {getattr(self, field)!r}")
             for field, allowed, holds in _RULES
@@ -179,7 +179,7 @@ class TrainingSpec:
         return violations
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns every field as JSON takes it."""
+        """Returns every field as a JSON value."""
         return {
             name: value.value if isinstance(value, StrEnum) else value
             for name, value in dataclasses.asdict(self).items()
@@ -187,15 +187,15 @@ class TrainingSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Returns the spec that `to_dict` gave; a field left out takes its default.
+        """Returns the spec from the result of `to_dict`; a missing field gets its default.
 
         Raises:
-            ValueError: a key is no field, or a value is not of its field's type.
+            ValueError: a key is not a field, or a value is not of its field's type.
         """
         fields = {field.name: field for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - set(fields))
         if unknown:
-            raise ValueError(f"no such fields in a training spec: {', '.join(unknown)}")
+            raise ValueError(f"a training spec has no such fields: {', '.join(unknown)}")
         return cls(
             **{name: _typed(name, value, fields[name].type) for name, value in values.items()}
         )
@@ -204,7 +204,7 @@ class TrainingSpec:
 def _typed(name: str, value: Any, kind: Any) -> Any:
     if issubclass(kind, StrEnum) and isinstance(value, str):
         return kind(value)
-    # A float may be written without its point; a bool is an int to Python, but not to us.
+    # JSON may write a float without a point. In Python, a bool is an int, but not here.
     fits = isinstance(value, (int, float) if kind is float else kind)
     if not fits or isinstance(value, bool) is not (kind is bool):
         raise ValueError(f"{name} must be of type {kind.__name__}, but is {value!r}")
@@ -212,7 +212,7 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
 
 
 def _between(least: float, most: float) -> Callable[[float], bool]:
-    # Comparisons with NaN are false, so this refuses it, as it does infinities.
+    # Comparisons with NaN are false, so this rejects NaN as well as infinities.
     return lambda value: least <= value <= most
 
 

@@ -1,4 +1,4 @@
-"""The training loop, epoch by epoch."""
+"""The training loop."""
 
 import math
 import time
@@ -25,7 +25,7 @@ from leadline.models.spec import Precision, TrainingSpec
 
 
 class Phase(StrEnum):
-    """What a trainer is doing within an epoch."""
+    """The phases of an epoch."""
 
     TRAINING = "training"
     """The optimisation steps."""
@@ -36,21 +36,21 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class EpochOutcome:
-    """What an epoch came to, and what the network then made of each image."""
+    """The results of an epoch, and the network's predictions after it."""
 
     metrics: EpochMetrics
     train: Evaluation
     test: Evaluation
 
     diagnosis: tuple[BlockDiagnosis, ...] = ()
-    """How activations and gradients pass the network then; empty unless the spec asks for it."""
+    """Activations and gradients by block after the epoch; empty unless the spec enables it."""
 
 
 class DivergedError(ArithmeticError):
-    """The loss is no longer a finite number: further epochs would not mend it."""
+    """The loss is no longer finite, and further epochs would not change that."""
 
     def __init__(self, epoch: int, loss: float) -> None:
-        super().__init__(epoch, loss)  # what it is made of, so that it can be pickled
+        super().__init__(epoch, loss)  # the constructor's arguments, for pickling
         self.epoch = epoch
         self.loss = loss
 
@@ -62,27 +62,26 @@ class DivergedError(ArithmeticError):
 
 
 class Trainer:
-    """Trains one network on one dataset, an epoch at a call.
+    """Trains one network on one dataset, one epoch for each call.
 
-    The initial weights are drawn from the spec's seed, the order of the images
-    in an epoch and how they are varied from the seed and the epoch's number
-    alone, and the step size is a function of the spec and the step: the same
-    spec on the same machine gives the same weights, bit for bit, and training
-    that was interrupted between epochs goes on as if it had not been.
+    The seed determines the initial weights. The seed and the epoch's number
+    determine the order and the augmentation of the images. The spec and the step
+    determine the learning rate. So the same spec on the same machine gives the same
+    weights, bit for bit, and an interruption between epochs changes nothing.
 
-    `patience` is the caller's to heed: `leadline.models.early_stopping`.
+    The caller applies `patience`: see `leadline.models.early_stopping`.
 
-    On a GPU this switches TensorFloat-32 off, and cuDNN to deterministic
+    On a GPU this disables TensorFloat-32 and selects cuDNN's deterministic
     algorithms, for the whole process.
 
     Args:
-        spec: what to train; its violations are the caller's to check.
-        dataset: what on.
-        device: where.
-        threads: that compute on a CPU; as many as torch has without.
-        on_progress: called after each batch with the phase, the images done in
-            it and those in all. On a GPU the work may lag behind. What it
-            raises ends the epoch, and comes out of `train_epoch`.
+        spec: what to train; the caller has checked its violations.
+        dataset: the training and test images.
+        device: the device to compute on.
+        threads: CPU threads; by default torch's number.
+        on_progress: called after each batch with the phase, and with the number of
+            images done and of all images in it. A GPU may lag behind. An exception
+            from it ends the epoch, and `train_epoch` raises it.
     """
 
     def __init__(
@@ -123,10 +122,10 @@ class Trainer:
         self._on_progress = on_progress
 
     def train_epoch(self, epoch: int) -> EpochOutcome:
-        """Trains for an epoch, 1 for the first, and evaluates what has come of it.
+        """Trains for an epoch, 1 for the first, and evaluates the network.
 
         Raises:
-            DivergedError: a loss is not finite. The network is of no use any more.
+            DivergedError: a loss is not finite. The network is then unusable.
         """
         started = time.perf_counter()
         train_loss = self._optimize(epoch)
@@ -148,22 +147,22 @@ class Trainer:
         return EpochOutcome(metrics, train, test, self.diagnose())
 
     def diagnose(self) -> tuple[BlockDiagnosis, ...]:
-        """Returns how activations and gradients pass the network as it is, block by block.
+        """Measures activations and gradients, block by block.
 
-        Measured on 512 training images, spread evenly over the set and not
-        augmented, or on all where there are no more; empty unless the spec
-        asks for it.
+        Uses 512 training images at equal distances in the set, or all if there are
+        fewer, without augmentation. Returns an empty tuple unless the spec enables
+        diagnostics.
         """
         if not self.spec.diagnostics:
             return ()
-        # Folders and tars are read class by class: their first images are of one class.
+        # Folders and tars are sorted by class, so their first images are of one class.
         count = min(DIAGNOSED_IMAGES, len(self._train))
         indices = torch.arange(count, device=self.device) * len(self._train) // count
         pixels, labels = self._train.take_pixels(indices)
         return diagnose(self.network, normalize(pixels), labels)
 
     def _optimize(self, epoch: int) -> float:
-        """Steps through the training set once, and returns the mean loss."""
+        """Takes all steps of an epoch, and returns the mean loss."""
         variations = Variations.draw(
             self.spec.augmentation,
             seed=self.spec.seed,
@@ -180,15 +179,15 @@ class Trainer:
             self.optimizer.step()
             done += len(indices)
             self._report(Phase.TRAINING, done, len(self._train))
-        # The device is waited for here only: a wait in each step would idle it.
+        # Synchronises with the device only here: doing so in each step would idle it.
         return total_loss.item() / len(self._train)
 
     def _batch(
         self, indices: Tensor, variations: Variations | None, start: int
     ) -> tuple[Tensor, Tensor]:
-        """Returns a batch as it is trained on, whose first image is the epoch's number `start`.
+        """Returns an augmented batch, uint8 [n, 32, 32, 3], and its labels.
 
-        Its images are uint8 [n, 32, 32, 3].
+        `start` is the index of the batch's first image within the epoch.
         """
         pixels, labels = self._train.take_pixels(indices)
         if variations is not None:
@@ -201,7 +200,7 @@ class Trainer:
             group["lr"] = rate
 
     def _evaluate(self) -> tuple[Evaluation, Evaluation]:
-        """Evaluates on the whole training set and the whole test set."""
+        """Evaluates on the training set and the test set."""
         trained, total = len(self._train), len(self._train) + len(self._test)
         train = evaluate(
             self._engine,

@@ -1,1 +1,1 @@
-"""The public contract: messages and services, generated from the `.proto` files beside this."""
+"""The public contract: messages and services, generated from the `.proto` files in this folder."""

@@ -12,8 +12,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 MAX_ITEMS_FIELD_NUMBER: _builtins.int
 max_items: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.int]
-"""The most elements of a repeated field in one request. Elements count
-together if several messages of the request have the field. More are
-INVALID_ARGUMENT, before the request is parsed; a method may allow fewer.
-Every repeated field of a request has this option.
+"""The most elements of a repeated field in one request, in all messages of
+the request together. The server rejects more with INVALID_ARGUMENT before
+it parses the request. A method may allow fewer. Every repeated field of a
+request has this option.
 """

@@ -30,10 +30,10 @@ class _DataTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DataType.Val
     DATA_TYPE_UNSPECIFIED: _DataType.ValueType  # 0
     """Not valid."""
     DATA_TYPE_UINT8: _DataType.ValueType  # 1
-    """Unsigned bytes, shape [images, 32, 32, 3] (NHWC, RGB), 0 to 255."""
+    """Unsigned 8-bit integers, shape [images, 32, 32, 3] (NHWC, RGB), 0 to 255."""
     DATA_TYPE_FLOAT32: _DataType.ValueType  # 2
-    """32-bit floats, shape [images, 3, 32, 32] (NCHW, RGB), already normalised
-    to [-1, 1]: value / 127.5 - 1.
+    """32-bit floats, shape [images, 3, 32, 32] (NCHW, RGB), normalized to [-1,
+    1]: value / 127.5 - 1.
     """
 
 class DataType(_DataType, metaclass=_DataTypeEnumTypeWrapper):
@@ -42,16 +42,16 @@ class DataType(_DataType, metaclass=_DataTypeEnumTypeWrapper):
 DATA_TYPE_UNSPECIFIED: DataType.ValueType  # 0
 """Not valid."""
 DATA_TYPE_UINT8: DataType.ValueType  # 1
-"""Unsigned bytes, shape [images, 32, 32, 3] (NHWC, RGB), 0 to 255."""
+"""Unsigned 8-bit integers, shape [images, 32, 32, 3] (NHWC, RGB), 0 to 255."""
 DATA_TYPE_FLOAT32: DataType.ValueType  # 2
-"""32-bit floats, shape [images, 3, 32, 32] (NCHW, RGB), already normalised
-to [-1, 1]: value / 127.5 - 1.
+"""32-bit floats, shape [images, 3, 32, 32] (NCHW, RGB), normalized to [-1,
+1]: value / 127.5 - 1.
 """
 Global___DataType: _TypeAlias = DataType  # noqa: Y015
 
 @_typing.final
 class PredictRequest(_message.Message):
-    """Images to classify, and what by."""
+    """The images to classify, and the model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -63,15 +63,15 @@ class PredictRequest(_message.Message):
     TOP_K_FIELD_NUMBER: _builtins.int
     INCLUDE_LOGITS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """"models/{job_id}", which means its best epoch, or
+    """"models/{job_id}" for its best epoch, or
     "models/{job_id}/epochs/{epoch}".
     """
     top_k: _builtins.int
-    """How many classes to return an image, the most probable first; more than
-    there are means all. 0: 1. At most 1,000.
+    """How many classes to return per image, the most probable first. 0 means 1;
+    more than the dataset has means all. At most 1,000.
     """
     include_logits: _builtins.bool
-    """Whether to return the logits of each image as well."""
+    """Whether to return the logits of each image too."""
     @_builtins.property
     def variant(self) -> _model_pb2.Variant:
         """The best trained model of this variant."""
@@ -82,11 +82,11 @@ class PredictRequest(_message.Message):
 
     @_builtins.property
     def tensor(self) -> Global___Tensor:
-        """Pixels."""
+        """An array of pixels."""
 
     @_builtins.property
     def examples(self) -> Global___ExampleImages:
-        """Images of datasets that the server has."""
+        """Images of datasets on the server."""
 
     def __init__(
         self,
@@ -123,8 +123,8 @@ class PredictStreamRequest(_message.Message):
     REQUEST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def request(self) -> Global___PredictRequest:
-        """The images and the model of this message, within Predict's limits. Required.
-        Messages of one stream may select different models.
+        """The images and the model of this message, within Predict's limits.
+        Required. Messages of one stream may select different models.
         """
 
     def __init__(
@@ -150,12 +150,13 @@ class PredictStreamResponse(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def response(self) -> Global___PredictResponse:
-        """What its images were taken for."""
+        """The predictions for its images."""
 
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """What is wrong with it. The details are those of Predict's errors; fields
-        are named as within `request`. None of the message's images is answered.
+        """What is wrong with the message. The details are those of Predict's
+        errors, with field names relative to `request`. No image of the message
+        is classified.
         """
 
     def __init__(
@@ -183,8 +184,8 @@ class EncodedImages(_message.Message):
     IMAGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """PNG or JPEG files, one an image. An image of another size than 32x32 is
-        resized. The server states its limits on bytes and pixels in its errors.
+        """PNG or JPEG files, one per image. The server resizes images to 32x32. Its
+        errors state the limits on bytes and pixels.
         """
 
     def __init__(
@@ -202,15 +203,15 @@ Global___EncodedImages: _TypeAlias = EncodedImages  # noqa: Y015
 
 @_typing.final
 class ExampleImages(_message.Message):
-    """Images of datasets that the server has."""
+    """Images of datasets on the server."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAMES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Their names, "datasets/{dataset fingerprint}/{split}/{index}", as
-        InspectionService gives them.
+        """Their names, "datasets/{dataset fingerprint}/{split}/{index}", from
+        InspectionService.
         """
 
     def __init__(
@@ -236,12 +237,12 @@ class Tensor(_message.Message):
     SHAPE_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     data_type: Global___DataType.ValueType
-    """The type and, with it, the layout of the values."""
+    """The type and the layout of the values."""
     data: _builtins.bytes
     """The values in row-major order, little-endian."""
     @_builtins.property
     def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The lengths of the dimensions, the number of images first."""
+        """The shape; the first dimension is the number of images."""
 
     def __init__(
         self,
@@ -260,7 +261,7 @@ Global___Tensor: _TypeAlias = Tensor  # noqa: Y015
 
 @_typing.final
 class PredictResponse(_message.Message):
-    """What the images were taken for."""
+    """The predictions for the images of a request."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -273,7 +274,7 @@ class PredictResponse(_message.Message):
     """The SHA-256 of its weights file, in hexadecimal."""
     @_builtins.property
     def predictions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Prediction]:
-        """One an image, in the order of the request."""
+        """One per image, in the order of the request."""
 
     def __init__(
         self,
@@ -292,7 +293,7 @@ Global___PredictResponse: _TypeAlias = PredictResponse  # noqa: Y015
 
 @_typing.final
 class Prediction(_message.Message):
-    """What an image was taken for."""
+    """The prediction for one image."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -309,14 +310,12 @@ class Prediction(_message.Message):
     """Its softmax probability, in [0, 1]."""
     @_builtins.property
     def top_k(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassScore]:
-        """The most probable classes, the first of which is the one above; as many
-        as `top_k` asked for.
-        """
+        """The `top_k` most probable classes. The first one is `class_index`."""
 
     @_builtins.property
     def logits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """What the network makes of the image before the softmax: a value a class, in
-        the order of their indices. Empty unless `include_logits` asked for it.
+        """The network's output before the softmax: one value per class, in the order
+        of class indices. Empty unless `include_logits` is true.
         """
 
     def __init__(
@@ -380,13 +379,13 @@ class ListModelsRequest(_message.Message):
     RESIDUAL_FIELD_NUMBER: _builtins.int
     BLOCK_CONVOLUTIONS_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many models a page. 0: 50. Above 1,000: 1,000."""
+    """The most models per page. 0 means 50; values above 1,000 mean 1,000."""
     page_token: _builtins.str
-    """`next_page_token` of the page before, with the other fields as they were.
-    Empty: the first page.
+    """The `next_page_token` of the previous page; the other fields must not
+    change. Empty: the first page.
     """
     dataset: _builtins.str
-    """Only models trained on the dataset of this name. Empty: all."""
+    """Only models trained on the dataset with this name. Empty: all."""
     blocks: _builtins.int
     """Only models of this depth in blocks. Unset: all."""
     batch_norm: _builtins.bool
@@ -438,7 +437,7 @@ class ListModelsResponse(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """What to send for the next page; empty on the last."""
+    """The `page_token` of the next page; empty on the last page."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[_model_pb2.Model]:
         """The models, the newest first."""

@@ -68,35 +68,35 @@ class InferenceServiceServicer(object):
     """
 
     def Predict(self, request, context):
-        """Classifies one or many images, in the order given.
+        """Classifies one or more images, in the order of the request.
 
-        Errors: INVALID_ARGUMENT with a violation a field (an empty, corrupt or
-        too large image names its index); NOT_FOUND where no such model, epoch or
-        variant is trained; RESOURCE_EXHAUSTED where too many requests are in
-        flight; DEADLINE_EXCEEDED.
+        Errors: INVALID_ARGUMENT with a violation per field (with the index of an
+        empty, corrupt or oversized image); NOT_FOUND if no such model, epoch or
+        variant exists; RESOURCE_EXHAUSTED if too many requests are in flight;
+        DEADLINE_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PredictStream(self, request_iterator, context):
-        """Classifies any number of images: the n-th answer is that of the n-th
-        message, and the answers end, with OK, after the caller has ended its
-        messages and all of them are answered.
+        """Classifies any number of images. The n-th response answers the n-th
+        message. The stream ends with OK after the caller has half-closed it and
+        every message is answered.
 
-        A message is answered as soon as those before it are; the caller may wait
-        for an answer before it sends more, or send ahead. The server works on a
-        few messages of a stream at a time and takes the next as an answer leaves,
-        so a caller that reads slowly is read slowly. A message that waits its turn
-        among those of other callers is never refused for it.
+        The caller may wait for each response or send messages ahead. The server
+        works on a few messages of a stream at a time, and reads the next one when
+        a response leaves. A caller that reads slowly therefore gets backpressure.
+        The server never refuses a message because others keep it busy: the message
+        waits.
 
-        An error of one message is its response, and the stream continues:
+        An error of one message is the response to it, and the stream continues:
         INVALID_ARGUMENT, NOT_FOUND and DATA_LOSS, as for Predict. Errors that a
-        retry may fix end the stream, and unanswered messages can be sent again on
-        another: UNAVAILABLE (also at shutdown, after the messages in flight are
-        answered), DEADLINE_EXCEEDED (of the stream), RESOURCE_EXHAUSTED (a message
-        above the limit on bytes) and INTERNAL. A malformed message also ends it:
-        INVALID_ARGUMENT.
+        retry may fix end the stream; the caller can send unanswered messages again
+        on a new one. These are UNAVAILABLE (also at shutdown, after the messages
+        in flight are answered), DEADLINE_EXCEEDED (of the stream),
+        RESOURCE_EXHAUSTED (a message above the byte limit) and INTERNAL. A
+        malformed message also ends the stream, with INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

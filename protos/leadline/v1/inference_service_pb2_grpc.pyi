@@ -35,31 +35,31 @@ class InferenceServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> InferenceServiceAsyncStub: ...
     Predict: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.PredictRequest, _inference_service_pb2.PredictResponse]
-    """Classifies one or many images, in the order given.
+    """Classifies one or more images, in the order of the request.
 
-    Errors: INVALID_ARGUMENT with a violation a field (an empty, corrupt or
-    too large image names its index); NOT_FOUND where no such model, epoch or
-    variant is trained; RESOURCE_EXHAUSTED where too many requests are in
-    flight; DEADLINE_EXCEEDED.
+    Errors: INVALID_ARGUMENT with a violation per field (with the index of an
+    empty, corrupt or oversized image); NOT_FOUND if no such model, epoch or
+    variant exists; RESOURCE_EXHAUSTED if too many requests are in flight;
+    DEADLINE_EXCEEDED.
     """
     PredictStream: _grpc.StreamStreamMultiCallable[_inference_service_pb2.PredictStreamRequest, _inference_service_pb2.PredictStreamResponse]
-    """Classifies any number of images: the n-th answer is that of the n-th
-    message, and the answers end, with OK, after the caller has ended its
-    messages and all of them are answered.
+    """Classifies any number of images. The n-th response answers the n-th
+    message. The stream ends with OK after the caller has half-closed it and
+    every message is answered.
 
-    A message is answered as soon as those before it are; the caller may wait
-    for an answer before it sends more, or send ahead. The server works on a
-    few messages of a stream at a time and takes the next as an answer leaves,
-    so a caller that reads slowly is read slowly. A message that waits its turn
-    among those of other callers is never refused for it.
+    The caller may wait for each response or send messages ahead. The server
+    works on a few messages of a stream at a time, and reads the next one when
+    a response leaves. A caller that reads slowly therefore gets backpressure.
+    The server never refuses a message because others keep it busy: the message
+    waits.
 
-    An error of one message is its response, and the stream continues:
+    An error of one message is the response to it, and the stream continues:
     INVALID_ARGUMENT, NOT_FOUND and DATA_LOSS, as for Predict. Errors that a
-    retry may fix end the stream, and unanswered messages can be sent again on
-    another: UNAVAILABLE (also at shutdown, after the messages in flight are
-    answered), DEADLINE_EXCEEDED (of the stream), RESOURCE_EXHAUSTED (a message
-    above the limit on bytes) and INTERNAL. A malformed message also ends it:
-    INVALID_ARGUMENT.
+    retry may fix end the stream; the caller can send unanswered messages again
+    on a new one. These are UNAVAILABLE (also at shutdown, after the messages
+    in flight are answered), DEADLINE_EXCEEDED (of the stream),
+    RESOURCE_EXHAUSTED (a message above the byte limit) and INTERNAL. A
+    malformed message also ends the stream, with INVALID_ARGUMENT.
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ListModelsRequest, _inference_service_pb2.ListModelsResponse]
     """Lists models, the newest first. Errors: INVALID_ARGUMENT."""
@@ -80,31 +80,31 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Predict: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.PredictRequest, _inference_service_pb2.PredictResponse]  # type: ignore[assignment]
-    """Classifies one or many images, in the order given.
+    """Classifies one or more images, in the order of the request.
 
-    Errors: INVALID_ARGUMENT with a violation a field (an empty, corrupt or
-    too large image names its index); NOT_FOUND where no such model, epoch or
-    variant is trained; RESOURCE_EXHAUSTED where too many requests are in
-    flight; DEADLINE_EXCEEDED.
+    Errors: INVALID_ARGUMENT with a violation per field (with the index of an
+    empty, corrupt or oversized image); NOT_FOUND if no such model, epoch or
+    variant exists; RESOURCE_EXHAUSTED if too many requests are in flight;
+    DEADLINE_EXCEEDED.
     """
     PredictStream: _aio.StreamStreamMultiCallable[_inference_service_pb2.PredictStreamRequest, _inference_service_pb2.PredictStreamResponse]  # type: ignore[assignment]
-    """Classifies any number of images: the n-th answer is that of the n-th
-    message, and the answers end, with OK, after the caller has ended its
-    messages and all of them are answered.
+    """Classifies any number of images. The n-th response answers the n-th
+    message. The stream ends with OK after the caller has half-closed it and
+    every message is answered.
 
-    A message is answered as soon as those before it are; the caller may wait
-    for an answer before it sends more, or send ahead. The server works on a
-    few messages of a stream at a time and takes the next as an answer leaves,
-    so a caller that reads slowly is read slowly. A message that waits its turn
-    among those of other callers is never refused for it.
+    The caller may wait for each response or send messages ahead. The server
+    works on a few messages of a stream at a time, and reads the next one when
+    a response leaves. A caller that reads slowly therefore gets backpressure.
+    The server never refuses a message because others keep it busy: the message
+    waits.
 
-    An error of one message is its response, and the stream continues:
+    An error of one message is the response to it, and the stream continues:
     INVALID_ARGUMENT, NOT_FOUND and DATA_LOSS, as for Predict. Errors that a
-    retry may fix end the stream, and unanswered messages can be sent again on
-    another: UNAVAILABLE (also at shutdown, after the messages in flight are
-    answered), DEADLINE_EXCEEDED (of the stream), RESOURCE_EXHAUSTED (a message
-    above the limit on bytes) and INTERNAL. A malformed message also ends it:
-    INVALID_ARGUMENT.
+    retry may fix end the stream; the caller can send unanswered messages again
+    on a new one. These are UNAVAILABLE (also at shutdown, after the messages
+    in flight are answered), DEADLINE_EXCEEDED (of the stream),
+    RESOURCE_EXHAUSTED (a message above the byte limit) and INTERNAL. A
+    malformed message also ends the stream, with INVALID_ARGUMENT.
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ListModelsRequest, _inference_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists models, the newest first. Errors: INVALID_ARGUMENT."""
@@ -128,12 +128,12 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_service_pb2.PredictRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_service_pb2.PredictResponse, _abc.Awaitable[_inference_service_pb2.PredictResponse]]:
-        """Classifies one or many images, in the order given.
+        """Classifies one or more images, in the order of the request.
 
-        Errors: INVALID_ARGUMENT with a violation a field (an empty, corrupt or
-        too large image names its index); NOT_FOUND where no such model, epoch or
-        variant is trained; RESOURCE_EXHAUSTED where too many requests are in
-        flight; DEADLINE_EXCEEDED.
+        Errors: INVALID_ARGUMENT with a violation per field (with the index of an
+        empty, corrupt or oversized image); NOT_FOUND if no such model, epoch or
+        variant exists; RESOURCE_EXHAUSTED if too many requests are in flight;
+        DEADLINE_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -142,23 +142,23 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_inference_service_pb2.PredictStreamRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_inference_service_pb2.PredictStreamResponse], _abc.AsyncIterator[_inference_service_pb2.PredictStreamResponse]]:
-        """Classifies any number of images: the n-th answer is that of the n-th
-        message, and the answers end, with OK, after the caller has ended its
-        messages and all of them are answered.
+        """Classifies any number of images. The n-th response answers the n-th
+        message. The stream ends with OK after the caller has half-closed it and
+        every message is answered.
 
-        A message is answered as soon as those before it are; the caller may wait
-        for an answer before it sends more, or send ahead. The server works on a
-        few messages of a stream at a time and takes the next as an answer leaves,
-        so a caller that reads slowly is read slowly. A message that waits its turn
-        among those of other callers is never refused for it.
+        The caller may wait for each response or send messages ahead. The server
+        works on a few messages of a stream at a time, and reads the next one when
+        a response leaves. A caller that reads slowly therefore gets backpressure.
+        The server never refuses a message because others keep it busy: the message
+        waits.
 
-        An error of one message is its response, and the stream continues:
+        An error of one message is the response to it, and the stream continues:
         INVALID_ARGUMENT, NOT_FOUND and DATA_LOSS, as for Predict. Errors that a
-        retry may fix end the stream, and unanswered messages can be sent again on
-        another: UNAVAILABLE (also at shutdown, after the messages in flight are
-        answered), DEADLINE_EXCEEDED (of the stream), RESOURCE_EXHAUSTED (a message
-        above the limit on bytes) and INTERNAL. A malformed message also ends it:
-        INVALID_ARGUMENT.
+        retry may fix end the stream; the caller can send unanswered messages again
+        on a new one. These are UNAVAILABLE (also at shutdown, after the messages
+        in flight are answered), DEADLINE_EXCEEDED (of the stream),
+        RESOURCE_EXHAUSTED (a message above the byte limit) and INTERNAL. A
+        malformed message also ends the stream, with INVALID_ARGUMENT.
         """
 
     @_abc_1.abstractmethod

@@ -27,21 +27,21 @@ class _Split:
 class _SplitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Split.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SPLIT_UNSPECIFIED: _Split.ValueType  # 0
-    """Take the default, SPLIT_TEST."""
+    """The default, SPLIT_TEST."""
     SPLIT_TEST: _Split.ValueType  # 1
-    """What networks are measured on."""
+    """The test set, on which models are evaluated."""
     SPLIT_TRAIN: _Split.ValueType  # 2
-    """What they are trained on."""
+    """The training set."""
 
 class Split(_Split, metaclass=_SplitEnumTypeWrapper):
     """One of the two parts of a dataset."""
 
 SPLIT_UNSPECIFIED: Split.ValueType  # 0
-"""Take the default, SPLIT_TEST."""
+"""The default, SPLIT_TEST."""
 SPLIT_TEST: Split.ValueType  # 1
-"""What networks are measured on."""
+"""The test set, on which models are evaluated."""
 SPLIT_TRAIN: Split.ValueType  # 2
-"""What they are trained on."""
+"""The training set."""
 Global___Split: _TypeAlias = Split  # noqa: Y015
 
 class _ExampleOrder:
@@ -51,37 +51,33 @@ class _ExampleOrder:
 class _ExampleOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExampleOrder.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     EXAMPLE_ORDER_UNSPECIFIED: _ExampleOrder.ValueType  # 0
-    """Take the default, EXAMPLE_ORDER_MOST_PROBABLE."""
+    """The default, EXAMPLE_ORDER_MOST_PROBABLE."""
     EXAMPLE_ORDER_MOST_PROBABLE: _ExampleOrder.ValueType  # 1
-    """The one whose predicted class has the higher probability: what the model
-    is most wrong about comes first. Of equals the one of the lower index.
+    """By descending probability of the predicted class, then by index: the worst
+    mistakes come first.
     """
     EXAMPLE_ORDER_LEAST_PROBABLE: _ExampleOrder.ValueType  # 2
-    """The one whose predicted class has the lower probability; of equals the one
-    of the lower index.
-    """
+    """By ascending probability of the predicted class, then by index."""
     EXAMPLE_ORDER_INDEX: _ExampleOrder.ValueType  # 3
-    """The one of the lower index."""
+    """By index."""
     EXAMPLE_ORDER_RANDOM: _ExampleOrder.ValueType  # 4
-    """Any: an order is drawn from `seed`."""
+    """A random order that depends on `seed`."""
 
 class ExampleOrder(_ExampleOrder, metaclass=_ExampleOrderEnumTypeWrapper):
-    """Which example comes before which."""
+    """The order of examples."""
 
 EXAMPLE_ORDER_UNSPECIFIED: ExampleOrder.ValueType  # 0
-"""Take the default, EXAMPLE_ORDER_MOST_PROBABLE."""
+"""The default, EXAMPLE_ORDER_MOST_PROBABLE."""
 EXAMPLE_ORDER_MOST_PROBABLE: ExampleOrder.ValueType  # 1
-"""The one whose predicted class has the higher probability: what the model
-is most wrong about comes first. Of equals the one of the lower index.
+"""By descending probability of the predicted class, then by index: the worst
+mistakes come first.
 """
 EXAMPLE_ORDER_LEAST_PROBABLE: ExampleOrder.ValueType  # 2
-"""The one whose predicted class has the lower probability; of equals the one
-of the lower index.
-"""
+"""By ascending probability of the predicted class, then by index."""
 EXAMPLE_ORDER_INDEX: ExampleOrder.ValueType  # 3
-"""The one of the lower index."""
+"""By index."""
 EXAMPLE_ORDER_RANDOM: ExampleOrder.ValueType  # 4
-"""Any: an order is drawn from `seed`."""
+"""A random order that depends on `seed`."""
 Global___ExampleOrder: _TypeAlias = ExampleOrder  # noqa: Y015
 
 class _ImageFormat:
@@ -91,25 +87,25 @@ class _ImageFormat:
 class _ImageFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImageFormat.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     IMAGE_FORMAT_UNSPECIFIED: _ImageFormat.ValueType  # 0
-    """Take the default, IMAGE_FORMAT_PNG."""
+    """The default, IMAGE_FORMAT_PNG."""
     IMAGE_FORMAT_PNG: _ImageFormat.ValueType  # 1
-    """As PNG files, in `png`."""
+    """PNG files, in `png`."""
     IMAGE_FORMAT_RAW: _ImageFormat.ValueType  # 2
-    """As bytes, in `pixels`."""
+    """Raw pixels, in `pixels`."""
     IMAGE_FORMAT_NONE: _ImageFormat.ValueType  # 3
-    """Not at all: their names, classes and probabilities only."""
+    """No images: only their names, classes and probabilities."""
 
 class ImageFormat(_ImageFormat, metaclass=_ImageFormatEnumTypeWrapper):
-    """How images are sent."""
+    """The format in which images are sent."""
 
 IMAGE_FORMAT_UNSPECIFIED: ImageFormat.ValueType  # 0
-"""Take the default, IMAGE_FORMAT_PNG."""
+"""The default, IMAGE_FORMAT_PNG."""
 IMAGE_FORMAT_PNG: ImageFormat.ValueType  # 1
-"""As PNG files, in `png`."""
+"""PNG files, in `png`."""
 IMAGE_FORMAT_RAW: ImageFormat.ValueType  # 2
-"""As bytes, in `pixels`."""
+"""Raw pixels, in `pixels`."""
 IMAGE_FORMAT_NONE: ImageFormat.ValueType  # 3
-"""Not at all: their names, classes and probabilities only."""
+"""No images: only their names, classes and probabilities."""
 Global___ImageFormat: _TypeAlias = ImageFormat  # noqa: Y015
 
 class _Grouping:
@@ -119,25 +115,25 @@ class _Grouping:
 class _GroupingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Grouping.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     GROUPING_UNSPECIFIED: _Grouping.ValueType  # 0
-    """Take the default, GROUPING_PREDICTED_CLASS."""
+    """The default, GROUPING_PREDICTED_CLASS."""
     GROUPING_PREDICTED_CLASS: _Grouping.ValueType  # 1
-    """The class that the model takes the image for."""
+    """By predicted class."""
     GROUPING_TRUE_CLASS: _Grouping.ValueType  # 2
-    """The class that the image is of."""
+    """By true class."""
     GROUPING_NONE: _Grouping.ValueType  # 3
-    """No class: all examples are one group."""
+    """All examples are one group."""
 
 class Grouping(_Grouping, metaclass=_GroupingEnumTypeWrapper):
-    """The class that examples are grouped by."""
+    """How examples are grouped."""
 
 GROUPING_UNSPECIFIED: Grouping.ValueType  # 0
-"""Take the default, GROUPING_PREDICTED_CLASS."""
+"""The default, GROUPING_PREDICTED_CLASS."""
 GROUPING_PREDICTED_CLASS: Grouping.ValueType  # 1
-"""The class that the model takes the image for."""
+"""By predicted class."""
 GROUPING_TRUE_CLASS: Grouping.ValueType  # 2
-"""The class that the image is of."""
+"""By true class."""
 GROUPING_NONE: Grouping.ValueType  # 3
-"""No class: all examples are one group."""
+"""All examples are one group."""
 Global___Grouping: _TypeAlias = Grouping  # noqa: Y015
 
 class _Outcome:
@@ -147,25 +143,25 @@ class _Outcome:
 class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     OUTCOME_UNSPECIFIED: _Outcome.ValueType  # 0
-    """As a filter: any that is listed."""
+    """In a request: no filter."""
     OUTCOME_FIXED: _Outcome.ValueType  # 1
-    """The baseline is wrong and the candidate right."""
+    """The baseline is wrong and the candidate is right."""
     OUTCOME_BROKEN: _Outcome.ValueType  # 2
-    """The baseline is right and the candidate wrong."""
+    """The baseline is right and the candidate is wrong."""
     OUTCOME_STILL_WRONG: _Outcome.ValueType  # 3
-    """Both are wrong, about the same class or different ones."""
+    """Both are wrong, with the same predicted class or different ones."""
 
 class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
-    """What a candidate makes of an image, compared with a baseline."""
+    """The result of a candidate for an image, compared with the baseline."""
 
 OUTCOME_UNSPECIFIED: Outcome.ValueType  # 0
-"""As a filter: any that is listed."""
+"""In a request: no filter."""
 OUTCOME_FIXED: Outcome.ValueType  # 1
-"""The baseline is wrong and the candidate right."""
+"""The baseline is wrong and the candidate is right."""
 OUTCOME_BROKEN: Outcome.ValueType  # 2
-"""The baseline is right and the candidate wrong."""
+"""The baseline is right and the candidate is wrong."""
 OUTCOME_STILL_WRONG: Outcome.ValueType  # 3
-"""Both are wrong, about the same class or different ones."""
+"""Both are wrong, with the same predicted class or different ones."""
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 @_typing.final
@@ -190,31 +186,30 @@ class ListMisclassifiedRequest(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     IMAGE_FORMAT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """"models/{job_id}", which means its best epoch, or
+    """"models/{job_id}" for its best epoch, or
     "models/{job_id}/epochs/{epoch}".
     """
     per_class: _builtins.int
-    """At most this many wrong examples a group, and as many right ones where
-    they are included; the first in `order`. Unset: all. Where set,
-    1 to 10,000.
+    """The most wrong examples per group, and the most correct ones if they are
+    included; the first ones in `order`. 1 to 10,000. Unset: all.
     """
     grouping: Global___Grouping.ValueType
-    """Which examples stand together. Unset: GROUPING_PREDICTED_CLASS."""
+    """How examples are grouped. Unset: GROUPING_PREDICTED_CLASS."""
     include_correct: _builtins.bool
-    """Whether to list rightly classified examples as well."""
+    """Whether to list correctly classified examples too."""
     page_size: _builtins.int
-    """At most this many examples a page. 0: 100. Above 1,000: 1,000."""
+    """The most examples per page. 0 means 100; values above 1,000 mean 1,000."""
     page_token: _builtins.str
-    """`next_page_token` of the page before, with the other fields as they were.
-    Pages go on with the epoch that the first page was of, even if a better
-    one is completed in between. Empty: the first page.
+    """The `next_page_token` of the previous page; the other fields must not
+    change. All pages show the epoch of the first page, even if a better epoch
+    completes in the meantime. Empty: the first page.
     """
     split: Global___Split.ValueType
-    """Which images. Unset: SPLIT_TEST."""
+    """The split. Unset: SPLIT_TEST."""
     true_class: _builtins.str
-    """Only images of the class of this name. Empty: of any."""
+    """Only images whose true class has this name. Empty: all."""
     predicted_class: _builtins.str
-    """Only images that are taken for the class of this name. Empty: for any."""
+    """Only images whose predicted class has this name. Empty: all."""
     min_probability: _builtins.float
     """Only images whose predicted class has at least this probability, in
     [0, 1]. Unset: 0.
@@ -224,15 +219,15 @@ class ListMisclassifiedRequest(_message.Message):
     [0, 1]. Unset: 1.
     """
     order: Global___ExampleOrder.ValueType
-    """The order within a group, of the wrong and of the right examples each.
-    Unset: EXAMPLE_ORDER_MOST_PROBABLE.
+    """The order of the wrong and of the correct examples within a group. Unset:
+    EXAMPLE_ORDER_MOST_PROBABLE.
     """
     seed: _builtins.int
-    """What EXAMPLE_ORDER_RANDOM derives from: the same seed gives the same order.
-    Unset: 0. Not negative; not to be set with another order.
+    """The seed of EXAMPLE_ORDER_RANDOM: the same seed gives the same order. At
+    least 0. It must be unset with another order. Unset: 0.
     """
     image_format: Global___ImageFormat.ValueType
-    """How the images are sent. Unset: IMAGE_FORMAT_PNG."""
+    """The format of the images. Unset: IMAGE_FORMAT_PNG."""
     @_builtins.property
     def variant(self) -> _model_pb2.Variant:
         """The best trained model of this variant."""
@@ -300,36 +295,36 @@ class ListMisclassifiedResponse(_message.Message):
     SPLIT_IMAGES_FIELD_NUMBER: _builtins.int
     SPLIT_ACCURACY_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """What to send for the next page; empty on the last."""
+    """The `page_token` of the next page; empty on the last page."""
     total_size: _builtins.int
-    """Examples on all pages together."""
+    """The number of examples on all pages."""
     model: _builtins.str
-    """The checkpoint whose predictions these are,
-    "models/{job_id}/epochs/{epoch}".
-    """
+    """The checkpoint that made the predictions, "models/{job_id}/epochs/{epoch}"."""
     test_images: _builtins.int
-    """Images in the test set, whichever split is listed."""
+    """The number of images in the test set, even if the request lists another
+    split.
+    """
     test_accuracy: _builtins.float
-    """The fraction of the test set that is classified rightly, in [0, 1],
-    whichever split is listed.
+    """The accuracy on the test set, a fraction in [0, 1], even if the request
+    lists another split.
     """
     split: Global___Split.ValueType
-    """Which images these are; never SPLIT_UNSPECIFIED."""
+    """The split of the examples; never SPLIT_UNSPECIFIED."""
     split_images: _builtins.int
-    """Images in the split."""
+    """The number of images in the split."""
     split_accuracy: _builtins.float
-    """The fraction of the split that is classified rightly, in [0, 1]."""
+    """The accuracy on the split, a fraction in [0, 1]."""
     @_builtins.property
     def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___Example]:
-        """The examples, ordered by the class that they are grouped by, within it the
-        wrong before the right, within these by `order`.
+        """The examples: by group, within a group the wrong before the correct ones,
+        and then by `order`.
         """
 
     @_builtins.property
     def class_counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassCount]:
-        """The images of the whole split per class, in the order of class indices,
-        unfiltered; by true class if examples are grouped by it, otherwise by
-        predicted class.
+        """The images of the whole split per class, without filters, in the order of
+        class indices. They count by true class with GROUPING_TRUE_CLASS, otherwise
+        by predicted class.
         """
 
     def __init__(
@@ -356,7 +351,7 @@ Global___ListMisclassifiedResponse: _TypeAlias = ListMisclassifiedResponse  # no
 
 @_typing.final
 class Example(_message.Message):
-    """An image of a dataset and what it was taken for."""
+    """An image of a dataset and its predicted class."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -373,32 +368,30 @@ class Example(_message.Message):
     index: _builtins.int
     """The image's index within its split, 0 for the first."""
     png: _builtins.bytes
-    """The image as a PNG file, 32x32 RGB, losslessly as the model saw it; where
-    that is what was asked for.
+    """The image as the model saw it: a PNG file, 32x32 RGB. Set with
+    IMAGE_FORMAT_PNG.
     """
     true_class_index: _builtins.int
-    """The index of the class that it is of."""
+    """The index of its true class."""
     true_class_name: _builtins.str
-    """The name of the class that it is of."""
+    """The name of its true class."""
     predicted_class_index: _builtins.int
-    """The index of the class that it was taken for."""
+    """The index of its predicted class."""
     predicted_class_name: _builtins.str
-    """The name of the class that it was taken for."""
+    """The name of its predicted class."""
     probability: _builtins.float
-    """The softmax probability of the predicted class, in [0, 1]; in steps of
-    1/65535, of training images in steps of 1/255.
+    """The softmax probability of the predicted class, in [0, 1]. It is rounded to
+    steps of 1/65535 for test images and 1/255 for training images.
     """
     name: _builtins.str
-    """The image's name, "datasets/{dataset fingerprint}/{split}/{index}", by which
-    Predict takes it. It is the same for every model and on every server, for
-    the fingerprint is a hash of the dataset's contents.
+    """The image's name, "datasets/{dataset fingerprint}/{split}/{index}", which
+    Predict accepts. It is the same on every server, because the fingerprint is
+    a hash of the dataset's contents.
     """
     pixels: _builtins.bytes
-    """The image as bytes, [32, 32, 3], RGB, 0 to 255, where that is what was asked
-    for.
-    """
+    """The raw pixels, [32, 32, 3], RGB, 0 to 255. Set with IMAGE_FORMAT_RAW."""
     aspect_ratio: _builtins.float
-    """The width of the image divided by its height, before it was resized to
+    """The width of the original image divided by its height, before the resize to
     32x32; 1 if unknown.
     """
     def __init__(
@@ -425,7 +418,7 @@ Global___Example: _TypeAlias = Example  # noqa: Y015
 
 @_typing.final
 class ClassCount(_message.Message):
-    """How many images fall to a class, by the class that they are grouped by."""
+    """The number of images in a class."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -438,9 +431,9 @@ class ClassCount(_message.Message):
     class_name: _builtins.str
     """Its name."""
     wrong: _builtins.int
-    """Wrongly classified images."""
+    """The number of misclassified images."""
     correct: _builtins.int
-    """Rightly classified images."""
+    """The number of correctly classified images."""
     def __init__(
         self,
         *,
@@ -459,14 +452,14 @@ Global___ClassCount: _TypeAlias = ClassCount  # noqa: Y015
 
 @_typing.final
 class ModelSelector(_message.Message):
-    """Whose predictions: a model, or the best one of a variant."""
+    """Selects a model, or the best model of a variant."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
     VARIANT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """"models/{job_id}", which means its best epoch, or
+    """"models/{job_id}" for its best epoch, or
     "models/{job_id}/epochs/{epoch}".
     """
     @_builtins.property
@@ -499,11 +492,11 @@ class GetConfusionMatrixRequest(_message.Message):
     VARIANT_FIELD_NUMBER: _builtins.int
     SPLIT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """"models/{job_id}", which means its best epoch, or
+    """"models/{job_id}" for its best epoch, or
     "models/{job_id}/epochs/{epoch}".
     """
     split: Global___Split.ValueType
-    """Of which images. Unset: SPLIT_TEST."""
+    """The split. Unset: SPLIT_TEST."""
     @_builtins.property
     def variant(self) -> _model_pb2.Variant:
         """The best trained model of this variant."""
@@ -527,7 +520,7 @@ Global___GetConfusionMatrixRequest: _TypeAlias = GetConfusionMatrixRequest  # no
 
 @_typing.final
 class ConfusionMatrix(_message.Message):
-    """How often a model takes images of each class for each class."""
+    """How often a model predicts each class for the images of each class."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -539,26 +532,24 @@ class ConfusionMatrix(_message.Message):
     CLASSES_FIELD_NUMBER: _builtins.int
     CALIBRATION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """The checkpoint whose predictions these are,
-    "models/{job_id}/epochs/{epoch}".
-    """
+    """The checkpoint that made the predictions, "models/{job_id}/epochs/{epoch}"."""
     split: Global___Split.ValueType
-    """Of which images; never SPLIT_UNSPECIFIED."""
+    """The split; never SPLIT_UNSPECIFIED."""
     images: _builtins.int
-    """Images in the split."""
+    """The number of images in the split."""
     accuracy: _builtins.float
-    """The fraction of the split that is classified rightly, in [0, 1]."""
+    """The accuracy on the split, a fraction in [0, 1]."""
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfusionRow]:
-        """A row a class, in the order of their indices."""
+        """One row per true class, in the order of class indices."""
 
     @_builtins.property
     def classes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassMetrics]:
-        """What the matrix says of each class, in the same order."""
+        """The precision and recall of each class, in the same order."""
 
     @_builtins.property
     def calibration(self) -> Global___Calibration:
-        """How far the probabilities can be believed."""
+        """How well the probabilities match the accuracy."""
 
     def __init__(
         self,
@@ -581,14 +572,16 @@ Global___ConfusionMatrix: _TypeAlias = ConfusionMatrix  # noqa: Y015
 
 @_typing.final
 class ConfusionRow(_message.Message):
-    """The images of one class."""
+    """The images of one true class."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     COUNTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """How many of them are taken for each class, in the order of their indices."""
+        """The number of these images per predicted class, in the order of class
+        indices.
+        """
 
     def __init__(
         self,
@@ -605,7 +598,7 @@ Global___ConfusionRow: _TypeAlias = ConfusionRow  # noqa: Y015
 
 @_typing.final
 class ClassMetrics(_message.Message):
-    """How well a class is distinguished from the others."""
+    """How well a model distinguishes one class from the others."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -621,20 +614,20 @@ class ClassMetrics(_message.Message):
     class_name: _builtins.str
     """Its name."""
     support: _builtins.int
-    """Images that are of the class."""
+    """The number of images whose true class this is."""
     predicted: _builtins.int
-    """Images that are taken for it."""
+    """The number of images whose predicted class this is."""
     precision: _builtins.float
-    """Of the images that are taken for the class the fraction that is of it.
-    Unset where none is taken for it.
+    """TP / (TP + FP): the correct fraction of the images predicted as this class.
+    Unset if there are none.
     """
     recall: _builtins.float
-    """Of the images of the class the fraction that is taken for it. Unset where
-    none is of it.
+    """TP / (TP + FN): the correct fraction of the images of this class. Unset if
+    there are none.
     """
     f1: _builtins.float
     """The harmonic mean of precision and recall, 2 TP / (2 TP + FP + FN). Unset
-    where no image is of the class or taken for it.
+    if no image has this true or predicted class.
     """
     def __init__(
         self,
@@ -668,8 +661,8 @@ Global___ClassMetrics: _TypeAlias = ClassMetrics  # noqa: Y015
 
 @_typing.final
 class Calibration(_message.Message):
-    """How far probabilities can be believed: of the images whose predicted class
-    has a probability of 0.8, are 0.8 right?
+    """How well the probabilities match the accuracy. A calibrated model is right
+    for 80 % of the images that it predicts with a probability of 0.8.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -679,15 +672,17 @@ class Calibration(_message.Message):
     BINS_FIELD_NUMBER: _builtins.int
     expected_calibration_error: _builtins.float
     """The expected calibration error (Guo, Pleiss, Sun and Weinberger, 2017): the
-    mean difference of confidence and accuracy over the bins, weighted by
+    mean difference between confidence and accuracy over the bins, weighted by
     their images; in [0, 1].
     """
     maximum_calibration_error: _builtins.float
-    """The largest such difference of a bin that has images."""
+    """The largest difference between confidence and accuracy of any bin with
+    images.
+    """
     @_builtins.property
     def bins(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReliabilityBin]:
-        """15 bins of equal width over the probabilities of the predicted classes,
-        ascending.
+        """15 bins of equal width over the probability of the predicted class, in
+        ascending order.
         """
 
     def __init__(
@@ -717,15 +712,15 @@ class ReliabilityBin(_message.Message):
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     ACCURACY_FIELD_NUMBER: _builtins.int
     lower: _builtins.float
-    """The range's lower bound, which is not in it but for 0."""
+    """The lower bound of the range, exclusive except for 0."""
     upper: _builtins.float
-    """Its upper bound, which is in it."""
+    """The upper bound of the range, inclusive."""
     images: _builtins.int
-    """Images in the bin."""
+    """The number of images in the bin."""
     confidence: _builtins.float
-    """The mean probability of their predicted classes. Unset where it is empty."""
+    """The mean probability of their predicted classes. Unset if the bin is empty."""
     accuracy: _builtins.float
-    """The fraction of them that is classified rightly. Unset where it is empty."""
+    """Their accuracy, a fraction in [0, 1]. Unset if the bin is empty."""
     def __init__(
         self,
         *,
@@ -752,7 +747,7 @@ Global___ReliabilityBin: _TypeAlias = ReliabilityBin  # noqa: Y015
 
 @_typing.final
 class CompareModelsRequest(_message.Message):
-    """Which models to compare, and which examples to show."""
+    """Which models to compare, and which examples to list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -765,27 +760,32 @@ class CompareModelsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     split: Global___Split.ValueType
-    """Of which images. Unset: SPLIT_TEST."""
+    """The split. Unset: SPLIT_TEST."""
     outcome: Global___Outcome.ValueType
-    """Only examples of this outcome. Unset: fixed, then broken, then still wrong."""
+    """Only examples with this outcome. Unset: fixed, then broken, then still
+    wrong.
+    """
     true_class: _builtins.str
-    """Only examples of the class of this name; it changes no count. Empty: of any."""
+    """Only examples whose true class has this name; the counts stay those of all
+    classes. Empty: all.
+    """
     image_format: Global___ImageFormat.ValueType
-    """How the images are sent. Unset: IMAGE_FORMAT_PNG."""
+    """The format of the images. Unset: IMAGE_FORMAT_PNG."""
     page_size: _builtins.int
-    """At most this many examples a page. 0: 100. Above 1,000: 1,000."""
+    """The most examples per page. 0 means 100; values above 1,000 mean 1,000."""
     page_token: _builtins.str
-    """`next_page_token` of the page before, with the other fields as they were.
-    Pages go on with the epochs that the first page was of. Empty: the first
-    page.
+    """The `next_page_token` of the previous page; the other fields must not
+    change. All pages show the epochs of the first page. Empty: the first page.
     """
     @_builtins.property
     def baseline(self) -> Global___ModelSelector:
-        """What is compared with. Required."""
+        """The model to compare with. Required."""
 
     @_builtins.property
     def candidate(self) -> Global___ModelSelector:
-        """What is compared. Required; it must have been measured on the same images."""
+        """The model to judge. Required; it must have the same dataset as the
+        baseline.
+        """
 
     def __init__(
         self,
@@ -809,7 +809,7 @@ Global___CompareModelsRequest: _TypeAlias = CompareModelsRequest  # noqa: Y015
 
 @_typing.final
 class CompareModelsResponse(_message.Message):
-    """What comparing came to, and a page of examples."""
+    """The result of the comparison, and a page of examples."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -828,37 +828,37 @@ class CompareModelsResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     baseline: _builtins.str
-    """The checkpoint that was compared with, "models/{job_id}/epochs/{epoch}"."""
+    """The checkpoint of the baseline, "models/{job_id}/epochs/{epoch}"."""
     candidate: _builtins.str
-    """The checkpoint that was compared, likewise."""
+    """The checkpoint of the candidate, "models/{job_id}/epochs/{epoch}"."""
     split: Global___Split.ValueType
-    """Of which images; never SPLIT_UNSPECIFIED."""
+    """The split; never SPLIT_UNSPECIFIED."""
     images: _builtins.int
-    """Images in the split. The next four are together as many."""
+    """The number of images in the split: the sum of the next four fields."""
     both_right: _builtins.int
-    """Images that both get right."""
+    """The number of images that both get right."""
     fixed: _builtins.int
-    """Images that the candidate gets right and the baseline wrong."""
+    """The number of images that only the candidate gets right."""
     broken: _builtins.int
-    """Images that the candidate gets wrong and the baseline right."""
+    """The number of images that only the baseline gets right."""
     still_wrong: _builtins.int
-    """Images that both get wrong."""
+    """The number of images that both get wrong."""
     baseline_accuracy: _builtins.float
-    """The fraction of the split that the baseline classifies rightly, in [0, 1]."""
+    """The baseline's accuracy on the split, a fraction in [0, 1]."""
     candidate_accuracy: _builtins.float
-    """The fraction that the candidate classifies rightly, in [0, 1]."""
+    """The candidate's accuracy on the split, a fraction in [0, 1]."""
     next_page_token: _builtins.str
-    """What to send for the next page; empty on the last."""
+    """The `page_token` of the next page; empty on the last page."""
     total_size: _builtins.int
-    """Examples on all pages together."""
+    """The number of examples on all pages."""
     @_builtins.property
     def mcnemar(self) -> Global___McNemarTest:
-        """Whether the difference can be chance."""
+        """Whether the difference in accuracy is significant."""
 
     @_builtins.property
     def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___ComparedExample]:
-        """The examples: by outcome, within it by the probability of the mistake, the
-        highest first; of two mistakes the candidate's counts.
+        """The examples: by outcome, then by descending probability of the wrong
+        class. If both models are wrong, the candidate's probability counts.
         """
 
     def __init__(
@@ -890,8 +890,9 @@ Global___CompareModelsResponse: _TypeAlias = CompareModelsResponse  # noqa: Y015
 @_typing.final
 class McNemarTest(_message.Message):
     """McNemar's test (1947) of whether two models are equally accurate, from the
-    images that only one of them gets right. It takes the images for independent
-    draws, and the models for what they are: it says nothing about training again.
+    images that only one of them gets right. It assumes that the images are
+    independent. It compares these two models, and does not predict the result of
+    another training run.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -901,14 +902,14 @@ class McNemarTest(_message.Message):
     STATISTIC_FIELD_NUMBER: _builtins.int
     P_VALUE_FIELD_NUMBER: _builtins.int
     discordant: _builtins.int
-    """Images that one of the two gets right and the other wrong."""
+    """The number of images that only one of the two gets right."""
     exact: _builtins.bool
-    """Whether the p-value is that of the binomial distribution, which it is
-    below 25 discordant images; else it is that of chi-squared.
+    """True below 25 discordant images: the p-value is exact, from the binomial
+    distribution. Otherwise it is from the chi-squared distribution.
     """
     statistic: _builtins.float
     """Chi-squared with one degree of freedom and Edwards' continuity correction.
-    Unset where the test is exact.
+    Unset if the test is exact.
     """
     p_value: _builtins.float
     """The two-sided p-value, in [0, 1]."""
@@ -932,7 +933,7 @@ Global___McNemarTest: _TypeAlias = McNemarTest  # noqa: Y015
 
 @_typing.final
 class ComparedExample(_message.Message):
-    """An image, and what two models take it for."""
+    """An image, and the predictions of two models."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -951,26 +952,26 @@ class ComparedExample(_message.Message):
     index: _builtins.int
     """The image's index within its split, 0 for the first."""
     png: _builtins.bytes
-    """The image as a PNG file, where that is what was asked for."""
+    """The image as a PNG file. Set with IMAGE_FORMAT_PNG."""
     pixels: _builtins.bytes
-    """The image as bytes, [32, 32, 3], where that is what was asked for."""
+    """The raw pixels, [32, 32, 3]. Set with IMAGE_FORMAT_RAW."""
     true_class_index: _builtins.int
-    """The index of the class that it is of."""
+    """The index of its true class."""
     true_class_name: _builtins.str
-    """The name of the class that it is of."""
+    """The name of its true class."""
     outcome: Global___Outcome.ValueType
-    """What the candidate makes of it, compared with the baseline."""
+    """The result of the candidate, compared with the baseline."""
     aspect_ratio: _builtins.float
-    """The width of the image divided by its height, before it was resized to
+    """The width of the original image divided by its height, before the resize to
     32x32; 1 if unknown.
     """
     @_builtins.property
     def baseline(self) -> Global___ClassGuess:
-        """What the baseline takes it for."""
+        """The prediction of the baseline."""
 
     @_builtins.property
     def candidate(self) -> Global___ClassGuess:
-        """What the candidate takes it for."""
+        """The prediction of the candidate."""
 
     def __init__(
         self,
@@ -996,7 +997,7 @@ Global___ComparedExample: _TypeAlias = ComparedExample  # noqa: Y015
 
 @_typing.final
 class ClassGuess(_message.Message):
-    """What a model takes an image for."""
+    """The predicted class of an image."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1026,7 +1027,7 @@ Global___ClassGuess: _TypeAlias = ClassGuess  # noqa: Y015
 
 @_typing.final
 class ListLikelyLabelErrorsRequest(_message.Message):
-    """Whose predictions to hold against which labels."""
+    """The models, and the labels to check with them."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1039,32 +1040,33 @@ class ListLikelyLabelErrorsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
-    """The name of the dataset. Required where `models` is empty, and only there."""
+    """The name of the dataset. Required if `models` is empty; otherwise it must
+    be empty.
+    """
     split: Global___Split.ValueType
-    """Of which images. Unset: SPLIT_TEST. Models have seen the labels of
-    training images and repeat some wrong ones, so fewer of these are found.
+    """The split. Unset: SPLIT_TEST. Models memorize some wrong labels of training
+    images, so fewer of these are listed.
     """
     min_models: _builtins.int
-    """How many of the models must contradict a label, for the same class. Unset:
-    more than half of them, at least 2. Where set, 1 to as many as there are.
+    """How many models must contradict a label with the same class: 1 to the
+    number of models. Unset: more than half of them, at least 2.
     """
     true_class: _builtins.str
-    """Only images that are labelled with the class of this name. Empty: any."""
+    """Only images whose label has this name. Empty: all."""
     image_format: Global___ImageFormat.ValueType
-    """How the images are sent. Unset: IMAGE_FORMAT_PNG."""
+    """The format of the images. Unset: IMAGE_FORMAT_PNG."""
     page_size: _builtins.int
-    """At most this many examples a page. 0: 100. Above 1,000: 1,000."""
+    """The most examples per page. 0 means 100; values above 1,000 mean 1,000."""
     page_token: _builtins.str
-    """`next_page_token` of the page before, with the other fields as they were.
-    Pages go on with the models that the first page was of. Empty: the first
-    page.
+    """The `next_page_token` of the previous page; the other fields must not
+    change. All pages show the models of the first page. Empty: the first page.
     """
     @_builtins.property
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The models, "models/{job_id}" or "models/{job_id}/epochs/{epoch}", 2 to 20 of
-        them, all trained on the same dataset. Empty: the best model of each
-        variant that is trained on `dataset`, of those whose test accuracy is at
-        most 0.1 below the highest; the 20 best.
+        """The models, "models/{job_id}" or "models/{job_id}/epochs/{epoch}": 2 to 20,
+        all trained on the same dataset. Empty: the best model of each variant on
+        `dataset`, at most 20, if its test accuracy is at most 0.1 below the
+        highest.
         """
 
     def __init__(
@@ -1102,22 +1104,22 @@ class ListLikelyLabelErrorsResponse(_message.Message):
     MIN_MODELS_FIELD_NUMBER: _builtins.int
     SPLIT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """What to send for the next page; empty on the last."""
+    """The `page_token` of the next page; empty on the last page."""
     total_size: _builtins.int
-    """Images on all pages together."""
+    """The number of images on all pages."""
     min_models: _builtins.int
-    """How many of them must contradict a label."""
+    """How many models must contradict a label."""
     split: Global___Split.ValueType
-    """Of which images; never SPLIT_UNSPECIFIED."""
+    """The split; never SPLIT_UNSPECIFIED."""
     @_builtins.property
     def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___LikelyLabelError]:
-        """The images: those first that more models contradict, of equals those with
-        the higher margin, of equals those of the lower index.
+        """The images, by the number of contradicting models and the margin, both
+        descending, and then by index.
         """
 
     @_builtins.property
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The checkpoints that were asked, "models/{job_id}/epochs/{epoch}"."""
+        """The checkpoints in use, "models/{job_id}/epochs/{epoch}"."""
 
     def __init__(
         self,
@@ -1159,25 +1161,25 @@ class LikelyLabelError(_message.Message):
     index: _builtins.int
     """The image's index within its split, 0 for the first."""
     png: _builtins.bytes
-    """The image as a PNG file, where that is what was asked for."""
+    """The image as a PNG file. Set with IMAGE_FORMAT_PNG."""
     pixels: _builtins.bytes
-    """The image as bytes, [32, 32, 3], where that is what was asked for."""
+    """The raw pixels, [32, 32, 3]. Set with IMAGE_FORMAT_RAW."""
     true_class_index: _builtins.int
-    """The index of the class that it is labelled with."""
+    """The index of its labelled class."""
     true_class_name: _builtins.str
     """The name of that class."""
     suggested_class_index: _builtins.int
-    """The index of the class that most of those that contradict take it for."""
+    """The index of the class that most contradicting models predict."""
     suggested_class_name: _builtins.str
     """The name of that class."""
     contradicting_models: _builtins.int
-    """How many models contradict the label for this class."""
+    """How many models contradict the label with this class."""
     margin: _builtins.float
-    """The mean over these models of the probability of the suggested class less
-    that of the label, in [0, 1].
+    """The mean, over these models, of the probability of the suggested class
+    minus that of the label; in [0, 1].
     """
     aspect_ratio: _builtins.float
-    """The width of the image divided by its height, before it was resized to
+    """The width of the original image divided by its height, before the resize to
     32x32; 1 if unknown.
     """
     def __init__(

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class InspectionServiceStub(object):
-    """What a trained model gets wrong.
+    """The mistakes of trained models.
     """
 
     def __init__(self, channel):
@@ -58,42 +58,42 @@ class InspectionServiceStub(object):
 
 
 class InspectionServiceServicer(object):
-    """What a trained model gets wrong.
+    """The mistakes of trained models.
     """
 
     def ListMisclassified(self, request, context):
-        """Lists images that a model takes for another class than their own and,
-        where asked, those that it gets right; of any completed epoch, while the
-        job still trains too.
+        """Lists the images that a model misclassifies and, on request, those that it
+        classifies correctly. Works for any completed epoch, even while the job
+        still trains.
 
-        The predictions are those that the epoch's reported accuracies count:
-        nothing is computed again, so a listing takes no training time.
+        It reads the predictions behind the epoch's reported accuracies. Nothing is
+        computed again, so a listing does not slow training.
 
-        Errors: INVALID_ARGUMENT with a violation a field; NOT_FOUND where no such
-        model, epoch or variant is trained; FAILED_PRECONDITION where the images
-        that the model was measured on are no longer on the server, or its
-        predictions of the split were not kept.
+        Errors: INVALID_ARGUMENT with a violation per field; NOT_FOUND if no such
+        model, epoch or variant exists; FAILED_PRECONDITION if the model's dataset
+        is no longer on the server, or if its predictions of the split were not
+        kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetConfusionMatrix(self, request, context):
-        """Returns how often a model takes images of each class for each class, what
-        that makes its precision and recall, and how far its probabilities can be
-        believed. Errors: as of ListMisclassified.
+        """Returns the confusion matrix of a model, with the precision and recall of
+        each class and the calibration of its probabilities. Errors: as for
+        ListMisclassified.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CompareModels(self, request, context):
-        """Compares two models, or two epochs of one, image by image: which images the
-        candidate gets right that the baseline gets wrong, which the other way
-        round, which both get wrong, and whether that can be chance.
+        """Compares two models, or two epochs of one, image by image. Lists the images
+        that the candidate fixes, those that it breaks, and those that both get
+        wrong. Tests whether the difference is significant.
 
-        Errors: as of ListMisclassified; INVALID_ARGUMENT where the two were
-        measured on different images.
+        Errors: as for ListMisclassified; INVALID_ARGUMENT if the two have
+        different datasets.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,16 +101,16 @@ class InspectionServiceServicer(object):
 
     def ListLikelyLabelErrors(self, request, context):
         """Lists images whose label several models contradict with confidence, the
-        most contradicted first: their labels are likely to be wrong, or the images
-        to be of several classes. The rule is that of confident learning (Northcutt,
-        Jiang and Chuang, 2021): a model contradicts a label where it takes the
-        image for another class with at least the probability that it gives that
-        class, on average, to the images that are labelled with it.
+        most contradicted first. Their labels are likely to be wrong, or they show
+        several classes. The rule is confident learning (Northcutt, Jiang and
+        Chuang, 2021). The threshold of a class is its mean probability over the
+        images labelled with it. A model contradicts a label if it predicts another
+        class with at least the threshold of that class.
 
-        Errors: INVALID_ARGUMENT with a violation a field; NOT_FOUND where a model
-        or epoch is not there; FAILED_PRECONDITION where there are fewer than two
-        models, their dataset is no longer on the server, or their predictions of
-        the split were not kept.
+        Errors: INVALID_ARGUMENT with a violation per field; NOT_FOUND if a model
+        or epoch does not exist; FAILED_PRECONDITION if there are fewer than two
+        models, if their dataset is no longer on the server, or if their
+        predictions of the split were not kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,7 +148,7 @@ def add_InspectionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class InspectionService(object):
-    """What a trained model gets wrong.
+    """The mistakes of trained models.
     """
 
     @staticmethod

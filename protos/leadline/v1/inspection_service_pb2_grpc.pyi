@@ -27,99 +27,99 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class InspectionServiceStub:
-    """What a trained model gets wrong."""
+    """The mistakes of trained models."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> InspectionServiceAsyncStub: ...
     ListMisclassified: _grpc.UnaryUnaryMultiCallable[_inspection_service_pb2.ListMisclassifiedRequest, _inspection_service_pb2.ListMisclassifiedResponse]
-    """Lists images that a model takes for another class than their own and,
-    where asked, those that it gets right; of any completed epoch, while the
-    job still trains too.
+    """Lists the images that a model misclassifies and, on request, those that it
+    classifies correctly. Works for any completed epoch, even while the job
+    still trains.
 
-    The predictions are those that the epoch's reported accuracies count:
-    nothing is computed again, so a listing takes no training time.
+    It reads the predictions behind the epoch's reported accuracies. Nothing is
+    computed again, so a listing does not slow training.
 
-    Errors: INVALID_ARGUMENT with a violation a field; NOT_FOUND where no such
-    model, epoch or variant is trained; FAILED_PRECONDITION where the images
-    that the model was measured on are no longer on the server, or its
-    predictions of the split were not kept.
+    Errors: INVALID_ARGUMENT with a violation per field; NOT_FOUND if no such
+    model, epoch or variant exists; FAILED_PRECONDITION if the model's dataset
+    is no longer on the server, or if its predictions of the split were not
+    kept.
     """
     GetConfusionMatrix: _grpc.UnaryUnaryMultiCallable[_inspection_service_pb2.GetConfusionMatrixRequest, _inspection_service_pb2.ConfusionMatrix]
-    """Returns how often a model takes images of each class for each class, what
-    that makes its precision and recall, and how far its probabilities can be
-    believed. Errors: as of ListMisclassified.
+    """Returns the confusion matrix of a model, with the precision and recall of
+    each class and the calibration of its probabilities. Errors: as for
+    ListMisclassified.
     """
     CompareModels: _grpc.UnaryUnaryMultiCallable[_inspection_service_pb2.CompareModelsRequest, _inspection_service_pb2.CompareModelsResponse]
-    """Compares two models, or two epochs of one, image by image: which images the
-    candidate gets right that the baseline gets wrong, which the other way
-    round, which both get wrong, and whether that can be chance.
+    """Compares two models, or two epochs of one, image by image. Lists the images
+    that the candidate fixes, those that it breaks, and those that both get
+    wrong. Tests whether the difference is significant.
 
-    Errors: as of ListMisclassified; INVALID_ARGUMENT where the two were
-    measured on different images.
+    Errors: as for ListMisclassified; INVALID_ARGUMENT if the two have
+    different datasets.
     """
     ListLikelyLabelErrors: _grpc.UnaryUnaryMultiCallable[_inspection_service_pb2.ListLikelyLabelErrorsRequest, _inspection_service_pb2.ListLikelyLabelErrorsResponse]
     """Lists images whose label several models contradict with confidence, the
-    most contradicted first: their labels are likely to be wrong, or the images
-    to be of several classes. The rule is that of confident learning (Northcutt,
-    Jiang and Chuang, 2021): a model contradicts a label where it takes the
-    image for another class with at least the probability that it gives that
-    class, on average, to the images that are labelled with it.
+    most contradicted first. Their labels are likely to be wrong, or they show
+    several classes. The rule is confident learning (Northcutt, Jiang and
+    Chuang, 2021). The threshold of a class is its mean probability over the
+    images labelled with it. A model contradicts a label if it predicts another
+    class with at least the threshold of that class.
 
-    Errors: INVALID_ARGUMENT with a violation a field; NOT_FOUND where a model
-    or epoch is not there; FAILED_PRECONDITION where there are fewer than two
-    models, their dataset is no longer on the server, or their predictions of
-    the split were not kept.
+    Errors: INVALID_ARGUMENT with a violation per field; NOT_FOUND if a model
+    or epoch does not exist; FAILED_PRECONDITION if there are fewer than two
+    models, if their dataset is no longer on the server, or if their
+    predictions of the split were not kept.
     """
 
 @_typing.type_check_only
 class InspectionServiceAsyncStub(InspectionServiceStub):
-    """What a trained model gets wrong."""
+    """The mistakes of trained models."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListMisclassified: _aio.UnaryUnaryMultiCallable[_inspection_service_pb2.ListMisclassifiedRequest, _inspection_service_pb2.ListMisclassifiedResponse]  # type: ignore[assignment]
-    """Lists images that a model takes for another class than their own and,
-    where asked, those that it gets right; of any completed epoch, while the
-    job still trains too.
+    """Lists the images that a model misclassifies and, on request, those that it
+    classifies correctly. Works for any completed epoch, even while the job
+    still trains.
 
-    The predictions are those that the epoch's reported accuracies count:
-    nothing is computed again, so a listing takes no training time.
+    It reads the predictions behind the epoch's reported accuracies. Nothing is
+    computed again, so a listing does not slow training.
 
-    Errors: INVALID_ARGUMENT with a violation a field; NOT_FOUND where no such
-    model, epoch or variant is trained; FAILED_PRECONDITION where the images
-    that the model was measured on are no longer on the server, or its
-    predictions of the split were not kept.
+    Errors: INVALID_ARGUMENT with a violation per field; NOT_FOUND if no such
+    model, epoch or variant exists; FAILED_PRECONDITION if the model's dataset
+    is no longer on the server, or if its predictions of the split were not
+    kept.
     """
     GetConfusionMatrix: _aio.UnaryUnaryMultiCallable[_inspection_service_pb2.GetConfusionMatrixRequest, _inspection_service_pb2.ConfusionMatrix]  # type: ignore[assignment]
-    """Returns how often a model takes images of each class for each class, what
-    that makes its precision and recall, and how far its probabilities can be
-    believed. Errors: as of ListMisclassified.
+    """Returns the confusion matrix of a model, with the precision and recall of
+    each class and the calibration of its probabilities. Errors: as for
+    ListMisclassified.
     """
     CompareModels: _aio.UnaryUnaryMultiCallable[_inspection_service_pb2.CompareModelsRequest, _inspection_service_pb2.CompareModelsResponse]  # type: ignore[assignment]
-    """Compares two models, or two epochs of one, image by image: which images the
-    candidate gets right that the baseline gets wrong, which the other way
-    round, which both get wrong, and whether that can be chance.
+    """Compares two models, or two epochs of one, image by image. Lists the images
+    that the candidate fixes, those that it breaks, and those that both get
+    wrong. Tests whether the difference is significant.
 
-    Errors: as of ListMisclassified; INVALID_ARGUMENT where the two were
-    measured on different images.
+    Errors: as for ListMisclassified; INVALID_ARGUMENT if the two have
+    different datasets.
     """
     ListLikelyLabelErrors: _aio.UnaryUnaryMultiCallable[_inspection_service_pb2.ListLikelyLabelErrorsRequest, _inspection_service_pb2.ListLikelyLabelErrorsResponse]  # type: ignore[assignment]
     """Lists images whose label several models contradict with confidence, the
-    most contradicted first: their labels are likely to be wrong, or the images
-    to be of several classes. The rule is that of confident learning (Northcutt,
-    Jiang and Chuang, 2021): a model contradicts a label where it takes the
-    image for another class with at least the probability that it gives that
-    class, on average, to the images that are labelled with it.
+    most contradicted first. Their labels are likely to be wrong, or they show
+    several classes. The rule is confident learning (Northcutt, Jiang and
+    Chuang, 2021). The threshold of a class is its mean probability over the
+    images labelled with it. A model contradicts a label if it predicts another
+    class with at least the threshold of that class.
 
-    Errors: INVALID_ARGUMENT with a violation a field; NOT_FOUND where a model
-    or epoch is not there; FAILED_PRECONDITION where there are fewer than two
-    models, their dataset is no longer on the server, or their predictions of
-    the split were not kept.
+    Errors: INVALID_ARGUMENT with a violation per field; NOT_FOUND if a model
+    or epoch does not exist; FAILED_PRECONDITION if there are fewer than two
+    models, if their dataset is no longer on the server, or if their
+    predictions of the split were not kept.
     """
 
 class InspectionServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What a trained model gets wrong."""
+    """The mistakes of trained models."""
 
     @_abc_1.abstractmethod
     def ListMisclassified(
@@ -127,17 +127,17 @@ class InspectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inspection_service_pb2.ListMisclassifiedRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inspection_service_pb2.ListMisclassifiedResponse, _abc.Awaitable[_inspection_service_pb2.ListMisclassifiedResponse]]:
-        """Lists images that a model takes for another class than their own and,
-        where asked, those that it gets right; of any completed epoch, while the
-        job still trains too.
+        """Lists the images that a model misclassifies and, on request, those that it
+        classifies correctly. Works for any completed epoch, even while the job
+        still trains.
 
-        The predictions are those that the epoch's reported accuracies count:
-        nothing is computed again, so a listing takes no training time.
+        It reads the predictions behind the epoch's reported accuracies. Nothing is
+        computed again, so a listing does not slow training.
 
-        Errors: INVALID_ARGUMENT with a violation a field; NOT_FOUND where no such
-        model, epoch or variant is trained; FAILED_PRECONDITION where the images
-        that the model was measured on are no longer on the server, or its
-        predictions of the split were not kept.
+        Errors: INVALID_ARGUMENT with a violation per field; NOT_FOUND if no such
+        model, epoch or variant exists; FAILED_PRECONDITION if the model's dataset
+        is no longer on the server, or if its predictions of the split were not
+        kept.
         """
 
     @_abc_1.abstractmethod
@@ -146,9 +146,9 @@ class InspectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inspection_service_pb2.GetConfusionMatrixRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inspection_service_pb2.ConfusionMatrix, _abc.Awaitable[_inspection_service_pb2.ConfusionMatrix]]:
-        """Returns how often a model takes images of each class for each class, what
-        that makes its precision and recall, and how far its probabilities can be
-        believed. Errors: as of ListMisclassified.
+        """Returns the confusion matrix of a model, with the precision and recall of
+        each class and the calibration of its probabilities. Errors: as for
+        ListMisclassified.
         """
 
     @_abc_1.abstractmethod
@@ -157,12 +157,12 @@ class InspectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inspection_service_pb2.CompareModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inspection_service_pb2.CompareModelsResponse, _abc.Awaitable[_inspection_service_pb2.CompareModelsResponse]]:
-        """Compares two models, or two epochs of one, image by image: which images the
-        candidate gets right that the baseline gets wrong, which the other way
-        round, which both get wrong, and whether that can be chance.
+        """Compares two models, or two epochs of one, image by image. Lists the images
+        that the candidate fixes, those that it breaks, and those that both get
+        wrong. Tests whether the difference is significant.
 
-        Errors: as of ListMisclassified; INVALID_ARGUMENT where the two were
-        measured on different images.
+        Errors: as for ListMisclassified; INVALID_ARGUMENT if the two have
+        different datasets.
         """
 
     @_abc_1.abstractmethod
@@ -172,16 +172,16 @@ class InspectionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inspection_service_pb2.ListLikelyLabelErrorsResponse, _abc.Awaitable[_inspection_service_pb2.ListLikelyLabelErrorsResponse]]:
         """Lists images whose label several models contradict with confidence, the
-        most contradicted first: their labels are likely to be wrong, or the images
-        to be of several classes. The rule is that of confident learning (Northcutt,
-        Jiang and Chuang, 2021): a model contradicts a label where it takes the
-        image for another class with at least the probability that it gives that
-        class, on average, to the images that are labelled with it.
+        most contradicted first. Their labels are likely to be wrong, or they show
+        several classes. The rule is confident learning (Northcutt, Jiang and
+        Chuang, 2021). The threshold of a class is its mean probability over the
+        images labelled with it. A model contradicts a label if it predicts another
+        class with at least the threshold of that class.
 
-        Errors: INVALID_ARGUMENT with a violation a field; NOT_FOUND where a model
-        or epoch is not there; FAILED_PRECONDITION where there are fewer than two
-        models, their dataset is no longer on the server, or their predictions of
-        the split were not kept.
+        Errors: INVALID_ARGUMENT with a violation per field; NOT_FOUND if a model
+        or epoch does not exist; FAILED_PRECONDITION if there are fewer than two
+        models, if their dataset is no longer on the server, or if their
+        predictions of the split were not kept.
         """
 
 def add_InspectionServiceServicer_to_server(servicer: InspectionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -29,25 +29,25 @@ class _RetentionPolicy:
 class _RetentionPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RetentionPolicy.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     RETENTION_POLICY_UNSPECIFIED: _RetentionPolicy.ValueType  # 0
-    """Take the server's default."""
+    """The server's default."""
     RETENTION_POLICY_ALL: _RetentionPolicy.ValueType  # 1
-    """Every one."""
+    """All checkpoints."""
     RETENTION_POLICY_BEST_AND_LAST: _RetentionPolicy.ValueType  # 2
-    """No other."""
+    """No others."""
     RETENTION_POLICY_EVERY_NTH: _RetentionPolicy.ValueType  # 3
-    """Those whose epoch is a multiple of n."""
+    """The checkpoints whose epoch is a multiple of `every_nth`."""
 
 class RetentionPolicy(_RetentionPolicy, metaclass=_RetentionPolicyEnumTypeWrapper):
     """Which checkpoints are kept beside the best and the newest."""
 
 RETENTION_POLICY_UNSPECIFIED: RetentionPolicy.ValueType  # 0
-"""Take the server's default."""
+"""The server's default."""
 RETENTION_POLICY_ALL: RetentionPolicy.ValueType  # 1
-"""Every one."""
+"""All checkpoints."""
 RETENTION_POLICY_BEST_AND_LAST: RetentionPolicy.ValueType  # 2
-"""No other."""
+"""No others."""
 RETENTION_POLICY_EVERY_NTH: RetentionPolicy.ValueType  # 3
-"""Those whose epoch is a multiple of n."""
+"""The checkpoints whose epoch is a multiple of `every_nth`."""
 Global___RetentionPolicy: _TypeAlias = RetentionPolicy  # noqa: Y015
 
 class _JobState:
@@ -61,45 +61,51 @@ class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.Val
     JOB_STATE_QUEUED: _JobState.ValueType  # 1
     """Accepted, waiting for a free device."""
     JOB_STATE_RUNNING: _JobState.ValueType  # 2
-    """A worker has it."""
+    """A worker trains it."""
     JOB_STATE_SUCCEEDED: _JobState.ValueType  # 3
-    """Final: every epoch is complete, or early stopping has ended it, in which
-    case `completed_epochs` is below the spec's `epochs`.
+    """Final: every epoch is complete, or early stopping has ended the job. In the
+    second case `completed_epochs` is below the spec's `epochs`.
     """
     JOB_STATE_FAILED: _JobState.ValueType  # 4
-    """Final: it could not be completed; `failure` says why. Its completed
-    epochs stay usable.
+    """Final: the job failed, and `failure` says why. Its completed epochs stay
+    usable.
     """
     JOB_STATE_CANCELLED: _JobState.ValueType  # 5
-    """Final: it was cancelled; `cancellation` says why. Its completed epochs
-    stay usable.
+    """Final: the job was cancelled, and `cancellation` says why. Its completed
+    epochs stay usable.
     """
     JOB_STATE_PAUSED: _JobState.ValueType  # 6
-    """Set aside: it keeps what is complete, and goes on when it is resumed."""
+    """Paused: the job keeps its completed epochs, and continues when it is
+    resumed.
+    """
 
 class JobState(_JobState, metaclass=_JobStateEnumTypeWrapper):
-    """Where a job stands. Values may be added: treat an unknown one as not final."""
+    """The state of a job. Later versions may add values: treat an unknown value as
+    not final.
+    """
 
 JOB_STATE_UNSPECIFIED: JobState.ValueType  # 0
 """Never sent."""
 JOB_STATE_QUEUED: JobState.ValueType  # 1
 """Accepted, waiting for a free device."""
 JOB_STATE_RUNNING: JobState.ValueType  # 2
-"""A worker has it."""
+"""A worker trains it."""
 JOB_STATE_SUCCEEDED: JobState.ValueType  # 3
-"""Final: every epoch is complete, or early stopping has ended it, in which
-case `completed_epochs` is below the spec's `epochs`.
+"""Final: every epoch is complete, or early stopping has ended the job. In the
+second case `completed_epochs` is below the spec's `epochs`.
 """
 JOB_STATE_FAILED: JobState.ValueType  # 4
-"""Final: it could not be completed; `failure` says why. Its completed
-epochs stay usable.
+"""Final: the job failed, and `failure` says why. Its completed epochs stay
+usable.
 """
 JOB_STATE_CANCELLED: JobState.ValueType  # 5
-"""Final: it was cancelled; `cancellation` says why. Its completed epochs
-stay usable.
+"""Final: the job was cancelled, and `cancellation` says why. Its completed
+epochs stay usable.
 """
 JOB_STATE_PAUSED: JobState.ValueType  # 6
-"""Set aside: it keeps what is complete, and goes on when it is resumed."""
+"""Paused: the job keeps its completed epochs, and continues when it is
+resumed.
+"""
 Global___JobState: _TypeAlias = JobState  # noqa: Y015
 
 class _JobPhase:
@@ -113,15 +119,17 @@ class _JobPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobPhase.Val
     JOB_PHASE_QUEUED: _JobPhase.ValueType  # 1
     """The job waits for a free device."""
     JOB_PHASE_PREPARING_DATASET: _JobPhase.ValueType  # 2
-    """The dataset is being fetched or decoded, for the first time on this server."""
+    """The worker downloads or decodes the dataset, for the first time on this
+    server.
+    """
     JOB_PHASE_TRAINING: _JobPhase.ValueType  # 3
-    """The epoch's optimisation steps."""
+    """The worker runs the training steps of the epoch."""
     JOB_PHASE_EVALUATING: _JobPhase.ValueType  # 4
-    """The evaluations after the epoch's last step."""
+    """The worker evaluates the network after the epoch's last step."""
     JOB_PHASE_PAUSED: _JobPhase.ValueType  # 5
-    """The job is set aside."""
+    """The job is paused."""
     JOB_PHASE_STARTING: _JobPhase.ValueType  # 6
-    """A worker gets ready for the job."""
+    """A worker prepares to train the job."""
 
 class JobPhase(_JobPhase, metaclass=_JobPhaseEnumTypeWrapper):
     """What a job's worker is doing."""
@@ -131,21 +139,23 @@ JOB_PHASE_UNSPECIFIED: JobPhase.ValueType  # 0
 JOB_PHASE_QUEUED: JobPhase.ValueType  # 1
 """The job waits for a free device."""
 JOB_PHASE_PREPARING_DATASET: JobPhase.ValueType  # 2
-"""The dataset is being fetched or decoded, for the first time on this server."""
+"""The worker downloads or decodes the dataset, for the first time on this
+server.
+"""
 JOB_PHASE_TRAINING: JobPhase.ValueType  # 3
-"""The epoch's optimisation steps."""
+"""The worker runs the training steps of the epoch."""
 JOB_PHASE_EVALUATING: JobPhase.ValueType  # 4
-"""The evaluations after the epoch's last step."""
+"""The worker evaluates the network after the epoch's last step."""
 JOB_PHASE_PAUSED: JobPhase.ValueType  # 5
-"""The job is set aside."""
+"""The job is paused."""
 JOB_PHASE_STARTING: JobPhase.ValueType  # 6
-"""A worker gets ready for the job."""
+"""A worker prepares to train the job."""
 Global___JobPhase: _TypeAlias = JobPhase  # noqa: Y015
 
 @_typing.final
 class Job(_message.Message):
-    """A training job. It exists from the moment it is accepted, whoever is
-    connected, and outlives the client, the worker and the server.
+    """A training job. It is durable from the moment the server accepts it, and
+    outlives the client, the worker and the server process.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -176,12 +186,12 @@ class Job(_message.Message):
     name: _builtins.str
     """The resource name, "jobs/{job_id}"."""
     state: Global___JobState.ValueType
-    """Where the job stands."""
+    """The state of the job."""
     completed_epochs: _builtins.int
-    """Epochs that are complete and durable."""
+    """The number of epochs that are complete and durable."""
     best_epoch: _builtins.int
-    """The epoch with the highest test accuracy so far, the earliest of equals;
-    0 before the first is complete.
+    """The epoch with the highest test accuracy so far, or the earliest such
+    epoch; 0 before the first epoch is complete.
     """
     best_test_accuracy: _builtins.float
     """The test accuracy of `best_epoch`, a fraction in [0, 1]."""
@@ -194,17 +204,15 @@ class Job(_message.Message):
     the first start.
     """
     attempts: _builtins.int
-    """How many workers have been started on it: more than one where a worker
-    or the server was lost, or the server was restarted, in between.
+    """How many workers have started on it. It is above 1 after a pause, a lost
+    worker or a restart of the server.
     """
     latest_sequence: _builtins.int
     """The sequence of its newest event."""
     queue_position: _builtins.int
-    """How many jobs will start before it, while it is queued."""
+    """How many jobs start before it, while it is queued."""
     sweep: _builtins.str
-    """The resource name of the sweep that it is a part of, "sweeps/{sweep_id}";
-    empty for a job outside sweeps.
-    """
+    """The resource name of its sweep, "sweeps/{sweep_id}"; empty without a sweep."""
     @_builtins.property
     def spec(self) -> _training_spec_pb2.TrainingSpec:
         """What the job trains, with every field set."""
@@ -215,7 +223,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When a worker first started on it; unset while it waits for its first."""
+        """When a worker first started on it; unset before."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
@@ -223,7 +231,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def latest_epoch(self) -> Global___EpochResult:
-        """The newest completed epoch; unset before the first is complete."""
+        """The newest completed epoch; unset before the first epoch is complete."""
 
     @_builtins.property
     def failure(self) -> Global___JobFailure:
@@ -231,28 +239,28 @@ class Job(_message.Message):
 
     @_builtins.property
     def options(self) -> Global___JobOptions:
-        """How it is scheduled and kept, with every field set."""
+        """Its scheduling and retention, with every field set."""
 
     @_builtins.property
     def deadline(self) -> _timestamp_pb2.Timestamp:
-        """When it fails if it is not complete; unset without a time limit."""
+        """When the job fails if it is not complete; unset without a time limit."""
 
     @_builtins.property
     def pause(self) -> Global___JobPaused:
-        """Why it is paused; unset unless `state` is JOB_STATE_PAUSED."""
+        """Why the job is paused; unset unless `state` is JOB_STATE_PAUSED."""
 
     @_builtins.property
     def environment(self) -> Global___JobEnvironment:
-        """What it is trained with; unset before the first start."""
+        """The environment of its first worker; unset before the first start."""
 
     @_builtins.property
     def cancellation(self) -> Global___JobCancellation:
-        """Why it was cancelled; unset unless `state` is JOB_STATE_CANCELLED."""
+        """Why the job was cancelled; unset unless `state` is JOB_STATE_CANCELLED."""
 
     @_builtins.property
     def hold(self) -> Global___JobHold:
-        """Why it does not start although a device may be free; unset unless `state`
-        is JOB_STATE_QUEUED and jobs are held. It starts once the reason is gone.
+        """Why the job does not start although a device may be free. Set only while
+        `state` is JOB_STATE_QUEUED and the server holds its queue.
         """
 
     def __init__(
@@ -292,7 +300,7 @@ Global___Job: _TypeAlias = Job  # noqa: Y015
 
 @_typing.final
 class JobOptions(_message.Message):
-    """How a job is scheduled and kept, which changes nothing of what it trains."""
+    """The scheduling and the retention of a job. They do not change what it trains."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -300,20 +308,20 @@ class JobOptions(_message.Message):
     TIME_LIMIT_FIELD_NUMBER: _builtins.int
     RETENTION_FIELD_NUMBER: _builtins.int
     priority: _builtins.int
-    """Of waiting jobs the one of the highest priority starts first; of equals
-    the oldest. -100 to 100. Unset: 0.
+    """The queued job with the highest priority starts first; among equals, the
+    oldest. -100 to 100. Unset: 0.
     """
     @_builtins.property
     def time_limit(self) -> _duration_pb2.Duration:
-        """How long after its acceptance, waiting included, the job may take: it
-        fails with the reason "DEADLINE_EXCEEDED" when that has passed. 1 second
-        to 366 days. Unset: without limit.
+        """The longest time from acceptance to completion, including the time in the
+        queue. After it the job fails with the reason "DEADLINE_EXCEEDED". 1 second
+        to 366 days. Unset: no limit.
         """
 
     @_builtins.property
     def retention(self) -> Global___Retention:
         """Which of its checkpoints are kept. Unset: the server's default, which is
-        RETENTION_POLICY_ALL where the operator has not changed it.
+        RETENTION_POLICY_ALL unless the operator changes it.
         """
 
     def __init__(
@@ -335,8 +343,8 @@ Global___JobOptions: _TypeAlias = JobOptions  # noqa: Y015
 
 @_typing.final
 class Retention(_message.Message):
-    """Which of a job's checkpoints are kept. The best and the newest always are,
-    and, while the job is not finished, the one before the newest.
+    """Which checkpoints of a job are kept. The best and the newest are always kept.
+    The one before the newest is kept until the job is in a final state.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -344,9 +352,11 @@ class Retention(_message.Message):
     POLICY_FIELD_NUMBER: _builtins.int
     EVERY_NTH_FIELD_NUMBER: _builtins.int
     policy: Global___RetentionPolicy.ValueType
-    """Which others are."""
+    """Which other checkpoints are kept."""
     every_nth: _builtins.int
-    """The n of RETENTION_POLICY_EVERY_NTH: 1 to 10,000. Otherwise 0."""
+    """The interval in epochs for RETENTION_POLICY_EVERY_NTH, 1 to 10,000;
+    otherwise 0.
+    """
     def __init__(
         self,
         *,
@@ -363,9 +373,9 @@ Global___Retention: _TypeAlias = Retention  # noqa: Y015
 
 @_typing.final
 class JobEnvironment(_message.Message):
-    """What a job is trained with, as its first worker found it. The same spec in
-    the same environment on the same machine gives the same weights, bit for bit,
-    with and without interruptions.
+    """What a job's first worker computed with. The same spec in the same
+    environment on the same machine gives the same weights, bit for bit, with and
+    without interruptions.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -376,17 +386,17 @@ class JobEnvironment(_message.Message):
     PYTHON_VERSION_FIELD_NUMBER: _builtins.int
     INSTRUCTION_SET_FIELD_NUMBER: _builtins.int
     threads: _builtins.int
-    """Computing threads on the CPU."""
+    """The number of compute threads on the CPU."""
     leadline_version: _builtins.str
     """The version of Leadline."""
     torch_version: _builtins.str
-    """The version of torch, its build included."""
+    """The version of torch, including its build."""
     python_version: _builtins.str
     """The version of Python."""
     instruction_set: _builtins.str
     """The vector instructions on the CPU: "avx512", "avx2" or "baseline". In
     bfloat16, torch computes the steps and chooses its instructions itself.
-    Empty on a GPU, and for a job of a server that did not record it yet.
+    Empty on a GPU, and for a job of an older server that did not record it.
     """
     def __init__(
         self,
@@ -414,16 +424,15 @@ class JobFailure(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """The kind of failure, in UPPER_SNAKE_CASE, for programs: "DIVERGED" (the
-    loss is no longer a finite number), "DATASET_UNAVAILABLE",
-    "DEADLINE_EXCEEDED" (its time limit has passed), "OUT_OF_MEMORY" (it needs
-    more memory than its worker may hold, or than its GPU has),
-    "NOT_REPEATABLE" (an epoch whose checkpoint was damaged was trained again,
-    and its weights differ: the message says what changed), "WORKER_LOST" (the worker died, too
-    often to try again) or "INTERNAL".
+    """The machine-readable cause, in UPPER_SNAKE_CASE: "DIVERGED" (the loss is no
+    longer finite), "DATASET_UNAVAILABLE", "DEADLINE_EXCEEDED" (the time limit
+    has passed), "OUT_OF_MEMORY" (the worker's memory limit or the GPU's memory
+    is too small), "NOT_REPEATABLE" (an epoch with a damaged checkpoint was
+    trained again and got other weights; the message says what changed),
+    "WORKER_LOST" (the worker died too often to try again) or "INTERNAL".
     """
     message: _builtins.str
-    """What happened and what to do about it, for people."""
+    """What happened and what to do about it, for humans."""
     def __init__(
         self,
         *,
@@ -447,11 +456,11 @@ class JobHold(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """Why, in UPPER_SNAKE_CASE, for programs: "LOW_DISK_SPACE" (the server's disk
-    has less free space than its operator reserves).
+    """The machine-readable cause, in UPPER_SNAKE_CASE: "LOW_DISK_SPACE" (the
+    server's disk has less free space than the operator reserves).
     """
     message: _builtins.str
-    """What happened and what to do about it, for people."""
+    """What happened and what to do about it, for humans."""
     def __init__(
         self,
         *,
@@ -475,12 +484,12 @@ class JobCancellation(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """Why, in UPPER_SNAKE_CASE, for programs: "REQUESTED" by a caller, who
-    cancelled the job or its sweep, or "MEDIAN_STOPPED" (the sweep that it is a
-    part of was to stop hopeless jobs, and its results so far were such).
+    """The machine-readable cause, in UPPER_SNAKE_CASE: "REQUESTED" (a caller
+    cancelled the job or its sweep) or "MEDIAN_STOPPED" (the sweep's median
+    stopping rule stopped the job).
     """
     message: _builtins.str
-    """What happened, for people."""
+    """What happened, for humans."""
     def __init__(
         self,
         *,
@@ -497,11 +506,11 @@ Global___JobCancellation: _TypeAlias = JobCancellation  # noqa: Y015
 
 @_typing.final
 class JobEvent(_message.Message):
-    """One step in a job's life.
+    """A durable event of a job, or its transient progress.
 
-    A job's events are numbered from 1 without gaps, are durable before they
-    are sent, and reach every watcher in order, each exactly once, however
-    often a watcher reconnects with the last sequence it saw.
+    Durable events are numbered from 1 without gaps, and are stored before they
+    are sent. A watcher that reconnects with the last sequence it received gets
+    every event exactly once, in order.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -517,8 +526,8 @@ class JobEvent(_message.Message):
     RESUMED_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """The event's number within its job: 1 for the first, no gaps. 0 only for
-    `progress`, which is no durable event.
+    """The number of the event within its job, from 1 without gaps; 0 for
+    `progress`.
     """
     job: _builtins.str
     """The resource name of the job, "jobs/{job_id}"."""
@@ -536,7 +545,7 @@ class JobEvent(_message.Message):
 
     @_builtins.property
     def epoch(self) -> Global___EpochResult:
-        """An epoch is complete: its checkpoint is durable and can be asked for
+        """An epoch is complete: its checkpoint is durable and ready for
         predictions.
         """
 
@@ -546,7 +555,7 @@ class JobEvent(_message.Message):
 
     @_builtins.property
     def paused(self) -> Global___JobPaused:
-        """The job was set aside."""
+        """The job was paused."""
 
     @_builtins.property
     def resumed(self) -> Global___JobResumed:
@@ -554,10 +563,9 @@ class JobEvent(_message.Message):
 
     @_builtins.property
     def progress(self) -> Global___JobProgress:
-        """Transient: how far the job is within its present epoch. Sent as often as
-        `progress_interval` asks, and otherwise each 15 seconds while nothing
-        else happens, so that no proxy takes the stream for dead. Has sequence 0
-        and is never replayed.
+        """Transient: the progress within the current epoch. Sent every
+        `progress_interval`; without one, every 15 seconds of silence, so that no
+        proxy closes an idle stream. It has sequence 0 and is never replayed.
         """
 
     def __init__(
@@ -593,10 +601,10 @@ class JobQueued(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     QUEUE_POSITION_FIELD_NUMBER: _builtins.int
     queue_position: _builtins.int
-    """How many jobs will start before it."""
+    """How many jobs start before it."""
     @_builtins.property
     def spec(self) -> _training_spec_pb2.TrainingSpec:
-        """What will be trained, with every field set."""
+        """What the job trains, with every field set."""
 
     def __init__(
         self,
@@ -630,27 +638,27 @@ class JobStarted(_message.Message):
     device: _builtins.str
     """The worker's device, such as "cuda:0" or "cpu"."""
     device_name: _builtins.str
-    """The device as its maker calls it."""
+    """The product name of the device."""
     train_images: _builtins.int
-    """Images in the training set."""
+    """The number of images in the training set."""
     test_images: _builtins.int
-    """Images in the test set."""
+    """The number of images in the test set."""
     parameters: _builtins.int
-    """Trainable parameters of the network."""
+    """The number of trainable parameters."""
     dataset_fingerprint: _builtins.str
-    """A hash of the dataset's contents, in hexadecimal."""
+    """The fingerprint of the dataset: a SHA-256 in hexadecimal."""
     @_builtins.property
     def class_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The classes' names, in the order of their indices."""
+        """The names of the classes, in the order of their indices."""
 
     @_builtins.property
     def environment(self) -> Global___JobEnvironment:
-        """What it is trained with."""
+        """The environment of the job's first worker."""
 
     @_builtins.property
     def diagnosis(self) -> _containers.RepeatedCompositeFieldContainer[Global___BlockDiagnosis]:
-        """How activations and gradients pass the network as it was initialised; in
-        the order of the blocks. Empty unless `TrainingSpec.diagnostics` is set.
+        """The diagnosis of the initialized network, in the order of the blocks. Empty
+        unless `TrainingSpec.diagnostics` is true.
         """
 
     def __init__(
@@ -676,9 +684,10 @@ Global___JobStarted: _TypeAlias = JobStarted  # noqa: Y015
 
 @_typing.final
 class BlockDiagnosis(_message.Message):
-    """How activations and gradients pass a block: measured on 512 training images,
-    spread evenly over the set and not augmented, in float32, batch norms using
-    the statistics of those images and leaving the running ones alone.
+    """How activations and gradients pass through a block. Measured in float32 on
+    512 training images, at even distances over the set and without augmentation.
+    Batch norms use the statistics of those images, and do not update their
+    running statistics.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -687,19 +696,17 @@ class BlockDiagnosis(_message.Message):
     ACTIVATION_STD_FIELD_NUMBER: _builtins.int
     GRADIENT_NORM_FIELD_NUMBER: _builtins.int
     block: _builtins.int
-    """The block's number, 1 for the first; 0 stands for the head, whose output
-    is what the first block takes.
-    """
+    """The block's number, 1 for the first; 0 is the network's head."""
     activation_std: _builtins.float
-    """How far apart images still are in what the block puts out: at each channel,
-    row and column for itself the standard deviation over the images, and of
-    these the root mean square. Taken over all values at once it would count
-    how far apart channels are, which their biases see to even where all
-    images have become alike.
+    """How different the images still are in the block's output. It is the root
+    mean square, over channels, rows and columns, of the standard deviation
+    over the images. A standard deviation over all values would include the
+    differences between channels, which biases cause even if all images give
+    the same output.
     """
     gradient_norm: _builtins.float
-    """The L2 norm of the gradient, with respect to the block's output, of the
-    mean cross-entropy of those images.
+    """The L2 norm of the gradient of the mean cross-entropy of those images, with
+    respect to the block's output.
     """
     def __init__(
         self,
@@ -718,8 +725,8 @@ Global___BlockDiagnosis: _TypeAlias = BlockDiagnosis  # noqa: Y015
 
 @_typing.final
 class EpochResult(_message.Message):
-    """What an epoch came to. Accuracies are measured after the epoch's last step,
-    in evaluation mode, over the whole training set and the whole test set.
+    """The results of an epoch. Accuracies are measured after the last step, in
+    evaluation mode, on the whole training set and the whole test set.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -738,19 +745,19 @@ class EpochResult(_message.Message):
     epoch: _builtins.int
     """The epoch's number, 1 for the first."""
     train_loss: _builtins.float
-    """The mean cross-entropy over the epoch's training images, in nats, each
-    image as it was seen during training.
+    """The mean cross-entropy of the training images, augmented, over the steps of
+    the epoch, in nats.
     """
     train_accuracy: _builtins.float
-    """The fraction of the training set that is classified rightly, in [0, 1]."""
+    """The accuracy on the training set, a fraction in [0, 1]."""
     test_accuracy: _builtins.float
-    """The fraction of the test set that is classified rightly, in [0, 1]."""
+    """The accuracy on the test set, a fraction in [0, 1]."""
     learning_rate: _builtins.float
-    """The optimiser's step size in the last step of this epoch."""
+    """The learning rate of the last step of this epoch."""
     seconds: _builtins.float
     """Wall-clock seconds of the steps and the evaluations."""
     images_per_second: _builtins.float
-    """Training images per second of optimisation, evaluations excluded."""
+    """Training images per second, without the evaluations."""
     test_loss: _builtins.float
     """The mean cross-entropy over the test set, in nats."""
     model: _builtins.str
@@ -761,9 +768,8 @@ class EpochResult(_message.Message):
     """The SHA-256 of the checkpoint's weights file, in hexadecimal."""
     @_builtins.property
     def diagnosis(self) -> _containers.RepeatedCompositeFieldContainer[Global___BlockDiagnosis]:
-        """How activations and gradients pass the network after the epoch's last
-        step; in the order of the blocks. Empty unless `TrainingSpec.diagnostics`
-        is set.
+        """The diagnosis of the network after the epoch's last step, in the order of
+        the blocks. Empty unless `TrainingSpec.diagnostics` is true.
         """
 
     def __init__(
@@ -791,19 +797,19 @@ Global___EpochResult: _TypeAlias = EpochResult  # noqa: Y015
 
 @_typing.final
 class JobPaused(_message.Message):
-    """The job was set aside."""
+    """The job was paused."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """Why, in UPPER_SNAKE_CASE, for programs: "REQUESTED" by a caller, or
-    "STORAGE" (a checkpoint could not be written: nothing is lost, and the job
-    goes on when it is resumed).
+    """The machine-readable cause, in UPPER_SNAKE_CASE: "REQUESTED" by a caller,
+    or "STORAGE" (a worker could not write a checkpoint). Completed epochs are
+    safe, and the job continues when it is resumed.
     """
     message: _builtins.str
-    """What happened and what to do about it, for people."""
+    """What happened and what to do about it, for humans."""
     def __init__(
         self,
         *,
@@ -827,9 +833,9 @@ class JobResumed(_message.Message):
     COMPLETED_EPOCHS_FIELD_NUMBER: _builtins.int
     QUEUE_POSITION_FIELD_NUMBER: _builtins.int
     completed_epochs: _builtins.int
-    """The epoch after which it goes on; 0 where none is complete."""
+    """The epoch after which training continues; 0 if none is complete."""
     queue_position: _builtins.int
-    """How many jobs will start before it."""
+    """How many jobs start before it."""
     def __init__(
         self,
         *,
@@ -861,16 +867,16 @@ class JobFinished(_message.Message):
     state: Global___JobState.ValueType
     """The final state."""
     best_epoch: _builtins.int
-    """The epoch with the highest test accuracy; 0 where none is complete."""
+    """The epoch with the highest test accuracy; 0 if none is complete."""
     best_test_accuracy: _builtins.float
     """The test accuracy of `best_epoch`, a fraction in [0, 1]."""
     model: _builtins.str
-    """The resource name of the model; empty where no epoch is complete."""
+    """The resource name of the model; empty if no epoch is complete."""
     completed_epochs: _builtins.int
-    """Epochs that are complete."""
+    """The number of complete epochs."""
     stopped_early: _builtins.bool
-    """Whether the job succeeded before its last epoch, because the test accuracy
-    had not become better for `TrainingSpec.patience` epochs.
+    """Whether early stopping ended the job, after `TrainingSpec.patience` epochs
+    without a better test accuracy.
     """
     @_builtins.property
     def failure(self) -> Global___JobFailure:
@@ -878,7 +884,7 @@ class JobFinished(_message.Message):
 
     @_builtins.property
     def cancellation(self) -> Global___JobCancellation:
-        """Why it was cancelled; unset unless `state` is JOB_STATE_CANCELLED."""
+        """Why the job was cancelled; unset unless `state` is JOB_STATE_CANCELLED."""
 
     def __init__(
         self,
@@ -902,7 +908,7 @@ Global___JobFinished: _TypeAlias = JobFinished  # noqa: Y015
 
 @_typing.final
 class JobProgress(_message.Message):
-    """How far a job is within its present epoch."""
+    """How far a job is within its current epoch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -917,24 +923,26 @@ class JobProgress(_message.Message):
     phase: Global___JobPhase.ValueType
     """What the worker is doing."""
     epoch: _builtins.int
-    """The epoch in progress, 1 for the first; 0 before."""
+    """The current epoch, 1 for the first; 0 before training starts."""
     completed_images: _builtins.int
-    """Images done in this phase."""
+    """The number of images completed in this phase."""
     total_images: _builtins.int
-    """Images to do in this phase."""
+    """The number of images in this phase."""
     queue_position: _builtins.int
-    """How many jobs will start before it, while it is queued."""
+    """How many jobs start before it, while it is queued."""
     attempts: _builtins.int
-    """How many workers have been started on the job."""
+    """How many workers have started on the job."""
     @_builtins.property
     def time_left(self) -> _duration_pb2.Duration:
-        """How long the job will still take once it runs, by its epochs so far; unset
-        before the first is complete.
+        """The estimated remaining run time, from the completed epochs; unset before
+        the first epoch is complete.
         """
 
     @_builtins.property
     def hold(self) -> Global___JobHold:
-        """Why it does not start, while it is queued and jobs are held."""
+        """Why the job does not start, while it is queued and the server holds its
+        queue.
+        """
 
     def __init__(
         self,

@@ -22,9 +22,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Model(_message.Message):
-    """What a job has trained: a network of one variant, with a checkpoint an
-    epoch. It can be used from its first completed epoch on, while the job
-    still trains.
+    """The result of a job: a network of one variant, with a checkpoint per epoch.
+    Calls can use it after its first completed epoch, while the job still trains.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -45,24 +44,22 @@ class Model(_message.Message):
     job: _builtins.str
     """The resource name of the job that trains it, "jobs/{job_id}"."""
     best_epoch: _builtins.int
-    """The epoch with the highest test accuracy, the earliest of equals: the one
-    that answers where a caller names none.
+    """The epoch with the highest test accuracy, or the earliest such epoch. It
+    answers calls that name no epoch.
     """
     best_test_accuracy: _builtins.float
     """The test accuracy of `best_epoch`, a fraction in [0, 1]."""
     parameters: _builtins.int
-    """Trainable parameters of the network."""
+    """The number of trainable parameters."""
     dataset_fingerprint: _builtins.str
-    """A hash of the contents of the dataset that it is trained on, in
-    hexadecimal.
-    """
+    """The fingerprint of its dataset: a SHA-256 in hexadecimal."""
     @_builtins.property
     def variant(self) -> Global___Variant:
-        """What it is a variant of."""
+        """Its variant, with which a selector finds it."""
 
     @_builtins.property
     def spec(self) -> _training_spec_pb2.TrainingSpec:
-        """What it is trained by, with every field set."""
+        """The spec of its job, with every field set."""
 
     @_builtins.property
     def class_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -74,7 +71,7 @@ class Model(_message.Message):
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When its first epoch was completed."""
+        """When its first epoch completed."""
 
     def __init__(
         self,
@@ -116,14 +113,14 @@ class ModelEpoch(_message.Message):
     epoch: _builtins.int
     """The epoch's number, 1 for the first."""
     train_accuracy: _builtins.float
-    """The fraction of the training set that is classified rightly, in [0, 1]."""
+    """The accuracy on the training set, a fraction in [0, 1]."""
     test_accuracy: _builtins.float
-    """The fraction of the test set that is classified rightly, in [0, 1]."""
+    """The accuracy on the test set, a fraction in [0, 1]."""
     weights_sha256: _builtins.str
     """The SHA-256 of the weights file, in hexadecimal."""
     kept: _builtins.bool
-    """Whether its checkpoint is kept: the job's retention may have dropped it,
-    and then it answers no calls.
+    """Whether its checkpoint is kept. It answers no calls after the job's
+    retention has dropped it.
     """
     def __init__(
         self,
@@ -145,8 +142,8 @@ Global___ModelEpoch: _TypeAlias = ModelEpoch  # noqa: Y015
 
 @_typing.final
 class Variant(_message.Message):
-    """A kind of network on a dataset. As a selector it stands for the best
-    trained model of that kind: the highest test accuracy of any job and epoch.
+    """A kind of network on a dataset. As a selector it means the best trained model
+    of that kind: the epoch with the highest test accuracy of any job.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -163,10 +160,10 @@ class Variant(_message.Message):
     batch_norm: _builtins.bool
     """Whether a batch norm follows each convolution inside the blocks."""
     residual: _builtins.bool
-    """Whether an identity connection goes around each block."""
+    """Whether each block has an identity connection around it."""
     block_convolutions: _builtins.int
-    """The convolutions of each block, 1 or 2. As a selector unset, or 0, means 1;
-    the server always sets it.
+    """The convolutions of each block, 1 or 2. In a selector, unset or 0 means 1.
+    The server always sets it in its answers.
     """
     def __init__(
         self,

@@ -32,47 +32,47 @@ class _SweepStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SweepState
     SWEEP_STATE_UNSPECIFIED: _SweepState.ValueType  # 0
     """Never sent."""
     SWEEP_STATE_QUEUED: _SweepState.ValueType  # 1
-    """No job of it has begun."""
+    """None of its jobs has started."""
     SWEEP_STATE_RUNNING: _SweepState.ValueType  # 2
-    """Some jobs run, or wait after others have begun."""
+    """Some jobs run, or are queued after others have started."""
     SWEEP_STATE_PAUSED: _SweepState.ValueType  # 3
     """Every job that is not in a final state is paused."""
     SWEEP_STATE_SUCCEEDED: _SweepState.ValueType  # 4
-    """Final: every job has succeeded, was stopped by the rule, or was cancelled by
-    itself; at least one has succeeded.
+    """Final: at least one job succeeded. The others succeeded, were cancelled, or
+    were stopped by the rule.
     """
     SWEEP_STATE_FAILED: _SweepState.ValueType  # 5
-    """Final: at least one job failed. The others went on."""
+    """Final: at least one job failed. The others were not affected."""
     SWEEP_STATE_CANCELLED: _SweepState.ValueType  # 6
-    """Final: the sweep was cancelled, or each of its jobs was."""
+    """Final: a caller cancelled the sweep, or all of its jobs."""
 
 class SweepState(_SweepState, metaclass=_SweepStateEnumTypeWrapper):
-    """Where a sweep stands, which follows from where its jobs do. Values may be
-    added: treat an unknown one as not final.
+    """The state of a sweep, which follows from the states of its jobs. Later
+    versions may add values: treat an unknown value as not final.
     """
 
 SWEEP_STATE_UNSPECIFIED: SweepState.ValueType  # 0
 """Never sent."""
 SWEEP_STATE_QUEUED: SweepState.ValueType  # 1
-"""No job of it has begun."""
+"""None of its jobs has started."""
 SWEEP_STATE_RUNNING: SweepState.ValueType  # 2
-"""Some jobs run, or wait after others have begun."""
+"""Some jobs run, or are queued after others have started."""
 SWEEP_STATE_PAUSED: SweepState.ValueType  # 3
 """Every job that is not in a final state is paused."""
 SWEEP_STATE_SUCCEEDED: SweepState.ValueType  # 4
-"""Final: every job has succeeded, was stopped by the rule, or was cancelled by
-itself; at least one has succeeded.
+"""Final: at least one job succeeded. The others succeeded, were cancelled, or
+were stopped by the rule.
 """
 SWEEP_STATE_FAILED: SweepState.ValueType  # 5
-"""Final: at least one job failed. The others went on."""
+"""Final: at least one job failed. The others were not affected."""
 SWEEP_STATE_CANCELLED: SweepState.ValueType  # 6
-"""Final: the sweep was cancelled, or each of its jobs was."""
+"""Final: a caller cancelled the sweep, or all of its jobs."""
 Global___SweepState: _TypeAlias = SweepState  # noqa: Y015
 
 @_typing.final
 class Sweep(_message.Message):
-    """A sweep: a grid of jobs that differ in some fields of their specs. It is
-    accepted as a whole, and exists until it is deleted, its jobs with it.
+    """A grid of jobs that differ in some fields of their specs. The server accepts
+    a sweep as a whole, and keeps it with its jobs until it is deleted.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -92,13 +92,13 @@ class Sweep(_message.Message):
     name: _builtins.str
     """The resource name, "sweeps/{sweep_id}"."""
     state: Global___SweepState.ValueType
-    """Where the sweep stands."""
+    """The state of the sweep."""
     latest_sequence: _builtins.int
     """The sequence of its newest event."""
     @_builtins.property
     def spec(self) -> _training_spec_pb2.TrainingSpec:
-        """What the jobs have in common, with every field set; those of the axes are
-        overridden.
+        """The common fields of all jobs, with every field set. The axes override
+        theirs.
         """
 
     @_builtins.property
@@ -107,11 +107,13 @@ class Sweep(_message.Message):
 
     @_builtins.property
     def options(self) -> _job_pb2.JobOptions:
-        """How each of the jobs is scheduled and kept, with every field set."""
+        """The scheduling and the retention of each job, with every field set."""
 
     @_builtins.property
     def median_stopping(self) -> Global___MedianStoppingRule:
-        """When hopeless jobs are stopped, with every field set; unset: never."""
+        """When jobs with poor results are stopped, with every field set. Unset:
+        never.
+        """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -123,17 +125,17 @@ class Sweep(_message.Message):
 
     @_builtins.property
     def counts(self) -> Global___SweepCounts:
-        """How many of its jobs are in which state."""
+        """The number of jobs in each state."""
 
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___SweepJob]:
-        """Its jobs, in the order of the grid: the last axis changes first. Empty in
+        """Its jobs, in the order of the grid: the last axis varies fastest. Empty in
         lists of sweeps.
         """
 
     @_builtins.property
     def table(self) -> Global___SweepTable:
-        """What they came to, as far as they are. Unset in lists of sweeps."""
+        """The results so far. Unset in lists of sweeps."""
 
     def __init__(
         self,
@@ -161,7 +163,7 @@ Global___Sweep: _TypeAlias = Sweep  # noqa: Y015
 
 @_typing.final
 class SweepAxis(_message.Message):
-    """A field of `TrainingSpec` and the values that it takes."""
+    """A field of `TrainingSpec` with the values to try."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -171,8 +173,8 @@ class SweepAxis(_message.Message):
     """The field's name, such as "blocks", "batch_norm" or "seed"."""
     @_builtins.property
     def values(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Value]:
-        """Its values, each once: numbers, booleans, or strings, as which enums are
-        written without their prefix and in lower case, such as "adam".
+        """Its values, each once: numbers, booleans or strings. Enum values are
+        strings in lower case without their prefix, such as "adam".
         """
 
     def __init__(
@@ -191,14 +193,15 @@ Global___SweepAxis: _TypeAlias = SweepAxis  # noqa: Y015
 
 @_typing.final
 class MedianStoppingRule(_message.Message):
-    """When a job of a sweep is stopped as hopeless: the median stopping rule of
-    Golovin et al., "Google Vizier: A Service for Black-Box Optimization" (2017).
+    """The median stopping rule of Golovin et al., "Google Vizier: A Service for
+    Black-Box Optimization" (2017). It stops jobs with poor results early.
 
-    A job is stopped after an epoch if its best test accuracy so far is below the
-    median, over the sweep's completed jobs, of the mean test accuracy of their
-    epochs up to the same one. Completed are jobs that have succeeded or were
-    stopped themselves. A stopped job is cancelled with the reason
-    "MEDIAN_STOPPED"; its completed epochs stay usable, and count in the table.
+    For each completed job of the sweep, the rule takes the mean test accuracy of
+    its epochs up to the current epoch. It stops a job whose best test accuracy
+    so far is below the median of these means. Completed jobs are those that
+    succeeded or that the rule stopped. A stopped job is cancelled with the
+    reason "MEDIAN_STOPPED"; its completed epochs stay usable, and count in the
+    table.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -206,9 +209,11 @@ class MedianStoppingRule(_message.Message):
     GRACE_EPOCHS_FIELD_NUMBER: _builtins.int
     MIN_COMPLETED_JOBS_FIELD_NUMBER: _builtins.int
     grace_epochs: _builtins.int
-    """Epochs that every job is given. 1 to 10,000. Unset: 5."""
+    """The number of epochs before the rule may stop a job. 1 to 10,000. Unset: 5."""
     min_completed_jobs: _builtins.int
-    """Completed jobs without which no other is stopped. 1 to 1,000. Unset: 3."""
+    """The fewest completed jobs before the rule may stop others. 1 to 1,000.
+    Unset: 3.
+    """
     def __init__(
         self,
         *,
@@ -232,7 +237,7 @@ Global___MedianStoppingRule: _TypeAlias = MedianStoppingRule  # noqa: Y015
 
 @_typing.final
 class SweepCounts(_message.Message):
-    """How many jobs of a sweep are in which state."""
+    """The number of jobs of a sweep in each state."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -244,19 +249,19 @@ class SweepCounts(_message.Message):
     CANCELLED_FIELD_NUMBER: _builtins.int
     MEDIAN_STOPPED_FIELD_NUMBER: _builtins.int
     queued: _builtins.int
-    """Those that wait."""
+    """Queued jobs."""
     running: _builtins.int
-    """Those that a worker has."""
+    """Running jobs."""
     paused: _builtins.int
-    """Those that are set aside."""
+    """Paused jobs."""
     succeeded: _builtins.int
-    """Those that are complete."""
+    """Succeeded jobs."""
     failed: _builtins.int
-    """Those that failed."""
+    """Failed jobs."""
     cancelled: _builtins.int
-    """Those that were cancelled, the ones that the rule stopped among them."""
+    """Cancelled jobs, including those that the median stopping rule stopped."""
     median_stopped: _builtins.int
-    """Those that the median stopping rule stopped."""
+    """Jobs that the median stopping rule stopped."""
     def __init__(
         self,
         *,
@@ -278,7 +283,7 @@ Global___SweepCounts: _TypeAlias = SweepCounts  # noqa: Y015
 
 @_typing.final
 class SweepJob(_message.Message):
-    """A job of a sweep, in short."""
+    """A summary of a job in a sweep."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -292,22 +297,22 @@ class SweepJob(_message.Message):
     job: _builtins.str
     """The resource name of the job, "jobs/{job_id}"."""
     state: _job_pb2.JobState.ValueType
-    """Where it stands."""
+    """Its state."""
     completed_epochs: _builtins.int
-    """Epochs that are complete."""
+    """The number of complete epochs."""
     best_test_accuracy: _builtins.float
     """The highest test accuracy so far, a fraction in [0, 1]; 0 before the first
     epoch is complete.
     """
     last_test_accuracy: _builtins.float
     """The test accuracy of the newest epoch, a fraction in [0, 1]; 0 before the
-    first is complete.
+    first epoch is complete.
     """
     median_stopped: _builtins.bool
     """Whether the median stopping rule stopped it."""
     @_builtins.property
     def values(self) -> _struct_pb2.Struct:
-        """What distinguishes it: the value of each axis by its field."""
+        """The value of each axis for this job, by the field's name."""
 
     def __init__(
         self,
@@ -330,8 +335,8 @@ Global___SweepJob: _TypeAlias = SweepJob  # noqa: Y015
 
 @_typing.final
 class SweepTable(_message.Message):
-    """What the jobs of a sweep came to, as far as they are. A job counts from its
-    first completed epoch on, however it ended.
+    """The results of a sweep so far. A job counts after its first completed epoch,
+    in any state.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -345,7 +350,7 @@ class SweepTable(_message.Message):
     @_builtins.property
     def best_depths(self) -> _containers.RepeatedCompositeFieldContainer[Global___SweepBestDepth]:
         """The best depth for each combination of the other axes, such as with and
-        without batch norm. Empty where "blocks" is no axis.
+        without batch norm. Empty if "blocks" is not an axis.
         """
 
     def __init__(
@@ -364,7 +369,7 @@ Global___SweepTable: _TypeAlias = SweepTable  # noqa: Y015
 
 @_typing.final
 class SweepVariant(_message.Message):
-    """The jobs of a sweep that differ in nothing but the seed."""
+    """The jobs of a sweep that differ only in the seed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -375,14 +380,14 @@ class SweepVariant(_message.Message):
     LAST_TEST_ACCURACY_FIELD_NUMBER: _builtins.int
     BEST_JOB_FIELD_NUMBER: _builtins.int
     finished_jobs: _builtins.int
-    """How many of them are in a final state."""
+    """The number of its jobs in a final state."""
     best_job: _builtins.str
-    """The resource name of the job with the highest test accuracy, the first of
-    equals; empty before the first epoch is complete.
+    """The resource name of the job with the highest test accuracy, or the first
+    such job; empty before the first epoch is complete.
     """
     @_builtins.property
     def values(self) -> _struct_pb2.Struct:
-        """What distinguishes it: the value of each axis, but the seed, by its field."""
+        """The value of each axis except the seed, by the field's name."""
 
     @_builtins.property
     def jobs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -390,14 +395,14 @@ class SweepVariant(_message.Message):
 
     @_builtins.property
     def best_test_accuracy(self) -> Global___SeedStatistics:
-        """The highest test accuracy of each job, over its jobs. Unset before the
-        first epoch is complete.
+        """Statistics of each job's highest test accuracy. Unset before the first
+        epoch is complete.
         """
 
     @_builtins.property
     def last_test_accuracy(self) -> Global___SeedStatistics:
-        """The test accuracy of the newest epoch of each job, over its jobs. Unset
-        before the first epoch is complete.
+        """Statistics of each job's newest test accuracy. Unset before the first epoch
+        is complete.
         """
 
     def __init__(
@@ -420,7 +425,7 @@ Global___SweepVariant: _TypeAlias = SweepVariant  # noqa: Y015
 
 @_typing.final
 class SeedStatistics(_message.Message):
-    """A fraction in [0, 1], over the seeds of a variant."""
+    """Statistics of an accuracy, a fraction in [0, 1], over the seeds of a variant."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -430,11 +435,11 @@ class SeedStatistics(_message.Message):
     MIN_FIELD_NUMBER: _builtins.int
     MAX_FIELD_NUMBER: _builtins.int
     count: _builtins.int
-    """How many jobs were counted."""
+    """The number of jobs counted."""
     mean: _builtins.float
     """The mean."""
     standard_deviation: _builtins.float
-    """The sample standard deviation (with count - 1). Unset with a single job."""
+    """The sample standard deviation (divisor count - 1). Unset with a single job."""
     min: _builtins.float
     """The lowest."""
     max: _builtins.float
@@ -460,7 +465,7 @@ Global___SeedStatistics: _TypeAlias = SeedStatistics  # noqa: Y015
 
 @_typing.final
 class SweepBestDepth(_message.Message):
-    """The depth whose mean of the best test accuracies is the highest."""
+    """The depth with the highest mean of the best test accuracies."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -471,28 +476,29 @@ class SweepBestDepth(_message.Message):
     RUNNER_UP_BLOCKS_FIELD_NUMBER: _builtins.int
     MARGIN_FIELD_NUMBER: _builtins.int
     blocks: _builtins.int
-    """The depth, in blocks; the smaller of equals."""
+    """The depth in blocks, or the smallest such depth."""
     mean_test_accuracy: _builtins.float
     """Its mean of the best test accuracies, a fraction in [0, 1]."""
     confidence: _builtins.float
-    """The probability, given the results, that it is the best depth of those
-    that were tried, in [0, 1]: the product over the others of Student's t
+    """The probability in [0, 1], given the results, that this is the best of the
+    depths tried. It is the product, over the other depths, of Student's t
     distribution at the difference of the means, with Welch's standard error
-    and degrees of freedom, which is a lower bound by Slepian's inequality
+    and degrees of freedom. By Slepian's inequality it is a lower bound
     (Branke, Chick and Schmidt, "Selecting a Selection Procedure", 2007). Unset
-    where that cannot be told: a depth has fewer than two seeds, or no other
-    depth has results.
+    if a depth has fewer than two seeds, or if no other depth has results.
     """
     runner_up_blocks: _builtins.int
-    """The depth with the next highest mean, in blocks; unset where no other has
-    results.
+    """The depth with the second highest mean, in blocks; unset if no other depth
+    has results.
     """
     margin: _builtins.float
-    """By how much it is better than the runner-up in the mean, a fraction."""
+    """The difference between its mean and that of the runner-up, a fraction in
+    [0, 1].
+    """
     @_builtins.property
     def values(self) -> _struct_pb2.Struct:
-        """Of which combination: the value of each axis, but "blocks" and the seed,
-        by its field.
+        """The combination: the value of each axis except "blocks" and the seed, by
+        the field's name.
         """
 
     def __init__(
@@ -522,11 +528,11 @@ Global___SweepBestDepth: _TypeAlias = SweepBestDepth  # noqa: Y015
 
 @_typing.final
 class SweepEvent(_message.Message):
-    """One step in a sweep's life.
+    """A durable event of a sweep, or its transient progress.
 
-    A sweep's events are numbered from 1 without gaps, are durable before they
-    are sent, and reach every watcher in order, each exactly once, however often
-    a watcher reconnects with the last sequence it saw.
+    Durable events are numbered from 1 without gaps, and are stored before they
+    are sent. A watcher that reconnects with the last sequence it received gets
+    every event exactly once, in order.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -539,8 +545,8 @@ class SweepEvent(_message.Message):
     FINISHED_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """The event's number within its sweep: 1 for the first, no gaps. 0 only for
-    `progress`, which is no durable event.
+    """The number of the event within its sweep, from 1 without gaps; 0 for
+    `progress`.
     """
     sweep: _builtins.str
     """The resource name of the sweep, "sweeps/{sweep_id}"."""
@@ -550,12 +556,12 @@ class SweepEvent(_message.Message):
 
     @_builtins.property
     def queued(self) -> Global___SweepQueued:
-        """The sweep was accepted, and all its jobs with it. Always the first event."""
+        """The server accepted the sweep with all its jobs. Always the first event."""
 
     @_builtins.property
     def job(self) -> _job_pb2.JobEvent:
-        """An event of one of its jobs, under the job's own sequence; every one but
-        `queued`, which stands for all jobs in the sweep's own.
+        """An event of one of its jobs, with the job's own sequence. The `queued`
+        events of jobs are left out: the sweep's own `queued` event covers them.
         """
 
     @_builtins.property
@@ -564,9 +570,9 @@ class SweepEvent(_message.Message):
 
     @_builtins.property
     def progress(self) -> Global___SweepProgress:
-        """Transient: how far the sweep is. Sent as often as `progress_interval`
-        asks, and otherwise each 15 seconds while nothing else happens, so that
-        no proxy takes the stream for dead. Has sequence 0 and is never replayed.
+        """Transient: the progress of the sweep. Sent every `progress_interval`;
+        without one, every 15 seconds of silence, so that no proxy closes an idle
+        stream. It has sequence 0 and is never replayed.
         """
 
     def __init__(
@@ -592,7 +598,7 @@ Global___SweepEvent: _TypeAlias = SweepEvent  # noqa: Y015
 
 @_typing.final
 class SweepQueued(_message.Message):
-    """The sweep was accepted, and all its jobs with it."""
+    """The server accepted the sweep with all its jobs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -601,7 +607,7 @@ class SweepQueued(_message.Message):
     JOBS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def spec(self) -> _training_spec_pb2.TrainingSpec:
-        """What the jobs have in common, with every field set."""
+        """The common fields of all jobs, with every field set."""
 
     @_builtins.property
     def axes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SweepAxis]:
@@ -609,7 +615,7 @@ class SweepQueued(_message.Message):
 
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___SweepJob]:
-        """Its jobs, in the order of the grid, as they were then: queued."""
+        """Its jobs, all queued, in the order of the grid."""
 
     def __init__(
         self,
@@ -639,11 +645,11 @@ class SweepFinished(_message.Message):
     """The final state."""
     @_builtins.property
     def counts(self) -> Global___SweepCounts:
-        """How many of its jobs are in which state."""
+        """The number of jobs in each state."""
 
     @_builtins.property
     def table(self) -> Global___SweepTable:
-        """What they came to."""
+        """The results."""
 
     def __init__(
         self,
@@ -662,7 +668,7 @@ Global___SweepFinished: _TypeAlias = SweepFinished  # noqa: Y015
 
 @_typing.final
 class SweepProgress(_message.Message):
-    """How far a sweep is at this moment."""
+    """The current progress of a sweep."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -670,11 +676,11 @@ class SweepProgress(_message.Message):
     RUNNING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def counts(self) -> Global___SweepCounts:
-        """How many of its jobs are in which state."""
+        """The number of jobs in each state."""
 
     @_builtins.property
     def running(self) -> _containers.RepeatedCompositeFieldContainer[Global___SweepJobProgress]:
-        """How far those that run are within their epochs, in the order of the grid."""
+        """The progress of the running jobs, in the order of the grid."""
 
     def __init__(
         self,
@@ -692,7 +698,7 @@ Global___SweepProgress: _TypeAlias = SweepProgress  # noqa: Y015
 
 @_typing.final
 class SweepJobProgress(_message.Message):
-    """How far a job of a sweep is within its epoch."""
+    """The progress of one job of a sweep."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -702,7 +708,7 @@ class SweepJobProgress(_message.Message):
     """The resource name of the job, "jobs/{job_id}"."""
     @_builtins.property
     def progress(self) -> _job_pb2.JobProgress:
-        """How far it is."""
+        """Its progress within its epoch."""
 
     def __init__(
         self,

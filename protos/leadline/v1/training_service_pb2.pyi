@@ -34,28 +34,27 @@ class TrainJobRequest(_message.Message):
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """A UUID of the caller's making that makes the call safe to repeat: the
-    same id with the same spec and options follows the job that the first call
-    made.
-    Empty: each call makes a job.
+    """A UUID from the caller that makes the call idempotent: a repeated call with
+    the same id, spec and options watches the job of the first call. Empty:
+    each call creates a job.
     """
     after_sequence: _builtins.int
-    """Skips the events up to this sequence. Of use to a caller that repeats a
-    call with its `request_id`, and 0 for a new job.
+    """Skips the events up to this sequence when a call is repeated with its
+    `request_id`. 0 for a new job.
     """
     @_builtins.property
     def spec(self) -> _training_spec_pb2.TrainingSpec:
-        """What to train; unset fields take the defaults that `TrainingSpec` states."""
+        """What to train. Unset fields get the defaults of `TrainingSpec`."""
 
     @_builtins.property
     def progress_interval(self) -> _duration_pb2.Duration:
-        """Where set, transient `progress` events are sent as well, at most this
-        often. 50 milliseconds to 1 hour.
+        """The interval of transient `progress` events, 50 milliseconds to 1 hour.
+        Unset: only after 15 seconds without another event.
         """
 
     @_builtins.property
     def options(self) -> _job_pb2.JobOptions:
-        """How the job is scheduled and kept."""
+        """The scheduling and the retention of the job."""
 
     def __init__(
         self,
@@ -76,7 +75,7 @@ Global___TrainJobRequest: _TypeAlias = TrainJobRequest  # noqa: Y015
 
 @_typing.final
 class WatchJobRequest(_message.Message):
-    """A job to follow."""
+    """A job to watch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -86,13 +85,13 @@ class WatchJobRequest(_message.Message):
     name: _builtins.str
     """The resource name of the job, "jobs/{job_id}"."""
     after_sequence: _builtins.int
-    """The sequence of the last event seen: the stream begins with the one after
-    it. 0: from the first.
+    """The sequence of the last event that the caller received. The stream begins
+    with the next one. 0: from the first event.
     """
     @_builtins.property
     def progress_interval(self) -> _duration_pb2.Duration:
-        """Where set, transient `progress` events are sent as well, at most this
-        often. 50 milliseconds to 1 hour.
+        """The interval of transient `progress` events, 50 milliseconds to 1 hour.
+        Unset: only after 15 seconds without another event.
         """
 
     def __init__(
@@ -143,10 +142,10 @@ class ListJobsRequest(_message.Message):
     STATES_FIELD_NUMBER: _builtins.int
     SWEEP_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many jobs a page. 0: 50. Above 1,000: 1,000."""
+    """The most jobs per page. 0 means 50; values above 1,000 mean 1,000."""
     page_token: _builtins.str
-    """`next_page_token` of the page before, with the other fields as they were.
-    Empty: the first page.
+    """The `next_page_token` of the previous page; the other fields must not
+    change. Empty: the first page.
     """
     sweep: _builtins.str
     """Only jobs of this sweep, "sweeps/{sweep_id}". Empty: all."""
@@ -179,7 +178,7 @@ class ListJobsResponse(_message.Message):
     JOBS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """What to send for the next page; empty on the last."""
+    """The `page_token` of the next page; empty on the last page."""
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Job]:
         """The jobs, the newest first."""
@@ -222,7 +221,7 @@ Global___CancelJobRequest: _TypeAlias = CancelJobRequest  # noqa: Y015
 
 @_typing.final
 class PauseJobRequest(_message.Message):
-    """A job to set aside."""
+    """A job to pause."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -244,7 +243,7 @@ Global___PauseJobRequest: _TypeAlias = PauseJobRequest  # noqa: Y015
 
 @_typing.final
 class ResumeJobRequest(_message.Message):
-    """A job to queue again."""
+    """A job to resume."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -414,39 +413,38 @@ class TrainSweepRequest(_message.Message):
     PROGRESS_INTERVAL_FIELD_NUMBER: _builtins.int
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """A UUID of the caller's making that makes the call safe to repeat: the
-    same id with the same grid and options follows the sweep that the first
-    call made.
-    Empty: each call makes a sweep.
+    """A UUID from the caller that makes the call idempotent: a repeated call with
+    the same id, grid and options watches the sweep of the first call. Empty:
+    each call creates a sweep.
     """
     after_sequence: _builtins.int
-    """Skips the events up to this sequence. Of use to a caller that repeats a
-    call with its `request_id`, and 0 for a new sweep.
+    """Skips the events up to this sequence when a call is repeated with its
+    `request_id`. 0 for a new sweep.
     """
     @_builtins.property
     def spec(self) -> _training_spec_pb2.TrainingSpec:
-        """What the jobs have in common; unset fields take the defaults that
-        `TrainingSpec` states.
+        """The common fields of all jobs. Unset fields get the defaults of
+        `TrainingSpec`.
         """
 
     @_builtins.property
     def axes(self) -> _containers.RepeatedCompositeFieldContainer[_sweep_pb2.SweepAxis]:
-        """The fields in which the jobs differ, each at most once. At least one, and
-        at most 1,000 combinations.
+        """The fields in which the jobs differ, each at most once. At least one axis,
+        and at most 1,000 combinations.
         """
 
     @_builtins.property
     def options(self) -> _job_pb2.JobOptions:
-        """How each of the jobs is scheduled and kept."""
+        """The scheduling and the retention of each job."""
 
     @_builtins.property
     def median_stopping(self) -> _sweep_pb2.MedianStoppingRule:
-        """When hopeless jobs are stopped. Unset: never."""
+        """When to stop jobs with poor results. Unset: never."""
 
     @_builtins.property
     def progress_interval(self) -> _duration_pb2.Duration:
-        """Where set, transient `progress` events are sent as well, at most this
-        often. 50 milliseconds to 1 hour.
+        """The interval of transient `progress` events, 50 milliseconds to 1 hour.
+        Unset: only after 15 seconds without another event.
         """
 
     def __init__(
@@ -470,7 +468,7 @@ Global___TrainSweepRequest: _TypeAlias = TrainSweepRequest  # noqa: Y015
 
 @_typing.final
 class WatchSweepRequest(_message.Message):
-    """A sweep to follow."""
+    """A sweep to watch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -480,13 +478,13 @@ class WatchSweepRequest(_message.Message):
     name: _builtins.str
     """The resource name of the sweep, "sweeps/{sweep_id}"."""
     after_sequence: _builtins.int
-    """The sequence of the last event seen: the stream begins with the one after
-    it. 0: from the first.
+    """The sequence of the last event that the caller received. The stream begins
+    with the next one. 0: from the first event.
     """
     @_builtins.property
     def progress_interval(self) -> _duration_pb2.Duration:
-        """Where set, transient `progress` events are sent as well, at most this
-        often. 50 milliseconds to 1 hour.
+        """The interval of transient `progress` events, 50 milliseconds to 1 hour.
+        Unset: only after 15 seconds without another event.
         """
 
     def __init__(
@@ -535,10 +533,10 @@ class ListSweepsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many sweeps a page. 0: 50. Above 1,000: 1,000."""
+    """The most sweeps per page. 0 means 50; values above 1,000 mean 1,000."""
     page_token: _builtins.str
-    """`next_page_token` of the page before, with the other fields as they were.
-    Empty: the first page.
+    """The `next_page_token` of the previous page; the other fields must not
+    change. Empty: the first page.
     """
     def __init__(
         self,
@@ -563,7 +561,7 @@ class ListSweepsResponse(_message.Message):
     SWEEPS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """What to send for the next page; empty on the last."""
+    """The `page_token` of the next page; empty on the last page."""
     @_builtins.property
     def sweeps(self) -> _containers.RepeatedCompositeFieldContainer[_sweep_pb2.Sweep]:
         """The sweeps, the newest first, without their jobs and tables."""
@@ -606,7 +604,7 @@ Global___CancelSweepRequest: _TypeAlias = CancelSweepRequest  # noqa: Y015
 
 @_typing.final
 class PauseSweepRequest(_message.Message):
-    """A sweep to set aside."""
+    """A sweep to pause."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -628,7 +626,7 @@ Global___PauseSweepRequest: _TypeAlias = PauseSweepRequest  # noqa: Y015
 
 @_typing.final
 class ResumeSweepRequest(_message.Message):
-    """A sweep to queue again."""
+    """A sweep to resume."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -132,26 +132,25 @@ class TrainingServiceServicer(object):
     """
 
     def TrainJob(self, request, context):
-        """Submits a job and follows it: the stream begins with the `queued` event,
-        which names the job, and ends with status OK after `finished`. Closing
-        the stream does not cancel the job.
+        """Submits a job and watches it. The stream begins with the `queued` event,
+        which names the job, and ends with status OK after `finished`. Closing the
+        stream does not cancel the job.
 
-        Errors: INVALID_ARGUMENT with a violation a field; ALREADY_EXISTS where
+        Errors: INVALID_ARGUMENT with a violation per field; ALREADY_EXISTS if
         `request_id` was used with another spec or other options;
-        RESOURCE_EXHAUSTED where the queue is full; UNAVAILABLE while the server
-        shuts down, or its disk takes no writes: repeat the call with its
-        `request_id`, or follow the job with `WatchJob`.
+        RESOURCE_EXHAUSTED if the queue is full; UNAVAILABLE while the server shuts
+        down, or if its disk accepts no writes. After UNAVAILABLE, repeat the call
+        with its `request_id`, or watch the job with `WatchJob`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchJob(self, request, context):
-        """Follows a job from any point: replays the events after `after_sequence`,
-        goes on with new ones as they happen, and ends with status OK after
-        `finished`.
+        """Watches a job from any point: replays the events after `after_sequence`,
+        continues with new events, and ends with status OK after `finished`.
 
-        Errors: NOT_FOUND; INVALID_ARGUMENT where `after_sequence` is negative or
+        Errors: NOT_FOUND; INVALID_ARGUMENT if `after_sequence` is negative or
         beyond the newest event; UNAVAILABLE while the server shuts down.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -159,7 +158,7 @@ class TrainingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetJob(self, request, context):
-        """Returns a job as it stands. Errors: NOT_FOUND, INVALID_ARGUMENT.
+        """Returns the current state of a job. Errors: NOT_FOUND, INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -173,11 +172,11 @@ class TrainingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CancelJob(self, request, context):
-        """Cancels a job that is queued, running or paused, mid-epoch too, and returns
-        it in its final state; its completed epochs stay usable. Cancelling a cancelled
-        job changes nothing and succeeds.
+        """Cancels a queued, running or paused job at once, even during an epoch, and
+        returns it in its final state. Its completed epochs stay usable. Cancelling
+        a cancelled job succeeds without effect.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job has
+        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the job has
         already succeeded or failed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -185,61 +184,62 @@ class TrainingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def PauseJob(self, request, context):
-        """Sets a queued or running job aside, mid-epoch too, and returns it; what the
-        present epoch has done is lost, complete epochs are not. Pausing a paused
-        job changes nothing and succeeds.
+        """Pauses a queued or running job at once, even during an epoch, and returns
+        it. Completed epochs are kept; the steps of the current epoch are lost.
+        Pausing a paused job succeeds without effect.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
-        in a final state.
+        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the job is in a
+        final state.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeJob(self, request, context):
-        """Queues a paused job again, to go on after its last complete epoch, and
-        returns it. Resuming a job that waits or runs changes nothing and succeeds.
+        """Queues a paused job again, and returns it. Training continues after its
+        last completed epoch. Resuming a queued or running job succeeds without
+        effect.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
-        in a final state.
+        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the job is in a
+        final state.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteJob(self, request, context):
-        """Permanently deletes a job in its final state: its events, its model, its
+        """Permanently deletes a job in its final state, with its events, model and
         checkpoints.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
-        not in a final state: cancel it first; or where it is a part of a sweep:
-        delete the sweep.
+        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the job is not
+        in a final state (cancel it first), or if it is part of a sweep (delete the
+        sweep).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListDiskUsage(self, request, context):
-        """Lists what takes the space of the server's disk: the files of each job, the
-        newest job first, and what all jobs share.
+        """Lists the disk space of each job's files, newest job first, and the space
+        that all jobs share.
 
-        Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED where too many large reads wait.
+        Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED if too many large reads wait.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def TrainSweep(self, request, context):
-        """Submits a sweep and follows it: all its jobs are accepted, or none. The
-        stream begins with the `queued` event, which names the sweep and its jobs,
-        and ends with status OK after `finished`. Closing the stream does not
+        """Submits a sweep and watches it. The server accepts all its jobs, or none.
+        The stream begins with the `queued` event, which names the sweep and its
+        jobs, and ends with status OK after `finished`. Closing the stream does not
         cancel the sweep.
 
-        Errors: INVALID_ARGUMENT with a violation a field, for each job that would
-        have a wrong one; ALREADY_EXISTS where `request_id` was used with another
-        grid or other options; RESOURCE_EXHAUSTED where the queue has no room for
-        all jobs; UNAVAILABLE while the server shuts down, or its disk takes no
-        writes: repeat the call with its `request_id`, or follow the sweep with
+        Errors: INVALID_ARGUMENT with a violation per invalid field of each job;
+        ALREADY_EXISTS if `request_id` was used with another grid or other options;
+        RESOURCE_EXHAUSTED if the queue has no room for all jobs; UNAVAILABLE while
+        the server shuts down, or if its disk accepts no writes. After UNAVAILABLE,
+        repeat the call with its `request_id`, or watch the sweep with
         `WatchSweep`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -247,11 +247,10 @@ class TrainingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchSweep(self, request, context):
-        """Follows a sweep from any point: replays the events after
-        `after_sequence`, goes on with new ones as they happen, and ends with
-        status OK after `finished`.
+        """Watches a sweep from any point: replays the events after `after_sequence`,
+        continues with new events, and ends with status OK after `finished`.
 
-        Errors: NOT_FOUND; INVALID_ARGUMENT where `after_sequence` is negative or
+        Errors: NOT_FOUND; INVALID_ARGUMENT if `after_sequence` is negative or
         beyond the newest event; UNAVAILABLE while the server shuts down.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -259,7 +258,7 @@ class TrainingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetSweep(self, request, context):
-        """Returns a sweep as it stands, with its jobs and its table. Errors:
+        """Returns the current state of a sweep, with its jobs and its table. Errors:
         NOT_FOUND, INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -275,46 +274,47 @@ class TrainingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CancelSweep(self, request, context):
-        """Cancels all jobs of a sweep that are not in a final state, mid-epoch too,
-        and returns the sweep in its final state; completed epochs stay usable.
-        Cancelling a cancelled sweep changes nothing and succeeds.
+        """Cancels all unfinished jobs of a sweep at once, even during an epoch, and
+        returns the sweep in its final state. Completed epochs stay usable.
+        Cancelling a cancelled sweep succeeds without effect.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep
-        has already succeeded or failed.
+        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the sweep has
+        already succeeded or failed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PauseSweep(self, request, context):
-        """Sets all queued and running jobs of a sweep aside, mid-epoch too, and
-        returns the sweep. Pausing a paused sweep changes nothing and succeeds.
+        """Pauses all queued and running jobs of a sweep at once, even during an
+        epoch, and returns the sweep. Pausing a paused sweep succeeds without
+        effect.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep is
-        in a final state.
+        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the sweep is in
+        a final state.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeSweep(self, request, context):
-        """Queues all paused jobs of a sweep again, each to go on after its last
-        complete epoch, and returns the sweep. Where none is paused it changes
-        nothing and succeeds.
+        """Queues all paused jobs of a sweep again, and returns the sweep. Each job
+        continues after its last completed epoch. Without paused jobs it succeeds
+        without effect.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep is
-        in a final state.
+        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the sweep is in
+        a final state.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSweep(self, request, context):
-        """Permanently deletes a sweep in its final state: its events, and its jobs with
-        their events, models and checkpoints.
+        """Permanently deletes a sweep in its final state, with its events and jobs,
+        and the events, models and checkpoints of the jobs.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep is
-        not in a final state: cancel it first.
+        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the sweep is
+        not in a final state (cancel it first).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

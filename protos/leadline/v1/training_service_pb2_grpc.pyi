@@ -39,88 +39,87 @@ class TrainingServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TrainingServiceAsyncStub: ...
     TrainJob: _grpc.UnaryStreamMultiCallable[_training_service_pb2.TrainJobRequest, _job_pb2.JobEvent]
-    """Submits a job and follows it: the stream begins with the `queued` event,
-    which names the job, and ends with status OK after `finished`. Closing
-    the stream does not cancel the job.
+    """Submits a job and watches it. The stream begins with the `queued` event,
+    which names the job, and ends with status OK after `finished`. Closing the
+    stream does not cancel the job.
 
-    Errors: INVALID_ARGUMENT with a violation a field; ALREADY_EXISTS where
+    Errors: INVALID_ARGUMENT with a violation per field; ALREADY_EXISTS if
     `request_id` was used with another spec or other options;
-    RESOURCE_EXHAUSTED where the queue is full; UNAVAILABLE while the server
-    shuts down, or its disk takes no writes: repeat the call with its
-    `request_id`, or follow the job with `WatchJob`.
+    RESOURCE_EXHAUSTED if the queue is full; UNAVAILABLE while the server shuts
+    down, or if its disk accepts no writes. After UNAVAILABLE, repeat the call
+    with its `request_id`, or watch the job with `WatchJob`.
     """
     WatchJob: _grpc.UnaryStreamMultiCallable[_training_service_pb2.WatchJobRequest, _job_pb2.JobEvent]
-    """Follows a job from any point: replays the events after `after_sequence`,
-    goes on with new ones as they happen, and ends with status OK after
-    `finished`.
+    """Watches a job from any point: replays the events after `after_sequence`,
+    continues with new events, and ends with status OK after `finished`.
 
-    Errors: NOT_FOUND; INVALID_ARGUMENT where `after_sequence` is negative or
+    Errors: NOT_FOUND; INVALID_ARGUMENT if `after_sequence` is negative or
     beyond the newest event; UNAVAILABLE while the server shuts down.
     """
     GetJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.GetJobRequest, _job_pb2.Job]
-    """Returns a job as it stands. Errors: NOT_FOUND, INVALID_ARGUMENT."""
+    """Returns the current state of a job. Errors: NOT_FOUND, INVALID_ARGUMENT."""
     ListJobs: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ListJobsRequest, _training_service_pb2.ListJobsResponse]
     """Lists jobs, the newest first. Errors: INVALID_ARGUMENT."""
     CancelJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.CancelJobRequest, _job_pb2.Job]
-    """Cancels a job that is queued, running or paused, mid-epoch too, and returns
-    it in its final state; its completed epochs stay usable. Cancelling a cancelled
-    job changes nothing and succeeds.
+    """Cancels a queued, running or paused job at once, even during an epoch, and
+    returns it in its final state. Its completed epochs stay usable. Cancelling
+    a cancelled job succeeds without effect.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job has
+    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the job has
     already succeeded or failed.
     """
     PauseJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.PauseJobRequest, _job_pb2.Job]
-    """Sets a queued or running job aside, mid-epoch too, and returns it; what the
-    present epoch has done is lost, complete epochs are not. Pausing a paused
-    job changes nothing and succeeds.
+    """Pauses a queued or running job at once, even during an epoch, and returns
+    it. Completed epochs are kept; the steps of the current epoch are lost.
+    Pausing a paused job succeeds without effect.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
-    in a final state.
+    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the job is in a
+    final state.
     """
     ResumeJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ResumeJobRequest, _job_pb2.Job]
-    """Queues a paused job again, to go on after its last complete epoch, and
-    returns it. Resuming a job that waits or runs changes nothing and succeeds.
+    """Queues a paused job again, and returns it. Training continues after its
+    last completed epoch. Resuming a queued or running job succeeds without
+    effect.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
-    in a final state.
+    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the job is in a
+    final state.
     """
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.DeleteJobRequest, _empty_pb2.Empty]
-    """Permanently deletes a job in its final state: its events, its model, its
+    """Permanently deletes a job in its final state, with its events, model and
     checkpoints.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
-    not in a final state: cancel it first; or where it is a part of a sweep:
-    delete the sweep.
+    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the job is not
+    in a final state (cancel it first), or if it is part of a sweep (delete the
+    sweep).
     """
     ListDiskUsage: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ListDiskUsageRequest, _training_service_pb2.ListDiskUsageResponse]
-    """Lists what takes the space of the server's disk: the files of each job, the
-    newest job first, and what all jobs share.
+    """Lists the disk space of each job's files, newest job first, and the space
+    that all jobs share.
 
-    Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED where too many large reads wait.
+    Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED if too many large reads wait.
     """
     TrainSweep: _grpc.UnaryStreamMultiCallable[_training_service_pb2.TrainSweepRequest, _sweep_pb2.SweepEvent]
-    """Submits a sweep and follows it: all its jobs are accepted, or none. The
-    stream begins with the `queued` event, which names the sweep and its jobs,
-    and ends with status OK after `finished`. Closing the stream does not
+    """Submits a sweep and watches it. The server accepts all its jobs, or none.
+    The stream begins with the `queued` event, which names the sweep and its
+    jobs, and ends with status OK after `finished`. Closing the stream does not
     cancel the sweep.
 
-    Errors: INVALID_ARGUMENT with a violation a field, for each job that would
-    have a wrong one; ALREADY_EXISTS where `request_id` was used with another
-    grid or other options; RESOURCE_EXHAUSTED where the queue has no room for
-    all jobs; UNAVAILABLE while the server shuts down, or its disk takes no
-    writes: repeat the call with its `request_id`, or follow the sweep with
+    Errors: INVALID_ARGUMENT with a violation per invalid field of each job;
+    ALREADY_EXISTS if `request_id` was used with another grid or other options;
+    RESOURCE_EXHAUSTED if the queue has no room for all jobs; UNAVAILABLE while
+    the server shuts down, or if its disk accepts no writes. After UNAVAILABLE,
+    repeat the call with its `request_id`, or watch the sweep with
     `WatchSweep`.
     """
     WatchSweep: _grpc.UnaryStreamMultiCallable[_training_service_pb2.WatchSweepRequest, _sweep_pb2.SweepEvent]
-    """Follows a sweep from any point: replays the events after
-    `after_sequence`, goes on with new ones as they happen, and ends with
-    status OK after `finished`.
+    """Watches a sweep from any point: replays the events after `after_sequence`,
+    continues with new events, and ends with status OK after `finished`.
 
-    Errors: NOT_FOUND; INVALID_ARGUMENT where `after_sequence` is negative or
+    Errors: NOT_FOUND; INVALID_ARGUMENT if `after_sequence` is negative or
     beyond the newest event; UNAVAILABLE while the server shuts down.
     """
     GetSweep: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.GetSweepRequest, _sweep_pb2.Sweep]
-    """Returns a sweep as it stands, with its jobs and its table. Errors:
+    """Returns the current state of a sweep, with its jobs and its table. Errors:
     NOT_FOUND, INVALID_ARGUMENT.
     """
     ListSweeps: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ListSweepsRequest, _training_service_pb2.ListSweepsResponse]
@@ -128,34 +127,35 @@ class TrainingServiceStub:
     INVALID_ARGUMENT.
     """
     CancelSweep: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.CancelSweepRequest, _sweep_pb2.Sweep]
-    """Cancels all jobs of a sweep that are not in a final state, mid-epoch too,
-    and returns the sweep in its final state; completed epochs stay usable.
-    Cancelling a cancelled sweep changes nothing and succeeds.
+    """Cancels all unfinished jobs of a sweep at once, even during an epoch, and
+    returns the sweep in its final state. Completed epochs stay usable.
+    Cancelling a cancelled sweep succeeds without effect.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep
-    has already succeeded or failed.
+    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the sweep has
+    already succeeded or failed.
     """
     PauseSweep: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.PauseSweepRequest, _sweep_pb2.Sweep]
-    """Sets all queued and running jobs of a sweep aside, mid-epoch too, and
-    returns the sweep. Pausing a paused sweep changes nothing and succeeds.
+    """Pauses all queued and running jobs of a sweep at once, even during an
+    epoch, and returns the sweep. Pausing a paused sweep succeeds without
+    effect.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep is
-    in a final state.
+    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the sweep is in
+    a final state.
     """
     ResumeSweep: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ResumeSweepRequest, _sweep_pb2.Sweep]
-    """Queues all paused jobs of a sweep again, each to go on after its last
-    complete epoch, and returns the sweep. Where none is paused it changes
-    nothing and succeeds.
+    """Queues all paused jobs of a sweep again, and returns the sweep. Each job
+    continues after its last completed epoch. Without paused jobs it succeeds
+    without effect.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep is
-    in a final state.
+    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the sweep is in
+    a final state.
     """
     DeleteSweep: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.DeleteSweepRequest, _empty_pb2.Empty]
-    """Permanently deletes a sweep in its final state: its events, and its jobs with
-    their events, models and checkpoints.
+    """Permanently deletes a sweep in its final state, with its events and jobs,
+    and the events, models and checkpoints of the jobs.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep is
-    not in a final state: cancel it first.
+    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the sweep is
+    not in a final state (cancel it first).
     """
 
 @_typing.type_check_only
@@ -166,88 +166,87 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     TrainJob: _aio.UnaryStreamMultiCallable[_training_service_pb2.TrainJobRequest, _job_pb2.JobEvent]  # type: ignore[assignment]
-    """Submits a job and follows it: the stream begins with the `queued` event,
-    which names the job, and ends with status OK after `finished`. Closing
-    the stream does not cancel the job.
+    """Submits a job and watches it. The stream begins with the `queued` event,
+    which names the job, and ends with status OK after `finished`. Closing the
+    stream does not cancel the job.
 
-    Errors: INVALID_ARGUMENT with a violation a field; ALREADY_EXISTS where
+    Errors: INVALID_ARGUMENT with a violation per field; ALREADY_EXISTS if
     `request_id` was used with another spec or other options;
-    RESOURCE_EXHAUSTED where the queue is full; UNAVAILABLE while the server
-    shuts down, or its disk takes no writes: repeat the call with its
-    `request_id`, or follow the job with `WatchJob`.
+    RESOURCE_EXHAUSTED if the queue is full; UNAVAILABLE while the server shuts
+    down, or if its disk accepts no writes. After UNAVAILABLE, repeat the call
+    with its `request_id`, or watch the job with `WatchJob`.
     """
     WatchJob: _aio.UnaryStreamMultiCallable[_training_service_pb2.WatchJobRequest, _job_pb2.JobEvent]  # type: ignore[assignment]
-    """Follows a job from any point: replays the events after `after_sequence`,
-    goes on with new ones as they happen, and ends with status OK after
-    `finished`.
+    """Watches a job from any point: replays the events after `after_sequence`,
+    continues with new events, and ends with status OK after `finished`.
 
-    Errors: NOT_FOUND; INVALID_ARGUMENT where `after_sequence` is negative or
+    Errors: NOT_FOUND; INVALID_ARGUMENT if `after_sequence` is negative or
     beyond the newest event; UNAVAILABLE while the server shuts down.
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.GetJobRequest, _job_pb2.Job]  # type: ignore[assignment]
-    """Returns a job as it stands. Errors: NOT_FOUND, INVALID_ARGUMENT."""
+    """Returns the current state of a job. Errors: NOT_FOUND, INVALID_ARGUMENT."""
     ListJobs: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ListJobsRequest, _training_service_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Lists jobs, the newest first. Errors: INVALID_ARGUMENT."""
     CancelJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.CancelJobRequest, _job_pb2.Job]  # type: ignore[assignment]
-    """Cancels a job that is queued, running or paused, mid-epoch too, and returns
-    it in its final state; its completed epochs stay usable. Cancelling a cancelled
-    job changes nothing and succeeds.
+    """Cancels a queued, running or paused job at once, even during an epoch, and
+    returns it in its final state. Its completed epochs stay usable. Cancelling
+    a cancelled job succeeds without effect.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job has
+    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the job has
     already succeeded or failed.
     """
     PauseJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.PauseJobRequest, _job_pb2.Job]  # type: ignore[assignment]
-    """Sets a queued or running job aside, mid-epoch too, and returns it; what the
-    present epoch has done is lost, complete epochs are not. Pausing a paused
-    job changes nothing and succeeds.
+    """Pauses a queued or running job at once, even during an epoch, and returns
+    it. Completed epochs are kept; the steps of the current epoch are lost.
+    Pausing a paused job succeeds without effect.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
-    in a final state.
+    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the job is in a
+    final state.
     """
     ResumeJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ResumeJobRequest, _job_pb2.Job]  # type: ignore[assignment]
-    """Queues a paused job again, to go on after its last complete epoch, and
-    returns it. Resuming a job that waits or runs changes nothing and succeeds.
+    """Queues a paused job again, and returns it. Training continues after its
+    last completed epoch. Resuming a queued or running job succeeds without
+    effect.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
-    in a final state.
+    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the job is in a
+    final state.
     """
     DeleteJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.DeleteJobRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Permanently deletes a job in its final state: its events, its model, its
+    """Permanently deletes a job in its final state, with its events, model and
     checkpoints.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
-    not in a final state: cancel it first; or where it is a part of a sweep:
-    delete the sweep.
+    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the job is not
+    in a final state (cancel it first), or if it is part of a sweep (delete the
+    sweep).
     """
     ListDiskUsage: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ListDiskUsageRequest, _training_service_pb2.ListDiskUsageResponse]  # type: ignore[assignment]
-    """Lists what takes the space of the server's disk: the files of each job, the
-    newest job first, and what all jobs share.
+    """Lists the disk space of each job's files, newest job first, and the space
+    that all jobs share.
 
-    Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED where too many large reads wait.
+    Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED if too many large reads wait.
     """
     TrainSweep: _aio.UnaryStreamMultiCallable[_training_service_pb2.TrainSweepRequest, _sweep_pb2.SweepEvent]  # type: ignore[assignment]
-    """Submits a sweep and follows it: all its jobs are accepted, or none. The
-    stream begins with the `queued` event, which names the sweep and its jobs,
-    and ends with status OK after `finished`. Closing the stream does not
+    """Submits a sweep and watches it. The server accepts all its jobs, or none.
+    The stream begins with the `queued` event, which names the sweep and its
+    jobs, and ends with status OK after `finished`. Closing the stream does not
     cancel the sweep.
 
-    Errors: INVALID_ARGUMENT with a violation a field, for each job that would
-    have a wrong one; ALREADY_EXISTS where `request_id` was used with another
-    grid or other options; RESOURCE_EXHAUSTED where the queue has no room for
-    all jobs; UNAVAILABLE while the server shuts down, or its disk takes no
-    writes: repeat the call with its `request_id`, or follow the sweep with
+    Errors: INVALID_ARGUMENT with a violation per invalid field of each job;
+    ALREADY_EXISTS if `request_id` was used with another grid or other options;
+    RESOURCE_EXHAUSTED if the queue has no room for all jobs; UNAVAILABLE while
+    the server shuts down, or if its disk accepts no writes. After UNAVAILABLE,
+    repeat the call with its `request_id`, or watch the sweep with
     `WatchSweep`.
     """
     WatchSweep: _aio.UnaryStreamMultiCallable[_training_service_pb2.WatchSweepRequest, _sweep_pb2.SweepEvent]  # type: ignore[assignment]
-    """Follows a sweep from any point: replays the events after
-    `after_sequence`, goes on with new ones as they happen, and ends with
-    status OK after `finished`.
+    """Watches a sweep from any point: replays the events after `after_sequence`,
+    continues with new events, and ends with status OK after `finished`.
 
-    Errors: NOT_FOUND; INVALID_ARGUMENT where `after_sequence` is negative or
+    Errors: NOT_FOUND; INVALID_ARGUMENT if `after_sequence` is negative or
     beyond the newest event; UNAVAILABLE while the server shuts down.
     """
     GetSweep: _aio.UnaryUnaryMultiCallable[_training_service_pb2.GetSweepRequest, _sweep_pb2.Sweep]  # type: ignore[assignment]
-    """Returns a sweep as it stands, with its jobs and its table. Errors:
+    """Returns the current state of a sweep, with its jobs and its table. Errors:
     NOT_FOUND, INVALID_ARGUMENT.
     """
     ListSweeps: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ListSweepsRequest, _training_service_pb2.ListSweepsResponse]  # type: ignore[assignment]
@@ -255,34 +254,35 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     INVALID_ARGUMENT.
     """
     CancelSweep: _aio.UnaryUnaryMultiCallable[_training_service_pb2.CancelSweepRequest, _sweep_pb2.Sweep]  # type: ignore[assignment]
-    """Cancels all jobs of a sweep that are not in a final state, mid-epoch too,
-    and returns the sweep in its final state; completed epochs stay usable.
-    Cancelling a cancelled sweep changes nothing and succeeds.
+    """Cancels all unfinished jobs of a sweep at once, even during an epoch, and
+    returns the sweep in its final state. Completed epochs stay usable.
+    Cancelling a cancelled sweep succeeds without effect.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep
-    has already succeeded or failed.
+    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the sweep has
+    already succeeded or failed.
     """
     PauseSweep: _aio.UnaryUnaryMultiCallable[_training_service_pb2.PauseSweepRequest, _sweep_pb2.Sweep]  # type: ignore[assignment]
-    """Sets all queued and running jobs of a sweep aside, mid-epoch too, and
-    returns the sweep. Pausing a paused sweep changes nothing and succeeds.
+    """Pauses all queued and running jobs of a sweep at once, even during an
+    epoch, and returns the sweep. Pausing a paused sweep succeeds without
+    effect.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep is
-    in a final state.
+    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the sweep is in
+    a final state.
     """
     ResumeSweep: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ResumeSweepRequest, _sweep_pb2.Sweep]  # type: ignore[assignment]
-    """Queues all paused jobs of a sweep again, each to go on after its last
-    complete epoch, and returns the sweep. Where none is paused it changes
-    nothing and succeeds.
+    """Queues all paused jobs of a sweep again, and returns the sweep. Each job
+    continues after its last completed epoch. Without paused jobs it succeeds
+    without effect.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep is
-    in a final state.
+    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the sweep is in
+    a final state.
     """
     DeleteSweep: _aio.UnaryUnaryMultiCallable[_training_service_pb2.DeleteSweepRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Permanently deletes a sweep in its final state: its events, and its jobs with
-    their events, models and checkpoints.
+    """Permanently deletes a sweep in its final state, with its events and jobs,
+    and the events, models and checkpoints of the jobs.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep is
-    not in a final state: cancel it first.
+    Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the sweep is
+    not in a final state (cancel it first).
     """
 
 class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -296,15 +296,15 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.TrainJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_job_pb2.JobEvent], _abc.AsyncIterator[_job_pb2.JobEvent]]:
-        """Submits a job and follows it: the stream begins with the `queued` event,
-        which names the job, and ends with status OK after `finished`. Closing
-        the stream does not cancel the job.
+        """Submits a job and watches it. The stream begins with the `queued` event,
+        which names the job, and ends with status OK after `finished`. Closing the
+        stream does not cancel the job.
 
-        Errors: INVALID_ARGUMENT with a violation a field; ALREADY_EXISTS where
+        Errors: INVALID_ARGUMENT with a violation per field; ALREADY_EXISTS if
         `request_id` was used with another spec or other options;
-        RESOURCE_EXHAUSTED where the queue is full; UNAVAILABLE while the server
-        shuts down, or its disk takes no writes: repeat the call with its
-        `request_id`, or follow the job with `WatchJob`.
+        RESOURCE_EXHAUSTED if the queue is full; UNAVAILABLE while the server shuts
+        down, or if its disk accepts no writes. After UNAVAILABLE, repeat the call
+        with its `request_id`, or watch the job with `WatchJob`.
         """
 
     @_abc_1.abstractmethod
@@ -313,11 +313,10 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.WatchJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_job_pb2.JobEvent], _abc.AsyncIterator[_job_pb2.JobEvent]]:
-        """Follows a job from any point: replays the events after `after_sequence`,
-        goes on with new ones as they happen, and ends with status OK after
-        `finished`.
+        """Watches a job from any point: replays the events after `after_sequence`,
+        continues with new events, and ends with status OK after `finished`.
 
-        Errors: NOT_FOUND; INVALID_ARGUMENT where `after_sequence` is negative or
+        Errors: NOT_FOUND; INVALID_ARGUMENT if `after_sequence` is negative or
         beyond the newest event; UNAVAILABLE while the server shuts down.
         """
 
@@ -327,7 +326,7 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.GetJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
-        """Returns a job as it stands. Errors: NOT_FOUND, INVALID_ARGUMENT."""
+        """Returns the current state of a job. Errors: NOT_FOUND, INVALID_ARGUMENT."""
 
     @_abc_1.abstractmethod
     def ListJobs(
@@ -343,11 +342,11 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.CancelJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
-        """Cancels a job that is queued, running or paused, mid-epoch too, and returns
-        it in its final state; its completed epochs stay usable. Cancelling a cancelled
-        job changes nothing and succeeds.
+        """Cancels a queued, running or paused job at once, even during an epoch, and
+        returns it in its final state. Its completed epochs stay usable. Cancelling
+        a cancelled job succeeds without effect.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job has
+        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the job has
         already succeeded or failed.
         """
 
@@ -357,12 +356,12 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.PauseJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
-        """Sets a queued or running job aside, mid-epoch too, and returns it; what the
-        present epoch has done is lost, complete epochs are not. Pausing a paused
-        job changes nothing and succeeds.
+        """Pauses a queued or running job at once, even during an epoch, and returns
+        it. Completed epochs are kept; the steps of the current epoch are lost.
+        Pausing a paused job succeeds without effect.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
-        in a final state.
+        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the job is in a
+        final state.
         """
 
     @_abc_1.abstractmethod
@@ -371,11 +370,12 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.ResumeJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
-        """Queues a paused job again, to go on after its last complete epoch, and
-        returns it. Resuming a job that waits or runs changes nothing and succeeds.
+        """Queues a paused job again, and returns it. Training continues after its
+        last completed epoch. Resuming a queued or running job succeeds without
+        effect.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
-        in a final state.
+        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the job is in a
+        final state.
         """
 
     @_abc_1.abstractmethod
@@ -384,12 +384,12 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.DeleteJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Permanently deletes a job in its final state: its events, its model, its
+        """Permanently deletes a job in its final state, with its events, model and
         checkpoints.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the job is
-        not in a final state: cancel it first; or where it is a part of a sweep:
-        delete the sweep.
+        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the job is not
+        in a final state (cancel it first), or if it is part of a sweep (delete the
+        sweep).
         """
 
     @_abc_1.abstractmethod
@@ -398,10 +398,10 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.ListDiskUsageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_training_service_pb2.ListDiskUsageResponse, _abc.Awaitable[_training_service_pb2.ListDiskUsageResponse]]:
-        """Lists what takes the space of the server's disk: the files of each job, the
-        newest job first, and what all jobs share.
+        """Lists the disk space of each job's files, newest job first, and the space
+        that all jobs share.
 
-        Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED where too many large reads wait.
+        Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED if too many large reads wait.
         """
 
     @_abc_1.abstractmethod
@@ -410,16 +410,16 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.TrainSweepRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_sweep_pb2.SweepEvent], _abc.AsyncIterator[_sweep_pb2.SweepEvent]]:
-        """Submits a sweep and follows it: all its jobs are accepted, or none. The
-        stream begins with the `queued` event, which names the sweep and its jobs,
-        and ends with status OK after `finished`. Closing the stream does not
+        """Submits a sweep and watches it. The server accepts all its jobs, or none.
+        The stream begins with the `queued` event, which names the sweep and its
+        jobs, and ends with status OK after `finished`. Closing the stream does not
         cancel the sweep.
 
-        Errors: INVALID_ARGUMENT with a violation a field, for each job that would
-        have a wrong one; ALREADY_EXISTS where `request_id` was used with another
-        grid or other options; RESOURCE_EXHAUSTED where the queue has no room for
-        all jobs; UNAVAILABLE while the server shuts down, or its disk takes no
-        writes: repeat the call with its `request_id`, or follow the sweep with
+        Errors: INVALID_ARGUMENT with a violation per invalid field of each job;
+        ALREADY_EXISTS if `request_id` was used with another grid or other options;
+        RESOURCE_EXHAUSTED if the queue has no room for all jobs; UNAVAILABLE while
+        the server shuts down, or if its disk accepts no writes. After UNAVAILABLE,
+        repeat the call with its `request_id`, or watch the sweep with
         `WatchSweep`.
         """
 
@@ -429,11 +429,10 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.WatchSweepRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_sweep_pb2.SweepEvent], _abc.AsyncIterator[_sweep_pb2.SweepEvent]]:
-        """Follows a sweep from any point: replays the events after
-        `after_sequence`, goes on with new ones as they happen, and ends with
-        status OK after `finished`.
+        """Watches a sweep from any point: replays the events after `after_sequence`,
+        continues with new events, and ends with status OK after `finished`.
 
-        Errors: NOT_FOUND; INVALID_ARGUMENT where `after_sequence` is negative or
+        Errors: NOT_FOUND; INVALID_ARGUMENT if `after_sequence` is negative or
         beyond the newest event; UNAVAILABLE while the server shuts down.
         """
 
@@ -443,7 +442,7 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.GetSweepRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sweep_pb2.Sweep, _abc.Awaitable[_sweep_pb2.Sweep]]:
-        """Returns a sweep as it stands, with its jobs and its table. Errors:
+        """Returns the current state of a sweep, with its jobs and its table. Errors:
         NOT_FOUND, INVALID_ARGUMENT.
         """
 
@@ -463,12 +462,12 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.CancelSweepRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sweep_pb2.Sweep, _abc.Awaitable[_sweep_pb2.Sweep]]:
-        """Cancels all jobs of a sweep that are not in a final state, mid-epoch too,
-        and returns the sweep in its final state; completed epochs stay usable.
-        Cancelling a cancelled sweep changes nothing and succeeds.
+        """Cancels all unfinished jobs of a sweep at once, even during an epoch, and
+        returns the sweep in its final state. Completed epochs stay usable.
+        Cancelling a cancelled sweep succeeds without effect.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep
-        has already succeeded or failed.
+        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the sweep has
+        already succeeded or failed.
         """
 
     @_abc_1.abstractmethod
@@ -477,11 +476,12 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.PauseSweepRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sweep_pb2.Sweep, _abc.Awaitable[_sweep_pb2.Sweep]]:
-        """Sets all queued and running jobs of a sweep aside, mid-epoch too, and
-        returns the sweep. Pausing a paused sweep changes nothing and succeeds.
+        """Pauses all queued and running jobs of a sweep at once, even during an
+        epoch, and returns the sweep. Pausing a paused sweep succeeds without
+        effect.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep is
-        in a final state.
+        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the sweep is in
+        a final state.
         """
 
     @_abc_1.abstractmethod
@@ -490,12 +490,12 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.ResumeSweepRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sweep_pb2.Sweep, _abc.Awaitable[_sweep_pb2.Sweep]]:
-        """Queues all paused jobs of a sweep again, each to go on after its last
-        complete epoch, and returns the sweep. Where none is paused it changes
-        nothing and succeeds.
+        """Queues all paused jobs of a sweep again, and returns the sweep. Each job
+        continues after its last completed epoch. Without paused jobs it succeeds
+        without effect.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep is
-        in a final state.
+        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the sweep is in
+        a final state.
         """
 
     @_abc_1.abstractmethod
@@ -504,11 +504,11 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.DeleteSweepRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Permanently deletes a sweep in its final state: its events, and its jobs with
-        their events, models and checkpoints.
+        """Permanently deletes a sweep in its final state, with its events and jobs,
+        and the events, models and checkpoints of the jobs.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION where the sweep is
-        not in a final state: cancel it first.
+        Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the sweep is
+        not in a final state (cancel it first).
         """
 
 def add_TrainingServiceServicer_to_server(servicer: TrainingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

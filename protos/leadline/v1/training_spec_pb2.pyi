@@ -24,21 +24,21 @@ class _Optimizer:
 class _OptimizerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Optimizer.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     OPTIMIZER_UNSPECIFIED: _Optimizer.ValueType  # 0
-    """Take the default, SGD."""
+    """The default, OPTIMIZER_SGD."""
     OPTIMIZER_SGD: _Optimizer.ValueType  # 1
-    """Stochastic gradient descent, with momentum where asked."""
+    """Stochastic gradient descent, with `momentum`."""
     OPTIMIZER_ADAM: _Optimizer.ValueType  # 2
     """Adam (Kingma and Ba, 2015) with its published betas of 0.9 and 0.999."""
     OPTIMIZER_ADAMW: _Optimizer.ValueType  # 3
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
 
 class Optimizer(_Optimizer, metaclass=_OptimizerEnumTypeWrapper):
-    """A rule that turns gradients into steps."""
+    """A rule that updates the weights from their gradients."""
 
 OPTIMIZER_UNSPECIFIED: Optimizer.ValueType  # 0
-"""Take the default, SGD."""
+"""The default, OPTIMIZER_SGD."""
 OPTIMIZER_SGD: Optimizer.ValueType  # 1
-"""Stochastic gradient descent, with momentum where asked."""
+"""Stochastic gradient descent, with `momentum`."""
 OPTIMIZER_ADAM: Optimizer.ValueType  # 2
 """Adam (Kingma and Ba, 2015) with its published betas of 0.9 and 0.999."""
 OPTIMIZER_ADAMW: Optimizer.ValueType  # 3
@@ -52,26 +52,32 @@ class _Initialization:
 class _InitializationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Initialization.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     INITIALIZATION_UNSPECIFIED: _Initialization.ValueType  # 0
-    """Take the default, INITIALIZATION_DEFAULT."""
+    """The default, INITIALIZATION_DEFAULT."""
     INITIALIZATION_DEFAULT: _Initialization.ValueType  # 1
-    """PyTorch's: weights and biases uniform within 1 / sqrt(fan in) of 0."""
+    """PyTorch's default: weights and biases are uniform within 1 / sqrt(fan in)
+    of 0.
+    """
     INITIALIZATION_KAIMING: _Initialization.ValueType  # 2
-    """Weights normal, of variance 2 / fan in where a ReLU follows and 1 / fan in
-    elsewhere; biases 0 (He et al., 2015). In a residual network the variance
-    of each block's last convolution is divided by the number of blocks.
+    """Weights are normal, with variance 2 / fan in before a ReLU and 1 / fan in
+    elsewhere; biases are 0 (He et al., 2015). In a residual network the
+    variance of each block's last convolution is divided by the number of
+    blocks.
     """
 
 class Initialization(_Initialization, metaclass=_InitializationEnumTypeWrapper):
-    """How the weights are drawn before the first step."""
+    """How the weights are initialized."""
 
 INITIALIZATION_UNSPECIFIED: Initialization.ValueType  # 0
-"""Take the default, INITIALIZATION_DEFAULT."""
+"""The default, INITIALIZATION_DEFAULT."""
 INITIALIZATION_DEFAULT: Initialization.ValueType  # 1
-"""PyTorch's: weights and biases uniform within 1 / sqrt(fan in) of 0."""
+"""PyTorch's default: weights and biases are uniform within 1 / sqrt(fan in)
+of 0.
+"""
 INITIALIZATION_KAIMING: Initialization.ValueType  # 2
-"""Weights normal, of variance 2 / fan in where a ReLU follows and 1 / fan in
-elsewhere; biases 0 (He et al., 2015). In a residual network the variance
-of each block's last convolution is divided by the number of blocks.
+"""Weights are normal, with variance 2 / fan in before a ReLU and 1 / fan in
+elsewhere; biases are 0 (He et al., 2015). In a residual network the
+variance of each block's last convolution is divided by the number of
+blocks.
 """
 Global___Initialization: _TypeAlias = Initialization  # noqa: Y015
 
@@ -82,36 +88,36 @@ class _Schedule:
 class _ScheduleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Schedule.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SCHEDULE_UNSPECIFIED: _Schedule.ValueType  # 0
-    """Take the default, SCHEDULE_CONSTANT."""
+    """The default, SCHEDULE_CONSTANT."""
     SCHEDULE_CONSTANT: _Schedule.ValueType  # 1
-    """It stays what it is."""
+    """The learning rate is constant."""
     SCHEDULE_COSINE: _Schedule.ValueType  # 2
-    """Half a cosine down to 0: learning_rate * (1 + cos(pi * s / T)) / 2
-    (Loshchilov and Hutter, 2017, without restarts).
+    """Half a cosine from learning_rate down to 0: learning_rate * (1 + cos(pi * s
+    / T)) / 2 (Loshchilov and Hutter, 2017, without restarts).
     """
     SCHEDULE_ONE_CYCLE: _Schedule.ValueType  # 3
-    """From learning_rate / 25 up to it in a straight line over the first 30 % of
-    the steps, then half a cosine down to 0 over the rest (after Smith and
-    Topin, 2018). The momentum stays what it is.
+    """Linear from learning_rate / 25 up to learning_rate in the first 30 % of the
+    steps, then half a cosine down to 0. After Smith and Topin (2018). The
+    momentum is constant.
     """
 
 class Schedule(_Schedule, metaclass=_ScheduleEnumTypeWrapper):
-    """How the step size goes from step to step over all T steps of the spec's
-    epochs. `s` is the number of steps before the one in question.
+    """How the learning rate changes over the T steps of all epochs. `s` is the
+    number of steps before the current one.
     """
 
 SCHEDULE_UNSPECIFIED: Schedule.ValueType  # 0
-"""Take the default, SCHEDULE_CONSTANT."""
+"""The default, SCHEDULE_CONSTANT."""
 SCHEDULE_CONSTANT: Schedule.ValueType  # 1
-"""It stays what it is."""
+"""The learning rate is constant."""
 SCHEDULE_COSINE: Schedule.ValueType  # 2
-"""Half a cosine down to 0: learning_rate * (1 + cos(pi * s / T)) / 2
-(Loshchilov and Hutter, 2017, without restarts).
+"""Half a cosine from learning_rate down to 0: learning_rate * (1 + cos(pi * s
+/ T)) / 2 (Loshchilov and Hutter, 2017, without restarts).
 """
 SCHEDULE_ONE_CYCLE: Schedule.ValueType  # 3
-"""From learning_rate / 25 up to it in a straight line over the first 30 % of
-the steps, then half a cosine down to 0 over the rest (after Smith and
-Topin, 2018). The momentum stays what it is.
+"""Linear from learning_rate / 25 up to learning_rate in the first 30 % of the
+steps, then half a cosine down to 0. After Smith and Topin (2018). The
+momentum is constant.
 """
 Global___Schedule: _TypeAlias = Schedule  # noqa: Y015
 
@@ -122,28 +128,28 @@ class _Augmentation:
 class _AugmentationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Augmentation.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     AUGMENTATION_UNSPECIFIED: _Augmentation.ValueType  # 0
-    """Take the default, AUGMENTATION_NONE."""
+    """The default, AUGMENTATION_NONE."""
     AUGMENTATION_NONE: _Augmentation.ValueType  # 1
     """Not at all."""
     AUGMENTATION_FLIP: _Augmentation.ValueType  # 2
-    """Each is mirrored left to right with a probability of one half."""
+    """Flips each image left to right with a probability of one half."""
     AUGMENTATION_FLIP_CROP: _Augmentation.ValueType  # 3
-    """Beside that, each is shifted by -4 to 4 pixels in either direction; its
-    edges are reflected into what that uncovers.
+    """Flips, and also shifts each image by -4 to 4 pixels in each direction.
+    Reflected edges fill the uncovered pixels.
     """
 
 class Augmentation(_Augmentation, metaclass=_AugmentationEnumTypeWrapper):
-    """How training images are varied from epoch to epoch."""
+    """The random changes to the training images in each epoch."""
 
 AUGMENTATION_UNSPECIFIED: Augmentation.ValueType  # 0
-"""Take the default, AUGMENTATION_NONE."""
+"""The default, AUGMENTATION_NONE."""
 AUGMENTATION_NONE: Augmentation.ValueType  # 1
 """Not at all."""
 AUGMENTATION_FLIP: Augmentation.ValueType  # 2
-"""Each is mirrored left to right with a probability of one half."""
+"""Flips each image left to right with a probability of one half."""
 AUGMENTATION_FLIP_CROP: Augmentation.ValueType  # 3
-"""Beside that, each is shifted by -4 to 4 pixels in either direction; its
-edges are reflected into what that uncovers.
+"""Flips, and also shifts each image by -4 to 4 pixels in each direction.
+Reflected edges fill the uncovered pixels.
 """
 Global___Augmentation: _TypeAlias = Augmentation  # noqa: Y015
 
@@ -154,7 +160,7 @@ class _Precision:
 class _PrecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Precision.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     PRECISION_UNSPECIFIED: _Precision.ValueType  # 0
-    """Take the default, PRECISION_FLOAT32."""
+    """The default, PRECISION_FLOAT32."""
     PRECISION_FLOAT32: _Precision.ValueType  # 1
     """IEEE single precision."""
     PRECISION_BFLOAT16: _Precision.ValueType  # 2
@@ -163,10 +169,10 @@ class _PrecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Precision.V
     """
 
 class Precision(_Precision, metaclass=_PrecisionEnumTypeWrapper):
-    """What optimisation steps compute in."""
+    """The precision of the training steps."""
 
 PRECISION_UNSPECIFIED: Precision.ValueType  # 0
-"""Take the default, PRECISION_FLOAT32."""
+"""The default, PRECISION_FLOAT32."""
 PRECISION_FLOAT32: Precision.ValueType  # 1
 """IEEE single precision."""
 PRECISION_BFLOAT16: Precision.ValueType  # 2
@@ -177,12 +183,12 @@ Global___Precision: _TypeAlias = Precision  # noqa: Y015
 
 @_typing.final
 class TrainingSpec(_message.Message):
-    """What to train: the network's variant, the data, and how to optimise.
+    """What to train: the network's variant, the dataset, and the optimization.
 
-    Every field may be left unset; an unset field takes the value of the
-    protocol that the service grew from: 51 epochs of plain SGD at a learning
-    rate of 0.01 on CIFAR-10 in batches of 128, without momentum, weight decay
-    or augmentation. A spec that the server returns has every field set.
+    Every field is optional. The defaults are those of the original notebook: 51
+    epochs of plain SGD on CIFAR-10, with batches of 128 and a learning rate of
+    0.01. It has no momentum, weight decay or augmentation. A spec that the
+    server returns has every field set.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -207,12 +213,12 @@ class TrainingSpec(_message.Message):
     DIAGNOSTICS_FIELD_NUMBER: _builtins.int
     BLOCK_CONVOLUTIONS_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
-    """The name of a dataset that the server knows, such as "cifar10" or
-    "synthetic". Unset or empty: "cifar10". Never a path.
+    """The name of a dataset on the server, such as "cifar10" or "synthetic";
+    never a path. Unset or empty: "cifar10".
     """
     blocks: _builtins.int
-    """The depth: the number of blocks, of two 3x3 convolutions each,
-    between the network's head and its tail. 0 to 64. Unset: 2.
+    """The depth: the number of blocks between the network's head and its tail.
+    `block_convolutions` sets the size of a block. 0 to 64. Unset: 2.
     """
     batch_norm: _builtins.bool
     """Whether a batch norm follows each convolution inside the blocks.
@@ -221,62 +227,59 @@ class TrainingSpec(_message.Message):
     epochs: _builtins.int
     """The number of passes over the training set. 1 to 10,000. Unset: 51."""
     batch_size: _builtins.int
-    """Images per optimisation step; the last, partial batch of an epoch is
-    kept. 1 to 65,536. Unset: 128.
+    """Images per optimization step. The last batch of an epoch may be smaller. 1
+    to 65,536. Unset: 128.
     """
     learning_rate: _builtins.float
-    """The optimiser's step size. Finite, above 0, at most 1,000. Unset: 0.01."""
+    """The learning rate; with a schedule, its highest value. Finite, above 0, at
+    most 1,000. Unset: 0.01.
+    """
     optimizer: Global___Optimizer.ValueType
-    """The rule that turns gradients into steps. Unset: OPTIMIZER_SGD."""
+    """The rule that updates the weights. Unset: OPTIMIZER_SGD."""
     momentum: _builtins.float
-    """SGD's momentum. 0 up to, but excluding, 1; with another optimizer it must
-    be 0. Unset: 0.
+    """SGD's momentum, at least 0 and below 1. It must be 0 with another
+    optimizer. Unset: 0.
     """
     weight_decay: _builtins.float
     """The coefficient of weight decay: an L2 penalty for SGD and Adam, decoupled
     for AdamW. Finite, 0 to 1. Unset: 0.
     """
     seed: _builtins.int
-    """The seed of the initial weights and of the order of the images. The same
-    spec on the same machine gives the same weights. 0 to 2^31 - 1. Unset: 0.
+    """The seed for the initial weights, the order of the images and their
+    augmentation. The same spec on the same machine gives the same weights.
+    Range: 0 to 2^31 - 1. Unset: 0.
     """
     residual: _builtins.bool
-    """Whether an identity connection goes around each block and is added before
-    the block's last ReLU (He et al., 2016). Unset: false.
+    """Whether each block has an identity connection around it, which is added
+    before the block's last ReLU (He et al., 2016). Unset: false.
     """
     initialization: Global___Initialization.ValueType
-    """How the weights are drawn before the first step. Unset:
-    INITIALIZATION_DEFAULT.
-    """
+    """How the weights are initialized. Unset: INITIALIZATION_DEFAULT."""
     schedule: Global___Schedule.ValueType
-    """How the step size goes from step to step; `learning_rate` is its highest
-    value. Unset: SCHEDULE_CONSTANT.
-    """
+    """How the learning rate changes from step to step. Unset: SCHEDULE_CONSTANT."""
     nesterov: _builtins.bool
-    """Whether SGD's momentum is Nesterov's; it must then be above 0. Unset:
+    """Whether SGD uses Nesterov momentum; `momentum` must then be above 0. Unset:
     false.
     """
     augmentation: Global___Augmentation.ValueType
-    """How the training images are varied from epoch to epoch. Test images never
-    are, and neither are those that the training accuracy is measured on.
-    Unset: AUGMENTATION_NONE.
+    """The random changes to the training images in each epoch. The evaluations of
+    both splits use the original images. Unset: AUGMENTATION_NONE.
     """
     patience: _builtins.int
-    """After how many epochs without a better test accuracy the job ends early;
-    it then has succeeded, with fewer epochs. 0 to 10,000; 0 means never.
-    Unset: 0.
+    """Early stopping: the job succeeds after this many epochs without a better
+    test accuracy. 0 to 10,000; 0 means never. Unset: 0.
     """
     precision: Global___Precision.ValueType
-    """What the steps compute in. Weights are kept, and evaluated, in float32.
-    Unset: PRECISION_FLOAT32.
+    """The precision of the training steps. The weights and the evaluations use
+    float32. Unset: PRECISION_FLOAT32.
     """
     diagnostics: _builtins.bool
-    """Whether `EpochResult.diagnosis` and `JobStarted.diagnosis` are measured.
-    That changes nothing of the training. Unset: false.
+    """Whether the worker measures `EpochResult.diagnosis` and
+    `JobStarted.diagnosis`. It does not change the training. Unset: false.
     """
     block_convolutions: _builtins.int
-    """The 3x3 convolutions of each block, in sequence, each with its batch norm
-    and its ReLU. 1 or 2. Unset: 1.
+    """The number of 3x3 convolutions in each block, each with its own batch norm
+    and ReLU. 1 or 2. Unset: 1.
     """
     def __init__(
         self,

@@ -35,7 +35,7 @@ from leadline.server.scheduling.scheduler import Scheduler
 from leadline.server.services.inspection import InspectionService
 from leadline.server.services.jobs import JobService
 from leadline.server.services.large_reads import ReadLane
-from leadline.server.services.lifecycle import Lifecycle
+from leadline.server.services.lifecycle import Lifecycle, in_batches
 from leadline.server.services.models import ModelService
 from leadline.server.services.predictions import PredictionService
 from leadline.server.services.sweeps import SweepService
@@ -62,20 +62,20 @@ from leadline.server.workers.local import WorkerPool
 
 _LOG = structlog.get_logger(__name__)
 
-# Threads for blocking calls: short reads of the store; its writes, of which it makes
-# one at a time; large reads; inspection.
+# Threads for blocking calls: short reads of the store; its writes, one at a time; large
+# reads; inspection.
 _STORE_THREADS = 4
 _WRITE_THREADS = 2
 _LARGE_READ_THREADS = 2
 _INSPECTION_THREADS = 2
 
-# Requests of the most pixels that may wait to be decoded.
+# How many requests of the largest size may wait to be decoded.
 _LARGEST_REQUESTS_WAITING = 4
 
-# How long after the grace period a process that has not stopped ends itself.
+# How long after the grace period the process ends itself if it has not stopped.
 _LATE_SECONDS = 2.0
 
-# Looks that a prediction may take: there may be hundreds of batches before it.
+# Looks that a probe's prediction may take: hundreds of batches may be ahead of it.
 _PREDICTION_PATIENCE = 15
 
 
@@ -94,7 +94,7 @@ class RunningServer:
     metrics_url: str
     page_url: str | None
     broken: "asyncio.Task[None]"
-    """Ends, with the error, when gRPC is no longer served."""
+    """Ends with the error when gRPC can no longer be served."""
 
     @property
     def addresses(self) -> dict[str, str | None]:
@@ -110,8 +110,8 @@ async def serve(settings: Settings) -> None:
     """Runs the service until SIGTERM or SIGINT.
 
     Raises:
-        StartupError: it cannot start.
-        ServingError: it has stopped serving; jobs resume after a restart.
+        StartupError: the service cannot start.
+        ServingError: the service has failed; jobs resume after a restart.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -130,14 +130,14 @@ async def serve(settings: Settings) -> None:
     _LOG.info("stopped")
     if not stopped.done():
         stopped.cancel()
-        # A supervisor restarts a server that exits, not one that does not answer.
-        raise ServingError(f"gRPC could be served no longer: {server.broken.exception()}")
+        # A supervisor restarts a server that exits, not a server that does not answer.
+        raise ServingError(f"gRPC can no longer be served: {server.broken.exception()}")
 
 
 def _exit_after(seconds: float) -> None:
-    """Ends the process if it still runs then: a thread may hang in a disk that does.
+    """Ends the process if it still runs after this time: a thread may hang with the disk.
 
-    What is committed stays, and the next start requeues the jobs.
+    Committed data is safe, and the next start requeues the jobs.
     """
 
     def end() -> None:
@@ -150,7 +150,7 @@ def _exit_after(seconds: float) -> None:
 
 
 async def _unless(stop: asyncio.Event, start: Coroutine[Any, Any, Started]) -> Started | None:
-    """What a start returns; None if it was stopped before its end."""
+    """Returns the result of `start`, or None if `stop` is set first."""
     starting, stopped = asyncio.ensure_future(start), asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -167,12 +167,12 @@ async def _unless(stop: asyncio.Event, start: Coroutine[Any, Any, Started]) -> S
 async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
     """Runs the service within the context.
 
-    It shuts down in the order that costs callers least: health reports it,
-    streams end and say where to resume, calls in flight are answered, workers
-    end and their jobs are requeued, and the store closes last.
+    It shuts down in the order that costs callers least. Health reports NOT_SERVING,
+    and streams end with the sequence to resume from. Then calls in flight are answered,
+    workers end, their jobs are requeued, and the store closes last.
 
     Raises:
-        StartupError: it cannot start.
+        StartupError: the service cannot start.
     """
     check_ready_file(settings.ready_file)
     data = DataDir(settings.data_dir)
@@ -219,7 +219,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
 
 
 class _Core:
-    """What most parts of the service need."""
+    """The objects that most parts of the service need."""
 
     def __init__(
         self, settings: Settings, data: DataDir, store: Store, datasets: KnownDatasets
@@ -234,7 +234,7 @@ class _Core:
         self.writes = ThreadPool("writes", _WRITE_THREADS)
         # One thread: removing many files of one model must not delay other work.
         self.removals = ThreadPool("removals", 1)
-        # One thread: loading a network takes the disk, and a GPU, for up to seconds.
+        # One thread: loading a network uses the disk, and a GPU, for up to seconds.
         self.loads = ThreadPool("loads", 1)
         self.large_reads = ReadLane("large-reads", _LARGE_READ_THREADS)
         self.notifier = JobNotifier()
@@ -435,9 +435,7 @@ async def _monitoring(
 async def _scheduling(core: _Core, scheduler: Scheduler) -> AsyncIterator["asyncio.Task[None]"]:
     try:
         recovered = await core.threads.run(core.store.attempts.recover)
-        await core.threads.run(core.artifacts.finish_deletions, core.store.jobs.ids())
-        while await core.writes.run(core.store.jobs.purge):
-            pass  # what a crash left
+        await core.threads.run(_finish_deletions, core)
     except (StorageError, OSError) as error:
         raise StartupError(f"the data directory {core.data.root} is unusable: {error}") from error
     if recovered:
@@ -448,6 +446,15 @@ async def _scheduling(core: _Core, scheduler: Scheduler) -> AsyncIterator["async
     finally:
         await scheduler.stop()
         await task
+
+
+def _finish_deletions(core: _Core) -> None:
+    """Finishes the deletions that a crash interrupted; blocks."""
+    for batch in in_batches(core.store.jobs.deleted_ids()):
+        for job_id in batch:
+            core.artifacts.remove(job_id)
+        core.store.jobs.purge(batch)
+    core.artifacts.finish_removals(core.store.jobs.ids())
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ def settings_command(
     Args:
         name: the name in its help.
         callback: called with the settings; the command returns its result.
-        help_text: what the command does; a text about options follows it.
+        help_text: describes the command; a text about the options follows it.
     """
 
     def run(config: Path | None, **flags: Any) -> Any:
@@ -96,7 +96,7 @@ def _datasets(pairs: tuple[str, ...]) -> dict[str, str]:
 
 
 def _explain(error: ValidationError) -> str:
-    """A line for each option that is wrong."""
+    """A line for each invalid option."""
     lines: dict[str, list[Any]] = {}
     for details in error.errors():
         lines.setdefault(str(details["loc"][0]) if details["loc"] else "settings", []).append(
@@ -109,7 +109,7 @@ def _explain_option(name: str, errors: list[Any]) -> str:
     flag = "--dataset" if name == _DATASETS else f"--{name.replace('_', '-')}"
     if errors[0]["type"] == "extra_forbidden":
         return f"{name}: there is no such option"
-    # An option that takes a number or a word has an error for each.
+    # An option that accepts a number or a word has one error for each type.
     expected = ", or ".join(details["msg"].removeprefix("Value error, ") for details in errors)
     return (
         f"{flag} (or {ENVIRONMENT_PREFIX}{name.upper()}, or {name} in the settings file): "

@@ -16,7 +16,7 @@ from leadline.server.settings import BUILT_IN_DATASETS
 
 _LOG = structlog.get_logger(__name__)
 
-# In the cache folder: the source and the fingerprint of each name ever configured.
+# In the cache folder: the source and the fingerprint of every name ever configured.
 _NAMES = "names.json"
 
 
@@ -30,8 +30,8 @@ class KnownDatasets:
     """The datasets that jobs may name.
 
     Attributes:
-        sources: each dataset's source, as `leadline.models.datasets.open_dataset` takes it.
-        fingerprints: by the same names; empty for a dataset that must be decoded again.
+        sources: each dataset's source, for `leadline.models.datasets.open_dataset`.
+        fingerprints: by the same names; empty if the dataset must be decoded again.
     """
 
     sources: Mapping[str, str]
@@ -47,11 +47,11 @@ def prepare_datasets(
 ) -> KnownDatasets:
     """Decodes the configured datasets that are not in the cache, and shows progress. Blocks.
 
-    An unusable source stops the server at startup instead of failing a job later. A
-    dataset that was configured at an earlier start stays known.
+    An unusable source stops the server at startup instead of failing a job later. The
+    server still knows datasets that were configured at earlier starts.
 
     Raises:
-        DatasetError: a source cannot be used; the message names the dataset.
+        DatasetError: a source is unusable; the message names the dataset.
         DecodingStoppedError: `is_wanted` returned false.
     """
     for name, source in configured.items():
@@ -73,9 +73,9 @@ def prepare_datasets(
 
 
 def _usable(known: Mapping[str, _Entry], cache: Path) -> dict[str, str]:
-    """The fingerprint of each dataset that jobs may name; empty if it has to be decoded again.
+    """The fingerprint of each dataset that jobs may name; empty if it must be decoded again.
 
-    A name whose cache is damaged stays known, and is served again once cache or source is back.
+    A name whose cache is damaged is omitted, until the cache or the source is back.
     """
     usable = {}
     for name, entry in known.items():
@@ -87,10 +87,10 @@ def _usable(known: Mapping[str, _Entry], cache: Path) -> dict[str, str]:
 
 
 def _cached_fingerprint(entry: _Entry, cache: Path) -> str:
-    """The fingerprint of a dataset in the cache; empty if it is only at its source.
+    """The fingerprint of a dataset in the cache; empty if only its source exists.
 
     Raises:
-        DatasetError: it is at neither.
+        DatasetError: neither the cache nor the source has the dataset.
     """
     try:
         find_dataset(entry.fingerprint, cache)
@@ -133,7 +133,7 @@ def _prepare(
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    # The bar is for a terminal; elsewhere there is only the log line below.
+    # The progress bar is for a terminal; otherwise only the log line below appears.
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(name, total=None)

@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
-# Files of NVIDIA's driver, on Linux and in WSL.
+# Files of NVIDIA's driver on Linux and in WSL.
 NVIDIA_DRIVER = (Path("/proc/driver/nvidia/version"), Path("/dev/dxg"))
 
-# The CPU quota of a container: microseconds per period, or "max"; and the period.
+# The CPU quota of a container: microseconds per period or "max", then the period.
 _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -25,7 +25,7 @@ def inference_device(setting: str) -> str:
 def _gpu_count() -> int:
     if not any(path.exists() for path in NVIDIA_DRIVER):
         return 0
-    # Takes seconds to load, and a server without a GPU does not need it.
+    # torch takes seconds to load, and a server without a GPU does not need it.
     import torch  # noqa: PLC0415
 
     return torch.cuda.device_count()

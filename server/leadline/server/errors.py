@@ -1,11 +1,11 @@
 """The errors of the domain, independent of gRPC.
 
     ServiceError
-    ├── InvalidArgumentError      the request itself is wrong; says which fields
+    ├── InvalidArgumentError      the request itself is invalid; names the fields
     ├── NotFoundError             no such job, sweep, model, epoch or variant
-    ├── AlreadyExistsError        the request id stands for another job or sweep
+    ├── AlreadyExistsError        the request id belongs to another job or sweep
     ├── FailedPreconditionError   the current state does not allow the request
-    ├── ResourceExhaustedError    a limit is reached; says when to try again
+    ├── ResourceExhaustedError    a limit is reached; states when to try again
     ├── MessageTooLargeError      a message has more bytes than the server accepts
     ├── DataLossError             a file of the server is missing or damaged
     ├── StorageError              the disk or the database failed
@@ -21,13 +21,13 @@ from dataclasses import replace
 
 from leadline.models.spec import Violation
 
-# A status is sent in headers, whose size is limited: long texts are cut, in bytes of UTF-8.
+# A status is sent in headers, whose size is limited: longer texts are cut. UTF-8 bytes.
 _MAX_TEXT = 500
 _MAX_VIOLATIONS = 20
 
 
 def shorten(text: str, limit: int = _MAX_TEXT) -> str:
-    """The text, cut to so many bytes of UTF-8: by default what an error has room for."""
+    """Cuts a text to `limit` bytes of UTF-8, by default the most that an error may have."""
     start = text[:limit]
     raw = start.encode(errors="replace")
     if len(start) == len(text) and len(raw) <= limit:
@@ -39,7 +39,7 @@ class ServiceError(Exception):
     """An error that is reported to the caller.
 
     Attributes:
-        reason: what went wrong, in UPPER_SNAKE_CASE, for programs.
+        reason: the cause in UPPER_SNAKE_CASE, for programs.
         metadata: details for programs.
     """
 
@@ -52,10 +52,10 @@ class ServiceError(Exception):
 
 
 class InvalidArgumentError(ServiceError):
-    """The request is wrong, in every state of the server.
+    """The request is invalid, in every state of the server.
 
     Attributes:
-        violations: what is wrong with which field, at least one.
+        violations: the invalid fields with descriptions, at least one.
     """
 
     def __init__(self, violations: Sequence[Violation], *, reason: str = "INVALID_FIELD") -> None:
@@ -91,7 +91,7 @@ class NotFoundError(ServiceError):
 
 
 class AlreadyExistsError(ServiceError):
-    """The resource exists already, with other contents.
+    """The resource already exists, with other contents.
 
     Attributes:
         resource_name: the existing resource.

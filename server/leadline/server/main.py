@@ -22,15 +22,15 @@ from leadline.server.telemetry.logs import configure_logs
 _USAGE_ERROR = 2
 _FAILURE = 1
 
-# Container objects between collections of the youngest. Calls make no reference cycles;
-# the default of 700 would scan those in flight several times for each.
+# Allocated container objects between collections of the youngest generation. Calls make no
+# reference cycles, and the default of 700 would scan each call in flight several times.
 _GC_THRESHOLD = 20_000
 
-# Seconds after which a thread lets go of the GIL if another waits. A health check takes several
-# passes of the event loop, and at each may wait so long for every thread that converts a page.
+# Seconds after which a thread releases the GIL if another waits. A health check takes several
+# passes of the event loop, and in each it may wait this long for every busy thread.
 _SWITCH_SECONDS = 0.0005
 
-# glibc's malloc.h.
+# From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 32 << 20
 
@@ -58,8 +58,8 @@ def main(arguments: list[str]) -> int:
 def _run(settings: Settings) -> int:
     _check_variables()
     configure_logs(level=settings.log_level, style=settings.log_format)
-    # Modules live until the end: without gc.freeze, each full collection would scan
-    # them and pause the event loop for a tenth of a second.
+    # Modules are never freed. Without gc.freeze, each full collection would scan them and
+    # pause the event loop for a tenth of a second.
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD, 10, 10)
@@ -76,7 +76,7 @@ def _run(settings: Settings) -> int:
 
 
 def _check_variables() -> None:
-    """Refuses a wrong environment variable at startup: every worker would fail on it."""
+    """Rejects an invalid environment variable at startup, because every worker would fail."""
     try:
         instruction_set()
         engine_choice()
@@ -91,7 +91,7 @@ def _check_variables() -> None:
 
 
 def _allow_descriptors() -> None:
-    """Raises the soft limit on open files to the hard limit: each connection is one."""
+    """Raises the soft limit on open files to the hard limit: each connection takes one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _ENOUGH_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -99,12 +99,12 @@ def _allow_descriptors() -> None:
 
 
 def _keep_memory() -> None:
-    """Has glibc keep freed memory, up to a bound.
+    """Makes glibc keep freed memory, up to a bound.
 
-    Large messages arrive one after another. By default glibc returns the memory of
-    each to the kernel, which zeroes the pages for the next.
+    By default glibc returns the memory of each large message to the kernel, which
+    must zero the pages again for the next message.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries lack it
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)

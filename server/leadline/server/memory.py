@@ -1,4 +1,4 @@
-"""Main memory: what this machine has, what a process holds, and what the kernel had to kill.
+"""Main memory: the machine's, a process's, and the processes killed for lack of it.
 
 Sources: the kernel's "Control Group v2" and "Memory Resource Controller" (v1), and proc(5).
 """
@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 
 LEAST_WORKER_MEMORY = 1 << 30
-"""A worker holds 0.6 GiB before its first batch."""
+"""The smallest memory limit of a worker, which holds 0.6 GiB before its first batch."""
 
 _CGROUPS = Path("/sys/fs/cgroup")
 
-# Of version 2 and version 1: the limit of a control group, its usage, its counters of events.
+# The files of a control group in version 2 and 1: its limit, its usage, its event counters.
 _V2_FILES = ("memory.max", "memory.current", "memory.events")
 _V1_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.oom_control")
 
@@ -24,7 +24,7 @@ _OOM_KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 
 
 def in_bytes(count: float) -> str:
-    """A number of bytes for people, in binary units."""
+    """A number of bytes in binary units, for people."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:  # noqa: PLR2004 - binary units
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -33,7 +33,7 @@ def in_bytes(count: float) -> str:
 
 
 def cgroup_memory() -> tuple[int | None, int | None]:
-    """The tightest limit on this process's control groups, and what is left below it."""
+    """The lowest limit of this process's control groups, and the memory left below it."""
     limit = left = None
     total = psutil.virtual_memory().total
     for limit_file, usage_file, _ in _cgroup_files():
@@ -42,7 +42,7 @@ def cgroup_memory() -> tuple[int | None, int | None]:
             used = int(usage_file.read_text())
         except (OSError, ValueError):
             continue
-        # Version 1 writes an enormous number where there is no limit.
+        # Version 1 uses an enormous number for no limit.
         if most != "max" and int(most) < total:
             limit = min(int(most), limit or int(most))
             left = min(max(0, int(most) - used), int(most) if left is None else left)
@@ -50,7 +50,7 @@ def cgroup_memory() -> tuple[int | None, int | None]:
 
 
 def usable_memory() -> int:
-    """The bytes that the machine has, or those that its control groups allow."""
+    """The machine's memory in bytes, or less if control groups limit it."""
     limit, _ = cgroup_memory()
     return limit or psutil.virtual_memory().total
 
@@ -58,8 +58,8 @@ def usable_memory() -> int:
 def process_memory(pid: int | str = "self") -> dict[str, int]:
     """The memory of a process in bytes, by the names of /proc/PID/status.
 
-    `VmRSS` is resident, `VmHWM` its peak; `RssAnon` and `RssShmem` are the parts that no file
-    backs; `VmData` is what RLIMIT_DATA limits.
+    `VmRSS` is resident, `VmHWM` its peak. `RssAnon` and `RssShmem` are the parts that no file
+    backs. RLIMIT_DATA limits `VmData`.
 
     Raises:
         OSError: there is no such process.
@@ -72,7 +72,7 @@ def process_memory(pid: int | str = "self") -> dict[str, int]:
 def oom_kills() -> int:
     """How many processes the kernel has killed because memory ran out.
 
-    Those of this process's control group, or of the whole machine where it has none.
+    Counts those of this process's control group, or of the whole machine without one.
     """
     files = [events for _, _, events in _cgroup_files()]
     for file in (*files[:1], Path("/proc/vmstat")):
@@ -83,7 +83,7 @@ def oom_kills() -> int:
 
 
 def _cgroup_files() -> Iterator[tuple[Path, Path, Path]]:
-    """The files of this process's control group, then those of the groups around it."""
+    """The files of this process's control group, then those of its parent groups."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -97,7 +97,7 @@ def _cgroup_files() -> Iterator[tuple[Path, Path, Path]]:
         else:
             continue
         folder = root / path.lstrip("/")
-        # In a container the path can be the host's, while the root is the container's group.
+        # In a container the path may be the host's, while the root is the container's group.
         around = [above for above in folder.parents if above.is_relative_to(root)]
         for group in (folder, *around) if folder != root else (root,):
             limit, usage, events = (group / name for name in names)

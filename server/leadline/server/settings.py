@@ -27,7 +27,7 @@ BUILT_IN_DATASETS = {"synthetic": "synthetic", "cifar10": "torchvision:cifar10"}
 
 _MEBIBYTE = 1 << 20
 
-# The transports count milliseconds, and bytes of a message, in 32 bits.
+# The transports store milliseconds and message sizes in 32 bits.
 _MOST_SECONDS = 1_000_000
 _MOST_BYTES = (1 << 31) - 1
 
@@ -45,26 +45,26 @@ def _check_dataset_names(datasets: dict[str, str]) -> dict[str, str]:
 def _check_devices(devices: str) -> str:
     for device in devices.split(","):
         if not re.fullmatch(r"auto|cpu|cuda:\d+", device.strip()):
-            raise ValueError(f"{device!r} is no device: use auto, cpu, or cuda:0,cuda:1,...")
+            raise ValueError(f"{device!r} is not a device: use auto, cpu, or cuda:0,cuda:1,...")
     return devices
 
 
 def _check_hosts(hosts: str) -> str:
     for host in _split(hosts):
         if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", host):
-            raise ValueError(f"{host!r} is no name of a host: use names such as gpu1.example.org")
+            raise ValueError(f"{host!r} is not a host name: use names such as gpu1.example.org")
     return hosts
 
 
 def _check_worker_memory(limit: int | Literal["auto"]) -> int | Literal["auto"]:
     if isinstance(limit, int) and 0 < limit < LEAST_WORKER_MEMORY:
-        raise ValueError(f"Input should be at least {LEAST_WORKER_MEMORY}, and 0 is no limit")
+        raise ValueError(f"Input should be at least {LEAST_WORKER_MEMORY}, or 0 for no limit")
     return limit
 
 
 def _check_age(seconds: float) -> float:
     if 0 < seconds < 1:
-        raise ValueError("Input should be at least 1, and 0 is no limit")
+        raise ValueError("Input should be at least 1, or 0 for no limit")
     return seconds
 
 
@@ -270,28 +270,28 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, then environment, then file."""
+        """Orders the sources: flags, then environment, then file."""
         del dotenv_settings, file_secret_settings
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
     @property
     def dataset_sources(self) -> dict[str, str]:
-        """Every dataset's source by its name, the built-in ones included."""
+        """The source of every dataset by name, including the built-in ones."""
         return {**BUILT_IN_DATASETS, **self.datasets}
 
     @property
     def live_page_host_names(self) -> list[str]:
-        """The names of `live_page_hosts`."""
+        """The host names in `live_page_hosts`."""
         return _split(self.live_page_hosts)
 
 
 def load_settings(flags: dict[str, Any], config: Path | None) -> Settings:
-    """The settings from flags, environment and, where given, the file `config`.
+    """The settings from flags, the environment and, if given, the file `config`.
 
     Raises:
-        pydantic.ValidationError: an option has a wrong value or is not known.
+        pydantic.ValidationError: an option has an invalid value or is unknown.
         OSError: the file cannot be read.
-        tomllib.TOMLDecodeError: the file is no TOML.
+        tomllib.TOMLDecodeError: the file is not valid TOML.
     """
     if config is None:
         return Settings(**flags)

@@ -1,4 +1,4 @@
-"""What the server needs on disk before it serves: data directory, store and ready file."""
+"""Prepares the server's data directory, store and ready file."""
 
 import fcntl
 import json
@@ -72,10 +72,10 @@ def open_store(data: DataDir) -> Store:
 
 
 def check_ready_file(path: Path | None) -> None:
-    """Accepts a file that can be written.
+    """Checks that the ready file can be written.
 
     Raises:
-        StartupError: its folder cannot be written.
+        StartupError: the file's folder cannot be written.
     """
     if path is not None and not os.access(path.parent, os.W_OK):
         raise StartupError(
@@ -85,7 +85,7 @@ def check_ready_file(path: Path | None) -> None:
 
 @contextmanager
 def ready_file(path: Path | None, values: Mapping[str, object]) -> Iterator[None]:
-    """Writes `values` as JSON into the file `path`, if any, which exists within the block."""
+    """Writes `values` as JSON to `path`, if any; removes the file at the end of the block."""
     if path is None:
         yield
         return

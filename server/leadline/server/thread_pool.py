@@ -1,8 +1,8 @@
 """Runs blocking calls in threads, so that the event loop never waits for them.
 
-A call whose caller has left is abandoned: it should end at its next look at
-`is_abandoned`. The store looks while it reads, and other long calls look between
-their steps. A call that never looks runs to its end.
+A call whose caller has left is abandoned: it should end when it next checks
+`is_abandoned`. The store checks while it reads, and other long calls check between
+their steps. A call that never checks runs to its end.
 """
 
 import asyncio
@@ -17,11 +17,11 @@ R = TypeVar("R")
 
 
 class AbandonedError(Exception):
-    """Nobody waits for the result of this call any more."""
+    """The current call is abandoned."""
 
 
 class BlockingCall(Generic[R]):
-    """A call that a thread makes, or is about to make."""
+    """A call that a thread makes or will make."""
 
     def __init__(self, call: Callable[[], R]) -> None:
         self._call = call
@@ -30,16 +30,16 @@ class BlockingCall(Generic[R]):
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether nobody waits for its result any more."""
+        """Whether nobody waits for the result any more."""
         return self._is_abandoned
 
     def abandon(self) -> None:
-        """Prevents a call that has not started; asks one that has to end."""
+        """Prevents the call, or asks it to end if it has started."""
         self._is_abandoned = True
         self.future.cancel()
 
     async def result(self) -> R:
-        """What it returns, or raises; abandons it if the caller is cancelled."""
+        """Returns the result or raises the error; abandons the call if the caller is cancelled."""
         try:
             return await asyncio.wrap_future(self.future)
         except asyncio.CancelledError:
@@ -49,7 +49,7 @@ class BlockingCall(Generic[R]):
             del self  # see `make`
 
     def make(self) -> None:
-        """Makes the call, in the current thread, unless it is abandoned."""
+        """Makes the call in the current thread, unless it is abandoned."""
         if not self.future.set_running_or_notify_cancel():
             return
         _thread.call = self
@@ -57,8 +57,8 @@ class BlockingCall(Generic[R]):
             self.future.set_result(self._call())
         except BaseException as error:  # noqa: BLE001 - raised to whoever waits
             self.future.set_exception(error)
-            # The error refers to this frame, which must not refer to the error: garbage
-            # would hold what the call has read.
+            # The error refers to this frame, so this frame must not refer to the error: a
+            # reference cycle would keep the data that the call has read.
             del self
         finally:
             _thread.call = None
@@ -80,18 +80,18 @@ class ThreadPool:
         self._calls: set[BlockingCall[Any]] = set()
 
     async def run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Returns what `call(*args, **kwargs)` returns, or raises what it raises."""
+        """Runs `call(*args, **kwargs)` in a thread, and returns its result."""
         return await self.start(partial(call, *args, **kwargs)).result()
 
     def start(self, call: Callable[[], R]) -> BlockingCall[R]:
-        """Has a thread make a call as soon as one is free."""
+        """Makes a call in a thread as soon as one is free."""
         started = BlockingCall(call)
         self._calls.add(started)
         self._executor.submit(self._make, started)
         return started
 
     def close(self) -> None:
-        """Abandons all calls, and stops the threads after those that have started."""
+        """Abandons all calls, and stops the threads when the started calls end."""
         for call in list(self._calls):
             call.abandon()
         self._executor.shutdown(wait=True, cancel_futures=True)
@@ -109,15 +109,15 @@ _thread = _Thread()
 
 
 def is_abandoned() -> bool:
-    """Whether nobody waits for the call that this thread runs; False outside a pool."""
+    """Whether the call of the current thread is abandoned; False outside a pool."""
     return _thread.call is not None and _thread.call.is_abandoned
 
 
 def check_abandoned() -> None:
-    """Ends a call that is abandoned.
+    """Ends the current call if it is abandoned.
 
     Raises:
-        AbandonedError: it is.
+        AbandonedError: the call is abandoned.
     """
     if is_abandoned():
         raise AbandonedError

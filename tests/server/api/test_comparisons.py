@@ -284,13 +284,14 @@ def suspects(stubs: Stubs, **fields: Any) -> list[LikelyLabelError]:
 
 
 def test_a_label_that_models_contradict_is_found(stubs: Stubs, live_server: LiveServer) -> None:
-    """Of two models the kept predictions of one image are made to contradict its label."""
+    """Changes the kept predictions of two models for one image, so that they contradict its
+    label."""
     models = []
     for seed in (1, 2):
         spec = tiny_spec(epochs=1, seed=seed)
         events = list(stubs.training.TrainJob(TrainJobRequest(spec=spec), timeout=60))
         models.append(f"{events[-1].finished.model}/epochs/1")
-        doubt(live_server, models[-1], index=25, predicted=7)  # a bee, taken for a hen
+        doubt(live_server, models[-1], index=25, predicted=7)  # a bee, predicted as a hen
 
     reported = suspects(stubs, models=models, page_size=3)
 
@@ -326,7 +327,7 @@ def test_the_best_of_each_good_variant_of_a_dataset_votes(
 ) -> None:
     stubs = connect(server_factory().target)
     models = {}
-    # Without blocks there is nothing for a batch norm to follow: the first two are equally good.
+    # Without blocks, batch norm has no effect: the first two are equally good.
     for blocks, batch_norm, rate in ((0, False, 0.05), (0, True, 0.05), (1, False, 1e-6)):
         spec = tiny_spec(blocks=blocks, batch_norm=batch_norm, learning_rate=rate)
         events = list(stubs.training.TrainJob(TrainJobRequest(spec=spec), timeout=60))

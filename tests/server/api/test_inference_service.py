@@ -32,7 +32,7 @@ TINY_VARIANT = Variant(dataset="tiny", blocks=1, batch_norm=True)
 
 @pytest.fixture(scope="module")
 def test_files(tiny_dataset: Path) -> list[bytes]:
-    """The test images' files, in the dataset's own order."""
+    """The files of the test images, in the order of the dataset."""
     paths = [path for name in CLASSES for path in sorted((tiny_dataset / "test" / name).iterdir())]
     return [path.read_bytes() for path in paths]
 

@@ -43,7 +43,7 @@ def dataset(live_server: LiveServer, trained: list[JobEvent]) -> Dataset:
 
 
 def plain_torch(live_server: LiveServer, model: str, images: np.ndarray) -> np.ndarray:
-    """What a checkpoint's network takes images for, recomputed, int64 [N]."""
+    """Recomputes the predicted classes of a checkpoint's network, int64 [N]."""
     _, job_id, _, epoch = model.split("/")
     (folder,) = (live_server.data_dir / "models" / job_id).iterdir()
     network = load_checkpoint(folder, int(epoch)).network()
@@ -458,7 +458,7 @@ def test_a_job_that_trains_is_listed_epoch_by_epoch(stubs: Stubs) -> None:
 
 
 def test_a_model_without_predictions_says_so(stubs: Stubs, live_server: LiveServer) -> None:
-    """As those are that an older version has trained."""
+    """Models of older versions have no kept predictions."""
     finished = list(stubs.training.TrainJob(TrainJobRequest(spec=tiny_spec(epochs=1)), timeout=60))
     model = finished[-1].finished.model
     (folder,) = (live_server.data_dir / model).iterdir()

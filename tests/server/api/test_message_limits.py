@@ -1,4 +1,4 @@
-"""What a message holds, counted on the wire, against what it turns out to hold."""
+"""Elements of a message counted on the wire, compared with the parsed message."""
 
 import asyncio
 import time
@@ -34,7 +34,7 @@ from support.servers import LiveServer, ServerFactory
 from support.wire import details, reason, violations
 
 _METHODS = methods()
-# Messages within messages, of those that hold themselves too.
+# The depth of nested messages, including recursive types.
 _DEPTH = 6
 _PLACES: dict[str, list[tuple[FieldDescriptor, ...]]] = {}
 
@@ -57,7 +57,7 @@ _NUMBERS = {
 def fields_in(
     message: Descriptor, way: tuple[FieldDescriptor, ...] = ()
 ) -> Iterator[tuple[FieldDescriptor, ...]]:
-    """All fields of a message and of those within it, each with the way to it."""
+    """Yields all fields of a message and its nested messages, with their paths."""
     for of in message.fields:
         yield (*way, of)
         if of.message_type is not None and len(way) < _DEPTH:
@@ -66,7 +66,7 @@ def fields_in(
 
 @st.composite
 def serialised(draw: st.DrawFn, ways: list[tuple[FieldDescriptor, ...]]) -> bytes:
-    """Any of the fields with any value, on the wire."""
+    """A strategy for any of the fields with any value, serialized."""
     *outer, of = draw(st.sampled_from(ways))
     if of.message_type is not None:
         wire = field(of.number, b"")
@@ -85,7 +85,7 @@ def serialised(draw: st.DrawFn, ways: list[tuple[FieldDescriptor, ...]]) -> byte
 
 @st.composite
 def requests(draw: st.DrawFn) -> tuple[str, Message]:
-    """A method and a request of it."""
+    """A strategy for a method and a request of it."""
     path = draw(st.sampled_from(sorted(_PLACES)))
     message = message_factory.GetMessageClass(_METHODS[path].input_type)()
     message.MergeFromString(b"".join(draw(st.lists(serialised(_PLACES[path]), max_size=12))))
@@ -95,7 +95,7 @@ def requests(draw: st.DrawFn) -> tuple[str, Message]:
 def elements(
     message: Message, path: str = "", around: dict[str, str] | None = None
 ) -> Counter[str]:
-    """How many elements each repeated field of a parsed message has, by its path."""
+    """Counts the elements of each repeated field of a parsed message, by its path."""
     name = message.DESCRIPTOR.full_name
     around = around or {}
     path = around.get(name, path)
@@ -119,7 +119,7 @@ _PLACES.update(
 )
 
 
-# Those that differ: most methods have no list, and the same unknown fields.
+# Only distinct requests: most methods have no list, and the same unknown fields.
 _HOSTILE = {(hostile.place, hostile.element): hostile for hostile in hostile_messages()}.values()
 
 
@@ -158,20 +158,20 @@ def test_damaged_messages_are_counted_or_refused_as_they_are_parsed(
     except DecodeError:
         return
     held = elements(parsed)
-    # Protobuf keeps one of the entries of a map that have the same key, and one of a oneof.
+    # Protobuf keeps one entry per key of a map, and one field of a oneof.
     assert {name: count for name, count in held.items() if count > counted[name]} == {}
 
 
 def test_elements_without_an_end_are_refused_by_their_field() -> None:
     for hostile in _HOSTILE:
-        # More than any limit: packed numbers may be many.
+        # More than any limit, because packed numbers count as one field.
         count = 21_000 if hostile.tag is None else 3_200_000
         with pytest.raises(InvalidArgumentError, match="has at least") as caught:
             limits(hostile.path).count(hostile.body(count * len(hostile.element)))
 
         (violation,) = caught.value.violations
         assert violation.field in {hostile.place.removesuffix(": packed"), "request"} or (
-            # Of fields within fields, either may be the first that is too many.
+            # With nested fields, either one may exceed its limit first.
             ":" in hostile.place
             and violation.field.startswith(hostile.place.partition(":")[0].partition(".")[0])
         )
@@ -235,7 +235,7 @@ def test_fields_count_whether_they_are_known_or_not(fields: int) -> None:
 
 
 def sent(channel: grpc.Channel, path: str, body: bytes, *, compress: bool = False) -> Any:
-    """The error that a method answers a request with, of any kind."""
+    """Returns the error of a method for a request."""
     call: Any = channel.stream_stream(path)
     compression = grpc.Compression.Gzip if compress else None
     with pytest.raises(grpc.RpcError) as caught:
@@ -288,7 +288,7 @@ def test_the_largest_message_of_elements_takes_little_time_and_memory(
             largest = max(largest, process.memory_info().rss - before)
 
     assert call.result().code() is grpc.StatusCode.INVALID_ARGUMENT
-    # Bounds that tell milliseconds from seconds: parsed, it was 26 s and 3.4 GB.
+    # Bounds that distinguish milliseconds from seconds: parsing needed 26 s and 3.4 GB.
     assert slowest < 3
     assert largest < 256 << 20
 

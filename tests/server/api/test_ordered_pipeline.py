@@ -13,7 +13,7 @@ from leadline.server.errors import NotFoundError, ServiceError, UnavailableError
 
 
 class Work:
-    """Answers each number with itself, in the order in which a test finishes them."""
+    """Answers each number with itself when the test completes it."""
 
     def __init__(self) -> None:
         self.begun: list[int] = []
@@ -45,7 +45,7 @@ async def endless() -> AsyncIterator[int]:
 
 
 async def collected(answers: AsyncIterator[int]) -> tuple[list[int], Exception | None]:
-    """The answers, and the error that they end with."""
+    """Returns the answers and the final error."""
     responses: list[int] = []
     while True:
         try:
@@ -57,7 +57,7 @@ async def collected(answers: AsyncIterator[int]) -> tuple[list[int], Exception |
 
 
 async def settle() -> None:
-    """Lets everything run that can."""
+    """Runs all tasks that are ready."""
     for _ in range(50):
         await asyncio.sleep(0)
 
@@ -91,7 +91,7 @@ async def test_a_caller_that_reads_no_responses_is_read_no_further() -> None:
     assert await anext(answers) == 0
     await settle()
 
-    # The first is answered but has not left before the next is asked for.
+    # The first answer is ready, but is not sent before the next request.
     assert read == [0, 1, 2]
     assert [await anext(answers), await anext(answers)] == [1, 2]
     await settle()
@@ -177,7 +177,7 @@ async def test_a_stopped_stream_answers_what_it_has_read(when: str) -> None:
 
 async def test_a_stream_that_fails_keeps_nothing_of_its_last_message() -> None:
     class Message:
-        """A message, which may be as large as 64 MiB."""
+        """A message of up to 64 MiB."""
 
     kept: list[weakref.ref[Message]] = []
 
@@ -191,7 +191,7 @@ async def test_a_stream_that_fails_keeps_nothing_of_its_last_message() -> None:
     async def respond(message: Message) -> Message:
         return message
 
-    gc.disable()  # a cycle would stay until it runs
+    gc.disable()  # a cycle would stay until a collection
     try:
         pipeline = OrderedPipeline(respond, max_in_flight=1)
         with contextlib.suppress(ValueError):

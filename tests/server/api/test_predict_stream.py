@@ -62,7 +62,7 @@ def stream(stubs: Stubs, messages: Iterable[PredictStreamRequest]) -> list[Predi
 
 
 class Sender:
-    """Messages that are sent one by one, and end when a test says so."""
+    """Sends messages one by one, and ends when the test decides."""
 
     def __init__(self) -> None:
         self._messages: queue.SimpleQueue[PredictStreamRequest | None] = queue.SimpleQueue()
@@ -225,7 +225,7 @@ def test_logits_are_returned_on_request(stubs: Stubs, model: str, pixels: Any) -
 
 
 def handled(server: LiveServer) -> dict[str, float]:
-    """How many streams have ended, by their status; and how many were begun."""
+    """Returns the number of ended streams by status, and of started streams."""
     with urllib.request.urlopen(server.metrics_url, timeout=10) as response:  # noqa: S310
         text = response.read().decode()
     return {
@@ -247,7 +247,7 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 @pytest.fixture
 def narrow_server(server_factory: ServerFactory) -> LiveServer:
-    """A server that has a place for one prediction at a time, and a model."""
+    """A server that admits one prediction at a time, and a model."""
     return server_factory("--max-pending-predictions", "1", "--max-pending-per-stream", "2")
 
 
@@ -268,7 +268,7 @@ def narrow_model(narrow: Stubs) -> str:
 def test_streams_wait_for_admission_and_release_it_when_their_callers_vanish(
     narrow_server: LiveServer, narrow: Stubs, narrow_model: str, pixels: Any
 ) -> None:
-    # More at a time than there are places: none is refused.
+    # More concurrent messages than the limit: none is refused.
     calls = [
         narrow.inference.PredictStream(iter([message(narrow_model, pixels[:50])] * 6), timeout=60)
         for _ in range(6)
@@ -287,7 +287,7 @@ def test_streams_wait_for_admission_and_release_it_when_their_callers_vanish(
 
     wait_until(lambda: sum(handled(narrow_server).values()) == 2 * 26, "every stream's end")
     assert handled(narrow_server) == {"begun": 26, "OK": 6, "Canceled": 20}
-    # The only place is free again.
+    # The limiter admits a request again.
     assert len(stream(narrow, [message(narrow_model, pixels[:1])])) == 1
     assert narrow_server.stop() == 0
     assert "Traceback" not in narrow_server.log.read_text()

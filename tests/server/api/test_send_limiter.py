@@ -1,4 +1,4 @@
-"""A few streams go on in each pass of the event loop, and one that is stuck holds up nobody."""
+"""A few streams continue in each pass of the event loop, and a stuck one delays no others."""
 
 import asyncio
 import contextlib

@@ -72,7 +72,7 @@ def a_request(*, options: dict[str, Any] | None = None, **changes: Any) -> Train
 
 
 def begin(stubs: Stubs, request: TrainSweepRequest) -> SweepEvent:
-    """Submits a sweep and takes its first event; it goes on."""
+    """Submits a sweep and reads its first event; the sweep continues."""
     stream = stubs.training.TrainSweep(request, timeout=60)
     first = next(iter(stream))
     stream.cancel()
@@ -85,7 +85,7 @@ def follow(stubs: Stubs, name: str, after: int = 0) -> list[SweepEvent]:
 
 
 def durable(stream: Iterable[SweepEvent]) -> list[SweepEvent]:
-    """The events that are kept: a stream that is quiet for long tells of progress as well."""
+    """Returns the durable events; a silent stream also has progress."""
     return [event for event in stream if event.sequence]
 
 
@@ -104,7 +104,7 @@ def steer(stubs: Stubs, name: str) -> dict[str, Callable[[], Any]]:
 
 
 def eventually(stubs: Stubs, name: str, holds: Callable[[Sweep], bool]) -> Sweep:
-    """The sweep as soon as something holds of it."""
+    """Returns the sweep when a condition holds for it."""
     deadline = time.monotonic() + 60
     while not holds(sweep := get(stubs, name)):
         assert time.monotonic() < deadline, sweep
@@ -122,7 +122,7 @@ def busy(busy_server: LiveServer) -> Iterator[Stubs]:
 
 @pytest.fixture(scope="module")
 def swept(stubs: Stubs) -> list[SweepEvent]:
-    """All events of a sweep that has succeeded: two depths, each with two seeds."""
+    """All events of a succeeded sweep: two depths with two seeds each."""
     request = a_request(options={"axes": axes(blocks=[1, 2], seed=[0, 1])}, epochs=EPOCHS)
     return durable(stubs.training.TrainSweep(request, timeout=240))
 
@@ -361,7 +361,7 @@ def test_sweeps_and_their_jobs_are_listed_page_by_page(busy: Stubs) -> None:
 
 @pytest.fixture
 def wide_server(server_factory: ServerFactory) -> Iterator[Stubs]:
-    """A server with two threads to train with."""
+    """A server with two training threads."""
     stubs = connect(server_factory("--worker-threads=2", "--spare-workers=0").target)
     yield stubs
     stubs.channel.close()
@@ -386,7 +386,7 @@ def test_as_many_jobs_of_a_sweep_run_as_there_are_threads_and_each_has_one(
         TrainJobRequest(spec=tiny_spec(epochs=1), options=JobOptions(priority=1)), timeout=60
     )
     queued = next(iter(urgent))
-    # It needs all threads: the sweep's jobs that end are not followed by others.
+    # It needs all threads, so no further jobs of the sweep start.
     stubs.training.CancelJob(CancelJobRequest(name=both.jobs[0].job), timeout=10)
     waiting = get(stubs, name)
     stubs.training.CancelJob(CancelJobRequest(name=both.jobs[1].job), timeout=10)
@@ -403,7 +403,7 @@ def test_as_many_jobs_of_a_sweep_run_as_there_are_threads_and_each_has_one(
 
 def test_hopeless_jobs_are_stopped_on_request(stubs: Stubs) -> None:
     rule = MedianStoppingRule(grace_epochs=1, min_completed_jobs=1)
-    # The first learns; at a rate of 1e-9 nothing is learnt.
+    # The first one learns; a learning rate of 1e-9 prevents learning.
     request = a_request(
         options={"axes": axes(learning_rate=[0.01, 1e-9]), "median_stopping": rule}, epochs=6
     )
@@ -428,7 +428,7 @@ def test_a_sweep_outlives_kills_of_its_server_and_its_workers(
 ) -> None:
     server = server_factory("--spare-workers=0")
     interrupted = connect(server.target)
-    # The first variant of the sweep that nothing has interrupted.
+    # The first variant of the uninterrupted sweep.
     name = begin(interrupted, a_request(epochs=EPOCHS)).sweep
     seen: list[SweepEvent] = []
 
@@ -458,7 +458,7 @@ def test_a_sweep_outlives_kills_of_its_server_and_its_workers(
 
 
 def weights(events: list[SweepEvent]) -> list[list[str]]:
-    """The hashes of the epochs' weights, job by job in the order of the grid."""
+    """Returns the hashes of the epochs' weights, job by job in the order of the grid."""
     return [
         [
             event.job.epoch.weights_sha256

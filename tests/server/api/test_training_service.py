@@ -42,7 +42,7 @@ tiny_spec = specs_of(__file__)
 
 LONG = 10_000
 
-# The options beyond the notebook's protocol, as they are where nobody asks for them.
+# The default options beyond the notebook's protocol.
 NOTHING_BEYOND: dict[str, Any] = {
     "block_convolutions": 1,
     "residual": False,
@@ -57,7 +57,7 @@ NOTHING_BEYOND: dict[str, Any] = {
 
 
 def submit(stubs: Stubs, spec: TrainingSpec) -> str:
-    """Submits a job, leaves its stream, and returns its name."""
+    """Submits a job, cancels its stream, and returns its name."""
     stream = stubs.training.TrainJob(TrainJobRequest(spec=spec), timeout=60)
     event = next(iter(stream))
     stream.cancel()

@@ -1,4 +1,4 @@
-"""The checks of a node, each by itself."""
+"""Each check of a node."""
 
 import io
 import json
@@ -101,7 +101,7 @@ def test_a_data_directory_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     ]
 
     assert found[0].status is Status.OK
-    assert "can be made" in found[0].value
+    assert "can be created" in found[0].value
     assert found[0].detail["exists"] is False
     assert found[2].status is Status.OK
     assert found[3].detail["median_seconds"] > 0
@@ -122,7 +122,7 @@ def test_the_limit_on_workers_is_shown_with_its_means() -> None:
     found = system.check_worker_memory(settings)
 
     assert found.value.startswith(
-        "2.0 GiB for a job on cpu, 2.0 GiB for one of a sweep, by rlimit and watchdog; "
+        "2.0 GiB for a job on cpu, 2.0 GiB for a sweep's job, by rlimit and watchdog; "
         "2.0 GiB for a job on cuda:0"
     )
     assert found.detail["devices"]["cpu"] == {
@@ -134,7 +134,7 @@ def test_the_limit_on_workers_is_shown_with_its_means() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "advice"), [(0, "one job can take all of it"), (1 << 50, "all workers together may")]
+    ("limit", "advice"), [(0, "one job can use all memory"), (1 << 50, "all workers together may")]
 )
 def test_workers_that_may_take_all_memory_are_a_warning(limit: int, advice: str) -> None:
     found = system.check_worker_memory(Settings(devices="cpu", worker_memory_bytes=limit))
@@ -151,7 +151,7 @@ def test_a_data_directory_below_a_file_fails_once(tmp_path: Path) -> None:
     found = [check(folder) for check in checks]
 
     assert [one.status for one in found] == [Status.FAILED, Status.SKIPPED, Status.SKIPPED]
-    assert "is no folder" in found[0].value
+    assert "is not a folder" in found[0].value
     assert "--data-dir" in found[0].advice
 
 
@@ -167,7 +167,7 @@ def test_a_server_that_uses_the_data_directory_and_the_ports_is_known(
 
     assert folder.detail["in_use"] is True
     assert grpc_port.status is http_port.status is Status.OK
-    assert grpc_port.value.endswith("is in use by a Leadline server, which serves")
+    assert grpc_port.value.endswith("is in use by a Leadline server, which is serving")
     assert http_port.value.endswith("is in use by a Leadline server")
 
 
@@ -229,7 +229,7 @@ def test_cifar10_is_not_downloaded(tmp_path: Path) -> None:
     found = datasets.check_dataset("cifar10", "torchvision:cifar10", tmp_path, max_pixels=PIXELS)
 
     assert found.status is Status.OK
-    assert "is downloaded when a job first asks for it" in found.value
+    assert "the first job that needs it downloads it" in found.value
     assert list(tmp_path.iterdir()) == []
 
 
@@ -356,7 +356,7 @@ def test_a_gpu_whose_memory_is_taken_is_a_warning() -> None:
 
 @pytest.fixture
 def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Puts a program of that name first, which does what a test says."""
+    """Puts a script of the test first in PATH as nvidia-smi."""
 
     def install(script: str) -> None:
         program = tmp_path / "nvidia-smi"
@@ -406,7 +406,7 @@ def test_a_gpu_that_torch_cannot_use_fails(nvidia_smi: Callable[[str], None]) ->
 @pytest.mark.parametrize(
     ("script", "status", "shown"),
     [
-        ("echo 'No devices were found'; exit 6", Status.SKIPPED, "has no GPU"),
+        ("echo 'No devices were found'; exit 6", Status.SKIPPED, "without a GPU"),
         ("echo 'Failed to initialize NVML' >&2; exit 18", Status.FAILED, "initialize NVML"),
         ("echo '0, A, 1, Exclusive_Process, 1, 1'", Status.FAILED, "1, A"),
     ],

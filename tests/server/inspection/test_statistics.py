@@ -1,4 +1,4 @@
-"""What is computed of kept predictions, without a server."""
+"""Statistics of kept predictions, without a server."""
 
 import math
 from dataclasses import replace
@@ -86,7 +86,7 @@ def test_certainty_and_impossibility_have_their_bins() -> None:
     assert found.bins[1].accuracy is None
 
 
-# Twice the tail of as many tosses of a fair coin: 2 (1 + 12 + 66) / 2**12, say.
+# Twice the tail of as many tosses of a fair coin, such as 2 (1 + 12 + 66) / 2**12.
 @pytest.mark.parametrize(
     ("fixed", "broken", "p_value"),
     [
@@ -126,7 +126,7 @@ def test_the_approximation_meets_the_exact_test() -> None:
 
 
 def test_a_label_is_contradicted_where_models_are_surer_than_they_usually_are() -> None:
-    # Of the bees the model is sure with 0.6 on average: (0.8 + 0.4) / 2.
+    # The model's mean probability for bees is 0.6: (0.8 + 0.4) / 2.
     labels = [0, 0, 0, 1, 1]
     predicted = [1, 1, 0, 1, 2]
     probability = [0.7, 0.5, 0.9, 0.8, 0.5]
@@ -135,7 +135,7 @@ def test_a_label_is_contradicted_where_models_are_surer_than_they_usually_are() 
 
     found = find_label_errors([one, one], LabelErrorQuery(), offset=0, limit=10)
 
-    # Image 1 is below that, and image 4 is taken for a class without images.
+    # Image 1 is below that, and image 4 is predicted as a class without images.
     (example,) = found.examples
     assert example.picture.ref.name == f"datasets/{'f' * 64}/test/0"
     assert (example.true_class, example.suggested_class, example.models) == (0, 1, 2)

@@ -1,4 +1,4 @@
-"""Jobs that resume with other vector instructions than they started with."""
+"""Jobs that resume with another instruction set."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from leadline.v1.training_service_pb2 import (
 from support.servers import LiveServer, ServerFactory
 from support.wire import Stubs, connect, tiny_spec
 
-# Every processor with AVX2 has two: its own and the baseline.
+# Every processor with AVX2 has two: AVX2 and the baseline.
 NARROW, WIDE = ([isa.value for isa in available_instruction_sets()] * 2)[-2:]
 needs_two = pytest.mark.skipif(NARROW == WIDE, reason="the processor has one instruction set")
 
@@ -45,7 +45,7 @@ STARTED = Started(
 
 @pytest.fixture
 def paused(server_factory: ServerFactory) -> tuple[LiveServer, str]:
-    """A stopped server with a paused job that has completed an epoch with the wide set."""
+    """A stopped server with a paused job whose epoch used the wider set."""
     server = server_factory(environment={VARIABLE: WIDE})
     stubs = connect(server.target)
     stream = stubs.training.TrainJob(TrainJobRequest(spec=tiny_spec(epochs=9_000)), timeout=60)
@@ -102,7 +102,7 @@ def test_an_epoch_is_not_repeated_with_another_instruction_set(
     assert last.finished.state == JOB_STATE_FAILED
     assert last.finished.failure.reason == "NOT_REPEATABLE"
     message = last.finished.failure.message
-    assert message.startswith(f"epoch 1 of job {name} was made again, but its weights are not")
+    assert message.startswith(f"epoch 1 of job {name} was repeated, but its weights are not")
     assert f"the instruction set ({WIDE} -> {NARROW}) changed; submit the job again" in message
     assert f"with {VARIABLE}={WIDE}" in message
 
@@ -123,7 +123,7 @@ def test_an_epoch_is_repeated_with_the_same_instruction_set(
     stubs.training.CancelJob(CancelJobRequest(name=name), timeout=10)
 
     assert event.HasField("epoch")
-    assert "goes on in another environment" not in server.log.read_text()
+    assert "continues in another environment" not in server.log.read_text()
 
 
 def damage_weights(data_dir: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which messages pages receive, and when: the broadcast over a real store, without HTTP."""
+"""The messages that pages receive: the broadcast with a real store, without HTTP."""
 
 import asyncio
 import json
@@ -114,7 +114,7 @@ async def test_errors_of_the_store_are_sent_and_it_is_read_again(
     async with aclosing(live.watch(None, page())) as watching:
         await next_of(watching, "snapshot")
         with other.connect() as connection:
-            # Another program takes the tables away, as a damaged disk would.
+            # Another program drops the tables, with the effect of a damaged disk.
             connection.exec_driver_sql("ALTER TABLE jobs RENAME TO gone")
             connection.commit()
             notifier.notify("a")
@@ -167,7 +167,7 @@ async def test_streams_end_when_the_server_shuts_down(
         async with asyncio.timeout(10):
             assert [message async for message in one] == []
             assert [message async for message in other] == []
-    with pytest.raises(UnavailableError, match="come again after its restart"):
+    with pytest.raises(UnavailableError, match="reconnect after its restart"):
         await anext(live.watch(None, page()))
 
 

@@ -1,4 +1,4 @@
-"""The page's requests for details: how many may be in flight."""
+"""The limit on the page's requests in flight."""
 
 import asyncio
 import threading

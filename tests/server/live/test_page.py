@@ -1,4 +1,4 @@
-"""The live page over HTTP: what it answers, to whom, and what it says in the end."""
+"""The live page over HTTP: its answers, its access checks, and its shutdown."""
 
 import http.client
 import json
@@ -54,7 +54,7 @@ def ask(live_server: LiveServer) -> Ask:
 
 @pytest.fixture
 def get(ask: Ask) -> Callable[[str], Any]:
-    """What is at a path below the page's root, which must be there."""
+    """Returns the body of an existing path below the page's root."""
 
     def answer(path: str) -> Any:
         status, _, body = ask(f"/live/v1/{path}")
@@ -151,7 +151,7 @@ def test_pages_of_other_sites_are_refused(ask: Ask) -> None:
         ("jobs/{job}/epochs/1/examples?true=10", 400, "true: is 10, of classes 0 to 9"),
         ("jobs/{job}/epochs/1/examples?taken=-1", 400, "must be a whole number"),
         ("jobs/{job}/epochs/1/examples?offset=1e9", 400, "must be a whole number"),
-        ("jobs/{job}/epochs/1/examples?k=5", 400, "k: is no parameter"),
+        ("jobs/{job}/epochs/1/examples?k=5", 400, "k: is not a parameter"),
         ("jobs/{job}/epochs/x/examples", 404, "Not Found"),
         ("jobs/../../etc/passwd", 404, "Not Found"),
         (f"images/{'0' * 64}/test/0.png", 404, "this server has no dataset 0000"),
@@ -257,7 +257,7 @@ def submit(stubs: Stubs, **changes: Any) -> Iterator[JobEvent]:
 def test_a_page_receives_each_epoch_once_and_resumes_where_it_was(
     live_server: LiveServer, stubs: Stubs
 ) -> None:
-    # Another page keeps the news at hand, as on a server that somebody watches.
+    # A second open page keeps the broadcast running.
     with ExitStack() as stack:
         other = stack.enter_context(open_stream(address(live_server)))
         first = next(iter(other))
@@ -398,7 +398,7 @@ def test_metrics_are_what_prometheus_takes(live_server: LiveServer, ask: Ask) ->
     checked = subprocess.run(
         [promtool, "check", "metrics"], input=text, capture_output=True, check=False
     )
-    # It wants other names for some of the interpreter's own metrics.
+    # It rejects the names of some metrics of the interpreter.
     complaints = [line for line in checked.stderr.decode().splitlines() if "leadline_" in line]
     assert checked.returncode in {0, 3}, checked.stderr
     assert not complaints

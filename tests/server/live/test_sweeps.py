@@ -1,4 +1,4 @@
-"""A sweep as the live page fetches it, over HTTP."""
+"""Sweeps of the live page, over HTTP."""
 
 import asyncio
 import threading
@@ -20,7 +20,7 @@ from leadline.server.thread_pool import ThreadPool
 
 
 def make_store(folder: Path) -> Store:
-    """A store with one sweep of two queued jobs."""
+    """Creates a store with one sweep of two queued jobs."""
     store = Store(open_database(folder / "jobs.db"))
     axes = (SweepAxis(field="batch_norm", values=(False, True)),)
     store.sweeps.create(

@@ -22,7 +22,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def ordinary(store: Store) -> Job:
-    """The job "a", which is queued and no part of a sweep."""
+    """The queued job "a", without a sweep."""
     job, _ = store.jobs.create(
         TrainingSpec(), JobOptions(), job_id="a", request_id=None, max_queued=1
     )

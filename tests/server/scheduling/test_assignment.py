@@ -1,4 +1,4 @@
-"""What a worker is given to do."""
+"""The assignment of a worker."""
 
 from dataclasses import replace
 from pathlib import Path

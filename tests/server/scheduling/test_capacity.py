@@ -1,4 +1,4 @@
-"""Who fits beside whom on a device."""
+"""Which jobs fit on a device together."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""When a job is tried again after a worker was lost."""
+"""Retries of a job after a lost worker."""
 
 from dataclasses import replace
 

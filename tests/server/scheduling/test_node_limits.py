@@ -1,4 +1,4 @@
-"""What one caller's jobs can take of the node: memory and disk, of real servers."""
+"""Limits on the memory and the disk that jobs can use, with real servers."""
 
 import contextlib
 import re
@@ -27,7 +27,7 @@ tiny_spec = specs_of(__file__)
 
 LIMIT = 1 << 30
 
-# On 400 images: some 500 MB of activations, above what a worker holds without any.
+# With 400 images: about 500 MB of activations, in addition to an idle worker's memory.
 LARGE = {
     "blocks": 64,
     "block_convolutions": 2,
@@ -47,7 +47,7 @@ def workers(server: LiveServer) -> list[psutil.Process]:
 
 @contextmanager
 def peaks_of(server: LiveServer) -> Iterator[dict[int, int]]:
-    """The most that each worker of a server holds meanwhile, in bytes by process id."""
+    """Records the peak memory of each worker of a server, in bytes by process id."""
     peaks: dict[int, int] = {}
     over = threading.Event()
 
@@ -137,7 +137,7 @@ def test_memory_that_runs_out_after_an_epoch_costs_none(server_factory: ServerFa
 
 @pytest.fixture
 def small_group() -> Iterator[Path]:
-    """A control group of version 1 whose processes may together hold 0.7 GB."""
+    """A control group of version 1 with a limit of 0.7 GB."""
     group = Path("/sys/fs/cgroup/memory/leadline-test-of-limits")
     try:
         group.mkdir()

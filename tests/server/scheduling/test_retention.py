@@ -1,4 +1,4 @@
-"""Which checkpoints of a job are removed, and that the store says so."""
+"""The checkpoints that retention removes, and their record in the store."""
 
 from pathlib import Path
 

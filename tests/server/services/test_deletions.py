@@ -1,4 +1,4 @@
-"""Deletions that race with one another, with readers, with workers and with a kill."""
+"""Deletions that race with each other, with readers, with workers and with a kill."""
 
 import signal
 from collections import Counter
@@ -8,25 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import pytest
-from sqlalchemy import Engine
 
-from leadline.server.errors import FailedPreconditionError, StorageError
-from leadline.server.jobs.states import JobState
-from leadline.server.storage.artifacts import Artifacts
 from leadline.server.storage.database import open_database
 from leadline.server.storage.store import Store
 from leadline.v1 import inference_service_pb2 as inference
 from leadline.v1 import training_service_pb2 as training
 from support.servers import ServerFactory
-from support.stores import fill, fill_database
+from support.stores import fill_database
 from support.wire import Stubs, connect, tiny_spec
 
 ROUNDS = 200
 
 
 def make_folders(models: Path, job_ids: Iterable[str]) -> None:
-    """Some files for each job, as of checkpoints."""
+    """Creates files like those of checkpoints for each job."""
     for job_id in job_ids:
         folder = models / job_id / "attempt-001"
         folder.mkdir(parents=True)
@@ -141,45 +136,23 @@ def test_a_server_killed_amid_deletions_leaves_no_folder_without_a_job(
     assert list((data / "models").iterdir()) == []
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Any:
-    engine = open_database(tmp_path / "jobs.db")
-    yield engine
+def test_the_start_finishes_deletions_whose_rows_are_gone(
+    server_factory: ServerFactory, tmp_path: Path
+) -> None:
+    data = tmp_path / "server" / "data"
+    make_folders(data / "models", fill_database(data / "leadline.db", 60))
+    engine = open_database(data / "leadline.db")
+    store = Store(engine)
+    deleted = [job_id for number in range(40) for job_id in store.jobs.delete(f"f{number}")]
+    (data / "models" / "f0").rename(data / "models" / "f0.deleted")  # its files were being removed
+    assert sorted(store.jobs.deleted_ids()) == sorted(deleted)
+
+    server_factory()
+
+    assert {folder.name for folder in (data / "models").iterdir()} == store.jobs.ids()
+    assert len(store.jobs.ids()) == 20
+    assert store.jobs.deleted_ids() == []
+    with engine.connect() as connection:
+        owners = connection.exec_driver_sql("SELECT DISTINCT job_number FROM events").all()
+    assert len(owners) == 20
     engine.dispose()
-
-
-def test_what_a_crash_interrupts_is_undone_or_finished(tmp_path: Path) -> None:
-    artifacts = Artifacts(tmp_path)
-    make_folders(tmp_path, ["before", "after", "half", "unknown"])
-    artifacts.mark_deleted("before")  # the deletion of its row was not committed
-    artifacts.mark_deleted("after")  # it was
-    (tmp_path / "half").rename(tmp_path / "half.deleted")  # its files were being removed
-
-    artifacts.finish_deletions(["before"])
-
-    assert {folder.name for folder in tmp_path.iterdir()} == {"before", "unknown"}
-    assert [file.name for file in (tmp_path / "before").iterdir()] == ["attempt-001"]
-
-
-def test_a_job_is_marked_only_if_it_is_deleted(engine: Engine) -> None:
-    fill(engine, 1, state=JobState.QUEUED, prefix="q")
-    fill(engine, 1)
-    marked: list[str] = []
-
-    with pytest.raises(FailedPreconditionError):
-        Store(engine).jobs.delete("q0", marked.append)
-    assert Store(engine).jobs.delete("f0", marked.append) == ["f0"]
-
-    assert marked == ["f0"]
-
-
-def test_a_job_whose_files_cannot_be_marked_is_kept(engine: Engine) -> None:
-    fill(engine, 1)
-
-    def refuse(_job_id: str) -> None:
-        raise StorageError("the disk is full", reason="STORAGE_FULL")
-
-    with pytest.raises(StorageError):
-        Store(engine).jobs.delete("f0", refuse)
-
-    assert Store(engine).jobs.ids() == {"f0"}

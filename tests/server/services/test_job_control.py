@@ -1,4 +1,4 @@
-"""Steering jobs over a real channel: pause, resume, delete, priority, limits, retention."""
+"""Controlling jobs over a real channel: pause, resume, delete, priority, limits, retention."""
 
 import time
 from collections.abc import Callable
@@ -50,7 +50,7 @@ LONG = 10_000
 def begin(
     stubs: Stubs, count: int = 1, options: JobOptions | None = None, **changes: object
 ) -> list[JobEvent]:
-    """Submits a job and takes its first events; it goes on."""
+    """Submits a job and reads its first events; the job continues."""
     request = TrainJobRequest(spec=tiny_spec(**changes), options=options)
     stream = stubs.training.TrainJob(request, timeout=60)
     events = [next(iter(stream)) for _ in range(count)]
@@ -59,19 +59,19 @@ def begin(
 
 
 def follow(stubs: Stubs, name: str, after: int = 0) -> list[JobEvent]:
-    """The events from there to the last."""
+    """Returns the events from a sequence to the last."""
     request = WatchJobRequest(name=name, after_sequence=after)
     return list(stubs.training.WatchJob(request, timeout=60))
 
 
 def hashes(events: list[JobEvent]) -> list[str]:
-    """Of the weights of each epoch."""
+    """Returns the hashes of each epoch's weights."""
     return [event.epoch.weights_sha256 for event in events if event.HasField("epoch")]
 
 
 @pytest.fixture(scope="module")
 def straight(stubs: Stubs) -> list[JobEvent]:
-    """All events of a job of 14 epochs and 2 blocks that nothing interrupts."""
+    """All events of an uninterrupted job of 14 epochs and 2 blocks."""
     request = TrainJobRequest(spec=tiny_spec(epochs=14, blocks=2))
     return list(stubs.training.TrainJob(request, timeout=60))
 
@@ -209,7 +209,7 @@ def test_a_job_beyond_its_time_limit_fails_and_keeps_its_epochs(stubs: Stubs) ->
 def test_retention_keeps_the_best_the_last_and_the_requested_epochs(
     stubs: Stubs, live_server: LiveServer, retention: Retention, expected: set[int]
 ) -> None:
-    # Of a variant of its own: it must not become the best of one whose epochs other tests ask for.
+    # Its variant is unique: it must not become the best model of a variant in other tests.
     spec = tiny_spec(epochs=7, blocks=4)
     request = TrainJobRequest(spec=spec, options=JobOptions(retention=retention))
     last = list(stubs.training.TrainJob(request, timeout=60))[-1].finished
@@ -231,7 +231,7 @@ def test_retention_keeps_the_best_the_last_and_the_requested_epochs(
 
 
 def wait_for_files(stubs: Stubs, data_dir: Path, model: str, epochs: set[int]) -> Model:
-    """The model, once the files of other epochs than these are gone."""
+    """Returns the model after the files of all other epochs are gone."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         kept = {int(path.stem[-5:]) for path in (data_dir / model).rglob("epoch-*.checkpoint")}

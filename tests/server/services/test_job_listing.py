@@ -1,4 +1,4 @@
-"""How many queries a page of jobs takes."""
+"""The number of queries for a page of jobs."""
 
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -30,7 +30,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 @pytest.fixture
 def queries(engine: Engine) -> list[str]:
-    """The statements that read, as they are executed."""
+    """Records the executed SELECT statements."""
     statements: list[str] = []
 
     def record(_connection: Any, _cursor: Any, statement: str, *_others: Any) -> None:

@@ -1,23 +1,28 @@
-"""Large reads: how they are admitted, and how they end."""
+"""Large reads: their admission and their end."""
 
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
 from leadline.server.errors import ResourceExhaustedError
+from leadline.server.jobs.job import Job
 from leadline.server.services.large_reads import ReadLane, in_slices
-from leadline.server.services.watching import SharedReads
+from leadline.server.services.models import ModelService
+from leadline.server.serving.catalog import Catalog
+from leadline.server.storage.artifacts import Artifacts
 from leadline.server.storage.database import Database, open_database
+from leadline.server.storage.models import ModelName
+from leadline.server.storage.shared_reads import SharedReads
 from leadline.server.storage.store import Store
 from leadline.server.thread_pool import AbandonedError, ThreadPool, check_abandoned
 from support.stores import fill
 
-# A read that SQLite would need hours for.
+# A read that takes SQLite hours.
 _ENDLESS = """
     WITH RECURSIVE counted(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted)
     SELECT count(*) FROM counted WHERE n > 1000000000000
@@ -43,7 +48,7 @@ async def until(event: threading.Event) -> None:
 
 
 async def start(lane: ReadLane, caller: str, log: list[str]) -> "asyncio.Task[None]":
-    """A read that notes its caller, in its place in the line."""
+    """Starts a read that records its caller, in its place in the queue."""
     task = asyncio.create_task(lane.run(caller, log.append, caller))
     await asyncio.sleep(0)
     return task
@@ -187,7 +192,7 @@ async def test_sqlite_ends_a_read_whose_caller_has_left(engine: Engine) -> None:
     async with asyncio.timeout(10):
         assert await threads.run(int) == 0
     assert [type(error) for error in ended] == [AbandonedError]
-    with Database(engine).read() as connection:  # the connection is fit for use again
+    with Database(engine).read() as connection:  # the connection is usable again
         assert connection.exec_driver_sql("SELECT 1").scalar_one() == 1
     threads.close()
 
@@ -212,21 +217,23 @@ async def test_a_pool_that_closes_ends_its_reads(engine: Engine) -> None:
 
 async def test_a_write_is_completed_though_its_caller_has_left(engine: Engine) -> None:
     fill(engine, 1)
-    store, threads = Store(engine), ThreadPool("writes", 1)
+    threads = ThreadPool("writes", 1)
     started, go_on = threading.Event(), threading.Event()
 
-    def mark(_job_id: str) -> None:
-        started.set()
-        go_on.wait()
+    def write() -> None:
+        with Database(engine).write() as work:
+            started.set()
+            go_on.wait()
+            work.connection.exec_driver_sql("UPDATE jobs SET device = 'written'")
 
-    caller = asyncio.create_task(threads.run(store.jobs.delete, "f0", mark))
+    caller = asyncio.create_task(threads.run(write))
     await until(started)
     caller.cancel()
     await asyncio.wait({caller})
     go_on.set()
     await threads.run(int)
 
-    assert store.jobs.ids() == set()
+    assert Store(engine).jobs.get("f0").device == "written"
     threads.close()
 
 
@@ -312,3 +319,29 @@ async def test_a_shared_read_is_made_again_after_a_write_or_a_failure(engine: En
     assert [await shared.get("key", read) for _ in range(3)] == [2, 2, 2]
     store.jobs.delete("f0")
     assert await shared.get("key", read) == 3
+
+
+async def test_callers_who_ask_for_all_names_at_once_share_the_read(
+    engine: Engine, tmp_path: Path
+) -> None:
+    fill(engine, 9)
+    store, threads, lane = Store(engine), ThreadPool("store", 1), ReadLane("reads", 2)
+    catalog = Catalog(store=store, threads=threads, artifacts=Artifacts(tmp_path))
+    models = ModelService(store=store, threads=threads, large_reads=lane, catalog=catalog)
+    made: list[int] = []
+
+    def use(names: Sequence[ModelName], best: Sequence[Job]) -> int:
+        made.append(len(best))
+        return len(names)
+
+    async def ask(caller: int) -> int:
+        return await models.list_names(use, limit=5, caller=f"{caller}")
+
+    answers = await asyncio.gather(*(ask(caller) for caller in range(40)))
+    store.jobs.delete("f0")
+    answers.append(await ask(0))
+
+    assert answers == [5] * 41
+    assert made == [4, 4]  # variants; read again after the write
+    lane.close()
+    threads.close()

@@ -40,7 +40,7 @@ from support.wire import Stubs, violations
 tiny_spec = specs_of(__file__)
 DATASET = dataset_of(__file__)
 
-# So small a step changes no weight: no epoch is better than the first.
+# Such a small step changes no weight, so no epoch is better than the first.
 STILL: dict[str, Any] = {"learning_rate": 1e-30, "momentum": 0.0}
 
 
@@ -51,7 +51,7 @@ def results(events: list[JobEvent]) -> list[EpochResult]:
 def test_a_job_of_every_option_trains_and_answers(stubs: Stubs) -> None:
     spec = tiny_spec(
         epochs=1,
-        # A tenth of where rounding decides whether bfloat16 diverges on a processor.
+        # A tenth of the rate at which rounding decides whether bfloat16 diverges on a processor.
         learning_rate=0.005,
         residual=True,
         nesterov=True,
@@ -78,7 +78,7 @@ def test_a_job_of_every_option_trains_and_answers(stubs: Stubs) -> None:
 def test_a_diagnosis_is_reported_at_the_start_and_for_each_epoch(stubs: Stubs) -> None:
     spec = tiny_spec(epochs=2, blocks=2, diagnostics=True)
     stream = stubs.training.TrainJob(TrainJobRequest(spec=spec), timeout=60)
-    # On a slow machine there are events without a sequence while nothing happens.
+    # On a slow machine, a silent stream has events without a sequence.
     events = [event for event in stream if event.sequence]
 
     reported = [events[1].started.diagnosis, *(result.diagnosis for result in results(events))]
@@ -187,7 +187,7 @@ def test_a_variant_has_blocks_of_one_convolution_or_two(
 
 @pytest.fixture
 def assignment(tiny_dataset: Path, tmp_path: Path) -> Assignment:
-    """A job that stops early: its second epoch is no better than its first."""
+    """Returns a job that stops early: its second epoch is not better than its first."""
     cache = tmp_path / "datasets"
     return Assignment(
         job_id="job",
@@ -210,7 +210,7 @@ def assignment(tiny_dataset: Path, tmp_path: Path) -> Assignment:
 
 
 def epochs_of(messages: list[Message]) -> list[int]:
-    """The epochs that a worker told of, having come to its end."""
+    """Runs a worker to its end, and returns its reported epochs."""
     assert isinstance(messages[-1], Done)
     return [message.epoch for message in messages if isinstance(message, EpochCompleted)]
 

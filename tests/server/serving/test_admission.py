@@ -1,4 +1,4 @@
-"""Requests in flight are limited; those that wait are admitted in order."""
+"""The limit on requests in flight, and the order of waiting ones."""
 
 import asyncio
 
@@ -48,7 +48,7 @@ async def test_a_place_is_not_lost_to_one_who_leaves_while_it_waits(when: str) -
     gone = asyncio.create_task(limiter.acquire(wait=True))
     await asyncio.sleep(0)
 
-    # After: the place is its already, but it does not know yet.
+    # After: the request is admitted, but its task has not run yet.
     for step in (
         (gone.cancel, limiter.release) if when == "before" else (limiter.release, gone.cancel)
     ):

@@ -1,4 +1,4 @@
-"""Answers belong to who asked, nobody waits for nothing, and nobody is starved."""
+"""The batcher: each caller gets its own answers, without needless waits or starvation."""
 
 import asyncio
 import threading
@@ -17,7 +17,7 @@ from leadline.server.serving.inputs import Pixels
 
 
 class Echo:
-    """A network whose logits tell which images it was given, and in what batches."""
+    """A network whose logits identify its images and batches."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -36,7 +36,7 @@ class Echo:
 
 
 def pixels(*, sender: int, count: int) -> Pixels:
-    """Images whose first value is their sender's number, and whose second is theirs."""
+    """Returns images with the sender's number and their own number as their first values."""
     images = np.zeros((count, 1, 1, 2), np.float32)
     images[..., 0] = sender
     images[..., 1] = np.arange(count)[:, None, None]
@@ -52,7 +52,7 @@ def batcher() -> Iterator[Batcher]:
 
 @pytest.fixture
 async def held(batcher: Batcher) -> AsyncIterator[Echo]:
-    """A network that is at work on a batch of someone's, until it may go on."""
+    """A network that blocks in a batch until the test releases it."""
     network = Echo()
     network.may_go_on.clear()
     first = asyncio.create_task(ask(batcher, network, sender=0, count=1))
@@ -81,7 +81,7 @@ async def ask(
 
 
 async def in_queue() -> None:
-    """Until the thread has what was asked: it is passed on an iteration of the loop later."""
+    """Waits until the thread has the requests, one pass of the event loop later."""
     for _ in range(2):
         await asyncio.sleep(0)
 
@@ -178,7 +178,7 @@ async def test_an_image_is_not_computed_by_the_event_loop_beside_an_abandoned_ba
         batcher.score(network, lambda: network, image, caller="", deadline=None, quick=network)
     )
     await in_queue()
-    assert network.senders == []  # else it would have computed, and waited for itself
+    assert network.senders == []  # otherwise it would have computed, and waited for itself
 
     network.may_go_on.set()
     assert (await waiting).logits[0, 0] == 2

@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,3 +86,17 @@ async def test_what_has_not_changed_is_not_asked_again(
 
     assert [one is other for one, other in zip(again, known, strict=True)] == [True, True]
     assert statements == []
+
+
+async def test_callers_who_look_for_the_same_model_at_once_share_a_query(
+    engine: sqlalchemy.Engine, store: Store, catalog: Catalog
+) -> None:
+    start(store, "first")
+    complete(store, "first", 1, 0.5)
+    begun: list[str] = []
+    sqlalchemy.event.listen(engine, "begin", lambda _connection: begun.append("a read"))
+
+    resolved = await asyncio.gather(*(catalog.resolve(VARIANT) for _ in range(32)))
+
+    assert len({id(checkpoint) for checkpoint in resolved}) == 1
+    assert begun == ["a read"]

@@ -1,4 +1,4 @@
-"""The engine scores as the checkpoint's network in torch does, and fits into its memory."""
+"""The engine's scores equal those of the checkpoint in torch, and it respects its memory."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -76,7 +76,7 @@ def test_pixels_of_both_kinds_score_as_in_torch(folder: Path, device: str) -> No
     engine = load_classifier(folder, 3, device=device, threads=1)
     pixels = np.random.default_rng(1).integers(0, 256, (MAX_BATCH, 32, 32, 3), dtype=np.uint8)
     normalised = normalize(torch.from_numpy(pixels))
-    # As they are received: not to be written to.
+    # Read-only, like received tensors.
     floats = np.frombuffer(normalised.contiguous().numpy().tobytes(), np.float32)
     floats = floats.reshape(normalised.shape)
 
@@ -164,7 +164,7 @@ def test_a_dropped_network_is_loaded_again(ref_of: RefOf) -> None:
     before: Any = loaded.get(ref_of(1))
 
     loaded.drop(ref_of(1))
-    loaded.drop(ref_of(2))  # which was never there
+    loaded.drop(ref_of(2))  # which never existed
 
     assert loaded.memory_bytes == 0
     assert loaded.get(ref_of(1)) is not before

@@ -1,4 +1,4 @@
-"""Callers share the decoding threads, and nobody's images are decoded for nobody."""
+"""Callers share the decoding threads fairly, and abandoned images are not decoded."""
 
 import asyncio
 import threading
@@ -18,7 +18,7 @@ _PIXELS = np.zeros((1, 32, 32, 3), np.uint8)
 
 
 class Abandoned:
-    """Counts what is abandoned."""
+    """Counts abandoned requests."""
 
     count = 0
 
@@ -40,10 +40,10 @@ async def pool(abandoned: Abandoned) -> AsyncIterator[DecoderPool]:
 
 
 class Endless:
-    """A large request whose steps each take a moment of CPU time, until it is not wanted.
+    """An endless large request whose steps each need some CPU time.
 
-    With a `pace`, each thread waits for the other one after a step: however the system shares
-    its cores between them, both take as many steps.
+    With a `pace`, the threads wait for each other after each step. So both take the same number of
+    steps, however the system schedules them.
     """
 
     def __init__(self, size: int = 1, *, pace: threading.Barrier | None = None) -> None:
@@ -166,7 +166,7 @@ async def test_who_has_used_the_threads_waits_for_who_has_not(pool: DecoderPool)
     await _run(pool, _in_steps(10), caller="new")
     steps = sum(endless.steps for endless in busy) - before
     await _cancel(*tasks)
-    # A step of the busy in each thread, while one of the new caller ends and the next is added.
+    # Each thread takes a step of the busy caller between two steps of the new caller.
     assert steps < 60
 
 

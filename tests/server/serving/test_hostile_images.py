@@ -1,4 +1,4 @@
-"""Images that take a decoder long delay nobody else, and nobody once their caller has gone."""
+"""Slow images delay no other callers, and stop when their caller disconnects."""
 
 import re
 import signal
@@ -24,7 +24,7 @@ from support.wire import Stubs, connect, reason, violations
 
 tiny_spec = specs_of(__file__)
 
-# A request takes a core five seconds or more.
+# A request needs five seconds or more of a core.
 _LARGEST = [rgba_png()] * 16
 _PIXELS = 16 * 4096 * 4096
 _ATTACKERS = 4
@@ -54,7 +54,7 @@ def _request(model: str, files: list[bytes]) -> PredictRequest:
 
 @contextmanager
 def _attack(server: LiveServer, model: str) -> Iterator[list[Any]]:
-    """Calls of several callers, in flight; cancelled at the end."""
+    """Keeps calls of several callers in flight, and cancels them at the end."""
     with ExitStack() as stack:
         calls = []
         for _ in range(_ATTACKERS):
@@ -62,7 +62,7 @@ def _attack(server: LiveServer, model: str) -> Iterator[list[Any]]:
             channel = stack.enter_context(grpc.insecure_channel(server.target, options))
             stubs = Stubs(channel)
             calls.append(stubs.inference.Predict.future(_request(model, _LARGEST), timeout=120))
-        # More than all but one have: the last of them is in the queue, too.
+        # More pixels than all requests except one: the last one is also in the queue.
         most = (_ATTACKERS - 1) * _PIXELS
         _wait_for(lambda: _metric(server, "leadline_decoding_queue_pixels") > most)
         yield calls

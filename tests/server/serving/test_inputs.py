@@ -1,4 +1,4 @@
-"""What the images of a request may cost, and the steps in which they are decoded."""
+"""The limits on the images of a request, and their decoding in steps."""
 
 import itertools
 

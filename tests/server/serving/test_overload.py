@@ -1,4 +1,4 @@
-"""Beyond what it takes on, the server refuses at once, and then goes on as before."""
+"""Under overload the server refuses requests at once, and then recovers."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -69,6 +69,6 @@ def test_every_call_is_answered_or_refused_with_when_to_come_again(stubs: Stubs)
     assert set(outcomes) <= {"answered", "RESOURCE_EXHAUSTED"}
     assert outcomes["answered"] >= _LIMIT
     assert outcomes.total() == _CALLS
-    # As soon as the load ends there is room for all who fit.
+    # When the load ends, the server admits as many as the limit allows.
     after = [stubs.inference.Predict.future(asked, timeout=60) for _ in range(_LIMIT)]
     assert {outcome(call) for call in after} == {"answered"}

@@ -1,4 +1,4 @@
-"""Where there is no GPU, the server's own process does without torch: workers load it."""
+"""Without a GPU, only workers load torch, and the server process does not."""
 
 from pathlib import Path
 

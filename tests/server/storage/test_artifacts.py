@@ -14,35 +14,23 @@ def artifacts(tmp_path: Path) -> Artifacts:
     return Artifacts(tmp_path)
 
 
-def test_a_deletion_that_a_crash_interrupted_is_finished(
+def test_a_removal_that_a_crash_interrupted_is_finished(
     artifacts: Artifacts, tmp_path: Path
 ) -> None:
-    artifacts.mark_deleted("deleted")
+    (tmp_path / "deleted").rename(tmp_path / "deleted.deleted")
 
-    artifacts.finish_deletions({"known"})
+    artifacts.finish_removals({"known"})
 
-    assert not (tmp_path / "deleted").exists()
-
-
-def test_a_deletion_that_never_reached_the_store_is_undone(
-    artifacts: Artifacts, tmp_path: Path
-) -> None:
-    artifacts.mark_deleted("known")
-
-    artifacts.finish_deletions({"known"})
-    artifacts.finish_deletions(set())
-
-    assert (tmp_path / "known" / "attempt-001" / "epoch-00001.checkpoint").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["known", "unknown"]
 
 
 def test_checkpoints_of_an_unknown_job_are_left_alone(artifacts: Artifacts, tmp_path: Path) -> None:
-    artifacts.finish_deletions(set())
+    artifacts.finish_removals(set())
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deleted", "known", "unknown"]
 
 
 def test_removing_what_is_not_there_is_no_error(artifacts: Artifacts) -> None:
-    artifacts.mark_deleted("nothing")
     artifacts.remove("nothing")
 
 

@@ -1,4 +1,4 @@
-"""The store, against a model of it: random lives of jobs, then the rules one by one."""
+"""The store, compared with a model: random lives of jobs, then the rules one by one."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -65,7 +65,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 class JobLives(RuleBasedStateMachine):
-    """Any order of calls leaves each job where the table of moves allows."""
+    """After any order of calls, each job is in a state that the table of transitions allows."""
 
     job_ids = Bundle("job_ids")
 
@@ -91,7 +91,7 @@ class JobLives(RuleBasedStateMachine):
         return job_id
 
     def move(self, job_id: str, target: JobState, call: object) -> bool:
-        """Makes a call that must succeed just where the move is legal."""
+        """Makes a call that must succeed if and only if the transition is legal."""
         assert callable(call)
         if job_id not in self.states:
             with pytest.raises(NotFoundError):
@@ -115,7 +115,7 @@ class JobLives(RuleBasedStateMachine):
 
     @rule(job_id=job_ids, late=st.integers(0, 2), accuracy=st.floats(0, 1))
     def report_epoch(self, job_id: str, late: int, accuracy: float) -> None:
-        """A worker reports, of this attempt or of an earlier one."""
+        """Reports an epoch of the current attempt or of an earlier one."""
         if job_id not in self.states:
             return
         attempt = self.attempts[job_id] - late
@@ -275,8 +275,7 @@ def test_a_new_job_keeps_its_events_when_those_of_a_deleted_one_are_removed(stor
     store.jobs.delete("a")
     submit(store, "b")
 
-    while store.jobs.purge():
-        pass
+    store.jobs.purge(store.jobs.deleted_ids())
 
     assert [event.sequence for event in store.jobs.events("b", after=0, limit=9)] == [1]
 
@@ -298,7 +297,7 @@ def test_an_epoch_made_again_must_have_the_same_weights(store: Store) -> None:
     second = start(store, "a")
 
     assert store.attempts.record_epoch("a", second, an_epoch(1)) is None
-    with pytest.raises(FailedPreconditionError, match="not what they were"):
+    with pytest.raises(FailedPreconditionError, match="weights are not the same"):
         store.attempts.record_epoch("a", second, an_epoch(1, weights="0" * 64))
 
     assert [epoch.attempt for epoch in store.models.get("a").epochs] == [second]

@@ -1,4 +1,4 @@
-"""Databases that earlier versions of Leadline wrote, opened by this one."""
+"""Migrations of databases from earlier versions of Leadline."""
 
 import contextlib
 import sqlite3
@@ -21,7 +21,7 @@ from leadline.server.sweeps.grid import Grid, SweepAxis
 from leadline.server.sweeps.sweep import SweepQueued, SweepRequest, SweepState
 from support.stores import COUNTS
 
-SCHEMAS = (1, 2, 3)
+SCHEMAS = (1, 2, 3, 4)
 
 
 @contextlib.contextmanager
@@ -34,7 +34,7 @@ def opened(path: Path) -> Iterator[Store]:
 
 
 def restore(path: Path, schema: int) -> Path:
-    """Makes a database of a dump."""
+    """Creates a database from a dump."""
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.executescript((Path(__file__).parent / f"schema_{schema}.sql").read_text())
     return path
@@ -148,9 +148,9 @@ def test_a_database_of_a_later_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "jobs.db"
     open_database(path).dispose()
     with contextlib.closing(sqlite3.connect(path)) as database:
-        database.execute("PRAGMA user_version=5")
+        database.execute("PRAGMA user_version=6")
 
-    with pytest.raises(SchemaError, match="schema 5"):
+    with pytest.raises(SchemaError, match="schema 6"):
         open_database(path)
     with contextlib.closing(sqlite3.connect(path)) as database:
-        assert database.execute("PRAGMA user_version").fetchone() == (5,)
+        assert database.execute("PRAGMA user_version").fetchone() == (6,)

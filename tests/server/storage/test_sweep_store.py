@@ -84,7 +84,7 @@ def events_of(store: Store, sweep_id: str = "s") -> list[SweepEvent]:
 
 
 def train(store: Store, job_id: str, accuracies: list[float], *, finish: bool = True) -> None:
-    """Has a worker report epochs of these accuracies, and then that it is done."""
+    """Reports epochs with these accuracies, and then the end of the job."""
     attempt = store.attempts.claim(job_id, device="cpu").attempts
     store.attempts.record_started(job_id, attempt, STARTED)
     for number, accuracy in enumerate(accuracies, start=1):

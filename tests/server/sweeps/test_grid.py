@@ -1,4 +1,4 @@
-"""The grid of a sweep: which jobs it makes, and what is said of a wrong one."""
+"""The grid of a sweep: its jobs, and its errors."""
 
 from dataclasses import fields
 
@@ -55,7 +55,7 @@ def test_values_come_as_json_has_them() -> None:
     ("given", "field", "words"),
     [
         ([], "axes", "needs at least one"),
-        ([("depth", [1.0])], "axes[0].field", "'depth' is no field of a training spec"),
+        ([("depth", [1.0])], "axes[0].field", "'depth' is not a field of a training spec"),
         ([("seed", [1.0]), ("seed", [2.0])], "axes[1].field", "an axis already"),
         ([("seed", [])], "axes[0].values", "at least one value"),
         ([("seed", [1.0, 2.0, 1.0])], "axes[0].values[2]", "1 stands there twice"),

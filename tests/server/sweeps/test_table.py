@@ -1,4 +1,4 @@
-"""What a sweep came to: statistics over seeds, the best depth, and how sure that is."""
+"""The table of a sweep: statistics over seeds, the best depth, and its confidence."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Health: which parts count as failing, and when they do no longer."""
+"""Health: when a part fails, and when it recovers."""
 
 import asyncio
 import threading
@@ -19,7 +19,7 @@ LOOK = 0.02
 
 
 class Reports:
-    """What a monitor reports, and a wait for it."""
+    """Records the reports of a monitor, and waits for them."""
 
     def __init__(self) -> None:
         self.all: list[set[str]] = []
@@ -120,7 +120,7 @@ async def test_a_pause_of_the_whole_process_is_no_failure() -> None:
     task = asyncio.create_task(monitor.run())
     await asyncio.sleep(1.2 * LOOK)
 
-    threading.Event().wait(20 * LOOK)  # blocks the event loop, as a stopped process does
+    threading.Event().wait(20 * LOOK)  # blocks the event loop, like a stopped process
     await asyncio.sleep(3 * LOOK)
 
     assert reports.all == []

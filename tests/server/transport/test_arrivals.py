@@ -1,4 +1,4 @@
-"""What callers leave unfinished is bounded, over both transports."""
+"""Unfinished messages are bounded, over both transports."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -50,14 +50,14 @@ async def port(transport: str) -> AsyncIterator[int]:
 async def begin(connection: Connection, size: int, fields: Fields | None = None) -> int:
     """Sends this many bytes of a message of 7 MiB."""
     stream = await connection.begin("/t.T/Measure", [*_FIELDS, *(fields or [])])
-    await asyncio.sleep(0)  # so that it acknowledges the server's settings
+    await asyncio.sleep(0)  # so that the client acknowledges the server's settings
     if size:
         await connection.send(stream, b"\0" + (7 * _MEBIBYTE).to_bytes(4, "big") + bytes(size))
     return stream
 
 
 async def answers(connection: Connection, streams: list[int], seconds: float = 5) -> list[Answer]:
-    """Those that come within some time; the first of them waits the longest."""
+    """Returns the answers that arrive in time; the first wait is the longest."""
     waiting = [asyncio.create_task(connection.answer(stream)) for stream in streams]
     done, _ = await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     for task in waiting:

@@ -64,7 +64,7 @@ def test_fields_of_the_call_itself_are_no_metadata() -> None:
 
 
 def test_a_binary_value_that_is_no_base64_is_refused() -> None:
-    with pytest.raises(ValueError, match="a-bin is no base64"):
+    with pytest.raises(ValueError, match="a-bin is not base64"):
         metadata_of([(b"a-bin", b"*")])
 
 

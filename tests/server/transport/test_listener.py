@@ -1,4 +1,4 @@
-"""The transport on a real port, asked by gRPC's own client and by bare HTTP/2."""
+"""The transport on a real port, with gRPC's own client and with bare HTTP/2."""
 
 import asyncio
 import sys
@@ -32,7 +32,7 @@ grpcio_only = pytest.mark.parametrize("transport", ["grpcio"], indirect=True)
 
 
 class Echo:
-    """Answers with what it is sent."""
+    """Answers with the request."""
 
     is_unary = True
 
@@ -54,7 +54,7 @@ class EchoStream:
 
 @dataclass
 class Sleeper:
-    """Never answers, and notes how it was woken."""
+    """Never answers, and records how it ended."""
 
     began: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -73,7 +73,7 @@ class Sleeper:
 
 
 class Telling:
-    """Tells of its call in metadata, before and behind its answer."""
+    """Sends data about its call in initial and trailing metadata."""
 
     is_unary = True
 
@@ -86,7 +86,7 @@ class Telling:
 
 
 class Aborting:
-    """Ends in the middle of what it is sent, with an error."""
+    """Ends with an error in the middle of the request stream."""
 
     is_unary = False
 
@@ -99,7 +99,7 @@ class Aborting:
 
 
 class Flooding:
-    """Sends without an end, and counts."""
+    """Sends endlessly, and counts."""
 
     is_unary = False
 
@@ -114,7 +114,7 @@ class Flooding:
 
 @dataclass
 class Sending:
-    """Sends without an end, and notes what ended it."""
+    """Sends endlessly, and records what ended it."""
 
     ended: list[BaseException] = field(default_factory=list)
     is_unary: bool = False
@@ -130,7 +130,7 @@ class Sending:
 
 
 class Asking:
-    """Sends back what is wrong with its metadata."""
+    """Returns what is wrong with its metadata."""
 
     is_unary = True
 
@@ -235,7 +235,7 @@ async def test_an_error_in_the_middle_of_a_stream_reaches_its_caller_whole(serve
 
 
 async def test_a_stream_that_ends_while_it_is_written_to_keeps_its_status(served: Served) -> None:
-    # Asked by the synchronous client: that of asyncio loses the status by itself.
+    # With the synchronous client, because the asyncio client loses the status.
     def codes() -> set[grpc.StatusCode]:
         with grpc.insecure_channel(f"127.0.0.1:{served.port}") as channel:
             ask: Any = channel.stream_stream("/t.T/Abort")
@@ -249,7 +249,7 @@ async def test_a_stream_that_ends_while_it_is_written_to_keeps_its_status(served
 
 
 async def test_a_passed_deadline_ends_the_method_and_says_so(served: Served) -> None:
-    # By bare HTTP/2: gRPC's own client would end the call by itself.
+    # With bare HTTP/2, because gRPC's own client ends the call itself.
     answer = await answer_to(served.port, "/t.T/Sleep", [(b"grpc-timeout", b"50m")])
 
     assert answer.trailers[b"grpc-status"] == b"4"
@@ -284,7 +284,7 @@ async def test_a_caller_who_does_not_read_is_not_written_to_without_end(served: 
     call = served.channel.unary_stream("/t.T/Flood")(b"")
     await call.read()
     await until_still(lambda: served.flooding.sent)
-    # What fits into the windows of HTTP/2 and the buffers of the two sockets.
+    # The bytes that fit into the windows of HTTP/2 and the buffers of the two sockets.
     assert served.flooding.sent < 500
 
     before = served.flooding.sent
@@ -300,7 +300,7 @@ async def test_a_message_above_the_limit_is_refused_and_the_connection_lives(
     with pytest.raises(aio.AioRpcError) as caught:
         await served.unary("Echo", bytes(_LIMIT + 1))
 
-    # Over h2corn methods tell of it as they tell of all errors; this one does not.
+    # Over h2corn, methods report it like all errors; this method does not.
     assert caught.value.code() in {
         grpc.StatusCode.INTERNAL,
         grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -491,7 +491,7 @@ async def test_a_flood_of_resets_ends_its_connection_and_no_other(served: Served
 
 
 async def test_resets_that_a_caller_provokes_leave_no_call_behind(served: Served) -> None:
-    """MadeYouReset, CVE-2025-8671: the server itself resets a stream whose frames are wrong."""
+    """MadeYouReset, CVE-2025-8671: the server itself resets a stream with invalid frames."""
     async with BareConnection(served.port) as connection:
         for stream in range(1, 2_001, 2):
             connection.send(http2.headers(stream, "/t.T/Sleep") + http2.message(stream, b""))
@@ -499,7 +499,7 @@ async def test_resets_that_a_caller_provokes_leave_no_call_behind(served: Served
                 await asyncio.sleep(0.001)  # some methods begin, others do not
             connection.send(http2.window_update(stream, 0))
 
-        # grpcio ends the connection at the first, h2corn each stream.
+        # grpcio ends the connection at the first one, h2corn each stream.
         await until(lambda: connection.is_closed or connection.frames[http2.RST_STREAM] == 1_000)
         await until(lambda: served.calls.in_flight == 0)
         assert await served.unary("Echo", b"x") == b"x"
@@ -520,7 +520,7 @@ async def test_an_old_connection_is_closed_and_its_calls_have_a_grace(
 
         async with asyncio.timeout(20):
             while not old.is_closed:
-                # Clients that open another connection notice nothing.
+                # Clients on another connection are not affected.
                 assert await echo(b"x", timeout=10) == b"x"
                 if not old.frames[http2.GOAWAY]:
                     assert not served.sleeper.ended.is_set()
@@ -538,7 +538,7 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 async def until_still(value: Callable[[], int]) -> None:
-    """Waits until a number has not changed for half a second."""
+    """Waits until a number is constant for half a second."""
     before = -1
     async with asyncio.timeout(20):
         while before != (before := value()):  # noqa: ASYNC110 - as above

@@ -25,7 +25,7 @@ _CONNECTION = ("127.0.0.1", 1)
 
 
 def arriving(chunks: Iterable[bytes]) -> Receive:
-    """ASGI's `receive` of a request whose body comes in chunks."""
+    """Returns ASGI's `receive` for a request whose body arrives in chunks."""
     events = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
     waiting: Iterator[dict[str, object]] = iter([*events, {"type": "http.request"}])
 
@@ -167,7 +167,7 @@ def cut(body: bytes, size: int) -> list[bytes]:
 
 
 def large_intake(**options: int) -> MessageIntake:
-    """An intake of messages of 8 MiB, with a budget of 4 MiB for each connection."""
+    """Returns an intake for messages of 8 MiB, with a budget of 4 MiB for each connection."""
     return MessageIntake(
         **{"max_message_bytes": 8 * _MEBIBYTE, "max_memory_bytes": 8 * _MEBIBYTE, **options}
     )
@@ -176,7 +176,7 @@ def large_intake(**options: int) -> MessageIntake:
 def unfinished(
     intake: MessageIntake, size: int, *, connection: object = _CONNECTION, declared: int = 0
 ) -> MessageReader:
-    """A reader of a message of which this many bytes arrive, in chunks of 64 KiB."""
+    """Returns a reader of a message of which this many bytes arrive, in chunks of 64 KiB."""
     prefix = b"\0" + (declared or size + 1).to_bytes(4, "big")
     waiting = iter(cut(prefix + bytes(size), 1 << 16))
 
@@ -190,7 +190,7 @@ def unfinished(
 
 
 async def begun(reader: MessageReader) -> asyncio.Task[object]:
-    """A task that reads, once it has read all that there is."""
+    """Starts a reading task, and waits until it has read all available data."""
     task: asyncio.Task[object] = asyncio.create_task(reader.read())
     for _ in range(1_000):
         await asyncio.sleep(0)
@@ -311,7 +311,7 @@ async def test_a_message_that_arrives_too_slowly_is_refused(
 async def test_messages_that_take_many_steps_are_decompressed(
     encoding: bytes, compress: Callable[[bytes], bytes], size: int
 ) -> None:
-    # Half of it does not compress.
+    # Half of it is incompressible.
     message = np.random.default_rng(size).bytes(size // 2) + bytes(size - size // 2)
     intake = large_intake(max_memory_bytes=64 * _MEBIBYTE)
     reader = MessageReader(
@@ -340,6 +340,6 @@ async def test_many_bombs_stay_within_the_budget_and_small_messages_pass_them() 
     ends = await asyncio.gather(*bombs, return_exceptions=True)
 
     assert order[0] == "small"
-    # Half of the budget is less than one of them.
+    # Half of the budget is smaller than one message.
     assert {type(end) for end in ends} == {ResourceExhaustedError}
     assert intake.budget.held == 0

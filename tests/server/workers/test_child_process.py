@@ -1,4 +1,4 @@
-"""A child process: its pipes, its end, and what it leaves behind."""
+"""A child process: its pipes, its end, and its cleanup."""
 
 import asyncio
 import os
@@ -74,7 +74,7 @@ async def test_a_child_leaves_no_file_open() -> None:
         await child.stdout.read()
         await child.wait()
         child.close()
-    for _ in range(3):  # in which the transports close
+    for _ in range(3):  # the transports close in this time
         await asyncio.sleep(0)
 
     assert open_files() == before

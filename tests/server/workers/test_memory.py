@@ -1,4 +1,4 @@
-"""The limit on a worker's memory, and how it is told that memory has run out, in real processes."""
+"""The limit on a worker's memory, and its detection of lack of memory, in real processes."""
 
 import asyncio
 import errno
@@ -23,7 +23,7 @@ from leadline.server.workers.memory import mentions_exhaustion, worker_limit
 from leadline.server.workers.messages import Assignment, DiskFault
 from leadline.server.workers.worker import _fault
 
-# Takes ever more of what is named, below a limit, and prints what came of it.
+# Allocates more and more of the given kind, below a limit, and prints the result.
 _EXHAUST = """
 import json, mmap, sys, threading, time
 import numpy as np
@@ -144,7 +144,7 @@ def test_a_full_disk_is_no_lack_of_memory(assignment: Assignment) -> None:
 
 
 async def worker_of(program: str) -> LocalWorker:
-    """A process in a worker's place, which does something else."""
+    """Starts another process instead of a worker."""
     command = [sys.executable, "-c", program]
     return LocalWorker(
         await ChildProcess.spawn(command, environment=dict(os.environ), line_limit=1_000)

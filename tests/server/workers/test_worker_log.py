@@ -1,4 +1,4 @@
-"""What a worker logs has its level in the server's log, too."""
+"""A worker's log lines keep their level in the server's log."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""The asynchronous client: the one that is written by hand.
+"""The asynchronous client.
 
-The synchronous one is generated from it by `client/generate_sync.py`.
+`client/generate_sync.py` generates the synchronous client from it.
 """

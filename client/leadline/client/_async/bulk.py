@@ -1,4 +1,4 @@
-"""Predictions of images as they arrive, over as many streams as that takes."""
+"""Predictions of a stream of images; opens further streams if one breaks."""
 
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -38,15 +38,15 @@ from leadline.v1.inference_service_pb2 import (
     PredictStreamResponse,
 )
 
-# Requests in flight: one is computed and one returns while two wait.
+# Requests in flight: one is being computed and one returns while two wait.
 _MAX_IN_FLIGHT = 4
 
-# Until the server confirms the end of a finished stream.
+# The longest wait for the server to confirm the end of a stream.
 _CLOSE_SECONDS = 5.0
 
 
 class AsyncBulkPrediction:
-    """The work behind `AsyncPredictionStream`, which explains its attributes."""
+    """The implementation of `AsyncPredictionStream`, which documents its attributes."""
 
     def __init__(
         self,
@@ -62,17 +62,17 @@ class AsyncBulkPrediction:
         self._selector = selector
         self._on_reconnect = on_reconnect
         self._reconnection = Reconnection(connection.reconnect_timeout, on_reconnect=on_reconnect)
-        # A server that has never answered may not exist.
+        # Whether the server has ever answered: otherwise it may not exist.
         self._answered = False
         self._first_attempts: Attempts | None = None
         self._call: AsyncStreamCall[PredictStreamResponse] | None = None
         self._outbox: AsyncOutbox[PredictStreamRequest] = AsyncOutbox()
-        # Read and not yet answered, in order: sent again if the stream breaks.
+        # Images that were read but not answered, in order; sent again if the stream breaks.
         self._pending: deque[StreamedBatch] = deque()
         self._batches = _batches(images, stream_batcher(batch_size))
 
     async def results(self) -> AsyncGenerator[Prediction | ImageFailure, None]:
-        """The result of each image, in order; iterate over it once."""
+        """Yields the result of each image, in order; iterate over it once."""
         try:
             while await self._fill():
                 for result in await self._first_results():
@@ -82,8 +82,8 @@ class AsyncBulkPrediction:
             self._detach()
 
     async def _fill(self) -> bool:
-        """Fills the window of requests in flight; returns whether any answer is due."""
-        # The first alone: the checkpoint that answers it answers all others.
+        """Fills the window of requests in flight; returns whether any is unanswered."""
+        # The first request alone, because its checkpoint then answers all others.
         while len(self._pending) < (_MAX_IN_FLIGHT if self.model else 1):
             batch = await anext(self._batches, None)
             if batch is None:
@@ -112,7 +112,7 @@ class AsyncBulkPrediction:
             self._record(batch, images, answer.response)
 
     async def _receive(self) -> PredictStreamResponse | None:
-        """The next answer; None if one of the requests is too large for the server."""
+        """The next response; None if a request is too large for the server."""
         while True:
             try:
                 return await self._next_answer(self._call or self._attach())
@@ -143,7 +143,7 @@ class AsyncBulkPrediction:
     async def _predict_parts(
         self, batch: StreamedBatch, parts: list[Sequence[LoadedImage]]
     ) -> None:
-        """Predicts part by part the images of a refused request, while the stream waits."""
+        """Predicts the images of a refused request in parts, while the stream waits."""
         while parts:
             part = parts.pop(0)
             try:
@@ -154,7 +154,7 @@ class AsyncBulkPrediction:
                 self._record(batch, part, response)
 
     async def _predict_part(self, images: Sequence[LoadedImage]) -> PredictResponse:
-        # As patient as the stream: it waits for a server that is away.
+        # Waits for an unavailable server as long as the stream does.
         reconnection = Reconnection(
             self._connection.reconnect_timeout, on_reconnect=self._on_reconnect
         )
@@ -197,11 +197,11 @@ class AsyncBulkPrediction:
         self._outbox.close()
 
     async def _finish_stream(self) -> None:
-        """Ends the stream cleanly, so that the server does not count it as cut off."""
+        """Ends the stream cleanly, so that the server does not count it as an error."""
         if self._call is None:
             return
         self._outbox.close()
-        # Everything is answered, however it ends.
+        # Ignores errors, because all images have results.
         with (
             suppress(RpcError, StopAsyncIteration),
             sdk_errors(self._connection),

@@ -1,4 +1,4 @@
-"""The client: a method for each call of the service, and handles of jobs and sweeps."""
+"""The client: a method for each call of the service, and handles for jobs and sweeps."""
 
 from typing import Self
 
@@ -44,14 +44,14 @@ class AsyncClient(AsyncTrainingCalls, AsyncSweepCalls, AsyncInferenceCalls, Asyn
         """Makes a client, which connects with its first call.
 
         Args:
-            target: the server's address: "host", whose port is then 50051,
+            target: the server's address: "host" (with port 50051),
                 "host:port", "http://host:port", "dns:///host:port" or
                 "unix:/path".
-            timeout: seconds for each unary call, its retries included, and
+            timeout: seconds for each unary call including its retries, and
                 for a submitted job to be accepted.
-            reconnect_timeout: seconds that a stream waits for a server that is
-                away; None: without limit.
-            credentials: for TLS; None: an unencrypted connection.
+            reconnect_timeout: seconds that a stream waits for an unavailable
+                server; None for no limit.
+            credentials: for TLS; None for an unencrypted connection.
             options: options of gRPC's channel, which override those of the SDK.
         """
         self._connection = AsyncConnection(
@@ -66,7 +66,7 @@ class AsyncClient(AsyncTrainingCalls, AsyncSweepCalls, AsyncInferenceCalls, Asyn
         return f"{type(self).__name__}({self._connection.target!r})"
 
     async def __aenter__(self) -> Self:
-        """The client itself."""
+        """Returns the client."""
         self._connection.check_open()
         return self
 
@@ -75,11 +75,11 @@ class AsyncClient(AsyncTrainingCalls, AsyncSweepCalls, AsyncInferenceCalls, Asyn
         await self.close()
 
     async def close(self) -> None:
-        """Ends every call and the connection; jobs go on. May be called again."""
+        """Ends every call and the connection; jobs continue. May be called again."""
         await self._connection.close()
 
     async def health(self, service: str = "") -> HealthStatus:
-        """Whether the server, or one of its services, takes calls; one call, without retries.
+        """Whether the server, or one of its services, accepts calls; does not retry.
 
         Raises:
             NotFoundError: the server has no service of this name.
@@ -92,6 +92,6 @@ class AsyncClient(AsyncTrainingCalls, AsyncSweepCalls, AsyncInferenceCalls, Asyn
                 stub.Check, request, self._connection.timeout
             )
         except NotFoundError as error:
-            # The server's error has no text.
+            # Adds a message, because the server's error has none.
             raise NotFoundError(f"the server has no service {service!r}", error.details) from None
         return HealthStatus(response.status)

@@ -1,4 +1,4 @@
-"""One client's connection: its channel, its stubs, and calls whose errors are the SDK's own."""
+"""A client's connection: its channel, its stubs, and calls that raise the SDK's errors."""
 
 import warnings
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ Response = TypeVar("Response")
 
 
 class AsyncStubs:
-    """The calls of every service over one channel."""
+    """The stubs of all services on one channel."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.training = TrainingServiceStub(channel)
@@ -29,10 +29,10 @@ class AsyncStubs:
 
 
 class AsyncConnection:
-    """A channel that opens with its first use; its attributes are as of `AsyncClient`.
+    """A channel that opens on first use; `AsyncClient` documents its attributes.
 
-    Every use raises a `ClientClosedError` once it was closed, and a `UsageError` in another
-    event loop than its first; calls raise an `RpcError` if the server answers with an error.
+    After it is closed, every use raises a `ClientClosedError`. In a second event loop, every
+    use raises a `UsageError`. Calls raise an `RpcError` if the server answers with an error.
     """
 
     def __init__(
@@ -64,14 +64,14 @@ class AsyncConnection:
         """The open channel."""
         self.check_open()
         if self._channel is None:
-            # Not before: grpc.aio's channels belong to the loop that they are made in.
+            # Opened here, because a grpc.aio channel belongs to the loop that creates it.
             self._loop = async_own_loop(self._loop)
             self._channel = open_async_channel(self.target, self._credentials, self._options)
         return self._channel
 
     @property
     def stubs(self) -> AsyncStubs:
-        """The calls of every service."""
+        """The stubs of all services."""
         channel = self.channel
         if self._stubs is None:
             self._stubs = AsyncStubs(channel)
@@ -83,9 +83,9 @@ class AsyncConnection:
         request: Request,
         attempts: Attempts | None = None,
     ) -> Response:
-        """The response to a unary call, which is repeated if the server is unavailable.
+        """The response to a unary call; retries if the server is unavailable.
 
-        `attempts` counts how often; by default as many as fit `timeout`.
+        `attempts` limits and counts the attempts, by default within `timeout`.
         """
         attempts = attempts or Attempts(self.timeout)
         while True:
@@ -97,7 +97,7 @@ class AsyncConnection:
     async def call_once(
         self, method: AsyncUnaryCall[Request, Response], request: Request, seconds: float
     ) -> Response:
-        """The response to a unary call, without retries, within a number of seconds."""
+        """The response to a unary call within a number of seconds; does not retry."""
         self.check_open()
         with sdk_errors(self):
             return await method(request, timeout=seconds)
@@ -105,7 +105,7 @@ class AsyncConnection:
     async def pages(
         self, method: AsyncUnaryCall[Any, Response], request: Any
     ) -> AsyncIterator[Response]:
-        """Every page of a listing, one call each; errors are those of `call`."""
+        """Yields every page of a listing, with one call each; raises the errors of `call`."""
         while True:
             page: Any = await self.call(method, request)
             yield page
@@ -114,7 +114,7 @@ class AsyncConnection:
                 return
 
     def check_open(self) -> None:
-        """Checks that calls can be made."""
+        """Raises `ClientClosedError` if the client is closed."""
         if self.closed:
             raise ClientClosedError
         async_own_loop(self._loop)

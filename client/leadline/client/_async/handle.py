@@ -1,4 +1,4 @@
-"""What the handles of a job and of a sweep have in common."""
+"""The base class of the handles for jobs and sweeps."""
 
 from abc import abstractmethod
 from collections.abc import AsyncIterator
@@ -17,8 +17,8 @@ from leadline.client._runtime import AsyncStreamCall, async_sleep
 class AsyncHandle(Generic[AnyResource, AnyEvent]):
     """A job or a sweep on the server: follow it, wait for it, pause, resume, cancel or delete it.
 
-    It lives on the server and goes on without the handle. It ends when it has finished or is
-    cancelled; a pause does not end it, nor the streams that follow it.
+    The job or sweep continues without the handle. It ends when it succeeds, fails or is
+    cancelled. A pause ends neither the job or sweep nor the streams that follow it.
 
     Attributes:
         name: the resource name, "jobs/{id}" or "sweeps/{id}".
@@ -46,7 +46,7 @@ class AsyncHandle(Generic[AnyResource, AnyEvent]):
 
     @property
     def id(self) -> str:
-        """The bare ID."""
+        """The ID without "jobs/" or "sweeps/"."""
         return self.name.partition("/")[2]
 
     async def events(
@@ -56,26 +56,26 @@ class AsyncHandle(Generic[AnyResource, AnyEvent]):
         *,
         on_reconnect: OnReconnect | None = None,
     ) -> AsyncIterator[AnyEvent]:
-        """Every event after a sequence, in order and exactly once, up to `finished`.
+        """Yields every event after a sequence, in order and exactly once, up to `finished`.
 
-        A sweep's events include those of its jobs. If the stream breaks, also because the server
-        restarts, it resumes where it broke, for as long as the client's `reconnect_timeout` allows.
+        A sweep's events include those of its jobs. If the stream breaks, for example because the
+        server restarts, it resumes at the next event, within the client's `reconnect_timeout`.
 
         Args:
-            after_sequence: the sequence of the last event to skip; 0: none.
+            after_sequence: the sequence of the last event to skip; 0 to skip none.
             progress_interval: if set, include transient progress events (sequence 0), at most one
-                per this many seconds, 0.05 to 3,600. None: as given at the submission.
-            on_reconnect: called before each attempt to reconnect with the error and the seconds
+                per this many seconds, 0.05 to 3,600. None for the interval of the submission.
+            on_reconnect: called before each attempt to reconnect, with the error and the seconds
                 until the attempt.
 
         Raises:
-            NotFoundError: it does not exist, or was deleted meanwhile.
-            UnavailableError: the server was away for too long.
+            NotFoundError: the job or sweep does not exist, or was deleted meanwhile.
+            UnavailableError: the server was unavailable for too long.
             EventGapError: an event is missing.
         """
         if progress_interval is None:
             progress_interval = self._progress_interval
-        # The stream that the submission opened serves once, if it has what the caller wants.
+        # Uses the stream of the submission once, if it has the requested events.
         call = None
         if after_sequence == 0 and progress_interval == self._progress_interval:
             call, self._call = self._call, None
@@ -89,21 +89,21 @@ class AsyncHandle(Generic[AnyResource, AnyEvent]):
         *,
         on_reconnect: OnReconnect | None = None,
     ) -> AnyResource:
-        """Waits until it has succeeded, and returns it.
+        """Waits until the job or sweep has succeeded, and returns it.
 
         Args:
-            timeout: seconds to wait, including the time that the server is away; None: no limit.
-                It goes on after a timeout.
+            timeout: seconds to wait, including the time that the server is unavailable; None for
+                no limit. The job or sweep continues after a timeout.
             on_reconnect: as for `events`.
 
         Raises:
             JobFailedError: the job failed.
             JobCancelledError: the job was cancelled.
-            SweepFailedError: a job of the sweep failed; the others went on.
+            SweepFailedError: a job of the sweep failed; the others continued.
             SweepCancelledError: the sweep was cancelled.
-            DeadlineExceededError: it has not ended within `timeout`.
-            NotFoundError: it does not exist, or was deleted meanwhile.
-            UnavailableError: the server was away for too long.
+            DeadlineExceededError: the job or sweep has not ended within `timeout`.
+            NotFoundError: the job or sweep does not exist, or was deleted meanwhile.
+            UnavailableError: the server was unavailable for too long.
         """
         deadline = self._deadline(timeout)
         resource = await self._wait_for_server(deadline, on_reconnect)
@@ -116,65 +116,65 @@ class AsyncHandle(Generic[AnyResource, AnyEvent]):
         return resource
 
     async def refresh(self) -> AnyResource:
-        """Its present state, from the server.
+        """Fetches the current state.
 
         Raises:
-            NotFoundError: it does not exist.
+            NotFoundError: the job or sweep does not exist.
         """
         return await self._calls.call("Get")
 
     async def pause(self) -> AnyResource:
-        """Pauses it, mid-epoch too, and returns it; complete epochs are kept.
+        """Pauses the job, or all jobs of the sweep, even within an epoch, and returns it.
 
-        A sweep pauses all its jobs. Pausing what is paused changes nothing.
+        Complete epochs are kept. Does nothing if it is already paused.
 
         Raises:
-            NotFoundError: it does not exist.
-            FailedPreconditionError: it has already ended.
+            NotFoundError: the job or sweep does not exist.
+            FailedPreconditionError: the job or sweep has already ended.
         """
         return await self._calls.call("Pause")
 
     async def resume(self) -> AnyResource:
-        """Queues it again, to continue after its last complete epoch, and returns it.
+        """Queues the paused job, or all paused jobs of the sweep, again, and returns it.
 
-        A sweep resumes all its paused jobs. Resuming what waits or runs changes nothing.
+        A job continues after its last complete epoch. Does nothing if no job is paused.
 
         Raises:
-            NotFoundError: it does not exist.
-            FailedPreconditionError: it has already ended.
+            NotFoundError: the job or sweep does not exist.
+            FailedPreconditionError: the job or sweep has already ended.
         """
         return await self._calls.call("Resume")
 
     async def cancel(self) -> AnyResource:
-        """Cancels it, mid-epoch too, and returns it; completed epochs stay usable.
+        """Cancels the job, or all unfinished jobs of the sweep, even within an epoch.
 
-        A sweep cancels all its jobs that have not ended.
+        Returns the job or sweep. Completed epochs stay usable.
 
         Raises:
-            NotFoundError: it does not exist.
-            FailedPreconditionError: it has already succeeded or failed.
+            NotFoundError: the job or sweep does not exist.
+            FailedPreconditionError: the job or sweep has already succeeded or failed.
         """
         return await self._calls.call("Cancel")
 
     async def delete(self) -> None:
-        """Deletes it, which must have ended, with its events, models and checkpoints.
+        """Deletes the job or sweep, which must have ended, with its events, models and checkpoints.
 
         Raises:
-            NotFoundError: it does not exist.
-            FailedPreconditionError: it has not ended: cancel it first.
+            NotFoundError: the job or sweep does not exist.
+            FailedPreconditionError: the job or sweep has not ended: cancel it first.
         """
         attempts = Attempts(self._connection.timeout)
         try:
             await self._calls.call("Delete", attempts)
         except NotFoundError:
-            # An earlier attempt may have deleted it, and its answer was lost.
+            # An earlier attempt may have deleted it, although its response was lost.
             if attempts.failures == 1:
                 raise
 
     def detach(self) -> None:
-        """Closes the stream that the submission opened; what was submitted goes on.
+        """Closes the stream that the submission opened; the job or sweep continues.
 
-        Call it after many submissions that nobody follows.
+        Call it after many submissions that you do not follow.
         """
         call, self._call = self._call, None
         if call is not None:
@@ -207,7 +207,7 @@ class AsyncHandle(Generic[AnyResource, AnyEvent]):
     async def _wait_for_server(
         self, deadline: Deadline, on_reconnect: OnReconnect | None
     ) -> AnyResource:
-        """Its present state, also if the server is away at first, as the streams wait for it."""
+        """The current state; waits for an unavailable server as streams do."""
         reconnection = Reconnection(self._connection.reconnect_timeout, on_reconnect=on_reconnect)
         while True:
             reconnection.began()

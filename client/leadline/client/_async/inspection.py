@@ -1,4 +1,4 @@
-"""The inspection calls: what a model gets wrong."""
+"""The inspection calls: the mistakes of models."""
 
 from collections.abc import AsyncIterator
 from typing import Unpack
@@ -33,7 +33,7 @@ class AsyncInspectionCalls:
     _connection: AsyncConnection
 
     async def misclassified(self, **query: Unpack[Listing]) -> AsyncIterator[Example]:
-        """Every image that a model gets wrong, over all pages.
+        """Yields every image that a model misclassifies, over all pages.
 
         The arguments are those of `list_misclassified`.
 
@@ -52,36 +52,36 @@ class AsyncInspectionCalls:
     async def list_misclassified(
         self, *, page_token: str = "", **query: Unpack[Listing]
     ) -> ListMisclassifiedResponse:
-        """One page of the images that a model gets wrong, with the counts of all.
+        """One page of the images that a model misclassifies, with the total counts.
 
         Args:
-            page_token: `next_page_token` of the page before; empty: the first.
+            page_token: `next_page_token` of the previous page; empty for the first.
             **query: what to list; only the model or the variant is required:
                 model: a model, which stands for its best epoch, or one of its
                 epochs; or the name of either.
-                variant: instead: the best model of this variant.
-                dataset: instead of `variant`: its parts.
+                variant: the best model of this variant, instead of `model`.
+                dataset: the variant's dataset, instead of `variant`.
                 blocks: the variant's depth.
-                block_convolutions: the convolutions of each block, 1 or 2; None: 1.
-                batch_norm: whether the variant has batch norm; None: no.
-                residual: whether it has residual connections, likewise.
+                block_convolutions: the convolutions of each block; None for 1.
+                batch_norm: whether the variant has batch norm; None for no.
+                residual: whether it has residual connections; None for no.
                 split: "test", the default, or "train".
-                true_class: only images of the class of this name.
+                true_class: only images of the class with this name.
                 predicted_class: only images predicted as this class.
                 min_probability: only predictions with at least this probability.
-                max_probability: and at most this one.
+                max_probability: only predictions with at most this probability.
                 grouping: "predicted_class", the default, "true_class" or "none".
-                order: within a group, "most_probable", the default,
+                order: the order within a group: "most_probable", the default,
                 "least_probable", "index" or "random".
-                seed: of a random order.
+                seed: the seed of a random order.
                 per_class: the most wrong images per group, and as many
-                correct ones if they are included; None: all.
+                correct ones if they are included; None for all.
                 include_correct: whether to list correctly classified images too.
                 image_format: "png", the default, "raw" for bytes, or "none".
-                page_size: the most per page; 0: the server's choice.
+                page_size: the most images per page; 0 for the server's default.
 
         Raises:
-            InvalidArgumentError: an argument is wrong, such as a class that the
+            InvalidArgumentError: an argument is invalid, such as a class that the
                 model does not have.
             NotFoundError: the model, epoch or variant does not exist.
             FailedPreconditionError: its images are no longer on the server, or
@@ -96,7 +96,7 @@ class AsyncInspectionCalls:
     async def confusion_matrix(
         self, *, split: SplitLike = "test", **selection: Unpack[Selection]
     ) -> ConfusionMatrix:
-        """How often a model predicts images of each class as each class.
+        """Counts how often a model predicts images of each class as each class.
 
         Args:
             split: "test" or "train".
@@ -106,7 +106,7 @@ class AsyncInspectionCalls:
 
         Raises:
             NotFoundError: the model, epoch or variant does not exist.
-            FailedPreconditionError: as of `list_misclassified`.
+            FailedPreconditionError: see `list_misclassified`.
         """
         request = select(build(GetConfusionMatrixRequest(), split=split), **selection)
         return await self._connection.call(
@@ -116,7 +116,7 @@ class AsyncInspectionCalls:
     async def compared_examples(
         self, baseline: ModelOrVariant, candidate: ModelOrVariant, **query: Unpack[Comparing]
     ) -> AsyncIterator[ComparedExample]:
-        """Every image that at least one of two models gets wrong, over all pages.
+        """Yields every image that at least one of two models misclassifies, over all pages.
 
         The arguments and the errors are those of `compare_models`.
         """
@@ -135,26 +135,26 @@ class AsyncInspectionCalls:
         page_token: str = "",
         **query: Unpack[Comparing],
     ) -> CompareModelsResponse:
-        """What a candidate has fixed and broken, compared with a baseline, and a page of examples.
+        """Compares a candidate with a baseline, and returns a page of examples.
 
         Args:
             baseline: a model, which stands for its best epoch, or one of its
                 epochs, or the name of either; or a variant, which stands for
                 its best model.
-            candidate: likewise, of the same dataset.
-            page_token: `next_page_token` of the page before; empty: the first.
+            candidate: as `baseline`, of the same dataset.
+            page_token: `next_page_token` of the previous page; empty for the first.
             **query: which examples to show, all optional:
                 split: "test", the default, or "train".
-                outcome: only "fixed", "broken" or "still_wrong" ones.
-                true_class: only images of the class of this name.
+                outcome: only images that are "fixed", "broken" or "still_wrong".
+                true_class: only images of the class with this name.
                 image_format: "png", the default, "raw" for bytes, or "none".
-                page_size: the most per page; 0: the server's choice.
+                page_size: the most images per page; 0 for the server's default.
 
         Raises:
-            InvalidArgumentError: an argument is wrong, or the two were measured
-                on different images.
+            InvalidArgumentError: an argument is invalid, or the two models were
+                measured on different images.
             NotFoundError: the model, epoch or variant does not exist.
-            FailedPreconditionError: as of `list_misclassified`.
+            FailedPreconditionError: see `list_misclassified`.
         """
         request = comparison_request(baseline, candidate, **query)
         request.page_token = page_token
@@ -163,7 +163,7 @@ class AsyncInspectionCalls:
     async def likely_label_errors(
         self, **query: Unpack[LabelErrors]
     ) -> AsyncIterator[LikelyLabelError]:
-        """Every image whose label several models contradict, over all pages.
+        """Yields every image whose label several models contradict, over all pages.
 
         The arguments and the errors are those of `list_likely_label_errors`.
         """
@@ -180,24 +180,23 @@ class AsyncInspectionCalls:
         """One page of the images whose label several models contradict, the surest first.
 
         Args:
-            page_token: `next_page_token` of the page before; empty: the first.
+            page_token: `next_page_token` of the previous page; empty for the first.
             **query: which labels to check:
-                models: the models, or some of their epochs, or the names of
-                these; 2 to 20 of one dataset.
-                dataset: instead: the best model of each good variant on this
-                dataset.
+                models: 2 to 20 models or epochs of one dataset, or their names.
+                dataset: the best model of each good variant on this dataset,
+                instead of `models`.
                 split: "test", the default, or "train".
-                min_models: how many must contradict a label; None: more than
+                min_models: how many must contradict a label; None for more than
                 half of them, at least 2.
                 true_class: only images labelled with the class of this name.
                 image_format: "png", the default, "raw" for bytes, or "none".
-                page_size: the most per page; 0: the server's choice.
+                page_size: the most images per page; 0 for the server's default.
 
         Raises:
-            InvalidArgumentError: an argument is wrong.
+            InvalidArgumentError: an argument is invalid.
             NotFoundError: a model or epoch does not exist.
             FailedPreconditionError: fewer than two good variants are trained on
-                the dataset; or as of `list_misclassified`.
+                the dataset; or see `list_misclassified`.
         """
         request = label_errors_request(**query)
         request.page_token = page_token

@@ -1,4 +1,4 @@
-"""Predicting any number of images, request by request."""
+"""Predicts any number of images, request by request."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from leadline.v1.inference_service_pb2 import Prediction, PredictRequest, Predic
 async def predict(
     connection: AsyncConnection, images: Images, selector: PredictRequest
 ) -> Predictions:
-    """The predictions, all by the checkpoint that answers the first request."""
+    """The predictions, all from the checkpoint that answers the first request."""
     results: list[Prediction] = []
     response = PredictResponse()
     for batch in batches(images):
@@ -31,7 +31,7 @@ async def predict(
             except RpcError as error:
                 waiting.extendleft(reversed(_smaller(part, error)))
                 continue
-            # A better epoch may be completed between two requests.
+            # Pins the checkpoint, because a better epoch may complete between two requests.
             selector.model = response.model
             results.extend(predictions(part, response))
     return Predictions(
@@ -44,10 +44,10 @@ async def predict(
 def _smaller(
     images: Sequence[LoadedImage], error: RpcError
 ) -> tuple[Sequence[LoadedImage], Sequence[LoadedImage]]:
-    """The halves of a request that was refused for its size.
+    """The halves of a request that was refused because of its size.
 
     Raises:
-        RpcError: it was refused for another reason, or has only one image.
+        RpcError: the request was refused for another reason, or has only one image.
     """
     if len(images) > 1 and is_too_much(error):
         middle = len(images) // 2

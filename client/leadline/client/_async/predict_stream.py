@@ -14,7 +14,7 @@ class AsyncPredictionStream:
     """The predictions of images, one by one.
 
     Iterate over it with `async for`, once. It reads at most a few requests of
-    images ahead of its answers. Close it with `aclose` to stop before its end.
+    images ahead. To stop before its end, close it with `aclose`.
     """
 
     def __init__(
@@ -26,28 +26,28 @@ class AsyncPredictionStream:
         batch_size: int | None,
     ) -> None:
         """Use `AsyncClient.predict_stream` instead."""
-        # It holds no reference to this object, so dropping this ends the call.
+        # Holds no reference to this object, so that dropping this object ends the call.
         self._work = AsyncBulkPrediction(connection, images, selector, on_reconnect, batch_size)
         self._results = self._work.results()
 
     @property
     def model(self) -> str:
-        """The checkpoint that answers, "models/{id}/epochs/{n}"; empty before the first answer."""
+        """The checkpoint, "models/{id}/epochs/{n}"; empty before the first prediction."""
         return self._work.model
 
     @property
     def weights_sha256(self) -> str:
-        """The SHA-256 of its weights file, in hexadecimal; empty before the first prediction."""
+        """The SHA-256 of the weights file, in hexadecimal; empty before the first prediction."""
         return self._work.weights_sha256
 
     def __aiter__(self) -> Self:
-        """Itself."""
+        """Returns the stream."""
         return self
 
     async def __anext__(self) -> Prediction | ImageFailure:
-        """The prediction of the next image, or why it cannot be classified."""
+        """The prediction of the next image, or the failure to classify it."""
         return await anext(self._results)
 
     async def aclose(self) -> None:
-        """Closes the stream, which yields nothing more."""
+        """Closes the stream, which then yields nothing more."""
         await self._results.aclose()

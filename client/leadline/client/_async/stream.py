@@ -1,4 +1,4 @@
-"""Events of a job or a sweep, across broken streams and restarts of the server."""
+"""Follows the events of a job or a sweep across broken streams and server restarts."""
 
 from collections.abc import AsyncIterator
 from typing import Any, Generic, TypeVar
@@ -30,7 +30,7 @@ class AsyncCalls(Generic[AnyResource, AnyEvent]):
         self._name = name
 
     async def call(self, verb: str, attempts: Attempts | None = None) -> AnyResource:
-        """The response to the call "{verb}{kind}": the job or the sweep, unless it is deleted."""
+        """Calls "{verb}{kind}"; returns the job or the sweep, unless it is deleted."""
         method, request = self._prepare(verb)
         response: AnyResource = await self._connection.call(method, request, attempts)
         return response
@@ -52,7 +52,7 @@ class AsyncCalls(Generic[AnyResource, AnyEvent]):
 
 
 class AsyncEventStream(Generic[AnyResource, AnyEvent]):
-    """Follows one job or sweep until it has finished, over as many streams as that takes."""
+    """Follows one job or sweep until it has finished; opens further streams if one breaks."""
 
     def __init__(
         self,
@@ -78,9 +78,9 @@ class AsyncEventStream(Generic[AnyResource, AnyEvent]):
     async def events(
         self, call: AsyncStreamCall[AnyEvent] | None = None
     ) -> AsyncIterator[AnyEvent]:
-        """The events in order, each durable one exactly once, the last of which is `finished`.
+        """Yields the events in order up to `finished`, each durable event exactly once.
 
-        Starts with `call` if a stream is open already.
+        Starts with `call` if a stream is already open.
         """
         while not self._cursor.finished:
             self._connection.check_open()
@@ -112,7 +112,7 @@ class AsyncEventStream(Generic[AnyResource, AnyEvent]):
         return None
 
     async def _check_end(self) -> None:
-        """Tells a stream that ended well from one that was cut without an error.
+        """Checks that a stream ended after its last event, and was not cut without an error.
 
         Raises:
             UnavailableError: the stream ended before the last event.

@@ -1,4 +1,4 @@
-"""Submission of a job or a sweep; a retry never makes a second one."""
+"""Submits a job or a sweep; a retry never creates a second one."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import Generic
@@ -12,7 +12,7 @@ from leadline.client._runtime import AsyncStreamCall, async_cancel_after, async_
 
 
 class AsyncSubmittedCall(Generic[AnyEvent]):
-    """The stream of an accepted job or sweep, whose first event was read and comes again.
+    """The stream of an accepted job or sweep, including its first event, which `submit` has read.
 
     Attributes:
         queued: the first event.
@@ -23,23 +23,23 @@ class AsyncSubmittedCall(Generic[AnyEvent]):
         self._call = call
 
     async def __aiter__(self) -> AsyncIterator[AnyEvent]:
-        """Every event of the stream."""
+        """Yields every event of the stream."""
         yield self.queued
         async for event in self._call:
             yield event
 
     def cancel(self) -> None:
-        """Closes the stream; what was submitted goes on."""
+        """Closes the stream; the job or sweep continues."""
         self._call.cancel()
 
 
 async def submit(
     connection: AsyncConnection, attempt: Callable[[], AsyncStreamCall[AnyEvent]]
 ) -> AsyncSubmittedCall[AnyEvent]:
-    """The stream of the job or sweep that this attempt, or an earlier one, made.
+    """Opens the stream of the job or sweep that this or an earlier attempt created.
 
     Raises:
-        RpcError: the server refused the request, or could not be reached.
+        RpcError: the server refused the request, or is unreachable.
     """
     attempts = Attempts(connection.timeout)
     while True:

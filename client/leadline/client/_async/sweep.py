@@ -18,7 +18,7 @@ class AsyncTrainingSweep(AsyncHandle[Sweep, SweepEvent]):
     _kind = "Sweep"
 
     async def table(self) -> SweepTable:
-        """The results of its jobs so far.
+        """The table of its jobs' results so far.
 
         Raises:
             NotFoundError: the sweep does not exist.
@@ -26,7 +26,7 @@ class AsyncTrainingSweep(AsyncHandle[Sweep, SweepEvent]):
         return (await self.refresh()).table
 
     async def jobs(self) -> list[AsyncTrainingJob]:
-        """The handles of its jobs, in the order of the grid.
+        """Handles for its jobs, in the order of the grid.
 
         Raises:
             NotFoundError: the sweep does not exist.

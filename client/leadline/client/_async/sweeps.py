@@ -17,7 +17,7 @@ from leadline.v1.training_service_pb2 import ListSweepsRequest, TrainSweepReques
 
 
 class AsyncSweepCalls:
-    """The part of the client that trains many jobs as one."""
+    """The part of the client that trains sweeps."""
 
     _connection: AsyncConnection
 
@@ -36,29 +36,29 @@ class AsyncSweepCalls:
     ) -> AsyncTrainingSweep:
         """Submits a sweep and returns its handle as soon as all its jobs are accepted.
 
-        Safe to repeat: it always sends a request id.
+        Safe to repeat, because it always sends a request id.
 
         Args:
             axes: the values of each field in which the jobs differ, such as
                 {"blocks": [2, 4], "batch_norm": [False, True], "seed": range(3)};
                 there is a job for each combination.
-            spec: what the jobs have in common, as for `train`.
+            spec: the fields that the jobs share, as for `train`.
             median_stopping: whether to stop hopeless jobs, or the rule that
                 stops them.
-            priority: of each job, as for `train`.
+            priority: the priority of each job, as for `train`.
             time_limit: as for `train`, counted from acceptance of the sweep.
             retention: as for `train`.
-            request_id: a UUID that identifies this sweep, also for a call of
-                another process; None: a new one.
+            request_id: a UUID that identifies this sweep, even in a call of
+                another process; None for a new one.
             progress_interval: as for `train`.
             **fields: fields of the spec, as for `train`.
 
         Raises:
-            InvalidArgumentError: a field is wrong; see its `violations`.
+            InvalidArgumentError: a field is invalid; see its `violations`.
             AlreadyExistsError: `request_id` was used with another grid, or with
                 other options.
             ResourceExhaustedError: the server's queue has no room for all jobs.
-            UnavailableError: the server cannot be reached.
+            UnavailableError: the server is unreachable.
         """
         request = TrainSweepRequest(
             spec=training_spec(spec, **fields),
@@ -79,11 +79,11 @@ class AsyncSweepCalls:
         )
 
     def sweep(self, name: str) -> AsyncTrainingSweep:
-        """The handle of a sweep by its name or bare ID, without a call to the server."""
+        """A handle for a sweep, by its name or ID, without a call to the server."""
         return AsyncTrainingSweep(self._connection, sweep_name(name))
 
     async def sweeps(self, *, page_size: int = 0) -> AsyncIterator[Sweep]:
-        """Every sweep, the newest first, without its jobs and its table."""
+        """Yields every sweep, the newest first, without its jobs and its table."""
         request = build(ListSweepsRequest(), page_size=page_size)
         async for page in self._connection.pages(
             self._connection.stubs.training.ListSweeps, request
@@ -92,25 +92,25 @@ class AsyncSweepCalls:
                 yield sweep
 
     async def get_sweep(self, name: str) -> Sweep:
-        """The present state of a sweep, by its name or bare ID, with its jobs and table.
+        """The current state of a sweep, by its name or ID, with its jobs and table.
 
         Raises:
-            NotFoundError: it does not exist.
+            NotFoundError: the sweep does not exist.
         """
         return await self.sweep(name).refresh()
 
     async def pause_sweep(self, name: str) -> Sweep:
-        """Pauses all jobs of a sweep; errors as of `AsyncTrainingSweep.pause`."""
+        """Pauses all jobs of a sweep; see `AsyncTrainingSweep.pause`."""
         return await self.sweep(name).pause()
 
     async def resume_sweep(self, name: str) -> Sweep:
-        """Queues all paused jobs of a sweep again; errors as of `AsyncTrainingSweep.resume`."""
+        """Queues all paused jobs of a sweep again; see `AsyncTrainingSweep.resume`."""
         return await self.sweep(name).resume()
 
     async def cancel_sweep(self, name: str) -> Sweep:
-        """Cancels all unfinished jobs of a sweep; errors as of `AsyncTrainingSweep.cancel`."""
+        """Cancels all unfinished jobs of a sweep; see `AsyncTrainingSweep.cancel`."""
         return await self.sweep(name).cancel()
 
     async def delete_sweep(self, name: str) -> None:
-        """Deletes an ended sweep, its jobs and models; errors as of `AsyncTrainingSweep.delete`."""
+        """Deletes an ended sweep, its jobs and models; see `AsyncTrainingSweep.delete`."""
         await self.sweep(name).delete()

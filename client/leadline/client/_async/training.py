@@ -21,7 +21,7 @@ from leadline.v1.training_service_pb2 import (
 
 
 class AsyncTrainingCalls:
-    """The part of the client that trains."""
+    """The part of the client that trains jobs."""
 
     _connection: AsyncConnection
 
@@ -39,19 +39,19 @@ class AsyncTrainingCalls:
         """Submits a job and returns its handle as soon as it is accepted.
 
         Safe to repeat: it always sends a request id, so a retry after a broken
-        connection never makes a second job.
+        connection never creates a second job.
 
         Args:
             spec: what to train, a `TrainingSpec` or a dict of the fields below;
                 fields that are not set take the server's defaults.
-            priority: higher priority starts first, -100 to 100.
-            time_limit: seconds, or a timedelta, counted from acceptance; the job
-                fails if it is not complete by then.
-            retention: the checkpoints to keep beside the best and the last:
-                "all", "best_and_last" for no others, or a number n for those
-                of every nth epoch.
-            request_id: a UUID that identifies this job, also for a call of
-                another process; None: a new one.
+            priority: -100 to 100; jobs of higher priority start first.
+            time_limit: seconds or a timedelta, counted from acceptance, after
+                which an unfinished job fails.
+            retention: the checkpoints to keep in addition to the best and the
+                last: "all", "best_and_last" for no others, or a number n for
+                those of every nth epoch.
+            request_id: a UUID that identifies this job, even in a call of
+                another process; None for a new one.
             progress_interval: if set, the handle's events include transient
                 progress, at most one per this many seconds.
             **fields: fields of the spec, which override those of `spec`:
@@ -65,28 +65,28 @@ class AsyncTrainingCalls:
                 batch_size: images per step.
                 learning_rate: the optimizer's step size.
                 optimizer: "sgd", "adam" or "adamw".
-                momentum: of SGD.
+                momentum: the momentum of SGD.
                 weight_decay: the coefficient of weight decay.
-                seed: of the weights, the order of the images and augmentation.
-                residual: whether an identity connection goes around each block.
+                seed: the seed of weights, order of images and augmentation.
+                residual: whether each block has an identity connection.
                 initialization: "default" or "kaiming".
-                schedule: of the learning rate: "constant", "cosine" or
+                schedule: how the learning rate changes: "constant", "cosine" or
                 "one_cycle".
                 nesterov: whether SGD uses Nesterov momentum.
-                augmentation: of the training images: "none", "flip" or
+                augmentation: how to vary training images: "none", "flip" or
                 "flip_crop".
                 patience: end after this many epochs without a better test
-                accuracy; 0: never.
-                precision: of the steps: "float32" or "bfloat16".
+                accuracy; 0 for never.
+                precision: the number format of steps: "float32" or "bfloat16".
                 diagnostics: whether events report activations and gradients of
                 each block.
 
         Raises:
-            InvalidArgumentError: a field is wrong; see its `violations`.
+            InvalidArgumentError: a field is invalid; see its `violations`.
             AlreadyExistsError: `request_id` was used with another spec, or with
                 other options.
             ResourceExhaustedError: the server's queue is full.
-            UnavailableError: the server cannot be reached.
+            UnavailableError: the server is unreachable.
         """
         request = TrainJobRequest(
             spec=training_spec(spec, **fields),
@@ -105,7 +105,7 @@ class AsyncTrainingCalls:
         )
 
     def job(self, name: str) -> AsyncTrainingJob:
-        """The handle of a job by its name or bare ID, without a call to the server."""
+        """A handle for a job, by its name or ID, without a call to the server."""
         return AsyncTrainingJob(self._connection, job_name(name))
 
     async def jobs(
@@ -115,12 +115,12 @@ class AsyncTrainingCalls:
         sweep: str | None = None,
         page_size: int = 0,
     ) -> AsyncIterator[Job]:
-        """Every job, the newest first.
+        """Yields every job, the newest first.
 
         Args:
-            states: only jobs in these states: "running", "failed".
-            sweep: only jobs of this sweep, by its name or bare ID.
-            page_size: jobs per call; 0: the server's choice.
+            states: only jobs in these states, such as "running" or "failed".
+            sweep: only jobs of this sweep, by its name or ID.
+            page_size: jobs per call; 0 for the server's default.
 
         Raises:
             NotFoundError: the sweep does not exist.
@@ -150,25 +150,25 @@ class AsyncTrainingCalls:
         return usage
 
     async def get_job(self, name: str) -> Job:
-        """The present state of a job, by its name or bare ID.
+        """The current state of a job, by its name or ID.
 
         Raises:
-            NotFoundError: it does not exist.
+            NotFoundError: the job does not exist.
         """
         return await self.job(name).refresh()
 
     async def pause_job(self, name: str) -> Job:
-        """Pauses a job and returns it; errors as of `AsyncTrainingJob.pause`."""
+        """Pauses a job and returns it; see `AsyncTrainingJob.pause`."""
         return await self.job(name).pause()
 
     async def resume_job(self, name: str) -> Job:
-        """Queues a paused job again and returns it; errors as of `AsyncTrainingJob.resume`."""
+        """Queues a paused job again and returns it; see `AsyncTrainingJob.resume`."""
         return await self.job(name).resume()
 
     async def cancel_job(self, name: str) -> Job:
-        """Cancels a job and returns it; errors as of `AsyncTrainingJob.cancel`."""
+        """Cancels a job and returns it; see `AsyncTrainingJob.cancel`."""
         return await self.job(name).cancel()
 
     async def delete_job(self, name: str) -> None:
-        """Deletes a job that has ended, with its model; errors as of `AsyncTrainingJob.delete`."""
+        """Deletes a job that has ended, with its model; see `AsyncTrainingJob.delete`."""
         await self.job(name).delete()

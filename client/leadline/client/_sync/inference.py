@@ -38,7 +38,7 @@ class InferenceCalls:
         residual: bool | None = None,
         page_size: int = 0,
     ) -> Iterator[Model]:
-        """Every model, the newest first; arguments that are not None filter them."""
+        """Yields every model, the newest first; arguments that are not None filter them."""
         request = build(
             ListModelsRequest(),
             dataset=dataset,
@@ -52,7 +52,7 @@ class InferenceCalls:
             yield from page.models
 
     def get_model(self, name: str) -> Model:
-        """A model with all its epochs, by its name or bare ID.
+        """A model with all its epochs, by its name or ID.
 
         Raises:
             NotFoundError: the model does not exist.
@@ -86,37 +86,37 @@ class InferenceCalls:
         include_logits: bool = False,
         **selection: Unpack[Selection],
     ) -> Predictions:
-        """The predictions of images, in their order: all of them, or an error.
+        """The predictions of images, in order: all of them, or an error.
 
-        Takes any number of images. They are sent in requests of up to 1,024
-        images and 8 MiB, or less if the server's limits are lower; the
+        Takes any number of images. Sends them in requests of up to 1,024
+        images and 8 MiB, or less if the server's limits are lower. The
         checkpoint that answers the first request answers all.
 
         Args:
-            images: one image or several, of one kind or of several. An image
-                file: a path (str or Path), the bytes of a PNG or JPEG file, a
+            images: one or more images, of one or more kinds. An image file:
+                a path (str or Path), the bytes of a PNG or JPEG file, a
                 Pillow image. An image on the server: an `Example` of a
                 listing, or its name, "datasets/{fingerprint}/{split}/{index}".
-                Pixels: an array, of numpy or of any library whose
-                arrays numpy can read, uint8 [32, 32, 3] or [N, 32, 32, 3] in
-                [0, 255], or float32 [3, 32, 32] or [N, 3, 32, 32], normalised
-                to [-1, 1]. Kinds that alternate make many small requests.
+                Pixels: an array of numpy or of any library whose arrays numpy
+                can read. It is uint8 [32, 32, 3] or [N, 32, 32, 3] in [0, 255],
+                or float32 [3, 32, 32] or [N, 3, 32, 32], normalised to [-1, 1].
+                Alternating kinds need many small requests.
             top_k: how many of the most probable classes to return per image.
             include_logits: whether to return the logits of each image as well.
             **selection: the model:
                 model: a model, which stands for its best epoch, or one of its
                 epochs; or its name, "models/{id}" or "models/{id}/epochs/{n}".
-                variant: instead: the best model of this variant.
-                dataset: instead of `variant`: its parts.
+                variant: the best model of this variant, instead of `model`.
+                dataset: the variant's dataset, instead of `variant`.
                 blocks: the variant's depth.
-                block_convolutions: the convolutions of each block, 1 or 2; None: 1.
-                batch_norm: whether the variant has batch norm; None: no.
-                residual: whether it has residual connections, likewise.
+                block_convolutions: the convolutions of each block; None for 1.
+                batch_norm: whether the variant has batch norm; None for no.
+                residual: whether it has residual connections; None for no.
 
         Raises:
-            InvalidArgumentError: an image is empty, corrupt, too large or no
-                image, an array has another shape or type, or the arguments
-                name not exactly one model or variant.
+            InvalidArgumentError: an image is empty, corrupt, too large or not
+                an image; an array has another shape or type; or the arguments
+                do not name exactly one model or variant.
             NotFoundError: the model, epoch or variant does not exist.
             OSError: a file cannot be read.
         """
@@ -136,31 +136,30 @@ class InferenceCalls:
     ) -> PredictionStream:
         """The predictions of images one by one, for any number of images.
 
-        Yields for each image, in order, its `Prediction`, or an `ImageFailure`
-        if it cannot be classified; the other images are not affected. Images
-        are read as answers are consumed, up to 4 requests of 256 images or
-        960 KiB ahead, so neither need fit into memory. If the connection
-        breaks, also because the server restarts, the stream resumes where it
-        broke, for as long as the client's `reconnect_timeout` allows. One
-        checkpoint answers the whole stream.
+        For each image, in order, yields its `Prediction`, or an `ImageFailure`
+        if it cannot be classified. Reads images only up to 4 requests of 256
+        images or 960 KiB ahead of the consumed predictions, so neither need fit
+        into memory. If the connection breaks, for example because the server
+        restarts, the stream resumes where it broke, within the client's
+        `reconnect_timeout`. One checkpoint answers the whole stream.
 
         Args:
-            images: as for `predict`; a generator, say, and for the
-                asynchronous client an asynchronous one too.
+            images: as for `predict`, or a generator; for the asynchronous
+                client also an asynchronous one.
             top_k: as for `predict`.
             include_logits: as for `predict`.
-            batch_size: images per request, up to 1,024; None: 256. With fewer,
-                answers arrive sooner if `images` arrive slowly.
-            on_reconnect: called before each attempt to reconnect with the
+            batch_size: images per request, up to 1,024; None for 256. If
+                `images` arrive slowly, small batches return sooner.
+            on_reconnect: called before each attempt to reconnect, with the
                 error and the seconds until the attempt.
             **selection: the model, as for `predict`.
 
         Raises:
-            InvalidArgumentError: the arguments name not exactly one model or
+            InvalidArgumentError: the arguments do not name exactly one model or
                 variant, or `batch_size` is out of range. Iterating raises it
-                for other wrong fields, and the following errors.
+                for other invalid fields, and raises the following errors.
             NotFoundError: the model, epoch or variant does not exist.
-            UnavailableError: the server was away for too long.
+            UnavailableError: the server was unavailable for too long.
         """
         request = build(PredictRequest(), top_k=top_k, include_logits=include_logits)
         select(request, **selection)

@@ -23,17 +23,17 @@ class TrainingJob(Handle[Job, JobEvent]):
 
     @property
     def model(self) -> str:
-        """The resource name of its model, which exists from the first completed epoch on."""
+        """The resource name of its model, which exists after the first completed epoch."""
         return f"models/{self.id}"
 
     def epochs(self, *, on_reconnect: OnReconnect | None = None) -> Iterator[EpochResult]:
-        """The result of every epoch from the first on, as they are completed.
+        """Yields the result of every epoch, from the first one, as soon as it is complete.
 
         Ends when the job has ended, in any state; `result()` raises if it failed.
 
         Raises:
             NotFoundError: the job does not exist, or was deleted meanwhile.
-            UnavailableError: the server was away for too long.
+            UnavailableError: the server was unavailable for too long.
             EventGapError: an event is missing.
         """
         for event in self.events(on_reconnect=on_reconnect):
@@ -52,13 +52,13 @@ class TrainingJob(Handle[Job, JobEvent]):
 
         Args:
             images: one image or several.
-            epoch: which epoch answers, 1 for the first; None: the best so far.
+            epoch: the epoch that predicts, 1 for the first; None for the best so far.
             top_k: how many of the most probable classes to return per image.
             include_logits: whether to return the logits of each image as well.
 
         Raises:
-            InvalidArgumentError: an image is empty, corrupt, too large or no image.
-            NotFoundError: this epoch, or any, is not complete yet.
+            InvalidArgumentError: an image is empty, corrupt, too large or not an image.
+            NotFoundError: this epoch, or any epoch, is not complete yet.
             OSError: a file cannot be read.
         """
         request = self._predict_request(epoch, top_k, include_logits=include_logits)
@@ -78,10 +78,10 @@ class TrainingJob(Handle[Job, JobEvent]):
 
         Args:
             images: any number of images.
-            epoch: which epoch answers, 1 for the first; None: the best so far.
+            epoch: the epoch that predicts, 1 for the first; None for the best so far.
             top_k: how many of the most probable classes to return per image.
             include_logits: whether to return the logits of each image as well.
-            batch_size: images per request; None: 256.
+            batch_size: images per request; None for 256.
             on_reconnect: called before each attempt to reconnect.
         """
         request = self._predict_request(epoch, top_k, include_logits=include_logits)

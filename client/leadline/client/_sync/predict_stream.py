@@ -15,7 +15,7 @@ class PredictionStream:
     """The predictions of images, one by one.
 
     Iterate over it with `for`, once. It reads at most a few requests of
-    images ahead of its answers. Close it with `close` to stop before its end.
+    images ahead. To stop before its end, close it with `close`.
     """
 
     def __init__(
@@ -27,28 +27,28 @@ class PredictionStream:
         batch_size: int | None,
     ) -> None:
         """Use `Client.predict_stream` instead."""
-        # It holds no reference to this object, so dropping this ends the call.
+        # Holds no reference to this object, so that dropping this object ends the call.
         self._work = BulkPrediction(connection, images, selector, on_reconnect, batch_size)
         self._results = self._work.results()
 
     @property
     def model(self) -> str:
-        """The checkpoint that answers, "models/{id}/epochs/{n}"; empty before the first answer."""
+        """The checkpoint, "models/{id}/epochs/{n}"; empty before the first prediction."""
         return self._work.model
 
     @property
     def weights_sha256(self) -> str:
-        """The SHA-256 of its weights file, in hexadecimal; empty before the first prediction."""
+        """The SHA-256 of the weights file, in hexadecimal; empty before the first prediction."""
         return self._work.weights_sha256
 
     def __iter__(self) -> Self:
-        """Itself."""
+        """Returns the stream."""
         return self
 
     def __next__(self) -> Prediction | ImageFailure:
-        """The prediction of the next image, or why it cannot be classified."""
+        """The prediction of the next image, or the failure to classify it."""
         return next(self._results)
 
     def close(self) -> None:
-        """Closes the stream, which yields nothing more."""
+        """Closes the stream, which then yields nothing more."""
         self._results.close()

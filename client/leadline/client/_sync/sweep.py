@@ -19,7 +19,7 @@ class TrainingSweep(Handle[Sweep, SweepEvent]):
     _kind = "Sweep"
 
     def table(self) -> SweepTable:
-        """The results of its jobs so far.
+        """The table of its jobs' results so far.
 
         Raises:
             NotFoundError: the sweep does not exist.
@@ -27,7 +27,7 @@ class TrainingSweep(Handle[Sweep, SweepEvent]):
         return (self.refresh()).table
 
     def jobs(self) -> list[TrainingJob]:
-        """The handles of its jobs, in the order of the grid.
+        """Handles for its jobs, in the order of the grid.
 
         Raises:
             NotFoundError: the sweep does not exist.

@@ -18,7 +18,7 @@ from leadline.v1.training_service_pb2 import ListSweepsRequest, TrainSweepReques
 
 
 class SweepCalls:
-    """The part of the client that trains many jobs as one."""
+    """The part of the client that trains sweeps."""
 
     _connection: Connection
 
@@ -37,29 +37,29 @@ class SweepCalls:
     ) -> TrainingSweep:
         """Submits a sweep and returns its handle as soon as all its jobs are accepted.
 
-        Safe to repeat: it always sends a request id.
+        Safe to repeat, because it always sends a request id.
 
         Args:
             axes: the values of each field in which the jobs differ, such as
                 {"blocks": [2, 4], "batch_norm": [False, True], "seed": range(3)};
                 there is a job for each combination.
-            spec: what the jobs have in common, as for `train`.
+            spec: the fields that the jobs share, as for `train`.
             median_stopping: whether to stop hopeless jobs, or the rule that
                 stops them.
-            priority: of each job, as for `train`.
+            priority: the priority of each job, as for `train`.
             time_limit: as for `train`, counted from acceptance of the sweep.
             retention: as for `train`.
-            request_id: a UUID that identifies this sweep, also for a call of
-                another process; None: a new one.
+            request_id: a UUID that identifies this sweep, even in a call of
+                another process; None for a new one.
             progress_interval: as for `train`.
             **fields: fields of the spec, as for `train`.
 
         Raises:
-            InvalidArgumentError: a field is wrong; see its `violations`.
+            InvalidArgumentError: a field is invalid; see its `violations`.
             AlreadyExistsError: `request_id` was used with another grid, or with
                 other options.
             ResourceExhaustedError: the server's queue has no room for all jobs.
-            UnavailableError: the server cannot be reached.
+            UnavailableError: the server is unreachable.
         """
         request = TrainSweepRequest(
             spec=training_spec(spec, **fields),
@@ -78,35 +78,35 @@ class SweepCalls:
         )
 
     def sweep(self, name: str) -> TrainingSweep:
-        """The handle of a sweep by its name or bare ID, without a call to the server."""
+        """A handle for a sweep, by its name or ID, without a call to the server."""
         return TrainingSweep(self._connection, sweep_name(name))
 
     def sweeps(self, *, page_size: int = 0) -> Iterator[Sweep]:
-        """Every sweep, the newest first, without its jobs and its table."""
+        """Yields every sweep, the newest first, without its jobs and its table."""
         request = build(ListSweepsRequest(), page_size=page_size)
         for page in self._connection.pages(self._connection.stubs.training.ListSweeps, request):
             yield from page.sweeps
 
     def get_sweep(self, name: str) -> Sweep:
-        """The present state of a sweep, by its name or bare ID, with its jobs and table.
+        """The current state of a sweep, by its name or ID, with its jobs and table.
 
         Raises:
-            NotFoundError: it does not exist.
+            NotFoundError: the sweep does not exist.
         """
         return self.sweep(name).refresh()
 
     def pause_sweep(self, name: str) -> Sweep:
-        """Pauses all jobs of a sweep; errors as of `TrainingSweep.pause`."""
+        """Pauses all jobs of a sweep; see `TrainingSweep.pause`."""
         return self.sweep(name).pause()
 
     def resume_sweep(self, name: str) -> Sweep:
-        """Queues all paused jobs of a sweep again; errors as of `TrainingSweep.resume`."""
+        """Queues all paused jobs of a sweep again; see `TrainingSweep.resume`."""
         return self.sweep(name).resume()
 
     def cancel_sweep(self, name: str) -> Sweep:
-        """Cancels all unfinished jobs of a sweep; errors as of `TrainingSweep.cancel`."""
+        """Cancels all unfinished jobs of a sweep; see `TrainingSweep.cancel`."""
         return self.sweep(name).cancel()
 
     def delete_sweep(self, name: str) -> None:
-        """Deletes an ended sweep, its jobs and models; errors as of `TrainingSweep.delete`."""
+        """Deletes an ended sweep, its jobs and models; see `TrainingSweep.delete`."""
         self.sweep(name).delete()

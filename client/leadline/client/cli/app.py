@@ -1,4 +1,4 @@
-"""The `leadline` command: its subcommands, and how they end."""
+"""The `leadline` command: its subcommands, and their exit codes."""
 
 import importlib
 import os
@@ -15,7 +15,7 @@ from leadline.client.cli.failures import report_error, report_usage
 
 
 class _Command(NamedTuple):
-    """Where a command is, and its line in the list, which must not load it."""
+    """The module of a command, and its line in the list, which must not load it."""
 
     module: str
     help: str
@@ -23,47 +23,47 @@ class _Command(NamedTuple):
 
 COMMANDS = {
     "serve": _Command("server", "Start a server."),
-    "doctor": _Command("server", "Check what this machine can do for a server."),
+    "doctor": _Command("server", "Check whether this machine can run a server."),
     "compact": _Command("server", "Rewrite the checkpoints of older versions in less space."),
     "train": _Command("train", "Train a model and watch it learn."),
-    "watch": _Command("following", "Follow a job, from its first epoch or any other."),
-    "sweep": _Command("sweep", "Train a grid of models as one, and compare them."),
+    "watch": _Command("following", "Follow a job, from its first event or a later one."),
+    "sweep": _Command("sweep", "Train a grid of models together, and compare them."),
     "sweeps": _Command("sweep", "List sweeps, or show one."),
     "jobs": _Command("jobs", "List training jobs."),
-    "pause": _Command("control", "Pause a job, mid-epoch too."),
+    "pause": _Command("control", "Pause a job, even within an epoch."),
     "resume": _Command("control", "Resume a paused job."),
     "cancel": _Command("control", "Cancel a job; its completed epochs stay usable."),
-    "delete": _Command("control", "Delete one job or several for good."),
+    "delete": _Command("control", "Delete one or more jobs permanently."),
     "models": _Command("models", "List trained models, or one model's epochs."),
-    "predict": _Command("predict", "Classify images."),
+    "predict": _Command("predict", "Classify any number of images."),
     "export": _Command("export", "Write a model as an ONNX file."),
-    "misclassified": _Command("misclassified", "Show the images that a model gets wrong."),
+    "misclassified": _Command("misclassified", "Show the images that a model misclassifies."),
     "confusion": _Command("confusion", "Show which classes a model confuses."),
     "compare": _Command("compare", "Compare two models image by image."),
     "label-errors": _Command("label_errors", "Show images whose labels are likely wrong."),
     "plot": _Command("plot", "Draw accuracy curves, confusion matrices and sweeps."),
     "report": _Command("report", "Write a job, a sweep or a comparison as one HTML page."),
-    "usage": _Command("usage", "Show what takes the space of the server's disk."),
-    "health": _Command("status", "Check that a server serves."),
-    "demo": _Command("demo", "Start a server, train, predict and look, in about a minute."),
+    "usage": _Command("usage", "Show what uses the space on the server's disk."),
+    "health": _Command("status", "Check that a server accepts calls."),
+    "demo": _Command("demo", "Start a server, train, predict and inspect, in a minute."),
     "version": _Command("status", "Print the version."),
 }
 
 
 class _BrokenPipe(Exception):  # noqa: N818 - not an error: the reader has gone
-    """Hides a broken pipe from click, whose exit code for it means a failed job here."""
+    """Hides a broken pipe from click, whose exit code would mean a failed job."""
 
 
 class LazyGroup(Group):
-    """Loads a command when it is run, not when it is listed."""
+    """Loads a command when it runs, not when it is listed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands in the order of first use."""
+        """The commands, in the order in which a new user needs them."""
         del ctx
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of this name."""
+        """The command with this name."""
         del ctx
         if cmd_name not in COMMANDS:
             return None
@@ -106,21 +106,21 @@ def leadline() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
-    # gRPC's own log lines, as on a server that shuts down, would land between ours.
+    # Otherwise gRPC's own log lines, for example about a shutdown, would mix with ours.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     as_json = "--json" in arguments
     try:
         _check_text(arguments)
         code = leadline.main(arguments, prog_name="leadline", standalone_mode=False)
-        sys.stdout.flush()  # to notice here if the reader is gone
+        sys.stdout.flush()  # detects a closed pipe here
     except click.ClickException as error:
         report_usage(error, as_json=as_json)
         return ExitCode.USAGE
     except click.Abort:
         return ExitCode.INTERRUPTED
     except (_BrokenPipe, BrokenPipeError):
-        # Otherwise Python reports at its exit what it could not write.
+        # Otherwise Python reports the failed write at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.BROKEN_PIPE
     except (LeadlineError, OSError) as error:

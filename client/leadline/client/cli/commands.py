@@ -1,4 +1,4 @@
-"""The kinds of command and of group that `leadline` has: with examples and suggestions."""
+"""Commands with examples, and groups that suggest similar commands."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ _HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
 @contextmanager
 def _suggesting_options(command: click.Command, ctx: click.Context) -> Iterator[None]:
-    """Names the option that an unknown one is likely to mean."""
+    """Suggests a similar option for an unknown one."""
     try:
         yield
     except click.NoSuchOption as error:
@@ -28,7 +28,7 @@ def _suggesting_options(command: click.Command, ctx: click.Context) -> Iterator[
 
 
 class Command(click.Command):
-    """A command with examples, which its help shows last."""
+    """A command whose help ends with examples."""
 
     def __init__(self, *arguments: Any, examples: Sequence[str] = (), **options: Any) -> None:
         options["context_settings"] = _HELP_OPTIONS | options.get("context_settings", {})
@@ -45,22 +45,22 @@ class Command(click.Command):
         super().format_epilog(ctx, formatter)
         with formatter.section("Examples"):
             for example in self.examples:
-                # Not wrapped: they are there to be copied.
+                # Not wrapped, so that users can copy them.
                 formatter.write(f"{'':{formatter.current_indent}}{example}\n")
 
 
 def command(*examples: str, **options: Any) -> Callable[[Callable[..., Any]], click.Command]:
-    """Makes a function a command with these examples."""
+    """A decorator that makes a function a command with these examples."""
     return click.command(cls=Command, examples=examples, **options)
 
 
 def checked(check: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
-    """The callback of an option: what `check` makes of a value, unless none is given."""
+    """The callback of an option: applies `check` to a value, if one is given."""
     return lambda _context, _option, value: None if value is None else check(value)
 
 
 class Group(click.Group):
-    """A group of such commands, which names the command that a wrong one is likely to mean."""
+    """A group of such commands, which suggests a similar command for an unknown one."""
 
     command_class = Command
 
@@ -76,7 +76,7 @@ class Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that the arguments begin with."""
+        """The command that the arguments name first."""
         known = self.list_commands(ctx)
         if args[0] not in known and not args[0].startswith("-"):
             ctx.fail(f"No such command: {args[0]}.{did_you_mean(args[0], known)}")

@@ -42,7 +42,7 @@ def compare(
 ) -> None:
     """Compare two models image by image.
 
-    An image that only CANDIDATE gets right is fixed, one that only BASELINE gets right is broken.
+    An image is fixed if only CANDIDATE classifies it correctly, and broken if only BASELINE does.
     Each is an epoch, or a model, which stands for its best epoch; both need the same images.
     McNemar's test says whether the difference can be chance. --json prints the
     CompareModelsResponse, with the images.
@@ -77,12 +77,12 @@ def _summary(page: CompareModelsResponse) -> str:
 
 
 def p_value(value: float) -> str:
-    """A p-value as people write it."""
+    """Formats a p-value."""
     return f"p = {value:.3g}" if value >= 1e-4 else "p < 0.0001"  # noqa: PLR2004 - as people write it
 
 
 def outcome_name(outcome: Outcome.ValueType) -> str:
-    """An outcome in words, also one that this version does not know."""
+    """An outcome in words, even if this version does not know it."""
     return _OUTCOMES.get(outcome, "other")
 
 

@@ -13,7 +13,7 @@ from leadline.client.cli.options import (
     split_option,
 )
 
-# A wider matrix fits no terminal; --json has it.
+# A wider matrix does not fit a terminal; --json prints it.
 _MOST_COLUMNS = 20
 
 
@@ -28,9 +28,9 @@ _MOST_COLUMNS = 20
 def confusion(session: Session, *, selector: Selector, split: str) -> None:
     """Show which classes a model confuses: true classes in rows, predicted classes in columns.
 
-    Precision is the fraction of the images predicted as a class that belong to it; recall is the
-    fraction of its images that are predicted as it. --json prints the whole ConfusionMatrix,
-    including the bins of its calibration.
+    Precision is the fraction of the images predicted as a class that belong to it. Recall is the
+    fraction of a class's images that are predicted as it. --json prints the whole
+    ConfusionMatrix, including the bins of its calibration.
     """
     with session.client() as client:
         matrix = client.confusion_matrix(split=split, **selector)
@@ -44,7 +44,7 @@ def confusion(session: Session, *, selector: Selector, split: str) -> None:
 
 
 def summary(matrix: ConfusionMatrix) -> str:
-    """The results of the whole split."""
+    """The results of the whole split, in words."""
     error = matrix.calibration.expected_calibration_error
     return (
         f"{matrix.model}: {describe.percent(matrix.accuracy)} of "

@@ -1,4 +1,4 @@
-"""`leadline pause`, `resume`, `cancel` and `delete`: they control a job, or all jobs of a sweep."""
+"""`leadline pause`, `resume`, `cancel` and `delete`, for a job or all jobs of a sweep."""
 
 import sys
 from contextlib import suppress
@@ -12,10 +12,10 @@ from leadline.client.cli.options import Session, session_options
 
 
 def find(client: Client, name: str) -> TrainingJob | TrainingSweep:
-    """The handle of jobs/ID or sweeps/ID; a bare ID is a job's, unless only a sweep has it.
+    """The handle for jobs/ID, sweeps/ID, or an ID, which may be a job's or else a sweep's.
 
     Raises:
-        NotFoundError: neither a job nor a sweep has the bare ID.
+        NotFoundError: neither a job nor a sweep has the ID.
     """
     if name.startswith("sweeps/"):
         return client.sweep(name)
@@ -33,10 +33,10 @@ def find(client: Client, name: str) -> TrainingJob | TrainingSweep:
 @click.argument("job")
 @session_options
 def pause(session: Session, *, job: str) -> None:
-    """Pause a JOB, mid-epoch too; `leadline resume` continues it.
+    """Pause a JOB, even within an epoch; `leadline resume` continues it.
 
-    JOB is jobs/ID, sweeps/ID for all jobs of a sweep, or the bare ID. The epoch in progress is
-    lost, complete epochs are not. Pausing a paused job succeeds and changes nothing.
+    JOB is jobs/ID, sweeps/ID for all jobs of a sweep, or only the ID. Complete epochs are kept,
+    but not the epoch in progress. Pausing a paused job succeeds and changes nothing.
     """
     with session.client() as client:
         paused = find(client, job).pause()
@@ -54,8 +54,8 @@ def pause(session: Session, *, job: str) -> None:
 def resume(session: Session, *, job: str) -> None:
     """Resume a paused JOB after its last complete epoch.
 
-    JOB is jobs/ID, sweeps/ID for all jobs of a sweep, or the bare ID. It queues for a device like
-    any other job. Resuming a job that waits or runs succeeds and changes nothing.
+    JOB is jobs/ID, sweeps/ID for all jobs of a sweep, or only the ID. It waits in the queue like
+    any other job. Resuming a queued or running job succeeds and changes nothing.
     """
     with session.client() as client:
         _show(session, find(client, job).resume())
@@ -67,7 +67,7 @@ def resume(session: Session, *, job: str) -> None:
 def cancel(session: Session, *, job: str) -> None:
     """Cancel a JOB; its completed epochs stay usable.
 
-    JOB is jobs/ID, sweeps/ID for all jobs of a sweep, or the bare ID. Cancelling a cancelled job
+    JOB is jobs/ID, sweeps/ID for all jobs of a sweep, or only the ID. Cancelling a cancelled job
     succeeds and changes nothing.
     """
     with session.client() as client:
@@ -82,10 +82,10 @@ def cancel(session: Session, *, job: str) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask; required without a terminal.")
 @session_options
 def delete(session: Session, *, jobs: tuple[str, ...], yes: bool) -> None:
-    """Delete one JOB or several for good, with their events, models and checkpoints.
+    """Delete one or more JOBs permanently, with their events, models and checkpoints.
 
-    JOB is jobs/ID, sweeps/ID, or the bare ID, of what has ended: cancel it first. The command stops
-    at the first job that it cannot delete, after printing those that it deleted.
+    JOB is jobs/ID, sweeps/ID, or only the ID. It must have ended: cancel it first. The command
+    stops at the first job that it cannot delete, after printing the deleted ones.
     """
     if not yes:
         _confirm(jobs)
@@ -102,7 +102,7 @@ def delete(session: Session, *, jobs: tuple[str, ...], yes: bool) -> None:
 def _confirm(jobs: tuple[str, ...]) -> None:
     if not sys.stdin.isatty():
         raise click.UsageError("no terminal to ask for confirmation: add --yes")
-    click.confirm(f"Delete {', '.join(jobs)} for good, models included?", abort=True, err=True)
+    click.confirm(f"Delete {', '.join(jobs)} permanently, including models?", abort=True, err=True)
 
 
 def _show(session: Session, resource: Job | Sweep) -> None:

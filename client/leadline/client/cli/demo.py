@@ -1,4 +1,4 @@
-"""`leadline demo`: what the service does, shown by doing it."""
+"""`leadline demo`: demonstrates the service."""
 
 import shlex
 import tempfile
@@ -27,7 +27,7 @@ _PER_CLASS = 2
 
 
 def _named_source(value: str) -> str:
-    """Checks that there is a name and a source; the server checks the rest."""
+    """Checks that a value has a name and a source; the server checks both."""
     if not all(value.partition("=")):
         raise click.BadParameter(f"{value!r} is not NAME=SOURCE")
     return value
@@ -62,11 +62,11 @@ def _named_source(value: str) -> str:
 def demo(
     *, out: Path, data_dir: Path | None, dataset: str | None, epochs: int, as_json: bool
 ) -> ExitCode:
-    """Start a server, train, predict and look, in about a minute.
+    """Start a server, train, predict and inspect, in about a minute.
 
-    Needs no network: the server draws the images. Trains on the dataset `synthetic` with live
-    progress, predicts test images, lists wrong ones, writes two pictures and stops the server.
-    Needs the extras `server` and `plot`.
+    Needs no network, because the server draws the images. Trains on the dataset `synthetic` with
+    live progress, predicts test images, lists misclassified ones, writes two pictures and stops the
+    server. Needs the extras `server` and `plot`.
     """
     output = Output(as_json=as_json)
     began = time.monotonic()

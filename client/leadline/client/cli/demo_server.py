@@ -16,22 +16,22 @@ _START_SECONDS = 120.0
 _STOP_SECONDS = 30.0
 _LOG_LINES = 20
 
-# As in `leadline.models.simd.instruction_set`, which the client does not import.
+# The value in `leadline.models.simd.instruction_set`, which the client does not import.
 _INSTRUCTION_SET = "LEADLINE_SIMD_ISA"
 
 
 class ServerFailedError(LeadlineError):
-    """The server of the demonstration did not start, or did not stop."""
+    """The server of the demonstration did not start or stop properly."""
 
 
 @contextmanager
 def running_server(data_dir: Path, flags: Sequence[str]) -> Iterator[str]:
-    """Runs a server that keeps its data in a folder, and yields its address.
+    """Runs a server with a data directory, and yields its address.
 
-    On an error, the end of the server's log goes to stderr.
+    On an error, prints the end of the server's log to stderr.
 
     Raises:
-        ServerFailedError: it did not start, or did not end well.
+        ServerFailedError: the server did not start, or ended with an error.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
     log = data_dir / "demo-server.log"
@@ -59,15 +59,15 @@ def _start(data_dir: Path, ready: Path, log: Path, flags: Sequence[str]) -> subp
         *("--ready-file", str(ready)),
         *flags,
     ]
-    # Environment variables with settings are for another server, except for the instruction set,
-    # which holds for every process.
+    # Drops variables with settings, which are for another server, except for the instruction set,
+    # which applies to every process.
     environment = {
         key: value
         for key, value in os.environ.items()
         if not key.startswith("LEADLINE_") or key == _INSTRUCTION_SET
     }
     with log.open("wb") as stream:
-        # In its own session: Ctrl-C reaches only this process, which then ends it.
+        # In its own session, so that Ctrl-C reaches only this process, which then stops the server.
         return subprocess.Popen(  # noqa: S603 - this very program
             command, stdout=stream, stderr=stream, env=environment, start_new_session=True
         )

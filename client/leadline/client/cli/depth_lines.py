@@ -16,11 +16,11 @@ class DepthLine(NamedTuple):
 
     Attributes:
         label: the combination in words.
-        batch_norm: whether its networks have batch norm, which decides the line's colour.
+        batch_norm: whether the networks have batch norm, which determines the line's colour.
         blocks: the depths.
-        mean: the mean accuracy at each.
-        lowest: that of the worst seed.
-        highest: that of the best seed.
+        mean: the mean accuracy at each depth.
+        lowest: the accuracy of the worst seed at each depth.
+        highest: the accuracy of the best seed at each depth.
     """
 
     label: str
@@ -32,18 +32,18 @@ class DepthLine(NamedTuple):
 
 
 def depth_lines(sweep: Sweep) -> list[DepthLine]:
-    """A line for each combination of the axes beside depth and seed, in the order of the grid.
+    """A line for each combination of the axes except depth and seed, in the order of the grid.
 
-    Variants without a completed epoch are left out.
+    Omits variants without a completed epoch.
 
     Raises:
-        click.ClickException: depth is no axis of the sweep, or no variant has
+        click.ClickException: depth is not an axis of the sweep, or no variant has
             completed an epoch.
     """
     if all(axis.field != "blocks" for axis in sweep.axes):
         axes = ", ".join(axis.field for axis in sweep.axes)
         raise click.ClickException(
-            f"{sweep.name} has no axis blocks, only {axes}: there is no depth to draw over"
+            f"{sweep.name} has no axis blocks, only {axes}: so it has no depths to draw"
         )
     lines: dict[str, list[SweepVariant]] = {}
     for variant in sweep.table.variants:

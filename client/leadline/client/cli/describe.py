@@ -1,4 +1,4 @@
-"""Messages of the service in words."""
+"""Describes messages of the service in words."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -29,7 +29,7 @@ def percent(fraction: float) -> str:
 
 
 def images_of(split: Split.ValueType, count: int) -> str:
-    """Some images of a split: "200 test images"."""
+    """A number of images of a split: "200 test images"."""
     return f"{count:,} {'training' if split == Split.SPLIT_TRAIN else 'test'} images"
 
 
@@ -49,7 +49,7 @@ def local_time(time: Timestamp) -> str:
 
 
 def network(subject: TrainingSpec | Variant) -> str:
-    """What a network is: "2 blocks with batch norm"."""
+    """A network in words: "2 blocks with batch norm"."""
     kind = "residual block" if subject.residual else "block"
     form = block_form(subject.block_convolutions, batch_norm=subject.batch_norm)
     return f"{counted(subject.blocks, kind)} {form}"
@@ -68,7 +68,7 @@ def depth(subject: TrainingSpec | Variant) -> str:
 
 
 def spec(value: TrainingSpec) -> str:
-    """What a job trains, and how."""
+    """A spec in words."""
     parts = [
         f"{network(value)} on {value.dataset}",
         f"{counted(value.epochs, 'epoch')} in batches of {value.batch_size}",
@@ -79,7 +79,7 @@ def spec(value: TrainingSpec) -> str:
     return ", ".join(parts)
 
 
-# The first value of an enum beside the unspecified one, which means the same.
+# The first value of an enum after the unspecified one, which means the same.
 _DEFAULT = 1
 
 
@@ -103,14 +103,14 @@ def _choice(value: TrainingSpec, field: str) -> str:
 
 
 def standing(job: Job) -> str:
-    """Where a job stands: "jobs/phgcrktpjf is paused, 1 of 3 epochs complete"."""
+    """The state of a job: "jobs/phgcrktpjf is paused, 1 of 3 epochs complete"."""
     done = f"{job.completed_epochs} of {counted(job.spec.epochs, 'epoch')} complete"
     why = f": {reason(job)}" if job.HasField("failure") else ""
     return f"{job.name} is {state_name(job)}, {done}{why}"
 
 
 def queued(job: str, event: JobQueued) -> str:
-    """That a job was accepted."""
+    """The line for an accepted job."""
     line = f"{job}: {spec(event.spec)}"
     return line if not event.queue_position else f"{line}; {place(event.queue_position)}"
 
@@ -123,7 +123,7 @@ def place(queue_position: int) -> str:
 
 
 def started(event: JobStarted) -> str:
-    """That a job was started."""
+    """The line for a started job."""
     device = f"{event.device} ({event.device_name})" if event.device_name else event.device
     return (
         f"started on {device}: {event.parameters:,} parameters, {event.train_images:,} training "
@@ -139,7 +139,7 @@ def time_left(duration: Duration) -> str:
 
 
 def epoch(result: EpochResult, epochs: int) -> str:
-    """The result of an epoch; all lines of a job are aligned."""
+    """The line for an epoch's result; all lines of a job are aligned."""
     width = len(str(epochs)) if epochs else 1
     number = f"{result.epoch:>{width}}/{epochs}" if epochs else f"{result.epoch}"
     return (
@@ -189,7 +189,7 @@ def _state_and_reason(job: Job) -> str:
 
 
 class _Column(NamedTuple, Generic[Row]):
-    """A column, the cell of a row, and whether a row needs the column; None: it is always there."""
+    """A column: its heading, its cells, and whether a row needs it; None if it is always shown."""
 
     heading: str
     cell: Callable[[Row], str]
@@ -221,7 +221,7 @@ def _yes(value: object) -> str:
     return "yes" if value else "no"
 
 
-# The most important columns come first: a narrow terminal leaves out the last ones.
+# The most important columns come first, because a narrow terminal omits the last ones.
 JOB_COLUMNS: Sequence[_Column[Job]] = (
     _Column("job", lambda job: job.name),
     _Column("state", _state_and_reason),

@@ -1,4 +1,4 @@
-"""Messages about sweeps in words."""
+"""Describes messages about sweeps in words."""
 
 from collections.abc import Sequence
 
@@ -15,8 +15,8 @@ _COUNTS = ("running", "queued", "paused", "succeeded", "failed", "cancelled")
 
 
 def values(struct: Struct) -> str:
-    """What distinguishes a job or a variant: "blocks=2, batch_norm=true"."""
-    # By name: a map has no order of its own.
+    """The axis values of a job or a variant: "blocks=2, batch_norm=true"."""
+    # Sorted by name, because a map has no order.
     return ", ".join(f"{field}={plain(struct[field])}" for field in sorted(struct)) or "all"
 
 
@@ -29,12 +29,12 @@ def counts(jobs: SweepCounts) -> str:
 
 
 def standing(sweep: Sweep) -> str:
-    """Where a sweep stands."""
+    """The state of a sweep."""
     return f"{sweep.name} is {state_name(sweep)}: {counts(sweep.counts)}"
 
 
 def job_event(label: str, event: JobEvent, epochs: int) -> str | None:
-    """The line for an event of a job; None for one that has none."""
+    """The line for an event of a job; None for an event without one."""
     line = describe.event_line(event, epochs)
     if event.HasField("started"):
         line = f"started on {event.started.device}"
@@ -63,7 +63,7 @@ def variant_table(table: SweepTable) -> tuple[list[str], list[list[str]]]:
 
 
 def best_depth(best: SweepBestDepth) -> str:
-    """The best depth, and how likely it is the best."""
+    """The best depth, and the probability that it is the best."""
     among = f" with {values(best.values)}" if best.values.fields else ""
     line = f"best depth{among}: {counted(best.blocks, 'block')}, "
     line += f"mean {describe.percent(best.mean_test_accuracy)}"
@@ -109,7 +109,7 @@ def job_list(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
 
 
 def _heading(field: str) -> str:
-    """A field in words, which a narrow terminal can break."""
+    """A field's name in words, so that a narrow terminal can break it."""
     return field.replace("_", " ")
 
 

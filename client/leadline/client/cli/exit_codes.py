@@ -14,7 +14,7 @@ from leadline.client import (
 
 
 class ExitCode(enum.IntEnum):
-    """The result of a command, and what it means, as the help shows it."""
+    """The exit codes of commands, with the meanings that the help shows."""
 
     meaning: str
 
@@ -32,7 +32,7 @@ class ExitCode(enum.IntEnum):
     JOB_CANCELLED = 5, "the job was cancelled"
     DEADLINE_EXCEEDED = 6, "no answer within --timeout"
     SERVER_ERROR = 7, "any other error of the server"
-    INTERRUPTED = 130, "interrupted with Ctrl-C, or not confirmed; a followed job goes on"
+    INTERRUPTED = 130, "interrupted with Ctrl-C, or not confirmed; a followed job continues"
     BROKEN_PIPE = 141, "the reader of the output went away"
 
 

@@ -1,4 +1,4 @@
-"""How errors are reported, to people and to scripts."""
+"""Reports errors to people and scripts."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from leadline.client.cli.exit_codes import ExitCode, exit_code
 
 _NESTED = re.compile(r"^(?:spec|variant|options)\.(\w+)(?:\.\w+)?$")
 
-# Fields of requests that are flags under the same name.
+# Fields of requests that have a flag of the same name.
 _FLAGS = frozenset(
     {
         "after_sequence",
@@ -34,7 +34,7 @@ _FLAGS = frozenset(
 
 
 def report_error(error: Exception, *, as_json: bool) -> None:
-    """Reports an error of the SDK, or of a file, on stderr."""
+    """Reports an error of the SDK or of a file on stderr."""
     if as_json:
         _write_json(_described(error))
         return
@@ -45,7 +45,7 @@ def report_error(error: Exception, *, as_json: bool) -> None:
 
 
 def report_usage(error: click.ClickException, *, as_json: bool) -> None:
-    """Reports a wrong command line on stderr."""
+    """Reports an invalid command line on stderr."""
     if as_json:
         _write_json(
             {"code": "USAGE", "message": error.format_message(), "exit_code": int(ExitCode.USAGE)}
@@ -55,7 +55,7 @@ def report_usage(error: click.ClickException, *, as_json: bool) -> None:
 
 
 def flag(violation: Violation) -> str:
-    """The flag that set the field; the field itself where none did."""
+    """The flag that set the field; the field itself if no flag did."""
     nested = _NESTED.match(violation.field)
     if nested:
         return f"--{nested.group(1).replace('_', '-')}"

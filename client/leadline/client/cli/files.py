@@ -1,4 +1,4 @@
-"""Files appear complete or not at all."""
+"""Writes files atomically."""
 
 import os
 import secrets
@@ -15,7 +15,7 @@ from leadline.client.cli.commands import checked
 def out_option(
     *suffixes: str, text: str, required: bool = True
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Adds --out: a file whose name must have one of these suffixes, before any call is made."""
+    """Adds --out, a file with one of these suffixes; checks the name before any call."""
 
     def check(path: Path) -> Path:
         if path.suffix.lower() not in suffixes:
@@ -28,14 +28,14 @@ def out_option(
 
 @contextmanager
 def appearing(path: Path) -> Iterator[Path]:
-    """A temporary path that becomes `path` if the block succeeds.
+    """Yields a temporary path, and renames it to `path` if the block succeeds.
 
-    Readers see the old file or the new one, never a part.
+    Readers see the old or the new file, never a part.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Keeps the suffix, which names the format.
+    # Keeps the suffix, because it determines the format.
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
-    # The name is known before the file exists, so that Ctrl-C at any time removes it.
+    # Created within the block, so that Ctrl-C at any time removes the file.
     try:
         temporary.touch(mode=0o600, exist_ok=False)
         yield temporary
@@ -46,7 +46,7 @@ def appearing(path: Path) -> Iterator[Path]:
 
 
 def _umask() -> int:
-    # The only way to read it is to set it.
+    # The umask can only be read by setting it.
     mask = os.umask(0o022)
     os.umask(mask)
     return mask

@@ -1,4 +1,4 @@
-"""`leadline watch`, and how any command follows a job or a sweep to its end."""
+"""`leadline watch`, and how other commands follow a job or a sweep to its end."""
 
 import click
 
@@ -35,10 +35,10 @@ _EXIT_CODES = {
 )
 @session_options
 def watch(session: Session, *, job: str, after_sequence: int) -> ExitCode:
-    """Follow a JOB, from its first epoch or any other.
+    """Follow a JOB, from its first event or a later one.
 
-    JOB is jobs/ID, sweeps/ID, or the bare ID. Past events are replayed, and new ones follow as they
-    happen, also across a restart of the server. The exit code is that of the job: 1 if it fails, 5
+    JOB is jobs/ID, sweeps/ID, or only the ID. Prints past events first, then new ones as they
+    happen, even across a restart of the server. The exit code is that of the job: 1 if it fails, 5
     if it is cancelled.
     """
     with session.client() as client:
@@ -46,7 +46,7 @@ def watch(session: Session, *, job: str, after_sequence: int) -> ExitCode:
         if isinstance(handle, TrainingSweep):
             sweep_view = make_sweep_view(session.output)
             return follow(session, handle, sweep_view, after_sequence=after_sequence)
-        # First, to fail at once if there is no server, instead of waiting for it.
+        # Called first, to fail at once if there is no server, instead of waiting for it.
         view = make_view(session.output, epochs=handle.refresh().spec.epochs)
         return follow(session, handle, view, after_sequence=after_sequence)
 
@@ -54,7 +54,7 @@ def watch(session: Session, *, job: str, after_sequence: int) -> ExitCode:
 def finish_submission(
     session: Session, handle: Handle[AnyResource, AnyEvent], view: View[AnyEvent], *, detach: bool
 ) -> ExitCode:
-    """Follows what was just submitted, or with `detach` prints its name."""
+    """Follows a submitted job or sweep, or with `detach` prints its name."""
     if not detach:
         return follow(session, handle, view)
     if session.output.as_json:
@@ -72,7 +72,7 @@ def follow(
     *,
     after_sequence: int = 0,
 ) -> ExitCode:
-    """Shows the events to the end; Ctrl-C only stops following, and says how to continue."""
+    """Shows the events to the end; Ctrl-C only stops following, and prints how to continue."""
     try:
         return show_events(handle, view, after_sequence=after_sequence)
     except KeyboardInterrupt:
@@ -83,7 +83,7 @@ def follow(
 def show_events(
     handle: Handle[AnyResource, AnyEvent], view: View[AnyEvent], *, after_sequence: int = 0
 ) -> ExitCode:
-    """Shows the events to the end and returns the exit code for it."""
+    """Shows the events to the end, and returns the exit code."""
     outage = Outage(view.connection_lost)
     finished = None
     with view:
@@ -92,17 +92,17 @@ def show_events(
         ):
             outage.end()
             view.show(event)
-            # Not the end: a call that is cancelled while the interpreter exits may hang it.
+            # Reads to the end of the stream: cancelling it at exit may hang the interpreter.
             if event.HasField("finished"):
                 finished = event.finished
     if finished is not None:
         return _EXIT_CODES[state_name(finished)]
-    # No event came after `after_sequence`: it had ended with that event.
+    # No event came after `after_sequence`, so the job or sweep had already ended.
     return _EXIT_CODES.get(state_name(handle.refresh()), ExitCode.SERVER_ERROR)
 
 
 def _detached(session: Session, name: str) -> str:
     return (
-        f"{name} goes on. Watch it with `{session.command('watch', name)}`, "
+        f"{name} continues. Watch it with `{session.command('watch', name)}`, "
         f"cancel it with `{session.command('cancel', name)}`."
     )

@@ -1,4 +1,4 @@
-"""The image files that a command line names, directly or by folder."""
+"""Finds the image files that a command line names, directly or by folder."""
 
 import os
 import stat
@@ -9,7 +9,7 @@ import click
 
 _SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
 
-# Opening them may block, or reading them never ends.
+# Opening such a file may block, or reading it may never end.
 _SPECIAL = (
     (stat.S_ISFIFO, "a FIFO"),
     (stat.S_ISSOCK, "a socket"),
@@ -19,7 +19,7 @@ _SPECIAL = (
 
 
 def image_paths(paths: Sequence[Path]) -> Sequence[Path]:
-    """Checks that the paths are files and folders, and that each folder has images."""
+    """Checks that the paths are files or folders, and that each folder has images."""
     for path in paths:
         kind = next((name for test, name in _SPECIAL if test(path.stat().st_mode)), None)
         if kind:
@@ -34,9 +34,9 @@ def image_paths(paths: Sequence[Path]) -> Sequence[Path]:
 class ImageFiles:
     """The given files, and the image files in and below the given folders.
 
-    In the given order, and in a folder by path. In folders it skips files not
-    named .png or .jpg, and links to folders, which may be circular. Iterate
-    over it once.
+    Yields them in the given order, and in a folder by path. In folders it skips
+    files not named .png or .jpg, and links to folders, which may be circular.
+    Iterate over it once.
 
     Attributes:
         skipped: the number of files skipped so far.
@@ -48,7 +48,7 @@ class ImageFiles:
         *,
         on_unreadable: Callable[[Path, OSError], None] | None = None,
     ) -> None:
-        """Looks into `paths`, and calls `on_unreadable` for each folder that cannot be read."""
+        """Searches `paths`, and calls `on_unreadable` for each folder that cannot be read."""
         self.skipped = 0
         self._paths = paths
         self._on_unreadable = on_unreadable
@@ -61,7 +61,7 @@ class ImageFiles:
                 yield path
 
     def _below(self, folder: Path) -> Iterator[Path]:
-        # No recursion: folders may be nested deeper than Python's recursion limit.
+        # A stack, because folders may be nested deeper than Python's recursion limit.
         open_folders = [self._entries(folder)]
         while open_folders:
             entry = next(open_folders[-1], None)

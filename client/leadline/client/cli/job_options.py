@@ -15,7 +15,7 @@ _EVERY = re.compile(r"every-(\d+)")
 
 
 def _duration(value: str) -> timedelta:
-    """A length of time: "90s", "10m", "1h30m", "1d"."""
+    """Parses a duration: "90s", "10m", "1h30m", "1d"."""
     parts = _PART.findall(value)
     if not parts or _PART.sub("", value):
         raise click.BadParameter(f"{value!r} is not a duration such as 90s, 10m, 2h or 1d")
@@ -27,7 +27,7 @@ def _duration(value: str) -> timedelta:
 
 
 def _retention(value: str) -> str | int:
-    """What the client's `train` takes, for "all", "best-and-last" or "every-N"."""
+    """Converts "all", "best-and-last" or "every-N" to an argument of the client's `train`."""
     every = _EVERY.fullmatch(value)
     if every:
         return int(every.group(1))
@@ -49,7 +49,7 @@ job_options = option_group(
         "--time-limit",
         callback=checked(_duration),
         metavar="DURATION",
-        help="Fail unless complete so long after submission: 90s, 10m, 2h, 1d.  [none]",
+        help="Fail if not complete within this time: 90s, 10m, 2h, 1d.  [none]",
     ),
     click.option(
         "--retention",

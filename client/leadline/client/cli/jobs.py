@@ -63,8 +63,8 @@ def _show_jobs(output: Output, listed: list[Job]) -> None:
 def _show_diagnosis(client: Client, name: str, output: Output) -> None:
     """Prints the measurements of a job's blocks so far.
 
-    For people: two tables, with a row for the start (epoch 0) and for each
-    epoch. With `--json`: the events.
+    Prints two tables, with a row for the start (epoch 0) and for each epoch. With
+    `--json`, prints the events.
     """
     events = list(_diagnosed(client, name))
     if output.as_json:

@@ -38,9 +38,8 @@ def label_errors(
 ) -> None:
     """Show images whose labels are likely wrong.
 
-    Several models contradict such a label in favour of the same class, each with more confidence
-    than it usually has in that class. --json prints the ListLikelyLabelErrorsResponse, with the
-    images.
+    Several models predict the same other class, each with more confidence than it usually has in
+    that class. --json prints the ListLikelyLabelErrorsResponse, with the images.
     """
     if bool(models) == bool(dataset):
         raise click.UsageError("choose either two or more MODELs or a --dataset")

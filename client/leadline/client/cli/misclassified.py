@@ -22,7 +22,7 @@ from leadline.client.cli.plot import write_grid
 
 _LARGEST_PAGE = 1_000
 
-# As the notebook that this service grew from: two wrong and two right a class.
+# As in the notebook that Leadline started from: two wrong and two correct images per class.
 _GRID_PER_CLASS = 2
 
 
@@ -77,13 +77,13 @@ def misclassified(
     limit: int | None,
     **asked: Any,
 ) -> None:
-    """Show the images that a model gets wrong.
+    """Show the images that a model misclassifies.
 
     The grid has a row for each class: images wrongly predicted as it, then correct ones. --json
     prints each page of the listing as it arrives. --out needs the extra `plot`.
     """
     if out is None:
-        # Pictures are for programs; a table has none.
+        # Only JSON has images; a table has none.
         image_format = "png" if session.output.as_json else "none"
         with session.client() as client:
             pages = list_pages(client, selector, limit=limit, image_format=image_format, **asked)
@@ -111,7 +111,7 @@ def _check_grid(asked: dict[str, Any], limit: int | None) -> None:
 def list_pages(
     client: Client, selector: Selector, *, limit: int | None = None, **asked: Any
 ) -> Iterator[ListMisclassifiedResponse]:
-    """The pages of a listing, up to `limit` examples; `asked` is for `list_misclassified`."""
+    """The pages of a listing, up to `limit` examples; passes `asked` to `list_misclassified`."""
     token, left = "", limit
     while True:
         size = 0 if left is None else min(left, _LARGEST_PAGE)
@@ -127,13 +127,13 @@ def list_pages(
 def show_table(
     session: Session, examples: Sequence[Example], page: ListMisclassifiedResponse
 ) -> None:
-    """Prints examples, and what they are a part of, which any page says."""
+    """Prints examples, and the totals of the listing, which every page has."""
     session.output.table(("#image", "true class", "predicted", "#probability"), map(_row, examples))
     session.output.text(summary(page))
 
 
 def summary(page: ListMisclassifiedResponse) -> str:
-    """What the whole split came to."""
+    """The results of the whole split, in words."""
     wrong = sum(count.wrong for count in page.class_counts)
     return (
         f"{page.model}: {wrong:,} of {describe.images_of(page.split, page.split_images)} wrong, "

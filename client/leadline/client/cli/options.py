@@ -32,13 +32,13 @@ def option_group(
     *options: Callable[[AnyCommand], AnyCommand],
     build: Callable[..., Any] = dict,
 ) -> Callable[[AnyCommand], AnyCommand]:
-    """A decorator that adds options to a command, which receives them all as one parameter.
+    """A decorator that adds options to a command, which receives them as a single parameter.
 
     Args:
-        parameter: the name of that parameter.
+        parameter: the name of the command's parameter.
         names: the parameters of the options.
         options: the options, in the order in which the help shows them.
-        build: makes the parameter's value from the values of the options, by their names.
+        build: builds the parameter's value from the values of the options, by name.
     """
 
     def decorate(function: AnyCommand) -> AnyCommand:
@@ -57,12 +57,12 @@ def option_group(
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """Where a command connects, and how it prints.
+    """The connection and the output of a command.
 
     Attributes:
         target: the server's address.
         timeout: seconds for each call.
-        output: where the command prints.
+        output: prints the results.
     """
 
     target: str
@@ -70,13 +70,13 @@ class Session:
     output: Output
 
     def command(self, *words: str) -> str:
-        """A command for the same server, as one types it."""
+        """A command line for the same server, for users to copy."""
         reached = os.environ.get(_TARGET_VARIABLE) or _TARGET
         target = [] if self.target == reached else ["--target", self.target]
         return shlex.join(["leadline", *words, *target])
 
     def client(self) -> Client:
-        """A client of the server, to be closed."""
+        """A new client of the server, which the caller must close."""
         return Client(self.target, timeout=self.timeout)
 
 
@@ -151,7 +151,7 @@ _TYPES: Final = {
 def field_options(
     message: Descriptor, texts: Mapping[str, str]
 ) -> list[Callable[[AnyCommand], AnyCommand]]:
-    """An option for each field of a message, which has no value unless it is given."""
+    """An option for each field of a message; an option that is not given has no value."""
     return [_field_option(message.fields_by_name[name], text) for name, text in texts.items()]
 
 
@@ -166,7 +166,7 @@ def _field_option(field: FieldDescriptor, text: str) -> Callable[[AnyCommand], A
 
 
 class Selector(TypedDict, total=False):
-    """A model, or the best one of a variant; arguments of the client's methods."""
+    """Arguments of the client's methods that select a model or the best model of a variant."""
 
     model: str | None
     dataset: str | None
@@ -229,7 +229,7 @@ _SPEC_HELP = {
 
 
 def _spec_options(*, left_out: Collection[str] = ()) -> Callable[[AnyCommand], AnyCommand]:
-    # The server knows what is allowed: only what is given is sent, as it is.
+    # Sends given values unchecked, because the server knows which values are allowed.
     texts = {name: text for name, text in _SPEC_HELP.items() if name not in left_out}
     return option_group("fields", list(texts), *field_options(TrainingSpec.DESCRIPTOR, texts))
 
@@ -238,4 +238,4 @@ spec_options = _spec_options()
 """Adds an option for each field of a `TrainingSpec`; the command receives them as `fields`."""
 
 common_spec_options = _spec_options(left_out={"blocks", "block_convolutions", "batch_norm", "seed"})
-"""The same without those that `leadline sweep` takes as axes."""
+"""The options of `spec_options` without those that `leadline sweep` takes as axes."""

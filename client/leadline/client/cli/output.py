@@ -1,7 +1,7 @@
-"""What a command prints, and where.
+"""Prints the output of commands.
 
-For people: text on stdout. With `--json`: each message of the service as one
-JSON line on stdout, and nothing else there; text for people goes to stderr.
+By default, prints text on stdout. With `--json`, prints each message of the service
+as one JSON line on stdout, and all other text on stderr.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _UNLIMITED = 10_000
 
 _RESOURCE_NAME = re.compile(r"(jobs|models|sweeps)/")
 
-# Longer words may be broken, such as the path of a file.
+# Longer words, such as the path of a file, may be broken.
 _LONGEST_WORD = 16
 
-# Characters between two columns, and at both edges together.
+# The number of characters between two columns, and at both edges together.
 _GAP = 2
 
 
@@ -44,11 +44,11 @@ class Output:
         self.as_json = as_json
 
     def message(self, message: Message) -> None:
-        """Prints a message as a JSON line; its fields have an order, so lines can be compared."""
+        """Prints a message as a JSON line with its fields in a fixed order."""
         self.json(json_values(message))
 
     def show(self, message: Message, text: str) -> None:
-        """Prints a message as a JSON line, or for people what it comes to."""
+        """Prints a message as a JSON line, or else a text about it."""
         if self.as_json:
             self.message(message)
         else:
@@ -63,19 +63,19 @@ class Output:
         click.echo(text, err=self.as_json)
 
     def note(self, text: str) -> None:
-        """Prints a line for people on stderr, since it is not a result."""
+        """Prints a line for people on stderr, because it is not a result."""
         click.echo(text, err=True)
 
     @property
     def is_live(self) -> bool:
-        """Whether lines can be redrawn: on a terminal, unless it is a dumb one."""
+        """Whether lines can be redrawn: on a terminal that is not dumb."""
         return self.console.is_terminal and os.environ.get("TERM") != "dumb"
 
     def table(self, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Prints a table; columns whose heading begins with "#" hold numbers.
 
-        On a narrow terminal text wraps, and if that is not enough columns are left out, the last
-        ones first. Numbers and resource names are never cut.
+        On a narrow terminal, text wraps. If that is not enough, the last columns are omitted.
+        Numbers and resource names are never cut.
         """
         from rich import box  # noqa: PLC0415 - not every command draws
         from rich.table import Table  # noqa: PLC0415
@@ -98,7 +98,7 @@ class Output:
             )
         for row in zip(*(column.cells for column in columns[: len(widths)]), strict=True):
             table.add_row(*row)
-        # The table is wider than the terminal only if its first column alone is.
+        # The table is wider than the terminal only if its first column is.
         self.console.print(table, width=max(self.console.width, widths[0] + _GAP))
         if len(widths) < len(columns):
             rest = ", ".join(column.heading for column in columns[len(widths) :])
@@ -106,7 +106,7 @@ class Output:
 
     @cached_property
     def console(self) -> Console:
-        """A console for people."""
+        """The console for text."""
         from rich.console import Console  # noqa: PLC0415 - not every command draws
 
         console = Console(stderr=self.as_json, highlight=False, markup=False, emoji=False)
@@ -124,23 +124,23 @@ class _Column(NamedTuple):
 
     @property
     def longest_width(self) -> int:
-        """Characters without any wrapping."""
+        """The width in characters without wrapping."""
         return max(map(len, (self.heading, *self.cells)))
 
     @property
     def least_width(self) -> int:
-        """Characters with wrapping between words."""
+        """The width in characters with wrapping between words."""
         whole = [text for text in self.cells if self.is_number or _RESOURCE_NAME.match(text)]
         words = [word for text in (self.heading, *self.cells) for word in text.split()]
         return max(0, *map(len, whole), *(min(len(word), _LONGEST_WORD) for word in words))
 
     def wrapped_heading(self, width: int) -> str:
-        """The heading, with line breaks if it needs them; rich breaks no line of numbers."""
+        """The heading, with line breaks if needed: rich does not break columns of numbers."""
         return self.heading if len(self.heading) <= width else self.heading.replace(" ", "\n")
 
 
 def _fitting_widths(columns: Sequence[_Column], width: int) -> list[int]:
-    """The widths of as many columns as fit, from the left; the first one always does."""
+    """The widths of the columns that fit, from the left; at least the first."""
     widths: list[int] = []
     left = width
     for column in columns:
@@ -157,7 +157,7 @@ def _fitting_widths(columns: Sequence[_Column], width: int) -> list[int]:
 
 
 def json_values(message: Message) -> dict[str, Any]:
-    """A message under its proto field names, in their order, defaults included."""
+    """A message as a dict of its proto field names, in their order, including defaults."""
     values = MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
@@ -165,8 +165,8 @@ def json_values(message: Message) -> dict[str, Any]:
 
 
 def _ordered(values: dict[str, Any], descriptor: Any) -> dict[str, Any]:
-    # protobuf puts the fields that have their defaults last. Its descriptors have two types, one
-    # in Python and one in C, which nothing unites.
+    # Sorts the fields, because protobuf puts those with defaults last. Its descriptors have two
+    # types, one in Python and one in C, without a common base.
     return {
         field.name: _ordered_field(values[field.name], field)
         for field in descriptor.fields
@@ -177,7 +177,7 @@ def _ordered(values: dict[str, Any], descriptor: Any) -> dict[str, Any]:
 def _ordered_field(value: Any, field: Any) -> Any:
     if isinstance(value, list):
         return [_ordered_field(item, field) for item in value]
-    # A well-known type, such as a Timestamp, is no object in JSON.
+    # A well-known type, such as a Timestamp, is not an object in JSON.
     is_well_known = field.message_type and field.message_type.file.package == "google.protobuf"
     if field.message_type is None or is_well_known or not isinstance(value, dict):
         return value

@@ -49,10 +49,10 @@ def plot() -> None:
 @_out_option
 @session_options
 def curves(session: Session, *, jobs: tuple[str, ...], out: Path) -> None:
-    """Draw train and test accuracy per epoch of one JOB or several.
+    """Draw train and test accuracy per epoch of one or more JOBs.
 
-    A running job is drawn up to its latest epoch. Needs the extra `plot`. With --json the models
-    that were drawn are printed.
+    A running job is drawn up to its latest epoch. Needs the extra `plot`. --json prints the drawn
+    models.
     """
     require_plot()
     with session.client() as client:
@@ -77,7 +77,7 @@ def curves(session: Session, *, jobs: tuple[str, ...], out: Path) -> None:
 def confusion(session: Session, *, selector: Selector, split: str, out: Path) -> None:
     """Draw a model's confusion matrix, and how well calibrated its probabilities are.
 
-    Needs the extra `plot`. With --json the ConfusionMatrix that was drawn is printed.
+    Needs the extra `plot`. --json prints the drawn ConfusionMatrix.
     """
     require_plot()
     with session.client() as client:
@@ -99,11 +99,11 @@ def confusion(session: Session, *, selector: Selector, split: str, out: Path) ->
 @_out_option
 @session_options
 def sweep(session: Session, *, sweep: str, out: Path) -> None:
-    """Draw the best test accuracy of a SWEEP's jobs against depth.
+    """Draw the best test accuracy of a SWEEP's jobs over depth.
 
-    There is a line for each combination of the other axes, such as with and without batch norm,
-    and around it a band from the lowest to the highest seed. A running sweep is drawn up to its
-    latest epochs. Needs the extra `plot`. With --json the Sweep that was drawn is printed.
+    There is a line for each combination of the other axes, such as with and without batch norm. A
+    band around it shows the lowest and the highest seed. A running sweep is drawn up to its latest
+    epochs. Needs the extra `plot`. --json prints the drawn Sweep.
     """
     require_plot()
     with session.client() as client:
@@ -115,7 +115,7 @@ def sweep(session: Session, *, sweep: str, out: Path) -> None:
 
 
 def write_sweep(sweep: Sweep, out: Path) -> None:
-    """Writes a sweep's accuracies against depth as a picture; errors as of `depth_lines`."""
+    """Writes a sweep's accuracies over depth as a picture; raises the errors of `depth_lines`."""
     lines = depth_lines(sweep)
     from leadline.client.cli.figures.sweep import sweep_figure  # noqa: PLC0415 - needs matplotlib
 
@@ -132,7 +132,7 @@ def sweep_title(sweep: Sweep) -> str:
 
 
 def write_confusion(matrix: ConfusionMatrix, model: Model, out: Path) -> None:
-    """Writes a confusion matrix of an epoch of `model` as a picture."""
+    """Writes a confusion matrix of `model` as a picture."""
     from leadline.client.cli.figures.confusion import (  # noqa: PLC0415 - needs matplotlib
         confusion_figure,
     )
@@ -172,7 +172,7 @@ def write_curves(models: list[Model], out: Path) -> None:
 
 
 def model_curves(models: list[Model]) -> "list[Curve]":
-    """The accuracies of models, epoch by epoch, each with a label that no other has."""
+    """The accuracies of models, epoch by epoch, with unique labels."""
     from leadline.client.cli.figures.curves import Curve  # noqa: PLC0415 - needs matplotlib
 
     return [
@@ -188,7 +188,7 @@ def model_curves(models: list[Model]) -> "list[Curve]":
 
 
 def _labels(models: list[Model]) -> list[str]:
-    """What tells models apart: network, dataset, fields of the spec, and at last the job."""
+    """Unique labels: the network, if needed the dataset, fields of the spec, and the job."""
     is_same_dataset = len(_datasets(models)) == 1
     labels = [
         describe.network(model.variant) if is_same_dataset else _network_on_dataset(model, models)
@@ -209,7 +209,7 @@ def _labels(models: list[Model]) -> list[str]:
 
 
 def _differences(model: Model, others: list[Model]) -> list[str]:
-    """The fields in which the specs of `others` differ, as they are in `model`: "seed 1"."""
+    """The fields in which the specs of `others` differ, with the values of `model`: "seed 1"."""
     parts = []
     for field in model.spec.DESCRIPTOR.fields:
         if len({getattr(other.spec, field.name) for other in others}) > 1:
@@ -228,13 +228,13 @@ def curves_title(models: list[Model]) -> str:
 
 
 def epoch_title(model: Model, name: str) -> str:
-    """Which network, dataset and epoch "models/{id}/epochs/{epoch}" is."""
+    """The network, dataset and epoch of "models/{id}/epochs/{epoch}" in words."""
     epoch = name.rpartition("/")[2]
     return f"{describe.network(model.variant)} on {model.variant.dataset}, epoch {epoch}\n{name}"
 
 
 def counts_title(accuracy: float, images: int, split: Split.ValueType) -> str:
-    """What a split of a dataset came to: "90.00 % of 200 test images correct"."""
+    """The result of a split: "90.00 % of 200 test images correct"."""
     return f"{describe.percent(accuracy)} of {describe.images_of(split, images)} correct"
 
 
@@ -248,7 +248,7 @@ def _datasets(models: list[Model]) -> list[str]:
 
 
 def _dataset(model: Model, models: list[Model]) -> str:
-    """A dataset's name, with its fingerprint where the name has stood for several contents."""
+    """A dataset's name, with its fingerprint if several datasets had the name."""
     name = model.variant.dataset
     contents = {other.dataset_fingerprint for other in models if other.variant.dataset == name}
     return name if len(contents) == 1 else f"{name} ({model.dataset_fingerprint[:8]})"

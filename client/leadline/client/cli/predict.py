@@ -31,7 +31,7 @@ _FORMATS = {".csv": "csv", ".jsonl": "jsonl"}
 
 
 def _out_path(path: Path) -> Path:
-    """Checks that a file can be created there."""
+    """Checks that a file can be created at a path."""
     if path.exists() and not stat.S_ISREG(path.stat().st_mode):
         raise click.BadParameter(
             f"{path} is not a regular file: give another one, or leave out --out"
@@ -81,11 +81,11 @@ def predict(
     form: str | None,
     out: Path | None,
 ) -> ExitCode:
-    """Classify images, any number of them.
+    """Classify any number of images.
 
-    An IMAGE is a PNG or JPEG file; a FOLDER stands for all of them in it and below, in the order of
-    their paths. Images that cannot be classified are reported by name, the others are classified,
-    and the exit code is 1. --json prints one PredictResponse for all images, or none on an error.
+    An IMAGE is a PNG or JPEG file; a FOLDER stands for all images in and below it, in the order of
+    their paths. If some images cannot be classified, they are reported by name, and the exit code
+    is 1. --json prints one PredictResponse for all images, or none on an error.
     """
     if session.output.as_json:
         if form or out:

@@ -1,4 +1,4 @@
-"""Predictions as rows of CSV, as JSON lines, or as a table."""
+"""Writes predictions as CSV, as JSON lines, or as a table."""
 
 import csv
 import json
@@ -15,10 +15,10 @@ class Writer:
 
     @abstractmethod
     def write(self, name: str, result: Prediction | ImageFailure, model: str) -> None:
-        """Writes the result of an image, and the checkpoint that answers."""
+        """Writes the result of an image, and the checkpoint that predicted."""
 
     def close(self) -> None:
-        """Writes the rest."""
+        """Writes the remaining output."""
 
 
 class JsonLines(Writer):
@@ -40,8 +40,8 @@ class JsonLines(Writer):
 class Csv(Writer):
     """A row per image, below a heading.
 
-    The first prediction determines the number of columns; earlier failures
-    wait for it.
+    The first prediction determines the number of columns, so earlier failures wait
+    for it.
     """
 
     def __init__(self, file: TextIO) -> None:
@@ -118,7 +118,7 @@ class Table(Writer):
 
 
 def _values(prediction: Prediction) -> dict[str, Any]:
-    """A prediction under its proto field names; logits only if there are any."""
+    """A prediction as a dict of its proto field names; logits only if there are any."""
     values = json_values(prediction)
     if not prediction.logits:
         del values["logits"]
@@ -134,5 +134,5 @@ def _row(name: str, prediction: Prediction) -> list[str]:
 
 
 def _printable(name: str) -> str:
-    """The name, also if its bytes are not UTF-8."""
+    """The name, printable even if its bytes are not UTF-8."""
     return name.encode(errors="surrogateescape").decode(errors="replace")

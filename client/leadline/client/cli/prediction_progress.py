@@ -1,4 +1,4 @@
-"""The progress of a run of predictions, and its errors, on standard error."""
+"""Shows the progress and the errors of a run of predictions on standard error."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ import click
 
 
 class Progress:
-    """Shows the progress of a run; the base shows none, and prints notes."""
+    """Prints the notes of a run; subclasses also show its progress."""
 
     def __enter__(self) -> Self:
         return self
@@ -62,7 +62,7 @@ class BarProgress(Progress):
 
 
 def make_progress(count: Callable[[], int], *, shares_terminal: bool) -> Progress:
-    """A bar on a terminal, unless it shares that with rows; only a bar calls `count`."""
+    """A bar on a terminal, unless rows share the terminal; only a bar calls `count`."""
     watched = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     if watched and not (shares_terminal and sys.stdout.isatty()):
         return BarProgress(count())

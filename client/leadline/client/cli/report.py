@@ -34,11 +34,11 @@ def _subjects(names: tuple[str, ...]) -> tuple[str, ...]:
 def report(session: Session, *, subjects: tuple[str, ...], out: Path) -> None:
     """Write a job, a sweep or a comparison as one HTML page.
 
-    SUBJECT is jobs/ID, sweeps/ID, the bare ID, or two models or epochs to compare. The page needs
-    no network. It has the models, curves, tables, confusion matrices whose cells open images, wrong
-    images, and a comparison. For a sweep, it compares two jobs that differ in one axis only, such
-    as batch norm. A running job is shown up to its latest epoch. Needs the extra `plot`. --json
-    prints an object with `out` and the `models` that are shown.
+    SUBJECT is jobs/ID, sweeps/ID, only the ID, or two models or epochs to compare. The page needs
+    no network. It has the models, curves, tables, confusion matrices whose cells open images,
+    misclassified images, and a comparison. For a sweep, it compares two jobs that differ only in
+    one axis, such as batch norm. A running job is shown up to its latest epoch. Needs the extra
+    `plot`. --json prints an object with `out` and the shown `models`.
     """
     require_plot()
     from leadline.client.cli.reports.page import page  # noqa: PLC0415 - needs matplotlib

@@ -1,4 +1,4 @@
-"""The commands that need the server's packages on this machine: serve, doctor, compact."""
+"""`serve`, `doctor` and `compact`, which need the server's packages on this machine."""
 
 import dataclasses
 import importlib
@@ -14,7 +14,7 @@ from leadline.client.cli.commands import command
 from leadline.client.cli.exit_codes import ExitCode
 from leadline.client.cli.output import Output
 
-# The server reads its options itself.
+# The server parses its own options.
 _FOR_THE_SERVER = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
@@ -39,11 +39,11 @@ def serve(arguments: Sequence[str]) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print all findings as one JSON line.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def doctor(arguments: Sequence[str], *, as_json: bool) -> ExitCode:
-    """Check what this machine can do for a server; ends with 1 where something is wrong.
+    """Check whether this machine can run a server; the exit code is 1 if a check fails.
 
-    Takes the options of `leadline serve`, from the environment and --config too, and checks
+    Takes the options of `leadline serve`, also from the environment and --config, and checks
     whether a server with these options would work here. It starts and calls no server, and leaves
-    nothing behind. `leadline serve --help` shows the options. Needs the extra `server`.
+    no files. `leadline serve --help` shows the options. Needs the extra `server`.
     """
     output = Output(as_json=as_json)
     examination = _server_module("leadline.server.doctor.examination")
@@ -96,7 +96,7 @@ def _show_compacted(output: Output, model: Any) -> None:
 
 
 def _shown(output: Output, checks: Iterable[Any]) -> Iterator[dict[str, Any]]:
-    """Shows on a terminal what was checked last while the next check runs."""
+    """Shows the last check on a terminal while the next one runs."""
     live = output.console.is_terminal and not output.as_json
     with output.console.status("checking") if live else nullcontext() as status:
         for check in checks:
@@ -111,16 +111,16 @@ def _show(output: Output, checks: Sequence[dict[str, Any]], *, healthy: bool) ->
     for check in checks:
         if check["advice"]:
             output.text(f"{check['name']}: {check['advice']}")
-    output.text("Nothing is wrong here." if healthy else "A server would not work here as it is.")
+    output.text("All checks passed." if healthy else "A server would not work here.")
 
 
 def _server_module(name: str) -> ModuleType:
-    """Loads a module of `leadline.server`, which no other command imports."""
+    """Loads a module of `leadline.server`, which other commands never import."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.startswith("leadline."):
-            raise  # a bug, which another package does not fix
+            raise  # a bug, not a missing package
         raise click.ClickException(
             f"the server needs the package {error.name}: in a clone of the repository, run "
             "pip install '.[server]'"

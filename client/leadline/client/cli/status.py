@@ -21,9 +21,9 @@ from leadline.client.cli.options import Session, session_options
 )
 @session_options
 def health(session: Session, *, service: str) -> ExitCode:
-    """Check that a server serves: ends with 0 only if it does.
+    """Check that a server accepts calls; the exit code is 0 only if it does.
 
-    Made for a container's health check and for scripts that wait for a server.
+    For a container's health check, and for scripts that wait for a server.
     """
     with session.client() as client:
         status = client.health(service)

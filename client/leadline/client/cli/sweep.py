@@ -38,7 +38,7 @@ def sweep(
     detach: bool,
     request_id: str | None,
 ) -> ExitCode:
-    """Train a grid of models as one, and compare them.
+    """Train a grid of models together, and compare them.
 
     There is a job for each combination of --blocks, --batch-norm, --seeds and every --axis. Options
     that are not given take the server's defaults. Ctrl-C does not stop the sweep. The exit code is

@@ -1,4 +1,4 @@
-"""The options of `leadline sweep` that say in what its jobs differ."""
+"""The options of `leadline sweep` for its axes and its stopping rule."""
 
 from typing import TypeAlias
 
@@ -13,18 +13,18 @@ Axes: TypeAlias = dict[str, AxisValues]
 """The values of each field in which the jobs differ."""
 
 MAX_SEEDS = 1_000
-"""As many jobs as a sweep may have."""
+"""The most jobs of a sweep."""
 
 _BATCH_NORM: dict[str, AxisValues] = {"yes": [True], "no": [False], "both": [False, True]}
 
 
 def _values(text: str) -> AxisValues:
-    """Values of one field: "2,4,6"."""
+    """Parses the values of one field: "2,4,6"."""
     return [_typed(value) for value in text.split(",")]
 
 
 def _axes(given: tuple[str, ...]) -> Axes:
-    """Fields and their values: "learning_rate=0.01,0.1"."""
+    """Parses fields and their values: "learning_rate=0.01,0.1"."""
     axes: Axes = {}
     for axis in given:
         field, equals, values = axis.partition("=")
@@ -60,7 +60,7 @@ def _rule(
 def _merged(
     *, seeds: int | None, batch_norm: str | None, axes: Axes, **listed: AxisValues | None
 ) -> Axes:
-    """The axes of all options; seeds come last."""
+    """Merges the axes of all options; seeds come last."""
     given: dict[str, AxisValues | None] = {
         **listed,
         "batch_norm": None if batch_norm is None else _BATCH_NORM[batch_norm],
@@ -133,5 +133,5 @@ _rule_options = option_group(
 
 
 def sweep_options(function: AnyCommand) -> AnyCommand:
-    """Adds the axes and the rule; the command receives them as `axes` and `rule`."""
+    """Adds options for the axes and the rule; the command receives `axes` and `rule`."""
     return _axis_options(_rule_options(function))

@@ -1,4 +1,4 @@
-"""How the events of a sweep are shown: as JSON, as lines, or as a live table."""
+"""Shows the events of a sweep as JSON, as lines, or as a live table."""
 
 import statistics
 from typing import TYPE_CHECKING, Self
@@ -30,7 +30,7 @@ class LineView(View[SweepEvent]):
                 self._labels = {
                     entry.job: describe_sweep.values(entry.values) for entry in event.queued.jobs
                 }
-                # An axis may say otherwise for each job.
+                # An axis may set another number for each job.
                 has_axis = any(axis.field == "epochs" for axis in event.queued.axes)
                 self._epochs = 0 if has_axis else event.queued.spec.epochs
                 self._output.text(_queued(event))
@@ -83,7 +83,7 @@ class LiveView(View[SweepEvent]):
         self._live.update(self._table(), refresh=True)
 
     def connection_lost(self, text: str) -> None:
-        """Says so above the table."""
+        """Shows the lost connection above the table."""
         self._live.console.print(text, soft_wrap=True)
 
     def _take(self, event: SweepEvent) -> None:
@@ -122,7 +122,7 @@ class LiveView(View[SweepEvent]):
 
 
 def make_sweep_view(output: Output) -> View[SweepEvent]:
-    """The view for the output."""
+    """Makes the view for the output."""
     if output.as_json:
         return JsonView(output)
     return LiveView(output) if output.is_live else LineView(output)

@@ -1,4 +1,4 @@
-"""How the events of a job are shown: as JSON, as lines, or live."""
+"""Shows the events of a job as JSON, as lines, or live."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -23,7 +23,7 @@ class View(Generic[Event_contra]):
     """Shows a job or a sweep, within a `with` block; the base prints line by line.
 
     Attributes:
-        progress_interval: how often it wants progress, in seconds; None: never.
+        progress_interval: seconds between the progress events that it needs; None for none.
     """
 
     progress_interval: float | None = None
@@ -43,11 +43,11 @@ class View(Generic[Event_contra]):
         """Shows an event."""
 
     def connection_lost(self, text: str) -> None:
-        """Shows that events are late because the connection is lost: not on stdout, by default."""
+        """Reports that the connection is lost and events are late; by default on stderr."""
         self._output.note(text)
 
     def _job_line(self, event: JobEvent, epochs: int) -> str | None:
-        """The line for an event of a job; of progress, once for each reason why it is held."""
+        """The line for an event of a job; for progress, only if the reason of its hold changes."""
         if not event.HasField("progress"):
             return describe.event_line(event, epochs)
         hold, before = event.progress.hold, self._hold
@@ -56,23 +56,23 @@ class View(Generic[Event_contra]):
 
 
 class Outage:
-    """Says once that the connection is lost, however many attempts to reconnect fail."""
+    """Reports a lost connection only once, although several attempts to reconnect may fail."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._lasts = False
 
     def begin(self, error: RpcError, _delay: float) -> None:
-        """Notes a broken stream; called before each attempt to reconnect."""
+        """Records a broken stream; called before each attempt to reconnect."""
         if not self._lasts:
-            # With a reason, the text is the server's: what is wrong, then what to do, which is done
-            # here. Without one, it is gRPC's remark about a socket.
+            # With a reason, the message is the server's: the problem, then advice, which the client
+            # follows anyway. Without a reason, it is gRPC's remark about a socket.
             why = f" ({error.message.partition(':')[0]})" if error.reason else ""
             self._say(f"connection lost{why}; reconnecting")
         self._lasts = True
 
     def end(self) -> None:
-        """Notes that the server answers."""
+        """Records that the server answers again."""
         self._lasts = False
 
 
@@ -85,12 +85,12 @@ class JsonView(View[JobEvent | SweepEvent]):
 
 
 class LineView(View[JobEvent]):
-    """A line for each durable event, and for each reason why the job is held."""
+    """A line for each durable event, and for each reason of a hold."""
 
     progress_interval = 5.0
 
     def __init__(self, output: Output, epochs: int) -> None:
-        """Shows a job of this number of epochs; 0: unknown until the `queued` event."""
+        """Shows a job of this many epochs; 0 if unknown until the `queued` event."""
         super().__init__(output)
         self._epochs = epochs
 
@@ -109,7 +109,7 @@ class LiveView(View[JobEvent]):
     progress_interval = 0.2
 
     def __init__(self, output: Output, epochs: int) -> None:
-        """Shows a job of this number of epochs; 0: unknown until the `queued` event."""
+        """Shows a job of this many epochs; 0 if unknown until the `queued` event."""
         from rich import progress  # noqa: PLC0415 - only a terminal needs it
 
         super().__init__(output)
@@ -154,12 +154,12 @@ class LiveView(View[JobEvent]):
             self._progress.console.print(line, soft_wrap=True)
 
     def connection_lost(self, text: str) -> None:
-        """Says so above the bar, and in its place."""
+        """Shows the lost connection above the bar and in the bar."""
         self._progress.console.print(text, soft_wrap=True)
         self._rest("reconnecting")
 
     def _rest(self, description: str) -> None:
-        # The bar's progress within an epoch no longer counts.
+        # The bar's progress within an epoch is no longer valid.
         self._progress.update(self._task, description=description, total=None, detail="")
 
     def _move(self, progress: JobProgress) -> None:
@@ -196,7 +196,7 @@ class LiveView(View[JobEvent]):
 
 
 def make_view(output: Output, *, epochs: int = 0) -> View[JobEvent]:
-    """The view for the output, of a job of this number of epochs; 0: not known yet."""
+    """Makes the view for the output, for a job of this number of epochs; 0 if unknown."""
     if output.as_json:
         return JsonView(output)
     return LiveView(output, epochs) if output.is_live else LineView(output, epochs)

@@ -1,8 +1,8 @@
-"""Labelled 32x32 images from wherever they are, decoded once and shared.
+"""Labelled 32x32 images from several sources, decoded once and shared by processes.
 
-A source is named by a string: "synthetic" (drawn here, needs nothing),
+A string names a source: "synthetic" (drawn by this package),
 "torchvision:cifar10" (downloaded on first use), or the path of a folder or a
-tar with `train/CLASS/*.{png,jpg,jpeg}` and `test/CLASS/*` in it.
+tar that contains `train/CLASS/*.{png,jpg,jpeg}` and `test/CLASS/*`.
 """
 
 from leadline.models.datasets.contents import Dataset, DatasetError, Split, SplitName

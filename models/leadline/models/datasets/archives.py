@@ -1,4 +1,4 @@
-"""Folders and tars of `train/CLASS/*` and `test/CLASS/*` image files."""
+"""Reads image files `train/CLASS/*` and `test/CLASS/*` from folders and tars."""
 
 import bz2
 import gzip
@@ -18,7 +18,7 @@ from leadline.models.images import DecodingStoppedError, ImageError, open_image
 _MAX_FILE_BYTES = 64 << 20  # an image file, which is read as a whole
 _READ_AT_ONCE = 1 << 20
 
-# What a tar may say of a file before the file itself: its long name, times and so on.
+# The headers of a file in a tar: its long name, times and so on.
 _MAX_HEADER_BYTES = 1 << 16
 
 _OPENERS: dict[bytes, Callable[..., Any]] = {
@@ -31,17 +31,17 @@ _DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError)
 
 
 IsWanted = Callable[[], bool]
-"""Whether to go on; called before each file, and each megabyte of a large one."""
+"""Whether to continue; called before each file, and each megabyte of a large one."""
 
 
 class Folder:
-    """A folder with `train` and `test` in it."""
+    """A folder that contains `train` and `test`."""
 
     def __init__(self, path: Path, max_pixels: int, is_wanted: IsWanted) -> None:
         missing = [name for name in SPLITS if not (path / name).is_dir()]
         if missing:
             raise DatasetError(
-                f"{path} is no dataset: it has no folder {' and no folder '.join(missing)}; "
+                f"{path} is not a dataset: it has no folder {' and no folder '.join(missing)}; "
                 f"expected {LAYOUT}"
             )
         self._path = path
@@ -49,7 +49,7 @@ class Folder:
         self._is_wanted = is_wanted
 
     def key(self) -> str:
-        """Returns a hash of the files' names, sizes and times: to read them all takes too long."""
+        """Returns a hash of the files' names, sizes and times: reading them takes too long."""
         digest = hashlib.sha256(str(self._path.resolve()).encode(errors="surrogateescape"))
         for path in self._files():
             status = (self._path / path).stat()
@@ -58,7 +58,7 @@ class Folder:
         return f"folder-{digest.hexdigest()}"
 
     def read(self) -> Contents:
-        """Lists the folder; decodes an image when it is iterated to."""
+        """Lists the folder; the returned iterator decodes the images."""
         listing = Listing(str(self._path), self._files())
         return listing.contents(self._items(listing))
 
@@ -78,7 +78,7 @@ class Folder:
 
 
 class Tar:
-    """A tar, compressed or not. It is read as a stream: nothing of it is unpacked on disk."""
+    """A tar, compressed or not. It is read as a stream, and never unpacked on disk."""
 
     def __init__(self, path: Path, max_pixels: int, is_wanted: IsWanted) -> None:
         self._path = path
@@ -101,7 +101,7 @@ class Tar:
         return f"tar-{digest.hexdigest()}"
 
     def read(self) -> Contents:
-        """Lists the tar; decodes its images in a second pass, as they are iterated to."""
+        """Lists the tar; the returned iterator decodes the images in a second pass."""
         with _opened(self._path) as stream:
             listing = Listing(str(self._path), (member.name for member in self._files(stream)))
             stream.check_end()
@@ -109,7 +109,7 @@ class Tar:
 
     def _files(self, stream: "_TarStream") -> Iterator[tarfile.TarInfo]:
         while _still(self._is_wanted) and (member := stream.next()) is not None:
-            # Links and devices are no files: what they point to is none of the tar's business.
+            # Links and devices are not regular files, and may point outside the tar.
             if member.isreg():
                 yield member
 
@@ -124,10 +124,10 @@ class Tar:
 
 
 class _File:
-    """A file, read forwards, that remembers its end.
+    """A file that is read forwards and keeps its last bytes.
 
     Attributes:
-        limit: the offset beyond which it is not read.
+        limit: the offset at which reading stops.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -139,7 +139,7 @@ class _File:
     def read(self, size: int) -> bytes:
         if self._position > self.limit:
             raise tarfile.ReadError(
-                f"what it says of a file, such as its name, has more than {_MAX_HEADER_BYTES:,} "
+                f"the headers of a file, such as its name, have more than {_MAX_HEADER_BYTES:,} "
                 "bytes"
             )
         data = self._file.read(size)
@@ -155,7 +155,7 @@ class _File:
 
 
 class _TarStream:
-    """The members of a tar, one after another: nothing of those before is kept."""
+    """Iterates over the members of a tar, and keeps only the current one in memory."""
 
     def __init__(self, tar: tarfile.TarFile, file: _File) -> None:
         self._tar = tar
@@ -163,7 +163,7 @@ class _TarStream:
 
     def next(self) -> tarfile.TarInfo | None:
         """Returns the next member; None after the last."""
-        # `tarfile` reads a name as long as the header says, and maps of sparse files without end.
+        # `tarfile` limits neither the length of a name nor the map of a sparse file.
         self._file.limit = self._tar.offset + _MAX_HEADER_BYTES
         member = self._tar.next()
         self._file.limit = self._tar.offset + _MAX_HEADER_BYTES
@@ -172,15 +172,15 @@ class _TarStream:
         return member
 
     def check_end(self) -> None:
-        """Refuses a tar that was cut short between two of its files.
+        """Rejects a tar that was truncated between two files.
 
-        A whole tar ends in a block of zeros, but `tarfile` does not insist.
+        A complete tar ends in a block of zeros, which `tarfile` does not check.
         """
         if not self._file.is_ended():
-            raise tarfile.ReadError("its end is missing")
+            raise tarfile.ReadError("the end of the tar is missing")
 
     def read_member(self, member: tarfile.TarInfo) -> bytes:
-        """Returns the contents of the member that was returned last."""
+        """Returns the contents of a member, which must be the last one that `next` returned."""
         return cast("IO[bytes]", self._tar.extractfile(member)).read()
 
 
@@ -193,12 +193,12 @@ def _opened(path: Path) -> Iterator[_TarStream]:
             with tarfile.open(fileobj=cast("IO[bytes]", limited), mode="r|") as tar:
                 yield _TarStream(tar, limited)
     except _DAMAGE as error:
-        raise DatasetError(f"{path} is not a whole tar: {error}") from error
+        raise DatasetError(f"{path} is not a complete tar: {error}") from error
 
 
 @contextmanager
 def _decompressed(path: Path) -> Iterator[IO[bytes]]:
-    # `tarfile` could decompress a stream too, but does not notice where it is cut short.
+    # `tarfile` could decompress a stream too, but does not detect truncation.
     with path.open("rb") as file:
         magic = file.read(_MAGIC_BYTES)
         file.seek(0)
@@ -214,7 +214,7 @@ def _still(is_wanted: IsWanted) -> bool:
     """Returns true.
 
     Raises:
-        DecodingStoppedError: the work is not wanted any more.
+        DecodingStoppedError: `is_wanted` returned false.
     """
     if not is_wanted():
         raise DecodingStoppedError

@@ -1,4 +1,4 @@
-"""The arrays of a decoded dataset as files: NumPy's own format, never a pickle."""
+"""The arrays of a decoded dataset as .npy files, without pickles."""
 
 import hashlib
 import json
@@ -21,15 +21,15 @@ _HASHED_AT_ONCE = 4096  # images, which are 12 MiB
 def array_path(
     folder: Path, split: SplitName, kind: Literal["images", "labels", "aspect-ratios"]
 ) -> Path:
-    """Returns where an array of a dataset lies in its folder."""
+    """Returns the path of an array in a dataset's folder."""
     return folder / f"{split}-{kind}.npy"
 
 
 class ImageFile:
     """A .npy file of images, uint8 [count, 32, 32, 3], written in any order.
 
-    Written by system calls rather than through a memory map, because a full
-    disk then raises an OSError, and does not kill the process.
+    Uses system calls rather than a memory map: a full disk then raises an
+    OSError, where a memory map would kill the process.
     """
 
     def __init__(self, folder: Path, split: SplitName, count: int) -> None:
@@ -43,7 +43,7 @@ class ImageFile:
         self._start = self._file.tell()
 
     def write(self, index: int, pixels: npt.NDArray[np.uint8]) -> None:
-        """Writes one image, uint8 [32, 32, 3], to its place."""
+        """Writes one image, uint8 [32, 32, 3], at an index."""
         data = pixels.tobytes()
         if pixels.dtype != np.uint8 or len(data) != _IMAGE_BYTES:
             raise ValueError(f"not an image of a dataset: {pixels.dtype} {list(pixels.shape)}")
@@ -63,7 +63,7 @@ def write_labels(folder: Path, split: SplitName, labels: npt.NDArray[np.int64]) 
 
 
 def write_aspect_ratios(folder: Path, split: SplitName, ratios: npt.NDArray[np.float32]) -> None:
-    """Writes the aspect ratios of a split, float32 [N], unless all of its images are square."""
+    """Writes the aspect ratios of a split, float32 [N], unless all images are square."""
     if (ratios != 1).any():
         _write(array_path(folder, split, "aspect-ratios"), ratios)
 
@@ -79,7 +79,7 @@ def load_split(folder: Path, split: SplitName, classes: int) -> Split:
     """Maps a split into memory.
 
     Raises:
-        OSError, ValueError, EOFError: a file is missing, damaged or not what it should be.
+        OSError, ValueError, EOFError: a file is missing, damaged, or of another shape or type.
     """
     images = _map(array_path(folder, split, "images"))
     labels = _map(array_path(folder, split, "labels"))

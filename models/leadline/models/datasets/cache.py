@@ -1,16 +1,16 @@
-"""Datasets decoded once, on disk, memory-mapped by whoever needs them.
+"""Caches decoded datasets on disk, as files that processes map into memory.
 
-    CACHE/<fingerprint>/dataset.json        what the folder holds
+    CACHE/<fingerprint>/dataset.json        the description of the files
     CACHE/<fingerprint>/train-images.npy    uint8 [N, 32, 32, 3]
     CACHE/<fingerprint>/train-labels.npy    int64 [N]
     CACHE/<fingerprint>/train-aspect-ratios.npy
                                             float32 [N], unless all images are square
     CACHE/<fingerprint>/test-...            likewise
-    CACHE/sources/<key>.json                which fingerprint a source has
+    CACHE/sources/<key>.json                the fingerprint of a source's dataset
     CACHE/sources/<key>.lock                held while a source is decoded
 
-A folder gets its name when everything in it is on disk, so a crash leaves
-nothing that could be taken for a dataset.
+A folder gets its name when all its files are on disk, so a crash never leaves
+an incomplete dataset.
 """
 
 import fcntl
@@ -45,18 +45,18 @@ _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
 class StaleCacheError(Exception):
-    """What the cache holds under a name is missing or damaged."""
+    """A dataset is missing from the cache, or damaged there."""
 
 
 def load(cache_dir: Path, fingerprint: str) -> Dataset:
     """Opens a decoded dataset without reading its images.
 
     Raises:
-        StaleCacheError: it is not there, or not whole.
+        StaleCacheError: the dataset is missing or incomplete.
     """
     # A fingerprint may come from a file or a caller, and becomes a path here.
     if not _FINGERPRINT.fullmatch(fingerprint):
-        raise StaleCacheError(f"{fingerprint!r} is no fingerprint")
+        raise StaleCacheError(f"{fingerprint!r} is not a fingerprint")
     folder = cache_dir / fingerprint
     try:
         description = json.loads((folder / _DESCRIPTION).read_bytes())
@@ -69,7 +69,7 @@ def load(cache_dir: Path, fingerprint: str) -> Dataset:
 
 
 def list_fingerprints(cache_dir: Path) -> list[str]:
-    """Returns the names of all decoded datasets, whole or not; none where there is no cache."""
+    """Returns the fingerprints of all datasets in the cache, including damaged ones."""
     if not cache_dir.is_dir():
         return []
     names = (path.name for path in cache_dir.iterdir() if path.is_dir())
@@ -77,10 +77,10 @@ def list_fingerprints(cache_dir: Path) -> list[str]:
 
 
 def load_source(cache_dir: Path, key: str) -> Dataset:
-    """Opens the decoded dataset of a source that was decoded before.
+    """Opens the dataset of a source from the cache.
 
     Raises:
-        StaleCacheError: the source is not known, or its dataset not whole.
+        StaleCacheError: the source is not in the cache, or its dataset is incomplete.
     """
     path = _source_path(cache_dir, key)
     try:
@@ -92,10 +92,10 @@ def load_source(cache_dir: Path, key: str) -> Dataset:
 
 @contextmanager
 def locked(cache_dir: Path, name: str) -> Iterator[None]:
-    """Keeps other processes and threads out of the same work; waits while one is in it."""
+    """Holds a lock that excludes other processes and threads; waits until it is free."""
     path = _source_path(cache_dir, name).with_suffix(".lock")
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The file stays: were it unlinked, a third process could lock a new one of its name.
+    # The file stays. If it were removed, a third process could lock a new file of its name.
     with path.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -109,7 +109,7 @@ def store(cache_dir: Path, key: str, contents: Contents, progress: Progress | No
         OSError: the cache cannot be written.
     """
     building = cache_dir / f".building-{key}"
-    shutil.rmtree(building, ignore_errors=True)  # a process that crashed may have left it
+    shutil.rmtree(building, ignore_errors=True)  # left by a process that crashed
     building.mkdir(parents=True)
     try:
         _write_arrays(building, contents, progress)
@@ -140,7 +140,7 @@ def _write_arrays(folder: Path, contents: Contents, progress: Progress | None) -
                 progress(done, total)
     if done != total:
         raise DatasetError(
-            f"the dataset changed while it was read: {done:,} images instead of {total:,}"
+            f"the dataset changed while it was read: {done:,} of {total:,} images were there"
         )
     for split in SPLITS:
         write_labels(folder, split, contents.labels[split])
@@ -160,7 +160,7 @@ def _write_description(folder: Path, fingerprint: str, contents: Contents) -> No
 
 
 def _publish(building: Path, cache_dir: Path, fingerprint: str) -> Dataset:
-    """Gives what was built its name, unless another source of the same contents has it."""
+    """Renames the folder to its fingerprint, unless that dataset exists."""
     with locked(cache_dir, "publish"):
         try:
             return load(cache_dir, fingerprint)
@@ -178,7 +178,7 @@ def _check(folder: Path, description: dict[str, Any]) -> None:
     sizes = description["file_sizes"]
     for name in sizes.keys() | {array_path(folder, s, k).name for s in SPLITS for k in _REQUIRED}:
         if (folder / name).stat().st_size != sizes[name]:
-            raise ValueError(f"{name} is not of the size that it was written with")
+            raise ValueError(f"the size of {name} has changed since it was written")
 
 
 def _source_path(cache_dir: Path, key: str) -> Path:

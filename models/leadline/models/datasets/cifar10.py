@@ -20,11 +20,11 @@ class Cifar10:
         self._folder = folder
 
     def key(self) -> str:
-        """Returns the same always: the original does not change."""
+        """Returns a constant: the original never changes."""
         return "torchvision-cifar10"
 
     def read(self) -> Contents:
-        """Downloads the images where they are not there yet.
+        """Downloads the images if they are missing.
 
         Raises:
             DatasetError: torchvision is missing, or the download failed.
@@ -36,7 +36,7 @@ class Cifar10:
 
     def _load(self, split: SplitName) -> Any:
         try:
-            # Only those who ask for this dataset need torchvision.
+            # Only this dataset needs torchvision.
             from torchvision.datasets import CIFAR10  # noqa: PLC0415
 
             return CIFAR10(self._folder, train=split == "train", download=True)

@@ -1,4 +1,4 @@
-"""What a dataset is, wherever it comes from."""
+"""Datasets, before and after they are decoded."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-# The images that a network learns from, and those that it never sees while it does.
+# "train" is for training and "test" for evaluation only.
 SplitName = Literal["train", "test"]
 SPLITS: tuple[SplitName, SplitName] = ("train", "test")
 
@@ -16,12 +16,12 @@ MAX_CLASSES = 1_000
 
 
 class DatasetError(Exception):
-    """The dataset cannot be had: the message says why, and what to do about it."""
+    """The dataset cannot be opened: the message says why, and what to do."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images with labels, in a fixed order: an image's index is its name."""
+    """Images with labels, in a fixed order: an index identifies an image."""
 
     images: npt.NDArray[np.uint8]
     """uint8 [N, 32, 32, 3], RGB; memory-mapped, read-only."""
@@ -30,8 +30,8 @@ class Split:
     """int64 [N], each an index into the dataset's class names; read-only."""
 
     aspect_ratios: npt.NDArray[np.float32] | None = None
-    """float32 [N], the width of each image by its height, before it was resized; None where
-    all were square, or where this was not kept."""
+    """float32 [N], the width of each original image divided by its height; None if all were
+    square, or if the ratios were not recorded."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -39,12 +39,12 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What to train on, and what to be measured on."""
+    """A training set and a test set."""
 
     fingerprint: str
     """The SHA-256, in hexadecimal, of the class names and of every pixel and
-    label in order: equal contents have equal fingerprints, whatever they were
-    packed in."""
+    label in order. Equal contents have equal fingerprints, whether they come from a
+    folder or a tar."""
 
     class_names: tuple[str, ...]
     """The classes' names, in the order of their labels."""
@@ -55,20 +55,20 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Item:
-    """An image on its way into a dataset."""
+    """A decoded image, and its place in a dataset."""
 
     split: SplitName
     index: int
-    """Its place in the split."""
+    """The image's index in the split."""
     pixels: npt.NDArray[np.uint8]
     """uint8 [32, 32, 3], RGB."""
     aspect_ratio: float = 1.0
-    """The width by the height, before it was resized."""
+    """The width of the original image divided by its height."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """All of a dataset before it is decoded: its classes and labels, and its images in turn."""
+    """A dataset before it is decoded: its classes and labels, and an iterator of its images."""
 
     class_names: tuple[str, ...]
     labels: dict[SplitName, npt.NDArray[np.int64]]

@@ -1,4 +1,4 @@
-"""Which files of a folder or tar are images, of which class and at which index."""
+"""Finds the images of a folder or tar, with their classes and indices."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ LAYOUT = "train/CLASS/*.png or *.jpg, and test/CLASS/* likewise"
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 _NAMED_AT_MOST = 5
 
-# Of the paths of all images. They are in memory several times while a dataset is decoded.
+# In all paths together: several copies of them are in memory while a dataset is decoded.
 _MAX_PATH_CHARACTERS = 1 << 27
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where in a dataset an image belongs."""
+    """An image's split and index in a dataset."""
 
     split: SplitName
     index: int
 
 
 class _Entry(NamedTuple):
-    """An image file by the parts of its path; sorts by class, then by file name."""
+    """The parts of an image file's path; sorts by class, then by file name."""
 
     class_name: str
     file_name: str
@@ -39,24 +39,23 @@ class _Entry(NamedTuple):
 class Listing:
     """The images among the files of a folder or tar, in any order.
 
-    Files that are no images, hidden ones, and those outside the layout are
-    left out. An index is an image's place when all are sorted by class, then
-    by file name, so it does not depend on how they were packed.
+    Skips other files, hidden files and files outside the layout. Sorts the images
+    by class, then by file name: so an index does not depend on the order in the tar.
 
     Raises:
-        DatasetError: the images make no dataset.
+        DatasetError: the images do not form a dataset.
     """
 
     def __init__(self, source: str, paths: Iterable[str]) -> None:
         self._source = source
         entries = list(self._entries(paths))
         if not entries:
-            raise DatasetError(f"{source} has no images in it; expected {LAYOUT}")
+            raise DatasetError(f"{source} contains no images; expected {LAYOUT}")
         if len({entry.prefix for entry in entries}) > 1:
-            raise DatasetError(f"{source} has more than one folder with train or test in it")
+            raise DatasetError(f"{source} contains more than one folder that has train or test")
         names = {(entry.split, entry.class_name, entry.file_name) for entry in entries}
         if len(names) < len(entries):
-            raise DatasetError(f"{source} has a file twice")
+            raise DatasetError(f"{source} contains a file twice")
         self._splits = {
             split: sorted(entry for entry in entries if entry.split == split) for split in SPLITS
         }
@@ -68,7 +67,7 @@ class Listing:
         }
 
     def contents(self, images: Iterator[Item]) -> Contents:
-        """Returns what is listed as a dataset's contents, with these images."""
+        """Returns the contents of a dataset with these labels and images."""
         labels = {name: label for label, name in enumerate(self.class_names)}
         return Contents(
             class_names=self.class_names,
@@ -107,7 +106,9 @@ class Listing:
             )
         unprintable = [ascii(name) for name in classes["train"] if not name.isprintable()]
         if unprintable:
-            raise DatasetError(f"{self._source} has class names that are no text: {unprintable[0]}")
+            raise DatasetError(
+                f"{self._source} has class names that are not text: {unprintable[0]}"
+            )
         return tuple(sorted(classes["train"]))
 
 

@@ -1,12 +1,12 @@
 """The outlines of the synthetic dataset's classes, as signed distances.
 
-Each function takes coordinates, x to the right and y downwards, float64 arrays
-of one shape, and returns for each point about how far it lies outside of an
-outline of radius 1 around the origin; inside that is negative. Where two edges
-meet it is a bound rather than the distance, which does for drawing.
+Each function takes coordinates, x to the right and y downwards, as float64 arrays
+of one shape. It returns the approximate distance of each point from an outline of
+radius 1 around the origin; points inside are negative. Near corners the result is
+a bound of the distance, which is good enough for drawing.
 
-Only operations that IEEE 754 rounds exactly are used, here and where the
-shapes are drawn: the same pixels come out on every machine.
+This module and the drawing use only operations that IEEE 754 rounds exactly, so
+every machine draws the same pixels.
 """
 
 from collections.abc import Callable
@@ -64,7 +64,7 @@ def _cross(x: Field, y: Field) -> Field:
 
 def _heart(x: Field, y: Field) -> Field:
     lobes = (disc((np.abs(x) - 0.45) / 0.52, (y + 0.35) / 0.52)) * 0.52
-    # Below the lobes: the lower half of a square that stands on its corner.
+    # Below the lobes: the lower half of a square on its corner.
     point = (np.abs(x) + np.abs(y + 0.08) - 1.0) * 0.7071067811865476
     return _either(lobes, _within(point, -(y + 0.3)))
 
@@ -82,7 +82,7 @@ def _square(x: Field, y: Field) -> Field:
 
 
 def _star(x: Field, y: Field) -> Field:
-    # A five-pointed star is all that lies beyond at most one of a pentagon's sides.
+    # A point is in a five-pointed star if it is outside at most one side of a pentagon.
     sides = np.stack([x * sine + y * cosine - 0.36 for sine, cosine in _FIFTHS])
     return np.asarray(np.sort(sides, axis=0)[-2])
 

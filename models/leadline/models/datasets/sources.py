@@ -1,4 +1,4 @@
-"""From a source's name to the dataset that it stands for."""
+"""Opens the dataset that a source's name stands for."""
 
 import errno
 import itertools
@@ -23,53 +23,53 @@ TORCHVISION_CIFAR10 = "torchvision:cifar10"
 class Source(Protocol):
     """Where a dataset comes from.
 
-    One that does not exist cannot be made: the constructor raises a DatasetError.
+    The constructor raises a DatasetError if the source does not exist.
     """
 
     def key(self) -> str:
-        """Returns a name, safe in a path, that changes when the contents do."""
+        """Returns a name that is safe in a path and changes when the contents change."""
 
     def read(self) -> Contents:
-        """Returns the contents; images are decoded as they are iterated over."""
+        """Returns the contents; iterating over the images decodes them."""
 
 
 def check_source(source: str) -> None:
-    """Checks, without decoding anything, that a source can be a dataset.
+    """Checks that a source can be a dataset, without decoding images.
 
     Raises:
-        DatasetError: no such file or folder, not readable, or neither a folder nor a tar.
+        DatasetError: the path is missing, not readable, or neither a folder nor a tar.
     """
     _find_source(source, Path(), DEFAULT_MAX_PIXELS)
 
 
 @dataclass(frozen=True)
 class SourceDescription:
-    """What a source has, as far as that is known without decoding all of it."""
+    """The contents of a source, as known without decoding all of it."""
 
     class_names: tuple[str, ...]
     train_images: int
     test_images: int
     decoded: bool
-    """Whether the cache has it."""
+    """Whether the cache has the dataset."""
 
 
 def describe_source(
     source: str, cache_dir: Path, *, samples: int, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> SourceDescription | None:
-    """Describes a source, and writes nothing. Blocks: of a tar, all is read.
+    """Describes a source without writing to the cache. Blocks: reads all of a tar.
 
     Args:
         source: as for `open_dataset`.
-        cache_dir: likewise.
-        samples: images to decode, where none is decoded yet.
+        cache_dir: as for `open_dataset`.
+        samples: images to decode, if the cache lacks the dataset.
         max_pixels: as for `open_dataset`.
 
     Returns:
         The description; None for a source that would have to be downloaded.
 
     Raises:
-        DatasetError: it cannot be read, is not as a dataset should be, or one
-            of the samples is no image.
+            DatasetError: the source cannot be read, is not a valid dataset, or one of
+                the samples is not an image.
     """
     resolved = _find_source(source, cache_dir, max_pixels)
     try:
@@ -105,21 +105,21 @@ def open_dataset(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     is_wanted: Callable[[], bool] = lambda: True,
 ) -> Dataset:
-    """Opens a dataset, and decodes it first where no process has done so yet.
+    """Opens a dataset; decodes it first if the cache lacks it.
 
     Safe to call from several processes at once: one decodes, the others wait.
 
     Args:
         source: "synthetic", "torchvision:cifar10", or the path of a folder or tar.
-        cache_dir: where decoded datasets are kept; made where it does not exist.
-        progress: called with the images done and the images in all, about a
-            hundred times, while the dataset is decoded.
-        max_pixels: width times height above which an image is refused.
-        is_wanted: whether to go on; called before each image, and more often.
+        cache_dir: the folder of decoded datasets; created if it does not exist.
+        progress: called about a hundred times while the dataset is decoded, with
+            the number of decoded images and of all images.
+        max_pixels: the most pixels, width times height, of an image.
+        is_wanted: whether to continue; called at least before each image.
 
     Raises:
-        DatasetError: the source cannot be read, or is not as a dataset should be.
-        DecodingStoppedError: `is_wanted` returned false. Nothing is left behind.
+        DatasetError: the source cannot be read, or is not a valid dataset.
+        DecodingStoppedError: `is_wanted` returned false. The cache is unchanged.
     """
     try:
         resolved = _find_source(source, cache_dir, max_pixels, is_wanted)
@@ -138,10 +138,10 @@ def open_dataset(
 
 
 def find_dataset(fingerprint: str, cache_dir: Path) -> Dataset:
-    """Opens a dataset that was decoded before.
+    """Opens a dataset from the cache.
 
     Raises:
-        DatasetError: the cache has none of this fingerprint, or a damaged one.
+        DatasetError: the dataset is not in the cache, or damaged there.
     """
     try:
         return cache.load(cache_dir, fingerprint)
@@ -150,7 +150,7 @@ def find_dataset(fingerprint: str, cache_dir: Path) -> Dataset:
 
 
 def describe_cache(cache_dir: Path) -> dict[str, str | None]:
-    """Returns the fingerprint of each decoded dataset, with what is wrong with it, if anything."""
+    """Returns the fingerprint of each decoded dataset, with its error or None."""
     states: dict[str, str | None] = {}
     for fingerprint in cache.list_fingerprints(cache_dir):
         try:
@@ -173,7 +173,7 @@ def _find_source(
         kind = Folder if path.is_dir() else Tar
         return kind(path, max_pixels, is_wanted)
     except (OSError, RuntimeError) as error:
-        raise DatasetError(f"{source!r} cannot be looked for: {error}") from error
+        raise DatasetError(f"the dataset {source!r} cannot be looked up: {error}") from error
 
 
 def _decode(
@@ -185,7 +185,7 @@ def _decode(
 ) -> Dataset:
     with cache.locked(cache_dir, key):
         try:
-            return cache.load_source(cache_dir, key)  # another process has just done it
+            return cache.load_source(cache_dir, key)  # another process has just decoded it
         except StaleCacheError:
             contents = source.read()
             images = _while_wanted(contents.images, is_wanted)

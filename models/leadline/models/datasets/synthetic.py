@@ -1,10 +1,10 @@
 """Ten classes of drawn images, for use without a network or an archive.
 
 Each image shows one shape of a random size, place, rotation, stretch and
-colour, shaded or striped, over a background with clutter, and under noise. It
-is drawn with NumPy alone, by operations that round alike everywhere, from the
-raw bits of a generator that NumPy promises to keep: the dataset is the same,
-bit for bit, on every machine.
+colour, shaded or striped, over a background with clutter and noise. NumPy draws
+it by operations that round exactly, from the raw bits of a generator, which
+NumPy guarantees across versions. So the dataset is the same, bit for bit, on
+every machine.
 """
 
 from collections.abc import Iterator
@@ -19,10 +19,10 @@ from leadline.models.images import IMAGE_SIZE
 TRAIN_IMAGES = 10_000
 TEST_IMAGES = 2_000
 
-_VERSION = 1  # another number wherever another pixel is drawn
+_VERSION = 1  # to be changed whenever a pixel changes
 _COUNTS: dict[SplitName, int] = {"train": TRAIN_IMAGES, "test": TEST_IMAGES}
 _SEEDS: dict[SplitName, int] = {"train": 1, "test": 2}
-_DRAWN_AT_ONCE = 500  # images of all classes alike
+_DRAWN_AT_ONCE = 500  # images, the same number of each class
 
 _STROKES = 3
 _DOTS = 2
@@ -32,28 +32,28 @@ class Synthetic:
     """The drawn dataset: 10,000 images to train on, 2,000 to test on."""
 
     def key(self) -> str:
-        """Returns a name that changes whenever the drawing does."""
+        """Returns a name that changes with the version of the drawing."""
         return f"synthetic-{_VERSION}"
 
     def read(self) -> Contents:
-        """Draws each image when it is iterated to."""
+        """Returns the contents; iterating over the images draws them."""
         labels = {split: _labels(_COUNTS[split]) for split in SPLITS}
         return Contents(tuple(SHAPES), labels, _items())
 
 
 class _Chance:
-    """Random numbers from raw bits: NumPy guarantees only those across versions."""
+    """Random numbers from raw bits, which alone NumPy guarantees across versions."""
 
     def __init__(self, *seed: int) -> None:
         self._bits = np.random.PCG64(np.random.SeedSequence(seed))
 
     def between(self, least: float, most: float, *shape: int) -> Field:
-        """Returns numbers from `least` up to `most`, evenly spread."""
+        """Returns numbers that are uniform in [least, most)."""
         raw = self._bits.random_raw(int(np.prod(shape))) >> np.uint64(11)
         return least + (most - least) * (raw.astype(np.float64) * 2.0**-53).reshape(shape)
 
     def one_of(self, count: int, *shape: int) -> npt.NDArray[np.int64]:
-        """Returns whole numbers from 0 up to, but excluding, `count`."""
+        """Returns integers that are uniform in [0, count)."""
         return self.between(0, count, *shape).astype(np.int64)
 
 
@@ -71,21 +71,21 @@ def _items() -> Iterator[Item]:
 
 
 def _draw(labels: npt.NDArray[np.int64], chance: _Chance) -> npt.NDArray[np.uint8]:
-    """Draws images, uint8 [N, 32, 32, 3], of the classes given."""
+    """Draws images, uint8 [N, 32, 32, 3], of these classes."""
     count = len(labels)
     back, front = _colours(count, chance)
     canvas = _background(back, chance)
     canvas = _clutter(canvas, chance)
     distance, x, y = _shape(labels, chance)
     canvas = _paint(canvas, distance, _fill(front, x, y, chance))
-    # The sum of three even spreads is nearly Gaussian, and exact arithmetic.
+    # The sum of three uniform numbers is nearly Gaussian, and its arithmetic is exact.
     noise = sum(chance.between(-1, 1, *canvas.shape) for _ in range(3))
     canvas = canvas + noise * chance.between(0.01, 0.07, count, 1, 1, 1)
     return np.floor(np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def _colours(count: int, chance: _Chance) -> tuple[Field, Field]:
-    """Returns two colours an image, [N, 3] in [0, 1], that can be distinguished."""
+    """Returns two distinguishable colours for each image, [N, 3] in [0, 1]."""
     hue = chance.between(0, 1, count)
     back = _rgb(hue, chance.between(0.2, 0.8, count), chance.between(0.15, 0.55, count))
     apart = hue + chance.between(0.25, 0.75, count)
@@ -102,7 +102,7 @@ def _rgb(hue: Field, saturation: Field, value: Field) -> Field:
 
 
 def _background(colour: Field, chance: _Chance) -> Field:
-    """Returns canvases [N, 32, 32, 3]: a slope of brightness, and faint waves."""
+    """Returns canvases [N, 32, 32, 3]: a gradient of brightness, and faint waves."""
     count = len(colour)
     x, y = _grid(count)
     slope = _across(x, y, chance) * chance.between(0.0, 0.02, count, 1, 1)
@@ -112,7 +112,7 @@ def _background(colour: Field, chance: _Chance) -> Field:
 
 
 def _clutter(canvas: Field, chance: _Chance) -> Field:
-    """Paints strokes and dots that are no shape."""
+    """Paints strokes and dots that belong to no class."""
     count = len(canvas)
     x, y = _grid(count)
     for number in range(_STROKES + _DOTS):
@@ -146,7 +146,7 @@ def _shape(labels: npt.NDArray[np.int64], chance: _Chance) -> tuple[Field, Field
 
 
 def _fill(colour: Field, x: Field, y: Field, chance: _Chance) -> Field:
-    """Returns what shapes are filled with, [N, 32, 32, 3]: shaded, and some of them striped."""
+    """Returns the fill of shapes, [N, 32, 32, 3]: shaded, and partly striped."""
     count = len(colour)
     striped = chance.one_of(3, count, 1, 1) == 0
     stripes = _waves(_across(x, y, chance) * 8, chance) * chance.between(0.1, 0.35, count, 1, 1)
@@ -156,7 +156,7 @@ def _fill(colour: Field, x: Field, y: Field, chance: _Chance) -> Field:
 
 
 def _paint(canvas: Field, distance: Field, colour: Field) -> Field:
-    """Lays a colour where the distance, in pixels, is negative; edges are smooth."""
+    """Paints a colour where the distance, in pixels, is negative; edges are smooth."""
     cover = np.clip(0.5 - distance, 0, 1)[..., np.newaxis]
     painted: Field = canvas + (colour - canvas) * cover
     return painted
@@ -174,8 +174,8 @@ def _across(x: Field, y: Field, chance: _Chance) -> Field:
 
 
 def _turned(x: Field, y: Field, chance: _Chance) -> tuple[Field, Field]:
-    """Returns coordinates in frames that are turned at random, each image's by its own angle."""
-    # By the tangent of half the angle: sines and cosines differ from machine to machine.
+    """Rotates the coordinates of each image by a random angle."""
+    # Uses the tangent of half the angle, because sines and cosines differ between machines.
     half = chance.between(-1, 1, len(x), 1, 1)
     facing = chance.one_of(2, len(x), 1, 1) * 2.0 - 1
     cosine = (1 - half * half) / (1 + half * half) * facing

@@ -1,4 +1,4 @@
-"""The entry point from the gradient of the features to those of the parameters."""
+"""The entry point that computes the parameters' gradients from the features' gradient."""
 
 from collections.abc import Sequence
 
@@ -23,11 +23,11 @@ from leadline.models.simd.kernel_builder import KernelBuilder, Position
 from leadline.models.simd.signatures import Value
 
 INPUT_BLOCK = {WIDEN: 3, HALVE: 2, INNER: 2, TAIL: 4}
-"""Input channels whose sums, one for each output channel, fill the registers; measured."""
+"""How many input channels a weight gradient kernel sums at a time in registers; measured."""
 
 
 def emit_backward_pass(module: ir.Module, *, batch_norm: bool, skip: int, lanes: int) -> None:
-    """Writes `backward(args, thread, threads)`: from the features' gradient to the parameters'."""
+    """Writes `backward(args, thread, threads)`: computes the parameters' gradients."""
     inner = _InnerLayer(module, batch_norm=batch_norm, skip=skip, lanes=lanes)
     outer = _OuterLayers(module, lanes=lanes)
     run = KernelBuilder(module, "backward", lanes=lanes)
@@ -58,7 +58,7 @@ class _ConvolutionGradients:
     def weights(
         self, run: KernelBuilder, index: Value, *, images: Value, grad_output: Value
     ) -> None:
-        """Calls the kernel, for the entry `index` of the weights' gradients."""
+        """Calls the kernel; `index` selects the entry of the weights' gradients."""
         run.code.call(
             self._weights,
             images=images,
@@ -76,7 +76,7 @@ class _ConvolutionGradients:
         addend: Value | None = None,
         number: Value | None = None,
     ) -> None:
-        """Calls the kernel; inside the blocks, `number` says which layer it is."""
+        """Calls the kernel; `number` is the layer's number inside the blocks."""
         weights = TRANSPOSED[self._layer]
         run.code.call(
             self._input[addend is not None],

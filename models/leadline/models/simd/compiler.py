@@ -17,25 +17,25 @@ from leadline.models.simd.instruction_set import InstructionSet
 from leadline.models.simd.signatures import ENTRY_POINT, KernelSignature
 
 DUMP_VARIABLE = "LEADLINE_SIMD_DUMP"
-"""The environment variable that names a folder for the IR and the assembly of what is compiled."""
+"""The environment variable that names a folder for the IR and the assembly of compiled code."""
 
 EntryPoint = Callable[[int, int, int], None]
-"""Runs a thread's share: the address of the `KernelArgs`, the thread's number, the threads."""
+"""Runs a thread's share: (address of the `KernelArgs`, the thread's number, their count)."""
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 class Compiled:
-    """The functions of a module, as machine code; they are called with the GIL released.
+    """The functions of a module as machine code; calls release the GIL.
 
-    Machine code is cached in the user's cache folder: it is compiled once for an
+    Machine code is cached in the user's cache folder. So it is compiled once for an
     instruction set and a version of LLVM, and not once for each process.
 
-    With `LEADLINE_SIMD_DUMP` set the cache is not read, and the folder of that name gets
-    `NAME.ISA.ll`, the IR as `emit` writes it; `NAME.ISA.optimized.ll`, the IR that LLVM
-    makes of it; and `NAME.ISA.s`, the assembly.
+    If `LEADLINE_SIMD_DUMP` names a folder, the cache is not read, and the folder gets
+    `NAME.ISA.ll`, the IR from `emit`; `NAME.ISA.optimized.ll`, the IR after LLVM's
+    optimisation; and `NAME.ISA.s`, the assembly.
 
-    A name stands for one `emit`, so that code can be cached by it.
+    Each name belongs to one `emit`, because it is part of the cache key.
 
     Raises:
         OSError: the dump cannot be written.
@@ -62,13 +62,13 @@ class Compiled:
         self._engine.finalize_object()
 
     def function(self, name: str, signature: KernelSignature = ENTRY_POINT) -> Callable[..., None]:
-        """Returns a function, by default an `EntryPoint`; it lives as long as this object."""
+        """Returns a function, by default an `EntryPoint`; it is valid as long as this object."""
         kind = ctypes.CFUNCTYPE(None, *(kind.c_type for kind in signature.kinds.values()))
         return kind(self._engine.get_function_address(name))
 
 
 class _CachedCode:
-    """A file of machine code, named by the hash of all that it depends on."""
+    """A file of machine code, named by the hash of everything that it depends on."""
 
     def __init__(self, *origins: str) -> None:
         name = hashlib.sha256("\0".join(origins).encode()).hexdigest()
@@ -76,7 +76,7 @@ class _CachedCode:
         self._path = folder / f"{name}.o" if folder else None
 
     def read(self) -> bytes | None:
-        """Returns the code, or None where it is missing or damaged."""
+        """Returns the code, or None if it is missing or damaged."""
         if self._path is None:
             return None
         with contextlib.suppress(OSError):  # it can be compiled again
@@ -87,7 +87,7 @@ class _CachedCode:
         return None
 
     def write(self, code: bytes) -> None:
-        """Saves the code for the next process, if the file system lets it."""
+        """Saves the code for later processes; ignores errors of the file system."""
         if self._path is None:
             return
         with contextlib.suppress(OSError):
@@ -96,7 +96,7 @@ class _CachedCode:
 
 
 def target_machine(isa: InstructionSet) -> llvm.TargetMachine:
-    """Returns LLVM's compiler for these instructions."""
+    """Returns LLVM's compiler for an instruction set."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     target = llvm.Target.from_triple(llvm.get_process_triple())
@@ -116,7 +116,7 @@ def _optimize(module: ir.Module, machine: llvm.TargetMachine) -> llvm.ModuleRef:
 
 def _dump(stem: Path, emitted: str, optimized: str, machine: llvm.TargetMachine) -> None:
     stem.parent.mkdir(parents=True, exist_ok=True)
-    # Of a copy: to emit assembly changes a module.
+    # From a copy, because emitting assembly changes the module.
     assembly = machine.emit_assembly(llvm.parse_assembly(optimized))
     for suffix, text in (("ll", emitted), ("optimized.ll", optimized), ("s", assembly)):
         write_atomically(stem.with_name(f"{stem.name}.{suffix}"), text.encode())
@@ -124,7 +124,7 @@ def _dump(stem: Path, emitted: str, optimized: str, machine: llvm.TargetMachine)
 
 @cache
 def _sources() -> str:
-    """The hash of Leadline's sources and shapes, which decide what is emitted."""
+    """Returns the hash of the sources and shapes that determine the emitted code."""
     shapes = repr((_shapes.WIDEN, _shapes.HALVE, _shapes.INNER, _shapes.TAIL, _shapes.EPSILON))
     files = sorted(Path(__file__).parent.glob("*.py"))
     contents = b"".join(file.read_bytes() for file in files)
@@ -132,9 +132,9 @@ def _sources() -> str:
 
 
 def _cache_folder() -> Path | None:
-    """The user's cache folder; None for a user without a home."""
+    """Returns the user's cache folder; None for a user without a home."""
     chosen = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG base directory specification says that relative paths are to be ignored.
+    # The XDG base directory specification requires ignoring relative paths.
     if Path(chosen).is_absolute():
         return Path(chosen) / "leadline" / "simd"
     try:

@@ -20,7 +20,7 @@ from leadline.models.simd.signatures import Kernel, KernelSignature, Kind, Value
 def emit_convolution(
     module: ir.Module, name: str, shape: Convolution, *, lanes: int, add: bool, relu: bool
 ) -> Kernel:
-    """Writes a kernel that convolves one group, and may add to the result and take the ReLU."""
+    """Writes a kernel that convolves one group, and optionally adds to it and takes the ReLU."""
     signature = KernelSignature(
         images=Kind.VECTORS,  # [inputs][size][size]
         weights=Kind.FLOATS,  # [kernel][kernel][inputs][outputs]
@@ -56,7 +56,7 @@ def emit_convolution(
 def emit_input_gradient(
     module: ir.Module, name: str, shape: Convolution, *, lanes: int, add: bool
 ) -> Kernel:
-    """Writes a kernel that computes the gradient of a convolution's input from its output's."""
+    """Writes a kernel that computes a convolution's input gradient from its output gradient."""
     signature = KernelSignature(
         grad_output=Kind.VECTORS,  # [outputs][output_size][output_size]
         weights=Kind.FLOATS,  # transposed, [kernel][kernel][outputs][inputs]
@@ -95,7 +95,7 @@ def emit_weight_gradient(
 ) -> Kernel:
     """Writes a kernel that computes the gradient of the weights from one group.
 
-    The sums of `input_block` input channels and all output channels are kept in
+    Keeps the sums of `input_block` input channels and all output channels in
     registers along a row, and in the scratch between rows.
     """
     signature = KernelSignature(
@@ -138,9 +138,9 @@ def _accumulate_row(
     rows: tuple[Value, Value],
     tap: Sequence[Value],
 ) -> None:
-    """Adds what a row gives to the gradient of one tap's weights, in the scratch.
+    """Adds a row's contribution to the gradient of one tap's weights, in the scratch.
 
-    `rows` are those of the gradient and of the image, `tap` is a row and a column of the kernel.
+    `rows` are a row of the gradient and one of the image; `tap` is a position in the kernel.
     """
     args, outputs = code.arguments, shape.outputs
     left = code.builder.sub(tap[1], const(shape.padding))
@@ -178,25 +178,25 @@ def _accumulate(
 
 
 def _corner(code: Emitter, index: Value, shape: Convolution) -> Value:
-    """The row or column of the image at which the window of a result begins."""
+    """The row or column of the image at which a result's window begins."""
     return code.builder.sub(code.builder.mul(index, const(shape.stride)), const(shape.padding))
 
 
 def _weights_offset(code: Emitter, tap: Sequence[Value], shape: Convolution) -> Value:
-    """Where the weights of a row and a column of the kernel begin."""
+    """The offset of the weights of a tap, a row and a column of the kernel."""
     channels = shape.inputs * shape.outputs
     return code.offset((tap[0], shape.kernel * channels), (tap[1], channels))
 
 
 def _within(code: Emitter, corner: Value, shape: Convolution) -> tuple[Value, Value]:
-    """The rows or columns of a kernel at `corner` that lie inside the image."""
+    """The range of the kernel's rows or columns inside the image, for a window at `corner`."""
     first = code.largest(const(0), code.builder.sub(const(0), corner))
     left = code.builder.sub(const(shape.size), corner)
     return first, code.smallest(const(shape.kernel), left)
 
 
 def _taps_that_met(code: Emitter, padded: Value, shape: Convolution) -> tuple[Value, Value, Value]:
-    """The rows or columns of the kernel that met a row or column of the padded image."""
+    """The kernel's rows or columns that were applied to a row or column of the padded image."""
     stride = const(shape.stride)
     first = code.builder.srem(padded, stride)
     in_last_window = code.builder.sub(padded, const(shape.stride * (shape.output_size - 1)))
@@ -205,7 +205,7 @@ def _taps_that_met(code: Emitter, padded: Value, shape: Convolution) -> tuple[Va
 
 
 def _columns(code: Emitter, left: Value, shape: Convolution) -> tuple[Value, Value]:
-    """The columns of the result to which a column of the kernel contributes."""
+    """The range of result columns to which a column of the kernel contributes."""
     stride = const(shape.stride)
     behind = code.largest(const(0), code.builder.sub(const(0), left))
     first = code.builder.sdiv(code.builder.add(behind, const(shape.stride - 1)), stride)

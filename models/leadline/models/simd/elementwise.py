@@ -1,7 +1,7 @@
 """Kernels between convolutions: batch norms, ReLUs and their gradients.
 
-Each computes all channels of one group of images (see `convolutions`), or merges what
-was computed for the groups of a batch. Shapes stand beside the arguments' names.
+Each kernel computes all channels of one group of images (see `convolutions`), or merges
+the results of a batch's groups. Comments beside the arguments give their shapes.
 """
 
 from llvmlite import ir
@@ -12,12 +12,12 @@ from leadline.models.simd.signatures import F32, F64, Kernel, KernelSignature, K
 
 
 def emit_statistics(module: ir.Module, name: str, *, area: int, lanes: int) -> Kernel:
-    """Writes a kernel that computes a batch norm's statistics of one group."""
+    """Writes a kernel that computes the statistics of one group for a batch norm."""
     signature = KernelSignature(
         values=Kind.VECTORS,  # [8][area]
         mask=Kind.VECTORS,  # one: 1 where a lane holds an image, else 0
         count=Kind.FLOAT,  # images in the group
-        result=Kind.DOUBLES,  # [8][2]: mean, sum of the squared distances from it
+        result=Kind.DOUBLES,  # [8][2]: mean, sum of the squared deviations
     )
     code = Emitter(module, name, signature, lanes=lanes)
     args = code.arguments
@@ -49,7 +49,7 @@ def emit_statistics(module: ir.Module, name: str, *, area: int, lanes: int) -> K
 
 
 def emit_statistics_merge(module: ir.Module, name: str, *, area: int, lanes: int) -> Kernel:
-    """Writes a kernel that merges the statistics of groups into those of the batch.
+    """Writes a kernel that merges the statistics of the groups into statistics of the batch.
 
     Source: the parallel algorithm of Chan, Golub and LeVeque (1979).
     """
@@ -59,7 +59,7 @@ def emit_statistics_merge(module: ir.Module, name: str, *, area: int, lanes: int
         groups=Kind.INTEGER,
         weights=Kind.FLOATS,  # [8], of the batch norm
         biases=Kind.FLOATS,  # [8]
-        result=Kind.FLOATS,  # [4][8]: mean, biased variance, scale and shift that normalise
+        result=Kind.FLOATS,  # [4][8]: mean, biased variance, and scale and shift to normalise
     )
     code = Emitter(module, name, signature, lanes=lanes)
     args, builder = code.arguments, code.builder
@@ -127,10 +127,10 @@ def emit_normalization(module: ir.Module, name: str, *, area: int, lanes: int, a
 def emit_relu_gradient(
     module: ir.Module, name: str, *, area: int, lanes: int, normalized: bool, keep: bool
 ) -> Kernel:
-    """Writes a kernel that takes a gradient back through a ReLU, in place, and sums it.
+    """Writes a kernel for the backward pass of a ReLU, in place, which also sums the gradient.
 
-    The sums are of the gradient and, where `normalized`, of its products with the
-    distances of the batch norm's inputs from the mean.
+    If `normalized`, it also sums the products of the gradient with the deviations of
+    the batch norm's inputs from the mean.
     """
     signature = KernelSignature(
         grad_output=Kind.VECTORS,  # [8][area], as are the other vectors
@@ -170,15 +170,15 @@ def emit_relu_gradient(
 
 
 def emit_gradient_sums_merge(module: ir.Module, name: str, *, lanes: int) -> Kernel:
-    """Writes a kernel that merges the sums of groups for the gradient of a batch norm.
+    """Writes a kernel that merges the sums of the groups for a batch norm's gradients.
 
-    The result is the gradients of the batch norm's weights and biases, and the three
+    The result holds the gradients of the batch norm's weights and biases, and the three
     factors of `emit_normalization_gradient`.
     """
     signature = KernelSignature(
         sums=Kind.FLOATS,  # [groups][8][2], from `emit_relu_gradient`
         groups=Kind.INTEGER,
-        numbers=Kind.DOUBLE,  # in a channel of the batch
+        numbers=Kind.DOUBLE,  # values in each channel of the batch
         variances=Kind.FLOATS,  # [8], of the batch
         weights=Kind.FLOATS,  # [8], of the batch norm
         result=Kind.FLOATS,  # [5][8]
@@ -215,15 +215,15 @@ def emit_gradient_sums_merge(module: ir.Module, name: str, *, lanes: int) -> Ker
 
 
 def emit_normalization_gradient(module: ir.Module, name: str, *, area: int, lanes: int) -> Kernel:
-    """Writes a kernel that takes a gradient back through a batch norm, in place.
+    """Writes a kernel for the backward pass of a batch norm, in place.
 
-    Source: Ioffe and Szegedy (2015), with the terms gathered.
+    Source: Ioffe and Szegedy (2015), with the terms collected.
     """
     signature = KernelSignature(
         grad_output=Kind.VECTORS,  # [8][area]
         inputs=Kind.VECTORS,  # [8][area], of the batch norm
         means=Kind.FLOATS,  # [8], of the batch
-        factors=Kind.FLOATS,  # [3][8]: of the gradient, of the distance from the mean, of one
+        factors=Kind.FLOATS,  # [3][8]: of the gradient, of the deviation, and a constant
         mask=Kind.VECTORS,  # as in `emit_statistics`
     )
     code = Emitter(module, name, signature, lanes=lanes)

@@ -1,4 +1,4 @@
-"""Writes loops over lanes of numbers in LLVM's intermediate representation."""
+"""Writes vectorised loops in LLVM's intermediate representation."""
 
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
@@ -13,15 +13,15 @@ NestBody = Callable[[Sequence[Value], list[Value]], Sequence[Value] | None]
 
 
 def const(value: int) -> Value:
-    """An integer that is known when the code is written."""
+    """An integer constant."""
     return ir.Constant(I64, value)
 
 
 class Emitter:
-    """Writes one function; one whose name begins with "_" is private to the module.
+    """Writes one function; a function whose name begins with "_" is private to the module.
 
-    A lane is one number of a vector register, and holds one image: an operation on
-    a pixel is an operation on the same pixel of `lanes` images.
+    A lane is one number of a vector register, and holds one image. So an operation on
+    a pixel applies to the same pixel of `lanes` images.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class Emitter:
         *,
         step: Value | None = None,
     ) -> list[Value]:
-        """Calls `body(index, carried)` from `start` until `stop`, excluded.
+        """Calls `body(index, carried)` for each index from `start` up to, but excluding, `stop`.
 
-        The body returns the carried values of its next round; the loop returns
-        those of its last.
+        The body returns the carried values for its next call; the loop returns the
+        carried values of the last call.
         """
         builder = self.builder
         before = builder.block
@@ -81,13 +81,13 @@ class Emitter:
         carried: Sequence[Value] = (),
         outer: tuple[Value, ...] = (),
     ) -> list[Value]:
-        """Nests loops and calls `body(indices, carried)` in the innermost, the last one.
+        """Nests loops, the last one innermost, and calls `body(indices, carried)` in it.
 
         Args:
-            bounds: of each loop the start, the stop and, unless it is 1, the step.
+            bounds: the start, the stop and optionally the step of each loop.
             body: as in `loop`, with the indices of all loops.
             carried: as in `loop`.
-            outer: the indices of the loops around these.
+            outer: the indices of the enclosing loops.
         """
         (start, stop, *step), *inner = [
             [const(bound) if isinstance(bound, int) else bound for bound in values]
@@ -108,9 +108,9 @@ class Emitter:
         body: Callable[[Value], Value],
         carried: Value,
     ) -> None:
-        """Calls `body(carried)` as long as the condition, evaluated before each call, holds.
+        """Calls `body(carried)` as long as the condition, evaluated before each call, is true.
 
-        The body returns the carried value of its next call.
+        The body returns the carried value for its next call.
         """
         builder = self.builder
         before = builder.block
@@ -130,8 +130,8 @@ class Emitter:
     ) -> list[Value]:
         """Calls `body(pixel, sums)` for each of `count` pixels, and returns the sums over all.
 
-        The loop is unrolled by up to four pixels, each with separate sums, so that
-        no addition waits for the result of the one before.
+        Unrolls the loop by up to four pixels, each with separate sums, so that
+        additions do not wait for one another.
         """
         unrolled = next(number for number in (4, 3, 2, 1) if count % number == 0)
 
@@ -151,7 +151,7 @@ class Emitter:
         return totals
 
     def offset(self, *terms: tuple[Value, int]) -> Value:
-        """The sum of indices, each times its stride."""
+        """The sum of indices times their strides."""
         total = const(0)
         for index, stride in terms:
             total = self.builder.add(total, self.builder.mul(index, const(stride)))
@@ -174,17 +174,17 @@ class Emitter:
         return self.builder.gep(pointer, [const(index) if isinstance(index, int) else index])
 
     def load(self, pointer: Value, index: Value | int = 0) -> Value:
-        """Reads an element; a vector lies at a multiple of its size."""
+        """Reads an element; vectors are aligned to their size."""
         address = self.at(pointer, index)
         return self.builder.load(address, align=self._alignment(address))
 
     def store(self, value: Value, pointer: Value, index: Value | int = 0) -> None:
-        """Writes an element; a vector lies at a multiple of its size."""
+        """Writes an element; vectors are aligned to their size."""
         address = self.at(pointer, index)
         self.builder.store(value, address, align=self._alignment(address))
 
     def splat(self, scalar: Value) -> Value:
-        """A vector whose every lane is the scalar."""
+        """A vector with the scalar in every lane."""
         nothing = ir.Constant(self.vector, ir.Undefined)
         first = self.builder.insert_element(nothing, scalar, ir.Constant(I32, 0))
         zeros = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
@@ -195,19 +195,19 @@ class Emitter:
         return ir.Constant(self.vector, [0.0] * self.lanes)
 
     def fma(self, left: Value, right: Value, addend: Value) -> Value:
-        """Left x right + addend, rounded once where the instruction set has fused multiply-add."""
+        """Left x right + addend, rounded once if the instruction set has fused multiply-add."""
         intrinsic = self.declared(
             f"llvm.fmuladd.v{self.lanes}f32", ir.FunctionType(self.vector, [self.vector] * 3)
         )
         return self.builder.call(intrinsic, [left, right, addend])
 
     def relu(self, value: Value) -> Value:
-        """The positive lanes, and zero for the others; not a number stays what it is."""
+        """Replaces negative lanes by zero; NaN stays NaN."""
         negative = self.builder.fcmp_ordered("<", value, self.zero())
         return self.builder.select(negative, self.zero(), value)
 
     def total(self, value: Value) -> Value:
-        """The sum over the lanes, by halves."""
+        """The sum over the lanes, computed by adding halves."""
         width = self.lanes
         while width > 1:
             width //= 2
@@ -225,15 +225,15 @@ class Emitter:
         return self.builder.call(intrinsic, [value])
 
     def call(self, kernel: Kernel, **arguments: Value) -> None:
-        """Calls a kernel of the module; an argument that is None is left out.
+        """Calls a kernel of the module; omits arguments that are None.
 
         Raises:
-            TypeError: an argument is missing, or the kernel has none of that name.
+            TypeError: an argument is missing or unknown.
         """
         self.builder.call(kernel.function, kernel.signature.ordered(arguments))
 
     def declared(self, name: str, kind: ir.FunctionType) -> ir.Function:
-        """A function outside the module: an intrinsic of LLVM's, or a function of the process."""
+        """A function outside the module: an LLVM intrinsic, or a function of the process."""
         known = self.module.globals.get(name)
         return known or ir.Function(self.module, kind, name)
 

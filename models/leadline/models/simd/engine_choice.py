@@ -1,4 +1,4 @@
-"""Which engine trains on a CPU."""
+"""Selects the engine that trains on a CPU."""
 
 import os
 from enum import Enum
@@ -6,7 +6,7 @@ from enum import Enum
 from leadline.models.simd.instruction_set import instruction_set
 
 ENGINE_VARIABLE = "LEADLINE_ENGINE"
-"""The environment variable that selects the engine by its name."""
+"""The environment variable that selects the engine by name."""
 
 
 class UnknownEngineError(ValueError):
@@ -20,14 +20,14 @@ class EngineChoice(Enum):
     """The vector engine, the faster one."""
 
     TORCH = "torch"
-    """Torch's own kernels, to compare with."""
+    """Torch's kernels, for comparison."""
 
 
 def engine_choice() -> EngineChoice:
-    """Returns what `LEADLINE_ENGINE` selects; unset or empty it is `auto`.
+    """Returns the engine that `LEADLINE_ENGINE` selects; `auto` if it is unset or empty.
 
     Raises:
-        UnknownEngineError: the variable names another engine.
+        UnknownEngineError: the variable names no engine.
     """
     name = os.environ.get(ENGINE_VARIABLE, "") or EngineChoice.AUTO.value
     try:
@@ -38,7 +38,7 @@ def engine_choice() -> EngineChoice:
 
 
 def recorded_instruction_set(device_type: str) -> str:
-    """Returns the instruction set that a job records: none on a GPU, nor with torch's engine."""
+    """Returns the instruction set that a job records: "" on a GPU and with torch's engine."""
     if device_type != "cpu" or engine_choice() is EngineChoice.TORCH:
         return ""
     return instruction_set().value

@@ -8,20 +8,20 @@ from leadline.models._shapes import HALVE, INNER, TAIL, WIDEN, Convolution
 from leadline.models.simd.signatures import Kind
 
 AREA = INNER.output_size**2
-"""Pixels of a channel between the blocks."""
+"""Pixels of a channel inside the blocks."""
 
 PLANE = INNER.output_vectors
-"""Vectors of a group of images between the blocks, all channels."""
+"""Vectors of a group's activations inside the blocks, over all channels."""
 
 SCRATCH = max(WIDEN.weights, HALVE.weights)
-"""Vectors in which a thread sums the gradient of weights."""
+"""Vectors in which a thread sums the gradient of a layer's weights."""
 
 
 class Field(Enum):
-    """A number, or the address of an array, of 8 bytes each; members are in memory order.
+    """A number or the address of an array, 8 bytes each; members are in memory order.
 
     A vector holds one number for each image of a group. Weights are float
-    [kernel][kernel][inputs][outputs], transposed ones [kernel][kernel][outputs][inputs].
+    [kernel][kernel][inputs][outputs]; transposed weights [kernel][kernel][outputs][inputs].
     """
 
     kind: Kind
@@ -38,7 +38,7 @@ class Field(Enum):
 
     GROUPS = Kind.INTEGER
     LAYERS = Kind.INTEGER  # convolutions inside the blocks
-    BARRIER = Kind.INTEGERS  # how often a thread has arrived at the barrier
+    BARRIER = Kind.INTEGERS  # arrivals at the barrier
     COUNTS = Kind.FLOATS  # [groups]: images in each
     MASKS = Kind.VECTORS  # [groups]: one where a lane holds an image, else zero
     PIXELS = Kind.DOUBLES  # numbers in a channel of the batch, inside the blocks
@@ -66,7 +66,7 @@ class Field(Enum):
     NORMS = Kind.FLOATS  # [layers][4][8]: mean, biased variance, scale, shift
     # Gradients of the loss.
     GRAD_FEATURES = Kind.VECTORS  # [groups][4][5][5]
-    GRAD_OUTPUT = Kind.VECTORS  # [2][groups][8][12][12]: of a layer's input and output, in turn
+    GRAD_OUTPUT = Kind.VECTORS  # [2][groups][8][12][12]: two buffers, which layers alternate
     GRAD_SKIP = Kind.VECTORS  # [groups][8][12][12]: on an identity connection
     GRAD_WIDENED = Kind.VECTORS  # [threads][8][28][28]
     SCRATCH = Kind.VECTORS  # [threads][SCRATCH]
@@ -104,4 +104,4 @@ TRANSPOSED = {
     INNER_LAYER: Field.INNER_TRANSPOSED,
     TAIL_LAYER: Field.TAIL_TRANSPOSED,
 }
-"""Weights for the gradient of a layer's input; nothing needs that of the images."""
+"""Weights for the gradient of a layer's input; the images need no gradient."""

@@ -1,4 +1,4 @@
-"""The entry points from images to features: `forward` in training, `infer` in evaluation."""
+"""The entry points that compute features from images: `forward` in training, else `infer`."""
 
 from llvmlite import ir
 
@@ -21,7 +21,7 @@ from leadline.models.simd.signatures import Kernel, Value
 def emit_forward_pass(module: ir.Module, *, batch_norm: bool, skip: int, lanes: int) -> None:
     """Writes `forward(args, thread, threads)`: from images to features, in a training step.
 
-    An identity connection spans `skip` convolutions; 0: there are no such connections.
+    An identity connection spans `skip` convolutions; 0 if there are none.
     """
     outer = _OuterLayers(module, lanes=lanes)
     inner = (_NormalizedLayer if batch_norm else _PlainLayer)(module, skip=skip, lanes=lanes)
@@ -53,7 +53,7 @@ def emit_inference_pass(module: ir.Module, *, skip: int, lanes: int) -> None:
     widened = run.address(Field.WIDENED, (run.thread, WIDEN.output_vectors))
 
     def activations(layer: Value) -> Value:
-        """The input of a layer: layers read and write two places in turn."""
+        """The input of a layer: layers alternate between two buffers."""
         return run.address(Field.ACTIVATIONS, (run.thread, 2 * PLANE), (code.is_odd(layer), PLANE))
 
     def at_group(group: Value) -> None:
@@ -66,7 +66,7 @@ def emit_inference_pass(module: ir.Module, *, skip: int, lanes: int) -> None:
 
 
 def _inner_kernels(module: ir.Module, skip: int, lanes: int) -> dict[bool, Kernel]:
-    """Convolutions inside the blocks with a ReLU, by whether they add a connection."""
+    """The convolutions with a ReLU inside the blocks, by whether they add an identity."""
     return {
         add: convolutions.emit_convolution(
             module, f"_inner_{add}", INNER, lanes=lanes, add=add, relu=True
@@ -76,7 +76,7 @@ def _inner_kernels(module: ir.Module, skip: int, lanes: int) -> dict[bool, Kerne
 
 
 class _OuterLayers:
-    """The kernels of the convolutions before and after the blocks, which no activation follows."""
+    """The kernels of the convolutions before and after the blocks, without activations."""
 
     def __init__(self, module: ir.Module, *, lanes: int) -> None:
         self._widen, self._halve, self._tail = (
@@ -151,7 +151,7 @@ class _NormalizedLayer:
 
         run.each_group(lambda group: self._convolve_group(run, layer, group))
         run.wait_for_all()
-        # Each thread merges for itself, to the same bits: that is faster than a second barrier.
+        # Each thread merges all groups, to the same bits: this is faster than a second barrier.
         run.code.call(
             self._merge,
             statistics=run.address(Field.STATISTICS, (run.index(layer, const(0)), 2 * CHANNELS)),
@@ -177,6 +177,6 @@ class _NormalizedLayer:
 
 
 def _ends_of(run: KernelBuilder, layer: Value, skip: int) -> tuple[Value, Value]:
-    """The activations at which an identity connection that ends in a layer starts, and ends."""
+    """The activations at the start and the end of an identity connection that ends in a layer."""
     start = run.code.builder.sub(layer, const(skip - 1))
     return start, run.code.builder.add(layer, const(1))

@@ -1,4 +1,4 @@
-"""Inference of exported networks by compiled kernels, without torch."""
+"""Inference with exported networks by compiled kernels, without torch."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -33,7 +33,7 @@ LANES = 8
 """Images in a group, with every instruction set.
 
 A group takes the same time whether or not it is full. With more lanes, most would be
-empty, because few requests wait for a server at a time.
+empty, because a server has few pending requests at a time.
 """
 
 # A group takes as long as this many single images.
@@ -45,7 +45,7 @@ _OUTER_CONVOLUTIONS = 3
 
 @cache
 def inference_pass(skip: int, lanes: int, isa: InstructionSet) -> Compiled:
-    """Returns the module with `infer`, for identity connections that span `skip` layers."""
+    """Returns the module with `infer`, for identity connections over `skip` convolutions."""
     return Compiled(
         f"inference {skip=} {lanes=}",
         lambda module: emit_inference_pass(module, skip=skip, lanes=lanes),
@@ -63,7 +63,7 @@ def _single_pass(skip: int, isa: InstructionSet) -> Compiled:
 
 
 class Workspace:
-    """Memory for the activations between layers, shared by networks that take turns."""
+    """Memory for the activations between layers; networks share it, one at a time."""
 
     def __init__(self, *, largest_batch: int, threads: int) -> None:
         groups = -(-largest_batch // LANES)
@@ -85,11 +85,11 @@ class Workspace:
 
 
 class ExportedNetwork:
-    """A network as `leadline.models.export` writes it, on a CPU's vector units.
+    """A network from `leadline.models.export`, computed with a CPU's vector units.
 
-    Its logits equal those of the ONNX graph but for rounding, and those of an image are
-    the same, to the bit, in any batch. It is about three times as fast as ONNX Runtime,
-    whose kernels are made for more channels. Batch norms are folded into the model.
+    Its logits equal those of the ONNX graph except for rounding. The logits of an image
+    are the same, to the bit, in any batch. It is about three times as fast as ONNX
+    Runtime, whose kernels are optimised for more channels.
 
     Raises:
         UnsupportedNetworkError: the network has other shapes than the kernels.
@@ -105,7 +105,7 @@ class ExportedNetwork:
             return [[constants[name] for name in node.input[1:]] for node in nodes]
 
         self._team = team
-        # Groups and single images differ in the layout of the tail's parameters only.
+        # Groups and single images differ only in the layout of the tail's parameters.
         self._groups, self._single = KernelArgs(), KernelArgs()
         self._workspace: Workspace | None = None
         skip = _skip_of(graph)
@@ -121,7 +121,7 @@ class ExportedNetwork:
 
         Args:
             images: float32 [n, 3, 32, 32], normalised.
-            workspace: that no other thread uses meanwhile.
+            workspace: must not be in use by another thread.
 
         Raises:
             ValueError: the workspace is for a smaller batch or fewer threads.
@@ -160,8 +160,8 @@ class ExportedNetwork:
             self._single.set_array(field, array)
 
     def _classify(self, features: Floats) -> Floats:
-        # Group by group: products so small stay in the calling thread. Lanes without an
-        # image may hold any numbers.
+        # Group by group, so that the small products stay in the calling thread. Lanes
+        # without an image may hold any numbers.
         with np.errstate(over="ignore", invalid="ignore"):
             hidden = self._hidden @ features + self._hidden_biases
             logits: Floats = self._output @ np.maximum(hidden, 0, out=hidden)
@@ -179,13 +179,13 @@ class ExportedNetwork:
             stacked = [np.stack(parts) for parts in zip(*inner, strict=True)]
             _set_layer(both, INNER_LAYER, stacked)
         _set_layer((self._groups,), TAIL_LAYER, tail)
-        # For a single image, its 4 channels are a vector of 8.
+        # For a single image, the tail's 4 channels are padded to a vector of 8.
         padded = [_padded(part, single.LANES) for part in tail]
         _set_layer((self._single,), TAIL_LAYER, padded)
 
 
 def _skip_of(graph: onnx.GraphProto) -> int:
-    """Returns how many convolutions an identity connection spans; 0 without such connections."""
+    """Returns the number of convolutions that an identity connection spans; 0 without them."""
     operators = [node.op_type for node in graph.node]
     connections = operators.count("Add")
     if not connections:
@@ -214,7 +214,7 @@ def _check_convolutions(graph: onnx.GraphProto, layers: list[list[Floats]]) -> N
 
 
 def _set_layer(targets: Sequence[KernelArgs], layer: Layer, parameters: Sequence[Floats]) -> None:
-    """Sets [..., outputs, inputs, kernel, kernel] as [..., kernel, kernel, inputs, outputs]."""
+    """Sets a layer's weights and biases; weights are [..., outputs, inputs, kernel, kernel]."""
     weights, biases = parameters
     by_tap = np.moveaxis(weights, (-2, -1, -3, -4), (-4, -3, -2, -1))
     for field, values in ((layer.weights, by_tap), (layer.biases, biases)):
@@ -225,14 +225,14 @@ def _set_layer(targets: Sequence[KernelArgs], layer: Layer, parameters: Sequence
 
 
 def _padded(part: Floats, outputs: int) -> Floats:
-    """Returns weights or biases with zeros for the missing outputs."""
+    """Pads weights or biases with zeros to a number of outputs."""
     whole = np.zeros((outputs, *part.shape[1:]), np.float32)
     whole[: len(part)] = part
     return whole
 
 
 def _into_lanes(images: Floats, lanes: Floats) -> None:
-    """Turns [n, numbers] into [groups, numbers, lanes]; lanes without an image stay unchanged."""
+    """Copies [n, numbers] to [groups, numbers, lanes]; lanes without an image stay unchanged."""
     whole, left = divmod(len(images), LANES)
     flat = images.reshape(len(images), lanes.shape[1])
     together = flat[: whole * LANES].reshape(whole, LANES, lanes.shape[1])

@@ -8,7 +8,7 @@ from functools import cache
 import llvmlite.binding as llvm
 
 VARIABLE = "LEADLINE_SIMD_ISA"
-"""The environment variable that selects an instruction set by its name."""
+"""The environment variable that selects an instruction set by name."""
 
 
 class UnsupportedInstructionSetError(ValueError):
@@ -18,14 +18,14 @@ class UnsupportedInstructionSetError(ValueError):
 class InstructionSet(Enum):
     """A level of vector instructions; code is compiled for the level, not for a CPU model.
 
-    The level alone decides the machine code, so every processor that has the
-    level runs the same instructions. Levels differ in how many images training
-    computes at once, and so in the order in which gradients are summed. The baseline
-    also rounds products before it adds them.
+    The level alone determines the machine code, so all processors with the level
+    run the same instructions. Levels differ in how many images training computes at
+    once, and so in the order in which gradients are summed. The baseline also rounds
+    products before it adds them.
     """
 
     BASELINE = "baseline"
-    """What every 64-bit processor has: SSE2 on x86-64, without fused multiply-add."""
+    """Every 64-bit processor has it: SSE2 on x86-64, without fused multiply-add."""
 
     AVX2 = "avx2"
     """x86-64-v3: AVX2 and FMA."""
@@ -35,12 +35,12 @@ class InstructionSet(Enum):
 
     @property
     def lanes(self) -> int:
-        """float32 numbers in a vector: images that training computes at once."""
+        """The float32 numbers in a vector: the images that training computes at once."""
         return {InstructionSet.BASELINE: 4, InstructionSet.AVX2: 8, InstructionSet.AVX512: 16}[self]
 
     @property
     def target_cpu(self) -> str:
-        """LLVM's name of the processor that has this level and nothing more."""
+        """LLVM's name of a processor that has exactly this level."""
         if self is InstructionSet.BASELINE:
             return "generic"
         return {InstructionSet.AVX2: "x86-64-v3", InstructionSet.AVX512: "x86-64-v4"}[self]
@@ -61,18 +61,18 @@ _REQUIRED_FEATURES[InstructionSet.AVX512] = _REQUIRED_FEATURES[InstructionSet.AV
 
 @cache
 def available_instruction_sets() -> tuple[InstructionSet, ...]:
-    """Returns the instruction sets that this processor has, the narrowest first."""
+    """Returns the instruction sets of this processor, the narrowest first."""
     return supported_by(llvm.get_host_cpu_features())
 
 
 def supported_by(features: Mapping[str, bool]) -> tuple[InstructionSet, ...]:
-    """Returns the instruction sets of a processor with these features of LLVM's, as above."""
+    """Returns the instruction sets of a processor with these LLVM features, the narrowest first."""
     present = {name for name, is_present in features.items() if is_present}
     return tuple(isa for isa in InstructionSet if _REQUIRED_FEATURES[isa] <= present)
 
 
 def instruction_set() -> InstructionSet:
-    """Returns the instruction set of this process: that of `LEADLINE_SIMD_ISA`, or the widest.
+    """Returns the instruction set that `LEADLINE_SIMD_ISA` selects, by default the widest.
 
     Raises:
         UnsupportedInstructionSetError: the variable names one that the processor lacks.
@@ -81,10 +81,10 @@ def instruction_set() -> InstructionSet:
 
 
 def choose(name: str, available: Sequence[InstructionSet]) -> InstructionSet:
-    """Returns the instruction set of a name, for an empty name the last available one.
+    """Returns the instruction set with a name; the last available one for an empty name.
 
     Raises:
-        UnsupportedInstructionSetError: none of those available has this name.
+        UnsupportedInstructionSetError: no available instruction set has this name.
     """
     if not name:
         return available[-1]

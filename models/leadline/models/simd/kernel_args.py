@@ -16,7 +16,7 @@ _ALIGNMENT = 64
 
 
 class KernelArgs:
-    """Numbers and the addresses of arrays, one of each `Field`; it keeps the arrays alive."""
+    """Numbers and addresses of arrays, one for each `Field`; keeps the arrays alive."""
 
     def __init__(self) -> None:
         self._block = np.zeros(len(Field), np.int64)
@@ -41,7 +41,7 @@ class KernelArgs:
         """Sets the address of an array.
 
         Raises:
-            ValueError: the array is not contiguous, or of another type than the field.
+            ValueError: the array is not contiguous, or its type is not the field's.
         """
         if not array.flags.c_contiguous or array.dtype != _DTYPES[field.kind]:
             raise ValueError(
@@ -57,7 +57,7 @@ class KernelArgs:
 
 
 def aligned_zeros(*shape: int) -> NDArray[np.float32]:
-    """Returns zeros, float32, whose address suits vectors of any width."""
+    """Returns zeros, float32, aligned for vectors of any width."""
     size = 4 * int(np.prod(shape))
     memory = np.zeros(size + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT

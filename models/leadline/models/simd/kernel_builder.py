@@ -1,7 +1,7 @@
 """Writes entry points, which run a network's layers by calling kernels.
 
 The threads of a `ThreadTeam` run an entry point together, each on a share of the
-groups. Where a batch norm needs the statistics of all groups, they meet at a barrier.
+groups. Where a batch norm needs the statistics of all groups, they wait at a barrier.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,19 +13,19 @@ from leadline.models.simd.emitter import Emitter, const
 from leadline.models.simd.fields import INNER_LAYER, PLANE, Field, Layer
 from leadline.models.simd.signatures import ENTRY_POINT, I32, Kernel, Kind, Value
 
-# How often a thread checks the barrier before it yields the core to others.
+# How often a thread checks the barrier before it yields its core.
 _SPINS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """Where a convolution stands within the span of an identity connection."""
+    """A convolution's position within the span of an identity connection."""
 
     starts_skip: bool
-    """Whether the connection starts at this convolution's input."""
+    """Whether the identity connection starts at this convolution's input."""
 
     ends_skip: bool
-    """Whether the connection is added to this convolution's result."""
+    """Whether the identity is added to this convolution's result."""
 
 
 class KernelBuilder:
@@ -47,18 +47,18 @@ class KernelBuilder:
     def address(self, field: Field, *terms: tuple[Value, int], kind: Kind | None = None) -> Value:
         """The address of an array, plus indices times their strides in elements.
 
-        `kind` is the type of the elements, where it is another than the field's.
+        `kind` is the type of the elements, by default the field's.
         """
         pointer = (kind or field.kind).llvm_type(self.code.lanes)
         start = self.code.builder.inttoptr(self.number(field), pointer)
         return self.code.at(start, self.code.offset(*terms))
 
     def plane(self, field: Field, layer: Value, group: Value) -> Value:
-        """The address of a group's activations of a layer inside the blocks."""
+        """The address of a group's activations in a layer inside the blocks."""
         return self.address(field, (self.index(layer, group), PLANE))
 
     def grad_output(self, layer: Value, group: Value) -> Value:
-        """The address of the gradient of a layer's input; layers use two places in turn."""
+        """The address of the gradient of a layer's input; layers alternate between two buffers."""
         return self.plane(Field.GRAD_OUTPUT, self.code.is_odd(layer), group)
 
     def index(self, layer: Value, group: Value) -> Value:
@@ -75,10 +75,10 @@ class KernelBuilder:
         addend: Value | None = None,
         number: Value | None = None,
     ) -> None:
-        """Calls a kernel of an `emit_convolution` with a layer's parameters.
+        """Calls a convolution kernel with a layer's parameters.
 
-        Inside the blocks, `number` says which layer it is. A kernel may read the numbers
-        of all outputs as a vector.
+        `number` is the layer's number inside the blocks. A kernel may read the numbers of
+        all outputs as a vector.
         """
         kind, shape = kernel.signature.kinds["weights"], layer.shape
         width = shape.outputs if kind is Kind.VECTORS else 1
@@ -98,9 +98,10 @@ class KernelBuilder:
         read: Callable[[Value], Value],
         write: Callable[[Value], Value],
     ) -> None:
-        """Convolves inside the blocks, in inference, by kernels that add a connection or do not.
+        """Writes the convolutions inside the blocks, in inference.
 
-        `read` gives the address of a layer's input, `write` the same as that of a result.
+        `kernels` says by key whether a kernel adds an identity. `read` returns the address of
+        a layer's input, and `write` the address at which the previous layer writes it.
         """
         builder = self.code.builder
 
@@ -121,20 +122,20 @@ class KernelBuilder:
     def parameters(
         self, field: Field, number: Value | None, stride: int, kind: Kind | None = None
     ) -> Value:
-        """The address of parameters; of those of layer `number`, unless it is None."""
+        """The address of the parameters of layer `number`, or of the only layer if it is None."""
         terms = [] if number is None else [(number, stride)]
         return self.address(field, *terms, kind=kind)
 
     def each_group(self, body: Callable[[Value], None]) -> None:
-        """Loops over the groups of the calling thread's share."""
+        """Loops over the calling thread's share of the groups."""
         self.code.loop(self._first, self._last, lambda group, _: body(group))
 
     def each_layer(
         self, skip: int, body: Callable[[Value, Position], None], *, backward: bool = False
     ) -> None:
-        """Loops over the convolutions inside the blocks, `backward` from the last to the first.
+        """Loops over the convolutions inside the blocks; if `backward`, from the last to the first.
 
-        The body gets a layer's number and its position in the span of a connection, of `skip`.
+        The body gets a layer's number, and its position in an identity connection.
         """
         builder = self.code.builder
         span = max(skip, 1)
@@ -153,7 +154,7 @@ class KernelBuilder:
         self.code.loop(const(0), builder.sdiv(self.layers, const(span)), at_span)
 
     def wait_for_all(self) -> None:
-        """Waits at the barrier until every thread has arrived: a spin lock that yields.
+        """Waits at the barrier until every thread has arrived: a spin wait that yields.
 
             arrived = atomic_add(barrier, 1)                 # arrivals before this one
             goal = (arrived / threads + 1) * threads         # the end of this round
@@ -161,8 +162,8 @@ class KernelBuilder:
                 spins += 1
                 if spins > 4096: sched_yield()
 
-        The counter only grows, so a thread that is still in one round is not confused by
-        threads that have arrived for the next.
+        The counter only grows, so threads that arrive for the next round do not affect a
+        thread that still waits in this one.
         """
         builder = self.code.builder
         counter = self.address(Field.BARRIER)

@@ -1,4 +1,4 @@
-"""The parameters of a network's convolutions and batch norms, in the layouts of the kernels."""
+"""Converts the parameters of convolutions and batch norms to the kernels' layouts."""
 
 from collections.abc import Iterable, Sequence
 
@@ -19,19 +19,19 @@ from leadline.models.simd.fields import (
 from leadline.models.simd.tensor_args import TensorArgs
 from leadline.models.simd.unsupported import UnsupportedNetworkError, check_convolution
 
-# By the paths of the modules.
+# Keys are the paths of the modules.
 _OUTER = {"head.widen": WIDEN_LAYER, "head.halve": HALVE_LAYER, "tail": TAIL_LAYER}
 
 
 class StackParameters:
-    """The parameters outside the classifier; those of equal layers share one tensor.
+    """The parameters of all layers except the classifier; equal layers share one tensor.
 
-    A step handles the layers inside the blocks together, so each parameter of a module
-    becomes a view of a common tensor.
+    A step updates the layers inside the blocks together, so their parameters become
+    views of a common tensor.
 
     Args:
-        network: in main memory; its modules keep their parameters and buffers,
-            which get new storage.
+        network: in main memory; its parameters and buffers stay the same objects,
+            but get new storage.
 
     Raises:
         UnsupportedNetworkError: the network has other shapes than the kernels.
@@ -45,7 +45,7 @@ class StackParameters:
         self._owners: list[tuple[nn.Parameter, Tensor]] = []
         self._values: dict[Field, Tensor] = {}
         self.gradients: dict[Field, Tensor] = {}
-        """By the field of the parameter; in its module's shape, of equal layers [layers, ...]."""
+        """By the parameter's field; in the module's shape, [layers, ...] for equal layers."""
         for path, layer in _OUTER.items():
             self._hold(layer.weights, network.get_parameter(f"{path}.weight"))
             self._hold(layer.biases, network.get_parameter(f"{path}.bias"))
@@ -60,7 +60,7 @@ class StackParameters:
         self._batches = _gather(module.num_batches_tracked for module in norms)
 
     def write_to(self, args: TensorArgs) -> None:
-        """Writes the present values to an argument block, in the layouts of the forward pass."""
+        """Writes the current values to an argument block, in the layouts of the forward pass."""
         for layer in (*_OUTER.values(), INNER_LAYER):
             if layer.weights in self._values:
                 args.set_tensor(layer.weights, _for_forward(self._values[layer.weights]))
@@ -90,7 +90,7 @@ class StackParameters:
 
         Args:
             norms: float32 [layers, 4, 8], whose first two rows are means and biased variances.
-            numbers: in each channel of the batch.
+            numbers: values in each channel of the batch.
         """
         self._means.lerp_(norms[:, 0], MOMENTUM)
         self._variances.lerp_(norms[:, 1] * (numbers / (numbers - 1)), MOMENTUM)
@@ -100,7 +100,7 @@ class StackParameters:
         """Sets the gradient of a layer's weights.
 
         Args:
-            layer: inside the blocks all of them together.
+            layer: `INNER_LAYER` stands for all layers inside the blocks.
             gradient: float32 [..., kernel x kernel x inputs x outputs].
         """
         to = self.gradients[layer.weights]
@@ -168,7 +168,7 @@ def _check_layer(name: str, module: nn.Module, shape: Convolution) -> None:
 
 
 def _gather(tensors: Iterable[Tensor | None]) -> Tensor:
-    """Moves tensors of one shape into a common one, and returns it."""
+    """Moves tensors of one shape into a common tensor, and returns it."""
     parts = [tensor for tensor in tensors if tensor is not None]
     if not parts:
         return torch.empty(0, CHANNELS)

@@ -1,10 +1,10 @@
-"""NumPy twins of the kernels: what each `emit_NAME` must compute, in the same layouts.
+"""NumPy twins of the kernels: the function NAME defines the results of `emit_NAME`.
 
-They are written to be read, and computed in float64. A test compares every kernel with
-its twin. Axes: images [inputs, size, size, lanes]; grad_output of a convolution [outputs,
-output_size, output_size, lanes]; weights [kernel, kernel, inputs, outputs]; values
-[channels, area, lanes]; mask [lanes], 1 where a lane holds an image and 0 elsewhere; all
-others of a batch norm [channels] where nothing else is said.
+They are written for readability, and compute in float64. A test compares every kernel
+with its twin. Axes: images [inputs, size, size, lanes]; grad_output of a convolution
+[outputs, output_size, output_size, lanes]; weights [kernel, kernel, inputs, outputs];
+values [channels, area, lanes]; mask [lanes], 1 if a lane holds an image, else 0. Other
+arguments of a batch norm are [channels] unless a docstring gives their axes.
 """
 
 import itertools
@@ -27,7 +27,7 @@ def convolution(
     *,
     relu: bool = False,
 ) -> Array:
-    """Returns [outputs, output_size, output_size, lanes]; an addend has that shape too."""
+    """Returns [outputs, output_size, output_size, lanes]; an addend has the same shape."""
     result = biases[:, np.newaxis, np.newaxis, np.newaxis] + np.float64(addend)
     for down, right, window in _windows(shape, _padded(shape, images)):
         result = result + np.einsum("ihwl,io->ohwl", window, weights[down, right])
@@ -54,7 +54,7 @@ def weight_gradient(shape: Convolution, images: Array, grad_output: Array) -> Ar
 
 
 def statistics(values: Array, mask: Array) -> Array:
-    """Returns [channels, 2]: the mean, and the sum of the squared distances from it."""
+    """Returns [channels, 2]: the mean, and the sum of the squared deviations."""
     held = values[:, :, mask == 1].reshape(len(values), -1).astype(np.float64)
     return np.stack([held.mean(1), held.var(1) * held.shape[1]], axis=1)
 
@@ -62,7 +62,7 @@ def statistics(values: Array, mask: Array) -> Array:
 def statistics_merge(
     statistics: Array, counts: Array, weights: Array, biases: Array, *, area: int
 ) -> Array:
-    """Returns mean, biased variance, scale and shift, [4, channels], of [groups, channels, 2]."""
+    """Returns mean, biased variance, scale and shift, [4, channels], from [groups, channels, 2]."""
     numbers = counts[:, np.newaxis] * area
     means, squares = np.moveaxis(statistics, 2, 0)
     mean = (numbers * means).sum(0) / numbers.sum()
@@ -81,14 +81,14 @@ def normalization(values: Array, scale_shift: Array, addend: Array | float = 0.0
 def relu_gradient(
     grad_output: Array, outputs: Array, inputs: Array, means: Array
 ) -> tuple[Array, Array]:
-    """Returns the gradient, and its sums and those of its products with distances [channels, 2]."""
+    """Returns the gradient, and [channels, 2]: the sums of it and of it times the deviations."""
     gradient = np.where(outputs > 0, grad_output, np.float64(0))
     products = gradient * (inputs - means[:, np.newaxis, np.newaxis])
     return gradient, np.stack([gradient.sum((1, 2)), products.sum((1, 2))], axis=1)
 
 
 def gradient_sums_merge(sums: Array, numbers: float, variances: Array, weights: Array) -> Array:
-    """Returns [5, channels] of the sums [groups, channels, 2]: see `emit_gradient_sums_merge`."""
+    """Returns [5, channels] from sums [groups, channels, 2]: see `emit_gradient_sums_merge`."""
     gradient, product = sums.sum(0, dtype=np.float64).T
     deviation = np.sqrt(variances + np.float64(EPSILON))
     scale = weights / deviation
@@ -99,7 +99,7 @@ def gradient_sums_merge(sums: Array, numbers: float, variances: Array, weights: 
 def normalization_gradient(
     grad_output: Array, inputs: Array, means: Array, factors: Array, mask: Array
 ) -> Array:
-    """Returns the gradient of a batch norm's inputs, of the factors [3, channels]."""
+    """Returns the gradient of a batch norm's inputs; factors are [3, channels]."""
     of_gradient, of_distance, of_one = np.expand_dims(factors.astype(np.float64), (2, 3))
     distance = inputs - np.expand_dims(means.astype(np.float64), (1, 2))
     result: Array = (grad_output * of_gradient - distance * of_distance - of_one) * mask
@@ -118,7 +118,7 @@ def _padded(shape: Convolution, images: Array) -> Array:
 
 
 def _windows(shape: Convolution, padded: Array) -> Iterator[tuple[int, int, Array]]:
-    """Yields each tap, and a view of the pixels that it meets: one for each result."""
+    """Yields each tap, and a view of the pixels that it multiplies: one for each result."""
     reach, step = shape.stride * (shape.output_size - 1) + 1, shape.stride
     for down, right in itertools.product(range(shape.kernel), repeat=2):
         yield down, right, padded[:, down : down + reach : step, right : right + reach : step]

@@ -1,4 +1,4 @@
-"""The names and types of what kernels take."""
+"""The names and types of kernel arguments."""
 
 import ctypes
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ class Kind(Enum):
 
     @property
     def c_type(self) -> Any:
-        """The type in `ctypes`."""
+        """The `ctypes` type."""
         return _NUMBERS[self][1] if self in _NUMBERS else ctypes.c_void_p
 
 
@@ -48,20 +48,20 @@ _NUMBERS = {
 
 
 class KernelSignature:
-    """The arguments of a kernel, by name, in the order of the compiled function.
+    """The named arguments of a kernel, in the order of the compiled function.
 
     Args:
-        kinds: the type of each argument; a kernel variant lacks those that are None.
+        kinds: the type of each argument; None if the kernel variant lacks it.
     """
 
     def __init__(self, **kinds: Kind | None) -> None:
         self.kinds = {name: kind for name, kind in kinds.items() if kind is not None}
 
     def ordered(self, arguments: Mapping[str, Any]) -> list[Any]:
-        """Returns arguments in the order of the compiled function; None is no argument.
+        """Returns arguments in the order of the compiled function; omits those that are None.
 
         Raises:
-            TypeError: an argument is missing, or the kernel has none of that name.
+            TypeError: an argument is missing or unknown.
         """
         given = {name: value for name, value in arguments.items() if value is not None}
         if given.keys() != self.kinds.keys():
@@ -78,4 +78,4 @@ class Kernel:
 
 
 ENTRY_POINT = KernelSignature(args=Kind.INTEGERS, thread=Kind.INTEGER, threads=Kind.INTEGER)
-"""What Python calls: the address of `KernelArgs`, the thread's number, and how many there are."""
+"""Called by Python, with the address of `KernelArgs` and the number and count of threads."""

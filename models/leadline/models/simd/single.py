@@ -1,12 +1,12 @@
-"""Inference for one image, whose channels lie in the lanes of a vector.
+"""Inference for one image, whose channels fill the lanes of a vector.
 
-Groups of images fill the lanes with images, which one image alone cannot. Its
-channels can: an image lies as [row][column][channel], and the 8 channels that
-come out of a convolution are one vector.
+A group fills the lanes with images, which a single image cannot. Instead it is laid
+out as [row][column][channel], and the 8 output channels of a convolution are one
+vector.
 
-The layout of the fields of activations is in `Field`; weights are read as vectors
-[kernel][kernel][inputs], which is the same memory as for groups. A border of zeros
-between the blocks replaces the padding, so that no kernel has to look for an edge.
+`Field` gives the layouts of the activations. Weights are read as vectors
+[kernel][kernel][inputs], from the same memory as for groups. A border of zeros
+between the blocks replaces the padding, so kernels need no checks for edges.
 """
 
 from collections.abc import Sequence
@@ -27,20 +27,20 @@ from leadline.models.simd.signatures import Kernel, KernelSignature, Kind, Value
 LANES = CHANNELS
 
 PITCH = INNER.size + 2
-"""Vectors in a row between the blocks, with those of the border."""
+"""Vectors in a row of the activations inside the blocks, including the border."""
 
 BORDERED = PITCH**2
-"""Vectors between the blocks."""
+"""Vectors in the activations inside the blocks, including the border."""
 
 _CORNER = PITCH + 1
-"""Where the image begins inside of its border."""
+"""The offset of the first pixel inside the border."""
 
-# Sums that fill the registers: a row is computed in tiles of at most this many columns.
+# A row is computed in tiles of at most this many columns, whose sums fill the registers.
 _LARGEST_TILE = 14
 
 
 def emit_single_pass(module: ir.Module, *, skip: int) -> None:
-    """Writes `infer_one(args, thread, threads)`: from an image to features, batch norms folded."""
+    """Writes `infer_one(args, thread, threads)`: from one image to features, batch norms folded."""
     widen = emit_convolution(module, "_widen", WIDEN, pitch=WIDEN.size, to=WIDEN.output_size)
     halve = emit_convolution(module, "_halve", HALVE, pitch=HALVE.size, to=PITCH)
     inner = {
@@ -64,7 +64,7 @@ def emit_single_pass(module: ir.Module, *, skip: int) -> None:
 
 
 def _pixels(run: KernelBuilder, layer: Value, start: int) -> Value:
-    """The input of a layer as floats; layers read and write two places in turn."""
+    """The input of a layer as floats; layers alternate between two buffers."""
     place = (run.code.is_odd(layer), BORDERED * LANES), (const(start), LANES)
     return run.address(Field.SINGLE_ACTIVATIONS, *place, kind=Kind.FLOATS)
 
@@ -85,7 +85,7 @@ def emit_convolution(
     add: bool = False,
     relu: bool = False,
 ) -> Kernel:
-    """Writes a kernel that convolves an image, whose border is in memory."""
+    """Writes a kernel that convolves an image that has its border in memory."""
     signature = KernelSignature(
         images=Kind.FLOATS,  # one: [...][pitch][inputs]
         weights=Kind.VECTORS,  # [kernel][kernel][inputs]
@@ -129,7 +129,7 @@ def _column_tile(shape: Convolution) -> int:
 def _accumulate(
     code: Emitter, image: Value, weights: Value, sums: list[Value], *, shape: Convolution
 ) -> list[Value]:
-    """Adds each channel of each column's pixel, times its vector of weights, to its sum."""
+    """Adds the products of each column's pixel with the weights to the column's sum."""
     sums = list(sums)
     for channel in range(shape.inputs):
         factors = code.load(weights, channel)

@@ -1,4 +1,4 @@
-"""The convolutions of a network in training and in evaluation, by compiled kernels."""
+"""Runs the convolutions of a network with compiled kernels, in training and evaluation."""
 
 from functools import cache
 
@@ -43,13 +43,13 @@ def _training_passes(batch_norm: bool, skip: int, isa: InstructionSet) -> Compil
 class TrainingStack:
     """The layers up to the features, forward and backward, for training steps.
 
-    The result does not depend on the number of threads, to the bit.
+    The result is the same, to the bit, with any number of threads.
 
-    The biases of convolutions before a batch norm, which subtracts any constant
-    again, get gradients of zero, where torch's are the residue of rounding.
+    A bias before a batch norm has no effect, because the norm subtracts the mean. Its
+    gradient is zero here, and a rounding error with torch.
 
-    Each step reads the network's parameters, writes its gradients and updates its batch
-    norms' running statistics. They get common storage, and must not be moved.
+    Each step reads the network's parameters, writes its gradients and updates the batch
+    norms' running statistics. They share storage, and must not be moved.
 
     Raises:
         UnsupportedNetworkError: the network has other shapes than the kernels.
@@ -154,7 +154,7 @@ class TrainingStack:
 
     def _set_gradients(self, grad_features: Tensor) -> None:
         args, groups, gradients = self._args, self._groups, self.parameters.gradients
-        # The groups' sums are added in one order, so that the number of threads changes no bit.
+        # The groups' sums are added in a fixed order: the number of threads does not matter.
         for layer in (WIDEN_LAYER, HALVE_LAYER, TAIL_LAYER):
             total = args[layer.grad_weights][:groups].sum(0)
             self.parameters.set_weight_gradient(layer, total)
@@ -170,7 +170,7 @@ class TrainingStack:
         args, groups, gradients = self._args, self._groups, self.parameters.gradients
 
         def by_group(field: Field, numbers: int) -> Tensor:
-            """[layers, groups, numbers]: a smaller batch leaves the end of a field unused."""
+            """Returns [layers, groups, numbers]; a smaller batch uses the start of a field only."""
             used = args[field].view(-1)[: self._layers * groups * numbers]
             return used.view(self._layers, groups, numbers)
 
@@ -202,7 +202,7 @@ class InferenceStack:
 
     @torch.no_grad()
     def load(self, parameters: StackParameters) -> None:
-        """Takes the present parameters, with the batch norms folded into the convolutions."""
+        """Loads the current parameters, with the batch norms folded into the convolutions."""
         parameters.write_to(self._args)
         parameters.fold(self._args)
 

@@ -1,4 +1,4 @@
-"""Argument blocks over torch's tensors."""
+"""Argument blocks of torch's tensors."""
 
 import torch
 from torch import Tensor
@@ -19,9 +19,9 @@ class TensorArgs(KernelArgs):
         """Sets the address of a tensor, which shares its memory with the kernels.
 
         Raises:
-            ValueError: the tensor is not contiguous, or of another type than the field.
+            ValueError: the tensor is not contiguous, or its type is not the field's.
         """
-        # Thirteen a step: `Tensor.numpy` would take longer than all of this.
+        # Called thirteen times a step; `Tensor.numpy` alone would take longer.
         dtype = torch.float64 if field.kind is Kind.DOUBLES else torch.float32
         if not tensor.is_contiguous() or tensor.dtype is not dtype:
             raise ValueError(

@@ -7,7 +7,7 @@ from leadline.models.simd.kernel_args import KernelArgs
 
 
 class ThreadTeam:
-    """Threads that share the groups of a batch; the caller is one of them."""
+    """Threads, including the caller's, that share the groups of a batch."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -17,7 +17,7 @@ class ThreadTeam:
         """Runs an entry point over a number of groups; returns when every thread has finished."""
         # A thread without a group would only spin at the barrier.
         threads = min(self.threads, groups)
-        args.reset_barrier()  # which counts by the number of threads
+        args.reset_barrier()  # its goals depend on the number of threads
         futures = [
             self._others.submit(function, args.address, thread, threads)
             for thread in range(1, threads)

@@ -1,4 +1,4 @@
-"""Refuses networks whose shapes the kernels do not have."""
+"""Rejects networks whose shapes have no kernels."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from leadline.models._shapes import Convolution
 
 
 class UnsupportedNetworkError(ValueError):
-    """The kernels are written for other shapes than the network's; `torch` computes any network."""
+    """There are no kernels for the network's shapes; the engine `torch` computes any network."""
 
 
 def check_convolution(
@@ -17,16 +17,16 @@ def check_convolution(
     stride: Sequence[int],
     padding: Sequence[int],
 ) -> None:
-    """Checks that a convolution, its weights [outputs, inputs, rows, columns], fits the kernels.
+    """Checks that a convolution fits the kernels; weights are [outputs, inputs, rows, columns].
 
     Raises:
-        UnsupportedNetworkError: it has another.
+        UnsupportedNetworkError: the convolution has another shape.
     """
-    found = (tuple(weights), {*stride}, {*padding})
+    given = (tuple(weights), {*stride}, {*padding})
     square = (shape.outputs, shape.inputs, shape.kernel, shape.kernel)
-    if found != (square, {shape.stride}, {shape.padding}):
+    if given != (square, {shape.stride}, {shape.padding}):
         raise UnsupportedNetworkError(
-            f"{name} has weights of the shape {found[0]} with stride {tuple(stride)} and padding "
+            f"{name} has weights of the shape {given[0]} with stride {tuple(stride)} and padding "
             f"{tuple(padding)}, but the kernels are written for {square} with stride "
             f"{shape.stride} and padding {shape.padding}"
         )

@@ -28,11 +28,11 @@ class _DataTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DataType.Val
     DATA_TYPE_UNSPECIFIED: _DataType.ValueType  # 0
     """Not valid."""
     DATA_TYPE_UINT8: _DataType.ValueType  # 2
-    """Unsigned bytes."""
+    """Unsigned 8-bit integers."""
     DATA_TYPE_FP32: _DataType.ValueType  # 11
     """32-bit floats."""
     DATA_TYPE_STRING: _DataType.ValueType  # 13
-    """Strings of bytes."""
+    """Byte strings."""
 
 class DataType(_DataType, metaclass=_DataTypeEnumTypeWrapper):
     """The type of a tensor's elements."""
@@ -40,16 +40,16 @@ class DataType(_DataType, metaclass=_DataTypeEnumTypeWrapper):
 DATA_TYPE_UNSPECIFIED: DataType.ValueType  # 0
 """Not valid."""
 DATA_TYPE_UINT8: DataType.ValueType  # 2
-"""Unsigned bytes."""
+"""Unsigned 8-bit integers."""
 DATA_TYPE_FP32: DataType.ValueType  # 11
 """32-bit floats."""
 DATA_TYPE_STRING: DataType.ValueType  # 13
-"""Strings of bytes."""
+"""Byte strings."""
 Global___DataType: _TypeAlias = DataType  # noqa: Y015
 
 @_typing.final
 class ServerLiveRequest(_message.Message):
-    """Nothing is to be said."""
+    """No fields."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -88,7 +88,7 @@ Global___ServerLiveResponse: _TypeAlias = ServerLiveResponse  # noqa: Y015
 
 @_typing.final
 class ServerReadyRequest(_message.Message):
-    """Nothing is to be said."""
+    """No fields."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -127,7 +127,7 @@ Global___ServerReadyResponse: _TypeAlias = ServerReadyResponse  # noqa: Y015
 
 @_typing.final
 class ModelReadyRequest(_message.Message):
-    """A model to ask after."""
+    """Selects the model whose readiness is returned."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -153,13 +153,13 @@ Global___ModelReadyRequest: _TypeAlias = ModelReadyRequest  # noqa: Y015
 
 @_typing.final
 class ModelReadyResponse(_message.Message):
-    """Whether a model can be asked."""
+    """Whether a model is ready for requests."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     READY_FIELD_NUMBER: _builtins.int
     ready: _builtins.bool
-    """True where ModelInfer would find it."""
+    """True if ModelInfer accepts the model."""
     def __init__(
         self,
         *,
@@ -175,7 +175,7 @@ Global___ModelReadyResponse: _TypeAlias = ModelReadyResponse  # noqa: Y015
 
 @_typing.final
 class ServerMetadataRequest(_message.Message):
-    """Nothing is to be said."""
+    """No fields."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -192,7 +192,7 @@ Global___ServerMetadataRequest: _TypeAlias = ServerMetadataRequest  # noqa: Y015
 
 @_typing.final
 class ServerMetadataResponse(_message.Message):
-    """What the server is."""
+    """The server's name, version and extensions."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -202,10 +202,10 @@ class ServerMetadataResponse(_message.Message):
     name: _builtins.str
     """"leadline"."""
     version: _builtins.str
-    """Leadline's version."""
+    """The version of Leadline."""
     @_builtins.property
     def extensions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The extensions of the protocol that it has."""
+        """The supported extensions of the protocol."""
 
     def __init__(
         self,
@@ -224,7 +224,7 @@ Global___ServerMetadataResponse: _TypeAlias = ServerMetadataResponse  # noqa: Y0
 
 @_typing.final
 class ModelMetadataRequest(_message.Message):
-    """A model to describe."""
+    """Selects the model whose metadata is returned."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -250,7 +250,7 @@ Global___ModelMetadataRequest: _TypeAlias = ModelMetadataRequest  # noqa: Y015
 
 @_typing.final
 class ModelMetadataResponse(_message.Message):
-    """What a model takes and gives."""
+    """The inputs and outputs of a model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -269,7 +269,7 @@ class ModelMetadataResponse(_message.Message):
         """The type, such as "FP32"."""
         @_builtins.property
         def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-            """The shape; -1 for the number of images."""
+            """The shape, with -1 for the number of images."""
 
         def __init__(
             self,
@@ -290,16 +290,16 @@ class ModelMetadataResponse(_message.Message):
     INPUTS_FIELD_NUMBER: _builtins.int
     OUTPUTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The name as it was asked for."""
+    """The model's name as in the request."""
     platform: _builtins.str
     """"leadline"."""
     @_builtins.property
     def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The epochs whose checkpoints are kept, the first one first."""
+        """The epochs with a kept checkpoint, in ascending order."""
 
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelMetadataResponse.TensorMetadata]:
-        """The one input, in the first of the forms that it may have."""
+        """The only input, in the first of its possible data types."""
 
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelMetadataResponse.TensorMetadata]:
@@ -324,7 +324,7 @@ Global___ModelMetadataResponse: _TypeAlias = ModelMetadataResponse  # noqa: Y015
 
 @_typing.final
 class InferParameter(_message.Message):
-    """A value of a parameter."""
+    """The value of a parameter."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -334,15 +334,15 @@ class InferParameter(_message.Message):
     DOUBLE_PARAM_FIELD_NUMBER: _builtins.int
     UINT64_PARAM_FIELD_NUMBER: _builtins.int
     bool_param: _builtins.bool
-    """A truth value."""
+    """A boolean."""
     int64_param: _builtins.int
-    """A signed number."""
+    """A signed integer."""
     string_param: _builtins.str
-    """A text."""
+    """A string."""
     double_param: _builtins.float
     """A floating-point number."""
     uint64_param: _builtins.int
-    """An unsigned number."""
+    """An unsigned integer."""
     def __init__(
         self,
         *,
@@ -364,8 +364,8 @@ Global___InferParameter: _TypeAlias = InferParameter  # noqa: Y015
 
 @_typing.final
 class InferTensorContents(_message.Message):
-    """A tensor's elements as numbers or bytes, row by row. What belongs to types
-    that no input here has is there for the sake of clients.
+    """The elements of a tensor, in row-major order. The server does not use all of
+    these types; the protocol defines them.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -432,7 +432,7 @@ Global___InferTensorContents: _TypeAlias = InferTensorContents  # noqa: Y015
 
 @_typing.final
 class ModelInferRequest(_message.Message):
-    """Images to classify, and what by."""
+    """The images to classify, and the model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -471,21 +471,21 @@ class ModelInferRequest(_message.Message):
         name: _builtins.str
         """"images"."""
         datatype: _builtins.str
-        """"FP32": normalised pixels, shape [images, 3, 32, 32]. "UINT8": pixels,
+        """"FP32": normalized pixels, shape [images, 3, 32, 32]. "UINT8": pixels,
         shape [images, 32, 32, 3]. "BYTES": PNG or JPEG files, shape [images] or
         [images, 1].
         """
         @_builtins.property
         def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-            """The shape, the number of images first."""
+            """The shape; the first dimension is the number of images."""
 
         @_builtins.property
         def parameters(self) -> _containers.MessageMap[_builtins.str, Global___InferParameter]:
-            """Those that name shared memory are refused, others are passed over."""
+            """The server rejects parameters for shared memory and ignores all others."""
 
         @_builtins.property
         def contents(self) -> Global___InferTensorContents:
-            """The elements; unset where they are in `raw_input_contents`."""
+            """The elements; unset if they are in `raw_input_contents`."""
 
         def __init__(
             self,
@@ -535,8 +535,9 @@ class ModelInferRequest(_message.Message):
         """"probabilities" or "logits"."""
         @_builtins.property
         def parameters(self) -> _containers.MessageMap[_builtins.str, Global___InferParameter]:
-            """`classification` (int64_param) asks for so many classes an image, the
-            most probable first, as BYTES "value:index:label" instead of numbers.
+            """`classification` (int64_param) is the number of classes to return per
+            image, the most probable first, as BYTES "value:index:label" instead of
+            numbers.
             """
 
         def __init__(
@@ -584,26 +585,26 @@ class ModelInferRequest(_message.Message):
     model_version: _builtins.str
     """An epoch's number. Empty: the best."""
     id: _builtins.str
-    """Comes back with the answer."""
+    """An id that the response repeats."""
     @_builtins.property
     def parameters(self) -> _containers.MessageMap[_builtins.str, Global___InferParameter]:
-        """`timeout` (int64_param, microseconds) counts as a deadline does; the
-        earlier one holds. Others are passed over.
+        """`timeout` (int64_param, microseconds) is a second deadline; the earlier one
+        applies. The server ignores all other parameters.
         """
 
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelInferRequest.InferInputTensor]:
-        """The inputs: exactly one."""
+        """The only input. Exactly one is required."""
 
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelInferRequest.InferRequestedOutputTensor]:
-        """The requested outputs, in the order of the response. None: all."""
+        """The requested outputs, in the order of the response. Empty: all."""
 
     @_builtins.property
     def raw_input_contents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """The elements of each input, in the order of `inputs`: little-endian, row
-        by row; each element of BYTES after its length in four bytes. Either this
-        or `contents` of the inputs.
+        """The elements of each input, in the order of `inputs`: little-endian, in
+        row-major order. A four-byte length precedes each element of BYTES. Set
+        either this or `contents` of the inputs.
         """
 
     def __init__(
@@ -627,7 +628,7 @@ Global___ModelInferRequest: _TypeAlias = ModelInferRequest  # noqa: Y015
 
 @_typing.final
 class ModelInferResponse(_message.Message):
-    """What the images were taken for."""
+    """The predictions for the images."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -666,7 +667,7 @@ class ModelInferResponse(_message.Message):
         name: _builtins.str
         """"probabilities" or "logits"."""
         datatype: _builtins.str
-        """"FP32", or "BYTES" where classes were asked for."""
+        """"FP32", or "BYTES" if the request has `classification`."""
         @_builtins.property
         def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
             """[images, classes]."""
@@ -722,17 +723,17 @@ class ModelInferResponse(_message.Message):
     OUTPUTS_FIELD_NUMBER: _builtins.int
     RAW_OUTPUT_CONTENTS_FIELD_NUMBER: _builtins.int
     model_name: _builtins.str
-    """The model's name as it was asked for."""
+    """The model's name as in the request."""
     model_version: _builtins.str
     """The number of the epoch that answered."""
     id: _builtins.str
-    """The request's."""
+    """The id of the request."""
     @_builtins.property
     def parameters(self) -> _containers.MessageMap[_builtins.str, Global___InferParameter]:
-        """`model`, the checkpoint that answered as "models/{job_id}/epochs/{epoch}",
-        and `weights_sha256`, the hash of its weights file. In a stream also
-        `triton_final_response`, true, since each request has one response; and for
-        a request that failed `status` and `reason` instead of the first two.
+        """`model`, the checkpoint that answered, "models/{job_id}/epochs/{epoch}",
+        and `weights_sha256`, the hash of its weights file. A failed request in a
+        stream has `status` and `reason` instead. Every response in a stream also
+        has `triton_final_response`, true, because each request gets one response.
         """
 
     @_builtins.property
@@ -741,7 +742,7 @@ class ModelInferResponse(_message.Message):
 
     @_builtins.property
     def raw_output_contents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """The elements of each output, in the order of `outputs`, in the form of
+        """The elements of each output, in the order of `outputs`, encoded as in
         `raw_input_contents`.
         """
 
@@ -765,17 +766,17 @@ Global___ModelInferResponse: _TypeAlias = ModelInferResponse  # noqa: Y015
 
 @_typing.final
 class ModelStreamInferResponse(_message.Message):
-    """The answer to a request in a stream."""
+    """The response to a request in a stream."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
     INFER_RESPONSE_FIELD_NUMBER: _builtins.int
     error_message: _builtins.str
-    """What went wrong. Empty: nothing."""
+    """What went wrong. Empty if the request succeeded."""
     @_builtins.property
     def infer_response(self) -> Global___ModelInferResponse:
-        """The answer; where there is an error, its `id` tells of which request."""
+        """The response. With an error, its `id` names the request."""
 
     def __init__(
         self,
@@ -854,7 +855,7 @@ class ModelInput(_message.Message):
     class _FormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ModelInput._Format.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         FORMAT_UNSPECIFIED: ModelInput._Format.ValueType  # 0
-        """None in particular."""
+        """No particular order."""
         FORMAT_NHWC: ModelInput._Format.ValueType  # 1
         """Height, width, channels."""
         FORMAT_NCHW: ModelInput._Format.ValueType  # 2
@@ -864,7 +865,7 @@ class ModelInput(_message.Message):
         """The order of an image's dimensions."""
 
     FORMAT_UNSPECIFIED: ModelInput.Format.ValueType  # 0
-    """None in particular."""
+    """No particular order."""
     FORMAT_NHWC: ModelInput.Format.ValueType  # 1
     """Height, width, channels."""
     FORMAT_NCHW: ModelInput.Format.ValueType  # 2
@@ -934,7 +935,7 @@ Global___ModelOutput: _TypeAlias = ModelOutput  # noqa: Y015
 
 @_typing.final
 class ModelParameter(_message.Message):
-    """A value of a configuration's parameter."""
+    """The value of a parameter in a configuration."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -956,7 +957,7 @@ Global___ModelParameter: _TypeAlias = ModelParameter  # noqa: Y015
 
 @_typing.final
 class ModelConfig(_message.Message):
-    """A model's configuration: as much of Triton's as says something here."""
+    """A model's configuration: the fields of Triton's format that apply here."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -989,16 +990,16 @@ class ModelConfig(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     BACKEND_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The model's name as it was asked for."""
+    """The model's name as in the request."""
     platform: _builtins.str
     """"leadline"."""
     max_batch_size: _builtins.int
-    """The most images in a request."""
+    """The most images per request."""
     backend: _builtins.str
     """"leadline"."""
     @_builtins.property
     def input(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelInput]:
-        """The one input, in the first of the forms that it may have."""
+        """The only input, in the first of its possible data types."""
 
     @_builtins.property
     def output(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelOutput]:
@@ -1006,7 +1007,7 @@ class ModelConfig(_message.Message):
 
     @_builtins.property
     def parameters(self) -> _containers.MessageMap[_builtins.str, Global___ModelParameter]:
-        """`class_names`, a JSON list in the order of the classes' indices;
+        """`class_names`, a JSON list in the order of class indices;
         `input_datatypes`, a JSON list; `model`, the checkpoint as
         "models/{job_id}/epochs/{epoch}"; `weights_sha256`; `dataset`; `blocks`;
         `batch_norm`; `test_accuracy`.
@@ -1033,7 +1034,7 @@ Global___ModelConfig: _TypeAlias = ModelConfig  # noqa: Y015
 
 @_typing.final
 class ModelStatisticsRequest(_message.Message):
-    """Whose statistics are asked for."""
+    """Selects the models whose statistics are returned."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1041,7 +1042,7 @@ class ModelStatisticsRequest(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """A model's name: a job's id, "models/{job_id}" or a variant's name. Empty:
-    every model that was asked something, by its job's id.
+    every model that received a request, by its job's id.
     """
     version: _builtins.str
     """An epoch's number. Empty: all."""
@@ -1061,16 +1062,16 @@ Global___ModelStatisticsRequest: _TypeAlias = ModelStatisticsRequest  # noqa: Y0
 
 @_typing.final
 class StatisticDuration(_message.Message):
-    """How often something happened, and how long it took in all."""
+    """The count and the total time of an operation."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     COUNT_FIELD_NUMBER: _builtins.int
     NS_FIELD_NUMBER: _builtins.int
     count: _builtins.int
-    """How often."""
+    """The count."""
     ns: _builtins.int
-    """Nanoseconds in all."""
+    """The total time in nanoseconds."""
     def __init__(
         self,
         *,
@@ -1087,7 +1088,7 @@ Global___StatisticDuration: _TypeAlias = StatisticDuration  # noqa: Y015
 
 @_typing.final
 class InferStatistics(_message.Message):
-    """Where the time of requests went."""
+    """The time of requests, by phase."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1099,27 +1100,27 @@ class InferStatistics(_message.Message):
     COMPUTE_OUTPUT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def success(self) -> Global___StatisticDuration:
-        """Requests that were answered, from their arrival to their answer."""
+        """Successful requests, from arrival to response."""
 
     @_builtins.property
     def fail(self) -> Global___StatisticDuration:
-        """Requests that failed, from their arrival to their error."""
+        """Failed requests, from arrival to error."""
 
     @_builtins.property
     def queue(self) -> Global___StatisticDuration:
-        """Of answered requests: from their arrival until their pixels were read."""
+        """Successful requests: from arrival to the start of decoding."""
 
     @_builtins.property
     def compute_input(self) -> Global___StatisticDuration:
-        """Of answered requests: the reading, and decoding, of their pixels."""
+        """Successful requests: reading and decoding the pixels."""
 
     @_builtins.property
     def compute_infer(self) -> Global___StatisticDuration:
-        """Of answered requests: the network, and what they waited for their batch."""
+        """Successful requests: waiting for a batch and computing the network."""
 
     @_builtins.property
     def compute_output(self) -> Global___StatisticDuration:
-        """Of answered requests: the making of the answer."""
+        """Successful requests: building the response."""
 
     def __init__(
         self,
@@ -1156,16 +1157,16 @@ class ModelStatistics(_message.Message):
     version: _builtins.str
     """The epoch's number."""
     last_inference: _builtins.int
-    """When the last request came, in milliseconds since 1970; 0 for never."""
-    inference_count: _builtins.int
-    """Images that were classified."""
-    execution_count: _builtins.int
-    """Requests that were answered. Some of them may have shared a run of the
-    network.
+    """The time of the last request, in milliseconds since 1970; 0 without
+    requests.
     """
+    inference_count: _builtins.int
+    """The number of classified images."""
+    execution_count: _builtins.int
+    """The number of successful requests. Several of them may share one batch."""
     @_builtins.property
     def inference_stats(self) -> Global___InferStatistics:
-        """Where the time went."""
+        """The times of requests."""
 
     def __init__(
         self,
@@ -1187,7 +1188,7 @@ Global___ModelStatistics: _TypeAlias = ModelStatistics  # noqa: Y015
 
 @_typing.final
 class ModelStatisticsResponse(_message.Message):
-    """Statistics."""
+    """The statistics of the selected models."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1211,7 +1212,7 @@ Global___ModelStatisticsResponse: _TypeAlias = ModelStatisticsResponse  # noqa: 
 
 @_typing.final
 class ModelRepositoryParameter(_message.Message):
-    """A value of a parameter of the repository."""
+    """The value of a parameter of a repository call."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1220,11 +1221,11 @@ class ModelRepositoryParameter(_message.Message):
     STRING_PARAM_FIELD_NUMBER: _builtins.int
     BYTES_PARAM_FIELD_NUMBER: _builtins.int
     bool_param: _builtins.bool
-    """A truth value."""
+    """A boolean."""
     int64_param: _builtins.int
-    """A number."""
+    """An integer."""
     string_param: _builtins.str
-    """A text."""
+    """A string."""
     bytes_param: _builtins.bytes
     """Bytes."""
     def __init__(
@@ -1256,7 +1257,7 @@ class RepositoryIndexRequest(_message.Message):
     repository_name: _builtins.str
     """Must be empty: there is one repository, and it has no name."""
     ready: _builtins.bool
-    """Whether only ready models are listed. All are ready, so it has no effect."""
+    """Whether to list ready models only. No effect, because all models are ready."""
     def __init__(
         self,
         *,
@@ -1273,7 +1274,7 @@ Global___RepositoryIndexRequest: _TypeAlias = RepositoryIndexRequest  # noqa: Y0
 
 @_typing.final
 class RepositoryIndexResponse(_message.Message):
-    """The models."""
+    """The listed models."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1290,11 +1291,11 @@ class RepositoryIndexResponse(_message.Message):
         name: _builtins.str
         """The job's id, or the variant's name."""
         version: _builtins.str
-        """The number of its best epoch; ModelMetadata lists all that are kept."""
+        """The number of its best epoch. ModelMetadata lists all kept epochs."""
         state: _builtins.str
         """"READY"."""
         reason: _builtins.str
-        """For a variant, the model that it resolves to; else empty."""
+        """For a variant, the model that it resolves to; otherwise empty."""
         def __init__(
             self,
             *,
@@ -1363,7 +1364,7 @@ class RepositoryModelLoadRequest(_message.Message):
     """A model's name: a job's id, "models/{job_id}" or a variant's name."""
     @_builtins.property
     def parameters(self) -> _containers.MessageMap[_builtins.str, Global___ModelRepositoryParameter]:
-        """Must be empty: a model is what was trained, and nothing can be overridden."""
+        """Must be empty: the server cannot override parts of a model."""
 
     def __init__(
         self,
@@ -1382,7 +1383,7 @@ Global___RepositoryModelLoadRequest: _TypeAlias = RepositoryModelLoadRequest  # 
 
 @_typing.final
 class RepositoryModelLoadResponse(_message.Message):
-    """The model is in memory."""
+    """No fields: the model is in memory."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1433,7 +1434,7 @@ class RepositoryModelUnloadRequest(_message.Message):
     """A model's name: a job's id, "models/{job_id}" or a variant's name."""
     @_builtins.property
     def parameters(self) -> _containers.MessageMap[_builtins.str, Global___ModelRepositoryParameter]:
-        """Passed over: nothing depends on a model."""
+        """Ignored: no model depends on another."""
 
     def __init__(
         self,
@@ -1452,7 +1453,7 @@ Global___RepositoryModelUnloadRequest: _TypeAlias = RepositoryModelUnloadRequest
 
 @_typing.final
 class RepositoryModelUnloadResponse(_message.Message):
-    """The model is no longer in memory."""
+    """No fields: the model is no longer in memory."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

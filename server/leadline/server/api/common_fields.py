@@ -15,7 +15,7 @@ def to_request_id(text: str) -> str | None:
     """The UUID in its usual form; None if it is unset.
 
     Raises:
-        InvalidArgumentError: it is no UUID.
+        InvalidArgumentError: the text is not a UUID.
     """
     if not text:
         return None
@@ -29,7 +29,7 @@ def to_sequence(after_sequence: int) -> int:
     """The sequence.
 
     Raises:
-        InvalidArgumentError: it is negative.
+        InvalidArgumentError: the sequence is negative.
     """
     if after_sequence < 0:
         raise InvalidArgumentError.of(
@@ -42,7 +42,7 @@ def to_interval(duration: Duration, is_set: bool) -> float | None:
     """The interval between progress events in seconds; None if it is unset.
 
     Raises:
-        InvalidArgumentError: it is out of range.
+        InvalidArgumentError: the interval is out of range.
     """
     if not is_set:
         return None

@@ -1,4 +1,4 @@
-"""Finds the method of each call, runs it, turns errors into status, and counts."""
+"""Finds the method of each call, runs it, converts errors to status, and counts calls."""
 
 import asyncio
 import inspect
@@ -25,7 +25,7 @@ from leadline.server.transport.context import CallContext
 
 _LOG = structlog.get_logger(__name__)
 
-# grpc's classes are generic only to type checkers.
+# At run time, grpc's classes are not generic.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Behavior = Callable[[Any, CallContext], Any]
 
@@ -38,8 +38,8 @@ _CODE_LABELS = {
 class RpcDispatcher:
     """The server's methods by path.
 
-    It takes the place of a `grpc.aio.Server` in the stubs' `add_..._to_server`
-    functions, which register methods.
+    The stubs' `add_..._to_server` functions accept it in place of a
+    `grpc.aio.Server`, and register methods.
 
     Attributes:
         methods: the methods by their paths.
@@ -50,7 +50,7 @@ class RpcDispatcher:
         self.methods: dict[str, Method] = {}
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
-        """Does nothing: the stubs register the same methods below."""
+        """Does nothing: the stubs also call `add_registered_method_handlers`."""
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
         """Registers the methods of a service."""
@@ -80,16 +80,16 @@ class _Method(ABC):
         with _Counted(self._metrics, call):
             request = self._requests(call) if self._takes_stream else await self._request(call)
             return await self._respond(request, call)
-        return None  # an error, which is the call's status now
+        return None  # an error, which is now the call's status
 
     @abstractmethod
     async def _respond(self, request: Any, call: Call) -> bytes | None:
-        """Sends the responses of a stream, or returns the one of a unary method."""
+        """Sends the responses of a stream, or returns the response of a unary method."""
 
     async def _request(self, call: Call) -> Any:
         data = await call.messages.read()
         if data is None or await call.messages.read() is not None:
-            raise UnimplementedError("the method takes one message, neither none nor several")
+            raise UnimplementedError("the method takes exactly one message")
         if len(data) >= self._limits.smallest_excess:
             await self._check(data)
         return self._deserialized(data)
@@ -138,7 +138,7 @@ class _StreamMethod(_Method):
 
 
 class _Counted:
-    """Context of one call: counts it, and sets the status of its error."""
+    """Context manager of one call: counts it, and converts its error to a status."""
 
     __slots__ = ("_began", "_call", "_metrics")
 
@@ -163,9 +163,9 @@ class _Counted:
             self._count(self._call.end_of_cancelled[0])
             return False
         if isinstance(error, Exception) and not isinstance(error, aio.AbortError):
-            # The boundary: every error is translated here.
+            # The boundary: converts every error to a status.
             _set_status(self._call, error, self._metrics.path)
-        # Before the call ends, since its caller may read the metrics next.
+        # Before the call ends, because its caller may read the metrics next.
         self._count(self._call.response.code)
         return isinstance(error, Exception)
 

@@ -1,8 +1,8 @@
-"""The table of domain errors and gRPC status, and how a status is sent.
+"""Maps domain errors to gRPC status in one table, and builds the status to send.
 
 Every status that a caller causes carries `google.rpc` details (AIP-193): an
-ErrorInfo with a reason for programs and, by kind, the fields that are wrong,
-the resource that is missing, or when to try again.
+ErrorInfo with a reason for programs. Depending on the error, they also name the
+wrong fields, the missing resource, or when to try again.
 """
 
 from collections.abc import Callable, Iterable, MutableMapping
@@ -28,8 +28,8 @@ from leadline.server.errors import (
     shorten,
 )
 
-# Clients accept 8 KiB of trailers, where the status is base64. What callers sent may be
-# part of an error's texts: those are cut until it fits, at most 20 violations of a field.
+# Clients accept 8 KiB of trailers, in which the status is base64. An error may quote text
+# of the caller, so texts are cut until it fits, with at most 20 field violations.
 _MAX_STATUS_BYTES = 4096
 _TEXT_LIMITS = (500, 100, 40)
 
@@ -94,7 +94,7 @@ _STATUS_OF: dict[type[ServiceError], tuple[grpc.StatusCode, Callable[..., Iterab
 
 
 def to_status(error: ServiceError) -> tuple[grpc.StatusCode, status_pb2.Status]:
-    """The status that a caller receives for an error; it fits into trailers."""
+    """The status that a caller receives for an error, small enough for trailers."""
     code, details_of = _STATUS_OF[type(error)]
     info = error_details_pb2.ErrorInfo(
         reason=error.reason, domain=ERROR_DOMAIN, metadata=error.metadata
@@ -111,7 +111,7 @@ def to_status(error: ServiceError) -> tuple[grpc.StatusCode, status_pb2.Status]:
 
 
 def _shorten_texts(message: Message, limit: int) -> None:
-    """Cuts each text of a message, however deep, to this many bytes."""
+    """Cuts each text of a message and its nested messages to this many bytes."""
     for field, value in message.ListFields():
         if isinstance(value, str):
             setattr(message, field.name, shorten(value, limit))

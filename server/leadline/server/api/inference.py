@@ -23,8 +23,8 @@ from leadline.v1 import inference_service_pb2_grpc, model_pb2
 Context = aio.ServicerContext[Any, Any]
 
 # Errors of one message of a stream, which recur whenever it is sent. Other
-# errors are transient: they end the stream, and the caller sends again what is
-# not answered.
+# errors are transient: they end the stream, and the caller sends the
+# unanswered messages again.
 _MESSAGE_ERRORS = (InvalidArgumentError, NotFoundError, DataLossError)
 
 
@@ -71,7 +71,8 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> model_pb2.Model:
         """Returns a model."""
-        return await self._models.get(parse_model(request.name), from_model)
+        job_id = parse_model(request.name)
+        return await self._models.get(from_model, job_id, caller=context.peer())
 
     async def ExportModel(
         self, request: pb.ExportModelRequest, context: Context

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from google.protobuf.message import Message
 from grpc import aio
 
 from leadline.server.api.inspection_messages import (
+    NextToken,
     from_comparison,
     from_confusion,
     from_label_errors,
@@ -49,7 +51,7 @@ class _Page:
 
 
 class InspectionServicer(inspection_service_pb2_grpc.InspectionServiceServicer):
-    """Shows what checkpoints get wrong."""
+    """Shows the mistakes of checkpoints."""
 
     def __init__(self, inspection: InspectionService, tokens: PageTokens) -> None:
         self._inspection = inspection
@@ -58,26 +60,29 @@ class InspectionServicer(inspection_service_pb2_grpc.InspectionServiceServicer):
     async def ListMisclassified(
         self, request: pb.ListMisclassifiedRequest, context: Context
     ) -> pb.ListMisclassifiedResponse:
-        """Lists images that a checkpoint gets wrong."""
+        """Lists images that a checkpoint misclassifies."""
         page = self._page(request, request.page_size, request.page_token)
         selector = to_selector(request)
         checkpoint = await self._inspection.resolve(page.pinned[0] if page.pinned else selector)
         query = to_listing_query(request, checkpoint.model.started.class_names)
-        listing = await self._inspection.list_misclassified(
-            checkpoint, query, offset=page.offset, limit=page.limit, caller=context.peer()
+        return await self._inspection.list_misclassified(
+            partial(from_listing, checkpoint, query, self._next_token(page, [checkpoint])),
+            checkpoint,
+            query,
+            offset=page.offset,
+            limit=page.limit,
+            caller=context.peer(),
         )
-        token = self._next_token(page, [checkpoint], len(listing.examples), listing.total)
-        return from_listing(checkpoint, query, listing, token)
 
     async def GetConfusionMatrix(
         self, request: pb.GetConfusionMatrixRequest, context: Context
     ) -> pb.ConfusionMatrix:
-        """Returns how often images of each class are taken for each class."""
+        """Returns how often images of each class are predicted as each class."""
         split = to_split(request.split)
         selector = to_selector(request)
         checkpoint = await self._inspection.resolve(selector)
-        confusion = await self._inspection.confusion(checkpoint, split, caller=context.peer())
-        return from_confusion(checkpoint, split, confusion)
+        use = partial(from_confusion, checkpoint, split)
+        return await self._inspection.confusion(use, checkpoint, split, caller=context.peer())
 
     async def CompareModels(
         self, request: pb.CompareModelsRequest, context: Context
@@ -90,11 +95,14 @@ class InspectionServicer(inspection_service_pb2_grpc.InspectionServiceServicer):
         ]
         pair = await self._inspection.resolve_pair(*(page.pinned or selectors))
         query = to_comparison_query(request, pair[0].model.started.class_names)
-        comparison = await self._inspection.compare(
-            *pair, query, offset=page.offset, limit=page.limit, caller=context.peer()
+        return await self._inspection.compare(
+            partial(from_comparison, *pair, query, self._next_token(page, pair)),
+            *pair,
+            query,
+            offset=page.offset,
+            limit=page.limit,
+            caller=context.peer(),
         )
-        token = self._next_token(page, pair, len(comparison.examples), comparison.total)
-        return from_comparison(*pair, query, comparison, token)
 
     async def ListLikelyLabelErrors(
         self, request: pb.ListLikelyLabelErrorsRequest, context: Context
@@ -107,11 +115,14 @@ class InspectionServicer(inspection_service_pb2_grpc.InspectionServiceServicer):
         )
         class_names = checkpoints[0].model.started.class_names
         query = to_label_error_query(request, len(checkpoints), class_names)
-        errors = await self._inspection.label_errors(
-            checkpoints, query, offset=page.offset, limit=page.limit, caller=context.peer()
+        return await self._inspection.label_errors(
+            partial(from_label_errors, checkpoints, query, self._next_token(page, checkpoints)),
+            checkpoints,
+            query,
+            offset=page.offset,
+            limit=page.limit,
+            caller=context.peer(),
         )
-        token = self._next_token(page, checkpoints, len(errors.examples), errors.total)
-        return from_label_errors(checkpoints, query, errors, token)
 
     def _page(self, request: Message, size: int, token: str) -> _Page:
         limit = page_size(size, default=EXAMPLES_PAGE_SIZE)
@@ -120,13 +131,14 @@ class InspectionServicer(inspection_service_pb2_grpc.InspectionServiceServicer):
         checkpoints = [ByName(job_id=job_id, epoch=epoch) for job_id, epoch in pinned]
         return _Page(query=query, pinned=checkpoints, offset=offset, limit=limit)
 
-    def _next_token(
-        self, page: _Page, checkpoints: Sequence[CheckpointRef], shown: int, total: int
-    ) -> str:
-        after = page.offset + shown
-        if after >= total:
-            return ""
-        pinned = [
-            [checkpoint.model.job.job_id, checkpoint.epoch.epoch] for checkpoint in checkpoints
-        ]
-        return self._tokens.issue(page.query, [*pinned, after])
+    def _next_token(self, page: _Page, checkpoints: Sequence[CheckpointRef]) -> NextToken:
+        def token(shown: int, total: int) -> str:
+            after = page.offset + shown
+            if after >= total:
+                return ""
+            pinned = [
+                [checkpoint.model.job.job_id, checkpoint.epoch.epoch] for checkpoint in checkpoints
+            ]
+            return self._tokens.issue(page.query, [*pinned, after])
+
+        return token

@@ -1,9 +1,10 @@
 """Results of inspection, as messages."""
 
-from collections.abc import Sequence
-from typing import TypedDict
+from collections.abc import Callable, Sequence
+from typing import TypeAlias, TypedDict
 
 from leadline.models.datasets import SplitName
+from leadline.server.api.pages import fit
 from leadline.server.inspection.calibration import Calibration
 from leadline.server.inspection.comparison import (
     ComparedExample,
@@ -20,6 +21,9 @@ from leadline.server.inspection.misclassified import Listing, ListingQuery
 from leadline.server.serving.catalog import CheckpointRef
 from leadline.v1 import inspection_service_pb2 as pb
 
+NextToken: TypeAlias = Callable[[int, int], str]
+"""Returns the token of the next page, from the examples on this page and in total."""
+
 _SPLITS: dict[SplitName, pb.Split.ValueType] = {
     "test": pb.SPLIT_TEST,
     "train": pb.SPLIT_TRAIN,
@@ -33,13 +37,14 @@ _OUTCOMES: dict[Outcome, pb.Outcome.ValueType] = {
 
 
 def from_listing(
-    checkpoint: CheckpointRef, query: ListingQuery, listing: Listing, next_page_token: str
+    checkpoint: CheckpointRef, query: ListingQuery, next_token: NextToken, listing: Listing
 ) -> pb.ListMisclassifiedResponse:
     """A page of examples."""
     names = checkpoint.model.started.class_names
+    examples = fit(_from_example(example, names) for example in listing.examples)
     return pb.ListMisclassifiedResponse(
-        examples=[_from_example(example, names) for example in listing.examples],
-        next_page_token=next_page_token,
+        examples=examples,
+        next_page_token=next_token(len(examples), listing.total),
         total_size=listing.total,
         model=checkpoint.name,
         class_counts=[
@@ -87,14 +92,15 @@ def from_comparison(
     baseline: CheckpointRef,
     candidate: CheckpointRef,
     query: ComparisonQuery,
+    next_token: NextToken,
     comparison: Comparison,
-    next_page_token: str,
 ) -> pb.CompareModelsResponse:
     """A comparison, with a page of examples."""
     names = baseline.model.started.class_names
     counts, images = comparison.counts, comparison.images
     fixed, broken = counts[Outcome.FIXED], counts[Outcome.BROKEN]
     still_wrong = counts[Outcome.STILL_WRONG]
+    examples = fit(_from_compared(example, names) for example in comparison.examples)
     return pb.CompareModelsResponse(
         baseline=baseline.name,
         candidate=candidate.name,
@@ -107,8 +113,8 @@ def from_comparison(
         baseline_accuracy=(images - fixed - still_wrong) / images,
         candidate_accuracy=(images - broken - still_wrong) / images,
         mcnemar=_from_mcnemar(comparison.mcnemar),
-        examples=[_from_compared(example, names) for example in comparison.examples],
-        next_page_token=next_page_token,
+        examples=examples,
+        next_page_token=next_token(len(examples), comparison.total),
         total_size=comparison.total,
     )
 
@@ -116,14 +122,15 @@ def from_comparison(
 def from_label_errors(
     checkpoints: Sequence[CheckpointRef],
     query: LabelErrorQuery,
+    next_token: NextToken,
     errors: LabelErrors,
-    next_page_token: str,
 ) -> pb.ListLikelyLabelErrorsResponse:
     """A page of likely label errors."""
     names = checkpoints[0].model.started.class_names
+    examples = fit(_from_label_error(example, names) for example in errors.examples)
     return pb.ListLikelyLabelErrorsResponse(
-        examples=[_from_label_error(example, names) for example in errors.examples],
-        next_page_token=next_page_token,
+        examples=examples,
+        next_page_token=next_token(len(examples), errors.total),
         total_size=errors.total,
         models=[checkpoint.name for checkpoint in checkpoints],
         min_models=query.min_models,

@@ -1,6 +1,6 @@
 """Requests for inspection, as queries.
 
-Every function raises InvalidArgumentError if a field of its request is wrong.
+Every function raises InvalidArgumentError if a field of its request is invalid.
 """
 
 from collections.abc import Mapping, Sequence
@@ -98,7 +98,7 @@ def to_named_models(request: pb.ListLikelyLabelErrorsRequest) -> list[ByName]:
     """The models that a request names; empty if it names a dataset instead.
 
     Raises:
-        InvalidArgumentError: it names neither, both, too few or too many.
+        InvalidArgumentError: the request names neither, both, too few or too many models.
     """
     names = request.models
     if bool(names) == bool(request.dataset):
@@ -118,14 +118,14 @@ def to_label_error_query(
     Args:
         request: the request.
         models: how many models vote.
-        class_names: theirs.
+        class_names: the models' classes.
     """
     min_models = max(MIN_MODELS, models // 2 + 1)
     if request.HasField("min_models"):
         min_models = request.min_models
         if not 1 <= min_models <= models:
             raise InvalidArgumentError.of(
-                "min_models", f"must be from 1 to the {models} models there are, is {min_models}"
+                "min_models", f"must be from 1 to the number of models, {models}, is {min_models}"
             )
     return LabelErrorQuery(
         split=to_split(request.split),

@@ -31,7 +31,7 @@ from leadline.v1 import job_pb2
 AnyEvent = TypeVar("AnyEvent")
 AnyMessage = TypeVar("AnyMessage")
 
-# Messages that are kept for other watchers of the same jobs.
+# Cached messages, for other watchers of the same jobs.
 _CACHED_MESSAGES = 256
 
 STATES: dict[JobState, job_pb2.JobState.ValueType] = {
@@ -65,7 +65,7 @@ def to_states(numbers: Sequence[int]) -> list[JobState]:
     """The states that a request lists, each once.
 
     Raises:
-        InvalidArgumentError: one is not known.
+        InvalidArgumentError: a state is unknown.
     """
     for index, number in enumerate(numbers):
         if number not in _STATE_OF:
@@ -80,7 +80,7 @@ def to_options(message: job_pb2.JobOptions, default: Retention) -> JobOptions:
     """The options, their unset fields filled with the defaults.
 
     Raises:
-        InvalidArgumentError: the retention policy is not known.
+        InvalidArgumentError: the retention policy is unknown.
     """
     return JobOptions(
         priority=message.priority,
@@ -95,7 +95,7 @@ def _to_retention(message: job_pb2.Retention, default: Retention) -> Retention:
     if message.policy == job_pb2.RETENTION_POLICY_UNSPECIFIED:
         raise InvalidArgumentError.of(
             "options.retention.policy",
-            "is unset beside every_nth: set it to RETENTION_POLICY_EVERY_NTH",
+            "is unset, but every_nth is set: set it to RETENTION_POLICY_EVERY_NTH",
         )
     if message.policy not in _POLICY_OF:
         raise InvalidArgumentError.of(
@@ -162,7 +162,7 @@ class EventMessages(Generic[AnyEvent, AnyMessage]):
         self._messages: OrderedDict[tuple[str, int], AnyMessage] = OrderedDict()
 
     def get(self, event: AnyEvent) -> AnyMessage:
-        """The message of an event; do not modify it, since others send the same object."""
+        """The message of an event; do not modify it, because other watchers share the object."""
         key = self._key(event)
         message = self._messages.get(key)
         if message is None:
@@ -173,7 +173,7 @@ class EventMessages(Generic[AnyEvent, AnyMessage]):
 
 
 def job_event_messages(size: int = _CACHED_MESSAGES) -> EventMessages[Event, job_pb2.JobEvent]:
-    """Messages of the events of jobs, for the watchers of jobs and of sweeps."""
+    """The messages of job events, for watchers of jobs and sweeps."""
     return EventMessages(from_event, lambda event: (event.job_id, event.sequence), size=size)
 
 

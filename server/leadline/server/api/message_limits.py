@@ -1,10 +1,10 @@
 """Limits the elements of a message before it is parsed into objects.
 
-An element costs a caller two bytes and the server up to a hundred. So the wire
-format is read first, by the descriptor of the message, only as far as the limits.
+An element costs a caller two bytes and the server up to a hundred. So the server
+first scans the wire format by the message's descriptor, and stops at a limit.
 
-The limits are in the contract, as the option `max_items` of each repeated field;
-those of messages that are not Leadline's own are in a table here.
+The contract has the limits, as the option `max_items` of each repeated field.
+A table in this module has the limits of messages of other protocols.
 """
 
 import asyncio
@@ -23,23 +23,23 @@ from leadline.server.api.oip.reflection import WIRE_PACKAGE
 from leadline.server.errors import InvalidArgumentError
 from leadline.v1 import field_options_pb2
 
-# Fields of a request on the wire, known or not, those within its messages included.
+# Fields of a request on the wire, known or not, including those of nested messages.
 MAX_FIELDS = 20_000
 
-# Fields to read before other tasks run, in some milliseconds.
+# Fields to read before other tasks run: a few milliseconds of work.
 _SLICE = 2_048
 
-# Bytes of packed numbers to count before the limit is compared.
+# Bytes of packed numbers to count between two checks of the limit.
 _PIECE = 1 << 20
 
-# Protobuf's own limit on messages within messages.
+# Protobuf's own limit on nested messages.
 _MAX_DEPTH = 100
 
-# Of an inference request, whose lists have no limit of their own. Large enough
-# that a request for one image has too few bytes to reach it, and is not read twice.
+# For lists of an inference request, which have no other limit. A request for one
+# image has too few bytes to reach it, so it is not scanned.
 _MAX_INFERENCE_ITEMS = 16_384
 
-# The values of 1,024 images. More are faster, and smaller, in `raw_input_contents`.
+# The values of 1,024 images. `raw_input_contents` is faster and smaller for more.
 _MAX_TYPED_CONTENTS = 1_024 * 3 * 32 * 32
 
 _TYPED_CONTENTS = open_inference_pb2.InferTensorContents.DESCRIPTOR
@@ -69,7 +69,7 @@ def max_items(repeated: FieldDescriptor) -> int:
     """The most elements of a repeated field in one request.
 
     Raises:
-        LookupError: the field has no limit, which is a mistake in the contract.
+        LookupError: the contract has no limit for the field.
     """
     options = repeated.GetOptions().Extensions
     if field_options_pb2.max_items in options:
@@ -82,7 +82,7 @@ def max_items(repeated: FieldDescriptor) -> int:
 
 
 class _Repeated(NamedTuple):
-    """A repeated field at its place in a request; its number among the others there."""
+    """A repeated field in a request, with its index among all repeated fields."""
 
     number: int
     path: str
@@ -91,12 +91,12 @@ class _Repeated(NamedTuple):
 
 
 class _Field(NamedTuple):
-    """What a field on the wire holds.
+    """The contents of a field on the wire.
 
     Attributes:
-        repeated: set if it is an element, or several.
-        packed: the wire type of the numbers in it; None if it has no packed numbers.
-        inner: the fields of the message in it.
+        repeated: the repeated field whose elements it holds, if any.
+        packed: the wire type of its packed numbers; None if it has none.
+        inner: the fields of its nested message.
     """
 
     repeated: _Repeated | None
@@ -104,7 +104,7 @@ class _Field(NamedTuple):
     inner: "_Fields | None" = None
 
 
-# By tag, which is the number and the wire type. All other fields are unknown.
+# By tag, that is, number and wire type. All other fields are unknown.
 _Fields = dict[int, _Field]
 _UNKNOWN = _Field(None)
 
@@ -117,7 +117,7 @@ class MessageLimits:
     """
 
     def __init__(self, message: Descriptor) -> None:
-        """Reads the limits of a message and of those within it.
+        """Reads the limits of a message and its nested messages.
 
         Raises:
             LookupError: a repeated field has no limit.
@@ -131,18 +131,18 @@ class MessageLimits:
         """Checks a serialised message; other tasks run in between.
 
         Raises:
-            InvalidArgumentError: it exceeds a limit.
-            google.protobuf.message.DecodeError: it is malformed.
+            InvalidArgumentError: the message exceeds a limit.
+            google.protobuf.message.DecodeError: the message is malformed.
         """
         for _ in self._counting(data, [0] * len(self._repeated)):
             await asyncio.sleep(0)
 
     def count(self, data: wire.Data) -> dict[str, int]:
-        """The elements of a serialised message by the paths of their fields.
+        """The number of elements in a serialised message, by the paths of their fields.
 
         Raises:
-            InvalidArgumentError: it exceeds a limit.
-            google.protobuf.message.DecodeError: it is malformed.
+            InvalidArgumentError: the message exceeds a limit.
+            google.protobuf.message.DecodeError: the message is malformed.
         """
         counts = [0] * len(self._repeated)
         for _ in self._counting(data, counts):
@@ -181,13 +181,13 @@ class MessageLimits:
 
 @cache
 def limits_of(service: str, method: str) -> MessageLimits:
-    """The limits of a method's requests; the service's name is that on the wire."""
+    """The limits of a method's requests; `service` is the name on the wire."""
     if service.startswith(f"{WIRE_PACKAGE}."):
         services = open_inference_pb2.DESCRIPTOR.services_by_name
         described = services[service.removeprefix(f"{WIRE_PACKAGE}.")]
     else:
         known = descriptor_pool.Default()  # type: ignore[no-untyped-call]
-        # Reflection's v1 has no descriptor of its own: its messages are those of v1alpha.
+        # Reflection's v1 has no descriptor: its messages are those of v1alpha.
         name = service.replace("grpc.reflection.v1.", "grpc.reflection.v1alpha.")
         described = known.FindServiceByName(name)
     return MessageLimits(described.methods_by_name[method].input_type)
@@ -204,12 +204,12 @@ class _Scan:
     def message(
         self, fields: _Fields, position: int, end: int, depth: int = 0, group: int | None = None
     ) -> Generator[None, None, int]:
-        """Reads from a position to the end of the message, or of the group.
+        """Scans from a position to the end of the message, or of the group.
 
-        Yields now and then. Returns where it ended.
+        Yields after each slice of fields. Returns the end's position.
 
         Raises:
-            ValueError: the data is cut short.
+            ValueError: the data is truncated.
         """
         if depth > _MAX_DEPTH:
             raise _malformed()
@@ -222,7 +222,7 @@ class _Scan:
                 yield
             tag, position = wire.read_varint(data, position)
             kind = tag & 7
-            if kind == wire.START_GROUP:  # no field of the contract is one
+            if kind == wire.START_GROUP:  # the contract has no groups
                 position = yield from self.message({}, position, end, depth + 1, tag >> 3)
             elif kind == wire.END_GROUP and tag >> 3 == group:
                 return position
@@ -236,7 +236,7 @@ class _Scan:
         return position
 
     def _counted(self, field: _Field, start: int, end: int) -> "_Fields | None":
-        """Counts what a field holds; returns the fields of the message in it."""
+        """Counts a field's elements; returns the fields of its nested message."""
         repeated, packed, inner = field
         if repeated is not None:
             _add(repeated, packed, self._data[start:end], self._counts)

@@ -29,7 +29,7 @@ def to_selector(request: _HasSelector, *, within: str = "") -> Selector:
         within: prefixes the names of fields in errors, such as "baseline.".
 
     Raises:
-        InvalidArgumentError: none is set, or it is malformed.
+        InvalidArgumentError: the selector is unset or malformed.
     """
     match request.WhichOneof("selector"):
         case "model":
@@ -54,7 +54,7 @@ def to_filter(request: inference_service_pb2.ListModelsRequest) -> VariantFilter
 
 
 def from_model(model: Model) -> model_pb2.Model:
-    """What a job has trained."""
+    """The model that a job has trained."""
     job = model.job
     return model_pb2.Model(
         name=f"models/{job.job_id}",

@@ -16,7 +16,7 @@ _MODEL = re.compile(rf"models/({_ID})")
 _CHECKPOINT = re.compile(rf"models/({_ID})(?:/epochs/([1-9][0-9]{{0,8}}))?")
 _EXAMPLE = re.compile(r"datasets/([0-9a-f]{64})/(train|test)/(0|[1-9][0-9]{0,8})")
 
-# The most characters that an error repeats of a malformed name.
+# The most characters of a malformed name that an error quotes.
 _SHOWN = 80
 
 
@@ -36,7 +36,7 @@ def parse_model(name: str, *, field: str = "name") -> str:
 
 
 def parse_checkpoint(name: str, *, field: str = "model") -> ByName:
-    """The model, and the epoch if there is one, in a checkpoint's name."""
+    """The model and the optional epoch in a checkpoint's name."""
     match = _match(_CHECKPOINT, name, field, "models/{job_id} or models/{job_id}/epochs/{epoch}")
     return ByName(job_id=match[1], epoch=int(match[2]) if match[2] else None)
 

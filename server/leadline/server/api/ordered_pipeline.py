@@ -1,4 +1,4 @@
-"""Responses to a stream of requests: in its order, a few in flight at a time."""
+"""Answers a stream of requests in order, with a few in flight at a time."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
@@ -15,8 +15,8 @@ class OrderedPipeline(Generic[Request, Response]):
     """The responses to one stream.
 
     A request occupies a slot from when it is read until its response has been
-    sent. This is backpressure: the next request is read only when a slot is free,
-    so a caller that reads slowly is read slowly.
+    sent. The next request is read only when a slot is free. This is backpressure
+    on callers that read slowly.
     """
 
     def __init__(
@@ -32,18 +32,18 @@ class OrderedPipeline(Generic[Request, Response]):
         self._stopping = False
 
     async def responses(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Response, None]:
-        """The responses, each as soon as it and those before it are ready.
+        """Yields each response as soon as it and all earlier ones are ready.
 
-        All tasks have ended when the generator is closed.
+        When the generator is closed, all tasks have ended.
 
         Raises:
             UnavailableError: `stop` was called; every request that was read has
                 its response.
-            Exception: what `respond` or `requests` raises, after the responses to
-                the requests before.
+            Exception: an error of `respond` or `requests`, after the responses to
+                earlier requests.
         """
         self._reader = asyncio.create_task(self._read(requests))
-        # Not at the end of `_read`, which never runs if it is cancelled at once.
+        # A callback, because `_read` never runs if it is cancelled at once.
         self._reader.add_done_callback(lambda _: self._started.put_nowait(None))
         if self._stopping:
             self._reader.cancel()
@@ -59,11 +59,11 @@ class OrderedPipeline(Generic[Request, Response]):
             await self._reader
         finally:
             await _cancel([self._reader, *self._tasks])
-            # Its error has frames that hold the last message: as a cycle it would stay.
+            # The frames of its error hold the last message: a reference cycle would keep it.
             self._reader = None
 
     def stop(self) -> None:
-        """Reads no more requests: the responses end after those that were read."""
+        """Stops reading requests: the responses end after the last request that was read."""
         self._stopping = True
         if self._reader is not None:
             self._reader.cancel()
@@ -95,7 +95,7 @@ class PipelineGroup:
         requests: AsyncIterator[Request],
         respond: Callable[[Request], Coroutine[Any, Any, Response]],
     ) -> AsyncGenerator[Response, None]:
-        """The responses to a stream, as `OrderedPipeline.responses` yields them."""
+        """Yields the responses to a stream: see `OrderedPipeline.responses`."""
         pipeline = OrderedPipeline(respond, max_in_flight=self._max_in_flight)
         self._open.add(pipeline)
         if self.is_stopping:
@@ -117,5 +117,5 @@ class PipelineGroup:
 async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
-    # Their errors were raised to the caller already, or nobody waits for them.
+    # The caller has received their errors, or nobody waits for them.
     await asyncio.gather(*tasks, return_exceptions=True)

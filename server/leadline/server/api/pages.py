@@ -1,8 +1,8 @@
-"""Pages (AIP-158): sizes, and tokens that only this server can issue.
+"""Pages (AIP-158): their sizes and their signed tokens.
 
 A token carries a cursor, at which the next page begins, and a digest of the
 query. It is signed with a key in the data directory, so it stays valid across
-restarts. A forged token, or one of another query, is refused.
+restarts. The server rejects a forged token, or a token of another query.
 """
 
 import base64
@@ -27,11 +27,11 @@ AnyMessage = TypeVar("AnyMessage", bound=Message)
 _KEY_BYTES = 32
 _SIGNATURE_BYTES = 16
 
-# The most of a page's entries: gRPC's clients take messages of up to 4 MiB.
+# The most bytes of a page's entries: gRPC's clients accept messages of up to 4 MiB.
 MAX_PAGE_BYTES = 3_500_000
 _BYTES_AROUND_ENTRY = 8
 
-# Entries of a page unless the request says how many.
+# The default number of entries of a page.
 _DEFAULT_PAGE_SIZE = 50
 EXAMPLES_PAGE_SIZE = 100
 _MAX_PAGE_SIZE = 1_000
@@ -48,7 +48,7 @@ def page_size(requested: int, *, default: int = _DEFAULT_PAGE_SIZE) -> int:
     """The number of entries of a page; 0 requests the default.
 
     Raises:
-        InvalidArgumentError: it is negative.
+        InvalidArgumentError: the number is negative.
     """
     if requested < 0:
         raise InvalidArgumentError.of("page_size", f"must not be negative, is {requested}")
@@ -64,15 +64,27 @@ def query_of(request: Message) -> list[str]:
     return [query.DESCRIPTOR.full_name, query.SerializeToString(deterministic=True).hex()]
 
 
+def fit(entries: Iterable[AnyMessage]) -> list[AnyMessage]:
+    """The first entries that fit into `MAX_PAGE_BYTES`, at least one."""
+    messages: list[AnyMessage] = []
+    room = MAX_PAGE_BYTES
+    for message in entries:
+        room -= message.ByteSize() + _BYTES_AROUND_ENTRY
+        if messages and room < 0:
+            break
+        messages.append(message)
+    return messages
+
+
 class PageTokens:
-    """Issues page tokens and reads those it issued."""
+    """Issues and reads page tokens."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
 
     @classmethod
     def load(cls, path: Path) -> "PageTokens":
-        """With the key in the file at `path`, which is created if it is missing.
+        """Loads the key from the file at `path`, which is created if it is missing.
 
         Raises:
             OSError: the file cannot be read or created.
@@ -93,7 +105,7 @@ class PageTokens:
         return cls(key)
 
     def issue(self, query: Any, cursor: Any) -> str:
-        """A token.
+        """Returns a token.
 
         Args:
             query: identifies the list: JSON values, equal for each of its pages.
@@ -103,10 +115,10 @@ class PageTokens:
         return base64.urlsafe_b64encode(self._sign(payload) + payload).decode().rstrip("=")
 
     def page(self, request: PageRequest, query: Any) -> "Page":
-        """The page that a request asks for; `query` is as for `issue`.
+        """The requested page; `query` is as for `issue`.
 
         Raises:
-            InvalidArgumentError: the size or the token is wrong.
+            InvalidArgumentError: the size or the token is invalid.
         """
         size = page_size(request.page_size)
         return Page(tokens=self, query=query, size=size, after=self.read(query, request.page_token))
@@ -115,20 +127,20 @@ class PageTokens:
         """The cursor in a token; None if the token is empty, for the first page.
 
         Raises:
-            InvalidArgumentError: the token is forged, or of another query.
+            InvalidArgumentError: the token is forged, or belongs to another query.
         """
         if not token:
             return None
         payload = self._verified(token)
         if payload is None:
             raise InvalidArgumentError.of(
-                "page_token", "was not given by this server: send a next_page_token unchanged"
+                "page_token", "was not issued by this server: send a next_page_token unchanged"
             )
         digest, cursor = json.loads(payload)
         if digest != _digest(query):
             raise InvalidArgumentError.of(
                 "page_token",
-                "belongs to another request: keep the other fields as they were",
+                "belongs to another request: do not change the other fields",
             )
         return cursor
 
@@ -151,9 +163,9 @@ class Page:
     """A page of a list.
 
     Attributes:
-        tokens: issue its token.
+        tokens: issues the next page's token.
         query: identifies the list.
-        size: the most entries on it.
+        size: the most entries of the page.
         after: the cursor to begin after; None for the first page.
     """
 
@@ -175,10 +187,10 @@ class Page:
         Call it in a thread: a page may take a second to read and to convert.
 
         Args:
-            entries: the list after the cursor, at least one more than the size if
-                it has this many; read no further than the page goes.
-            convert: makes the message of an entry.
-            cursor: the cursor of an entry.
+            entries: the entries after the cursor: at least one more than the size, if
+                there are more. Read only as far as the page needs.
+            convert: converts an entry to a message.
+            cursor: returns the cursor of an entry.
         """
         messages: list[AnyMessage] = []
         last, room = None, MAX_PAGE_BYTES

@@ -24,11 +24,11 @@ from leadline.v1 import inference_service_pb2 as pb
 
 _MAX_TOP_K = 1_000
 
-# Tensors of up to this many bytes are checked in less time than a thread takes to wake.
+# Checking a tensor of up to this many bytes takes less time than waking a thread.
 _INLINE_BYTES = 128 * 1024
 
-# Images whose predictions are made before the event loop serves other calls:
-# some milliseconds of work.
+# Images whose predictions are built before the event loop serves other calls:
+# a few milliseconds of work.
 _IMAGES_PER_TURN = 256
 
 _PIXEL_TYPES = {pb.DATA_TYPE_UINT8: PixelType.UINT8, pb.DATA_TYPE_FLOAT32: PixelType.FLOAT32}
@@ -51,7 +51,7 @@ def to_image_input(request: pb.PredictRequest, predictions: PredictionService) -
     """The images of a request.
 
     Raises:
-        InvalidArgumentError: a field is wrong, as far as is known without decoding.
+        InvalidArgumentError: a field is invalid; images are not decoded yet.
     """
     limits = predictions.limits
     match request.WhichOneof("input"):
@@ -107,7 +107,7 @@ def _predictions(
     scores: Scores, class_names: Sequence[str], top_k: int, *, include_logits: bool
 ) -> list[pb.Prediction]:
     ranks = _ranks(scores.logits, top_k)
-    # As lists at once: NumPy's own scalars are slow to make and to read.
+    # Converts whole arrays to lists, because NumPy's scalars are slow.
     probabilities = np.take_along_axis(scores.probabilities, ranks, axis=1).tolist()
     logits: Iterable[Sequence[float]] = scores.logits.tolist() if include_logits else repeat(())
     return [
@@ -117,7 +117,7 @@ def _predictions(
 
 
 def _ranks(logits: NDArray[np.float32], top_k: int) -> NDArray[np.intp]:
-    """The indices of the classes, the most probable first; of equals the lower first."""
+    """The indices of the classes, the most probable first; the lower first among equals."""
     if top_k == 1:
         best: NDArray[np.intp] = logits.argmax(axis=1, keepdims=True)
         return best

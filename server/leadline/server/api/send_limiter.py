@@ -1,22 +1,22 @@
-"""Lets few streams work at a time, so that the event loop serves other calls in between."""
+"""Limits how many streams work at a time, so that the event loop serves other calls."""
 
 import asyncio
 from collections import deque
 
-# Streams that may go on in one pass of the event loop, about a tenth of a millisecond each.
-# A thousand watchers of one job begin, send or end at the same moment; a health check needs
-# half a dozen passes.
+# Streams that continue in one pass of the event loop, each for about 0.1 milliseconds. A
+# thousand watchers of one job may begin, send or end at the same time, while a health check
+# needs half a dozen passes.
 _STREAMS_A_PASS = 4
 
 
 class SendLimiter:
-    """Gives streams their turns to begin, to send a message and to end, in order of arrival.
+    """Lets streams begin, send a message or end, in order of arrival.
 
-    A turn is not held: a stream whose caller does not read delays no other.
+    A stream does not hold its turn, so a caller that does not read delays no other.
     """
 
     def __init__(self, *, streams_a_pass: int = _STREAMS_A_PASS) -> None:
-        """Makes a limiter of this many turns in a pass of the event loop."""
+        """Makes a limiter with this many turns in a pass of the event loop."""
         self._streams_a_pass = streams_a_pass
         self._left = streams_a_pass
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -36,7 +36,7 @@ class SendLimiter:
         self._left = self._streams_a_pass
         while self._waiting and self._left:
             place = self._waiting.popleft()
-            if not place.done():  # its stream is still there
+            if not place.done():  # its stream was not cancelled
                 place.set_result(None)
                 self._left -= 1
         if self._left < self._streams_a_pass:

@@ -46,16 +46,16 @@ _INSPECTION = inspection_service_pb2.DESCRIPTOR.services_by_name["InspectionServ
 
 SERVICE_NAMES = (_TRAINING, _INFERENCE, _INSPECTION, open_inference.SERVICE_NAME)
 
-# Of the grace period after SIGTERM: the time for calls to end, and for their status to be
-# sent. The rest is for the workers and the store.
+# The share of the grace period after SIGTERM in which calls end and send their status. The
+# rest is for the workers and the store.
 _CALLS_SHARE = 0.6
 _FLUSH_SHARE = 0.15
 
 # The least time for calls to send their status.
 _FLUSH_SECONDS = 0.5
 
-# The parts that each service needs. A store that takes no writes ends no prediction,
-# and a restart would not mend it: the server as a whole then still serves.
+# The parts that each service needs. If the store rejects writes, predictions still work and a
+# restart would not help: so the server as a whole still reports SERVING.
 _PARTS_OF = {
     _TRAINING: frozenset({"store", "writes", "scheduler"}),
     _INFERENCE: frozenset({"store", "predictions"}),
@@ -67,7 +67,7 @@ _PARTS_OF = {
 
 @dataclass(frozen=True, kw_only=True)
 class Servicers:
-    """The servicers by service, and the streams of predictions that they share."""
+    """The servicers by service, and the prediction streams that they share."""
 
     training: TrainingServicer
     inference: InferenceServicer
@@ -132,7 +132,7 @@ class GrpcServer:
         return bound
 
     async def report_failing(self, parts: Collection[str]) -> None:
-        """Has health report the services that need none of these parts as serving."""
+        """Makes health report SERVING only for services that need none of these parts."""
         for service, needed in _PARTS_OF.items():
             is_serving = needed.isdisjoint(parts)
             await self._health.set(service, _SERVING if is_serving else _NOT_SERVING)
@@ -152,7 +152,7 @@ class GrpcServer:
         await self._health.enter_graceful_shutdown()
 
     async def stop(self) -> None:
-        """Refuses new calls, and ends calls that outlast the grace period."""
+        """Rejects new calls, and ends calls that outlast the grace period."""
         await self._listener.stop()
 
 

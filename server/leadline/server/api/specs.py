@@ -1,4 +1,4 @@
-"""Training specs: message to value, and back."""
+"""Converts training specs from and to messages."""
 
 from enum import StrEnum
 from typing import Any
@@ -46,10 +46,10 @@ def to_spec(message: pb.TrainingSpec) -> TrainingSpec:
     """The spec, its unset fields filled with the defaults.
 
     Raises:
-        InvalidArgumentError: the value of an enum is not known.
+        InvalidArgumentError: the value of an enum is unknown.
     """
     values: dict[str, Any] = {}
-    # Zero is "unset" only for enums and the dataset: the other fields have presence.
+    # Zero means "unset" only for enums and the dataset: the other fields have presence.
     for field, value in message.ListFields():
         known = _ENUMS.get(field.name, {value: value})
         if value not in known:

@@ -45,9 +45,9 @@ def to_sweep_request(message: TrainSweepRequest, default: Retention) -> SweepReq
     """The sweep to submit, its unset fields filled with the defaults.
 
     Raises:
-        InvalidArgumentError: the axes are wrong, or an enum's value is not known.
+        InvalidArgumentError: the axes are invalid, or an enum's value is unknown.
     """
-    # Before a value is read: this is the event loop, and a message may hold millions.
+    # Before values are read: this runs on the event loop, and a message may hold millions.
     oversized = size_violation([len(axis.values) for axis in message.axes])
     if oversized:
         raise InvalidArgumentError([oversized], reason="INVALID_SWEEP")

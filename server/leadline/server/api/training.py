@@ -44,7 +44,7 @@ _MAX_USAGES = 100
 
 
 class _Position(TypedDict):
-    """After which event a stream begins, and the seconds between its progress events."""
+    """The event after which a stream begins, and the seconds between its progress events."""
 
     after_sequence: int
     progress_interval: float | None
@@ -225,7 +225,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
     async def _send(
         self, events: AsyncIterator[AnyEvent], convert: Callable[[AnyEvent], Message]
     ) -> AsyncIterator[Message]:
-        """The messages of a stream, which begins, sends and ends in turn with other streams."""
+        """Yields the messages of a stream, in turns with other streams."""
         await self._send_limiter.turn()
         async for event in events:
             message = convert(event)

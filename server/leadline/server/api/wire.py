@@ -1,4 +1,4 @@
-"""Protobuf's wire format, as far as messages are read and written past the library.
+"""The parts of Protobuf's wire format that the server reads and writes without the library.
 
 Source: protobuf's own "Encoding" (protobuf.dev/programming-guides/encoding).
 """
@@ -6,10 +6,10 @@ Source: protobuf's own "Encoding" (protobuf.dev/programming-guides/encoding).
 import functools
 
 VARINT, FIXED64, BYTES, START_GROUP, END_GROUP, FIXED32 = range(6)
-"""The wire types. `BYTES` is that of bytes, strings, messages and packed numbers."""
+"""The wire types. `BYTES` is for bytes, strings, messages and packed numbers."""
 
 SIZES = {FIXED64: 8, FIXED32: 4}
-"""The bytes of a number of fixed size, by its wire type."""
+"""The size in bytes of the fixed-size numbers, by wire type."""
 
 _CONTINUES = 0x80
 _VARINT_BYTES = 10
@@ -19,15 +19,15 @@ Data = bytes | memoryview
 
 @functools.lru_cache(maxsize=1_024)
 def field_prefix(number: int, length: int) -> bytes:
-    """What precedes `length` bytes of the field with a number."""
+    """The tag and the length that precede a field's bytes."""
     return _varint(number << 3 | BYTES) + _varint(length)
 
 
 def read_varint(data: Data, position: int) -> tuple[int, int]:
-    """The number at a position, and where it ends.
+    """The number at a position, and the position after it.
 
     Raises:
-        ValueError: the data end within it, or it has more than ten bytes.
+        ValueError: the number is truncated, or has more than ten bytes.
     """
     value = 0
     for index, byte in enumerate(data[position : position + _VARINT_BYTES]):
@@ -38,10 +38,10 @@ def read_varint(data: Data, position: int) -> tuple[int, int]:
 
 
 def content(data: Data, position: int, kind: int) -> tuple[int, int]:
-    """Where the content of a field of a wire type begins and ends; the end may exceed the data.
+    """The start and end of the content of a field; the end may exceed the data.
 
     Raises:
-        ValueError: it is a group, or there is no such wire type.
+        ValueError: the field is a group, or its wire type does not exist.
     """
     if kind == BYTES:
         length, position = read_varint(data, position)

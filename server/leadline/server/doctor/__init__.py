@@ -1,1 +1,1 @@
-"""Checks of what a node can do for a server: `leadline doctor`."""
+"""The checks of `leadline doctor`: whether a node can run the server."""

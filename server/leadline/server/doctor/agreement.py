@@ -1,11 +1,10 @@
-"""Whether all ways to compute a network agree, in a separate process.
+"""Compares all engines with exact results, in a separate process.
 
     python -m leadline.server.doctor.agreement cpu
     python -m leadline.server.doctor.agreement cuda:0
 
-Each line of output is a JSON object, written as soon as it is known: a driver
-may hang in the next step. `gpus` in the device's place describes the GPUs as
-torch sees them.
+Each line of output is a JSON object. It is written at once, because a driver may hang in the next
+step. With `gpus` instead of a device, the output describes the GPUs that torch detects.
 """
 
 import copy
@@ -35,7 +34,7 @@ _CLASSES = 10
 
 
 def networks() -> Iterator[tuple[str, BlockNetwork]]:
-    """The networks that are computed, by what they are called."""
+    """Yields the names and the networks to compare."""
     for batch_norm in (False, True):
         architecture = Architecture(blocks=2, batch_norm=batch_norm, classes=_CLASSES)
         network = initial_network(architecture, Initialization.DEFAULT, seed=0)
@@ -43,19 +42,20 @@ def networks() -> Iterator[tuple[str, BlockNetwork]]:
 
 
 def batch(seed: int) -> tuple[Tensor, Tensor]:
-    """A batch of noise: uint8 [48, 32, 32, 3] and labels, int64 [48]."""
+    """Returns a batch of noise: uint8 [48, 32, 32, 3] and labels, int64 [48]."""
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (_IMAGES, 32, 32, 3), dtype=torch.uint8, generator=generator)
     return pixels, torch.randint(0, _CLASSES, (_IMAGES,), generator=generator)
 
 
 def measure(network: BlockNetwork, engine: Engine, device: torch.device) -> tuple[Tensor, Tensor]:
-    """What two steps and an evaluation come to, in float64 on the CPU.
+    """Computes two steps and an evaluation with an engine.
 
-    The second step is a replay where there are graphs.
+    With captured graphs, the second step is a replay.
 
     Returns:
-        The gradients of the second step in one row, and the logits of a third batch.
+        The gradients of the second step in one row, and the logits of a third batch; float64 on the
+        CPU.
     """
     for seed in (1, 2):
         engine.gradients(*(tensor.to(device) for tensor in batch(seed)))
@@ -65,7 +65,7 @@ def measure(network: BlockNetwork, engine: Engine, device: torch.device) -> tupl
 
 
 def reference(network: BlockNetwork) -> tuple[Tensor, Tensor]:
-    """The same in float64, by torch on the CPU."""
+    """Computes what `measure` computes, in float64 with torch on the CPU."""
     exact = copy.deepcopy(network).double()
     for seed in (1, 2):
         pixels, labels = batch(seed)
@@ -78,7 +78,7 @@ def reference(network: BlockNetwork) -> tuple[Tensor, Tensor]:
 
 
 def difference(actual: Tensor, exact: Tensor) -> float:
-    """The distance from what is exact, as a share of its length."""
+    """Returns the norm of the difference relative to the norm of the exact values."""
     return float((actual - exact).norm() / exact.norm())
 
 
@@ -101,7 +101,7 @@ def _compare(device: torch.device, ways: dict[str, Callable[[BlockNetwork], Engi
 
 
 def _compare_predictions() -> None:
-    """Compares what a server without a GPU predicts by."""
+    """Compares the engine with which a server without a GPU predicts."""
     for kind, network in networks():
         network.eval()
         exported = ExportedNetwork(to_onnx(network.architecture, network.arrays()), ThreadTeam(1))
@@ -132,7 +132,7 @@ def _compare_on_cpu() -> None:
 
 
 def _compare_on_gpu(device: torch.device) -> None:
-    # As training has it: TensorFloat-32 would be a thousand times less exact.
+    # Training disables TensorFloat-32 too, which is a thousand times less exact.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
     _compare(device, {"torch": TorchEngine})

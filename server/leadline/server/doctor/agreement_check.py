@@ -1,14 +1,14 @@
-"""Whether all ways to compute a network agree: the finding."""
+"""Checks that all engines agree with exact results."""
 
 from leadline.server.doctor.check import Check, Status
 from leadline.server.doctor.child import Outcome, run_module
 
 SECONDS = 300.0
-"""How long a device has: torch is loaded, and machine code made."""
+"""The time limit per device, which includes loading torch and compiling kernels."""
 
 TOLERANCES = {"gradients": 1e-4, "logits": 1e-5}
-"""The largest distance from float64, as a share of its length. The rounding of
-float32 comes to some 1e-6; TensorFloat-32, whose products have 10 bits, to some 1e-3."""
+"""The largest relative difference from float64. Rounding in float32 causes about 1e-6;
+TensorFloat-32, whose products have 10 bits, about 1e-3."""
 
 
 def compute_on(device: str) -> Outcome:
@@ -19,7 +19,7 @@ def compute_on(device: str) -> Outcome:
 def check_agreement(device: str, outcome: Outcome) -> Check:
     """Judges the outcome of `compute_on`."""
     results = [line for line in outcome.lines if "difference" in line]
-    # Not a number is beyond every tolerance.
+    # NaN exceeds every tolerance.
     beyond = [line for line in results if not line["difference"] <= TOLERANCES[line["quantity"]]]
     detail = {"tolerances": TOLERANCES, "differences": results}
     name = f"agreement {device}"

@@ -1,4 +1,4 @@
-"""What a check comes to, and how checks are kept from waiting without end."""
+"""The result of a check, and a time limit for checks."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -8,30 +8,30 @@ from typing import Any
 
 
 class Status(StrEnum):
-    """How serious a finding is."""
+    """The severity of a result."""
 
     OK = "ok"
 
     WARNING = "warning"
-    """A server works, but more slowly or with less than one would expect."""
+    """A server works, but with less speed or capacity than expected."""
 
     FAILED = "failed"
-    """A server would not start, or jobs or predictions would fail."""
+    """A server would not start, or its jobs or predictions would fail."""
 
     SKIPPED = "skipped"
-    """There is nothing to check, or what it needs has failed."""
+    """There is nothing to check, or an earlier check failed that this one needs."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One finding.
+    """The result of one check.
 
     Attributes:
-        name: what was checked; the same in every version.
-        status: how serious it is.
-        value: the finding, in a few words.
-        detail: the same as numbers and names, for programs; may be empty.
-        advice: what to do about it, which a check that is OK or skipped does not show.
+        name: the name of the check; the same in every version.
+        status: its severity.
+        value: the result in a few words.
+        detail: machine-readable values; may be empty.
+        advice: what to do about it; shown only for warnings and failures.
     """
 
     name: str
@@ -41,17 +41,17 @@ class Check:
     advice: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """The finding as JSON has it."""
+        """Returns the result as a JSON object."""
         is_wrong = self.status in {Status.WARNING, Status.FAILED}
         advice = self.advice if is_wrong else ""
         return {**asdict(self), "detail": dict(self.detail), "advice": advice}
 
 
 def within(seconds: float, name: str, run: Callable[[], Check]) -> Check:
-    """Returns what a check finds, or that it failed where it does not end in time.
+    """Runs a check; returns its result, or a failure if it exceeds the time limit.
 
-    A thread that hangs, as in a call of a dead file system, is left behind. An
-    exception that the check has not expected is a failure, too.
+    A thread that hangs, such as in a call to a dead file system, is abandoned. An unexpected
+    exception of the check is also a failure.
     """
     results: list[Check] = []
 
@@ -73,5 +73,5 @@ def within(seconds: float, name: str, run: Callable[[], Check]) -> Check:
         Status.FAILED,
         f"no result within {seconds:g} s",
         detail={"limit_seconds": seconds},
-        advice="the device or the file system behind it hangs: see the kernel's log",
+        advice="the device or its file system hangs: see the kernel log",
     )

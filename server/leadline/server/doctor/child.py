@@ -1,4 +1,4 @@
-"""Programs that may hang, run so that nothing waits for them without end."""
+"""Runs programs that may hang, with a time limit."""
 
 import json
 import os
@@ -10,17 +10,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-# A process in a call of the kernel's that hangs does not even end when it is killed.
+# A process that hangs in a system call ignores even SIGKILL.
 _KILL_SECONDS = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a program came to.
+    """The result of a program.
 
     Attributes:
-        output: what it wrote to its standard output.
-        error: how it failed, in a line; None where it succeeded.
+        output: its standard output.
+        error: why it failed, in one line; None on success.
     """
 
     output: str
@@ -28,7 +28,7 @@ class Outcome:
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        """The JSON objects that it wrote, one a line, as far as they are whole."""
+        """The complete lines of the output, parsed as JSON objects."""
         lines = self.output.split("\n")[:-1]
         return [json.loads(line) for line in lines if line.startswith("{")]
 
@@ -36,8 +36,8 @@ class Outcome:
 def run(
     command: Sequence[str], *, seconds: float, environment: Mapping[str, str] | None = None
 ) -> Outcome:
-    """Runs a program to its end, or for so long."""
-    # Files, not pipes: they have what was written also where the program never ends.
+    """Runs a program, and kills it after the time limit."""
+    # Files, not pipes: their content is available even if the program never ends.
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         try:
             process = subprocess.Popen(  # noqa: S603 - programs of the doctor's choice
@@ -62,7 +62,7 @@ def run(
 
 
 def run_module(name: str, *arguments: str, seconds: float) -> Outcome:
-    """Runs a module of this package with a cache folder that is gone afterwards."""
+    """Runs a module of this package with a temporary cache folder."""
     with tempfile.TemporaryDirectory(
         prefix="leadline-doctor-", ignore_cleanup_errors=True
     ) as folder:

@@ -1,4 +1,4 @@
-"""The datasets: whether their sources can be read, and what is decoded already."""
+"""Checks the sources of the datasets and the decoded datasets."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,20 +6,19 @@ from pathlib import Path
 from leadline.models.datasets import DatasetError, describe_cache, describe_source
 from leadline.server.doctor.check import Check, Status
 
-# Images that are decoded to see whether they can be: a damaged file is found
-# among them, or at the start of the server.
+# The number of sample images to decode. The server's start detects damage in the others.
 _SAMPLES = 200
 
 
 def dataset_name(name: str) -> str:
-    """The name of the check of a dataset."""
+    """Returns the name of a dataset's check."""
     return f"dataset {name}"
 
 
 def check_dataset(name: str, source: str, cache: Path, *, max_pixels: int) -> Check:
-    """Whether a source can be opened and is as a dataset should be.
+    """Checks that a source is readable and is a valid dataset.
 
-    Images that are decoded already are not read again; of others a few are decoded.
+    It decodes a few images, unless the dataset is already decoded.
     """
     try:
         facts = describe_source(source, cache, samples=_SAMPLES, max_pixels=max_pixels)
@@ -27,7 +26,7 @@ def check_dataset(name: str, source: str, cache: Path, *, max_pixels: int) -> Ch
         advice = f"repair it, or name another source with --dataset {name}=SOURCE"
         return Check(dataset_name(name), Status.FAILED, str(error), {"source": source}, advice)
     if facts is None:
-        value = "is downloaded when a job first asks for it, which needs a network"
+        value = "the first job that needs it downloads it from the network"
         detail = {"source": source, "decoded": False}
         return Check(dataset_name(name), Status.OK, value, detail)
     return Check(
@@ -46,7 +45,7 @@ def check_dataset(name: str, source: str, cache: Path, *, max_pixels: int) -> Ch
 
 
 def check_cache(cache: Path) -> Check:
-    """Which decoded datasets the data directory has, and whether they are whole."""
+    """Checks the decoded datasets in the data directory for damage."""
     states: Mapping[str, str | None] = describe_cache(cache)
     damaged = {name: state for name, state in states.items() if state is not None}
     value = f"{len(states):,} in {cache}" if states else "none yet"
@@ -58,5 +57,5 @@ def check_cache(cache: Path) -> Check:
             "whole": [name for name in states if name not in damaged],
             "damaged": list(damaged),
         },
-        advice="a job that needs it decodes it again from its source",
+        advice="the next job that needs it decodes it again",
     )

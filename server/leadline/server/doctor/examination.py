@@ -1,4 +1,4 @@
-"""All checks of a node, in order."""
+"""Runs all checks of a node, in order."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -10,20 +10,20 @@ from leadline.server.doctor.check import Check, within
 from leadline.server.doctor.gpu import check_capture, find_gpus
 from leadline.server.settings import Settings
 
-# What a check may take that only asks the kernel, or a disk.
+# The time limit of a check that only calls the kernel or reads a disk.
 _SECONDS = 30.0
 
-# A large tar is read to its end.
+# The check reads a large tar to its end.
 _DATASET_SECONDS = 300.0
 
 
 def examine(arguments: Sequence[str]) -> Iterator[Check]:
-    """Checks whether a server with these arguments would work here; yields the results.
+    """Checks whether a server with these arguments would work here, and yields the results.
 
-    Nothing is left behind on any disk.
+    It leaves no files on any disk.
 
     Raises:
-        click.UsageError: an option is wrong.
+        click.UsageError: an option is invalid.
     """
     command = settings_command("doctor", lambda settings: settings, help_text="")
     settings = command.main(list(arguments), prog_name="leadline doctor", standalone_mode=False)

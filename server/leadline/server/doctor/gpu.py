@@ -1,4 +1,4 @@
-"""The GPUs: what the driver has, what torch makes of it, and whether captures work."""
+"""Checks the GPUs: the driver, torch, and captured graphs."""
 
 import os
 import re
@@ -17,7 +17,7 @@ _TORCH_SECONDS = 90.0
 
 _QUERY = "index,name,driver_version,compute_mode,memory.total,memory.used"
 
-# A server whose predictions and jobs share a GPU takes a context each.
+# The server and each job create a separate context on the GPU.
 _LITTLE_MEMORY = 2 << 30
 
 _HIDDEN = "CUDA_VISIBLE_DEVICES"
@@ -25,11 +25,11 @@ _HIDDEN = "CUDA_VISIBLE_DEVICES"
 
 @dataclass(frozen=True)
 class Gpus:
-    """The GPUs, and the findings about them.
+    """The results of the GPU checks.
 
     Attributes:
-        checks: the findings.
-        usable: torch's names of the GPUs that it can compute on.
+        checks: the results.
+        usable: the GPUs on which torch can compute, by torch's names.
     """
 
     checks: tuple[Check, ...]
@@ -37,10 +37,10 @@ class Gpus:
 
 
 def find_gpus(devices: str, inference_device: str) -> Gpus:
-    """Looks for the GPUs of the settings, by the driver's own program and by torch."""
+    """Looks for the GPUs of the settings, with nvidia-smi and with torch."""
     names = {name.strip() for name in f"{devices},{inference_device}".split(",")}
     if names == {"cpu"}:
-        return Gpus((_driver(Status.SKIPPED, "the settings name the CPU alone"),))
+        return Gpus((_driver(Status.SKIPPED, "the settings name only the CPU"),))
     program = shutil.which("nvidia-smi")
     named = sorted(name for name in names if name.startswith("cuda:"))
     if program is None and not any(path.exists() for path in NVIDIA_DRIVER):
@@ -57,7 +57,7 @@ def find_gpus(devices: str, inference_device: str) -> Gpus:
 
 
 def check_capture(device: str, outcome: Outcome) -> Check:
-    """Whether a step and an evaluation could be captured and replayed on a GPU."""
+    """Checks that a GPU can capture and replay a step and an evaluation."""
     reports = [line for line in outcome.lines if "capture_failure" in line]
     name = f"capture {device}"
     if not reports:
@@ -65,8 +65,8 @@ def check_capture(device: str, outcome: Outcome) -> Check:
             name,
             Status.FAILED,
             outcome.error or "no result",
-            advice="a GPU that fails in this way fails jobs too: use --devices cpu "
-            "--inference-device cpu, or look into the kernel's log for the driver's errors",
+            advice="jobs on this GPU would fail too: use --devices cpu "
+            "--inference-device cpu, or see the driver's errors in the kernel log",
         )
     failure = reports[0]["capture_failure"]
     return Check(
@@ -74,15 +74,15 @@ def check_capture(device: str, outcome: Outcome) -> Check:
         Status.OK if failure is None else Status.WARNING,
         failure or "a training step and an evaluation were captured and replayed",
         detail={"failure": failure},
-        advice="the server goes on without graphs, more slowly",
+        advice="the server works without graphs, but more slowly",
     )
 
 
 def supports(architectures: Sequence[str], capability: Sequence[int]) -> bool:
     """Whether a build of torch has code that a GPU can run.
 
-    Machine code ("sm_80") runs on GPUs of the same major version that are not
-    older, PTX ("compute_80") on all that are not older.
+    Machine code ("sm_80") runs on newer GPUs of the same major version, and PTX ("compute_80") on
+    all newer GPUs. Both run on the version that they name.
 
     Source: the CUDA C++ programming guide, "Application compatibility".
     """
@@ -97,13 +97,13 @@ def supports(architectures: Sequence[str], capability: Sequence[int]) -> bool:
 
 
 def judge_gpu(gpu: dict[str, Any], architectures: Sequence[str]) -> Check:
-    """The finding about one GPU, as `leadline.server.doctor.agreement` describes it."""
+    """Checks one GPU from the description of `leadline.server.doctor.agreement`."""
     capability = ".".join(map(str, gpu["capability"]))
     memory = f"{in_bytes(gpu['free_bytes'])} free of {in_bytes(gpu['total_bytes'])}"
     status, advice = Status.OK, ""
     if not supports(architectures, gpu["capability"]):
         status = Status.FAILED
-        advice = f"torch has no code for it, only for {', '.join(architectures)}: install another"
+        advice = f"this torch has code only for {', '.join(architectures)}: install another build"
     elif gpu["free_bytes"] < _LITTLE_MEMORY:
         status = Status.WARNING
         advice = "another program uses its memory: see nvidia-smi"
@@ -118,18 +118,18 @@ def judge_gpu(gpu: dict[str, Any], architectures: Sequence[str]) -> Check:
 
 def _without_driver(named: list[str]) -> Check:
     if not named:
-        return _driver(Status.SKIPPED, "there is no NVIDIA driver: the CPU trains and predicts")
+        return _driver(Status.SKIPPED, "no NVIDIA driver: the CPU trains and predicts")
     return _driver(
         Status.FAILED,
-        f"there is no NVIDIA driver, and the settings name {', '.join(named)}",
+        f"no NVIDIA driver, but the settings name {', '.join(named)}",
         advice="install the driver, give the container the GPU, or use auto or cpu",
     )
 
 
 def _ask_driver(program: str | None) -> tuple[Check, int | None]:
-    """What the driver says, and how many GPUs it has, None where that is not known."""
+    """Returns the check of the driver and its number of GPUs, or None if unknown."""
     if program is None:
-        return _driver(Status.OK, "is loaded; nvidia-smi is not installed"), None
+        return _driver(Status.OK, "loaded; nvidia-smi is not installed"), None
     outcome = run(
         [program, f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"], seconds=_DRIVER_SECONDS
     )
@@ -147,14 +147,14 @@ def _ask_driver(program: str | None) -> tuple[Check, int | None]:
 
 def _judge_driver(gpus: list[dict[str, str]]) -> Check:
     if not gpus:
-        return _driver(Status.SKIPPED, "the driver is loaded and has no GPU")
+        return _driver(Status.SKIPPED, "loaded, but without a GPU")
     names = ", ".join(gpu["name"] for gpu in gpus)
     exclusive = [gpu["index"] for gpu in gpus if gpu["compute_mode"].startswith("Exclusive")]
     return _driver(
         Status.FAILED if exclusive else Status.OK,
         f"{gpus[0]['driver_version']}, {names}",
         detail={"gpus": gpus},
-        advice="a server and each of its jobs are processes of their own: allow several with "
+        advice="the server and each job are separate processes: allow several with "
         f"nvidia-smi -i {','.join(exclusive)} -c DEFAULT",
     )
 
@@ -164,16 +164,17 @@ def _with_torch(driver: Check, outcome: Outcome, named: list[str]) -> Gpus:
         return Gpus((driver, _torch(Status.FAILED, outcome.error or "no result")))
     report = outcome.lines[0]
     if report["cuda"] is None or report["error"] is not None or not report["gpus"]:
-        why = report["error"] or "it finds no GPU"
+        why = report["error"] or "torch detects no GPU"
         if report["cuda"] is None:
-            why = "this build of torch computes on the CPU alone"
+            why = "this build of torch supports only the CPU"
         return Gpus((driver, _torch(Status.FAILED, why, detail=report)))
     checks = [judge_gpu(gpu, report["architectures"]) for gpu in report["gpus"]]
     devices = [gpu["device"] for gpu in report["gpus"]]
     torch = _torch(Status.OK, f"CUDA {report['cuda']}, {len(devices)} GPUs", detail=report)
     if missing := [name for name in named if name not in devices]:
         torch = _torch(
-            Status.FAILED, f"the settings name {', '.join(missing)}, and it has {devices}"
+            Status.FAILED,
+            f"the settings name {', '.join(missing)}, but torch has {', '.join(devices)}",
         )
     usable = tuple(
         device

@@ -1,4 +1,4 @@
-"""The ports: whether a server could bind them."""
+"""Checks that a server could bind its ports."""
 
 import errno
 import http.client
@@ -16,17 +16,17 @@ from leadline.server.telemetry.port import in_url
 _ANSWER_SECONDS = 3.0
 _SERVICE = "leadline.v1.TrainingService"
 
-# Names the Leadline server that answers on a host and port; None where none does.
+# Describes the Leadline server on a host and port; None without one.
 _WhoAnswers = Callable[[str, int], str | None]
 
 
 def check_grpc_port(host: str, port: int) -> Check:
-    """The port of gRPC; one that a Leadline server has is as it should be."""
+    """Checks the gRPC port; a running Leadline server on it is fine."""
     return _check("grpc port", host, port, option="--port", who_answers=_who_answers_grpc)
 
 
 def check_http_port(host: str, port: int) -> Check:
-    """The port of metrics and the live page, likewise."""
+    """Checks the port of metrics and the live page in the same way."""
     return _check("http port", host, port, option="--metrics-port", who_answers=_who_answers_http)
 
 
@@ -35,7 +35,7 @@ def _check(name: str, host: str, port: int, *, option: str, who_answers: _WhoAns
     detail = {"host": host, "port": port, "loopback": _is_loopback(host), "in_use_by": None}
     error = _binding_error(host.strip("[]"), port)
     if error is None:
-        reach = "" if detail["loopback"] else "; open to the network, without a password"
+        reach = "" if detail["loopback"] else "; open to the network without a password"
         value = f"{place if port else 'any free port'} can be bound{reach}"
         return Check(name, Status.OK, value, detail)
     if error.errno != errno.EADDRINUSE:
@@ -50,15 +50,15 @@ def _check(name: str, host: str, port: int, *, option: str, who_answers: _WhoAns
 
 
 def _binding_error(host: str, port: int) -> OSError | None:
-    """Why no socket can be bound there; None where one can."""
+    """Returns the error of binding a socket, or None on success."""
     try:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         return error
     except UnicodeError:
-        return OSError(errno.EINVAL, "that is no name of a host")
+        return OSError(errno.EINVAL, "not a host name")
     errors = [_error_at(family, address) for family, _, _, _, address in addresses]
-    # "localhost" has an address of IPv6 also where that is switched off.
+    # "localhost" may resolve to an IPv6 address on a host without IPv6.
     missing = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
     serious = [error for error in errors if error is not None and error.errno not in missing]
     if serious or all(errors):
@@ -87,7 +87,7 @@ def _who_answers_grpc(host: str, port: int) -> str | None:
         except grpc.RpcError:
             return None
     serves = status == health_pb2.HealthCheckResponse.SERVING
-    return "a Leadline server, which " + ("serves" if serves else "does not serve now")
+    return "a Leadline server, which is " + ("serving" if serves else "not serving")
 
 
 def _who_answers_http(host: str, port: int) -> str | None:
@@ -103,7 +103,7 @@ def _who_answers_http(host: str, port: int) -> str | None:
 
 
 def _reachable(host: str) -> str:
-    """Where a server is reached that is bound to a host: loopback, of every interface."""
+    """Returns an address that reaches a server on this host: loopback for all interfaces."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.strip("[]"), host.strip("[]"))  # noqa: S104
 
 
@@ -115,7 +115,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _reason(error: OSError) -> str:
-    # Errors of names have numbers of their own.
+    # Errors of name resolution have separate numbers.
     if isinstance(error, socket.gaierror) or error.errno is None:
         return error.strerror or str(error)
     return os.strerror(error.errno)

@@ -1,4 +1,4 @@
-"""The data directory: whether a server could keep its data there."""
+"""Checks the data directory."""
 
 import fcntl
 import os
@@ -19,12 +19,12 @@ from leadline.server.doctor.check import Check, Status
 from leadline.server.memory import in_bytes
 from leadline.server.scheduling.disk_floor import DiskFloor
 
-# A commit of the job store syncs the disk once: some ten in an epoch.
+# Each commit of the job store syncs the disk once, about ten times per epoch.
 _SLOW_FSYNC_SECONDS = 0.02
 _FSYNCS = 20
 _BLOCK = bytes(4096)
 
-# CIFAR-10 takes 184 MB decoded, and an epoch's checkpoint 0.2 MB.
+# Decoded, CIFAR-10 needs 184 MB; the checkpoint of an epoch needs 0.2 MB.
 _LITTLE_SPACE = 2 << 30
 _NO_SPACE = 100 << 20
 
@@ -32,30 +32,30 @@ _NAME_ANOTHER = "name another folder with --data-dir"
 
 
 def existing_part(folder: Path) -> Path:
-    """Returns the folder, or the nearest around it that is there."""
+    """Returns the folder, or its nearest existing parent."""
     absolute = folder.absolute()
     return next(part for part in (absolute, *absolute.parents) if os.path.lexists(part))
 
 
 def check_data_dir(folder: Path) -> Check:
-    """Whether it can be written, or made where it is not there."""
+    """Checks that the folder is writable, or that a server can create it."""
     there = existing_part(folder)
     exists = there == folder.absolute()
     detail = {"path": str(folder.absolute()), "exists": exists}
     if problem := _problem_of(there):
-        advice = f"change that, or {_NAME_ANOTHER}"
+        advice = f"fix that, or {_NAME_ANOTHER}"
         return Check("data directory", Status.FAILED, f"{folder}: {problem}", detail, advice)
     held = exists and _is_locked(folder / "lock")
-    state = "is not there yet, and can be made"
+    state = "does not exist yet, and can be created"
     if exists:
-        state = "can be written; a running server uses it" if held else "can be written"
+        state = "is writable; a running server uses it" if held else "is writable"
     return Check(
         "data directory", Status.OK, f"{folder} {state}", detail={**detail, "in_use": held}
     )
 
 
 def check_space(folder: Path, min_free: int | Literal["auto"]) -> Check:
-    """How much room is left on its file system, and whether jobs would start."""
+    """Checks the free space of the file system, and whether jobs would start."""
     usage = shutil.disk_usage(existing_part(folder))
     floor = DiskFloor(existing_part(folder), min_free).floor_bytes()
     status = Status.OK
@@ -74,7 +74,7 @@ def check_space(folder: Path, min_free: int | Literal["auto"]) -> Check:
 
 
 def check_file_system(folder: Path) -> Check:
-    """Whether it keeps what the data rests on: renames, locks, and SQLite's journal."""
+    """Checks what the data directory needs of its file system: renames, locks, SQLite's journal."""
     there = existing_part(folder)
     if _problem_of(there) is not None:
         return _skipped("file system")
@@ -91,7 +91,7 @@ def check_file_system(folder: Path) -> Check:
 
 
 def check_fsync(folder: Path) -> Check:
-    """How long the disk takes to keep a block for good: the median of several."""
+    """Measures how long the disk takes to sync a block: the median of several."""
     there = existing_part(folder)
     if _problem_of(there) is not None:
         return _skipped("fsync")
@@ -103,28 +103,28 @@ def check_fsync(folder: Path) -> Check:
         Status.WARNING if slow else Status.OK,
         f"{seconds * 1000:.2f} ms",
         detail={"median_seconds": seconds, "slow_above_seconds": _SLOW_FSYNC_SECONDS},
-        advice="each change of a job waits for it: use a faster disk",
+        advice="each change of a job waits for a sync: use a faster disk",
     )
 
 
 def _skipped(name: str) -> Check:
-    return Check(name, Status.SKIPPED, value="the data directory cannot be written")
+    return Check(name, Status.SKIPPED, value="the data directory is not writable")
 
 
 def _problem_of(folder: Path) -> str | None:
     if not folder.is_dir():
-        return f"{folder} is no folder"
+        return f"{folder} is not a folder"
     try:
         with _scratch(folder) as scratch:
             (scratch / "file").write_bytes(_BLOCK)
     except OSError as error:
-        return f"{folder} cannot be written: {error.strerror}"
+        return f"{folder} is not writable: {error.strerror}"
     return None
 
 
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """A folder that is gone afterwards."""
+    """Yields a temporary folder."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".leadline-doctor-") as name:
         yield Path(name)
 
@@ -153,7 +153,7 @@ def _test_lock(scratch: Path) -> str | None:
             fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return None
-    return "locks keep nobody out"
+    return "locks do not exclude other processes"
 
 
 def _test_database(scratch: Path) -> str | None:
@@ -162,7 +162,7 @@ def _test_database(scratch: Path) -> str | None:
         database.execute("CREATE TABLE numbers (number INTEGER)")
         database.execute("INSERT INTO numbers VALUES (7)")
         database.commit()
-    return None if mode == "wal" else "SQLite cannot write its journal ahead"
+    return None if mode == "wal" else "SQLite cannot use its write-ahead log"
 
 
 _TESTS = (_test_rename, _test_lock, _test_database)
@@ -174,13 +174,13 @@ def _file_system_of(path: Path) -> str:
         for mount in psutil.disk_partitions(all=True)
         if path.resolve().is_relative_to(mount.mountpoint)
     ]
-    # Of mounts at one place the last is the one that is seen.
+    # If several mounts have the same path, the last one is visible.
     mounts.sort(key=lambda mount: len(mount[0].parts))
     return mounts[-1][1] if mounts else "unknown"
 
 
 def _is_locked(path: Path) -> bool:
-    """Whether a process holds a lock on a file: from the kernel, without taking the lock.
+    """Whether a process holds a lock on a file. Reads the kernel's list and acquires no lock.
 
     Source: proc_locks(5).
     """

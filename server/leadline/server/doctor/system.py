@@ -1,4 +1,4 @@
-"""The processor, the memory, and the programs that a server needs."""
+"""Checks the processor, the memory and the versions that a server needs."""
 
 import importlib.metadata
 import platform
@@ -24,10 +24,10 @@ from leadline.server.scheduling.capacity import Capacity
 from leadline.server.settings import Settings
 from leadline.server.workers.memory import MEMORY_FLAG, worker_limit
 
-# A worker on the CPU takes about 1 GB, and the server 0.2 GB.
+# A worker on the CPU needs about 1 GB, and the server 0.2 GB.
 _ENOUGH_MEMORY = 2 << 30
 
-# Each connection takes a descriptor, and the server keeps 256 for all else.
+# Each connection needs a descriptor, and the server reserves 256 for everything else.
 _ENOUGH_DESCRIPTORS = 4_096
 
 # The first version with RETURNING, which the job store uses.
@@ -35,7 +35,7 @@ _SQLITE_NEEDED = (3, 35, 0)
 
 
 def check_versions() -> Check:
-    """Which versions run."""
+    """Reports the versions of the main packages."""
     versions = {"leadline": _version("leadline"), "python": platform.python_version()}
     versions |= {name: _version(name) for name in ("torch", "llvmlite", "grpcio")}
     missing = [name for name, version in versions.items() if not version]
@@ -48,7 +48,7 @@ def check_versions() -> Check:
 
 
 def check_processor() -> Check:
-    """Which processor there is, and which of its instructions a server would use."""
+    """Reports the processor, and the instruction set that a server would use."""
     detail: dict[str, Any] = {
         "model": _processor_name(),
         "machine": platform.machine(),
@@ -59,7 +59,7 @@ def check_processor() -> Check:
         chosen = instruction_set()
     except UnsupportedInstructionSetError as error:
         detail |= {"instruction_set": None, "lanes": None}
-        advice = f"unset {VARIABLE}, or name one that the processor has"
+        advice = f"unset {VARIABLE}, or name one that the processor supports"
         return Check("processor", Status.FAILED, str(error), detail, advice)
     slow = chosen is InstructionSet.BASELINE and platform.machine() == "x86_64"
     return Check(
@@ -68,12 +68,12 @@ def check_processor() -> Check:
         f"{detail['model']}, {detail['cores']} cores, {chosen.value}, "
         f"{chosen.lanes} images at a time",
         detail={**detail, "instruction_set": chosen.value, "lanes": chosen.lanes},
-        advice="without AVX2 the CPU takes about three times as long",
+        advice="without AVX2 the CPU is about three times slower",
     )
 
 
 def check_memory() -> Check:
-    """How much main memory this process may use."""
+    """Checks how much main memory this process may use."""
     memory = psutil.virtual_memory()
     limit, left = cgroup_memory()
     available = memory.available if left is None else min(memory.available, left)
@@ -85,14 +85,14 @@ def check_memory() -> Check:
         Status.WARNING if scarce else Status.OK,
         f"{in_bytes(available)} available of {in_bytes(memory.total)}{within}",
         detail=detail,
-        advice="a worker takes about 1 GB: use --spare-workers 0, or free some memory"
+        advice="a worker needs about 1 GB: use --spare-workers 0, or free some memory"
         if scarce
         else "",
     )
 
 
 def check_worker_memory(settings: Settings) -> Check:
-    """How much memory a worker may hold on each device, and by which means."""
+    """Reports the memory limit of a worker on each device, and what enforces it."""
     capacity, setting = Capacity.of(settings), settings.worker_memory_bytes
     if not setting:
         return Check(
@@ -100,7 +100,7 @@ def check_worker_memory(settings: Settings) -> Check:
             Status.WARNING,
             "no limit",
             detail={"devices": {}},
-            advice=f"one job can take all of it: set {MEMORY_FLAG} to auto",
+            advice=f"one job can use all memory: set {MEMORY_FLAG} to auto",
         )
     devices: dict[str, dict[str, Any]] = {}
     together = 0
@@ -118,12 +118,12 @@ def check_worker_memory(settings: Settings) -> Check:
         Status.WARNING if too_much else Status.OK,
         "; ".join(
             f"{in_bytes(found['job_bytes'])} for a job on {name}, "
-            f"{in_bytes(found['sweep_job_bytes'])} for one of a sweep, "
+            f"{in_bytes(found['sweep_job_bytes'])} for a sweep's job, "
             f"by {' and '.join(found['means'])}"
             for name, found in devices.items()
         ),
         detail={"devices": devices},
-        advice=f"all workers together may hold {in_bytes(together)}, more than there is: lower "
+        advice=f"all workers together may hold {in_bytes(together)}, more than exists: lower "
         f"{MEMORY_FLAG}, --jobs-per-device or --worker-threads"
         if too_much
         else "",
@@ -131,21 +131,21 @@ def check_worker_memory(settings: Settings) -> Check:
 
 
 def check_descriptors() -> Check:
-    """How many files and connections a process may have open."""
+    """Checks how many files and connections a process may have open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     few = hard != resource.RLIM_INFINITY and hard < _ENOUGH_DESCRIPTORS
     shown = "no limit" if hard == resource.RLIM_INFINITY else f"{hard:,}"
     return Check(
         "descriptors",
         Status.WARNING if few else Status.OK,
-        f"{shown} (ulimit -Hn), to which the server raises its own limit",
+        f"{shown} (ulimit -Hn); the server raises its limit to it",
         detail={"soft": soft, "hard": hard},
-        advice="each connection takes one: raise the limit, LimitNOFILE= of a systemd unit",
+        advice="each connection needs one: raise the limit, for example LimitNOFILE= in systemd",
     )
 
 
 def check_sqlite() -> Check:
-    """Which SQLite keeps the jobs."""
+    """Checks the version of SQLite."""
     old = sqlite3.sqlite_version_info < _SQLITE_NEEDED
     needed = ".".join(map(str, _SQLITE_NEEDED))
     return Check(
@@ -153,7 +153,7 @@ def check_sqlite() -> Check:
         Status.FAILED if old else Status.OK,
         sqlite3.sqlite_version,
         detail={"version": sqlite3.sqlite_version, "needed": needed},
-        advice=f"use a Python that is built with SQLite {needed} or newer",
+        advice=f"use a Python with SQLite {needed} or newer",
     )
 
 

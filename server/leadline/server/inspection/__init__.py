@@ -1,1 +1,1 @@
-"""What trained checkpoints get wrong."""
+"""Finds the mistakes of trained checkpoints."""

@@ -1,7 +1,7 @@
 """A checkpoint's stored predictions on a split, with the images and labels.
 
-The worker stored them when it measured the epoch's accuracies: inspection runs no
-network, and agrees exactly with the reported accuracies.
+The worker stored them when it measured the epoch's accuracies. So inspection runs
+no network, and agrees exactly with the reported accuracies.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Answers:
     """A checkpoint's predictions on a split.
 
     Attributes:
-        checkpoint: the checkpoint that predicted.
+        checkpoint: the checkpoint that made the predictions.
         split: the split of the images.
         images: uint8 NHWC [N, 32, 32, 3], memory-mapped.
         aspect_ratios: float32 [N], see `leadline.models.datasets.Split`.
@@ -65,7 +65,7 @@ class Answers:
 
 
 def not_kept(checkpoint: CheckpointRef, split: SplitName, what: str) -> FailedPreconditionError:
-    """The error about a checkpoint of a version that did not store this."""
+    """The error for a checkpoint of a version that did not store `what`."""
     return FailedPreconditionError(
         f"{checkpoint.name} was trained by a version that {what}, or train again",
         reason="PREDICTIONS_NOT_KEPT",

@@ -21,7 +21,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonQuery(ExampleQuery):
-    """Which examples to show: those of the outcomes, in this order."""
+    """Selects the examples of these outcomes, in this order."""
 
     outcomes: tuple[Outcome, ...] = tuple(Outcome)
 
@@ -52,7 +52,7 @@ class Comparison:
     Attributes:
         images: the number of images in the split.
         counts: the number of images with each outcome.
-        mcnemar: the test whether the difference is significant.
+        mcnemar: the significance test of the difference.
         examples: the examples of the page.
         total: the number of examples on all pages.
     """

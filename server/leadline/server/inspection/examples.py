@@ -1,4 +1,4 @@
-"""Images of listings, with what was predicted."""
+"""Images of listings, with their predictions."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,7 +19,7 @@ class ImageFormat(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleQuery:
-    """Which examples to show, in all kinds of listings.
+    """Selects the examples of a listing.
 
     Attributes:
         split: the split of the images.
@@ -37,7 +37,7 @@ class Picture:
     """An image of a dataset in the requested format; the fields of other formats are empty.
 
     Attributes:
-        aspect_ratio: its width by its height, before it was resized to a square.
+        aspect_ratio: its original width divided by its height.
     """
 
     ref: ExampleRef

@@ -1,11 +1,11 @@
-"""Finds images that are probably labelled wrong.
+"""Finds images whose labels are probably wrong.
 
 The rule is confident learning (Northcutt, Jiang and Chuang,
 "Confident Learning: Estimating Uncertainty in Dataset Labels", Journal of
-Artificial Intelligence Research 70, 2021), voted on by several models. A model
-contradicts a label if it predicts another class, with at least the mean probability
-that it gives that class on the images labelled with it. An image is reported if
-enough models contradict its label in favour of the same class.
+Artificial Intelligence Research 70, 2021) with votes of several models. The
+threshold of a class is its mean probability on the images labelled with it. A model
+contradicts a label if it predicts another class with at least that class's threshold.
+An image is reported if enough models contradict its label with the same class.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _NO_CLASS = -1
 
 @dataclass(frozen=True, kw_only=True)
 class LabelErrorQuery(ExampleQuery):
-    """Which images to report; `min_models` must suggest the same other class."""
+    """Selects images for which at least `min_models` suggest the same other class."""
 
     min_models: int = 2
 
@@ -58,7 +58,7 @@ class LabelErrors:
 def find_label_errors(
     several: Sequence[Answers], query: LabelErrorQuery, *, offset: int, limit: int
 ) -> LabelErrors:
-    """Compares the predictions of several checkpoints, one at least, with a split's labels.
+    """Compares the predictions of at least one checkpoint with a split's labels.
 
     Returns at most `limit` images after the first `offset`, ordered by the number of
     contradicting models, then by margin, both descending, then by index.
@@ -89,7 +89,7 @@ def find_label_errors(
 
 
 def _vote(several: Sequence[Answers]) -> tuple[Indices, Indices, NDArray[np.float64]]:
-    """For each image the most suggested class, the number of models, and their mean margin.
+    """For each image: the most suggested class, the number of models, and their mean margin.
 
     A tie goes to the class with the higher margin.
     """
@@ -114,7 +114,7 @@ def _contradictions(answers: Answers) -> tuple[NDArray[np.float64], Indices]:
     own = _true_probability(answers).astype(np.float64)
     images = np.bincount(answers.labels, minlength=len(answers.class_names))
     total = np.bincount(answers.labels, weights=own, minlength=len(answers.class_names))
-    # A class without images has no mean probability: it is never suggested.
+    # A class without images has no mean probability, so it is never suggested.
     thresholds = np.where(images > 0, total / np.maximum(images, 1), np.inf)
     probability = answers.probability.astype(np.float64)
     contradicts = answers.wrong & (probability >= thresholds[answers.predicted])

@@ -2,8 +2,8 @@
 
 McNemar, "Note on the sampling error of the difference between correlated
 proportions or percentages", Psychometrika 12, 1947; the continuity correction
-is Edwards', 1948. Both distributions have a closed form, so no statistics library
-is needed.
+is by Edwards, 1948. Both distributions have a closed form, so this needs no
+statistics library.
 """
 
 import math
@@ -18,7 +18,7 @@ class McNemar:
     """The result of the test.
 
     Attributes:
-        discordant: images that exactly one classifier gets right.
+        discordant: images that exactly one classifier predicts correctly.
         statistic: chi-squared with one degree of freedom; None if the p-value is
             exact, from the binomial distribution.
         p_value: two-sided, in [0, 1].
@@ -38,8 +38,8 @@ def mcnemar(fixed: int, broken: int) -> McNemar:
     """Tests whether two classifiers are equally accurate.
 
     Args:
-        fixed: images that only the second gets right.
-        broken: images that only the first gets right.
+        fixed: images that only the second predicts correctly.
+        broken: images that only the first predicts correctly.
     """
     discordant = fixed + broken
     if discordant < _FEW:
@@ -53,7 +53,7 @@ def mcnemar(fixed: int, broken: int) -> McNemar:
 
 
 def _binomial(fixed: int, broken: int) -> float:
-    """The two-sided p-value: a split at least this uneven, by tosses of a fair coin."""
+    """The two-sided p-value: the probability that a fair coin gives a split this uneven."""
     discordant = fixed + broken
     tail = sum(math.comb(discordant, count) for count in range(min(fixed, broken) + 1))
     return min(1.0, 2 * tail / float(2**discordant))

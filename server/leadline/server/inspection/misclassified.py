@@ -29,11 +29,11 @@ class Order(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class ListingQuery(ExampleQuery):
-    """Which examples to list.
+    """Selects the examples to list.
 
     Attributes:
         per_class: the most wrong examples per group, and the most correct ones;
-            None for all.
+            None for no limit.
         grouping: the class that examples are grouped by.
         include_correct: whether to list correct examples too.
         predicted_class: only images predicted as this class; None for any.
@@ -68,9 +68,9 @@ class Listing:
     Attributes:
         examples: the examples of the page.
         total: the number of examples on all pages.
-        class_counts: of the whole split, in the order of labels.
+        class_counts: counts over the whole split, in the order of labels.
         images: the number of images in the split.
-        correct: how many of these are classified correctly.
+        correct: how many images are classified correctly.
     """
 
     examples: tuple[Example, ...]
@@ -83,10 +83,10 @@ class Listing:
 def list_misclassified(
     answers: Answers, query: ListingQuery, *, offset: int, limit: int
 ) -> Listing:
-    """At most `limit` examples after the first `offset`.
+    """Returns at most `limit` examples after the first `offset`.
 
-    They are ordered by the class of the grouping, then wrong before correct, then
-    in the query's order.
+    Orders them by the class of the grouping, then wrong before correct, then by the
+    query's order.
     """
     chosen = _choose(answers, query)
     return Listing(
@@ -120,7 +120,7 @@ def in_order(
         case Order.LEAST_PROBABLE:
             keys = probability
         case Order.RANDOM:
-            # NumPy guarantees the raw bits of a generator across versions, not permutations.
+            # Across versions, NumPy guarantees the raw bits of a generator, but not permutations.
             bits = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(len(probability))
             return candidates[np.argsort(bits[candidates], kind="stable")]
     # Stable: ties are in the order of indices.

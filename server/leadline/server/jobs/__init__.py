@@ -1,1 +1,1 @@
-"""The domain of training jobs: values, states and options, as pure code."""
+"""The domain of training jobs: values, states and options, without I/O."""

@@ -1,4 +1,4 @@
-"""Differences between the machines that a job was trained on."""
+"""Differences between the environments of a job's workers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -18,9 +18,9 @@ _NAMES = {
 
 
 def differences(before: Started, now: Started) -> list[str]:
-    """Returns what differs between two workers' starts, such as "the processor (A -> B)".
+    """Returns the differences between two workers' starts, such as "the processor (A -> B)".
 
-    Values that an older server did not record are not compared.
+    Ignores values that an older server did not record.
     """
     old, new = _facts(before), _facts(now)
     return [
@@ -31,7 +31,7 @@ def differences(before: Started, now: Started) -> list[str]:
 
 
 def advice(changes: Sequence[str], before: Started) -> str:
-    """Returns a sentence on why an epoch was not repeated, and what to do."""
+    """Returns a sentence on why an epoch was not reproduced, and what to do."""
     if not changes:
         return (
             "nothing that is recorded has changed, so look for another build of torch or faulty "

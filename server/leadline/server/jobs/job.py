@@ -39,7 +39,7 @@ class Cancellation:
 class Environment:
     """The environment of a job's first worker.
 
-    `threads` and `instruction_set` are those on the CPU. The latter is empty on a GPU,
+    `threads` and `instruction_set` are for the CPU. `instruction_set` is empty on a GPU,
     and for jobs of older servers, which did not record it.
     """
 
@@ -211,8 +211,8 @@ class Job:
 
     Attributes:
         number: its position in the order of submission.
-        attempts: workers that have claimed it; each fences off the earlier ones.
-        deadline: when it fails if it is not complete.
+        attempts: how many workers have claimed it; each fences off the earlier ones.
+        deadline: the time at which it fails unless it is complete.
         latest_sequence: the sequence of its newest event.
         sweep_id: the sweep that it is part of; None for a job outside sweeps.
     """

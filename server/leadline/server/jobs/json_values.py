@@ -6,7 +6,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class JsonValues:
-    """A value whose fields are JSON as they are; others override `from_dict`."""
+    """A value whose fields are JSON values; subclasses with other fields override `from_dict`."""
 
     def to_dict(self) -> dict[str, Any]:
         """The value as JSON values."""

@@ -26,8 +26,8 @@ class Retention:
     """Which of a job's checkpoints are kept.
 
     Attributes:
-        policy: which, besides the best and the newest.
-        every_nth: the n of RetentionPolicy.EVERY_NTH; 0 elsewhere.
+        policy: which checkpoints are kept, besides the best and the newest.
+        every_nth: the n of RetentionPolicy.EVERY_NTH; 0 for other policies.
     """
 
     policy: RetentionPolicy = RetentionPolicy.ALL
@@ -36,8 +36,8 @@ class Retention:
     def dropped(self, kept: Iterable[int], *, best: int, is_final: bool) -> list[int]:
         """The epochs among `kept` whose checkpoints may be removed.
 
-        An unfinished job keeps the last but one, too: if the newest checkpoint
-        is damaged, the job resumes from there.
+        An unfinished job also keeps the second newest: if the newest checkpoint is
+        damaged, the job resumes from it.
         """
         epochs = sorted(kept)
         needed = {best, *epochs[-1 if is_final else -2 :]}
@@ -55,8 +55,8 @@ class JobOptions(JsonValues):
     """The scheduling and the retention of a job.
 
     Attributes:
-        priority: the queued job with the highest starts first.
-        time_limit: seconds from acceptance until it fails; None for no limit.
+        priority: the queued job with the highest priority starts first.
+        time_limit: seconds from acceptance until the job fails; None for no limit.
         retention: which checkpoints are kept.
     """
 

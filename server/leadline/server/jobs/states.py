@@ -10,10 +10,10 @@ class JobState(StrEnum):
     """The state of a job."""
 
     QUEUED = "queued"  # accepted, or requeued: waits for a free device
-    RUNNING = "running"  # a worker has it
+    RUNNING = "running"  # a worker trains it
     PAUSED = "paused"  # by a caller, or because the disk was full
     SUCCEEDED = "succeeded"  # final: every epoch is complete
-    FAILED = "failed"  # final: could not be completed; the failure says why
+    FAILED = "failed"  # final: it could not be completed; the failure has the reason
     CANCELLED = "cancelled"  # final: by a caller, or by a stopping rule
 
     @property
@@ -23,7 +23,7 @@ class JobState(StrEnum):
 
 
 # The legal moves. A running job is queued again when the server stops or its
-# worker is lost: it resumes after its last complete epoch.
+# worker is lost. It then resumes after its last complete epoch.
 MOVES: Mapping[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset(
         {JobState.RUNNING, JobState.PAUSED, JobState.FAILED, JobState.CANCELLED}
@@ -45,7 +45,7 @@ MOVES: Mapping[JobState, frozenset[JobState]] = {
 
 
 def check_move(job_id: str, current: JobState, target: JobState) -> None:
-    """Accepts a legal move.
+    """Checks that a move is legal.
 
     Raises:
         FailedPreconditionError: the move is not legal.

@@ -6,7 +6,7 @@ from leadline.models.spec import TrainingSpec, Violation
 
 
 def spec_violations(spec: TrainingSpec, datasets: Collection[str]) -> list[Violation]:
-    """The violations of a spec, and of its dataset if it is not one of `datasets`."""
+    """The violations of a spec; its dataset must be one of `datasets`."""
     violations = spec.violations()
     well_formed = not any(violation.field == "dataset" for violation in violations)
     if well_formed and spec.dataset not in datasets:

@@ -1,4 +1,4 @@
-"""Which models to find, by the spec that they were trained with."""
+"""Filters models by the spec that they were trained with."""
 
 from dataclasses import dataclass
 

@@ -1,1 +1,1 @@
-"""The live page: the server's current activity, for people, read-only."""
+"""The live page: shows the server's current activity in a browser, read-only."""

@@ -1,10 +1,10 @@
 """Reads changes once, and sends them to every open page.
 
 While at least one page watches, a task waits for notifications, reads the
-activity, and numbers each change as a message. The latest messages are kept.
+activity, and numbers each change as a message. It keeps the latest messages.
 Watchers pull: each has its own offset. A watcher whose offset is older than all
-kept messages, or from before a restart, receives a full snapshot. So nothing is
-queued for a slow page, and one more page costs no query.
+kept messages, or from before a restart, receives a full snapshot. So a slow page
+needs no queue, and an additional page costs no query.
 """
 
 import asyncio
@@ -27,17 +27,17 @@ from leadline.server.services.activity import Activity, ActivityService
 
 _LOG = structlog.get_logger(__name__)
 
-# Pages that may be open at a time. One more takes the place of the oldest of the host that has
-# most: who holds places without reading keeps nobody out.
+# The most open pages. A further page replaces the oldest page of the host that has most, so a
+# host that opens many pages cannot lock others out.
 MAX_WATCHERS = 32
 
-# Messages that are kept: a minute or more of a busy server.
+# The number of kept messages: at least a minute of a busy server.
 _KEPT_MESSAGES = 256
 
 # Changes within this time are coalesced into one message.
 _COALESCE_SECONDS = 0.25
 
-# How often the progress within an epoch, which is in memory, is sent.
+# The interval at which the progress within an epoch is sent.
 _PROGRESS_SECONDS = 1.0
 
 # The delay before a failed store is read again.
@@ -49,9 +49,9 @@ class Message:
     """A server-sent event.
 
     Attributes:
-        id: the offset, from which a page resumes; None for a message without one.
+        id: the offset from which a page resumes; None for a message without an offset.
         kind: "snapshot", "change", "progress", "store_error" or "keepalive". Not
-            "error", which in browsers is the loss of the connection.
+            "error", which browsers use for a lost connection.
         data: JSON.
     """
 
@@ -65,8 +65,8 @@ class Watcher:
     """An open page.
 
     Attributes:
-        host: where it is.
-        disconnect: called when another page takes its place.
+        host: the page's address.
+        disconnect: called when another page replaces it.
     """
 
     host: str
@@ -74,7 +74,7 @@ class Watcher:
 
 
 KEEPALIVE = Message(id=None, kind="keepalive", data="{}")
-"""Says that nothing has changed."""
+"""Reports that nothing has changed."""
 
 _UNREAD = Overview(Activity())
 
@@ -103,29 +103,29 @@ class Broadcast:
         self._overview = _UNREAD
         self._error = ""
         self._progress: dict[str, dict[str, Any]] = {}
-        self._watchers: dict[Watcher, None] = {}  # the oldest first
+        self._watchers: dict[Watcher, None] = {}  # oldest first
         self._task: asyncio.Task[None] | None = None
         self._has_read = asyncio.Event()
 
     async def watch(self, after: str | None, watcher: Watcher) -> AsyncGenerator[Message, None]:
         """Yields the messages after the id `after`, until the server stops.
 
-        A snapshot comes first if `after` is None or older than all kept messages;
-        before it, the error if the store cannot be read yet. `KEEPALIVE` comes
-        after each silence.
+        Yields a snapshot first if `after` is None or older than all kept messages.
+        Until the store can be read, yields its errors. Yields `KEEPALIVE` after each
+        silence.
 
         Raises:
             UnavailableError: the server shuts down.
         """
         if self._notifier.is_closed:
-            raise UnavailableError("the server shuts down: come again after its restart")
+            raise UnavailableError("the server shuts down: reconnect after its restart")
         with self._watching(watcher) as task:
             await self._has_read.wait()
             async with aclosing(self._until_read(task)) as errors:
                 async for error in errors:
                     yield error
             offset = self._parse_offset(after)
-            # When the task ends, the page reconnects, to a task that began since.
+            # When the task ends, the page reconnects and finds a newer task.
             while self._task is task and self._overview is not _UNREAD:
                 notification = self._notification
                 message, offset = self._next_message(offset)
@@ -188,7 +188,7 @@ class Broadcast:
         _LOG.warning("too many live pages are open: the oldest is disconnected", host=host)
 
     async def _run(self) -> None:
-        # The kept messages are outdated: nobody has watched since.
+        # The kept messages are outdated, because no page was watching.
         self._messages.clear()
         self._offset += 1
         self._overview = _UNREAD
@@ -225,7 +225,7 @@ class Broadcast:
         return ""
 
     async def _new_points(self, before: Overview, now: Overview) -> dict[str, list[list[float]]]:
-        """The epochs, by job, that were completed in between."""
+        """The points of the epochs that were completed between two overviews, by job."""
         curves = {}
         for name, job in now.activity.jobs.items():
             known = before.activity.jobs.get(name)

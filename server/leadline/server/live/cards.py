@@ -61,7 +61,7 @@ def sweep_card(sweep: Sweep) -> Card:
 
 
 def job_details(job: Job, model: Model | None) -> Card:
-    """A job with every epoch; `model` is None before its first."""
+    """A job with every epoch; `model` is None before the first epoch."""
     environment = job.environment
     return {
         "job": job_card(job),

@@ -1,10 +1,13 @@
-"""What the page shows of one job: its curve, its confusion matrix, its wrong images."""
+"""The details of one job: its curve, its confusion matrix, its misclassified images."""
 
+import json
 from dataclasses import dataclass
+from functools import partial
 
 from leadline.server.errors import InvalidArgumentError
+from leadline.server.inspection.confusion import Confusion
 from leadline.server.inspection.examples import Example, ImageFormat
-from leadline.server.inspection.misclassified import Grouping, ListingQuery
+from leadline.server.inspection.misclassified import Grouping, Listing, ListingQuery
 from leadline.server.live.cards import Card, job_details
 from leadline.server.live.errors import Admission
 from leadline.server.services.inspection import InspectionService
@@ -12,24 +15,24 @@ from leadline.server.services.models import ModelService
 from leadline.server.serving.catalog import ByName, CheckpointRef
 from leadline.server.serving.examples import ExampleRef
 
-# Requests in flight or waiting for a thread.
+# The most requests in flight or waiting for a thread.
 MAX_REQUESTS = 64
 
-# The page has its own threads: its requests take no turns with those of gRPC.
+# One caller for all requests: the page has its own threads, apart from those of gRPC.
 _CALLER = "page"
 
-# Images that are shown at a time.
+# The number of images shown at a time.
 PAGE_IMAGES = 24
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """Which images to list: those of a confusion cell, or all wrong ones.
+    """Selects images: those of a cell of the confusion matrix, or all misclassified ones.
 
     Attributes:
-        true: images of this class only; None for any.
-        taken: images that are taken for this class only; None for any.
-        offset: images to skip.
+        true: only images of this class; None for any.
+        taken: only images predicted as this class; None for any.
+        offset: the number of images to skip.
     """
 
     true: int | None = None
@@ -38,71 +41,70 @@ class Cell:
 
     @property
     def is_right(self) -> bool:
-        """Whether it is a cell of the diagonal."""
+        """Whether the cell is on the diagonal."""
         return self.true is not None and self.true == self.taken
 
 
 class Details:
-    """Answers the page's requests for details, a bounded number at a time."""
+    """Answers the page's requests for details, a bounded number at a time.
+
+    Responses are JSON, encoded in a thread: ten thousand epochs, or the matrix of a
+    thousand classes, take a megabyte.
+    """
 
     def __init__(self, models: ModelService, inspection: InspectionService) -> None:
         self._models = models
         self._inspection = inspection
         self._admission = Admission(MAX_REQUESTS)
 
-    async def job(self, job_id: str) -> Card:
+    async def job(self, job_id: str) -> str:
         """A job with every epoch of its curve.
 
         Raises:
             NotFoundError: there is no such job.
-            TooBusyError: too many requests are in flight; so with every method.
+            TooBusyError: too many requests are in flight; every method may raise it.
         """
         with self._admission:
-            return job_details(*await self._models.get_with_job(job_id))
+            return await self._models.get_with_job(
+                lambda job, model: json.dumps(job_details(job, model)), job_id, caller=_CALLER
+            )
 
-    async def confusion(self, job_id: str, epoch: int) -> Card:
-        """Counts how often test images of each class are taken for each class.
+    async def confusion(self, job_id: str, epoch: int) -> str:
+        """Counts how often test images of each class are predicted as each class.
 
         Raises:
             NotFoundError: there is no such epoch.
-            FailedPreconditionError: its images or its predictions are gone.
-            DataLossError: its files are damaged.
+            FailedPreconditionError: the epoch's images or predictions are missing.
+            DataLossError: the epoch's files are damaged.
         """
         with self._admission:
             checkpoint = await self._inspection.resolve(ByName(job_id=job_id, epoch=epoch))
-            confusion = await self._inspection.confusion(checkpoint, "test", caller=_CALLER)
-        return {
-            **_checkpoint(checkpoint),
-            "counts": confusion.counts.tolist(),
-            "images": confusion.images,
-            "accuracy": confusion.accuracy,
-        }
+            use = partial(_confusion, checkpoint)
+            return await self._inspection.confusion(use, checkpoint, "test", caller=_CALLER)
 
-    async def examples(self, job_id: str, epoch: int, cell: Cell) -> Card:
-        """Test images of a cell, or all that are wrong, the most probable first.
+    async def examples(self, job_id: str, epoch: int, cell: Cell) -> str:
+        """Test images of a cell, or all misclassified ones, the most probable first.
 
         Raises:
-            InvalidArgumentError: there is no such class; other errors as of `confusion`.
+            InvalidArgumentError: there is no such class. Other errors: see `confusion`.
         """
         with self._admission:
             checkpoint = await self._inspection.resolve(ByName(job_id=job_id, epoch=epoch))
             query = _query(cell, classes=len(checkpoint.model.started.class_names))
-            listing = await self._inspection.list_misclassified(
-                checkpoint, query, offset=cell.offset, limit=PAGE_IMAGES, caller=_CALLER
+            return await self._inspection.list_misclassified(
+                partial(_examples, checkpoint),
+                checkpoint,
+                query,
+                offset=cell.offset,
+                limit=PAGE_IMAGES,
+                caller=_CALLER,
             )
-        return {
-            **_checkpoint(checkpoint),
-            "examples": [_example(example) for example in listing.examples],
-            "total": listing.total,
-            "wrong": listing.images - listing.correct,
-            "images": listing.images,
-        }
 
     async def image(self, example: ExampleRef) -> bytes:
         """An image of a dataset, as PNG.
 
         Raises:
-            InvalidArgumentError: it is not on this server.
+            InvalidArgumentError: the image is not on this server.
         """
         with self._admission:
             return await self._inspection.png(example, caller=_CALLER)
@@ -118,6 +120,29 @@ def _query(cell: Cell, *, classes: int) -> ListingQuery:
         true_class=cell.true,
         predicted_class=cell.taken,
         image_format=ImageFormat.NONE,
+    )
+
+
+def _confusion(checkpoint: CheckpointRef, confusion: Confusion) -> str:
+    return json.dumps(
+        {
+            **_checkpoint(checkpoint),
+            "counts": confusion.counts.tolist(),
+            "images": confusion.images,
+            "accuracy": confusion.accuracy,
+        }
+    )
+
+
+def _examples(checkpoint: CheckpointRef, listing: Listing) -> str:
+    return json.dumps(
+        {
+            **_checkpoint(checkpoint),
+            "examples": [_example(example) for example in listing.examples],
+            "total": listing.total,
+            "wrong": listing.images - listing.correct,
+            "images": listing.images,
+        }
     )
 
 

@@ -1,8 +1,8 @@
-"""The limits of the page, and their error."""
+"""Admission of the page's requests, and its error."""
 
 
 class TooBusyError(Exception):
-    """A limit of the page is reached; the message says which."""
+    """A limit of the page is reached; the message names it."""
 
 
 class Admission:

@@ -1,4 +1,4 @@
-"""The server's activity as the page shows it, and the difference between two moments."""
+"""The server's activity as JSON values for the page, and the difference of two overviews."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ class Overview:
 
     Attributes:
         activity: the activity.
-        cards: its jobs as the page shows them, by id, the newest first.
+        cards: the jobs' cards by id, the newest first.
     """
 
     def __init__(self, activity: Activity) -> None:
@@ -40,7 +40,7 @@ class Overview:
         }
 
     def since(self, before: "Overview") -> dict[str, Any]:
-        """The sections that changed; of the jobs, only the cards that changed."""
+        """The changed sections; the section of jobs has only the changed cards."""
         now, then = self.to_dict(), before.to_dict()
         changed = {name: value for name, value in now.items() if value != then[name]}
         if "jobs" in changed:

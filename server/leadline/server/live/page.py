@@ -1,4 +1,4 @@
-"""Builds the page, or the route that says why there is none."""
+"""Builds the page, or routes that explain why it is not shown."""
 
 import ipaddress
 from contextlib import AsyncExitStack
@@ -20,20 +20,20 @@ from leadline.server.storage.store import Store
 from leadline.server.telemetry.port import Pages
 from leadline.server.thread_pool import ThreadPool
 
-# The page has its own threads, so that it does not delay gRPC calls. It is one caller,
-# who never has the last thread of a lane.
+# The page has its own threads, so that it does not delay gRPC calls. It is a single
+# caller, and a caller never gets the last thread of a lane.
 _THREADS = 2
 
 
 def is_shown(settings: Settings) -> bool:
-    """Whether the HTTP port shows the page: by default only if it is on loopback."""
+    """Whether the HTTP port shows the page; by default only on loopback."""
     if settings.live_page == "auto":
         return is_loopback(settings.metrics_host)
     return settings.live_page == "on"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address can be reached only from this machine."""
+    """Whether an address is reachable only from this machine."""
     if host == "localhost":
         return True
     try:
@@ -51,7 +51,7 @@ def make_pages(
     dataset_cache: Path,
     stack: AsyncExitStack,
 ) -> Pages:
-    """The page, or the route that says why there is none; `stack` ends the page's threads."""
+    """Builds the page, or routes that explain its absence; `stack` ends the page's threads."""
     security = SecurityMiddleware([*settings.live_page_host_names, settings.metrics_host])
     routes = absent(_reason(settings))
     if is_shown(settings):
@@ -76,4 +76,4 @@ def _reason(settings: Settings) -> str:
         if settings.live_page == "off"
         else f"as {settings.metrics_host} is not on loopback"
     )
-    return f"the live page is off, {reason}; --live-page on shows it to whoever can reach this port"
+    return f"the live page is off, {reason}; --live-page on shows it to all who reach this port"

@@ -1,7 +1,7 @@
-"""The page over HTTP: each handler reads the request, calls, and writes the response.
+"""Serves the page over HTTP: each handler converts, calls, and converts back.
 
-The routes below `/live/v1` are private to the page: they change with it, and are
-no contract for other clients.
+The routes below `/live/v1` are private to the page: they may change, and are no
+contract for other clients.
 """
 
 import asyncio
@@ -24,19 +24,19 @@ _LOG = structlog.get_logger(__name__)
 _EPOCH = r"/live/v1/jobs/{job:[0-9a-z]{1,32}}/epochs/{epoch:[0-9]{1,9}}"
 _IMAGE = r"/live/v1/images/{fingerprint:[0-9a-f]{64}}/{split:test|train}/{index:[0-9]{1,9}}.png"
 
-# The URL of an image has the hash of its dataset, so its content never changes.
+# The URL of an image contains the hash of its dataset, so its content never changes.
 _IMMUTABLE = "private, max-age=31536000, immutable"
 
-# A file of the page is revalidated each time, by its ETag.
+# Browsers revalidate a file of the page each time, by its ETag.
 _REVALIDATE = "no-cache"
 
-# How soon a browser reconnects after its stream has ended, in milliseconds.
+# Tells browsers to reconnect this many milliseconds after the end of a stream.
 _RETRY = b"retry: 1000\n\n"
 
-# A stream is ended if its page does not read for so long.
+# A stream ends if its page reads nothing for this long.
 _STALL_SECONDS = 5.0
 
-# As in the routes.
+# The routes have the same limit.
 _MAX_DIGITS = 9
 
 
@@ -79,7 +79,7 @@ class LiveRoutes:
         watcher = Watcher(host=request.remote or "", disconnect=partial(_abort, request))
         messages = self._broadcast.watch(request.headers.get("Last-Event-ID"), watcher)
         async with aclosing(messages):
-            # Before the response begins, so that a refusal can still set the status.
+            # Before the response begins, so that an error can still set the status.
             first = await anext(messages, KEEPALIVE)
             response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "text/event-stream"})
             await response.prepare(request)
@@ -88,14 +88,13 @@ class LiveRoutes:
         return response
 
     async def _job(self, request: web.Request) -> web.Response:
-        return web.json_response(await self._details.job(request.match_info["job"]))
+        return _json(await self._details.job(request.match_info["job"]))
 
     async def _confusion(self, request: web.Request) -> web.Response:
-        return web.json_response(await self._details.confusion(*_checkpoint(request)))
+        return _json(await self._details.confusion(*_checkpoint(request)))
 
     async def _examples(self, request: web.Request) -> web.Response:
-        examples = await self._details.examples(*_checkpoint(request), _cell(request))
-        return web.json_response(examples)
+        return _json(await self._details.examples(*_checkpoint(request), _cell(request)))
 
     async def _image(self, request: web.Request) -> web.Response:
         path = request.match_info
@@ -112,13 +111,17 @@ class LiveRoutes:
 
 
 def absent(reason: str) -> Iterable[web.AbstractRouteDef]:
-    """The routes of a server that does not show the page; `reason` says why."""
+    """The routes of a server that does not show the page, which return `reason`."""
 
     async def refuse(request: web.Request) -> web.Response:
         del request
         raise web.HTTPNotFound(text=f"{reason}\n")
 
     return (web.get("/", refuse),)
+
+
+def _json(text: str) -> web.Response:
+    return web.Response(text=text, content_type="application/json")
 
 
 def _checkpoint(request: web.Request) -> tuple[str, int]:
@@ -128,7 +131,7 @@ def _checkpoint(request: web.Request) -> tuple[str, int]:
 def _cell(request: web.Request) -> Cell:
     numbers = {name: _number(name, value) for name, value in request.query.items()}
     if unknown := set(numbers) - {"true", "taken", "offset"}:
-        raise InvalidArgumentError.of(min(unknown), "is no parameter: see true, taken and offset")
+        raise InvalidArgumentError.of(min(unknown), "is not a parameter: use true, taken or offset")
     return Cell(**numbers)
 
 
@@ -144,7 +147,7 @@ def _event(message: Message) -> bytes:
 
 
 def _abort(request: web.Request) -> None:
-    """Closes a connection at once, also one that has bytes left to send."""
+    """Closes a connection at once, even if it has bytes left to send."""
     if request.transport is not None:
         request.transport.abort()
 

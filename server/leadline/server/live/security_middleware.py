@@ -21,7 +21,7 @@ from leadline.server.live.errors import TooBusyError
 _LOG = structlog.get_logger(__name__)
 
 _HEADERS = {
-    # Only resources of this origin; no inline script or style, no frame, no form.
+    # Allows only resources of this origin; no inline script or style, no frame, no form.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",
@@ -38,25 +38,25 @@ _STATUS_OF: dict[type[ServiceError], type[web.HTTPException]] = {
     UnavailableError: web.HTTPServiceUnavailable,
 }
 
-# Sec-Fetch-Site of allowed requests: pages of this origin, and typed addresses.
+# The allowed values of Sec-Fetch-Site: pages of this origin, and typed addresses.
 _OWN_SITES = {None, "same-origin", "none"}
 
 _RETRY_SECONDS = "5"
 
 
 class SecurityMiddleware:
-    """Checks requests, turns errors into status, and sets headers."""
+    """Checks requests, converts errors to status, and sets headers."""
 
     def __init__(self, hosts: Collection[str]) -> None:
-        """Serves the page under these names, beside IP addresses and localhost.
+        """Serves the page under these names, under IP addresses and under localhost.
 
-        Requests with another Host header are refused: a site may point its name at this
-        server (DNS rebinding).
+        Rejects requests with another Host header, because a site may point its name at
+        this server (DNS rebinding).
         """
         self._hosts = {host.lower() for host in hosts}
 
     async def handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Checks a request, runs its handler, and turns errors into status."""
+        """Checks a request, runs its handler, and converts errors to status."""
         self._check(request)
         try:
             return await handler(request)
@@ -69,13 +69,13 @@ class SecurityMiddleware:
             raise status(text=f"{error}\n") from error
         except web.HTTPException:
             raise
-        except ConnectionError:  # the caller left before its response began: nobody receives one
+        except ConnectionError:  # the client disconnected before the response began
             return web.Response()
         except Exception as error:
             incident = secrets.token_hex(8)
             _LOG.exception("a request for the live page failed", incident=incident)
             raise web.HTTPInternalServerError(
-                text=f"an error within the server: its log has it as incident {incident}\n"
+                text=f"an internal error: see incident {incident} in the server's log\n"
             ) from error
 
     async def set_headers(self, request: web.Request, response: web.StreamResponse) -> None:
@@ -88,11 +88,11 @@ class SecurityMiddleware:
         host = host_of(request.headers.get(hdrs.HOST, ""))
         if not (is_local_name(host) or host in self._hosts):
             raise web.HTTPMisdirectedRequest(
-                text=f"this page is not served as {host[:100]!r}: ask for it by address, "
-                "or name the host with --live-page-hosts\n"
+                text=f"this page is not served as {host[:100]!r}: use its IP address, "
+                "or add the host to --live-page-hosts\n"
             )
         if request.headers.get("Sec-Fetch-Site") not in _OWN_SITES and request.path != "/":
-            raise web.HTTPForbidden(text="only the page itself may ask for its parts\n")
+            raise web.HTTPForbidden(text="only the page itself may request its parts\n")
 
 
 def host_of(header: str) -> str:

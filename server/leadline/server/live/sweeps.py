@@ -1,4 +1,4 @@
-"""One sweep as the page shows it: its points, its jobs, and the best depths, as JSON."""
+"""The details of one sweep as JSON: its points, its jobs, and the best depths."""
 
 import json
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from leadline.server.storage.store import Store
 from leadline.server.sweeps.sweep import SweepView
 from leadline.server.thread_pool import ThreadPool
 
-# Requests that run or wait for a thread.
+# The most requests in flight or waiting for a thread.
 MOST_REQUESTS = 16
 
 _SWEEP = "/live/v1/sweeps/{sweep:[0-9a-z]{1,32}}"
@@ -35,7 +35,7 @@ class SweepRoutes:
         return web.Response(text=body, content_type="application/json")
 
     def _read(self, sweep_id: str) -> str:
-        # Encoded in the thread too: a thousand jobs are some 400 KB.
+        # Encoded in the thread too, because a thousand jobs take about 400 KB.
         return json.dumps(sweep_details(self._store.sweeps.view(sweep_id)))
 
 

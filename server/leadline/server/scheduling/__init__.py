@@ -1,1 +1,1 @@
-"""Which job runs where and when, and the notifications of watchers."""
+"""Decides which job runs where and when, and notifies watchers."""

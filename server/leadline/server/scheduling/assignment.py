@@ -1,4 +1,4 @@
-"""The assignment of a worker: a job, from its start or from its latest checkpoint."""
+"""Makes the assignments of workers: a job, from its start or from its latest checkpoint."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ class AssignmentMaker:
     """Makes assignments for workers.
 
     Attributes:
-        artifacts: where checkpoints are.
+        artifacts: the folders of checkpoints.
         dataset_sources: every dataset's source, by name.
         dataset_cache: the folder of decoded datasets.
-        fingerprints: of the datasets that are in the cache, by name.
+        fingerprints: the fingerprints of the datasets in the cache, by name.
         capacity: how many jobs share a device, and the CPU's threads and memory.
         cpu_threads: computing threads on the CPU of a job outside sweeps.
-        max_image_pixels: the largest image that is decoded.
-        worker_memory: the most bytes that a worker may hold; "auto": its share.
+        max_image_pixels: the most pixels of an image to decode.
+        worker_memory: the memory limit of a worker in bytes; "auto" for its share.
     """
 
     artifacts: Artifacts
@@ -42,7 +42,7 @@ class AssignmentMaker:
 
         Args:
             job: the job, with the attempt of the worker.
-            model: the epochs that are complete; None before the first.
+            model: the completed epochs; None before the first.
             device: such as "cuda:0" or "cpu".
 
         Raises:
@@ -83,7 +83,7 @@ class AssignmentMaker:
 
     def _threads(self, job: Job, device: str) -> int:
         # A resumed job keeps its number of threads, even if the settings have
-        # changed: another number sums in another order, and gives other weights.
+        # changed: another number would change the order of sums, and so the weights.
         if job.environment:
             return job.environment.threads
         share = 1 if job.sweep_id is None else self.capacity.devices[device].sweep_jobs

@@ -1,8 +1,8 @@
 """How many jobs train at once, and on which device.
 
-A device has units. An ordinary job takes the share of one job, and a job of a
-sweep a smaller share: on the CPU, one thread. So jobs of both kinds can run side
-by side without overloading the device.
+A device has units. A job of a sweep takes fewer units than an ordinary job: on the
+CPU, those of one thread. So jobs of both kinds can run side by side without
+overloading the device.
 """
 
 from collections import Counter
@@ -21,8 +21,8 @@ class Device:
 
     Attributes:
         name: such as "cuda:0" or "cpu".
-        jobs: ordinary jobs that fill it.
-        sweep_jobs: jobs of sweeps that fill it.
+        jobs: how many ordinary jobs fill it.
+        sweep_jobs: how many jobs of sweeps fill it.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Device:
 
     @property
     def units(self) -> int:
-        """Its units: their number lets a job of either kind take a whole number."""
+        """The number of units, chosen so that a job of either kind takes a whole number."""
         return self.jobs * self.sweep_jobs
 
     def cost(self, *, in_sweep: bool) -> int:
@@ -55,7 +55,7 @@ class Capacity:
                 Device(
                     name=name,
                     jobs=settings.jobs_per_device * times_named,
-                    # On the CPU, each has one thread.
+                    # On the CPU, each job of a sweep has one thread.
                     sweep_jobs=threads if name == "cpu" else settings.sweep_jobs_per_gpu,
                 )
                 for name, times_named in Counter(training_devices(settings.devices)).items()
@@ -68,12 +68,12 @@ class Capacity:
         return self._devices
 
     def share(self, device: str, *, in_sweep: bool) -> float:
-        """The share of the machine that a job on a device takes; those of all that fit add to 1."""
+        """The fraction of the machine that a job on a device takes; all that fit add up to 1."""
         chosen = self._devices[device]
         return chosen.cost(in_sweep=in_sweep) / chosen.units / len(self._devices)
 
     def find(self, *, in_sweep: bool, except_for: str | None = None) -> str | None:
-        """The device with the most free units and room for such a job, None if there is none."""
+        """The device with the most free units that has room for such a job, or None."""
         fitting = [
             name
             for name, device in self._devices.items()
@@ -82,7 +82,7 @@ class Capacity:
         return max(fitting, key=self._share, default=None)
 
     def nearest(self) -> str:
-        """The device with the most free units, where a job without room will fit first."""
+        """The device with the most free units, on which a waiting job will fit first."""
         return max(self._devices, key=self._share)
 
     def acquire(self, device: str, job: Job) -> None:

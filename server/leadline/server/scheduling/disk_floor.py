@@ -1,4 +1,4 @@
-"""The free space of the disk below which no job starts, and half of which none trains on."""
+"""The free disk space below which no job starts; at half of it, running jobs stop."""
 
 import shutil
 from pathlib import Path
@@ -9,16 +9,16 @@ from leadline.server.memory import in_bytes
 
 FLAG = "--min-free-disk-bytes"
 
-# By default: so much, or this share of a small disk.
+# The default: 1 GiB, or this fraction of a small disk.
 _FLOOR = 1 << 30
 _SHARE = 0.05
 
 
 class DiskFloor:
-    """Tells whether the disk of the data directory has room for jobs."""
+    """Checks whether the disk of the data directory has room for jobs."""
 
     def __init__(self, folder: Path, setting: int | Literal["auto"]) -> None:
-        """Makes a floor; `setting` is the option."""
+        """Makes a floor; `setting` is the value of the option."""
         self._folder = folder
         self._setting = setting
 
@@ -26,12 +26,12 @@ class DiskFloor:
         """The free space. Blocks.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: the free space cannot be read.
         """
         return shutil.disk_usage(self._folder).free
 
     def floor_bytes(self) -> int:
-        """The space that has to be free. Blocks.
+        """The space that must be free. Blocks.
 
         Raises:
             OSError: the size of the disk cannot be read.

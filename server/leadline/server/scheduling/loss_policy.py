@@ -1,4 +1,4 @@
-"""When a job whose workers are lost is tried again, and when it fails."""
+"""Decides when a job whose worker was lost is requeued, and when it fails."""
 
 from leadline.server.jobs.job import Failure, Job
 from leadline.server.workers.local import WorkerEnd
@@ -18,18 +18,18 @@ class LossPolicy:
         """
         self.silence_limit = silence_limit
         self._max_attempts = max_attempts
-        # By job: its completed epochs, and the workers that it has lost since.
+        # By job: the number of its completed epochs, and of the workers lost since.
         self._losses: dict[str, tuple[int, int]] = {}
 
     def record_loss(self, job: Job, end: WorkerEnd) -> float | Failure:
         """Counts another lost worker.
 
         Args:
-            job: the current state of its job.
+            job: the current state of the worker's job.
             end: how the worker ended.
 
         Returns:
-            The seconds to wait before the job is queued again, or why it fails.
+            The seconds to wait before the job is requeued, or why it fails.
         """
         if end.is_final:
             return Failure(reason=end.reason, message=end.text)
@@ -45,5 +45,5 @@ class LossPolicy:
         )
 
     def forget(self, job_id: str) -> None:
-        """Drops the count of a job that lost no worker in the end."""
+        """Drops the count of a job whose last worker was not lost."""
         self._losses.pop(job_id, None)

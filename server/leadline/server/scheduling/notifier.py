@@ -1,8 +1,8 @@
-"""Notifications: how the watchers of a job learn that it has changed.
+"""Notifies the watchers of a job that it has changed.
 
-Watchers pull. A notification only wakes them; each then reads the events after
-its own position, from the latest events in memory or else from the store. So
-nothing is queued for a slow watcher.
+Watchers pull. A notification only wakes them. Each then reads the events after
+its own position, from the latest events in memory or else from the store. So a
+slow watcher needs no queue.
 """
 
 import asyncio
@@ -12,15 +12,15 @@ from itertools import islice
 
 from leadline.server.jobs.job import Event, Hold, Progress
 
-# Events of a running job that stay in memory: watchers that keep up, however
-# many, then cost the store nothing.
+# How many events of a running job stay in memory: any number of watchers that keep
+# up then cost the store nothing.
 _CACHED_EVENTS = 32
 
-# The key of notifications of any job: no id is empty.
+# The key of notifications about any job: no id is empty.
 _ANY = ""
 
-# How many waiters are woken at a time, and the seconds until the next ones: a
-# thousand watchers of one job must not delay a health check.
+# How many waiters wake at a time, and the seconds between two batches: a thousand
+# watchers of one job must not delay a health check.
 _BATCH = 20
 _BATCH_SECONDS = 0.004
 
@@ -30,12 +30,12 @@ class Notification:
 
     def __init__(self) -> None:
         self._is_set = False
-        # In order of arrival; a dict, so that removal is cheap.
+        # In order of arrival; a dict makes removal cheap.
         self._waiters: dict[asyncio.Future[bool], None] = {}
 
     @property
     def is_set(self) -> bool:
-        """Whether it was set."""
+        """Whether `set` was called."""
         return self._is_set
 
     def set(self) -> None:
@@ -44,7 +44,7 @@ class Notification:
         self._wake_some()
 
     async def wait(self, seconds: float) -> bool:
-        """Waits at most `seconds`; returns whether it is set."""
+        """Waits at most `seconds`; returns whether the notification is set."""
         if self._is_set:
             return True
         loop = asyncio.get_running_loop()
@@ -75,8 +75,8 @@ def _settle(waiters: Iterable[asyncio.Future[bool]], is_set: bool) -> None:
 class JobNotifier:
     """Notifications, latest events and transient progress, by job id; the hold of all jobs.
 
-    Sweeps have notifications only, under their ids: their events are those of
-    their jobs, and are read from the store.
+    Sweeps have only notifications, under their ids: their events are those of
+    their jobs, and watchers read them from the store.
     """
 
     def __init__(self) -> None:
@@ -88,13 +88,13 @@ class JobNotifier:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the server shuts down, and watchers must leave."""
+        """Whether the server shuts down, so that watchers must end."""
         return self._closed
 
     def notification(self, job_id: str) -> Notification:
         """The notification of the next change of a job or a sweep.
 
-        Get it before you read: a change in between then sets it.
+        Get it before you read, so that a change in between sets it.
         """
         if self._closed:
             closed = Notification()
@@ -121,12 +121,12 @@ class JobNotifier:
         """
         latest = self._latest.setdefault(event.job_id, deque(maxlen=_CACHED_EVENTS))
         if latest and event.sequence != latest[-1].sequence + 1:
-            latest.clear()  # events in between were not published: the cache has no gaps
+            latest.clear()  # avoids a gap: events in between were not published
         latest.append(event)
         self.notify(event.job_id, sweep_id)
 
     def latest(self, job_id: str, *, after: int) -> list[Event] | None:
-        """The events after the sequence `after`; None if only the store has them all."""
+        """The events after the sequence `after`; None if the cache lacks some of them."""
         latest = self._latest.get(job_id)
         if not latest or not latest[0].sequence - 1 <= after < latest[-1].sequence:
             return None
@@ -142,11 +142,11 @@ class JobNotifier:
 
     @property
     def hold(self) -> Hold | None:
-        """Why queued jobs do not start although a device may be free; None if they do."""
+        """Why queued jobs do not start although a device may be free; None without a hold."""
         return self._hold
 
     def set_hold(self, hold: Hold | None) -> bool:
-        """Replaces the hold; returns whether jobs are held since, or no longer."""
+        """Replaces the hold; returns whether a hold began or ended."""
         before, self._hold = self._hold, hold
         has_changed = bool(before) is not bool(hold)
         if has_changed:
@@ -154,13 +154,13 @@ class JobNotifier:
         return has_changed
 
     def forget(self, job_id: str, sweep_id: str | None = None) -> None:
-        """Drops what is cached of a job without a worker, and wakes its watchers."""
+        """Drops the cached data of a job without a worker, and wakes its watchers."""
         self._progress.pop(job_id, None)
         self._latest.pop(job_id, None)
         self.notify(job_id, sweep_id)
 
     def close(self) -> None:
-        """Wakes all watchers; none waits again."""
+        """Wakes all watchers; later ones do not wait."""
         self._closed = True
         for job_id in list(self._notifications):
             self.notify(job_id)

@@ -1,4 +1,4 @@
-"""Records what workers report: in the store, for watchers, and in the metrics."""
+"""Records the reports of workers in the store, for watchers, and in the metrics."""
 
 import asyncio
 from dataclasses import dataclass
@@ -22,15 +22,15 @@ from leadline.server.workers.messages import DiskFault, Done, Heartbeat, Message
 
 _LOG = structlog.get_logger(__name__)
 
-# The store rejects a report so if the job was cancelled, paused or deleted meanwhile.
+# How the store rejects a report if the job was cancelled, paused or deleted meanwhile.
 FENCED_OFF = (FailedPreconditionError, NotFoundError)
 
 
 class JobObserver(Protocol):
-    """Observes jobs, as the metrics do."""
+    """Observes jobs; the metrics implement it."""
 
     def on_worker(self, job: Job, pid: int) -> None:
-        """A worker has the job."""
+        """A worker has started on the job."""
 
     def on_epoch(self, job: Job, epoch: EpochCompleted, train_images: int) -> None:
         """An epoch of the job is durable."""
@@ -42,7 +42,7 @@ class JobObserver(Protocol):
         """The job's worker reports the memory that it uses."""
 
     def on_worker_end(self, job: Job) -> None:
-        """The job's worker is gone."""
+        """The job's worker has ended."""
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Run:
 
 
 class ReportRecorder:
-    """Handles the messages of workers, and the ends of their runs."""
+    """Handles the messages of workers, and the end of their runs."""
 
     def __init__(
         self,
@@ -75,11 +75,11 @@ class ReportRecorder:
         self._artifacts = artifacts
 
     def begin(self, job: Job, worker: LocalWorker) -> None:
-        """Records that a worker begins with a job."""
+        """Records that a worker starts on a job."""
         self._observer.on_worker(job, worker.pid)
 
     def end(self, job: Job) -> None:
-        """Records that the job's worker is gone."""
+        """Records that the job's worker has ended."""
         self._observer.on_worker_end(job)
         self._notifier.forget(job.job_id, job.sweep_id)
 
@@ -88,7 +88,7 @@ class ReportRecorder:
 
         Raises:
             FailedPreconditionError: the worker no longer has the job, or reports
-                an epoch that does not fit.
+                a wrong epoch.
             NotFoundError: the job was deleted.
             StorageError: the database failed.
         """
@@ -114,10 +114,10 @@ class ReportRecorder:
         return isinstance(message, Done | Failure | DiskFault)
 
     async def finish(self, job: Job, outcome: Done | Failure) -> None:
-        """Moves a job that its worker has into its final state.
+        """Moves a running job to its final state.
 
         Raises:
-            FailedPreconditionError, NotFoundError, StorageError: as `handle_message`.
+            FailedPreconditionError, NotFoundError, StorageError: see `handle_message`.
         """
         failure = outcome if isinstance(outcome, Failure) else None
         state = JobState.SUCCEEDED if failure is None else JobState.FAILED
@@ -131,7 +131,7 @@ class ReportRecorder:
             await self._apply_retention(finished)
 
     async def handle_rejection(self, run: Run, error: ServiceError) -> None:
-        """Handles a report that the store has rejected: the job fails if it still runs."""
+        """Handles a report that the store has rejected; fails the job if it still runs."""
         job = run.job
         if not await self.is_running(job):
             # Cancelled or paused: the worker's reports no longer count.
@@ -162,10 +162,10 @@ class ReportRecorder:
         before = await self._threads.run(self._store.jobs.get_started, job.job_id)
         changes = differences(before, started) if before else []
         if changes:
-            _LOG.warning("a job goes on in another environment", job=job.job_id, changes=changes)
+            _LOG.warning("a job continues in another environment", job=job.job_id, changes=changes)
 
     async def _record_epoch(self, run: Run, epoch: EpochCompleted) -> bool:
-        """Records an epoch; returns whether the median stopping rule ends the job with it."""
+        """Records an epoch; returns whether the median stopping rule then ends the job."""
         job = run.job
         event = await self._threads.run(
             self._store.attempts.record_epoch, job.job_id, job.attempts, epoch

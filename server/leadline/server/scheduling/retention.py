@@ -18,6 +18,6 @@ def apply_retention(store: Store, artifacts: Artifacts, job: Job) -> None:
         kept, best=model.job.best_epoch, is_final=model.job.state.is_final
     )
     if dropped:
-        # A crash between the two leaves only files that nothing refers to.
+        # A crash between these steps leaves only files that nothing refers to.
         store.attempts.mark_dropped(job.job_id, dropped)
         artifacts.drop(job.job_id, [kept[epoch] for epoch in dropped])

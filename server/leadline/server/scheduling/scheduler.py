@@ -22,10 +22,10 @@ from leadline.server.workers.local import WorkerEnd, WorkerError, WorkerPool
 
 _LOG = structlog.get_logger(__name__)
 
-# Seconds before a store that failed, or a disk without space, is tried again.
+# The delay before a failed store, or a disk without space, is tried again.
 _RETRY_SECONDS = 1.0
 
-# How long jobs whose workers were ended may take to be queued again at the stop.
+# How long `stop` waits until the jobs of the ended workers are requeued.
 _STOP_SECONDS = 0.5
 
 
@@ -60,7 +60,7 @@ class Scheduler:
         self._stopping = asyncio.Event()
 
     def wake(self) -> None:
-        """Has `run` look for queued jobs, free devices and deadlines again."""
+        """Makes `run` check queued jobs, free devices and deadlines again."""
         self._wakeup.set()
 
     async def run(self) -> None:
@@ -86,8 +86,8 @@ class Scheduler:
         tasks = [run.task for run in self._runs.values() if run.task]
         await asyncio.gather(*(self.end_worker(job_id) for job_id in list(self._runs)))
         if tasks:
-            # A worker that still starts, or a wait before a job is queued again, may take
-            # long. The next start requeues these jobs: `AttemptRepository.recover`.
+            # A starting worker, or the wait before a job is requeued, may take long. The
+            # next start requeues these jobs: see `AttemptRepository.recover`.
             _, late = await asyncio.wait(tasks, timeout=_STOP_SECONDS)
             for task in late:
                 task.cancel()
@@ -123,7 +123,7 @@ class Scheduler:
         return min(left, seconds) if seconds else left
 
     async def _update_hold(self) -> None:
-        """Looks whether the disk has room for another job, if one waits."""
+        """If a job waits, checks whether the disk has room for it."""
         hold = None
         if await self._threads.run(self._store.jobs.next_queued):
             hold = await self._threads.run(self._disk_floor.hold)
@@ -147,7 +147,7 @@ class Scheduler:
                 job = await self._threads.run(self._store.attempts.claim, job.job_id, device=device)
             except FENCED_OFF:  # cancelled or paused meanwhile
                 continue
-            # `stop` knows of no run that begins now; the next start requeues it.
+            # `stop` does not know runs that begin now; the next start requeues the job.
             if self._stopping.is_set():
                 return
             self._capacity.acquire(device, job)
@@ -158,10 +158,10 @@ class Scheduler:
     async def _next_startable(self) -> tuple[Job, str] | None:
         """The next job to start, and its device.
 
-        The first job in the queue starts first. If it has no room, the device
-        that will have room soonest is reserved for it; otherwise small jobs
-        could starve a large one. The other devices may take the next job of
-        the other kind: part of a sweep, or not.
+        The first job in the queue starts first. If no device has room, the device
+        that will have room soonest is reserved for it, so that small jobs cannot
+        starve a large one. The other devices may take the next job of the other
+        kind: part of a sweep, or not.
         """
         job = await self._threads.run(self._store.jobs.next_queued)
         if job is None:
@@ -191,7 +191,7 @@ class Scheduler:
             await self._release(run)
 
     async def _follow_worker(self, run: Run) -> WorkerEnd | None:
-        """Handles a worker's messages; returns how it was lost, None if it was not."""
+        """Handles a worker's messages; returns how it was lost, or None if it was not."""
         try:
             run.worker = await self._pool.take()
             if self._stopping.is_set() or not await self._recorder.is_running(run.job):
@@ -211,7 +211,7 @@ class Scheduler:
                     await self._requeue(run.job)
                     return None
                 if isinstance(message, Progress):
-                    # Not before the first step: a starting worker takes a core.
+                    # After the first step, because a starting worker takes a core.
                     self._pool.fill()
             return await run.worker.describe_end()
         except DatasetError as error:
@@ -232,7 +232,7 @@ class Scheduler:
 
     async def _handle_loss(self, job: Job, end: WorkerEnd) -> None:
         """Requeues a job whose worker was lost, or fails it after too many losses."""
-        if not await self._recorder.is_running(job):  # it was ended for a cancelled job
+        if not await self._recorder.is_running(job):  # its worker was ended on purpose
             return
         if self._stopping.is_set():
             await self._requeue(job)
@@ -247,7 +247,7 @@ class Scheduler:
         await self._requeue(job)
 
     async def _requeue(self, job: Job) -> None:
-        """Queues the job again, however long the store takes to accept it."""
+        """Requeues the job, and retries until the store accepts it."""
         while True:
             try:
                 await self._threads.run(self._store.attempts.requeue, job.job_id, job.attempts)
@@ -256,7 +256,7 @@ class Scheduler:
             except StorageError:
                 _LOG.exception("the job store failed", job=job.job_id)
                 if self._stopping.is_set():
-                    return  # the next start requeues it: `AttemptRepository.recover`
+                    return  # the next start requeues it: see `AttemptRepository.recover`
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             return
@@ -265,7 +265,7 @@ class Scheduler:
         job_id = run.job.job_id
         if run.worker:
             await run.worker.kill()
-        # A requeued job may have a new run on another device by now.
+        # The requeued job may already have a new run on another device.
         if self._runs.get(job_id) is run:
             del self._runs[job_id]
             self._recorder.end(run.job)

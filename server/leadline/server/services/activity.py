@@ -1,4 +1,4 @@
-"""What the whole server is doing: the newest jobs and sweeps, the queue, the best models."""
+"""The activity of the whole server: the newest jobs and sweeps, the queue, the best models."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from leadline.server.storage.store import Store
 from leadline.server.sweeps.sweep import Sweep
 from leadline.server.thread_pool import ThreadPool
 
-# What a page has room for; the command line lists the rest.
+# As many as fit on the page; the command line lists the rest.
 NEWEST_JOBS = 100
 WAITING_JOBS = 100
 BEST_MODELS = 60
@@ -23,12 +23,12 @@ class Activity:
     """The server's activity.
 
     Attributes:
-        jobs: the newest, running and first waiting jobs by id, the newest first.
-        queue: the ids of waiting jobs, in the order in which they will start.
-        counts: how many jobs there are in each state, of all jobs.
+        jobs: the newest, the running and the first queued jobs by id, the newest first.
+        queue: the ids of queued jobs, in the order in which they will start.
+        counts: how many of all jobs are in each state.
         most_accurate: the jobs of the most accurate models.
         sweeps: the newest sweeps.
-        hold: why waiting jobs do not start; None if they do.
+        hold: why queued jobs do not start; None without a hold.
     """
 
     jobs: Mapping[str, Job] = field(default_factory=dict)

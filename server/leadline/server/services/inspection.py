@@ -1,7 +1,8 @@
-"""The use cases of inspection: what checkpoints get wrong, and the images of datasets."""
+"""The use cases of inspection: the mistakes of checkpoints, and the images of datasets."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from leadline.models.datasets import SplitName
 from leadline.models.images import encode_png
@@ -17,22 +18,25 @@ from leadline.server.serving.catalog import CheckpointRef, Selector
 from leadline.server.serving.examples import ExampleRef, read_examples
 from leadline.server.thread_pool import check_abandoned
 
+R = TypeVar("R")
+
 MIN_MODELS = 2
 MAX_MODELS = 20
 
-# A variant takes part in the search for label errors only if its test accuracy
-# is at most this much below the best one's.
+# In the search for label errors, a variant votes only if its test accuracy is at
+# most this much below the best one's.
 _MAX_ACCURACY_GAP = 0.1
 
 
 class InspectionService:
     """The use cases of inspection.
 
-    Each method that reads a checkpoint raises DataLossError if its kept
-    predictions are missing or damaged, and FailedPreconditionError if the
-    dataset is no longer on the server or the checkpoint has no predictions of
-    the split. Callers take turns, by the name `caller`; ResourceExhaustedError is
-    raised if too many requests wait.
+    Each method that reads a checkpoint raises DataLossError if its stored
+    predictions are missing or damaged. It raises FailedPreconditionError if the
+    dataset is no longer on the server, or the checkpoint has no predictions of
+    the split. `use` builds the result, in the same thread. Callers, identified by
+    `caller`, take turns. If too many requests wait, the method raises
+    ResourceExhaustedError.
     """
 
     def __init__(self, *, models: ModelService, lane: ReadLane, dataset_cache: Path) -> None:
@@ -51,7 +55,7 @@ class InspectionService:
 
         Raises:
             NotFoundError: nothing matches.
-            InvalidArgumentError: they were trained on different datasets.
+            InvalidArgumentError: the checkpoints were trained on different datasets.
         """
         first, second = await self._models.resolve_all([baseline, candidate])
         _check_same_dataset(first, second, "candidate")
@@ -60,16 +64,16 @@ class InspectionService:
     async def resolve_jury(
         self, selectors: Sequence[Selector], dataset: str, *, caller: str
     ) -> list[CheckpointRef]:
-        """The checkpoints whose answers contradict labels.
+        """The checkpoints that vote on labels.
 
         Args:
-            selectors: name them; if empty, the good variants of `dataset` are taken.
+            selectors: select the checkpoints; if empty, the good variants of `dataset` vote.
             dataset: a dataset's name.
-            caller: callers take turns, by this name.
+            caller: identifies the caller; callers take turns.
 
         Raises:
             NotFoundError: nothing matches.
-            InvalidArgumentError: one is repeated, or trained on another dataset.
+            InvalidArgumentError: a checkpoint is repeated, or trained on another dataset.
             FailedPreconditionError: the dataset has fewer than two good variants.
         """
         if selectors:
@@ -83,35 +87,46 @@ class InspectionService:
         for index, checkpoint in enumerate(checkpoints):
             _check_same_dataset(checkpoints[0], checkpoint, f"models[{index}]")
             if checkpoint.name in seen:
-                raise InvalidArgumentError.of(f"models[{index}]", f"is {checkpoint.name} once more")
+                raise InvalidArgumentError.of(f"models[{index}]", f"repeats {checkpoint.name}")
             seen.add(checkpoint.name)
         return checkpoints
 
     async def list_misclassified(
         self,
+        use: Callable[[Listing], R],
         checkpoint: CheckpointRef,
         query: ListingQuery,
         *,
         offset: int,
         limit: int,
         caller: str,
-    ) -> Listing:
-        """At most `limit` examples after the first `offset`."""
+    ) -> R:
+        """Returns at most `limit` misclassified examples after the first `offset`."""
         return await self._lane.run(
             caller,
-            lambda: list_misclassified(
-                self._answers(checkpoint, query.split), query, offset=offset, limit=limit
+            lambda: use(
+                list_misclassified(
+                    self._answers(checkpoint, query.split), query, offset=offset, limit=limit
+                )
             ),
         )
 
     async def confusion(
-        self, checkpoint: CheckpointRef, split: SplitName, *, caller: str
-    ) -> Confusion:
-        """Counts how often images of each class are taken for each class."""
-        return await self._lane.run(caller, lambda: confusion_of(self._answers(checkpoint, split)))
+        self,
+        use: Callable[[Confusion], R],
+        checkpoint: CheckpointRef,
+        split: SplitName,
+        *,
+        caller: str,
+    ) -> R:
+        """Counts how often images of each class are predicted as each class."""
+        return await self._lane.run(
+            caller, lambda: use(confusion_of(self._answers(checkpoint, split)))
+        )
 
     async def compare(
         self,
+        use: Callable[[Comparison], R],
         baseline: CheckpointRef,
         candidate: CheckpointRef,
         query: ComparisonQuery,
@@ -119,36 +134,41 @@ class InspectionService:
         offset: int,
         limit: int,
         caller: str,
-    ) -> Comparison:
-        """Compares two checkpoints of the same dataset; shows at most `limit` examples."""
+    ) -> R:
+        """Compares two checkpoints of the same dataset; returns at most `limit` examples."""
         return await self._lane.run(
             caller,
-            lambda: compare(
-                self._answers(baseline, query.split),
-                self._answers(candidate, query.split),
-                query,
-                offset=offset,
-                limit=limit,
+            lambda: use(
+                compare(
+                    self._answers(baseline, query.split),
+                    self._answers(candidate, query.split),
+                    query,
+                    offset=offset,
+                    limit=limit,
+                )
             ),
         )
 
     async def label_errors(
         self,
+        use: Callable[[LabelErrors], R],
         checkpoints: Sequence[CheckpointRef],
         query: LabelErrorQuery,
         *,
         offset: int,
         limit: int,
         caller: str,
-    ) -> LabelErrors:
-        """Labels that checkpoints of the same dataset contradict; at most `limit` images."""
+    ) -> R:
+        """Finds labels that checkpoints of the same dataset contradict; at most `limit` images."""
         return await self._lane.run(
             caller,
-            lambda: find_label_errors(
-                [self._answers(checkpoint, query.split) for checkpoint in checkpoints],
-                query,
-                offset=offset,
-                limit=limit,
+            lambda: use(
+                find_label_errors(
+                    [self._answers(checkpoint, query.split) for checkpoint in checkpoints],
+                    query,
+                    offset=offset,
+                    limit=limit,
+                )
             ),
         )
 
@@ -156,7 +176,7 @@ class InspectionService:
         """An image of a dataset, as a PNG file.
 
         Raises:
-            InvalidArgumentError: it is not on this server.
+            InvalidArgumentError: the image is not on this server.
         """
         return await self._lane.run(caller, self._png, example)
 
@@ -175,13 +195,13 @@ def _check_same_dataset(baseline: CheckpointRef, candidate: CheckpointRef, field
         raise InvalidArgumentError.of(
             field,
             f"{candidate.name} was trained on another dataset than {baseline.name}: "
-            f"{candidate.model.job.spec.dataset}, whose contents are others than those of "
+            f"{candidate.model.job.spec.dataset}, whose contents differ from those of "
             f"{baseline.model.job.spec.dataset}",
         )
 
 
 def _of_same_images(variants: Sequence[CheckpointRef], dataset: str) -> list[CheckpointRef]:
-    """The variants that were trained on the same images as the first, the most accurate."""
+    """The variants that were trained on the same images as the first one."""
     good = [
         variant
         for variant in variants
@@ -190,7 +210,7 @@ def _of_same_images(variants: Sequence[CheckpointRef], dataset: str) -> list[Che
         == variants[0].model.started.dataset_fingerprint
     ][:MAX_MODELS]
     if len(good) < MIN_MODELS:
-        dataset = shorten(dataset)  # any text of a caller
+        dataset = shorten(dataset)  # the caller may send any text
         raise FailedPreconditionError(
             f"at least {MIN_MODELS} variants on {dataset} must be within {_MAX_ACCURACY_GAP} of "
             f"the best accuracy, and there is {len(good) or 'none'}: train another, or name the "

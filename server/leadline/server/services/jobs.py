@@ -18,13 +18,13 @@ from leadline.server.services.watching import (
     SHARED_EVENTS,
     SHARED_VIEWS,
     EventSource,
-    SharedReads,
 )
+from leadline.server.storage.shared_reads import SharedReads
 from leadline.server.storage.store import Store
 
 R = TypeVar("R")
 
-# Jobs that a listing reads in one query.
+# How many jobs a listing reads in one query.
 _JOBS_A_SLICE = 100
 
 
@@ -77,11 +77,11 @@ class JobService:
     async def submit(
         self, spec: TrainingSpec, options: JobOptions, *, request_id: str | None
     ) -> Job:
-        """Accepts a job, or returns the job that `request_id` already stands for.
+        """Accepts a job, or returns the job that already has this `request_id`.
 
         Raises:
-            InvalidArgumentError: the spec or the options are wrong, field by field.
-            AlreadyExistsError: `request_id` stands for a job of another spec or
+            InvalidArgumentError: the spec or the options are invalid; names the fields.
+            AlreadyExistsError: `request_id` belongs to a job of another spec or
                 other options.
             ResourceExhaustedError: the queue is full.
             UnavailableError: the server shuts down.
@@ -121,15 +121,15 @@ class JobService:
         limit: int,
         caller: str,
     ) -> R:
-        """Jobs in `states` (empty: any), of a sweep, numbered below `before`, newest first.
+        """Lists jobs, the newest first.
 
         Args:
-            use: makes the result of the jobs, in a thread; they are read as it takes them.
-            states: which jobs.
-            sweep_id: the sweep that they are a part of; None: any or none.
-            before: the number below which they are; None: no bound.
-            limit: how many jobs `use` takes at most.
-            caller: callers take turns, by this name.
+            use: builds the result from the jobs, in a thread; reads them lazily.
+            states: only jobs in these states; empty for any.
+            sweep_id: only jobs of this sweep; None for all jobs.
+            before: only jobs with a lower number; None for no bound.
+            limit: the most jobs that `use` takes.
+            caller: identifies the caller; callers take turns.
 
         Raises:
             NotFoundError: there is no such sweep.
@@ -230,7 +230,7 @@ class JobService:
             job=job,
             progress=progress,
             queue_position=view.queue_position,
-            hold=self._hold(job),  # not that of the shared view: the store knows no hold
+            hold=self._hold(job),  # the shared view has none: the store does not know holds
             seconds_left=seconds_left(job, progress),
         )
 
@@ -283,7 +283,7 @@ class JobService:
 
 
 def seconds_left(job: Job, progress: Progress) -> float | None:
-    """How long a job still takes, by its last epoch; None before its first is complete."""
+    """Estimates the remaining seconds from the last epoch; None before the first is complete."""
     if job.latest_epoch is None:
         return None
     epochs = float(job.spec.epochs - job.completed_epochs)

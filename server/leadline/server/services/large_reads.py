@@ -1,7 +1,7 @@
-"""Large reads: few at a time, by turns, soon or not at all, and in slices.
+"""Large reads: few at a time, with fair turns, bounded waits, and in slices.
 
-A listing, a sweep with its jobs or an inspection may take seconds. The lane bounds
-how many run and wait. Each ends when its caller leaves: see `thread_pool`.
+A listing, a sweep with its jobs or an inspection may take seconds. The read lane
+bounds how many run and wait. Each ends when its caller leaves: see `thread_pool`.
 """
 
 import asyncio
@@ -18,21 +18,21 @@ R = TypeVar("R")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
-# Calls that may wait for a thread, of all callers together.
+# The most calls that wait for a thread, of all callers together.
 _MAX_WAITING = 64
 
-# Seconds that a call may wait, and after which a refused one should be tried again.
+# The longest wait of a call, and the delay after which to retry a refused call.
 _MAX_WAIT_SECONDS = 5.0
 _RETRY_SECONDS = 2.0
 
 
 class ReadLane:
-    """Threads for expensive reads, which callers are given in turn.
+    """Threads for expensive reads, which callers share by round robin.
 
-    No caller has all threads, if there are several: the next caller then finds one
-    free. A thread goes to the caller that has fewest, then to the one who had its turn
-    longest ago. If too many calls wait, the caller with most of them is refused its
-    newest. Cheap reads and writes have other threads, so they never wait behind these.
+    If there are several threads, no caller gets the last one, so the next caller finds
+    it free. A free thread goes to the caller with the fewest threads, then to the one
+    whose last turn is longest ago. If too many calls wait, the newest call of the caller
+    with most calls is refused. Cheap reads and writes have other threads.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class ReadLane:
     async def run(
         self, caller: str, call: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        """Returns what `call(*args, **kwargs)` returns, or raises what it raises.
+        """Runs `call(*args, **kwargs)` in a thread, and returns its result.
 
         Args:
-            caller: callers take turns, by this name.
-            call: blocks, and ends soon once it is abandoned.
-            args: its arguments.
-            kwargs: its arguments.
+            caller: identifies the caller; callers take turns.
+            call: blocks, and ends soon after it is abandoned.
+            args: its positional arguments.
+            kwargs: its keyword arguments.
 
         Raises:
             ResourceExhaustedError: no thread is free soon.
@@ -75,13 +75,13 @@ class ReadLane:
         else:
             await self._wait(caller)
         started = self._threads.start(partial(call, *args, **kwargs))
-        # Its thread is free when the call ends, which may be after its caller has left.
+        # The thread is free when the call ends, even if its caller has left before.
         release = partial(asyncio.get_running_loop().call_soon_threadsafe, self._release, caller)
         started.future.add_done_callback(lambda _: release())
         return await started.result()
 
     def close(self) -> None:
-        """Abandons the calls that have started, and stops the threads after them."""
+        """Abandons the calls that have started, and stops the threads when they end."""
         self._threads.close()
 
     async def _wait(self, caller: str) -> None:
@@ -96,7 +96,7 @@ class ReadLane:
         except asyncio.CancelledError:
             self._leave(caller, place)
             if not place.cancelled() and place.exception() is None:
-                self._release(caller)  # the thread was given to it just now
+                self._release(caller)  # it had just received the thread
             raise
         finally:
             timer.cancel()
@@ -126,7 +126,7 @@ class ReadLane:
         self._running[caller] += 1
 
     def _release(self, caller: str) -> None:
-        """Gives the thread of a caller to the next one, or frees it."""
+        """Passes a caller's thread to the next waiting call, or frees it."""
         self._free += 1
         self._running[caller] -= 1
         if not self._running[caller]:
@@ -149,16 +149,16 @@ class SliceReader(Protocol[T_co]):
     """Reads a slice of a list; blocks."""
 
     def __call__(self, *, before: int | None, limit: int) -> Sequence[T_co]:
-        """The first `limit` entries numbered below `before`, the highest number first."""
+        """Returns the first `limit` entries numbered below `before`, the highest number first."""
 
 
 def in_slices(
     read: SliceReader[T], number_of: Callable[[T], int], *, before: int | None, size: int
 ) -> Iterator[T]:
-    """Yields the entries numbered below `before`, read `size` at a time as they are needed.
+    """Yields the entries numbered below `before`; reads `size` at a time, lazily.
 
     Raises:
-        AbandonedError: the call that reads is abandoned.
+        AbandonedError: the current call is abandoned.
     """
     while entries := read(before=before, limit=size):
         for entry in entries:
@@ -169,7 +169,7 @@ def in_slices(
 
 def _too_many_reads() -> ResourceExhaustedError:
     return ResourceExhaustedError(
-        "too many large reads wait: try again soon, or ask for smaller pages",
+        "too many large reads wait: try again soon, or request smaller pages",
         reason="TOO_MANY_READS",
         retry_after=_RETRY_SECONDS,
     )

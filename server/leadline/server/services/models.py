@@ -1,4 +1,4 @@
-"""The use cases of models: find a checkpoint, list what is trained."""
+"""The use cases of models: find a checkpoint, list models."""
 
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
@@ -10,12 +10,13 @@ from leadline.server.jobs.variants import VariantFilter
 from leadline.server.services.large_reads import ReadLane, in_slices
 from leadline.server.serving.catalog import ByName, Catalog, CheckpointRef, Selector
 from leadline.server.storage.models import ModelName
+from leadline.server.storage.shared_reads import SharedReads
 from leadline.server.storage.store import Store
 from leadline.server.thread_pool import ThreadPool
 
 R = TypeVar("R")
 
-# Models that a listing reads at a time, with up to 10,000 epochs each.
+# How many models a listing reads at a time, with up to 10,000 epochs each.
 _MODELS_A_SLICE = 10
 
 
@@ -29,22 +30,27 @@ class ModelService:
         self._threads = threads
         self._large_reads = large_reads
         self._catalog = catalog
+        self._shared_names = SharedReads(store, size=1)
 
-    async def get(self, job_id: str, use: Callable[[Model], R]) -> R:
-        """What a job has trained, as `use` makes it in a thread.
+    async def get(self, use: Callable[[Model], R], job_id: str, *, caller: str) -> R:
+        """Builds a result from a job's model, which has up to 10,000 epochs.
+
+        Args:
+            use: builds the result from the model, in a thread.
+            job_id: the job.
+            caller: identifies the caller; callers take turns.
 
         Raises:
             NotFoundError: there is no such job, or it has completed no epoch.
+            ResourceExhaustedError: too many large reads wait.
         """
-        return await self._threads.run(lambda: use(self._store.models.get(job_id)))
+        return await self._large_reads.run(caller, lambda: use(self._store.models.get(job_id)))
 
-    async def get_with_job(self, job_id: str) -> tuple[Job, Model | None]:
-        """A job and what it has trained, None before its first epoch.
-
-        Raises:
-            NotFoundError: there is no such job.
-        """
-        return await self._threads.run(self._get_with_job, job_id)
+    async def get_with_job(
+        self, use: Callable[[Job, Model | None], R], job_id: str, *, caller: str
+    ) -> R:
+        """As `get`, from a job and its model, which is None before the first epoch."""
+        return await self._large_reads.run(caller, lambda: use(*self._get_with_job(job_id)))
 
     async def list_models(
         self,
@@ -55,14 +61,14 @@ class ModelService:
         limit: int,
         caller: str,
     ) -> R:
-        """Models of matching variants, whose jobs are numbered below `before`, newest first.
+        """Lists the models of matching variants, the newest first.
 
         Args:
-            use: makes the result of the models, in a thread; they are read as it takes them.
-            variant: which models.
-            before: the number below which their jobs are; None: no bound.
-            limit: how many models `use` takes at most.
-            caller: callers take turns, by this name.
+            use: builds the result from the models, in a thread; reads them lazily.
+            variant: the filter.
+            before: only models whose job has a lower number; None for no bound.
+            limit: the most models that `use` takes.
+            caller: identifies the caller; callers take turns.
 
         Raises:
             ResourceExhaustedError: too many large reads wait.
@@ -81,9 +87,10 @@ class ModelService:
         """The names of the newest models, and the job with the best model of each variant.
 
         Args:
-            use: makes the result of them, in a thread.
+            use: builds the result, in a thread; callers with equal `use` and
+                `limit` share the result.
             limit: the most models.
-            caller: callers take turns, by this name.
+            caller: identifies the caller; callers take turns.
 
         Raises:
             ResourceExhaustedError: too many large reads wait.
@@ -93,18 +100,19 @@ class ModelService:
             names = self._store.models.find_names(limit=limit)
             return use(names, self._store.models.find_best_of_variants())
 
-        return await self._large_reads.run(caller, read)
+        run = partial(self._large_reads.run, caller, read)
+        return await self._shared_names.get((use, limit), run)
 
     def resolve(self, selector: Selector) -> Coroutine[Any, Any, CheckpointRef]:
         """The checkpoint that a selector currently stands for.
 
         Raises:
-            NotFoundError: no such model, epoch or variant is trained.
+            NotFoundError: there is no such model, epoch or variant.
         """
-        return self._catalog.resolve(selector)  # not awaited: every prediction passes here
+        return self._catalog.resolve(selector)  # not awaited, to keep predictions fast
 
     async def resolve_all(self, selectors: Iterable[Selector]) -> list[CheckpointRef]:
-        """The checkpoints that selectors currently stand for; raises as `resolve` does."""
+        """The checkpoints that selectors currently stand for; raises the errors of `resolve`."""
         return [await self._catalog.resolve(selector) for selector in selectors]
 
     async def export(self, checkpoint: CheckpointRef, *, caller: str) -> bytes:
@@ -132,8 +140,8 @@ class ModelService:
 
         Args:
             dataset: a dataset's name.
-            max_accuracy_gap: how much less accurate than the best one they are at most.
-            caller: callers take turns, by this name.
+            max_accuracy_gap: how much less accurate than the best one they may be.
+            caller: identifies the caller; callers take turns.
 
         Raises:
             ResourceExhaustedError: too many large reads wait.

@@ -18,9 +18,9 @@ class ImageInput(NamedTuple):
     """The images of a request, before they are decoded.
 
     Attributes:
-        decode: makes the pixels, or steps that do; raises InvalidArgumentError if the images
-            are wrong.
-        run_inline: whether `decode` takes microseconds only, less than a switch of threads.
+        decode: returns the pixels, or steps that decode them; raises InvalidArgumentError if
+            the images are invalid.
+        run_inline: whether `decode` takes only microseconds, less than a switch of threads.
     """
 
     decode: Callable[[], Pixels | Steps]
@@ -31,7 +31,7 @@ class PredictionService:
     """The use cases of predictions.
 
     Attributes:
-        limits: the most that a request may carry.
+        limits: the limits of a request.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class PredictionService:
         self.limits = limits
 
     def example_input(self, examples: Sequence[ExampleRef]) -> ImageInput:
-        """Images of datasets on this server; `decode` raises if one is not."""
+        """The input of dataset images; `decode` raises if an image is not on this server."""
         return ImageInput(partial(read_examples, examples, self._dataset_cache))
 
     def predict(
@@ -64,20 +64,20 @@ class PredictionService:
         """Classifies images.
 
         Args:
-            checkpoint: the network's.
-            images: what to classify.
-            caller: callers take turns, by this name.
+            checkpoint: the network's checkpoint.
+            images: the images to classify.
+            caller: identifies the caller; callers take turns.
             seconds_left: until the caller's deadline; None without one.
             wait_if_full: whether to wait if too many requests are in flight.
 
         Raises:
-            InvalidArgumentError: the images are wrong.
+            InvalidArgumentError: the images are invalid.
             ResourceExhaustedError: too many requests are in flight, and
                 `wait_if_full` is false.
             DeadlineExceededError: the deadline passed before the work began.
             DataLossError: the checkpoint's file is damaged.
         """
-        # Returned, not awaited: one coroutine less on the path of every prediction.
+        # Returned, not awaited, to save a coroutine for every prediction.
         return self._predictor.predict(
             checkpoint,
             images.decode,

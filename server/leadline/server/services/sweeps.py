@@ -16,8 +16,8 @@ from leadline.server.services.watching import (
     SHARED_MESSAGES,
     SHARED_VIEWS,
     EventSource,
-    SharedReads,
 )
+from leadline.server.storage.shared_reads import SharedReads
 from leadline.server.storage.store import Store
 from leadline.server.sweeps.sweep import (
     Sweep,
@@ -30,7 +30,7 @@ from leadline.server.sweeps.sweep import (
 
 R = TypeVar("R")
 
-# Sweeps that a listing reads in one query; a grid may have a thousand values.
+# How many sweeps a listing reads in one query; a grid may have a thousand values.
 _SWEEPS_A_SLICE = 50
 
 
@@ -59,13 +59,13 @@ class SweepService:
         """Accepts a sweep with all its jobs, or returns the sweep of an earlier `request_id`.
 
         Raises:
-            InvalidArgumentError: specs, options or settings are wrong, field by field.
-            AlreadyExistsError: `request_id` stands for a sweep of another request.
+            InvalidArgumentError: specs, options or settings are invalid; names the fields.
+            AlreadyExistsError: `request_id` belongs to a sweep of another request.
             ResourceExhaustedError: the queue has no room for all jobs, or too many large
                 requests wait.
             UnavailableError: the server shuts down.
         """
-        # A thousand specs take a while to make and to check.
+        # Building and checking a thousand specs takes a while.
         points, violations = await self._lifecycle.large_reads.run(caller, self._check, request)
         if violations:
             raise InvalidArgumentError(violations, reason="INVALID_SWEEP")
@@ -84,10 +84,10 @@ class SweepService:
         """The sweep's current state, its jobs and its table.
 
         Args:
-            use: makes the result of it, in a thread; callers with equal `use` share the
-                result.
+            use: builds the result from the sweep, in a thread; callers with equal `use`
+                share the result.
             sweep_id: the sweep.
-            caller: callers take turns, by this name.
+            caller: identifies the caller; callers take turns.
 
         Raises:
             NotFoundError: there is no such sweep.
@@ -103,13 +103,13 @@ class SweepService:
     async def list_sweeps(
         self, use: Callable[[Iterable[Sweep]], R], *, before: int | None, limit: int, caller: str
     ) -> R:
-        """Sweeps numbered below `before`, newest first.
+        """Lists sweeps, the newest first.
 
         Args:
-            use: makes the result of the sweeps, in a thread; they are read as it takes them.
-            before: the number below which they are; None: no bound.
-            limit: how many sweeps `use` takes at most.
-            caller: callers take turns, by this name.
+            use: builds the result from the sweeps, in a thread; reads them lazily.
+            before: only sweeps with a lower number; None for no bound.
+            limit: the most sweeps that `use` takes.
+            caller: identifies the caller; callers take turns.
 
         Raises:
             ResourceExhaustedError: too many large reads wait.
@@ -125,7 +125,7 @@ class SweepService:
     async def cancel(self, use: Callable[[SweepView], R], sweep_id: str) -> R:
         """Cancels all jobs that are not in a final state, even within an epoch.
 
-        `use` makes the result, in a thread; so with `pause` and `resume`.
+        `use` builds the result, in a thread, as in `pause` and `resume`.
 
         Raises:
             NotFoundError: there is no such sweep.
@@ -204,7 +204,7 @@ class SweepService:
         return await self._threads.run(use, view)
 
     def _check(self, request: SweepRequest) -> tuple[int, list[Violation]]:
-        """How many jobs the sweep has, and what is wrong with them."""
+        """Returns how many jobs the sweep has, and their violations."""
         points = len(request.grid.points())
         violations = [
             *request.grid.violations(self._datasets),

@@ -1,29 +1,25 @@
 """Follows the events of a job or a sweep, from any sequence to the last."""
 
-import asyncio
 import time
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from leadline.server.errors import InvalidArgumentError, UnavailableError
 from leadline.server.jobs.job import Event, Job
 from leadline.server.scheduling.notifier import JobNotifier
-from leadline.server.storage.store import Store
 from leadline.server.sweeps.sweep import Sweep, SweepEvent
 
-# How many events are read from the store at a time.
+# How many events to read from the store at a time.
 EVENTS_A_READ = 200
 
-# Results that callers share: jobs or sweeps, lists of events, and large messages.
+# How many results to cache for callers to share: jobs, sweeps, lists of events, messages.
 SHARED_VIEWS = 4_096
 SHARED_EVENTS = 64
 SHARED_MESSAGES = 16
 
 AnyEvent = TypeVar("AnyEvent", bound=Event | SweepEvent)
 View = TypeVar("View")
-T = TypeVar("T")
 
 
 @dataclass(kw_only=True)
@@ -31,7 +27,7 @@ class EventSource(Generic[AnyEvent, View]):
     """The events of one job or sweep.
 
     Attributes:
-        key: the id under which the notifier announces changes.
+        key: the id in the notifier.
         name: the resource name.
         current: reads the job or the sweep.
         events: reads events after a sequence.
@@ -47,57 +43,6 @@ class EventSource(Generic[AnyEvent, View]):
     progress: Callable[[], Coroutine[Any, Any, View]]
 
 
-class SharedReads:
-    """Reads of the store that callers share: each is made once until the next write.
-
-    A thousand watchers of one job then cost the store no more than one. A read ends
-    when the last of its callers leaves.
-    """
-
-    def __init__(self, store: Store, *, size: int) -> None:
-        """Makes an empty cache of `size` results; the oldest are evicted."""
-        self._store = store
-        self._size = size
-        self._revision = -1
-        self._reads: OrderedDict[Hashable, _SharedRead] = OrderedDict()
-
-    async def get(self, key: Hashable, read: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """What `read` returns or raises; equal keys share it."""
-        if self._revision != self._store.revision:
-            self._reads.clear()
-            self._revision = self._store.revision
-        shared = self._reads.get(key)
-        if shared is None or shared.has_failed:
-            shared = self._reads[key] = _SharedRead(read())
-            if len(self._reads) > self._size:
-                self._reads.popitem(last=False)
-        result: T = await shared.result()
-        return result
-
-
-class _SharedRead:
-    """A read, and how many callers wait for it."""
-
-    def __init__(self, read: Coroutine[Any, Any, Any]) -> None:
-        self._task = asyncio.create_task(read)
-        self._waiting = 0
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether it has ended, and without a result."""
-        task = self._task
-        return task.cancelling() > 0 or (task.done() and task.exception() is not None)
-
-    async def result(self) -> Any:
-        self._waiting += 1
-        try:
-            return await asyncio.shield(self._task)
-        finally:
-            self._waiting -= 1
-            if not self._waiting and not self._task.done():
-                self._task.cancel()
-
-
 async def follow(
     notifier: JobNotifier,
     source: EventSource[AnyEvent, View],
@@ -108,9 +53,8 @@ async def follow(
 ) -> AsyncIterator[AnyEvent | View]:
     """Yields the events after `after_sequence`, each once, until the last.
 
-    Between events it yields the progress: every `progress_interval` seconds if
-    it has changed, and at least every `keepalive_seconds`, so that proxies keep
-    the stream open.
+    Also yields the progress: every `progress_interval` seconds if it has changed,
+    and at least every `keepalive_seconds`, so that proxies keep the stream open.
 
     Raises:
         UnavailableError: the server shuts down before the last event.
@@ -147,7 +91,7 @@ def is_at_end(after_sequence: int, latest_sequence: int, *, is_final: bool) -> b
     """Whether no event follows the sequence `after_sequence`.
 
     Raises:
-        InvalidArgumentError: there is no such event yet.
+        InvalidArgumentError: the sequence is higher than the newest one.
     """
     if after_sequence > latest_sequence:
         raise InvalidArgumentError.of(

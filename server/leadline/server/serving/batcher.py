@@ -1,10 +1,10 @@
 """Merges the images of many requests into batches, off the event loop.
 
-There is no timer: the next batch fills while one is computed, and a request that
-arrives at an idle batcher is computed at once; one image by the event loop itself, if
-that takes no longer than to wake a thread. Batches are small, so the wait for the
-previous one is short. Networks are served round robin, and within a network callers
-are, a few images each: neither a large request nor a busy caller delays the others.
+There is no timer: the next batch fills while the current one is computed, and an idle
+batcher computes a request at once. The event loop itself computes a single image if
+that takes no longer than waking a thread. Batches are small, so the wait for the
+previous one is short. Networks take turns, and within a network callers take turns
+with a few images each. So neither a large request nor a busy caller delays the others.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from leadline.server.serving.classifier import MAX_BATCH, Scores
 from leadline.server.serving.inputs import Pixels
 
 _QUANTUM = 8
-"""Images of a caller in each of its turns while other callers wait."""
+"""Images of a caller in each turn while other callers wait."""
 
 
 class Network(Protocol):
@@ -44,10 +44,10 @@ class Work:
     pixels: Pixels
     caller: str
     deadline: float | None
-    """By the monotonic clock; None without one."""
+    """The deadline by the monotonic clock; None without one."""
 
     quick: Network | None = None
-    """The network, if the event loop may run it; see `Batcher.score`."""
+    """The network, if the event loop may run it: see `Batcher.score`."""
 
     answer: "asyncio.Future[Scores]"
     taken: int = 0
@@ -57,11 +57,11 @@ class Work:
 
     @property
     def left(self) -> int:
-        """Images not yet in a batch."""
+        """How many images are not yet in a batch."""
         return len(self.pixels) - self.taken
 
     def take(self, count: int) -> Pixels:
-        """The next images, for a batch."""
+        """Returns the next `count` images, for a batch."""
         images = self.pixels[self.taken : self.taken + count]
         self.taken += len(images)
         return images
@@ -108,11 +108,11 @@ class WorkQueue:
         callers.setdefault(work.caller, deque()).append(work)
 
     def next_batch(self, is_wanted: Callable[[Work], bool]) -> list[Slice]:
-        """Removes the next batch, all of one network; empty if no request is still wanted.
+        """Removes the next batch, all of one network; empty if no request needs computing.
 
         Args:
-            is_wanted: whether a request should still be computed; called before
-                images of it are taken.
+            is_wanted: whether to compute a request; called before each time that its
+                images are taken.
         """
         key, callers = self._networks.popitem(last=False)
         batch: list[Slice] = []
@@ -147,13 +147,13 @@ class WorkQueue:
 
 
 class Batcher:
-    """A thread that classifies the images of coroutines' requests in batches."""
+    """A thread that classifies images from coroutines in batches."""
 
     def __init__(self) -> None:
         """Starts the thread."""
         self._arriving: list[Work] = []  # in this iteration of the event loop
         self._in_flight = 0
-        # Networks are for one thread at a time, also if the caller of a batch has left.
+        # Only one thread at a time may use a network, even if the caller of a batch has left.
         self._computing = threading.Lock()
         self._arrivals: SimpleQueue[list[Work] | None] = SimpleQueue()
         self._queue: WorkQueue = WorkQueue()  # used only by the thread
@@ -170,22 +170,22 @@ class Batcher:
         deadline: float | None,
         quick: Network | None = None,
     ) -> Scores:
-        """Classifies images; a cancelled request is not computed any further.
+        """Classifies images; stops computing a cancelled request.
 
         Args:
             key: the network's key; images with equal keys are computed together.
             network: returns the network; called in the thread.
             pixels: uint8 NHWC [images, 32, 32, 3], or normalised float32 NCHW
                 [images, 3, 32, 32].
-            caller: who sent the request; callers are served round robin.
+            caller: identifies the caller; callers take turns.
             deadline: by the monotonic clock; None without one.
             quick: the network, if it is loaded and computes these images in no more
-                time than a thread takes to wake: the event loop then runs it, unless
+                time than waking a thread takes. The event loop then runs it, unless
                 other requests are in flight.
 
         Raises:
-            DeadlineExceededError: the deadline passed before it was computed.
-            Exception: what `network` raises.
+            DeadlineExceededError: the deadline passed before the request was computed.
+            Exception: an error of `network`.
         """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Scores] = loop.create_future()
@@ -214,7 +214,7 @@ class Batcher:
         self._thread.join()
 
     def _hand_over(self) -> None:
-        """Passes on what arrived in one iteration of the event loop, with one wake-up."""
+        """Passes the arrivals of one event loop iteration to the thread, with one wake-up."""
         arrived, self._arriving = self._arriving, []
         quick = arrived[0].quick
         if self._in_flight == 1 and quick is not None and self._computing.acquire(blocking=False):
@@ -245,7 +245,7 @@ class Batcher:
                 self._compute(batch)
 
     def _gather(self) -> bool:
-        """Moves arrivals into the queue; waits if the queue is empty. False: stop."""
+        """Moves arrivals to the queue; waits if it is empty. Returns False to stop."""
         while True:
             try:
                 arrived = self._arrivals.get(block=not self._queue)
@@ -276,7 +276,7 @@ class _Wanted:
         self._now = time.monotonic()
 
     def __call__(self, work: Work) -> bool:
-        if work.answer.done():  # the caller is gone, or was answered with an error
+        if work.answer.done():  # the caller has left, or has received an error
             return False
         if work.deadline is not None and work.deadline <= self._now:
             self._late.append(work)

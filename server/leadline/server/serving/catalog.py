@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import structlog
@@ -13,18 +13,22 @@ from leadline.server.errors import DataLossError, NotFoundError
 from leadline.server.jobs.job import EpochCompleted, Model
 from leadline.server.jobs.variants import VariantFilter
 from leadline.server.storage.artifacts import Artifacts
+from leadline.server.storage.shared_reads import SharedReads
 from leadline.server.storage.store import Store
 from leadline.server.thread_pool import ThreadPool
 
 _LOG = structlog.get_logger(__name__)
 
-# Entries of the cache, which is valid until the store is written to.
+# The size of the cache, which is valid until the next write to the store.
 _MOST_KNOWN = 4_096
+
+# The most queries in flight that callers share.
+_MOST_FINDS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class ByName:
-    """Selects a model's epoch; None for its best."""
+    """Selects a model's epoch; None for the best epoch."""
 
     job_id: str
     epoch: int | None = None
@@ -35,7 +39,7 @@ Selector = ByName | VariantFilter
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointRef:
-    """One epoch of a model, and where its files are."""
+    """One epoch of a model, and the folder of its files."""
 
     model: Model
     epoch: EpochCompleted
@@ -48,12 +52,12 @@ class CheckpointRef:
 
     @cached_property
     def key(self) -> tuple[str, str]:
-        """Its name and its weights' hash: a resumed job may write an epoch again."""
+        """The name and the hash of the weights: a resumed job may write an epoch again."""
         return self.name, self.epoch.weights_sha256
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Around the reading of its files.
+        """Converts errors while the block reads the checkpoint's files.
 
         Raises:
             DataLossError: a file is missing or damaged.
@@ -61,11 +65,11 @@ class CheckpointRef:
         try:
             yield
         except CheckpointError as error:
-            # Paths are for the operator only.
+            # Only the operator may see paths.
             _LOG.error("a checkpoint cannot be read", model=self.name, why=str(error))
             raise DataLossError(
                 f"the files of {self.name} are missing or damaged: "
-                "ask for another epoch, or train again",
+                "use another epoch, or train again",
                 reason="CHECKPOINT_DAMAGED",
                 metadata={"model": self.name},
             ) from error
@@ -80,12 +84,14 @@ class Catalog:
         self._artifacts = artifacts
         self._known: dict[Selector, CheckpointRef] = {}
         self._known_revision = -1
+        # After a write, many predictions resolve the same model at once.
+        self._finds = SharedReads(store, size=_MOST_FINDS)
 
     async def resolve(self, selector: Selector) -> CheckpointRef:
-        """The checkpoint that a selector means now.
+        """The checkpoint that a selector currently stands for.
 
-        The catalog caches which checkpoint a selector resolves to, and queries the
-        store again only after a write.
+        The catalog caches the result, and queries the store again only after a
+        write.
 
         Raises:
             NotFoundError: there is no such model, epoch or variant.
@@ -96,7 +102,7 @@ class Catalog:
             self._known_revision = revision
         known = self._known.get(selector)
         if known is None:
-            known = await self._find(selector)
+            known = await self._finds.get(selector, partial(self._find, selector))
             if self._known_revision == revision:
                 self._known[selector] = known
         return known

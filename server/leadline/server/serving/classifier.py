@@ -19,12 +19,12 @@ from leadline.server.serving.inputs import Pixels
 MAX_BATCH = 64
 """Images in a batch: about 3 ms of one core."""
 
-# Measured memory of a loaded network besides its weights.
+# Measured memory of a loaded network in addition to its weights.
 _OVERHEAD_BYTES = 64 << 10
 
 
-# Two switches of threads, there and back, and their effect on the caches. The event loop
-# is held up for no longer than that.
+# The cost of two thread switches and of cold caches. The event loop never blocks for
+# longer than that.
 _QUICK_SECONDS = 150e-6
 _TRIALS = 3
 
@@ -49,7 +49,7 @@ class Classifier(ABC):
         self.memory_bytes = _OVERHEAD_BYTES + weight_bytes
         """The approximate memory of the network, in bytes."""
         self.is_quick = False
-        """Whether it classifies one image in less time than a thread takes to wake."""
+        """Whether classifying one image takes less time than waking a thread."""
 
     def score(self, images: list[Pixels]) -> Scores:
         """Classifies a batch.
@@ -75,7 +75,7 @@ class Classifier(ABC):
 
 
 def _batch_of_thread() -> NDArray[np.float32]:
-    """The calling thread's buffer for a batch, NCHW."""
+    """Returns the calling thread's buffer for a batch, NCHW."""
     if not hasattr(_OF_THREAD, "batch"):
         _OF_THREAD.batch = np.empty((MAX_BATCH, 3, IMAGE_SIZE, IMAGE_SIZE), np.float32)
     batch: NDArray[np.float32] = _OF_THREAD.batch
@@ -83,7 +83,7 @@ def _batch_of_thread() -> NDArray[np.float32]:
 
 
 def _write_normalized(pixels: Pixels, out: NDArray[np.float32]) -> None:
-    """Normalises NHWC uint8 to NCHW float32, bit for bit as `leadline.models.batches.normalize`."""
+    """Normalises NHWC uint8 to NCHW float32, to the same bits as `batches.normalize`."""
     if pixels.dtype == np.float32:
         out[:] = pixels
         return
@@ -120,7 +120,7 @@ def _thread_team(threads: int) -> ThreadTeam:
 
 
 def _workspace_of_thread(threads: int) -> Workspace:
-    """The calling thread's buffers for activations, shared by all networks."""
+    """Returns the calling thread's buffers for activations, shared by all networks."""
     workspace: Workspace | None = getattr(_OF_THREAD, "workspace", None)
     if workspace is None or workspace.threads < threads:
         workspace = _OF_THREAD.workspace = Workspace(largest_batch=MAX_BATCH, threads=threads)
@@ -128,7 +128,7 @@ def _workspace_of_thread(threads: int) -> Workspace:
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    # Extreme float32 pixels may give infinite logits, and then NaN here.
+    # Extreme float32 pixels may give infinite logits, whose softmax is NaN.
     with np.errstate(invalid="ignore"):
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities: NDArray[np.float32] = exponentials / exponentials.sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Runs a checkpoint's network on a GPU. Only servers with one load this module, and torch."""
+"""Runs a checkpoint's network on a GPU. Only servers with a GPU load this module and torch."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from leadline.server.serving.classifier import MAX_BATCH, Classifier, Scores
 class CudaClassifier(Classifier):
     """Classifies on a GPU through torch and CUDA graphs, one graph for each batch size.
 
-    It computes without graphs if none can be captured.
+    If a capture fails, it computes without graphs.
 
     Source: "Accelerating PyTorch with CUDA Graphs", the PyTorch blog, 2021.
     """
@@ -29,8 +29,8 @@ class CudaClassifier(Classifier):
 
         Args:
             folder: the checkpoint's folder.
-            epoch: its epoch.
-            device: the GPU, as torch names it.
+            epoch: the checkpoint's epoch.
+            device: torch's name of the GPU.
             graphs: see `leadline.models.graphs.GraphedFunction`.
 
         Raises:
@@ -46,13 +46,13 @@ class CudaClassifier(Classifier):
 
     @torch.inference_mode()
     def _run(self, images: NDArray[np.float32]) -> Scores:
-        # torch warns about read-only arrays, as received ones are.
+        # Copies read-only arrays, such as received ones, because torch warns about them.
         batch = torch.from_numpy(np.require(images, requirements="W"))
         logits = self._logits(batch)[: len(images)].cpu()
         return Scores(logits.numpy(), logits.softmax(dim=1).numpy())
 
     def _evaluate(self, images: torch.Tensor) -> torch.Tensor:
-        # TF32 convolutions would not agree with the evaluation after an epoch.
+        # Without TF32, whose results would differ from the evaluation after an epoch.
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             logits: torch.Tensor = self._network(images)
         return logits

@@ -1,9 +1,9 @@
-"""Threads that make the pixels of requests, in turns.
+"""Threads that decode the images of requests, in fair turns.
 
-What takes milliseconds runs in threads that do nothing else, so it never waits behind large
-images. Those are decoded by other threads, step by step. The next step is of the caller who
-has used the least of the threads' time: neither a large request nor a busy caller delays the
-others. A step ends early when its caller has gone, its deadline has passed or the server stops.
+Small requests, which take milliseconds, have separate threads, so they never wait behind
+large images. Other threads decode large requests step by step. The next step is for the
+caller who has used the least thread time: neither a large request nor a busy caller delays
+others. If the caller has left, the deadline has passed or the server stops, a step ends early.
 """
 
 import asyncio
@@ -22,31 +22,31 @@ from leadline.server.serving.inputs import Pixels, Steps
 _THREADS = 2
 _LARGE_THREADS = 2
 
-# The work of both threads in a second, in pixels, for the time to try again.
+# Pixels that both threads decode in a second, to estimate when to try again.
 _WORK_PER_SECOND = 50_000_000
 _RETRY_SECONDS = (1.0, 30.0)
 
-# Callers whose use of the threads is remembered, before those are forgotten who may go next anyway.
+# How many callers' thread times are kept before those that no longer matter are dropped.
 _REMEMBERED = 1_024
 
 
 class DecodingObserver(Protocol):
-    """Is notified of decoding; the metrics are one."""
+    """Observes decoding; the metrics implement it."""
 
     def on_abandoned_decoding(self) -> None:
-        """A request was given up before its pixels were made: its caller left, or was late."""
+        """A request was dropped undecoded: its caller left, or its deadline passed."""
 
 
 class DecoderPool:
-    """Runs what makes the pixels of requests."""
+    """Decodes the images of requests in threads."""
 
     def __init__(self, *, max_large_work: int, observer: DecodingObserver) -> None:
         """Starts the threads.
 
         Args:
-            max_large_work: pixels of large requests that may wait; more are refused. A caller
-                who has some waiting may use half of it, so there is room for others.
-            observer: is notified of abandoned requests.
+            max_large_work: the most pixels of large requests that may wait; more are refused. A
+                caller that already has some waiting may use half of it, so that others have room.
+            observer: is notified of dropped requests.
         """
         self._max_large_work = max_large_work
         self._observer = observer
@@ -58,7 +58,7 @@ class DecoderPool:
 
     @property
     def large_work(self) -> int:
-        """Pixels of large requests that are not decoded yet."""
+        """The pixels of large requests that are not decoded yet."""
         with self._large_lock:
             return sum(self._large_work.values())
 
@@ -70,18 +70,18 @@ class DecoderPool:
         deadline: float | None,
         wait_if_full: bool,
     ) -> Pixels:
-        """Returns the pixels that `read` returns, or that its steps return at their end.
+        """Returns the pixels that `read` returns, or that its last step returns.
 
         Args:
             read: called in a thread.
-            caller: who sent the request; callers get equal shares of the threads.
+            caller: identifies the caller; callers get equal shares of thread time.
             deadline: by the monotonic clock; None without one.
-            wait_if_full: whether to wait if too much large work waits already.
+            wait_if_full: whether to wait if too many pixels wait already.
 
         Raises:
-            ResourceExhaustedError: too much large work waits, and `wait_if_full` is false.
+            ResourceExhaustedError: too many pixels wait, and `wait_if_full` is false.
             DeadlineExceededError: the deadline passed before the end.
-            Exception: what `read` or its steps raise.
+            Exception: an error of `read` or its steps.
         """
         work = _Work(read, caller, deadline, wait_if_full=wait_if_full)
         self._small.add(work)
@@ -98,13 +98,13 @@ class DecoderPool:
                     self._large_work.pop(work, None)
 
     def close(self) -> None:
-        """Stops the threads; the images that they are decoding are given up."""
+        """Stops the threads, and drops the images that they are decoding."""
         self._is_closing = True
         self._small.close()
         self._large.close()
 
     def _advance(self, work: "_Work") -> bool:
-        """Takes a step of a request, in a thread; returns whether there are more."""
+        """Runs a step of a request, in a thread; returns whether there are more."""
         try:
             self._admit(work, work.step(lambda: self._is_wanted(work)))
         except StopIteration as end:
@@ -123,7 +123,7 @@ class DecoderPool:
         return not (self._is_closing or work.pixels.done() or work.is_late())
 
     def _admit(self, work: "_Work", left: int) -> None:
-        """Notes what is left of a large request, and refuses it if too much waits already."""
+        """Records the remaining work of a large request; refuses it if too much waits already."""
         with self._large_lock:
             if work.pixels.done():
                 return
@@ -150,8 +150,8 @@ class _Work:
     """A request in the pool.
 
     Attributes:
-        pixels: what is awaited.
-        steps: what makes them, if that takes several steps.
+        pixels: the future of the pixels.
+        steps: the steps that decode them, if there are several.
     """
 
     __slots__ = ("_deadline", "_read", "caller", "pixels", "steps", "wait_if_full")
@@ -176,10 +176,10 @@ class _Work:
         return self._deadline is not None and time.monotonic() >= self._deadline
 
     def step(self, is_wanted: Callable[[], bool]) -> int:
-        """Takes the next step; returns the work that is left.
+        """Runs the next step; returns the remaining work.
 
         Raises:
-            StopIteration: nothing is left; its value is the pixels.
+            StopIteration: no work remains; its value is the pixels.
             DecodingStoppedError: `is_wanted` returned false.
         """
         if not is_wanted():
@@ -193,7 +193,7 @@ class _Work:
         return next(pixels)
 
     def close(self) -> None:
-        """Drops the steps; call it while none is taken."""
+        """Drops the steps; must not be called during a step."""
         if self.steps is not None:
             self.steps.close()
 
@@ -213,9 +213,9 @@ class _Work:
 class _Lane:
     """Threads, and the requests that wait for them.
 
-    The next one is of the caller who has used the least of the threads' time (start-time fair
-    queueing). A caller who comes, or comes again, starts at the time of who is served now, so
-    nobody saves up time by staying away. Who is being served does not stay away.
+    The next request is from the caller who has used the least thread time (start-time fair
+    queueing). A new or returning caller starts at the time of the caller that is being served.
+    So callers cannot save up time while they are idle.
     """
 
     def __init__(
@@ -229,10 +229,10 @@ class _Lane:
         """Starts the threads.
 
         Args:
-            name: theirs.
-            threads: their number.
-            advance: takes a step of a request; returns whether there are more.
-            then: where the others are taken; None: here.
+            name: the name of the threads.
+            threads: the number of threads.
+            advance: runs a step of a request; returns whether there are more.
+            then: the lane of the later steps; None for this one.
         """
         self._advance = advance
         self._then = then or self
@@ -250,7 +250,7 @@ class _Lane:
             thread.start()
 
     def add(self, work: _Work) -> None:
-        """Appends a request to its caller's, if it is still wanted."""
+        """Appends a request to its caller's queue, unless it is done."""
         with self._lock:
             if work.pixels.done():
                 work.close()
@@ -264,7 +264,7 @@ class _Lane:
         self._turns.put(True)
 
     def discard(self, work: _Work) -> None:
-        """Removes a request, if it waits."""
+        """Removes a request if it waits."""
         with self._lock:
             works = self._waiting.get(work.caller)
             if works and work in works:
@@ -274,7 +274,7 @@ class _Lane:
                     del self._waiting[work.caller]
 
     def close(self) -> None:
-        """Ends the threads after the steps that they take."""
+        """Stops the threads after their current steps."""
         for _ in self._threads:
             self._turns.put(False)
         for thread in self._threads:
@@ -310,7 +310,7 @@ class _Lane:
             self._used[caller] = self._used.get(caller, self._now) + seconds
 
     def _finish(self, caller: str) -> None:
-        """Notes that a request is no longer served, or waits again."""
+        """Records that a request of a caller is no longer being served."""
         with self._lock:
             self._serving[caller] -= 1
             if not self._serving[caller]:

@@ -1,4 +1,4 @@
-"""Images of the server's datasets by resource name."""
+"""Reads images of the server's datasets by resource name."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ def read_examples(examples: Sequence[ExampleRef], dataset_cache: Path) -> NDArra
     """The pixels of images, uint8 NHWC [images, 32, 32, 3], in order. Blocks.
 
     Raises:
-        InvalidArgumentError: some are not on this server; the error has their indices.
+        InvalidArgumentError: an image is not on this server; the error has the indices.
     """
     splits: dict[tuple[str, SplitName], Split | None] = {}
     pixels = np.empty((len(examples), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)

@@ -15,14 +15,14 @@ from leadline.server.errors import InvalidArgumentError
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
 
 Steps = Generator[int, Callable[[], bool] | None, Pixels]
-"""Makes pixels in steps of some ten milliseconds, so that other requests get their turn.
+"""Decodes images in steps of about ten milliseconds, so that other requests get their turns.
 
-Each step yields how much work is left, in pixels, and is sent a function that says whether
-the pixels are still wanted."""
+Each step yields the remaining work in pixels, and receives a function that returns whether
+to continue."""
 
 
 class PixelType(StrEnum):
-    """How an array of pixels is laid out."""
+    """The type and layout of an array of pixels."""
 
     UINT8 = "uint8"  # NHWC [images, 32, 32, 3], 0 to 255
     FLOAT32 = "float32"  # NCHW [images, 3, 32, 32], normalised to [-1, 1]
@@ -37,10 +37,10 @@ _IMAGE_VALUES = 3 * IMAGE_SIZE * IMAGE_SIZE
 # The work of a step, in pixels: 10 to 40 milliseconds. A smaller request is one step.
 _STEP_WORK = 1 << 20
 
-# The work of an image besides its pixels and bytes.
+# The work of an image in addition to its pixels and bytes.
 _IMAGE_WORK = 1 << 12
 
-# An error shows this much of a wrong shape.
+# An error shows this many dimensions of a wrong shape.
 _SHOWN_SIDES = 8
 _DTYPES: dict[PixelType, np.dtype[Any]] = {
     PixelType.UINT8: np.dtype(np.uint8),
@@ -53,10 +53,10 @@ class InputLimits:
     """The limits of one request.
 
     Attributes:
-        images: their number.
+        images: the number of images.
         image_bytes: the bytes of an encoded image.
         image_pixels: the pixels of an encoded image.
-        pixels: the pixels of all encoded images together, as `EncodedImage.work` counts them.
+        pixels: the pixels of all encoded images together, counted by `EncodedImage.work`.
     """
 
     images: int
@@ -83,7 +83,7 @@ def check_files(
     """Checks the number and the sizes of image files.
 
     Raises:
-        InvalidArgumentError: there are none or too many, or some are too large.
+        InvalidArgumentError: there are no images or too many, or an image is too large.
     """
     check_count(fields.files, len(files), limits)
     _raise_for(
@@ -105,9 +105,9 @@ def decode_files(
         Steps that return uint8 pixels, NHWC [images, 32, 32, 3].
 
     Raises:
-        InvalidArgumentError: some cannot be decoded; it names them by index. Or all
-            together have too many pixels.
-        DecodingStoppedError: the pixels are not wanted any more.
+        InvalidArgumentError: images cannot be decoded, or all images together have
+            too many pixels. The error has the indices.
+        DecodingStoppedError: the function that a step received returned false.
     """
     left = sum(map(_work_besides_pixels, files))
     images, violations = yield from _open_files(files, left, limits, fields)
@@ -138,7 +138,7 @@ def _work_besides_pixels(file: bytes) -> int:
 def _open_files(
     files: Sequence[bytes], left: int, limits: InputLimits, fields: InputFields
 ) -> Generator[int, object, tuple[list[EncodedImage | None], list[Violation]]]:
-    """Reads the headers, in steps; an image with a wrong one is None, and has a violation."""
+    """Reads the headers, in steps; an image with a bad header is None and has a violation."""
     images: list[EncodedImage | None] = []
     violations = []
     room = _STEP_WORK if left <= _STEP_WORK else 0
@@ -189,7 +189,7 @@ def read_tensor(
 
     Raises:
         InvalidArgumentError: the shape or the number of bytes is wrong, or a
-            float is not finite.
+            number is not finite.
     """
     image_shape = _IMAGE_SHAPES[pixel_type]
     if len(shape) != len(image_shape) + 1 or tuple(shape[1:]) != image_shape:
@@ -218,10 +218,10 @@ def shown_shape(shape: Sequence[int]) -> str:
 
 
 def check_count(field: str, count: int, limits: InputLimits) -> None:
-    """Checks that there are images, and no more than the limit.
+    """Checks that there is an image, and no more than the limit.
 
     Raises:
-        InvalidArgumentError: there are none or too many.
+        InvalidArgumentError: there are no images or too many.
     """
     if count < 1:
         raise InvalidArgumentError.of(field, "has no image: send at least one")

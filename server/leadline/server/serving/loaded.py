@@ -17,7 +17,7 @@ class LoadedNetworks:
         self._threads = threads
         self._max_bytes = max_bytes
         self._classifiers: OrderedDict[tuple[str, str], Classifier] = OrderedDict()
-        # Any thread may look up, load or evict a network, also while another computes.
+        # Any thread may look up, load or evict a network, even while another thread computes.
         self._lock = threading.Lock()
 
     @property
@@ -60,7 +60,7 @@ class LoadedNetworks:
             self._classifiers.pop(checkpoint.key, None)
 
     def _evict(self) -> None:
-        # The newest stays, however large: it is about to be used.
+        # Keeps the newest of any size, because it is about to be used.
         while len(self._classifiers) > 1 and self._total_bytes() > self._max_bytes:
             self._classifiers.popitem(last=False)
 
@@ -73,8 +73,8 @@ def load_classifier(folder: Path, epoch: int, *, device: str, threads: int) -> C
 
     Args:
         folder: the checkpoint's folder.
-        epoch: its epoch.
-        device: "cpu", or a GPU as torch names it.
+        epoch: the checkpoint's epoch.
+        device: "cpu", or torch's name of a GPU.
         threads: computing threads on the CPU.
 
     Raises:

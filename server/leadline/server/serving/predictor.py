@@ -19,12 +19,12 @@ from leadline.server.serving.loaded import LoadedNetworks
 
 _RETRY_SECONDS = 0.1
 
-# One image, for a check of the computing thread.
+# One image, to check the computing thread.
 _NO_PIXELS = np.zeros((1, 32, 32, 3), np.uint8)
 
 
 class PredictionObserver(Protocol):
-    """Is notified of predictions; the metrics are one."""
+    """Observes predictions; the metrics implement it."""
 
     def on_prediction(self, *, images: int, seconds: float) -> None:
         """A request was answered, `seconds` after its arrival."""
@@ -40,11 +40,11 @@ class AdmissionLimiter:
 
     @property
     def in_flight(self) -> int:
-        """Requests in flight."""
+        """How many requests are in flight."""
         return self._in_flight
 
     async def acquire(self, *, wait: bool) -> None:
-        """Takes a slot; `release` gives it back.
+        """Acquires a slot, which `release` frees.
 
         Args:
             wait: whether to wait for a slot, first come, first served.
@@ -79,7 +79,7 @@ class AdmissionLimiter:
             await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
-                self.release()  # the slot was passed to it just now
+                self.release()  # it had just received the slot
             raise
 
 
@@ -99,11 +99,11 @@ class Predictor:
         """Makes a predictor.
 
         Args:
-            device: where networks run, "cpu" or a GPU as torch names it.
+            device: the device of the networks, "cpu" or torch's name of a GPU.
             threads: computing threads on the CPU.
             max_pending: the most requests in flight; more are refused.
-            max_loaded_bytes: memory of the cache of loaded networks.
-            decoders: threads that make pixels; closed with the predictor.
+            max_loaded_bytes: the size of the cache of loaded networks, in bytes.
+            decoders: threads that decode images; closed with the predictor.
             observer: is notified of predictions.
         """
         self._observer = observer
@@ -114,7 +114,7 @@ class Predictor:
 
     @property
     def pending(self) -> int:
-        """Requests in flight."""
+        """How many predictions are pending."""
         return self._admission.in_flight
 
     async def predict(
@@ -130,12 +130,12 @@ class Predictor:
         """Classifies images.
 
         Args:
-            checkpoint: the model.
-            read: returns the pixels, or steps that make them.
+            checkpoint: the network's checkpoint.
+            read: returns the pixels, or steps that decode them.
             seconds_left: until the caller's deadline; None without one.
-            caller: who sent the request; callers are served round robin.
-            run_inline: whether to call `read` on the event loop, for one that takes
-                microseconds; otherwise it is called in a thread.
+            caller: identifies the caller; callers take turns.
+            run_inline: whether to call `read` on the event loop, because it takes only
+                microseconds, instead of in a thread.
             wait_if_full: whether to wait if too many requests are in flight; for
                 streams, whose callers then experience backpressure.
 
@@ -170,7 +170,7 @@ class Predictor:
         return scores
 
     async def check(self) -> None:
-        """Returns when the computing thread has answered; waits in line with predictions."""
+        """Returns when the computing thread has answered; waits behind pending predictions."""
         await self._batcher.score("check", _Idle, _NO_PIXELS, caller="check", deadline=None)
 
     def close(self) -> None:

@@ -26,10 +26,7 @@ from leadline.server.jobs.job import ModelEpoch
 
 _LOG = structlog.get_logger(__name__)
 
-# The marker file in the folder of a job that is about to be deleted.
-_DELETED = "deleted"
-
-# The end of the name of a folder whose job is deleted: ids have no dots.
+# The suffix of a folder whose job is deleted: ids have no dots.
 _REMOVED = ".deleted"
 
 
@@ -73,14 +70,14 @@ class Artifacts:
         self._root = root
 
     def folder(self, job_id: str, attempt: int) -> Path:
-        """Where an attempt writes its checkpoints."""
+        """The folder in which an attempt writes its checkpoints."""
         return self._root / job_id / f"attempt-{attempt:03}"
 
     def drop(self, job_id: str, epochs: Collection[ModelEpoch]) -> None:
         """Removes the checkpoints of these epochs.
 
         Raises:
-            OSError: one cannot be removed.
+            OSError: a checkpoint cannot be removed.
         """
         for epoch in epochs:
             remove_checkpoint(self.folder(job_id, epoch.attempt), epoch.result.epoch)
@@ -149,42 +146,24 @@ class Artifacts:
             for each in range(1, attempt + 1):
                 remove_optimizer_state(self.folder(job_id, each), old)
 
-    def mark_deleted(self, job_id: str) -> None:
-        """Marks a job as about to be deleted: `finish_deletions` continues after a crash.
-
-        Raises:
-            OSError: the marker cannot be written.
-        """
-        folder = self._root / job_id
-        if folder.is_dir():
-            (folder / _DELETED).touch()
-
-    def unmark_deleted(self, job_id: str) -> None:
-        """Removes the marker: the job is not deleted after all.
-
-        Raises:
-            OSError: the marker cannot be removed.
-        """
-        (self._root / job_id / _DELETED).unlink(missing_ok=True)
-
     def remove(self, job_id: str) -> None:
-        """Removes all files of a job.
+        """Removes all files of a deleted job, if there are any.
 
         Raises:
-            OSError: one cannot be removed.
+            OSError: a file cannot be removed.
         """
         folder, removed = self._root / job_id, self._root / f"{job_id}{_REMOVED}"
         if folder.is_dir():
-            # At one stroke: what is left after a crash must not look like a model.
+            # Renames atomically: after a crash, the remaining files must not look like a model.
             folder.rename(removed)
         if removed.is_dir():
             shutil.rmtree(removed)
 
-    def finish_deletions(self, job_ids: Collection[str]) -> None:
-        """Finishes or undoes the deletions that a crash has interrupted.
+    def finish_removals(self, job_ids: Collection[str]) -> None:
+        """Removes the rest of folders whose removal a crash interrupted.
 
-        A folder without the marker stays, even if the store has no job for it:
-        the database may have been lost, or restored from an older copy.
+        Keeps any other folder, even if the store has no job for it: the database may
+        have been lost, or restored from an older copy.
 
         Args:
             job_ids: the jobs in the store.
@@ -195,11 +174,7 @@ class Artifacts:
         for folder in self._root.iterdir():
             if folder.name.endswith(_REMOVED):
                 self.remove(folder.name.removesuffix(_REMOVED))
-            elif (folder / _DELETED).exists() and folder.name not in job_ids:
-                self.remove(folder.name)
-            elif folder.name in job_ids:
-                self.unmark_deleted(folder.name)
-            else:
+            elif folder.name not in job_ids:
                 _LOG.warning("no job is known for a folder of checkpoints", folder=str(folder))
 
 

@@ -1,7 +1,7 @@
-"""The repository of attempts: claims of jobs, and the reports of the workers that have them.
+"""The repository of attempts: claims of jobs, and reports of their workers.
 
 Each method is one transaction, and blocks its thread. `attempt` is the fencing
-token: a report of a worker that no longer has its job raises
+token. If the worker no longer has its job, its reports raise
 FailedPreconditionError, or NotFoundError if the job was deleted.
 """
 
@@ -31,9 +31,9 @@ class AttemptRepository:
             FailedPreconditionError: the job is no longer queued.
         """
         with self._database.write() as work:
-            transitions.move_job(
+            transitions.move_jobs(
                 work,
-                queries.get_job(work.connection, job_id),
+                [queries.get_job(work.connection, job_id)],
                 JobState.RUNNING,
                 device=device,
                 attempts=jobs.c.attempts + 1,
@@ -45,7 +45,7 @@ class AttemptRepository:
         """Records the start of the first worker.
 
         Returns:
-            The event, None if an earlier worker has started before.
+            The event; None if an earlier worker has started.
         """
         with self._database.write() as work:
             job = _get_held(work, job_id, attempt)
@@ -58,11 +58,11 @@ class AttemptRepository:
         checkpoint has the same weights, and lies in the worker's own folder.
 
         Returns:
-            The event, None for a repeated epoch.
+            The event; None for a repeated epoch.
 
         Raises:
             FailedPreconditionError: the worker no longer has the job, the epoch
-                is not the next, or a repeated epoch has other weights.
+                is not the next, or a repeated epoch has different weights.
         """
         with self._database.write() as work:
             job = _get_held(work, job_id, attempt)
@@ -93,29 +93,28 @@ class AttemptRepository:
     def finish(
         self, job_id: str, attempt: int, state: JobState, *, failure: Failure | None = None
     ) -> Job:
-        """Moves a job to a final state; `failure` says why if that is FAILED."""
+        """Moves a job to a final state; FAILED needs a `failure`."""
         with self._database.write() as work:
             job = _get_held(work, job_id, attempt)
-            transitions.finish_job(work, job, state, failure=failure)
+            transitions.finish_jobs(work, [job], state, failure=failure)
             transitions.finish_sweep(work, job.sweep_id)
             return queries.get_job(work.connection, job_id)
 
     def requeue(self, job_id: str, attempt: int) -> None:
-        """Queues a running job again, at its old position, without an event.
+        """Queues a running job again, at its old position.
 
-        Watchers must not see where a worker or a server was lost.
+        Appends no event: watchers do not see that a worker or a server was lost.
         """
         with self._database.write() as work:
-            transitions.move_job(work, _get_held(work, job_id, attempt), JobState.QUEUED)
+            transitions.move_jobs(work, [_get_held(work, job_id, attempt)], JobState.QUEUED)
 
     def recover(self) -> list[str]:
-        """Queues all running jobs again after a restart: their workers ended with the server."""
+        """Requeues all running jobs after a restart, because their workers have ended."""
         with self._database.write() as work:
             running = records.read_jobs(
                 work.connection, select(jobs).where(jobs.c.state == JobState.RUNNING.value)
             )
-            for job in running:
-                transitions.move_job(work, job, JobState.QUEUED)
+            transitions.move_jobs(work, running, JobState.QUEUED)
         return [job.job_id for job in running]
 
     def mark_dropped(self, job_id: str, epochs: Collection[int]) -> None:
@@ -145,8 +144,8 @@ def _replace_epoch(work: UnitOfWork, job: Job, attempt: int, epoch: EpochComplet
     recorded = records.read_model(work.connection, job).epochs[epoch.epoch - 1].result
     if recorded.weights_sha256 != epoch.weights_sha256:
         raise FailedPreconditionError(
-            f"epoch {epoch.epoch} of job jobs/{job.job_id} was made again, but its weights "
-            "are not what they were",
+            f"epoch {epoch.epoch} of job jobs/{job.job_id} was repeated, but its weights "
+            "are not the same",
             reason="EPOCH_NOT_REPEATABLE",
         )
     work.connection.execute(

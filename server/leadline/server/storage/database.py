@@ -1,4 +1,4 @@
-"""The database: how it is opened, its read snapshots and its write transactions."""
+"""Opens the database, and provides read snapshots and write transactions."""
 
 import sqlite3
 import threading
@@ -18,14 +18,14 @@ from leadline.server.storage.sqlite_errors import translate_errors
 from leadline.server.storage.tables import metadata
 from leadline.server.thread_pool import check_abandoned, is_abandoned
 
-# How long a statement waits, in seconds, for another process that holds the file.
+# Seconds that a statement waits for another process that holds the file.
 _BUSY_TIMEOUT = 5.0
 
-# How many of SQLite's virtual instructions pass between two looks at whether a
-# reading call is abandoned.
+# The number of SQLite's virtual instructions between two checks whether a reading
+# call is abandoned.
 _STEPS_A_LOOK = 20_000
 
-# Execution options of an engine: its transactions write, and check references.
+# The execution options of an engine for transactions that write, or check references.
 _WRITES = "leadline_writes"
 _CHECKS = "leadline_checks_references"
 
@@ -35,8 +35,8 @@ class UnitOfWork:
     """A write transaction: all its statements are committed together, or none.
 
     Attributes:
-        connection: where its statements go.
-        now: the time of everything that it writes, in UTC.
+        connection: executes its statements.
+        now: the time of all its changes, in UTC.
     """
 
     connection: Connection
@@ -51,23 +51,23 @@ class Database:
         self._writing_engine = engine.execution_options(**{_WRITES: True})
         self._unchecked_engine = self._writing_engine.execution_options(**{_CHECKS: False})
         self._now = now or (lambda: datetime.now(UTC))
-        # SQLite has one writer at a time; a second would block its thread anyway.
+        # SQLite allows one writer at a time; a second one would block its thread anyway.
         self._writer = threading.Lock()
         self._revision = 0
         self._last_write_failed = False
 
     @property
     def revision(self) -> int:
-        """Increases with every write: results read at the same revision are still valid."""
+        """Increases with every write; results of the same revision are still valid."""
         return self._revision
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A snapshot to read from, until the call that reads is abandoned.
+        """A snapshot to read from.
 
         Raises:
             StorageError: the database failed.
-            AbandonedError: nobody waits for the call that reads.
+            AbandonedError: the call that reads was abandoned.
         """
         check_abandoned()
         try:
@@ -86,7 +86,7 @@ class Database:
         """A transaction, committed at the end of the block, rolled back on an exception.
 
         Args:
-            checks_references: whether it fails if it leaves a reference to a deleted row.
+            checks_references: whether references to deleted rows are errors.
 
         Raises:
             StorageError: the database failed, and nothing was written.
@@ -105,7 +105,7 @@ class Database:
                 self._revision += 1
 
     def check_reads(self) -> None:
-        """Reads a little.
+        """Checks that the database can be read.
 
         Raises:
             StorageError: the database failed.
@@ -114,28 +114,28 @@ class Database:
             connection.exec_driver_sql("SELECT number FROM jobs LIMIT 1").all()
 
     def check_writes(self) -> None:
-        """Takes the lock of a write; after a write that failed, writes a little.
+        """Checks that the lock of a write is available; after a failed write, also writes.
 
-        A sync of the disk in each check would cost more than it says.
+        A sync of the disk in each check would cost too much.
 
         Raises:
             StorageError: the database failed.
         """
         with self._writer, translate_errors(), self._writing_engine.begin() as connection:
             if self._last_write_failed:
-                # The number that it has already: the file's first page is written all the same.
+                # Writes the file's first page, although the number does not change.
                 connection.exec_driver_sql(f"PRAGMA user_version={SCHEMA}")
         self._last_write_failed = False
 
 
 def open_database(path: Path, *, busy_timeout: float = _BUSY_TIMEOUT) -> Engine:
-    """Opens the SQLite file at `path`, creates it if missing, and migrates an older one.
+    """Opens the SQLite file at `path`; creates a missing one, and migrates an older one.
 
-    A committed transaction survives a power loss: SQLite writes ahead to a
-    journal, and syncs it at every commit.
+    A committed transaction survives a power loss, because SQLite syncs its
+    write-ahead log at every commit.
 
     Raises:
-        sqlalchemy.exc.DatabaseError: the file is no database, is damaged, or
+        sqlalchemy.exc.DatabaseError: the file is not a database, is damaged, or
             cannot be written.
         SchemaError: a newer version of Leadline wrote the file.
     """
@@ -153,7 +153,7 @@ def open_database(path: Path, *, busy_timeout: float = _BUSY_TIMEOUT) -> Engine:
 
 @contextmanager
 def _interrupted_if_abandoned(connection: Connection) -> Iterator[None]:
-    """Lets SQLite ask, every millisecond or so, whether to go on with a statement."""
+    """Interrupts statements of the block within about a millisecond if the call is abandoned."""
     database: Any = connection.connection.driver_connection
     database.set_progress_handler(is_abandoned, _STEPS_A_LOOK)
     try:
@@ -163,16 +163,16 @@ def _interrupted_if_abandoned(connection: Connection) -> Iterator[None]:
 
 
 def _configure(connection: sqlite3.Connection, _record: Any) -> None:
-    # Python's own transaction handling begins too late for a read before a
-    # write to be safe: switch it off and begin ourselves.
+    # Python's own transactions begin too late to include a read before a write: so
+    # this disables them and begins transactions itself.
     connection.isolation_level = None
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
 
 
 def _begin(connection: Connection) -> None:
-    # A transaction that reads and then writes locks the file from its start.
-    # If another process wrote in between, SQLite would reject the write at once.
+    # A transaction that reads and then writes locks the file from its start. Otherwise
+    # SQLite would reject the write if another process wrote in between.
     options = connection.get_execution_options()
     writes = options.get(_WRITES, False)
     if writes:  # SQLite ignores this within a transaction

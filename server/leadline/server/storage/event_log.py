@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from leadline.server.jobs.job import KIND_OF_EVENT, EpochCompleted, Event, EventBody, Job
 from leadline.server.storage.database import UnitOfWork
@@ -12,27 +12,54 @@ from leadline.server.storage.records import from_timestamp, read_event, to_times
 from leadline.server.storage.tables import events, jobs, sweep_events, sweeps
 from leadline.server.sweeps.sweep import SweepEvent, SweepFinished, SweepQueued
 
+_SET_LATEST = (
+    update(jobs)
+    .where(jobs.c.number == bindparam("of_job"))
+    .values(latest_sequence=bindparam("newest"))
+)
+
 
 def append_event(
     work: UnitOfWork, job: Job, body: EventBody, *, attempt: int | None = None
 ) -> Event:
-    """Appends an event to a job's log, and to its sweep's; `attempt` wrote the checkpoint."""
-    event = Event(
-        job_id=job.job_id, sequence=job.latest_sequence + 1, create_time=work.now, body=body
-    )
-    work.connection.execute(insert(events).values(event_row(job.number, event, attempt)))
-    work.connection.execute(
-        update(jobs).where(jobs.c.number == job.number).values(latest_sequence=event.sequence)
-    )
-    if job.sweep_id is not None:
-        reference = {"job_number": job.number, "job_sequence": event.sequence}
-        _append_sweep_row(work, job.sweep_id, reference)
+    """Appends an event to the logs of a job and its sweep; `attempt` wrote the checkpoint."""
+    (event,) = append_events(work, [(job, body)], attempt=attempt)
     return event
+
+
+def append_events(
+    work: UnitOfWork, bodies: Sequence[tuple[Job, EventBody]], *, attempt: int | None = None
+) -> list[Event]:
+    """Appends one event per job to the logs of the jobs and of their sweeps."""
+    appended = [
+        Event(job_id=job.job_id, sequence=job.latest_sequence + 1, create_time=work.now, body=body)
+        for job, body in bodies
+    ]
+    if not appended:
+        return []
+    numbers = [job.number for job, _ in bodies]
+    rows = [
+        event_row(number, event, attempt) for number, event in zip(numbers, appended, strict=True)
+    ]
+    work.connection.execute(insert(events), rows)
+    newest = [
+        {"of_job": number, "newest": event.sequence}
+        for number, event in zip(numbers, appended, strict=True)
+    ]
+    work.connection.execute(_SET_LATEST, newest)
+    of_sweeps: dict[str, list[dict[str, Any]]] = {}
+    for (job, _), event in zip(bodies, appended, strict=True):
+        if job.sweep_id is not None:
+            reference = {"job_number": job.number, "job_sequence": event.sequence}
+            of_sweeps.setdefault(job.sweep_id, []).append(reference)
+    for sweep_id, references in of_sweeps.items():
+        _append_sweep_rows(work, sweep_id, references)
+    return appended
 
 
 def append_sweep_event(work: UnitOfWork, sweep_id: str, body: SweepQueued | SweepFinished) -> None:
     """Appends an event of the sweep itself to its log."""
-    _append_sweep_row(work, sweep_id, {"body": json.dumps(body.to_dict())})
+    _append_sweep_rows(work, sweep_id, [{"body": json.dumps(body.to_dict())}])
 
 
 def event_row(job_number: int, event: Event, attempt: int | None) -> dict[str, Any]:
@@ -69,7 +96,7 @@ def read_sweep_events(
     """At most `limit` events of a sweep after the sequence `after`, in order."""
     query = (
         select(sweep_events)
-        .join(sweeps, sweeps.c.sweep_id == sweep_events.c.sweep_id)  # it is not deleted
+        .join(sweeps, sweeps.c.sweep_id == sweep_events.c.sweep_id)  # unless it is deleted
         .where(sweep_events.c.sweep_id == sweep_id, sweep_events.c.sequence > after)
         .order_by(sweep_events.c.sequence)
         .limit(limit)
@@ -87,19 +114,23 @@ def read_sweep_events(
     ]
 
 
-def _append_sweep_row(work: UnitOfWork, sweep_id: str, values: dict[str, Any]) -> None:
-    sequence = work.connection.execute(
+def _append_sweep_rows(work: UnitOfWork, sweep_id: str, values: list[dict[str, Any]]) -> None:
+    last = work.connection.execute(
         update(sweeps)
         .where(sweeps.c.sweep_id == sweep_id)
-        .values(latest_sequence=sweeps.c.latest_sequence + 1)
+        .values(latest_sequence=sweeps.c.latest_sequence + len(values))
         .returning(sweeps.c.latest_sequence)
     ).scalar_one()
-    row = {"sweep_id": sweep_id, "sequence": sequence, "create_time": to_timestamp(work.now)}
-    work.connection.execute(insert(sweep_events).values(**row, **values))
+    shared = {"sweep_id": sweep_id, "create_time": to_timestamp(work.now)}
+    rows = [
+        {**shared, "sequence": sequence, **row}
+        for sequence, row in enumerate(values, last - len(values) + 1)
+    ]
+    work.connection.execute(insert(sweep_events), rows)
 
 
 def _job_events(connection: Connection, rows: Sequence[Row[Any]]) -> dict[int, Event]:
-    """The jobs' events that rows of a sweep's log refer to, by their sequence in that log."""
+    """The job events that rows of a sweep's log refer to, by their sequence in that log."""
     if not rows:
         return {}
     query = (

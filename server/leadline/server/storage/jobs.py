@@ -1,6 +1,6 @@
 """The repository of jobs: each method is one transaction, and blocks its thread."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy import delete, func, insert, select
@@ -21,10 +21,6 @@ from leadline.server.jobs.states import JobState
 from leadline.server.storage import event_log, preconditions, queries, records, transitions
 from leadline.server.storage.database import Database
 from leadline.server.storage.tables import deleted_jobs, events, job_counts, jobs, sweep_events
-from leadline.server.storage.transitions import ignore
-
-# With a hundred epochs each, their events take some ten milliseconds to remove.
-_JOBS_A_PURGE = 20
 
 _REQUESTED = Cancellation(reason="REQUESTED", message="a caller cancelled it")
 
@@ -53,14 +49,15 @@ class JobRepository:
         before: int | None = None,
         limit: int | None = None,
     ) -> list[Job]:
-        """Jobs in `states` (empty: any), of a sweep, numbered below `before`, newest first."""
+        """The newest jobs first; `states` (empty for any), `sweep_id` and `before` filter them."""
         query = queries.newest_first(jobs, before=before, limit=limit)
         if sweep_id is not None:
             query = query.where(jobs.c.sweep_id == sweep_id)
             if states:
                 query = query.where(jobs.c.state.in_([state.value for state in states]))
         elif states:
-            query = queries.newest_in_states(set(states), before=before, limit=limit)
+            conditions = [jobs.c.state == state.value for state in set(states)]
+            query = queries.newest_of_any(conditions, before=before, limit=limit)
         with self._database.read() as connection:
             return records.read_jobs(connection, query)
 
@@ -73,8 +70,8 @@ class JobRepository:
         """The first `limit` queued jobs in the order in which they start.
 
         Args:
-            in_sweep: only jobs that are, or are not, part of a sweep; None: all.
-            limit: how many at most.
+            in_sweep: only jobs that are, or are not, part of a sweep; None for all.
+            limit: the most jobs.
         """
         query = select(jobs).where(queries.IS_QUEUED).order_by(*queries.QUEUE_ORDER).limit(limit)
         if in_sweep is not None:
@@ -83,11 +80,11 @@ class JobRepository:
             return records.read_jobs(connection, query)
 
     def next_queued(self, *, in_sweep: bool | None = None) -> Job | None:
-        """The queued job that starts next, of those that `find_queued` selects."""
+        """The first job of `find_queued`."""
         return next(iter(self.find_queued(in_sweep=in_sweep, limit=1)), None)
 
     def queue_positions(self, job_ids: Collection[str]) -> dict[str, int]:
-        """How many jobs start before each of these jobs; only queued ones have a position."""
+        """How many jobs start before each of these jobs; omits jobs that are not queued."""
         with self._database.read() as connection:
             return queries.queue_positions(connection, job_ids)
 
@@ -107,8 +104,8 @@ class JobRepository:
         return None if earliest is None else records.from_timestamp(earliest)
 
     def count_by_state(self) -> dict[JobState, int]:
-        """How many jobs there are in each state, zeros included."""
-        query = select(job_counts.c.state, func.sum(job_counts.c.jobs)).group_by(job_counts.c.state)
+        """How many jobs there are in each state, including zeros."""
+        query = select(job_counts.c.state, job_counts.c.jobs).where(job_counts.c.sweep_id == "")
         with self._database.read() as connection:
             counts: dict[str, int] = dict(connection.execute(query).all())
         return {state: counts.get(state.value, 0) for state in JobState}
@@ -119,7 +116,7 @@ class JobRepository:
             return event_log.read_events(connection, job_id, after=after, limit=limit)
 
     def get_started(self, job_id: str) -> Started | None:
-        """The report of the job's first worker, None before it has started."""
+        """The report of the job's first worker; None before it has started."""
         with self._database.read() as connection:
             return records.read_started(connection, queries.get_job(connection, job_id))
 
@@ -134,15 +131,15 @@ class JobRepository:
         request_id: str | None,
         max_queued: int,
     ) -> tuple[Job, bool]:
-        """Creates a job, or returns the one that `request_id` stands for.
+        """Creates a job, or returns the job that already has this `request_id`.
 
         Returns:
             The job, and whether it is new.
 
         Raises:
-            AlreadyExistsError: `request_id` stands for a job of another spec or
+            AlreadyExistsError: `request_id` belongs to a job of another spec or
                 other options.
-            ResourceExhaustedError: `max_queued` jobs are queued already.
+            ResourceExhaustedError: `max_queued` jobs are already queued.
         """
         with self._database.write() as work:
             connection = work.connection
@@ -162,7 +159,7 @@ class JobRepository:
             return queries.get_job(connection, job_id), True
 
     def cancel(self, job_id: str) -> Job:
-        """Cancels a job; one that is cancelled stays as it is.
+        """Cancels a job; does nothing if it is cancelled.
 
         Raises:
             FailedPreconditionError: the job has succeeded or failed.
@@ -170,12 +167,12 @@ class JobRepository:
         with self._database.write() as work:
             job = queries.get_job(work.connection, job_id)
             if job.state is not JobState.CANCELLED:
-                transitions.finish_job(work, job, JobState.CANCELLED, cancellation=_REQUESTED)
+                transitions.finish_jobs(work, [job], JobState.CANCELLED, cancellation=_REQUESTED)
                 transitions.finish_sweep(work, job.sweep_id)
             return queries.get_job(work.connection, job_id)
 
     def pause(self, job_id: str, pause: Paused) -> Job:
-        """Pauses a job; one that is paused stays as it is.
+        """Pauses a job; does nothing if it is paused.
 
         Raises:
             FailedPreconditionError: the job is in a final state.
@@ -187,7 +184,7 @@ class JobRepository:
             return queries.get_job(work.connection, job_id)
 
     def resume(self, job_id: str) -> Job:
-        """Queues a paused job again; one that is queued or running stays as it is.
+        """Queues a paused job again; does nothing if it is queued or running.
 
         Raises:
             FailedPreconditionError: the job is in a final state.
@@ -202,23 +199,19 @@ class JobRepository:
         """Moves a job to a final state, whether a worker has it or not.
 
         Raises:
-            FailedPreconditionError: the job is in a final state already.
+            FailedPreconditionError: the job is already in a final state.
         """
         with self._database.write() as work:
             job = queries.get_job(work.connection, job_id)
-            transitions.finish_job(work, job, state, failure=failure)
+            transitions.finish_jobs(work, [job], state, failure=failure)
             transitions.finish_sweep(work, job.sweep_id)
             return queries.get_job(work.connection, job_id)
 
-    def delete(self, job_id: str, mark: Callable[[str], None] = ignore) -> list[str]:
+    def delete(self, job_id: str) -> list[str]:
         """Deletes a job in a final state; `purge` removes its events.
 
-        Args:
-            job_id: the job.
-            mark: is called with its id before the deletion is committed.
-
         Returns:
-            The id.
+            The job's id.
 
         Raises:
             FailedPreconditionError: the job is not in a final state, or is part
@@ -235,16 +228,20 @@ class JobRepository:
                     metadata={"job": name, "sweep": sweep},
                 )
             preconditions.check_deletable("job", name, job.state, reason="JOB_NOT_FINISHED")
-            return transitions.delete_jobs(work, jobs.c.number == job.number, mark)
+            return transitions.delete_jobs(work, jobs.c.number == job.number)
 
-    def purge(self) -> bool:
-        """Removes the events of a few deleted jobs; returns whether there may be more.
+    def deleted_ids(self) -> list[str]:
+        """The ids of deleted jobs that are not purged yet; their files may still exist."""
+        with self._database.read() as connection:
+            return list(connection.execute(select(deleted_jobs.c.job_id)).scalars())
 
-        Other writes wait for this one: it is short.
+    def purge(self, job_ids: Collection[str]) -> None:
+        """Removes the events of deleted jobs whose files are removed.
+
+        Call it with a few jobs at a time, because other writes wait for it.
         """
         with self._database.write() as work:
-            query = select(deleted_jobs.c.number).limit(_JOBS_A_PURGE)
+            query = select(deleted_jobs.c.number).where(deleted_jobs.c.job_id.in_(job_ids))
             numbers = work.connection.execute(query).scalars().all()
             for column in (events.c.job_number, sweep_events.c.job_number, deleted_jobs.c.number):
                 work.connection.execute(delete(column.table).where(column.in_(numbers)))
-        return len(numbers) == _JOBS_A_PURGE

@@ -8,13 +8,13 @@ from leadline.server.jobs.job import Cancellation, Job
 from leadline.server.jobs.states import JobState
 from leadline.server.storage.database import UnitOfWork
 from leadline.server.storage.tables import events, jobs, sweeps
-from leadline.server.storage.transitions import finish_job, finish_sweep
+from leadline.server.storage.transitions import finish_jobs, finish_sweep
 from leadline.server.sweeps.median_stopping import MedianStopping
 from leadline.server.sweeps.sweep import MEDIAN_STOPPED
 
 
 def cancel_if_hopeless(work: UnitOfWork, job: Job) -> None:
-    """Cancels a job of a sweep whose latest epoch leaves it below the sweep's median."""
+    """Cancels a job of a sweep if it is below the sweep's median after its latest epoch."""
     query = select(sweeps.c.median_stopping).where(sweeps.c.sweep_id == job.sweep_id)
     settings = work.connection.execute(query).scalar_one()
     if settings is None or job.completed_epochs >= job.spec.epochs:
@@ -29,12 +29,12 @@ def cancel_if_hopeless(work: UnitOfWork, job: Job) -> None:
         f"{job.best_test_accuracy:.2%}, is below the median of its sweep's {len(means)} "
         f"completed jobs, {bar:.2%}",
     )
-    finish_job(work, job, JobState.CANCELLED, cancellation=cancellation)
+    finish_jobs(work, [job], JobState.CANCELLED, cancellation=cancellation)
     finish_sweep(work, job.sweep_id)
 
 
 def _completed_means(connection: Connection, job: Job) -> list[float]:
-    """The mean test accuracies, up to a job's epoch, of the completed jobs of its sweep."""
+    """The mean test accuracies of the sweep's completed jobs up to the job's latest epoch."""
     is_completed = (jobs.c.state == JobState.SUCCEEDED.value) | (
         jobs.c.cancel_reason == MEDIAN_STOPPED
     )

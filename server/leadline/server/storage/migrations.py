@@ -1,11 +1,11 @@
-"""Schema migrations: statements that turn an older database into one of this version."""
+"""Schema migrations: statements that migrate an older database to this version."""
 
 from sqlalchemy import Connection
 
-from leadline.server.storage.tables import COUNTING
+from leadline.server.storage.tables import COUNTING, HAS_MODEL
 
-# The schema's version, one higher after every change of the tables.
-SCHEMA = 4
+# The version of the schema; every change of the tables increases it by one.
+SCHEMA = 5
 
 # Schema 1 had neither sweeps nor residual networks.
 _FROM_1 = (
@@ -51,7 +51,7 @@ _FROM_1 = (
     """,
 )
 
-# In schema 2 every block had two convolutions, and no column for their number.
+# In schema 2 every block had two convolutions, without a column for their number.
 _FROM_2 = (
     "ALTER TABLE jobs ADD COLUMN block_convolutions INTEGER NOT NULL DEFAULT 2",
     "UPDATE jobs SET spec = json_set(spec, '$.block_convolutions', 2)",
@@ -71,7 +71,7 @@ _FROM_2 = (
     """,
 )
 
-# Schema 3 had too few indexes and no counts: listings, deletions and metrics read whole tables.
+# Schema 3 lacked indexes and counts: listings, deletions and metrics read whole tables.
 _FROM_3 = (
     "DROP INDEX jobs_by_state",
     "CREATE INDEX jobs_in_queue ON jobs (state, priority DESC, number)",
@@ -101,8 +101,56 @@ _FROM_3 = (
     *COUNTING,
 )
 
-# Statements that turn a schema into the next one, by the schema before.
-_MIGRATIONS = {1: _FROM_1, 2: _FROM_2, 3: _FROM_3}
+# Schema 4 had no partial indexes of models, no counts of all jobs and of sweeps, and no ids of
+# deleted jobs.
+_VARIANT = "dataset, blocks, block_convolutions, batch_norm, residual"
+_FROM_4 = (
+    "DROP INDEX jobs_by_dataset",
+    "DROP INDEX jobs_by_accuracy",
+    "DROP INDEX jobs_by_variant",
+    "DROP INDEX events_by_kind",
+    f"CREATE INDEX models_by_number ON jobs (number) WHERE {HAS_MODEL}",
+    f"CREATE INDEX models_by_dataset ON jobs (dataset, number) WHERE {HAS_MODEL}",
+    f"CREATE INDEX models_by_accuracy ON jobs (best_test_accuracy, number) WHERE {HAS_MODEL}",
+    f"CREATE INDEX models_by_variant ON jobs ({_VARIANT}, number) WHERE {HAS_MODEL}",
+    f"CREATE INDEX best_by_variant ON jobs ({_VARIANT}, best_test_accuracy) WHERE {HAS_MODEL}",
+    "CREATE INDEX events_by_kind ON events (job_number, kind, epoch, test_accuracy)",
+    "CREATE INDEX sweeps_unfinished ON sweeps (number) WHERE end_time IS NULL",
+    *(f"DROP TRIGGER count_{change}_job" for change in ("new", "changed", "deleted")),
+    """
+    INSERT INTO job_counts
+    SELECT '', state, sum(jobs), sum(begun), sum(median_stopped)
+    FROM job_counts WHERE true GROUP BY state
+    ON CONFLICT (sweep_id, state) DO UPDATE SET
+        jobs = excluded.jobs, begun = excluded.begun, median_stopped = excluded.median_stopped
+    """,
+    *COUNTING,
+    "ALTER TABLE deleted_jobs ADD COLUMN job_id VARCHAR(32)",
+    # Their ids are lost; any unique value lets `purge` remove their events.
+    "UPDATE deleted_jobs SET job_id = 'number-' || number",
+    """
+    CREATE TABLE sweep_counts (
+        state VARCHAR(16) NOT NULL PRIMARY KEY,
+        sweeps INTEGER NOT NULL
+    )
+    """,
+    """
+    INSERT INTO sweep_counts
+    SELECT
+        CASE WHEN is_cancelled THEN 'cancelled'
+            WHEN EXISTS (SELECT 1 FROM job_counts AS jobs
+                WHERE jobs.sweep_id = sweeps.sweep_id AND jobs.state = 'failed') THEN 'failed'
+            WHEN EXISTS (SELECT 1 FROM job_counts AS jobs
+                WHERE jobs.sweep_id = sweeps.sweep_id AND jobs.state = 'succeeded')
+                THEN 'succeeded'
+            ELSE 'cancelled' END,
+        count(*)
+    FROM sweeps WHERE end_time IS NOT NULL GROUP BY 1
+    """,
+)
+
+# The statements that migrate a schema to the next one, by the older schema.
+_MIGRATIONS = {1: _FROM_1, 2: _FROM_2, 3: _FROM_3, 4: _FROM_4}
 
 
 class SchemaError(Exception):
@@ -110,7 +158,7 @@ class SchemaError(Exception):
 
 
 def migrate(connection: Connection) -> None:
-    """Brings an existing database to the newest schema.
+    """Migrates an existing database to the newest schema.
 
     Raises:
         SchemaError: the database has a newer schema.

@@ -1,21 +1,28 @@
-"""The repository of models, which are read from the rows of jobs and their events."""
+"""The repository of models, which it reads from the rows of jobs and their events."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, select, text, tuple_
 
 from leadline.server.errors import NotFoundError
 from leadline.server.jobs.job import Job, Model
 from leadline.server.jobs.variants import VariantFilter
 from leadline.server.storage.database import Database
-from leadline.server.storage.queries import find_job, newest_first
+from leadline.server.storage.queries import find_job, newest_first, newest_of_any
 from leadline.server.storage.records import read_jobs, read_model
-from leadline.server.storage.tables import jobs
+from leadline.server.storage.tables import HAS_MODEL, jobs
 
-_HAS_MODEL = jobs.c.completed_epochs > 0
+_HAS_MODEL = text(HAS_MODEL)
 
 _VARIANT = [jobs.c[field.name] for field in dataclasses.fields(VariantFilter)]
+
+# Higher than every accuracy, which is a fraction.
+_ABOVE_ALL = 2.0
+
+# If a filter matches more variants than this, it reads the newest models until enough match.
+_MAX_SEARCHES = 100
 
 
 class ModelName(NamedTuple):
@@ -38,7 +45,7 @@ class ModelRepository:
             NotFoundError: there is no such job, or it has no epoch yet.
         """
         with self._database.read() as connection:
-            job = find_job(connection, (jobs.c.job_id == job_id) & _HAS_MODEL)
+            job = find_job(connection, and_(jobs.c.job_id == job_id, _HAS_MODEL))
             if job is None:
                 raise NotFoundError(
                     "model",
@@ -50,13 +57,16 @@ class ModelRepository:
     def find(
         self, variant: VariantFilter, *, before: int | None = None, limit: int | None = None
     ) -> list[Model]:
-        """Models of a variant, whose jobs are numbered below `before`, newest first."""
-        query = _of_variant(variant, newest_first(jobs, before=before, limit=limit))
+        """Models of a variant, newest first; `before` bounds the numbers of their jobs."""
         with self._database.read() as connection:
+            conditions = _conditions(connection, variant)
+            if not conditions:
+                return []
+            query = newest_of_any(conditions, before=before, limit=limit)
             return [read_model(connection, job) for job in read_jobs(connection, query)]
 
     def find_best(self, variant: VariantFilter) -> Model | None:
-        """The model of a variant with the highest test accuracy, the newest of equals."""
+        """The model of a variant with the highest test accuracy; the newest among equals."""
         with self._database.read() as connection:
             best = read_jobs(connection, _best_first(variant, limit=1))
             return read_model(connection, best[0]) if best else None
@@ -65,16 +75,13 @@ class ModelRepository:
         """The job with the best model of each variant, the most accurate first.
 
         Args:
-            dataset: of variants that were trained on this dataset; None: of all.
+            dataset: only variants that were trained on this dataset; None for all.
         """
-        variants = select(*_VARIANT).distinct()
-        if dataset is not None:
-            variants = variants.where(jobs.c.dataset == dataset)
         with self._database.read() as connection:
             best = [
                 job
-                for row in connection.execute(variants).mappings().all()
-                for job in read_jobs(connection, _best_first(VariantFilter(**row), limit=1))
+                for variant in _variants(connection, dataset)
+                for job in read_jobs(connection, _best_first(variant, limit=1))
             ]
         return sorted(best, key=lambda job: (-job.best_test_accuracy, -job.number))
 
@@ -94,10 +101,38 @@ class ModelRepository:
 
 def _best_first(variant: VariantFilter, *, limit: int) -> Select[Any]:
     best_first = (jobs.c.best_test_accuracy.desc(), jobs.c.number.desc())
-    return _of_variant(variant, select(jobs)).order_by(*best_first).limit(limit)
+    return select(jobs).where(_matches(variant)).order_by(*best_first).limit(limit)
 
 
-def _of_variant(variant: VariantFilter, query: Select[Any]) -> Select[Any]:
+def _conditions(connection: Connection, variant: VariantFilter) -> list[ColumnElement[bool]]:
+    """Conditions with an index each; the models of a variant meet any of them."""
+    if variant == VariantFilter(dataset=variant.dataset):
+        return [_matches(variant)]
+    given = [(name, value) for name, value in vars(variant).items() if value is not None]
+    matching = [
+        _matches(other)
+        for other in _variants(connection, variant.dataset)
+        if all(getattr(other, name) == value for name, value in given)
+    ]
+    return matching if len(matching) <= _MAX_SEARCHES else [_matches(variant)]
+
+
+def _variants(connection: Connection, dataset: str | None) -> Iterator[VariantFilter]:
+    """The variants of one or all datasets that have models; each takes one index search."""
+    key = [*_VARIANT, jobs.c.best_test_accuracy]
+    query = select(*_VARIANT).where(_HAS_MODEL).order_by(*key).limit(1)
+    after: tuple[Any, ...] = (dataset or "", -1, 0, False, False)
+    while row := (
+        connection.execute(query.where(tuple_(*key) > tuple_(*after, _ABOVE_ALL)))
+        .mappings()
+        .one_or_none()
+    ):
+        if dataset is not None and row["dataset"] != dataset:
+            return
+        yield VariantFilter(**row)
+        after = tuple(row.values())
+
+
+def _matches(variant: VariantFilter) -> ColumnElement[bool]:
     values = dataclasses.asdict(variant).items()
-    conditions = [jobs.c[name] == value for name, value in values if value is not None]
-    return query.where(_HAS_MODEL, *conditions)
+    return and_(_HAS_MODEL, *(jobs.c[name] == value for name, value in values if value is not None))

@@ -1,4 +1,4 @@
-"""Preconditions that jobs and sweeps share: request ids, room in the queue, deletion."""
+"""Checks that jobs and sweeps share: request ids, room in the queue, deletion."""
 
 from sqlalchemy import Connection
 
@@ -13,7 +13,7 @@ from leadline.server.sweeps.sweep import SweepState
 
 
 def check_same_request(request_id: str | None, name: str, *, is_same: bool) -> None:
-    """Accepts a request id that stands for the resource `name` if the request is the same.
+    """Checks that a repeated request id, which belongs to `name`, comes with the same request.
 
     Raises:
         AlreadyExistsError: the request differs.
@@ -28,10 +28,10 @@ def check_same_request(request_id: str | None, name: str, *, is_same: bool) -> N
 
 
 def check_queue_room(connection: Connection, count: int, *, max_queued: int) -> None:
-    """Accepts `count` new jobs if at most `max_queued` are queued then.
+    """Checks that the queue has room for `count` new jobs.
 
     Raises:
-        ResourceExhaustedError: they have no room.
+        ResourceExhaustedError: more than `max_queued` jobs would be queued.
     """
     queued = count_jobs(connection, IS_QUEUED)
     if queued + count > max_queued:
@@ -44,7 +44,7 @@ def check_queue_room(connection: Connection, count: int, *, max_queued: int) -> 
 
 
 def check_deletable(kind: str, name: str, state: JobState | SweepState, *, reason: str) -> None:
-    """Accepts a job or a sweep in a final state.
+    """Checks that a job or a sweep is in a final state.
 
     Raises:
         FailedPreconditionError: the state is not final.

@@ -1,9 +1,9 @@
 """Queries on the table of jobs that several repositories share."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, Table, func, select, union_all
+from sqlalchemy import ColumnElement, Connection, Select, Table, func, or_, select, union_all
 
 from leadline.server.errors import NotFoundError
 from leadline.server.jobs.job import Job
@@ -12,7 +12,7 @@ from leadline.server.storage.records import read_jobs
 from leadline.server.storage.tables import jobs
 
 IS_QUEUED = jobs.c.state == JobState.QUEUED.value
-# Named one by one: an index on the state serves this, and not its negation.
+# Lists the states, because an index on the state does not serve a negation.
 IS_UNFINISHED = jobs.c.state.in_([state.value for state in JobState if not state.is_final])
 
 # The order in which queued jobs start.
@@ -25,20 +25,22 @@ def newest_first(table: Table, *, before: int | None, limit: int | None) -> Sele
     return query if before is None else query.where(table.c.number < before)
 
 
-def newest_in_states(
-    states: Collection[JobState], *, before: int | None, limit: int | None
+def newest_of_any(
+    conditions: Sequence[ColumnElement[bool]], *, before: int | None, limit: int | None
 ) -> Select[Any]:
-    """Selects at most `limit` jobs in any of some states, the highest number first."""
-    if len(states) == 1 or limit is None:
-        names = [state.value for state in states]
-        return newest_first(jobs, before=before, limit=limit).where(jobs.c.state.in_(names))
-    # The newest of each state first: a single query would read every job in these states.
+    """Selects at most `limit` jobs that meet any of these conditions, the highest number first.
+
+    Each condition needs an index. Selects the newest for each condition first: a simple query
+    would read every job that meets one.
+    """
+    if len(conditions) == 1 or limit is None:
+        return newest_first(jobs, before=before, limit=limit).where(or_(*conditions))
     newest = [
         newest_first(jobs, before=before, limit=limit)
         .with_only_columns(jobs.c.number)
-        .where(jobs.c.state == state.value)
+        .where(condition)
         .subquery()
-        for state in states
+        for condition in conditions
     ]
     numbers = union_all(*(select(part.c.number) for part in newest))
     return newest_first(jobs, before=None, limit=limit).where(jobs.c.number.in_(numbers))
@@ -68,7 +70,7 @@ def count_jobs(connection: Connection, condition: Any) -> int:
 
 
 def queue_positions(connection: Connection, job_ids: Collection[str]) -> dict[str, int]:
-    """How many jobs start before each of these jobs, those left out that are not queued."""
+    """How many jobs start before each of these jobs; omits jobs that are not queued."""
     query = select(jobs.c.number).where(IS_QUEUED).order_by(*QUEUE_ORDER)
     positions = {
         number: position for position, number in enumerate(connection.execute(query).scalars())

@@ -1,4 +1,4 @@
-"""Rows of the tables of jobs and events as values."""
+"""Converts rows of the tables of jobs and events to values."""
 
 import json
 from collections.abc import Collection
@@ -29,18 +29,18 @@ _MICROSECONDS = 1_000_000
 
 
 def to_timestamp(moment: datetime) -> int:
-    """Whole microseconds since 1970 UTC."""
+    """Converts a time to microseconds since 1970 UTC."""
     return int(moment.replace(microsecond=0).timestamp()) * _MICROSECONDS + moment.microsecond
 
 
 def from_timestamp(timestamp: int) -> datetime:
-    """The moment of `to_timestamp`, in UTC."""
+    """Converts the result of `to_timestamp` to a time in UTC."""
     seconds, microseconds = divmod(timestamp, _MICROSECONDS)
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds)
 
 
 def read_jobs(connection: Connection, query: Select[Any]) -> list[Job]:
-    """The jobs that a query on their table selects."""
+    """The jobs that a query on the table of jobs selects."""
     rows = connection.execute(query).all()
     if not rows:
         return []
@@ -77,7 +77,7 @@ def read_model(connection: Connection, job: Job) -> Model:
 
 
 def read_started(connection: Connection, job: Job) -> Started | None:
-    """The report of the job's first worker, None before it has started."""
+    """The report of the job's first worker; None before it has started."""
     return _bodies_of(connection, [job.number]).get(job.number, {}).get(Started)
 
 
@@ -94,7 +94,7 @@ def _bodies_of(
     connection: Connection, numbers: Collection[int]
 ) -> dict[int, dict[type[EventBody], Any]]:
     """The newest start, epoch and pause of each job, by its number."""
-    # Two searches of an index; a single one would read every epoch of each job.
+    # Two queries that use an index; a single query would read every epoch of each job.
     starts = select(events).where(
         events.c.job_number.in_(numbers), events.c.kind.in_(["started", "paused"])
     )
@@ -149,5 +149,5 @@ def _job(row: Row[Any], bodies: dict[type[EventBody], Any]) -> Job:
 
 
 def moment(timestamp: int | None) -> datetime | None:
-    """The moment of a time that may be unset."""
+    """Converts a timestamp that may be unset."""
     return None if timestamp is None else from_timestamp(timestamp)

@@ -1,4 +1,4 @@
-"""SQLite's errors as StorageError, with a reason for programs and advice for people."""
+"""Converts SQLite's errors to StorageError, with a reason for programs and advice."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from sqlalchemy.exc import DatabaseError
 
 from leadline.server.errors import StorageError
 
-# Part of SQLite's message, our reason, our advice. https://www.sqlite.org/rescode.html
+# A part of SQLite's message, then reason and advice. https://www.sqlite.org/rescode.html
 _ERRORS = (
     ("disk is full", "STORAGE_FULL", "the disk is full: free some space"),
     ("disk i/o error", "STORAGE_FULL", "the disk takes no writes: free some space, check it"),
@@ -21,10 +21,10 @@ _ERRORS = (
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Translates database errors that the block raises.
+    """Converts database errors that the block raises.
 
     Raises:
-        StorageError: the database failed, and rolled back what was not committed.
+        StorageError: the database failed, and rolled back the transaction.
     """
     try:
         yield

@@ -19,7 +19,7 @@ from leadline.server.storage.sweeps import SweepRepository
 
 
 class Store:
-    """Jobs, sweeps and models in a database that SQLAlchemy reaches."""
+    """Jobs, sweeps and models in an SQLAlchemy database."""
 
     def __init__(self, engine: Engine, *, now: Callable[[], datetime] | None = None) -> None:
         self._database = Database(engine, now=now)
@@ -32,5 +32,5 @@ class Store:
 
     @property
     def revision(self) -> int:
-        """Increases with every write: results read at the same revision are still valid."""
+        """Increases with every write; results of the same revision are still valid."""
         return self._database.revision

@@ -1,4 +1,4 @@
-"""Rows of the table of sweeps as values, and the counts of their jobs."""
+"""Converts rows of the table of sweeps to values, and counts their jobs."""
 
 import json
 from typing import Any
@@ -53,14 +53,14 @@ def view_sweep(connection: Connection, sweep_id: str) -> SweepView:
 
 
 def read_sweeps(connection: Connection, query: Select[Any]) -> list[Sweep]:
-    """The sweeps that a query on their table selects."""
+    """The sweeps that a query on the table of sweeps selects."""
     rows = connection.execute(query).all()
     counts = count_sweep_jobs(connection, job_counts.c.sweep_id.in_([row.sweep_id for row in rows]))
     return [_sweep(row, counts[row.sweep_id]) for row in rows]
 
 
 def count_sweep_jobs(connection: Connection, condition: Any) -> dict[str, SweepCounts]:
-    """The counts of the jobs of sweeps that meet a condition on their table, by the sweep's id."""
+    """The job counts of the sweeps that meet a condition on their table, by sweep id."""
     rows: dict[str, list[Row[Any]]] = {}
     for row in connection.execute(select(job_counts).where(condition)):
         rows.setdefault(row.sweep_id, []).append(row)

@@ -1,8 +1,8 @@
-"""The repository of sweeps: each method is one transaction, which includes the sweep's jobs."""
+"""The repository of sweeps: each method is one transaction, including the sweep's jobs."""
 
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
@@ -19,8 +19,14 @@ from leadline.server.storage import (
     transitions,
 )
 from leadline.server.storage.database import Database, UnitOfWork
-from leadline.server.storage.tables import events, job_counts, jobs, sweep_events, sweeps
-from leadline.server.storage.transitions import ignore
+from leadline.server.storage.tables import (
+    events,
+    job_counts,
+    jobs,
+    sweep_counts,
+    sweep_events,
+    sweeps,
+)
 from leadline.server.sweeps.sweep import (
     Sweep,
     SweepEvent,
@@ -56,18 +62,23 @@ class SweepRepository:
             return sweep_records.view_sweep(connection, sweep_id)
 
     def find(self, *, before: int | None = None, limit: int | None = None) -> list[Sweep]:
-        """Sweeps numbered below `before`, newest first."""
+        """Sweeps, newest first; with `before`, only those with lower numbers."""
         with self._database.read() as connection:
             return sweep_records.read_sweeps(
                 connection, queries.newest_first(sweeps, before=before, limit=limit)
             )
 
     def count_by_state(self) -> dict[SweepState, int]:
-        """How many sweeps there are in each state, zeros included."""
-        by_state = dict.fromkeys(SweepState, 0)
+        """How many sweeps there are in each state, including zeros."""
+        is_unfinished = sweeps.c.end_time.is_(None)
+        unfinished = select(sweeps.c.sweep_id).where(is_unfinished)
         with self._database.read() as connection:
-            rows = connection.execute(select(sweeps.c.sweep_id, sweeps.c.is_cancelled)).all()
-            counts = sweep_records.count_sweep_jobs(connection, job_counts.c.sweep_id != "")
+            ended: dict[str, int] = dict(connection.execute(select(sweep_counts)).all())
+            rows = connection.execute(unfinished.add_columns(sweeps.c.is_cancelled)).all()
+            counts = sweep_records.count_sweep_jobs(
+                connection, job_counts.c.sweep_id.in_(unfinished)
+            )
+        by_state = {state: ended.get(state.value, 0) for state in SweepState}
         for row in rows:
             by_state[counts[row.sweep_id].state(is_cancelled=row.is_cancelled)] += 1
         return by_state
@@ -88,20 +99,20 @@ class SweepRepository:
         request_id: str | None,
         max_queued: int,
     ) -> tuple[Sweep, bool]:
-        """Creates a sweep and all its jobs, or returns the one that `request_id` stands for.
+        """Creates a sweep and all its jobs, or returns the sweep that has this `request_id`.
 
         Args:
             request: what to train.
             sweep_id: the new sweep's id.
             job_ids: an id for each point of the grid.
-            request_id: makes the call idempotent; None: it is not.
-            max_queued: how many jobs may be queued.
+            request_id: makes the call idempotent; None if the caller sent none.
+            max_queued: the most queued jobs.
 
         Returns:
             The sweep, and whether it is new.
 
         Raises:
-            AlreadyExistsError: `request_id` stands for a sweep of another request.
+            AlreadyExistsError: `request_id` belongs to a sweep of another request.
             ResourceExhaustedError: the queue has no room for all jobs.
         """
         with self._database.write() as work:
@@ -118,7 +129,7 @@ class SweepRepository:
             return sweep_records.get_sweep(work.connection, sweep_id), True
 
     def cancel(self, sweep_id: str) -> tuple[SweepView, list[str]]:
-        """Cancels all unfinished jobs; a cancelled sweep stays as it is.
+        """Cancels all unfinished jobs; does nothing if the sweep is cancelled.
 
         Raises:
             FailedPreconditionError: the sweep has succeeded or failed.
@@ -133,13 +144,12 @@ class SweepRepository:
             )
             unfinished = [state for state in JobState if not state.is_final]
             cancelled = _jobs_in(work.connection, sweep_id, unfinished)
-            for job in cancelled:
-                transitions.finish_job(work, job, JobState.CANCELLED, cancellation=_REQUESTED)
+            transitions.finish_jobs(work, cancelled, JobState.CANCELLED, cancellation=_REQUESTED)
             transitions.finish_sweep(work, sweep_id)
             return _changed(work, sweep_id, cancelled)
 
     def pause(self, sweep_id: str, pause: Paused) -> tuple[SweepView, list[str]]:
-        """Pauses all queued and running jobs; if there are none, nothing changes.
+        """Pauses all queued and running jobs; does nothing if there are none.
 
         Raises:
             FailedPreconditionError: the sweep is in a final state.
@@ -152,7 +162,7 @@ class SweepRepository:
             return _changed(work, sweep_id, paused)
 
     def resume(self, sweep_id: str) -> tuple[SweepView, list[str]]:
-        """Queues all paused jobs again; if there are none, nothing changes.
+        """Queues all paused jobs again; does nothing if there are none.
 
         Raises:
             FailedPreconditionError: the sweep is in a final state.
@@ -163,12 +173,8 @@ class SweepRepository:
             transitions.resume_jobs(work, resumed)
             return _changed(work, sweep_id, resumed)
 
-    def delete(self, sweep_id: str, mark: Callable[[str], None] = ignore) -> list[str]:
-        """Deletes a sweep in a final state and its jobs; `purge` of jobs removes their events.
-
-        Args:
-            sweep_id: the sweep.
-            mark: is called with the id of each job before the deletion is committed.
+    def delete(self, sweep_id: str) -> list[str]:
+        """Deletes a sweep in a final state and its jobs; `JobRepository.purge` removes the events.
 
         Returns:
             The ids of the jobs.
@@ -181,12 +187,13 @@ class SweepRepository:
             preconditions.check_deletable(
                 "sweep", f"sweeps/{sweep_id}", sweep.state, reason="SWEEP_NOT_FINISHED"
             )
-            # All others are those of its jobs.
+            # The other events are those of its jobs.
             own = sweep_events.c.sequence.in_((1, sweep.latest_sequence))
             work.connection.execute(
                 delete(sweep_events).where(sweep_events.c.sweep_id == sweep_id, own)
             )
-            deleted = transitions.delete_jobs(work, jobs.c.sweep_id == sweep_id, mark)
+            transitions.count_ended_sweep(work, sweep.state, -1)
+            deleted = transitions.delete_jobs(work, jobs.c.sweep_id == sweep_id)
             work.connection.execute(delete(sweeps).where(sweeps.c.sweep_id == sweep_id))
             return deleted
 

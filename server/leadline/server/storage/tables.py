@@ -1,7 +1,7 @@
 """The tables of jobs, sweeps and their events.
 
-Times are whole microseconds since 1970 UTC, which every database stores exactly.
-JSON columns are text. Triggers keep the counts of jobs.
+Times are integer microseconds since 1970 UTC, which every database stores exactly.
+JSON columns are text. Triggers maintain the counts of jobs.
 """
 
 from sqlalchemy import (
@@ -23,8 +23,13 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-# SQLite numbers rows by itself only in a column of type INTEGER.
+# SQLite assigns row numbers only in a column of type INTEGER.
 _Number = BigInteger().with_variant(Integer, "sqlite")
+
+# SQLite uses the partial indexes of models only if a query has exactly this condition.
+HAS_MODEL = "completed_epochs > 0"
+
+_VARIANT = ("dataset", "blocks", "block_convolutions", "batch_norm", "residual")
 
 sweeps = Table(
     "sweeps",
@@ -35,11 +40,20 @@ sweeps = Table(
     Column("grid", Text, nullable=False),
     Column("options", Text, nullable=False),
     Column("median_stopping", Text),
-    # Whether a caller has cancelled it; the rest of its state follows from its jobs.
+    # Whether a caller has cancelled it; its jobs determine the rest of its state.
     Column("is_cancelled", Boolean, nullable=False, default=False),
     Column("create_time", BigInteger, nullable=False),
     Column("end_time", BigInteger),
     Column("latest_sequence", Integer, nullable=False, default=0),
+    Index("sweeps_unfinished", "number", sqlite_where=text("end_time IS NULL")),
+)
+
+# How many sweeps have ended in each state; there are few unfinished ones.
+sweep_counts = Table(
+    "sweep_counts",
+    metadata,
+    Column("state", String(16), primary_key=True),
+    Column("sweeps", Integer, nullable=False),
 )
 
 jobs = Table(
@@ -50,7 +64,7 @@ jobs = Table(
     Column("request_id", String(36), unique=True),
     Column("sweep_id", ForeignKey("sweeps.sweep_id")),
     Column("spec", Text, nullable=False),
-    # Copies of the spec's values, which queries filter by.
+    # Copies of the spec's values, for the filters of queries.
     Column("dataset", String(64), nullable=False),
     Column("blocks", Integer, nullable=False),
     Column("block_convolutions", Integer, nullable=False),
@@ -73,43 +87,40 @@ jobs = Table(
     Column("device", String(64), nullable=False, default=""),
     Column("attempts", Integer, nullable=False, default=0),
     Column("latest_sequence", Integer, nullable=False, default=0),
-    # The queue in the order in which it starts; then the listings, newest first.
+    # First the queue, in the order in which jobs start; then listings, newest first.
     Index("jobs_in_queue", "state", text("priority DESC"), "number"),
     Index("jobs_by_state", "state", "number"),
-    Index("jobs_by_dataset", "dataset", "number"),
     Index("jobs_by_sweep", "sweep_id", "number"),
     Index("jobs_by_sweep_state", "sweep_id", "state", "number"),
     Index("jobs_by_deadline", "state", "deadline"),
-    Index("jobs_by_accuracy", "best_test_accuracy", "number"),
-    Index(
-        "jobs_by_variant",
-        "dataset",
-        "blocks",
-        "block_convolutions",
-        "batch_norm",
-        "residual",
-        "best_test_accuracy",
-    ),
+    # Models are jobs with an epoch, which may be a small part of all jobs.
+    Index("models_by_number", "number", sqlite_where=text(HAS_MODEL)),
+    Index("models_by_dataset", "dataset", "number", sqlite_where=text(HAS_MODEL)),
+    Index("models_by_accuracy", "best_test_accuracy", "number", sqlite_where=text(HAS_MODEL)),
+    Index("models_by_variant", *_VARIANT, "number", sqlite_where=text(HAS_MODEL)),
+    Index("best_by_variant", *_VARIANT, "best_test_accuracy", sqlite_where=text(HAS_MODEL)),
 )
 
-# How many jobs of a sweep, or of none ("", no id is empty), are in each state; no row is zero.
-# Counting them in their table would take the longer the more jobs there are.
+# How many jobs are in each state, by sweep id ("" for all jobs: no id is empty); no row is zero.
+# The time to count them in the table of jobs would grow with the number of jobs.
 job_counts = Table(
     "job_counts",
     metadata,
     Column("sweep_id", String(32), primary_key=True),
     Column("state", String(16), primary_key=True),
     Column("jobs", Integer, nullable=False),
-    # Of these: which a worker has claimed, and which the median stopping rule has cancelled.
+    # How many of them a worker has claimed, and the median stopping rule has cancelled.
     Column("begun", Integer, nullable=False),
     Column("median_stopped", Integer, nullable=False),
 )
 
 _COUNT_NEW = """
-    INSERT INTO job_counts VALUES (
-        coalesce(NEW.sweep_id, ''), NEW.state,
+    INSERT INTO job_counts
+    SELECT
+        sweep_id, NEW.state,
         1, NEW.start_time IS NOT NULL, NEW.cancel_reason IS 'MEDIAN_STOPPED'
-    )
+    FROM (SELECT '' AS sweep_id UNION ALL SELECT NEW.sweep_id)
+    WHERE sweep_id IS NOT NULL
     ON CONFLICT (sweep_id, state) DO UPDATE SET
         jobs = jobs + 1,
         begun = begun + excluded.begun,
@@ -120,12 +131,12 @@ _DISCOUNT_OLD = """
         jobs = jobs - 1,
         begun = begun - (OLD.start_time IS NOT NULL),
         median_stopped = median_stopped - (OLD.cancel_reason IS 'MEDIAN_STOPPED')
-    WHERE sweep_id = coalesce(OLD.sweep_id, '') AND state = OLD.state;
+    WHERE sweep_id IN ('', OLD.sweep_id) AND state = OLD.state;
     DELETE FROM job_counts
-    WHERE sweep_id = coalesce(OLD.sweep_id, '') AND state = OLD.state AND jobs = 0;
+    WHERE sweep_id IN ('', OLD.sweep_id) AND state = OLD.state AND jobs = 0;
 """
 
-# Statements, which migrations share.
+# Statements that migrations share.
 COUNTING = (
     f"CREATE TRIGGER count_new_job AFTER INSERT ON jobs BEGIN {_COUNT_NEW} END",
     f"""
@@ -144,30 +155,36 @@ events = Table(
     Column("sequence", Integer, primary_key=True),
     Column("create_time", BigInteger, nullable=False),
     Column("kind", String(16), nullable=False),
-    # On events of kind "epoch": its number, its test accuracy, the attempt that
-    # wrote its checkpoint, and whether retention has kept that.
+    # For events of kind "epoch": its number, its test accuracy, the attempt that wrote
+    # its checkpoint, and whether retention has kept the checkpoint.
     Column("epoch", Integer),
     Column("test_accuracy", Float),
     Column("attempt", Integer),
     Column("is_kept", Boolean),
     Column("body", Text, nullable=False),
-    Index("events_by_kind", "job_number", "kind", "epoch"),
+    # Includes the accuracy, so that the median stopping rule reads no rows of events.
+    Index("events_by_kind", "job_number", "kind", "epoch", "test_accuracy"),
 )
 
-# Jobs that are deleted, whose events are still to be removed: a few at a time, since there may be
-# a hundred thousand. No new job gets the number of one of them.
-deleted_jobs = Table("deleted_jobs", metadata, Column("number", _Number, primary_key=True))
+# Deleted jobs with files and events that must still be removed: a few at a time, because there
+# may be a hundred thousand events. No new job gets one of these numbers.
+deleted_jobs = Table(
+    "deleted_jobs",
+    metadata,
+    Column("number", _Number, primary_key=True),
+    Column("job_id", String(32)),
+)
 
 sweep_events = Table(
     "sweep_events",
     metadata,
     Column("sweep_id", ForeignKey("sweeps.sweep_id"), primary_key=True),
     Column("sequence", Integer, primary_key=True),
-    # Events of the sweep itself have a body; others refer to an event of a job.
+    # Events of the sweep itself have a body; other events refer to an event of a job.
     Column("create_time", BigInteger, nullable=False),
     Column("body", Text),
     Column("job_number", ForeignKey("jobs.number")),
     Column("job_sequence", Integer),
-    # For the foreign key: without it, each deleted job is looked for in the whole table.
+    # For the foreign key: without it, SQLite would scan the whole table for each deleted job.
     Index("sweep_events_by_job", "job_number"),
 )

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeAlias
 from leadline.models.spec import TrainingSpec, Violation
 from leadline.server.jobs.validation import spec_violations
 
-# More would make responses of over a few hundred KB, and take too long to train.
+# More jobs would make responses of over a few hundred KB, and take too long to train.
 MAX_JOBS = 1_000
 
 AxisValue: TypeAlias = bool | int | float | str
@@ -24,7 +24,7 @@ _FIELDS = tuple(field.name for field in dataclasses.fields(TrainingSpec))
 
 @dataclass(frozen=True, kw_only=True)
 class SweepAxis:
-    """A field of a spec and the values that it takes, as `TrainingSpec.to_dict` gives them."""
+    """A field of a spec and its values, in the form of `TrainingSpec.to_dict`."""
 
     field: str
     values: tuple[AxisValue, ...]
@@ -32,7 +32,7 @@ class SweepAxis:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """The spec that the jobs of a sweep share, and the axes along which they differ."""
+    """The spec that the jobs of a sweep share, and the axes in which they differ."""
 
     spec: TrainingSpec
     axes: tuple[SweepAxis, ...]
@@ -49,7 +49,7 @@ class Grid:
 
     def point_of(self, spec: TrainingSpec) -> dict[str, AxisValue]:
         """The combination of a spec."""
-        # Not by `to_dict`, which copies every field: a sweep has a thousand specs.
+        # Without `to_dict`, which copies every field: a sweep may have a thousand specs.
         values = {axis.field: getattr(spec, axis.field) for axis in self.axes}
         return {
             field: value.value if isinstance(value, StrEnum) else value
@@ -94,7 +94,7 @@ class Grid:
         )
 
     def _path(self, field: str, point: Mapping[str, AxisValue]) -> str:
-        """The path of this field's value in the request."""
+        """The path of a field's value in the request."""
         for number, axis in enumerate(self.axes):
             if axis.field == field:
                 return f"axes[{number}].values[{axis.values.index(point[field])}]"
@@ -109,8 +109,8 @@ def read_axes(
     The axes are valid only if there is no violation.
 
     Args:
-        given: for each axis its field and its values; numbers may all be floats.
-        max_jobs: how many combinations there may be.
+        given: the field and the values of each axis; all numbers may be floats.
+        max_jobs: the most combinations.
     """
     oversized = size_violation([len(values) for _, values in given], max_jobs=max_jobs)
     if oversized:
@@ -136,12 +136,12 @@ def size_violation(lengths: Sequence[int], *, max_jobs: int = MAX_JOBS) -> Viola
 
     Args:
         lengths: how many values each axis has.
-        max_jobs: how many combinations there may be.
+        max_jobs: the most combinations.
     """
     if len(lengths) > len(_FIELDS):
         text = f"are {len(lengths):,}, and a training spec has {len(_FIELDS)} fields"
         return Violation(field="axes", description=text)
-    # An axis without values counts as 1: it must not hide that another is too long.
+    # An axis without values counts as 1, so that it does not hide another that is too long.
     jobs = math.prod(max(1, length) for length in lengths)
     if jobs <= max_jobs:
         return None
@@ -159,7 +159,7 @@ def shown(point: Mapping[str, AxisValue]) -> str:
 
 def _field_problem(field: str, before: Collection[str]) -> str | None:
     if field not in _FIELDS:
-        return f"{field!r} is no field of a training spec, which has {', '.join(_FIELDS)}"
+        return f"{field!r} is not a field of a training spec, which has {', '.join(_FIELDS)}"
     return f"{field!r} is an axis already" if field in before else None
 
 

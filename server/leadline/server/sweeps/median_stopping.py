@@ -1,9 +1,9 @@
 """The rule that stops hopeless jobs of a sweep.
 
 The median stopping rule of Golovin et al., "Google Vizier: A Service for
-Black-Box Optimization" (KDD 2017), section 3.2.2: a trial is stopped at a step
-if its best objective by that step is strictly worse than the median, over the
-completed trials, of the running averages of their objectives up to that step.
+Black-Box Optimization" (KDD 2017), section 3.2.2. At a step, it takes the median of
+the completed trials' average objectives up to that step. It stops a trial whose best
+objective so far is strictly worse than this median.
 """
 
 import statistics
@@ -22,8 +22,8 @@ class MedianStopping(JsonValues):
     """The rule's settings.
 
     Attributes:
-        grace_epochs: epochs before which no job is stopped.
-        min_completed_jobs: completed jobs before which no other is stopped.
+        grace_epochs: the first epochs, in which no job is stopped.
+        min_completed_jobs: how many jobs must be completed before others are stopped.
     """
 
     grace_epochs: int = 5
@@ -41,12 +41,12 @@ class MedianStopping(JsonValues):
         ]
 
     def bar(self, epoch: int, completed: Sequence[float]) -> float | None:
-        """The best test accuracy that a job must reach by an epoch; None: it continues anyway.
+        """The best test accuracy that a job must reach by an epoch; None if it may continue anyway.
 
         Args:
-            epoch: its last completed epoch, 1 for the first.
-            completed: for each completed job the mean test accuracy, a
-                fraction, of its epochs up to this one.
+            epoch: the job's last completed epoch, 1 for the first.
+            completed: for each completed job, the mean test accuracy of its epochs up
+                to this one, a fraction.
         """
         if epoch < self.grace_epochs or len(completed) < self.min_completed_jobs:
             return None

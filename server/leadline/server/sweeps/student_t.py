@@ -2,7 +2,7 @@
 
 import math
 
-# Even. Errs by less than 1e-9 for 1 to 10,000 degrees of freedom.
+# Must be even. The error is below 1e-9 for 1 to 10,000 degrees of freedom.
 _INTERVALS = 2_000
 
 
@@ -10,10 +10,10 @@ def student_t_cdf(t: float, degrees_of_freedom: float) -> float:
     """The probability that a t variate is at most `t`.
 
     With x = sqrt(nu) tan(a) the density becomes c cos(a)^(nu - 1), which is
-    smooth, and is summed by Simpson's rule.
+    smooth. Simpson's rule integrates it.
 
     Args:
-        t: any number, infinities included.
+        t: any number, including infinities.
         degrees_of_freedom: at least 1.
     """
     nu = degrees_of_freedom

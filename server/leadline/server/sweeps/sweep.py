@@ -14,12 +14,12 @@ from leadline.server.sweeps.grid import AxisValue, Grid
 from leadline.server.sweeps.median_stopping import MedianStopping
 from leadline.server.sweeps.table import SweepTable
 
-# Why a job was cancelled by the median stopping rule.
+# The reason of a cancellation by the median stopping rule.
 MEDIAN_STOPPED = "MEDIAN_STOPPED"
 
 
 class SweepState(StrEnum):
-    """The state of a sweep, which follows from the states of its jobs."""
+    """The state of a sweep; the states of its jobs determine it."""
 
     QUEUED = "queued"  # no job has started
     RUNNING = "running"  # some jobs run, or are queued after others have started
@@ -39,9 +39,9 @@ class SweepCounts(JsonValues):
     """How many jobs of a sweep are in each state.
 
     Attributes:
-        by_state: their number in each state, zeros included.
-        begun: how many a worker has claimed.
-        median_stopped: how many the rule has cancelled.
+        by_state: the number of jobs in each state, including zeros.
+        begun: how many jobs a worker has claimed.
+        median_stopped: how many jobs the median stopping rule has cancelled.
     """
 
     by_state: Mapping[JobState, int]
@@ -49,7 +49,7 @@ class SweepCounts(JsonValues):
     median_stopped: int
 
     def state(self, *, is_cancelled: bool) -> SweepState:
-        """The state of the sweep; `is_cancelled`: a caller has cancelled it."""
+        """The state of the sweep; `is_cancelled` says whether a caller has cancelled it."""
         if self.by_state[JobState.RUNNING]:
             return SweepState.RUNNING
         if self.by_state[JobState.QUEUED]:
@@ -149,7 +149,7 @@ class SweepFinished(JsonValues):
 class SweepEvent:
     """A durable step in a sweep's life, numbered from 1 without gaps.
 
-    `body` is an event of one of its jobs between the first and the last.
+    Except for the first and the last event, `body` is an event of one of its jobs.
     """
 
     sweep_id: str

@@ -23,10 +23,10 @@ class SeedStatistics:
 
     Attributes:
         count: the number of seeds, at least 1.
-        mean: their mean.
-        deviation: their sample standard deviation; None for one seed.
-        least: the lowest.
-        most: the highest.
+        mean: the mean.
+        deviation: the sample standard deviation; None for one seed.
+        least: the lowest fraction.
+        most: the highest fraction.
     """
 
     count: int
@@ -49,15 +49,15 @@ class SeedStatistics:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """Jobs that differ in their seeds only.
+    """Jobs that differ only in their seeds.
 
     Attributes:
-        point: the value of each axis but the seed, by field.
+        point: the value of each axis except the seed, by field.
         job_ids: its jobs, in the order of the grid.
-        finished_jobs: how many of them are in a final state.
-        best: the highest test accuracy of each job; None if none has an epoch.
-        last: the test accuracy of each job's newest epoch; likewise.
-        best_job_id: the job with the highest test accuracy; likewise.
+        finished_jobs: how many jobs are in a final state.
+        best: the highest test accuracy of each job; None before the first epoch.
+        last: the test accuracy of each job's newest epoch; None before the first.
+        best_job_id: the job with the highest test accuracy; None before the first epoch.
     """
 
     point: dict[str, AxisValue]
@@ -73,10 +73,10 @@ class BestDepth:
     """The depth with the highest mean of the best test accuracies.
 
     Attributes:
-        point: the values of the other axes but the seed.
-        blocks: the depth; the smaller of equals.
-        mean: its mean, a fraction in [0, 1].
-        confidence: the probability that it is the best; None if unknown.
+        point: the values of the other axes except the seed.
+        blocks: the depth; the smaller one among equals.
+        mean: the mean accuracy at this depth, a fraction in [0, 1].
+        confidence: the probability that the depth is the best; None if unknown.
         runner_up: the next best depth; None if no other has results.
         margin: how much higher its mean is than the runner-up's, a fraction.
     """
@@ -98,7 +98,7 @@ class SweepTable(JsonValues):
 
     @classmethod
     def of(cls, grid: Grid, jobs: Iterable[Job]) -> Self:
-        """The table of a sweep's jobs, given in the order of the grid."""
+        """The table of a sweep's jobs, which must be in the order of the grid."""
         rows: dict[_Key, list[Job]] = {}
         for job in jobs:
             rows.setdefault(_key(grid.point_of(job.spec), without={SEED}), []).append(job)
@@ -117,13 +117,13 @@ class SweepTable(JsonValues):
 def confidence_in_best(best: SeedStatistics, others: Sequence[SeedStatistics]) -> float | None:
     """The probability that the mean of `best` is truly the highest, given the seeds.
 
-    The product over the others of Student's t distribution at the difference
-    of the means by its standard error, with Welch's degrees of freedom: a
-    lower bound by Slepian's inequality. Branke, Chick and Schmidt, "Selecting
-    a Selection Procedure", Management Science 53 (2007), PCS_Slep.
+    For each other mean, divides the difference of the means by its standard error.
+    Evaluates Student's t distribution there, with Welch's degrees of freedom. The
+    product is a lower bound by Slepian's inequality. Branke, Chick and Schmidt,
+    "Selecting a Selection Procedure", Management Science 53 (2007), PCS_Slep.
 
     Returns:
-        The probability; None if there is no other, or one has a single seed.
+        The probability; None if there is no other depth, or a depth has a single seed.
     """
     if not others:
         return None
@@ -141,7 +141,7 @@ def _probability_above(best: SeedStatistics, other: SeedStatistics) -> float | N
         return None
     difference = best.mean - other.mean
     variances = [group.deviation**2 / group.count for group in (best, other) if group.deviation]
-    if not variances:  # all seeds agree, as when nothing is learnt
+    if not variances:  # all seeds agree, for example because nothing is learnt
         return 0.5 if difference == 0 else float(difference > 0)
     degrees = sum(variances) ** 2 / sum(
         (group.deviation**2 / group.count) ** 2 / (group.count - 1)

@@ -1,1 +1,1 @@
-"""What operators see: metrics, logs."""
+"""Metrics, logs and health, for operators."""

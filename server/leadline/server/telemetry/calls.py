@@ -28,7 +28,7 @@ class MethodMetrics:
         self.seconds = UnlockedHistogram(SECONDS)
 
     def end(self, code: str, seconds: float) -> None:
-        """A call ended with this `grpc_code` label, `seconds` after it started."""
+        """Counts a call that ended with this `grpc_code` label after `seconds`."""
         self.handled[code] = self.handled.get(code, 0) + 1
         self.seconds.observe(seconds)
 

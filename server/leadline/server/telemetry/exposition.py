@@ -1,6 +1,5 @@
 """The `/metrics` endpoint."""
 
-import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -30,8 +29,7 @@ class Exposition:
             "HTTP_ACCEPT": request.headers.get(hdrs.ACCEPT, ""),
             "HTTP_ACCEPT_ENCODING": request.headers.get(hdrs.ACCEPT_ENCODING, ""),
         }
-        # A scraper that disconnects does not cancel the query that runs for it.
-        return await asyncio.shield(self._threads.run(self._respond, environment))
+        return await self._threads.run(self._respond, environment)
 
     def close(self) -> None:
         """Stops the thread."""

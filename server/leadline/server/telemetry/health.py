@@ -1,10 +1,10 @@
-"""Whether the parts of the server still answer: probes, which are repeated until the stop.
+"""Probes the parts of the server repeatedly, to detect failures.
 
-A part fails if it answers two probes in a row with an error, or leaves one unanswered
-for several looks. It is counted in looks, not in seconds: a pause of the whole process
-is one look, and no failure. A part under load answers late, since its probe waits in
-line with its other work; the patience is longer than any such wait. The next answer
-ends the failure.
+A part fails if it answers two probes in a row with an error, or leaves a probe
+unanswered for several looks. The unit is looks, not seconds, so a pause of the whole
+process is only one look. Under load a part answers late, because its probe waits
+behind other work; the patience is longer than any such wait. The next answer ends
+the failure.
 """
 
 import asyncio
@@ -23,12 +23,12 @@ _ERRORS_IN_A_ROW = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """Asks one part of the server for an answer.
+    """Checks whether one part of the server answers.
 
     Attributes:
-        part: its name.
-        check: returns when the part has answered; raises what is wrong with it.
-        patience: how many looks it may take to answer.
+        part: the part's name.
+        check: returns when the part has answered; raises the part's error.
+        patience: how many looks the part may take to answer.
     """
 
     part: str
@@ -37,7 +37,7 @@ class Probe:
 
 
 class HealthMonitor:
-    """Repeats the probes, and tells which parts fail."""
+    """Repeats the probes, and reports which parts fail."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class HealthMonitor:
 
         Args:
             probes: one for each part.
-            on_change: is called with the names of the failing parts after each change.
+            on_change: called with the names of the failing parts after each change.
             look_seconds: seconds between two looks.
         """
         self._watched = [_Watched(probe) for probe in probes]
@@ -77,7 +77,7 @@ class HealthMonitor:
 
 
 class _Watched:
-    """A part, its probe in flight, and how it has answered."""
+    """A part, its probe in flight, and its last answers."""
 
     def __init__(self, probe: Probe) -> None:
         self.part = probe.part
@@ -88,7 +88,7 @@ class _Watched:
         self._errors = 0
 
     def look(self) -> bool:
-        """Looks for the answer, and sends the next probe; returns whether the health changed."""
+        """Checks for the answer, and sends the next probe; returns whether the health changed."""
         before = self.is_failing
         if self._answer is None or self._answer.done():
             self._judge_answer()
@@ -101,7 +101,7 @@ class _Watched:
         return self.is_failing != before
 
     def stop(self) -> None:
-        """Waits for the answer no longer."""
+        """Stops waiting for the answer."""
         if self._answer is not None:
             self._answer.cancel()
 

@@ -1,8 +1,8 @@
-"""Histograms for what happens thousands of times a second.
+"""Histograms for thousands of observations a second.
 
-Those of `prometheus_client` take two locks for each observation. A histogram here
-is written by the event loop's thread only. Any thread reads it: Python's lists of
-integers are never seen half written.
+Histograms of `prometheus_client` acquire two locks for each observation. Only the
+event loop's thread writes to a histogram of this module. Any thread may read it,
+because other threads never see a list of integers half written.
 """
 
 from bisect import bisect_left

@@ -35,7 +35,7 @@ class Metrics:
     """All metrics of one server; observes jobs and predictions."""
 
     def __init__(self) -> None:
-        # A `_created` series for each metric would double their number.
+        # A `_created` series for each metric would double the number of series.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
@@ -96,21 +96,21 @@ class Metrics:
         )
 
     def watch_jobs(self, count_by_state: Callable[[], Mapping[JobState, int]]) -> None:
-        """Reports jobs by state; `count_by_state` is called at each scrape."""
+        """Reports jobs by state; each scrape calls `count_by_state`."""
         self._register_gauge("leadline_jobs", "Jobs by state.", "state", count_by_state)
         self._queue_depth.set_function(lambda: count_by_state()[JobState.QUEUED])
 
     def watch_sweeps(self, count_by_state: Callable[[], Mapping[SweepState, int]]) -> None:
-        """Reports sweeps by state; `count_by_state` is called at each scrape."""
+        """Reports sweeps by state; each scrape calls `count_by_state`."""
         self._register_gauge("leadline_sweeps", "Sweeps by state.", "state", count_by_state)
 
     def watch_disk(self, free_bytes: Callable[[], int], is_held: Callable[[], bool]) -> None:
-        """Reports the disk of the data directory; both are called at each scrape."""
+        """Reports the disk of the data directory; each scrape calls both functions."""
         self._disk_free.set_function(free_bytes)
         self._queue_held.set_function(is_held)
 
     def watch_health(self, failing: Callable[[], Mapping[str, bool]]) -> None:
-        """Reports the parts that health depends on; `failing` is called at each scrape."""
+        """Reports the parts that health depends on; each scrape calls `failing`."""
         self._register_gauge(
             "leadline_part_healthy",
             "Whether a part of the server answers: 1, or 0 if health reports NOT_SERVING for it.",
@@ -121,7 +121,7 @@ class Metrics:
     def watch_predictions(
         self, count_in_flight: Callable[[], int], count_pixels: Callable[[], int]
     ) -> None:
-        """Reports predict requests in flight, and their pixels; called at each scrape."""
+        """Reports predict requests in flight, and their pixels; each scrape calls both."""
         self._predictions_in_flight.set_function(count_in_flight)
         self._decoding_pixels.set_function(count_pixels)
 
@@ -160,7 +160,7 @@ class Metrics:
         self._prediction_seconds.observe(seconds)
 
     def on_abandoned_decoding(self) -> None:
-        """A predict request was given up before its images were decoded."""
+        """A predict request was dropped before its images were decoded."""
         self._abandoned.inc()
 
     def _counter(self, name: str, text: str) -> Counter:
@@ -183,7 +183,7 @@ class Metrics:
         self.registry.register(_ReadGauge(name, text, label, read))
 
     def _worker_memory(self) -> dict[str, int]:
-        """Resident bytes by job, from the operating system."""
+        """Resident memory of the workers in bytes by job, from the operating system."""
         memory = {}
         for job_id, pid in list(self._workers.items()):
             with contextlib.suppress(psutil.Error):
@@ -192,7 +192,7 @@ class Metrics:
 
 
 class _ReadGauge(Collector):
-    """A gauge of one label; `read` gives the value for each of the label's at each scrape."""
+    """A gauge with one label; at each scrape `read` returns the gauge's value by label value."""
 
     def __init__(
         self, name: str, text: str, label: str, read: Callable[[], Mapping[Any, int]]

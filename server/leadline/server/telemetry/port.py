@@ -14,12 +14,12 @@ from leadline.server.telemetry.exposition import Exposition
 
 _METRICS = "/metrics"
 
-# Requests that are still open are then aborted; streams have ended before.
+# Requests that are still open after this time are aborted; streams end before.
 _CLOSE_SECONDS = 2.0
 
 
 class _Answerable(logging.Filter):
-    """Drops log records of malformed HTTP requests, which are answered with status 400."""
+    """Drops log records of malformed HTTP requests, which receive status 400."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
@@ -38,7 +38,7 @@ class Pages:
         routes: the pages.
         handle: middleware of every request except those for metrics, including
             requests that match no route.
-        set_headers: changes the headers of every response to those requests.
+        set_headers: changes the headers of all responses to these requests.
     """
 
     routes: Iterable[web.AbstractRouteDef]

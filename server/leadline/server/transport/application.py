@@ -1,4 +1,4 @@
-"""Calls of gRPC as an ASGI application."""
+"""Serves gRPC calls as an ASGI application."""
 
 import re
 
@@ -24,11 +24,11 @@ _UNSUPPORTED_MEDIA_TYPE = 415
 _METHOD_NOT_ALLOWED = 405
 _BAD_REQUEST = 400
 
-# Metadata of up to this many bytes is free: callers with so little are never refused for
-# the metadata of others.
+# Metadata of up to this many bytes is not charged, so that callers with little metadata are
+# never refused because of others.
 _FREE_METADATA_BYTES = 2_048
 
-# The rest of it, of all calls in flight, and half of that on one connection.
+# The most charged metadata of all calls in flight; one connection may use half of it.
 _METADATA_BYTES = 4 << 20
 
 
@@ -40,7 +40,7 @@ class GrpcApplication:
 
         Args:
             calls: answers the calls.
-            intake: what the readers of messages share.
+            intake: shared by the readers of messages.
         """
         self._calls = calls
         self._intake = intake
@@ -82,8 +82,8 @@ class AsgiCall(Call):
 
     @property
     def path(self) -> str:
-        # Not "path", in which percent signs are resolved: gRPC gives them no meaning, and
-        # a proxy that authorizes calls by path must see the same path as this server.
+        # Not "path", in which percent-encoding is decoded. gRPC does not decode it, and a
+        # proxy that authorizes calls by path must see the same path as this server.
         raw: bytes = self._request["raw_path"]
         return raw.decode("latin-1")
 
@@ -107,7 +107,7 @@ class AsgiCall(Call):
 
 
 class _RefusedError(Exception):
-    """A request is not gRPC: the HTTP status and the reason."""
+    """A request is not gRPC; has the HTTP status and the reason."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -115,7 +115,7 @@ class _RefusedError(Exception):
 
 
 def _timeout_and_encoding(scope: Event) -> tuple[float | None, bytes]:
-    """The call's timeout in seconds, and how its messages are compressed.
+    """The call's timeout in seconds, and the encoding of its messages.
 
     Raises:
         _RefusedError: the request is not gRPC, or one of gRPC's own fields is malformed.
@@ -140,7 +140,7 @@ def _seconds(fields: dict[bytes, bytes], headers: Fields) -> float | None:
     if timeout is None:
         return None
     if len(fields) < len(headers) and sum(name == b"grpc-timeout" for name, _ in headers) > 1:
-        raise _RefusedError(_BAD_REQUEST, "grpc-timeout is there twice")
+        raise _RefusedError(_BAD_REQUEST, "grpc-timeout is repeated")
     try:
         return seconds_of_timeout(timeout)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Bounds what callers leave unfinished: calls without a message, and messages within core."""
+"""Limits the memory of calls without a message, and of messages that core still receives."""
 
 import asyncio
 import os
@@ -22,16 +22,16 @@ from leadline.server.transport.messages import BEGINNING, MessageIntake, seconds
 
 _PERIOD_SECONDS = 0.05
 
-# Calls of a connection that was ended may still come from core for a while.
+# For this long, core may still deliver calls of a connection that was ended.
 _HOSTILE_SECONDS = 60
 
-# What a call that waits costs beside its headers: its task and its stream.
+# The memory of a waiting call in addition to its headers: its task and its stream.
 _CALL_BYTES = 1 << 13
 
-# What a message costs on its connection beside its bytes: frames and compressed headers.
+# Received bytes of a message in addition to its content: frames and compressed headers.
 _OVERHEAD_BYTES = 512
 
-# Where Linux's tcp_info has the count of received bytes.
+# The count of received bytes in Linux's tcp_info.
 _RECEIVED = struct.Struct("<Q")
 _RECEIVED_AT = 128
 _INFO_BYTES = 256
@@ -42,40 +42,40 @@ class CoreMessages(Protocol):
 
     @property
     def pending_read(self) -> int:
-        """The number of the read that waits for the caller, from 1 on; 0: none."""
+        """The number, from 1, of the read that waits for the caller; 0 if none waits."""
 
 
 class Arrivals:
-    """Charges the budget of messages with what readers do not see.
+    """Charges the budget of messages for memory that readers do not see.
 
-    A call whose first message has not come is charged its headers. Core gives a message
-    to its reader once it is complete, and does not say how much it holds before. Yet
-    the kernel counts what each connection has received: less what its readers were
-    given, that is what core holds, while a reader waits. A connection on which nobody
-    waits starts again at nothing, so that the count's small errors do not add up.
+    Until its first message has arrived, a call is charged for its headers. Core gives a
+    message to its reader once it is complete, and does not report how much it holds
+    before. But the kernel counts the bytes that each connection has received. While a
+    reader waits, core holds the difference between these and the bytes given to readers.
+    If no reader waits, the count restarts at zero, so that small errors do not add up.
 
     Attributes:
-        hostile: connections to end, whose metadata exceeds the limit.
+        hostile: connections to end, because their metadata exceeds the limit.
     """
 
     def __init__(self, calls: Calls, intake: MessageIntake) -> None:
         self._calls = calls
         self._intake = intake
         self._pool = ThreadPool("arrivals", 1)
-        self._reads: dict[Call, tuple[int, float]] = {}  # the number of a read, and its time
+        self._reads: dict[Call, tuple[int, float]] = {}  # a read's number and time
         self._headers: dict[Call, Charge] = {}
         self._connections: dict[str, _Connection] = {}
         self._given: Counter[str] = Counter()
-        self.hostile: dict[str, float] = {}  # and when that was noticed
+        self.hostile: dict[str, float] = {}  # with the time of the violation
 
     async def watch(self) -> None:
-        """Looks at the calls periodically, until it is cancelled."""
+        """Checks the calls periodically, until it is cancelled."""
         try:
             while True:
                 await asyncio.sleep(_PERIOD_SECONDS)
                 if self._is_idle():
                     continue
-                # Before the kernel counts: what was given has been received then.
+                # Read before the kernel's counts, which then include all bytes given to readers.
                 given, self._given = self._given, Counter()
                 received = await self._pool.run(_received_bytes, self.hostile)
                 self._look(received, given)
@@ -83,7 +83,7 @@ class Arrivals:
             self._pool.close()
 
     def give(self, connection: str, size: int) -> None:
-        """Notes that core has given a message of this size to its reader."""
+        """Records that core has given a message of this size to its reader."""
         held = self._connections.get(connection)
         if held is not None and held.size:
             taken = min(held.size, size)
@@ -93,7 +93,7 @@ class Arrivals:
         self._given[connection] += size + _OVERHEAD_BYTES
 
     def _is_idle(self) -> bool:
-        """Whether nobody waits for a message, and nobody did at the last look."""
+        """Whether no call waits for a message now, nor did at the last check."""
         waits = any(_pending_read(call) for call in self._calls)
         return not (waits or self._reads or self.hostile)
 
@@ -101,7 +101,7 @@ class Arrivals:
         now = time.monotonic()
         last, self._reads = self._reads, {}
         first: list[Call] = []
-        waiting: dict[str, list[Call]] = {}  # by connection, those that have waited for a period
+        waiting: dict[str, list[Call]] = {}  # by connection: calls that have waited for a period
         for call in self._calls:
             number = _pending_read(call)
             if not number:
@@ -147,7 +147,7 @@ class Arrivals:
             connection.charge.resize(0)
 
     def _end_slow(self, waiting: list[Call], now: float) -> None:
-        """Ends calls whose first message arrives too slowly; their reader cannot tell."""
+        """Ends calls whose first message arrives too slowly, which their reader cannot see."""
         limit = self._intake.limit
         for call in waiting:
             connection = self._connections.get(call.connection)
@@ -162,7 +162,7 @@ def _pending_read(call: Call) -> int:
 
 
 def _charge(charge: Charge, size: int, waiting: list[Call]) -> None:
-    """Resizes a charge; without room for it, ends the calls that wait."""
+    """Resizes a charge; ends the waiting calls if the budget has no room."""
     try:
         charge.resize(size)
     except ResourceExhaustedError as error:
@@ -171,11 +171,11 @@ def _charge(charge: Charge, size: int, waiting: list[Call]) -> None:
 
 
 class _Connection:
-    """A connection, and what core holds of its messages.
+    """A connection, and the messages that core holds for it.
 
     Attributes:
         size: the bytes that core holds.
-        charge: what the budget is charged for them.
+        charge: the charge for these bytes.
     """
 
     def __init__(self, charge: Charge) -> None:
@@ -185,26 +185,26 @@ class _Connection:
 
     @property
     def charged(self) -> int:
-        """The bytes to charge: those of small messages do not count."""
+        """The bytes to charge; small messages do not count."""
         return self.size if self.size >= BEGINNING else 0
 
     def grow(self, received: int, given: int, *, is_waited_for: bool) -> None:
-        """Notes what the connection has received by now, and what readers were given lately."""
+        """Updates the size; `received` is the total, `given` is since the last call."""
         grown = received - self._received - given
         self._received = received
         self.size = max(0, self.size + grown) if is_waited_for else 0
 
 
 def _received_bytes(hostile: Collection[str]) -> dict[str, int]:
-    """What each TCP connection of this process has received; ends hostile ones. Blocks.
+    """The bytes that each TCP connection has received; ends hostile connections. Blocks.
 
-    Only Linux says it: there are no connections elsewhere.
+    Returns nothing on other systems than Linux, which do not report it.
     """
     counts: dict[str, int] = {}
     if not sys.platform.startswith("linux"):
         return counts
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names are numbers, not files
-        with suppress(OSError, TypeError, struct.error):  # no TCP, or closed meanwhile
+        with suppress(OSError, TypeError, struct.error):  # not TCP, or closed meanwhile
             sock = socket.socket(fileno=int(name))
             try:
                 peer = sock.getpeername()
@@ -219,6 +219,6 @@ def _received_bytes(hostile: Collection[str]) -> dict[str, int]:
 
 
 def _name(host: str, port: int) -> str:
-    """The peer of a connection as core writes it."""
+    """The peer of a connection in core's format."""
     host = host.removeprefix("::ffff:")
     return f"ipv6:%5B{host}%5D:{port}" if ":" in host else f"ipv4:{host}:{port}"

@@ -1,4 +1,4 @@
-"""The memory for requests that are large: how much of it is taken, and by whom."""
+"""Limits the memory of large requests, in total and for each connection."""
 
 from collections import Counter, deque
 
@@ -10,13 +10,13 @@ _RETRY_SECONDS = 1.0
 class MessageBudget:
     """Bytes of messages that are held, in total and for each connection.
 
-    A message is charged as it arrives or is decompressed, not by the length that it
-    declares: that costs a caller nothing. One connection gets half of the total, so
-    it takes two to keep others from sending large messages.
+    A message is charged as it arrives or is decompressed, not by its declared length,
+    which costs a caller nothing. A connection may use half of the total, so a single one
+    cannot keep others from sending large messages.
     """
 
     def __init__(self, total: int, what: str = "messages that are not yet answered") -> None:
-        """Makes an empty budget of this many bytes; `what` it is for, in errors."""
+        """Makes an empty budget of this many bytes; errors name `what` it is for."""
         self._total = total
         self._what = what
         self._share = total // 2
@@ -25,14 +25,14 @@ class MessageBudget:
 
     @property
     def held(self) -> int:
-        """The bytes that are held now."""
+        """The bytes that are currently charged."""
         return self._held
 
     def add(self, connection: str, size: int) -> None:
         """Charges bytes to a connection.
 
         Raises:
-            ResourceExhaustedError: they exceed its share or the total.
+            ResourceExhaustedError: the charges exceed the connection's share or the total.
         """
         if self._held_by[connection] + size > self._share:
             raise self._full("this connection's", self._share)
@@ -42,7 +42,7 @@ class MessageBudget:
         self._held_by[connection] += size
 
     def remove(self, connection: str, size: int) -> None:
-        """Returns bytes that were charged."""
+        """Releases bytes that were charged."""
         self._held -= size
         self._held_by[connection] -= size
         if not self._held_by[connection]:
@@ -58,7 +58,7 @@ class MessageBudget:
 
 
 class Charge:
-    """What a message is charged."""
+    """The charge of a message."""
 
     __slots__ = ("_budget", "_connection", "_size")
 
@@ -71,7 +71,7 @@ class Charge:
         """Changes the charge to this many bytes.
 
         Raises:
-            ResourceExhaustedError: the budget has no room for them.
+            ResourceExhaustedError: the budget has no room for these bytes.
         """
         if size > self._size:
             self._budget.add(self._connection, size - self._size)
@@ -81,12 +81,12 @@ class Charge:
 
 
 class Charges:
-    """What the messages of a call are charged: the last ones, until they are answered."""
+    """The charges of a call's messages that are not answered yet."""
 
     __slots__ = ("_budget", "_charges", "_connection", "_pending")
 
     def __init__(self, budget: MessageBudget, connection: str, pending: int) -> None:
-        """Makes the charges of a call, which works on `pending` messages at a time."""
+        """Makes the charges of a call that processes `pending` messages at a time."""
         self._budget = budget
         self._connection = connection
         self._pending = pending
@@ -98,12 +98,12 @@ class Charges:
         return self._charges[-1]
 
     def begin(self) -> None:
-        """Begins the charge of the next message; returns that of the one now answered."""
+        """Begins the charge of the next message; releases the charge of the oldest one."""
         if len(self._charges) >= self._pending:
             self._charges.popleft().resize(0)
         self._charges.append(Charge(self._budget, self._connection))
 
     def close(self) -> None:
-        """Returns all, once the call has ended."""
+        """Releases all charges when the call has ended."""
         while self._charges:
             self._charges.popleft().resize(0)

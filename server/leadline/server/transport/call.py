@@ -1,4 +1,4 @@
-"""One call: its request, its deadline, its response, and how it is cancelled."""
+"""One call: its request, its deadline, its response, and its cancellation."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ DEADLINE_EXCEEDED = (grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline has passed
 
 
 class Messages(Protocol):
-    """The messages of a request, in their order."""
+    """The messages of a request, in order."""
 
     async def read(self) -> bytes | memoryview | None:
         """The next message; None after the last.
@@ -27,21 +27,21 @@ class Messages(Protocol):
         """
 
     def close(self) -> None:
-        """Gives back what the messages took, once the call has ended."""
+        """Releases the messages' memory when the call has ended."""
 
 
 class Call(ABC):
     """A call in flight, over either transport.
 
-    Its task is cancelled when the caller is gone, the deadline has passed or the
-    server shuts down; `end_of_cancelled` then says which.
+    If the caller leaves, the deadline passes or the server shuts down, its task is
+    cancelled; `end_of_cancelled` then returns the cause.
 
     Attributes:
         task: the task that answers the call.
         messages: the request's messages.
-        response: what the caller receives.
+        response: the response to the caller.
         is_done: whether the call has ended.
-        refusal: why the server has cancelled the call, if a limit is the cause.
+        refusal: the reached limit because of which the server has cancelled the call, if any.
     """
 
     __slots__ = (
@@ -63,10 +63,10 @@ class Call(ABC):
         """Makes a call, in the task that answers it.
 
         Args:
-            request: what the transport knows of the call.
+            request: the transport's object for the call.
             messages: the request's messages.
-            response: what the caller receives.
-            seconds: the task is cancelled after this; None: the transport does so.
+            response: the response to the caller.
+            seconds: when to cancel the task; None if the transport does so.
         """
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - each transport answers a call in its own task
@@ -80,7 +80,7 @@ class Call(ABC):
         self._end = CALLER_GONE
         self._deadline = self._timer = None
         if seconds is not None:
-            # Last: the timer keeps the call alive until it is cancelled.
+            # Set last, because the timer keeps the call alive until it is cancelled.
             self._deadline = time.monotonic() + seconds
             self._timer = asyncio.get_running_loop().call_later(
                 seconds, self.cancel, DEADLINE_EXCEEDED
@@ -99,11 +99,11 @@ class Call(ABC):
     @property
     @abstractmethod
     def connection(self) -> str:
-        """The call's connection: what the budget of messages is charged for."""
+        """The name of the call's connection, for the budget of messages."""
 
     @abstractmethod
     def header_bytes(self) -> int:
-        """What the call's headers take, by HTTP/2's own measure (RFC 9113, 10.5.1)."""
+        """The size of the call's headers as HTTP/2 defines it (RFC 9113, 10.5.1)."""
 
     @abstractmethod
     def metadata(self) -> Metadata:
@@ -128,7 +128,7 @@ class Call(ABC):
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def add_done_callback(self, callback: Callable[[], None]) -> None:
-        """Has `callback` called when the call ends."""
+        """Adds a function that is called when the call ends."""
         self._done_callbacks.append(callback)
 
     def cancel(self, end: tuple[grpc.StatusCode, str]) -> None:
@@ -137,13 +137,13 @@ class Call(ABC):
         self.task.cancel()
 
     def refuse(self, code: grpc.StatusCode, refusal: ServiceError) -> None:
-        """Cancels the call's task since a limit is reached."""
+        """Cancels the call's task because a limit is reached."""
         if self.refusal is None:
             self.refusal = refusal
             self.cancel((code, str(refusal)))
 
     def close(self) -> None:
-        """Stops the timer and calls the callbacks, however the call has ended."""
+        """Stops the timer and calls the callbacks, after any kind of end."""
         if self._timer is not None:
             self._timer.cancel()
         self.is_done = True

@@ -34,7 +34,7 @@ class Method(Protocol):
 
 
 class Calls:
-    """Finds the method of each call, and knows the calls in flight.
+    """Finds the method of each call, and tracks the calls in flight.
 
     Attributes:
         methods: the methods by their paths.
@@ -82,9 +82,9 @@ class Calls:
             call.close()
 
     async def stop(self, grace_seconds: float) -> None:
-        """Refuses new calls, and cancels those that are in flight after the grace period.
+        """Refuses new calls, and cancels calls that outlast the grace period.
 
-        They end with UNAVAILABLE, unless their status is being written already.
+        Cancelled calls end with UNAVAILABLE, unless their status is already being written.
         """
         self._is_stopping = True
         if self._in_flight:
@@ -95,7 +95,7 @@ class Calls:
             await asyncio.wait(self._in_flight)
 
     def _method(self, call: Call) -> Method | None:
-        """The method of a call; None, with the status set, if it cannot be answered."""
+        """The method of a call; if it cannot be answered, sets the status and returns None."""
         if self._is_stopping:
             call.response.set_status(*_SHUTTING_DOWN)
             return None

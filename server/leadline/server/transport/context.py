@@ -1,4 +1,4 @@
-"""A call as grpc's servicers expect it: `grpc.aio.ServicerContext` over a `Call`."""
+"""Adapts a `Call` to the `grpc.aio.ServicerContext` that servicers expect."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn

@@ -9,11 +9,11 @@ from leadline.server.errors import InvalidArgumentError, MessageTooLargeError
 # The zlib "window bits" that read each encoding.
 WINDOW_BITS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 
-# Bytes of a step, read or written: a millisecond or two.
+# Bytes that a step reads or writes, in one or two milliseconds.
 STEP = 1 << 18
 
-# The end of gzip states the length, which zlib compares. Deflate makes a byte of at
-# most this many: where more are stated, the end is missing.
+# The last bytes of gzip data state its length, which zlib checks. Deflate expands a
+# byte to at most this many: if the length is larger, the end is missing.
 _LENGTH_BYTES = 4
 _MOST_RATIO = 1_032
 
@@ -22,14 +22,14 @@ class Decompression:
     """A message being decompressed.
 
     Attributes:
-        size: how many bytes it has now.
+        size: the number of bytes decompressed so far.
     """
 
     def __init__(self, message: memoryview, encoding: bytes, limit: int) -> None:
         """Starts to decompress; `advance` does the work.
 
         Raises:
-            MessageTooLargeError: the message says that it is larger than the limit.
+            MessageTooLargeError: the stated length exceeds the limit.
         """
         self._input = message
         self._position = 0
@@ -45,11 +45,11 @@ class Decompression:
         self.size = 0
 
     def advance(self) -> bool:
-        """Decompresses one step more; returns whether it was the last. Blocks.
+        """Decompresses one more step; returns whether it was the last. Blocks.
 
         Raises:
             MessageTooLargeError: the message is larger than the limit.
-            InvalidArgumentError: it is damaged, or cut short.
+            InvalidArgumentError: the message is damaged or truncated.
         """
         written = read = 0
         while not self._decompressor.eof and written < STEP and read < STEP:
@@ -81,10 +81,10 @@ class Decompression:
         if end > self._most:
             raise InvalidArgumentError.of("request", "cannot be decompressed: its length is wrong")
         if not self.size:
-            self._output = output  # of most messages all
+            self._output = output  # for most messages, the whole message
         else:
             if isinstance(self._output, bytes):
-                whole = np.empty(self._most, np.uint8).data  # unlike a bytearray, not zeroed
+                whole = np.empty(self._most, np.uint8).data  # not zeroed, unlike a bytearray
                 whole[: self.size] = self._output
                 self._output = whole
             self._output[self.size : end] = output

@@ -1,4 +1,4 @@
-"""Serves calls by gRPC's own server, `grpc.aio`."""
+"""Serves calls with gRPC's own server, `grpc.aio`."""
 
 import asyncio
 import errno
@@ -28,24 +28,24 @@ from leadline.server.transport.messages import MessageIntake, make_intake
 from leadline.server.transport.response import MetadataPairs, Response
 from leadline.server.transport.sockets import listen, most_connections, port_of
 
-# A dead connection is noticed within a minute, idle or with unacknowledged data.
+# Detects a dead connection within a minute, idle or with unacknowledged data.
 _PING_AFTER_SECONDS = 40
 _PING_ANSWER_SECONDS = 20
 _SETTINGS_SECONDS = 20
 
-# Core cancels the task of a call this soon after the end of its messages.
+# Core cancels a call's task within this time after the end of its messages.
 _CANCELLATION_SECONDS = 0.02
 
 _LARGE_METADATA = f"the metadata of a call has more than {METADATA_BYTES} bytes"
 
 _LOOKAHEAD_BYTES = 1 << 16
 
-# Core cancels a call at its deadline, give or take the resolution of its timers.
+# The resolution of the timers by which core cancels a call at its deadline.
 _TIMER_SECONDS = 0.01
 
 
 def _is_of_interest(record: logging.LogRecord) -> bool:
-    """Whether a record of core is more than a caller who left before the response was sent."""
+    """Whether a record of core is not only about a caller who left before the response."""
     return not (record.exc_info and isinstance(record.exc_info[1], cygrpc.ExecuteBatchError))
 
 
@@ -71,7 +71,7 @@ class GrpcioListener:
         Raises:
             OSError: the address or the port is not available.
         """
-        # Core says of an address only that it cannot be bound, not why.
+        # Checks the address first, because core does not report why it cannot bind.
         bound = await listen(host, port)
         addresses = [sock.getsockname() for sock in bound]
         chosen = port_of(bound[0])
@@ -84,16 +84,16 @@ class GrpcioListener:
         except RuntimeError as error:
             raise OSError(errno.EADDRINUSE, str(error)) from error
         await server.start()
-        # Shielded: core's own future of its end would be cancelled with whoever waits for it.
+        # A task, because cancelling a waiter would cancel core's own future of its end.
         self._ended = asyncio.create_task(server.wait_for_termination(None))
         self._watching = asyncio.create_task(self._arrivals.watch())
         return chosen
 
     async def wait_broken(self) -> None:
-        """Waits until the listener fails, that is, ends without `stop`.
+        """Waits until the listener ends without `stop`.
 
         Raises:
-            Exception: why it ended.
+            Exception: the cause.
         """
         if self._ended is not None and self._watching is not None:
             tasks = {self._ended, self._watching}
@@ -103,11 +103,11 @@ class GrpcioListener:
             raise OSError("the gRPC listener has ended")
 
     async def stop(self) -> None:
-        """Accepts no more connections and calls, and ends calls that outlast the grace period."""
+        """Stops accepting connections and calls, and ends calls that outlast the grace period."""
         if self._server is None:
             return
         grace = self._options.grace_seconds
-        # It sends GOAWAY now, and ends once all calls have.
+        # Sends GOAWAY now, and ends when all calls have ended.
         stopping = asyncio.create_task(self._server.shutdown(grace + self._options.flush_seconds))
         await self._calls.stop(grace)
         await stopping
@@ -123,7 +123,7 @@ class GrpcioListener:
         return _CoreServer(handlers, self._handler("", None), _core_options(self._options))
 
     def _handler(self, path: str, method: Method | None) -> Any:
-        """The handler of a method for grpc; it reads the requests from the context."""
+        """Returns a method's handler for grpc, which reads the requests from the context."""
 
         async def answer(_requests: Any, context: aio.ServicerContext[Any, Any]) -> bytes | None:
             peer = str(context.peer())
@@ -131,7 +131,7 @@ class GrpcioListener:
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _LARGE_METADATA)
             metadata = cast(Metadata, context.invocation_metadata())
             if size_of(metadata) > METADATA_BYTES:
-                # Core refuses it once the client has acknowledged the limit, as all do in a moment.
+                # Core itself enforces the limit once the client has acknowledged it.
                 self._arrivals.hostile[peer] = time.monotonic()
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _LARGE_METADATA)
             response = _GrpcioResponse(context)
@@ -141,7 +141,7 @@ class GrpcioListener:
             return response.last
 
         if method is not None and method.is_unary:
-            # The response and the status leave together.
+            # Sends the response and the status together.
             return grpc.stream_unary_rpc_method_handler(answer)
         return grpc.stream_stream_rpc_method_handler(answer)
 
@@ -160,24 +160,24 @@ def _core_options(options: ListenerOptions) -> list[tuple[str, int]]:
     return [
         *age,
         ("grpc.so_reuseport", 0),
-        # What core takes before a message is read; it grows while one is.
+        # The bytes that core accepts before a message is read; more during a read.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", _LOOKAHEAD_BYTES),
-        # Clients acknowledge the server's limits at once; before that, others hold.
+        # Clients acknowledge the server's limits at once; until then the defaults hold.
         ("grpc.http2.settings_timeout", _SETTINGS_SECONDS * 1_000),
         ("grpc.max_receive_message_length", options.max_message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_metadata_size", METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", METADATA_BYTES),
         ("grpc.max_concurrent_streams", MAX_STREAMS),
-        # As many may begin at once: core cancels some of those beyond.
+        # The number of calls that may begin at once; core cancels some beyond it.
         ("grpc.server.max_pending_requests", MAX_STREAMS),
         ("grpc.http2.max_frame_size", FRAME_BYTES),
         ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1_000),
         ("grpc.keepalive_time_ms", _PING_AFTER_SECONDS * 1_000),
         ("grpc.keepalive_timeout_ms", _PING_ANSWER_SECONDS * 1_000),
         ("grpc.keepalive_permit_without_calls", 1),
-        # Clients may ping as often as they like: no strike counts.
+        # Clients may ping as often as they like.
         ("grpc.http2.max_ping_strikes", 0),
         ("grpc.max_allowed_incoming_connections", most_connections() or -1),
     ]
@@ -188,10 +188,10 @@ def _target(address: str, port: int) -> str:
 
 
 class _CoreServer(cygrpc.AioServer):  # type: ignore[misc]
-    """grpc's server, which accepts the calls of each method in a loop of its own.
+    """grpc's server with a separate accept loop for each method.
 
-    The loop of its base class decodes the paths of calls of unknown methods as UTF-8,
-    and ends the server on a path that is not.
+    The base class decodes the paths of unknown methods as UTF-8, and a path that is not
+    UTF-8 would end the server.
     """
 
     def __init__(
@@ -200,12 +200,12 @@ class _CoreServer(cygrpc.AioServer):  # type: ignore[misc]
         otherwise: Any,
         options: list[tuple[str, int]],
     ) -> None:
-        """Makes a server that answers paths without a handler by `otherwise`."""
+        """Makes a server; `otherwise` answers paths without a handler."""
         loop = asyncio.get_running_loop()
         super().__init__(loop, None, (), (), tuple(options), None)
         self._handlers = handlers
         self._otherwise = otherwise
-        # The loop itself holds its tasks weakly only.
+        # The event loop holds only weak references to its tasks.
         self._tasks: set[asyncio.Task[None]] = set()
         self.add_registered_method_handlers({path.decode(): None for path in handlers})
 
@@ -213,7 +213,7 @@ class _CoreServer(cygrpc.AioServer):  # type: ignore[misc]
         return asyncio.create_task(self._accept(path))
 
     async def _accept(self, path: bytes | None) -> None:
-        """Accepts calls of a path, None for all that have no handler, until the server stops."""
+        """Accepts calls of a path until the stop; None stands for all paths without a handler."""
         handler = self._otherwise if path is None else self._handlers[path]
         run = cygrpc._handle_stream_unary_rpc  # noqa: SLF001 - see the class
         if handler.response_streaming:
@@ -233,7 +233,7 @@ class _CoreServer(cygrpc.AioServer):  # type: ignore[misc]
 
 
 class _GrpcioCall(Call):
-    """A call whose request is its path and grpc's context; core watches its deadline."""
+    """A call whose request is its path and grpc's context; core enforces its deadline."""
 
     __slots__ = ()
 
@@ -294,7 +294,7 @@ class _Messages:
         self._connection = connection
         self._intake = intake
         self._arrivals = arrivals
-        self._charges: Charges | None = None  # once a message is large
+        self._charges: Charges | None = None  # from the first large message on
         self._count = 0
         self._is_reading = False
 
@@ -312,12 +312,12 @@ class _Messages:
             self._is_reading = False
         if message is aio.EOF:
             if not self._count:
-                # Of a caller who goes before a message has come, core says first that none comes.
+                # If a caller leaves before its first message, core reports the end of messages.
                 await asyncio.sleep(_CANCELLATION_SECONDS)
             return None
         self._count += 1
         self._arrivals.give(self._connection, len(message))
-        if len(message) > FRAME_BYTES:  # as h2corn, which has others from one frame
+        if len(message) > FRAME_BYTES:  # as with h2corn, which charges more than one frame
             if self._charges is None:
                 self._charges = self._intake.charges(self._connection)
             self._charges.last.resize(len(message))
@@ -364,7 +364,7 @@ class _GrpcioResponse(Response):
 
 @contextmanager
 def _caller_gone() -> Iterator[None]:
-    """Has core's refusal to send on a call that has ended count as the end of its caller."""
+    """Treats core's refusal to send on an ended call as a caller that has left."""
     try:
         yield
     except cygrpc.ExecuteBatchError as error:

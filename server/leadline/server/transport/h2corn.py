@@ -1,4 +1,4 @@
-"""Serves calls by `h2corn`: HTTP/2 in a thread that does not hold the GIL."""
+"""Serves calls with `h2corn`: HTTP/2 in a thread that does not hold the GIL."""
 
 import asyncio
 import socket
@@ -20,8 +20,8 @@ from leadline.server.transport.listener import (
 from leadline.server.transport.messages import make_intake
 from leadline.server.transport.sockets import BACKLOG, listen, most_connections, port_of
 
-# A stream whose caller reads nothing for this long ends; those that watch a job
-# can be resumed where they ended.
+# A stream ends if its caller reads nothing for this long; watchers of jobs can
+# resume.
 _STALL_SECONDS = 600
 
 
@@ -57,10 +57,10 @@ class H2cornListener:
         return port_of(self._listening[0])
 
     async def wait_broken(self) -> None:
-        """Waits until the listener fails, that is, ends without `stop`.
+        """Waits until the listener ends without `stop`.
 
         Raises:
-            Exception: why it ended.
+            Exception: the cause.
         """
         while self._serving is not None:
             watched = {self._serving}
@@ -72,7 +72,7 @@ class H2cornListener:
                 raise OSError("the HTTP/2 listener has ended")
 
     async def stop(self) -> None:
-        """Accepts no more connections and calls, and ends calls that outlast the grace period."""
+        """Stops accepting connections and calls, and ends calls that outlast the grace period."""
         if self._replacing is not None:
             self._replacing.cancel()
         self._refuse_connections()
@@ -87,7 +87,7 @@ class H2cornListener:
         await server.wait_started()
 
     async def _replace_servers(self) -> None:
-        """Ends the age of all connections together: h2corn has no age for each.
+        """Replaces the server at the maximum age of connections, as h2corn tracks no ages.
 
         The next server accepts on the same sockets before the last one sends GOAWAY.
         """
@@ -98,21 +98,21 @@ class H2cornListener:
             assert serving is not None  # noqa: S101
             self._retired.add(serving)
             await self._serve()
-            # Not `shutdown`, which also tells systemd that the service stops.
+            # Not `shutdown`, which also notifies systemd that the service stops.
             last._request_restart()  # noqa: SLF001 - the version is pinned exactly
             serving.add_done_callback(self._retired.discard)
 
     def _refuse_connections(self) -> None:
-        """Accepts no more connections, and sends GOAWAY on those that are open."""
+        """Stops accepting connections, and sends GOAWAY on open ones."""
         if self._server is not None:
             self._server.shutdown()
-        # Otherwise the kernel would still accept connections, which nobody serves.
+        # Otherwise the kernel would accept connections that nobody serves.
         for bound in self._listening:
-            with suppress(OSError):  # it was shut down before
+            with suppress(OSError):  # already shut down
                 bound.shutdown(socket.SHUT_RDWR)
 
     async def _close(self) -> None:
-        """Stops serving, after flushing what was written."""
+        """Stops serving after flushing written data."""
         if self._serving is None:
             return
         self._refuse_connections()
@@ -122,7 +122,7 @@ class H2cornListener:
 
     def _config(self, listening: list[socket.socket]) -> Config:
         options = self._options
-        # Of a server that is replaced; at the stop its calls end after their own grace.
+        # For a replaced server; at the stop its calls end after their own grace period.
         age_grace = options.max_connection_age_seconds and options.max_connection_age_grace_seconds
         return Config(
             bind=tuple(f"fd://{bound.fileno()}" for bound in listening),

@@ -17,12 +17,12 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _SECONDS = {b"H": 3_600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 
-# Printable ASCII is not percent-encoded in a status message, except the percent sign.
+# In a status message, printable ASCII except the percent sign is not percent-encoded.
 _UNQUOTED = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"
 
 _BINARY = "-bin"
 
-# Fields of the call itself; all others are the caller's metadata.
+# Fields of the call itself; all other fields are the caller's metadata.
 _OF_THE_CALL = frozenset(
     {b"te", b"content-type", b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding", b"host"}
 )
@@ -34,7 +34,7 @@ def seconds_of_timeout(value: bytes) -> float:
     """The value of a `grpc-timeout` field in seconds.
 
     Raises:
-        ValueError: it is malformed.
+        ValueError: the value is malformed.
     """
     match = _TIMEOUT.fullmatch(value)
     if match is None:
@@ -43,7 +43,7 @@ def seconds_of_timeout(value: bytes) -> float:
 
 
 def size_of(fields: Iterable[tuple[str | bytes, str | bytes]]) -> int:
-    """The size of fields by HTTP/2's measure: 32 bytes more for each (RFC 9113, 10.5.1)."""
+    """The size of fields as HTTP/2 defines it: 32 bytes more for each (RFC 9113, 10.5.1)."""
     return sum(len(name) + len(value) + 32 for name, value in fields)
 
 
@@ -51,7 +51,7 @@ def metadata_of(fields: Iterable[tuple[bytes, bytes]]) -> Metadata:
     """The caller's metadata; values of `-bin` keys are bytes.
 
     Raises:
-        ValueError: such a value is not base64.
+        ValueError: the value of a `-bin` key is not base64.
     """
     return tuple(
         (key, value)
@@ -65,17 +65,17 @@ def _metadatum(key: str, raw: bytes) -> Iterable[tuple[str, str | bytes]]:
     if not key.endswith(_BINARY):
         return ((key, raw.decode("latin-1")),)
     try:
-        # The values of a key may be joined by commas, and sent without padding.
+        # Clients may join the values of a key by commas, and omit the padding.
         return tuple(
             (key, base64.b64decode(value + b"=" * (-len(value) % 4), validate=True))
             for value in raw.split(b",")
         )
     except binascii.Error as error:
-        raise ValueError(f"the metadata {key} is no base64") from error
+        raise ValueError(f"the metadata {key} is not base64") from error
 
 
 def fields_of(metadata: Iterable[tuple[str, str | bytes]]) -> Fields:
-    """Metadata as header fields."""
+    """Converts metadata to header fields."""
     return [(key.encode("ascii"), _field_value(key, value)) for key, value in metadata]
 
 

@@ -1,23 +1,23 @@
-"""What the transports have in common: their options, and how they start and stop."""
+"""The interface of the transports: their options, start and stop."""
 
 from dataclasses import dataclass
 from typing import Protocol
 
-# Per connection; clients queue further calls. A thousand watchers may share one.
+# For each connection, which a thousand watchers may share; clients queue further calls.
 MAX_STREAMS = 2_000
 
-# A message of up to this size arrives in one frame.
+# Messages of up to this size arrive in one frame.
 FRAME_BYTES = 1 << 20
 
-# What HTTP/2 holds before it is read, outside the budget of messages: of a stream, and
-# of a connection, so that up to three streams that nobody reads leave room for others.
+# Unread bytes that HTTP/2 holds outside the budget of messages, for each stream and each
+# connection. Up to three streams that nobody reads leave room for others.
 STREAM_WINDOW_BYTES = 1 << 20
 CONNECTION_WINDOW_BYTES = 1 << 22
 
 # The most metadata of a call.
 METADATA_BYTES = 1 << 16
 
-# An idle connection is closed after this; clients open another for their next call.
+# Idle connections are closed after this time; clients reconnect for their next call.
 IDLE_SECONDS = 300
 
 
@@ -28,12 +28,12 @@ class ListenerOptions:
     Attributes:
         max_message_bytes: the largest message accepted, in bytes.
         max_message_memory_bytes: see `MessageIntake`.
-        max_pending_per_stream: how many messages of a stream are worked on at a time.
+        max_pending_per_stream: how many messages of a stream are processed at a time.
         grace_seconds: time for calls to end when the listener stops.
-        flush_seconds: time for their status to be sent after that.
+        flush_seconds: time to send their status after that.
         json_logs: whether to log JSON instead of text.
-        max_connection_age_seconds: the server sends GOAWAY at this age; 0: never.
-        max_connection_age_grace_seconds: how long their calls may then go on.
+        max_connection_age_seconds: the server sends GOAWAY at this age; 0 for never.
+        max_connection_age_grace_seconds: how long calls may then continue.
     """
 
     max_message_bytes: int
@@ -57,11 +57,11 @@ class Listener(Protocol):
         """
 
     async def wait_broken(self) -> None:
-        """Waits until the listener fails, that is, ends without `stop`.
+        """Waits until the listener ends without `stop`.
 
         Raises:
-            Exception: why it ended.
+            Exception: the cause.
         """
 
     async def stop(self) -> None:
-        """Accepts no more connections and calls, and ends calls that outlast the grace period."""
+        """Stops accepting connections and calls, and ends calls that outlast the grace period."""

@@ -28,27 +28,27 @@ ACCEPTED_ENCODINGS = b"identity, deflate, gzip"
 
 
 def framed(message: bytes) -> bytes:
-    """A message with its prefix, uncompressed."""
+    """Adds the prefix to an uncompressed message."""
     return _PREFIX.pack(0, len(message)) + message
 
 
-# The memory of a large message is taken once this much of it has arrived, since even
+# The memory of a large message is allocated once this much of it has arrived, because even
 # its first byte may take a huge page.
 BEGINNING = 1 << 20
 _HUGE_PAGE = 1 << 21
 
-# How long a message may take to arrive: from its first bytes on, and for its length.
+# How long a message may take to arrive: this many seconds, and more for its length.
 _ARRIVAL_SECONDS = 30
 _ARRIVAL_BYTES_PER_SECOND = 1 << 18
 
 
 def seconds_to_arrive(length: int) -> float:
-    """How long a message of this many bytes may take to arrive, in seconds."""
+    """The seconds that a message of this many bytes may take to arrive."""
     return _ARRIVAL_SECONDS + length / _ARRIVAL_BYTES_PER_SECOND
 
 
 def too_slow(length: int) -> DeadlineExceededError:
-    """The error of a message of this many bytes that takes longer."""
+    """The error for a message of this many bytes that arrives too slowly."""
     return DeadlineExceededError(
         f"a message of {length} bytes took too long to arrive: it has "
         f"{_ARRIVAL_SECONDS} s, and 1 s more for each {_ARRIVAL_BYTES_PER_SECOND} bytes",
@@ -57,11 +57,11 @@ def too_slow(length: int) -> DeadlineExceededError:
 
 
 class MessageIntake:
-    """What the readers of all calls share.
+    """The limits and the budget that the readers of all calls share.
 
     Attributes:
         limit: the largest message in bytes, compressed or not.
-        pending: how many messages of a stream are worked on at a time.
+        pending: how many messages of a stream are processed at a time.
         budget: the memory for large messages.
     """
 
@@ -76,12 +76,12 @@ class MessageIntake:
 
         Args:
             max_message_bytes: the largest message, compressed or not.
-            max_memory_bytes: the most memory for messages that are not complete or
-                not answered; 0: four of the largest.
-            max_pending_per_stream: how many messages of a stream are worked on at a time.
+            max_memory_bytes: the most memory for messages that are incomplete or
+                unanswered; 0 for four of the largest.
+            max_pending_per_stream: how many messages of a stream are processed at a time.
         """
         self.limit = max_message_bytes
-        # A unary method reads once more, for the end.
+        # At least 2, because a unary method reads once more to see the end.
         self.pending = max(2, max_pending_per_stream)
         self.budget = MessageBudget(max_memory_bytes or 4 * max_message_bytes)
         # One thread: decompression takes one core at most.
@@ -97,13 +97,13 @@ class MessageIntake:
     ) -> bytes | memoryview:
         """Decompresses a message; its charge grows with it.
 
-        Messages of a step or less pass those that take more, which are decompressed
-        one after the other: each would otherwise hold memory for longer.
+        Messages that take one step overtake larger ones. Larger messages are decompressed
+        one after another, so that each holds memory for a shorter time.
 
         Raises:
-            ResourceExhaustedError: the budget has no room for it.
-            MessageTooLargeError: it is larger than the limit.
-            InvalidArgumentError: it cannot be decompressed.
+            ResourceExhaustedError: the budget has no room for the message.
+            MessageTooLargeError: the message is larger than the limit.
+            InvalidArgumentError: the message cannot be decompressed.
         """
         work = Decompression(message, encoding, self.limit)
         if not await self._pool.run(work.advance):
@@ -116,12 +116,12 @@ class MessageIntake:
         return work.result()
 
     def close(self) -> None:
-        """Stops the thread that decompresses."""
+        """Stops the decompression thread."""
         self._pool.close()
 
 
 def make_intake(options: ListenerOptions) -> MessageIntake:
-    """The intake of a listener."""
+    """Makes the intake of a listener."""
     return MessageIntake(
         max_message_bytes=options.max_message_bytes,
         max_memory_bytes=options.max_message_memory_bytes,
@@ -130,7 +130,7 @@ def make_intake(options: ListenerOptions) -> MessageIntake:
 
 
 class MessageReader:
-    """Reads the messages of a request one by one, and no further than asked."""
+    """Reads the messages of a request one by one, on demand."""
 
     __slots__ = ("_charges", "_connection", "_encoding", "_ended", "_intake", "_receive", "_rest")
 
@@ -141,8 +141,8 @@ class MessageReader:
 
         Args:
             receive: ASGI's receive function.
-            intake: what it shares with other readers.
-            connection: what its messages are charged to, by its text: ASGI's address of the caller.
+            intake: shared with other readers.
+            connection: ASGI's address of the caller; its text names the connection to charge.
             encoding: the compression of messages whose compressed flag is set.
         """
         self._receive = receive
@@ -151,17 +151,17 @@ class MessageReader:
         self._encoding = encoding
         self._rest = memoryview(b"")
         self._ended = False
-        self._charges: Charges | None = None  # once a message is large
+        self._charges: Charges | None = None  # from the first large message on
 
     async def read(self) -> bytes | memoryview | None:
         """The next message; None after the last.
 
         Raises:
             MessageTooLargeError: the message is larger than the limit.
-            UnimplementedError: its compression is not supported.
-            InvalidArgumentError: it is truncated, or cannot be decompressed.
-            ResourceExhaustedError: the budget has no room for it.
-            DeadlineExceededError: it arrives too slowly.
+            UnimplementedError: the message's compression is not supported.
+            InvalidArgumentError: the message is truncated, or cannot be decompressed.
+            ResourceExhaustedError: the budget has no room for the message.
+            DeadlineExceededError: the message arrives too slowly.
         """
         if self._charges is not None:
             self._charges.begin()
@@ -180,7 +180,7 @@ class MessageReader:
         return await self._decompressed(message) if compressed else message
 
     async def _take(self, start: int, end: int) -> memoryview:
-        """The bytes of the body from `start` to `end`; waits for those still to arrive."""
+        """Returns the bytes of the body from `start` to `end`; waits until they have arrived."""
         if len(self._rest) >= end:
             taken, self._rest = self._rest[start:end], self._rest[end:]
             return taken
@@ -192,19 +192,19 @@ class MessageReader:
             raise too_slow(length) from None
 
     async def _arrived(self, start: int, length: int) -> memoryview:
-        """A message that has begun to arrive, once it has arrived whole."""
+        """Waits for the rest of a message that has begun to arrive, and returns the message."""
         self._rest = self._rest[start:]
         beginning = np.empty(min(length, BEGINNING), np.uint8).data
         await self._fill(beginning, 0, charged_in=1)
         if length == len(beginning):
             return beginning
-        whole = np.empty(length, np.uint8).data  # unlike a bytearray, not zeroed
+        whole = np.empty(length, np.uint8).data  # not zeroed, unlike a bytearray
         whole[: len(beginning)] = beginning
         await self._fill(whole, len(beginning), charged_in=_HUGE_PAGE)
         return whole
 
     async def _fill(self, taken: memoryview, filled: int, *, charged_in: int) -> None:
-        """Waits until the message is full; charges it in multiples of `charged_in` bytes."""
+        """Waits until the message is complete; charges it in multiples of `charged_in` bytes."""
         charge = self._charge()
         while filled < len(taken):
             if not self._rest:
@@ -219,7 +219,7 @@ class MessageReader:
             filled = end
 
     def close(self) -> None:
-        """Returns what the messages were charged, once the call has ended."""
+        """Releases the messages' charges when the call has ended."""
         if self._charges is not None:
             self._charges.close()
 

@@ -45,12 +45,12 @@ class Response(ABC):
     def set_status(
         self, code: grpc.StatusCode, message: str, trailing_metadata: MetadataPairs = ()
     ) -> None:
-        """Sets the status, which goes out at the end."""
+        """Sets the status, which `end` sends."""
         self.code, self.message, self.trailing = code, message, trailing_metadata
 
     @abstractmethod
     async def start(self, metadata: MetadataPairs = ()) -> None:
-        """Sends the headers with initial metadata, unless they were sent before."""
+        """Sends the headers with initial metadata, unless they were already sent."""
 
     @abstractmethod
     async def send(self, message: bytes) -> None:
@@ -85,7 +85,7 @@ class AsgiResponse(Response):
             for event in events:
                 await self._sink(event)
         except OSError as error:
-            # ASGI's signal that the caller is gone; the task is about to be cancelled for it.
+            # ASGI's signal that the caller has left; the task is about to be cancelled.
             raise asyncio.CancelledError("the caller is gone") from error
 
     def _start_events(self, metadata: MetadataPairs = ()) -> tuple[Event, ...]:

@@ -1,4 +1,4 @@
-"""Sockets that listen, with the errors that a person can act on."""
+"""Opens listening sockets, and reports errors that a person can act on."""
 
 import asyncio
 import errno
@@ -6,7 +6,7 @@ import resource
 import socket
 from typing import Any
 
-# A dead connection is noticed within a minute, idle or with unacknowledged data.
+# Detects a dead connection within a minute, idle or with unacknowledged data.
 _KEEPALIVE = {
     socket.TCP_KEEPIDLE: 40,
     socket.TCP_KEEPINTVL: 5,
@@ -18,7 +18,7 @@ _NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 BACKLOG = 1_024
 
-# Descriptors that are not connections: files, pipes to workers, those of libraries.
+# Descriptors for files, for pipes to workers, and for libraries.
 _OTHER_DESCRIPTORS = 256
 
 
@@ -40,7 +40,7 @@ async def listen(host: str, port: int) -> list[socket.socket]:
     addresses = list(dict.fromkeys((info[0], info[4]) for info in resolved))
     listening: list[socket.socket] = []
     for number, (family, address) in enumerate(addresses, start=1):
-        # With port 0 all sockets use the first one's port.
+        # With port 0 all sockets use the first socket's port.
         chosen = port_of(listening[0]) if listening else port
         try:
             listening.append(_listen(family, (address[0], chosen, *address[2:])))
@@ -75,7 +75,7 @@ def _listen(family: int, address: tuple[Any, ...]) -> socket.socket:
 
 
 def most_connections() -> int:
-    """As many as leave descriptors for everything else; more wait in the backlog."""
+    """The most connections that leave descriptors for other uses; more wait in the backlog."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 0 if soft == resource.RLIM_INFINITY else max(soft - _OTHER_DESCRIPTORS, soft // 2)
 

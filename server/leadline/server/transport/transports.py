@@ -1,4 +1,4 @@
-"""The transports by their names."""
+"""Selects a transport by name."""
 
 import structlog
 
@@ -10,9 +10,9 @@ _LOG = structlog.get_logger(__name__)
 
 
 def make_listener(transport: str, calls: Calls, options: ListenerOptions) -> Listener:
-    """A listener of the transport "h2corn" or "grpcio".
+    """Makes a listener of the transport "h2corn" or "grpcio".
 
-    `h2corn` has wheels for some platforms only; grpcio takes its place elsewhere.
+    `h2corn` has wheels only for some platforms; grpcio replaces it on others.
     """
     if transport == "grpcio":
         return GrpcioListener(calls, options)

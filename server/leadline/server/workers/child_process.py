@@ -1,7 +1,7 @@
 """A child process and its pipes, on any event loop.
 
-Python's `subprocess` starts it with `vfork`. Some event loops `fork`, which makes
-gRPC's fork handlers stop and restart its threads.
+Python's `subprocess` starts it with `vfork`. Some event loops use `fork`, after which
+gRPC's fork handlers would stop and restart its threads.
 """
 
 import asyncio
@@ -18,9 +18,9 @@ class ChildProcess:
 
     Attributes:
         pid: the process id.
-        stdin: its standard input, to write to.
-        stdout: its standard output, to read from.
-        stderr: its standard error, to read from.
+        stdin: its standard input.
+        stdout: its standard output.
+        stderr: its standard error.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class ChildProcess:
         self.stderr, self._stderr_transport = stderr
         self._process = process
         self._ended = asyncio.Event()
-        # Becomes readable when the process ends.
+        # The descriptor becomes readable when the process ends.
         self._handle = os.pidfd_open(process.pid)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._handle, self._reap)
@@ -65,7 +65,7 @@ class ChildProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment,
-            # Ctrl-C at the terminal must reach the server only.
+            # Ctrl-C at the terminal must reach only the server.
             start_new_session=True,
             bufsize=0,
         )

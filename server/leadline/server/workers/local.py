@@ -20,23 +20,23 @@ from leadline.server.workers.messages import Assignment, Message, Ready, decode
 
 _LOG = structlog.get_logger(__name__)
 
-# Time for a process to load torch, on a slow disk too.
+# The time limit to load torch, even from a slow disk.
 _START_SECONDS = 120.0
 
 # The longest line of a worker, in bytes: a thousand class names fit.
 _LINE_LIMIT = 1 << 20
 
-# By default OpenMP's threads spin at a barrier. On a busy machine they take the
-# core from the thread that they wait for, and training is many times slower.
+# By default OpenMP's threads spin at a barrier. On a busy machine they would take
+# the core from the thread that they wait for, and slow down training many times.
 _WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
 
 # The log format of `leadline.server.workers.worker`: date, time, level, message.
 _SEVERE_LINE = re.compile(r"\d{4}-\d\d-\d\d \S+ (WARNING|ERROR|CRITICAL) ")
 
-# Lines of a worker's log that the failure of its job repeats.
+# How many last lines of a worker's log the failure of its job quotes.
 _LOG_TAIL_LINES = 20
 
-# How often the memory that a worker holds is read.
+# The interval at which a worker's memory is read.
 _MEMORY_SECONDS = 0.25
 
 
@@ -45,8 +45,8 @@ class WorkerEnd:
     """How a worker ended before its job was done.
 
     Attributes:
-        text: how, for people.
-        reason: of the failure of its job, if that fails.
+        text: a description for people.
+        reason: the reason of the job's failure, if the job fails.
         is_final: whether another worker would end in the same way.
     """
 
@@ -63,7 +63,7 @@ class WorkerError(Exception):
 
 
 class WorkerSilentError(WorkerError):
-    """The worker's process runs but has sent nothing for too long."""
+    """The worker's process runs, but has sent nothing for too long."""
 
 
 class LocalWorker:
@@ -118,7 +118,7 @@ class LocalWorker:
     async def run(self, assignment: Assignment, *, silence_limit: float) -> AsyncIterator[Message]:
         """Sends the assignment and yields the worker's messages until it ends.
 
-        A worker that comes to hold more memory than it may is killed.
+        Kills a worker that exceeds its memory limit.
 
         Raises:
             WorkerError: the process ended before it received the assignment.
@@ -153,7 +153,7 @@ class LocalWorker:
 
     async def _read(self) -> Message | None:
         line = await self._process.stdout.readline()
-        # A killed process may leave a partial line.
+        # A killed process may leave an incomplete line.
         return decode(line) if line.endswith(b"\n") else None
 
     async def describe_end(self) -> WorkerEnd:
@@ -168,7 +168,7 @@ class LocalWorker:
         elif status not in (0, -signal.SIGKILL) and mentions_exhaustion(self.log_tail):
             text = describe_exhaustion(self._held, limit, ended)
         elif status == -signal.SIGKILL and oom_kills() > self._oom_kills:
-            # Another program may have taken the memory: the job is tried again.
+            # Another program may have used the memory, so the job is tried again.
             text = (
                 "was killed by the kernel, because the memory of the machine or of its control "
                 f"group ran out (oom_kill); it held {in_bytes(self._held)}: use a smaller "
@@ -180,11 +180,11 @@ class LocalWorker:
         return WorkerEnd(text=text, reason="OUT_OF_MEMORY", is_final=True)
 
     async def _watch_memory(self) -> None:
-        """Keeps the most memory that the process has held, and kills it above its limit."""
-        with contextlib.suppress(OSError):  # it has ended
+        """Records the peak memory of the process, and kills it above its limit."""
+        with contextlib.suppress(OSError):  # the process has ended
             while self.is_alive:
                 held = process_memory(self.pid)
-                # A zombie has none. Mapped files do not count: the kernel drops them at need.
+                # A zombie has no memory. Mapped files do not count: the kernel can drop them.
                 resident = held.get("RssAnon", 0) + held.get("RssShmem", 0)
                 self._held = max(self._held, resident)
                 if 0 < self._memory_limit < resident:
@@ -205,13 +205,13 @@ class LocalWorker:
 
 
 def _level_of(line: str) -> int:
-    """The level of a line of a worker's log; INFO for what libraries print."""
+    """The level of a line of a worker's log; INFO for lines that libraries print."""
     match = _SEVERE_LINE.match(line)
     return logging.getLevelNamesMapping()[match[1]] if match else logging.INFO
 
 
 class WorkerPool:
-    """Starts workers, and keeps spares ready so that jobs need not wait for torch."""
+    """Starts workers, and keeps spares ready so that jobs do not wait for torch."""
 
     def __init__(self, *, spares: int, niceness: int) -> None:
         self._spare_count = spares
@@ -225,11 +225,10 @@ class WorkerPool:
             self._spares.append(asyncio.create_task(self._spawn()))
 
     async def take(self) -> LocalWorker:
-        """A worker that is ready for an assignment: a spare, or a new one.
+        """Returns a worker that is ready for an assignment: a spare, or a new one.
 
         Raises:
-            WorkerError: no worker could be started.
-            OSError: likewise.
+            WorkerError, OSError: no worker could be started.
         """
         while self._spares:
             spare = self._spares.popleft()
@@ -252,7 +251,7 @@ class WorkerPool:
     async def _spawn(self) -> LocalWorker:
         spawned = asyncio.ensure_future(LocalWorker.spawn(niceness=self._niceness))
         try:
-            # Shielded: a process whose start is cancelled half way would be nobody's.
+            # Shielded, because nobody would own a process whose start is cancelled.
             worker = await asyncio.shield(spawned)
             await worker.wait_ready()
         except BaseException:

@@ -1,8 +1,8 @@
-"""The limit on a worker's memory, and how to recognise that memory has run out.
+"""Limits a worker's memory, and recognises that memory has run out.
 
-On the CPU the worker sets RLIMIT_DATA before it trains: an allocation above the limit fails,
-so the limit is never exceeded. On a GPU address space that CUDA reserves may count as data. There,
-and for memory that is not data, the server watches what the worker holds.
+On the CPU the worker sets RLIMIT_DATA before it trains, so an allocation above the limit
+fails. On a GPU, address space that CUDA reserves may count as data. There, and for memory
+that is not data, the server monitors the worker's memory.
 """
 
 import errno
@@ -19,17 +19,17 @@ from leadline.server.memory import (
 
 MEMORY_FLAG = "--worker-memory-bytes"
 
-# What is left to the server, its spare workers and the page cache.
+# The fraction left to the server, its spare workers and the page cache.
 _LEFT_FREE = 0.2
 _LEAST_LEFT_FREE = 768 << 20
 
-# CUDA and its libraries hold main memory, too; how much depends on their version.
+# CUDA and its libraries also use main memory; how much depends on their version.
 _LEAST_ON_GPU = 4 << 30
 
-# Kept back from the limit until memory has run out: the worker needs it to report that.
+# Reserved until memory has run out, because the worker needs it to report that.
 _RESERVE = 64 << 20
 
-# What torch, NumPy, the C++ runtime, LLVM, OpenBLAS, the loader, Python and CUDA say.
+# Messages of torch, NumPy, the C++ runtime, LLVM, OpenBLAS, the loader, Python and CUDA.
 _SIGNS = re.compile(
     r"out of memory|can.?t allocate memory|cannot allocate memory|unable to allocate|bad_alloc"
     r"|memory allocation|MemoryError|can't start new thread|failed to map segment|ALLOC_FAILED",
@@ -41,8 +41,8 @@ def worker_limit(setting: int | Literal["auto"], share: float, device: str) -> i
     """The most bytes that a worker may hold; 0 for no limit.
 
     Args:
-        setting: the option; "auto" for the worker's share of what the machine can spare.
-        share: of the machine, that the worker's job takes.
+        setting: the option; "auto" for the worker's share of the available memory.
+        share: the fraction of the machine that the worker's job takes.
         device: such as "cuda:0" or "cpu".
     """
     if setting != "auto":
@@ -54,9 +54,9 @@ def worker_limit(setting: int | Literal["auto"], share: float, device: str) -> i
 
 
 def limit_memory(limit: int) -> None:
-    """Limits this process's memory to `limit` bytes; mapped files may come on top."""
+    """Limits this process's memory to `limit` bytes, without mapped files."""
     held = process_memory()
-    # Data that is not resident, such as stacks, is there before and stays untouched.
+    # Data that is not resident, such as unused stacks, does not count towards the limit.
     most = held["VmData"] + max(0, limit - held["VmRSS"])
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard != resource.RLIM_INFINITY:
@@ -71,7 +71,7 @@ def release_reserve() -> None:
 
 
 def is_exhaustion(error: BaseException | None) -> bool:
-    """Whether an exception, or one that it comes from, says that memory has run out."""
+    """Whether an exception or one of its causes means that memory has run out."""
     while error is not None:
         match error:
             case MemoryError() | OSError(errno=errno.ENOMEM):
@@ -83,16 +83,16 @@ def is_exhaustion(error: BaseException | None) -> bool:
 
 
 def mentions_exhaustion(text: str) -> bool:
-    """Whether a text, such as the end of a log, says that memory has run out."""
+    """Whether a text, such as the end of a log, mentions that memory has run out."""
     return _SIGNS.search(text) is not None
 
 
 def describe_exhaustion(held: int, limit: int, why: str) -> str:
-    """Why a worker could not go on, and what to do.
+    """Describes why a worker could not continue, and what to do.
 
     Args:
-        held: the most bytes that it held.
-        limit: the bytes that it may hold; 0 for no limit.
+        held: the worker's peak memory in bytes.
+        limit: the worker's memory limit in bytes; 0 for no limit.
         why: what failed.
     """
     most = f"may hold {in_bytes(limit)} ({MEMORY_FLAG})" if limit else "has no limit"

@@ -18,21 +18,21 @@ class Assignment:
 
     Attributes:
         job_id: the job.
-        attempt: the number of this worker among the job's, 1 for the first.
+        attempt: the number of this worker among the job's workers, 1 for the first.
         spec: what to train.
         completed_epochs: epochs already reported; training starts after the
             checkpoint that it resumes from.
         resume_from: checkpoints to resume from, epoch and folder; the first
             readable one is used. Without one, training starts from scratch.
         device: such as "cuda:0" or "cpu".
-        test_accuracies: of the reported epochs, in order, fractions.
+        test_accuracies: the accuracies of the reported epochs in order, fractions.
         threads: computing threads on the CPU.
-        dataset_source: as `leadline.models.datasets.open_dataset` takes it.
+        dataset_source: the source for `leadline.models.datasets.open_dataset`.
         dataset_cache: the folder of decoded datasets.
-        dataset_fingerprint: that of a dataset in the cache; "" if not known.
-        checkpoint_folder: where this worker, and no other, writes checkpoints.
-        max_image_pixels: the largest image that is decoded, width times height.
-        memory_bytes: the most memory that this worker may hold; 0 for no limit.
+        dataset_fingerprint: the fingerprint of a dataset in the cache; "" if unknown.
+        checkpoint_folder: the folder for the checkpoints of this worker alone.
+        max_image_pixels: the most pixels of an image to decode, width times height.
+        memory_bytes: the memory limit of this worker; 0 for no limit.
     """
 
     job_id: str

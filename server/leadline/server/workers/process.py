@@ -1,6 +1,6 @@
 """The training process: `python -m leadline.server.workers.process`.
 
-It serves one assignment and exits, which frees all its memory, the GPU's included.
+It serves one assignment and exits, which frees all its memory, including the GPU's.
 """
 
 import argparse
@@ -11,10 +11,10 @@ import signal
 import sys
 from pathlib import Path
 
-# From <linux/prctl.h>: the signal to send when the parent ends.
+# From <linux/prctl.h>: sets the signal to receive when the parent ends.
 _PR_SET_PDEATHSIG = 1
 
-# As if the process held half of the machine's memory more than it does: proc(5).
+# Counts as half of the machine's memory in addition to the process's own: see proc(5).
 _OOM_SCORE_ADJUSTMENT = "500"
 
 
@@ -25,26 +25,26 @@ def main() -> None:
     os.nice(parser.parse_args().niceness)
     _die_with_server()
     _die_before_others()
-    # Imports take seconds of CPU, at lowered priority from here on.
+    # Imports take seconds of CPU time, at the lowered priority.
     from leadline.server.workers.worker import serve  # noqa: PLC0415
 
     serve()
 
 
 def _die_with_server() -> None:
-    """Has the kernel kill this process when the server ends, even while suspended."""
+    """Makes the kernel kill this process when the server ends, even if it is suspended."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _die_before_others() -> None:
-    """Has a kernel whose memory has run out kill this process before the server."""
+    """Makes the kernel kill this process before the server when memory runs out."""
     with contextlib.suppress(OSError):  # a sandbox without the file
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE_ADJUSTMENT)
 
 
 if __name__ == "__main__":
-    # Not sys.exit: a daemon thread still reads standard input and holds its
-    # buffer's lock, which the interpreter needs at exit.
+    # Not sys.exit: a daemon thread still reads standard input and holds the lock of
+    # its buffer, which the interpreter needs at exit.
     main()
     sys.stderr.flush()
     os._exit(0)

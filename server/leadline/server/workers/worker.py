@@ -1,7 +1,7 @@
 """The work of a training process: load torch, report ready, and train one job.
 
-Its only state is checkpoints, which are written atomically, so it can be killed
-at any time.
+Its only state is checkpoints, which it writes atomically, so it can be killed at
+any time.
 """
 
 import contextlib
@@ -65,7 +65,7 @@ class Channel:
 
     @classmethod
     def claim_stdout(cls) -> "Channel":
-        """Takes over standard output; what libraries print goes to standard error."""
+        """Takes over standard output, and redirects the output of libraries to standard error."""
         stream = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         return cls(stream)
@@ -98,7 +98,7 @@ def work(assignment: Assignment, channel: Channel) -> Iterator[Message]:
         DivergedError: the loss is no longer a finite number.
         OSError: a checkpoint cannot be written.
         torch.OutOfMemoryError: the GPU has too little memory.
-        MemoryError, RuntimeError: the worker may hold no more memory.
+        MemoryError, RuntimeError: the worker has reached its memory limit.
     """
     dataset = _open_dataset(assignment, channel)
     device = torch.device(assignment.device)
@@ -132,7 +132,7 @@ def work(assignment: Assignment, channel: Channel) -> Iterator[Message]:
 def _open_dataset(assignment: Assignment, channel: Channel) -> Dataset:
     cache = Path(assignment.dataset_cache)
     if assignment.dataset_fingerprint:
-        # The dataset is cached: its source need not be read, or even exist.
+        # A cached dataset does not need its source.
         with contextlib.suppress(DatasetError):
             return find_dataset(assignment.dataset_fingerprint, cache)
     dataset = open_dataset(
@@ -152,10 +152,10 @@ def _open_dataset(assignment: Assignment, channel: Channel) -> Dataset:
 
 
 def _resume(assignment: Assignment, make_trainer: Callable[[], Trainer]) -> tuple[Trainer, int]:
-    """A trainer restored from the newest readable checkpoint, and that epoch.
+    """Returns a trainer restored from the newest readable checkpoint, and its epoch.
 
-    Later epochs that were reported are trained again to the same weights, since
-    training is a function of the spec.
+    Later epochs that were reported are trained again, to the same weights, because
+    the spec determines them.
     """
     trainer = make_trainer()
     for epoch, folder in assignment.resume_from:
@@ -184,7 +184,7 @@ def _started(device: torch.device, dataset: Dataset, trainer: Trainer) -> Starte
             python_version=platform.python_version(),
             instruction_set=recorded_instruction_set(device.type),
         ),
-        # Stored only for the first attempt of a job.
+        # The server stores it only for the first attempt of a job.
         diagnosis=trainer.diagnose(),
     )
 
@@ -237,8 +237,8 @@ def _fault(error: Exception, assignment: Assignment) -> Failure | DiskFault:
 def _warm_up() -> None:
     """Trains one step on zeros.
 
-    The first step compiles or loads machine code, and imports the compiler; jobs
-    should not wait for that.
+    The first step compiles or loads machine code, and imports the compiler, so that
+    jobs do not wait for it.
     """
     pixels = torch.zeros(2, IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8)
     for batch_norm in (False, True):

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol on the wire, by the project's own messages."""
+"""Errors of the Open Inference Protocol on the wire, with the project's own messages."""
 
 from typing import Any
 

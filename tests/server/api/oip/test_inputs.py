@@ -1,4 +1,4 @@
-"""What the readers of requests promise of any bytes."""
+"""Properties of the readers of requests, for any bytes."""
 
 import contextlib
 

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol on the wire, by the project's own messages."""
+"""Models of the Open Inference Protocol on the wire, with the project's own messages."""
 
 from typing import Any
 
@@ -30,9 +30,9 @@ def statistics(client: OpenInference, **fields: str) -> list[oip.ModelStatistics
 
 @pytest.fixture(scope="module")
 def thinned(stubs: Stubs) -> str:
-    """The id of a job that has six epochs and keeps the best and the last."""
+    """The id of a job with six epochs that keeps the best and the last."""
     request = TrainJobRequest(
-        # Of a variant of its own, so that it is not the best of one that others ask for.
+        # Its variant is unique, so that it is not the best model of a variant in other tests.
         spec=tiny_spec(epochs=6, blocks=5),
         options=JobOptions(retention=Retention(policy=RETENTION_POLICY_BEST_AND_LAST)),
     )

@@ -1,4 +1,4 @@
-"""Requests are taken apart to what protobuf makes of them."""
+"""The parser of requests gives the same result as protobuf."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from leadline.oip.v2.open_inference_pb2 import InferParameter, ModelInferRequest
 from leadline.server.api.oip.requests import InferRequest, parse
 
 _LARGE = bytes(range(256)) * 300
-_IMAGE = bytes(range(256)) * 12  # 3,072 bytes, as an image of UINT8 has
+_IMAGE = bytes(range(256)) * 12  # 3,072 bytes, like an image of UINT8
 
 _REQUESTS = st.builds(
     ModelInferRequest,

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol on the wire, by the project's own messages."""
+"""Streams of the Open Inference Protocol on the wire, with the project's own messages."""
 
 import signal
 from collections.abc import Iterator
@@ -77,7 +77,7 @@ def test_a_stream_has_a_bounded_number_of_requests_in_flight(
 
     for number in range(1, 4):
         assert next(answers).infer_response.id == str(number)
-    # 12 MB a message: what is read ahead would otherwise grow without end.
+    # 12 MB per message: without backpressure, memory would grow without limit.
     assert read < 40
     answers.cancel()  # type: ignore[attr-defined]
 

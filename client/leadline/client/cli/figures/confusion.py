@@ -1,4 +1,4 @@
-"""The confusion matrix, and beside it how well calibrated the probabilities are."""
+"""Draws the confusion matrix, with the reliability diagram beside it."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,7 +18,7 @@ from leadline.client.cli.figures.style import (
     wrapped,
 )
 
-# Inches: a cell has room for a count of four digits.
+# The size of a cell in inches, with room for a count of four digits.
 _CELL = 0.52
 _SMALLEST_MATRIX = 3.4
 _LARGEST_MATRIX = 12.0
@@ -28,10 +28,10 @@ _TITLE_LINE = 0.25
 _RELIABILITY = 5.2
 _BAR = 0.18
 
-# More classes than this leave no room for their counts.
+# With more classes, cells have no room for counts.
 _MOST_WITH_COUNTS = 20
 
-# Above this fraction a cell is too dark for dark digits.
+# Above this fraction, a cell is too dark for dark digits.
 _DARK = 0.55
 
 
@@ -61,14 +61,14 @@ def _draw_matrix(figure: Figure, axes: Axes, matrix: ConfusionMatrix, *, bar_wid
     axes.set_xlabel("predicted class", fontsize=LABEL)
     axes.set_ylabel("true class", fontsize=LABEL)
     axes.spines[:].set_visible(False)
-    # Lines between the cells, so that a pale one is seen as a cell.
+    # Lines between the cells, so that pale cells are visible.
     axes.set_xticks(ticks[1:] - 0.5, minor=True)
     axes.set_yticks(ticks[1:] - 0.5, minor=True)
     axes.grid(which="minor", color="#DDDDDD", linewidth=0.6)
     axes.tick_params(which="both", length=0)
     if len(names) <= _MOST_WITH_COUNTS:
         _write_counts(axes, counts, shares)
-    # Within the matrix's own coordinates, so that the bar is exactly as tall as the matrix.
+    # In the coordinates of the matrix, so that the bar is exactly as tall as the matrix.
     bar = figure.colorbar(image, cax=axes.inset_axes((1 + bar_width, 0, bar_width, 1)))
     bar.set_label("images of the true class (%)", fontsize=LABEL)
     bar.ax.tick_params(labelsize=TEXT)

@@ -1,4 +1,4 @@
-"""Accuracy curves: for each run a line for the training set and one for the test set."""
+"""Draws accuracy curves: for each run a line for the training set and one for the test set."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from leadline.client.cli.figures.style import DPI, QUIET, add_legend, dress, line_styles
 
-# Few points are better seen with a mark each, many without.
+# With at most this many epochs, each point has a marker.
 _MOST_MARKED_EPOCHS = 20
 
 _TEST: dict[str, Any] = {"linestyle": "-", "linewidth": 2.0}
@@ -20,11 +20,11 @@ class Curve(NamedTuple):
     """The accuracies of one run, in percent.
 
     Attributes:
-        label: what tells the run from the others of a picture.
-        batch_norm: whether its network has batch norm, which decides its colour.
+        label: distinguishes the run from others in a picture.
+        batch_norm: whether its network has batch norm, which determines its colour.
         epochs: the completed epochs, 1 for the first.
-        train: the accuracy on the training set after each.
-        test: likewise on the test set.
+        train: the accuracy on the training set after each epoch.
+        test: the accuracy on the test set after each epoch.
     """
 
     label: str
@@ -35,8 +35,8 @@ class Curve(NamedTuple):
 
 
 def curves_figure(curves: Sequence[Curve], *, title: str) -> Figure:
-    """The curves; the more there are, the more room their legend has below them."""
-    # Without pyplot, which keeps every figure and needs a display.
+    """Draws the curves; the legend below them grows with their number."""
+    # Avoids pyplot, which keeps every figure and needs a display.
     figure = Figure(figsize=(8, 5), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     lines = []
@@ -54,6 +54,6 @@ def curves_figure(curves: Sequence[Curve], *, title: str) -> Figure:
         Line2D([], [], color=QUIET, label="test set", **_TEST),
         Line2D([], [], color=QUIET, label="training set", **_TRAIN),
     ]
-    # The title of a single curve says what its label says.
+    # For a single curve, the title says what the label says.
     add_legend(figure, [*(lines if len(lines) > 1 else []), *key])
     return figure

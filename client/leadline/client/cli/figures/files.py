@@ -1,4 +1,4 @@
-"""Picture files: their names, and what drawing them needs."""
+"""Picture files: their formats, and the check for matplotlib."""
 
 import importlib.util
 from pathlib import Path
@@ -28,6 +28,6 @@ def require_plot() -> None:
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Writes a figure to a file, in the format that its suffix names."""
+    """Writes a figure to a file, in the format of its suffix."""
     with appearing(path) as temporary:
         figure.savefig(temporary)

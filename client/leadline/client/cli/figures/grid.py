@@ -1,4 +1,4 @@
-"""The picture grid: a row for each class, wrong images on the left and correct ones beside."""
+"""Draws the picture grid: a row for each class, wrong images on the left, correct ones right."""
 
 import io
 import textwrap
@@ -12,11 +12,11 @@ from matplotlib.lines import Line2D
 from leadline.client import Example
 from leadline.client.cli.figures.style import QUIET, TITLE, wrapped
 
-# As on the live page; the words say what the colours say.
+# The colours of the live page; captions say the same in words.
 _WRONG = "#B33A00"
 _CORRECT = "#00735A"
 
-# Inches. At this resolution all are whole pixels, and a pixel of a 32x32 image is a square of 6.
+# Sizes in inches. At this resolution all are whole pixels, and a pixel of a 32x32 image is 6x6.
 _DPI = 128
 _IMAGE = 1.5
 _CAPTION = 0.625
@@ -26,7 +26,7 @@ _NAMES = 1.375
 _HEADING = 0.375
 _LINE = 0.25
 
-# Characters of a class name that fit on a line beside a row, and in a caption.
+# How many characters of a class name fit on a line beside a row, and in a caption.
 _NAME_WIDTH = 14
 _CAPTION_WIDTH = 26
 
@@ -41,10 +41,10 @@ def grid_figure(
     per_class: int,
     title: str,
 ) -> Figure:
-    """The grid: a row of images of each class, or of those predicted as it.
+    """Draws a row of images of each true class, or of each predicted class.
 
-    A row has `per_class` wrong images, and as many correct ones. A cell stays empty where
-    there are fewer.
+    A row has `per_class` wrong images, and as many correct ones. If there are fewer, cells
+    stay empty.
     """
     columns = 2 * per_class
     width = _NAMES + columns * (_IMAGE + _GAP)
@@ -98,7 +98,7 @@ def _write_heading(figure: Figure, axes: Axes, words: str, colour: str) -> None:
 
 
 def _draw_line_above(figure: Figure, axes: Axes) -> None:
-    # Between an image and the captions below it, which belong to the row below.
+    # The line is between an image and the captions below it, which belong to the row below.
     above = (_CAPTION + _ROW_GAP / 2) / float(figure.get_figheight())
     line = Line2D(
         [0.02, 0.98],

@@ -1,4 +1,4 @@
-"""What all figures share: colours by kind of network, text sizes, and a legend that always fits."""
+"""The style of all figures: colours by kind of network, text sizes, and the legend."""
 
 import textwrap
 from collections import Counter
@@ -10,8 +10,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart: cool without batch norm, warm
-# with it. The live page and the report use the same first colour for each.
+# Okabe and Ito's colours, which colour-blind readers can distinguish: cool ones without batch
+# norm, warm ones with it. The live page and the report use the first colour of each kind.
 COOL = ("#0072B2", "#56B4E9", "#009E73")
 WARM = ("#D55E00", "#E69F00", "#CC79A7")
 _MARKS = {False: ("o", "^", "v", "P"), True: ("s", "D", "X", "*")}
@@ -23,23 +23,23 @@ TITLE = 14
 LABEL = 12
 TEXT = 11
 
-# Characters of a title that fit on an inch, and of a label on a figure of 8 inches, at these sizes.
+# How many characters of a title fit on an inch, and of a label on a figure 8 inches wide.
 _TITLE_CHARACTERS = 7.75
 _LABEL_WIDTH = 76
 
-# Class names are text, also where they hold dollar signs, which matplotlib reads as mathematics.
+# Class names are plain text, but matplotlib would read dollar signs as mathematics.
 mpl.rcParams["text.parse_math"] = False
 
 
 class LineStyle(NamedTuple):
-    """What distinguishes a line from the others."""
+    """The colour and the pattern of a line."""
 
     colour: str
     mark: str
 
 
 def line_styles(batch_norms: Sequence[bool]) -> list[LineStyle]:
-    """A style for each line, by whether its networks have batch norm, never by order alone."""
+    """A style for each line, by batch norm and then by order."""
     used: Counter[bool] = Counter()
     styles = []
     for batch_norm in batch_norms:
@@ -51,9 +51,9 @@ def line_styles(batch_norms: Sequence[bool]) -> list[LineStyle]:
 
 
 def add_legend(figure: Figure, handles: Sequence[Artist], *, note: str = "") -> None:
-    """Puts a legend below the axes, where it hides no line, and makes the figure higher for it.
+    """Adds a legend below the axes, and increases the figure's height by it.
 
-    The figure has constrained layout; `note` is the legend's title.
+    The figure must have a constrained layout; `note` is the legend's title.
     """
     labels = [textwrap.fill(str(handle.get_label()), _LABEL_WIDTH) for handle in handles]
     for columns in (3, 2, 1):
@@ -75,7 +75,7 @@ def add_legend(figure: Figure, handles: Sequence[Artist], *, note: str = "") -> 
 
 
 def dress(axes: Axes, *, title: str, x: str, y: str) -> None:
-    """Gives axes their title, what they show with its unit, and a quiet frame."""
+    """Sets the title, the labels with units, and a light frame."""
     axes.set_title(wrapped(title), fontsize=TITLE)
     axes.set_xlabel(x, fontsize=LABEL)
     axes.set_ylabel(y, fontsize=LABEL)
@@ -85,6 +85,6 @@ def dress(axes: Axes, *, title: str, x: str, y: str) -> None:
 
 
 def wrapped(title: str, *, inches: float = 8) -> str:
-    """A title on as many lines as it needs in this width; its own line breaks stay."""
+    """Wraps a title to this width; keeps its line breaks."""
     width = int(_TITLE_CHARACTERS * inches)
     return "\n".join(textwrap.fill(line, width) for line in title.splitlines())

@@ -1,4 +1,4 @@
-"""Test accuracy against depth: a line for each combination of a sweep's other axes."""
+"""Draws test accuracy over depth: a line for each combination of a sweep's other axes."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ _CLOSEST_TICKS = 0.04
 
 
 def sweep_figure(lines: Sequence[DepthLine], *, title: str) -> Figure:
-    """The lines, and around each a band from the lowest to the highest seed."""
+    """Draws the lines, each with a band from the lowest to the highest seed."""
     figure = Figure(figsize=(8, 5), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     drawn = []
@@ -28,7 +28,7 @@ def sweep_figure(lines: Sequence[DepthLine], *, title: str) -> Figure:
             label=line.label,
         )
         axes.fill_between(line.blocks, line.lowest, line.highest, color=colour, alpha=0.15, lw=0)
-        # A single depth has no band, and a bar shows where the band is thin.
+        # Bars, because a single depth has no band, and a band may be too thin to see.
         axes.vlines(line.blocks, line.lowest, line.highest, color=colour, linewidth=1.5, alpha=0.7)
     dress(axes, title=title, x="depth (blocks)", y="test images classified correctly (%)")
     axes.set_xticks(_ticks(sorted({blocks for line in lines for blocks in line.blocks})))
@@ -38,7 +38,7 @@ def sweep_figure(lines: Sequence[DepthLine], *, title: str) -> Figure:
 
 
 def _ticks(depths: list[int]) -> list[int]:
-    """The depths that were tried, less those whose labels would overlap the one before."""
+    """The depths of the sweep, without those whose labels would overlap."""
     least = _CLOSEST_TICKS * (depths[-1] - depths[0])
     ticks = depths[:1]
     for depth in depths[1:]:

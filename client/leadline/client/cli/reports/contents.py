@@ -23,16 +23,16 @@ from leadline.client import (
 from leadline.client.cli import describe_sweep
 from leadline.v1.sweep_pb2 import SweepJob
 
-# Images of a cell of the confusion matrix, and of an outcome of a comparison.
+# The most images of a cell of the confusion matrix, and of an outcome of a comparison.
 CELL_IMAGES = 8
 _OUTCOMES = ("fixed", "broken", "still_wrong")
 
 Cells = dict[tuple[int, int], list[Example]]
-"""By the indices of the true and of the predicted class: the images of highest probability."""
+"""The images of highest probability, by the indices of the true and the predicted class."""
 
 
 class Subject(NamedTuple):
-    """A model and how one of its epochs classifies the test images."""
+    """A model, and the predictions of one of its epochs on the test images."""
 
     job: Job
     model: Model
@@ -47,7 +47,7 @@ class Comparison(NamedTuple):
     Attributes:
         counts: how many images have each outcome.
         examples: the first images of each outcome.
-        difference: in what the two models differ, as a sentence; empty where the caller chose them.
+        difference: a sentence about the difference of the models; empty if the user chose them.
     """
 
     counts: CompareModelsResponse
@@ -62,8 +62,8 @@ class Contents(NamedTuple):
         title: the names of its subjects.
         written: when its contents were fetched, in local time.
         sweep: the sweep, if the report is about one.
-        subjects: the models, one at least.
-        comparison: of two models, if there are two to compare.
+        subjects: the models, at least one.
+        comparison: the comparison of two models, if there are two to compare.
     """
 
     title: str
@@ -74,7 +74,7 @@ class Contents(NamedTuple):
 
 
 def collect(client: Client, names: Sequence[str]) -> Contents:
-    """Fetches everything about "jobs/{id}", or "sweeps/{id}", or two models or epochs.
+    """Fetches the contents for "jobs/{id}", "sweeps/{id}", or two models or epochs.
 
     Raises:
         click.ClickException: no job of the sweep has completed an epoch.
@@ -105,7 +105,7 @@ def _of_sweep(client: Client, sweep: Sweep, written: datetime) -> Contents:
 
 
 class Pair(NamedTuple):
-    """Two jobs of a sweep that differ in the value of one axis only."""
+    """Two jobs of a sweep that differ only in the value of one axis."""
 
     field: str
     baseline: SweepJob
@@ -113,7 +113,7 @@ class Pair(NamedTuple):
 
     @property
     def difference(self) -> str:
-        """What the jobs share and in what they differ, in a sentence."""
+        """A sentence about what the jobs share and how they differ."""
         common = Struct()
         common.update(
             {name: value for name, value in self.baseline.values.items() if name != self.field}
@@ -126,13 +126,13 @@ class Pair(NamedTuple):
 
 
 def fair_pair(sweep: Sweep) -> Pair | None:
-    """The two jobs to compare: the most accurate pair that differs in one axis only.
+    """The two jobs to compare: the most accurate pair that differs only in one axis.
 
-    Batch norm is that axis where the sweep has it, and depth only where it has no other. The
-    seed is never that axis, nor the dataset: models on different images cannot be compared.
+    The axis is batch norm if the sweep has it, and depth only if there is no other. It is
+    never the seed or the dataset: models on different images cannot be compared.
 
     Returns:
-        The pair, the earlier value of the axis first; None where there is none.
+        The pair, the earlier value of the axis first; None if there is no pair.
     """
     fields = [axis.field for axis in sweep.axes if axis.field not in {"seed", "dataset"}]
     for field in sorted(fields, key=lambda field: (field != "batch_norm", field == "blocks")):
@@ -159,7 +159,7 @@ def _model(job: str) -> str:
 
 def _subject(client: Client, name: str) -> Subject:
     matrix = client.confusion_matrix(model=name)
-    # The rest is about this epoch, even if a better one is completed meanwhile.
+    # Pins this epoch, because a better one may complete meanwhile.
     model_name, _, number = matrix.model.partition("/epochs/")
     model = client.get_model(model_name)
     epoch = next(epoch for epoch in model.epochs if epoch.epoch == int(number))
@@ -169,7 +169,7 @@ def _subject(client: Client, name: str) -> Subject:
 def _cells(client: Client, matrix: ConfusionMatrix) -> Cells:
     cells: Cells = defaultdict(list)
     for metrics in matrix.classes:
-        # One call for each class: within it the groups are the cells of its row.
+        # One call for each true class: its groups are the cells of the row.
         row = client.misclassified(
             model=matrix.model,
             true_class=metrics.class_name,
@@ -186,7 +186,7 @@ def _comparison(client: Client, baseline: str, candidate: str) -> Comparison:
     pages: list[CompareModelsResponse] = []
     for outcome in _OUTCOMES:
         page = client.compare_models(baseline, candidate, outcome=outcome, page_size=CELL_IMAGES)
-        # The other pages are about the same epochs, even if better ones are completed meanwhile.
+        # Pins these epochs for the other pages, because better ones may complete meanwhile.
         baseline, candidate = page.baseline, page.candidate
         pages.append(page)
     return Comparison(pages[0], [example for page in pages for example in page.examples])

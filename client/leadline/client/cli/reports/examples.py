@@ -6,11 +6,11 @@ from leadline.client import ComparedExample, ConfusionMatrix, Example
 from leadline.client.cli.reports.contents import CELL_IMAGES, Cells, Subject
 from leadline.client.cli.reports.markup import picture, text, wide
 
-# Characters for the images of a page, those of all models together: with the rest, which is half a
-# million at most, a page stays below 8 MB.
+# The most characters for all images of a page. The rest takes at most half a million, so a page
+# stays below 8 MB.
 _BUDGET = 6_800_000
 
-# The markup around each image, and Base64's four characters for three bytes of it.
+# The characters of markup around each image, and Base64's four characters for three bytes.
 _MARKUP = 300
 _BASE64 = 4 / 3
 
@@ -19,7 +19,7 @@ _NONE = "No test image is predicted as this class."
 
 
 def images_a_cell(subjects: Sequence[Subject]) -> int:
-    """How many images each cell has room for, the same for all models."""
+    """How many images fit in each cell, the same for all models."""
     cells = [cell for subject in subjects for cell in subject.cells.values()]
     grids = [row for subject in subjects for row in _grid_rows(subject.matrix, subject.cells)]
     for number in range(CELL_IMAGES, 0, -1):
@@ -85,7 +85,7 @@ def _popover(name: str, true: str, predicted: str, count: int, shown: Sequence[E
 
 
 def grid(matrix: ConfusionMatrix, cells: Cells) -> str:
-    """A row for each class: wrong images that are predicted as it, then correct ones."""
+    """A row for each class: images wrongly predicted as it, then correct ones."""
     names = [metrics.class_name for metrics in matrix.classes]
     rows = "".join(
         f'<h4>{text(name)}</h4>\n<div class="row">{"".join(map(_in_grid, shown)) or _NONE}</div>\n'

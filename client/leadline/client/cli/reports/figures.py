@@ -1,4 +1,4 @@
-"""Figures as SVG within a page, as light or dark as the page."""
+"""Converts figures to SVG that follows the page's light or dark theme."""
 
 import io
 import re
@@ -11,7 +11,7 @@ from leadline.client.cli.reports.markup import text, wide
 
 _IDS = re.compile(r'(\bid="|url\(#|href="#)')
 
-# Each colour of a figure becomes one of the page's, which has other ones on a dark screen.
+# Replaces each colour of a figure by a variable of the page, which has a dark theme.
 _THEMED = {
     INK: "var(--ink)",
     "#ffffff": "var(--paper)",
@@ -24,12 +24,12 @@ _COLOUR = re.compile("|".join(_THEMED))
 
 
 def inline(figure: Figure, *, name: str, shows: str) -> str:
-    """A figure as SVG that can stand in a page beside others of other names.
+    """A figure as SVG for a page, whose other figures must have different names.
 
-    `shows` describes it for those who do not see it.
+    `shows` describes the figure for screen readers.
     """
     written = io.StringIO()
-    # Text stays text, which can be searched and read aloud; ids are the same in every run.
+    # Keeps text as text, for search and screen readers; ids are the same in every run.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(written, format="svg", metadata={"Date": None}, transparent=True)
     svg = written.getvalue()

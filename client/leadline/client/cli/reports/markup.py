@@ -1,15 +1,15 @@
-"""The pieces of HTML that pages are made of. All text is escaped here."""
+"""Builds the elements of pages in HTML, and escapes all text."""
 
 import base64
 import html
 from collections.abc import Iterable, Sequence
 
-# Pixels of an image's longer side.
+# The length of an image's longer side in pixels.
 _SIDE = 128
 
 
 def text(value: object) -> str:
-    """Any value as text, in an element or in an attribute."""
+    """Escapes a value as text, for an element or an attribute."""
     return html.escape(str(value), quote=True)
 
 
@@ -33,24 +33,24 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def wide(name: str) -> str:
-    """The start of a box that scrolls sideways, by keyboard too, where its table is too wide."""
+    """The start of a box that scrolls sideways, also by keyboard, if its table is too wide."""
     return f'<div class="wide" role="region" tabindex="0" aria-label="{text(name)}">'
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:
-    """Names and their values."""
+    """A list of names and their values."""
     body = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>\n" for name, value in pairs)
     return f"<dl>{body}</dl>\n"
 
 
 def picture(png: bytes, aspect_ratio: float, *, shows: str, caption: str) -> str:
-    """An image within the page, with a description for those who do not see it.
+    """An image within the page, with a description for screen readers.
 
     Args:
         png: the image, of any shape.
-        aspect_ratio: the width by the height to show it with; 0 means square.
+        aspect_ratio: the displayed width divided by the height; 0 for square.
         shows: the description.
-        caption: the text below.
+        caption: the text below the image.
     """
     data = base64.b64encode(png).decode("ascii")
     ratio = aspect_ratio or 1.0
@@ -62,7 +62,7 @@ def picture(png: bytes, aspect_ratio: float, *, shows: str, caption: str) -> str
 
 
 def section(heading: str, *parts: str, name: str) -> str:
-    """A part of the page, with a heading that can be linked to."""
+    """A section of the page, whose heading links can refer to."""
     body = "".join(parts)
     return f'<section id="{text(name)}"><h2>{text(heading)}</h2>\n{body}</section>\n'
 

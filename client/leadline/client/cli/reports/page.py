@@ -1,4 +1,4 @@
-"""The page of a report, from its parts."""
+"""Builds the page of a report."""
 
 from itertools import groupby
 
@@ -41,7 +41,7 @@ def page(contents: Contents) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        # Without it the browser would request an icon.
+        # Without this line the browser would request an icon.
         f'<link rel="icon" href="data:,"><title>{title}</title>\n<style>{STYLE}</style></head>\n'
         f"<body><header><h1>{title}</h1>\n{facts(_header(contents))}</header>\n"
         f"<nav>{links}</nav>\n<main>{body}</main></body></html>\n"
@@ -49,7 +49,7 @@ def page(contents: Contents) -> str:
 
 
 def _header(contents: Contents) -> list[tuple[str, str]]:
-    """What the page is about: datasets and dates."""
+    """The facts of the page: datasets and dates."""
     models = [subject.model for subject in contents.subjects]
     jobs = [subject.job for subject in contents.subjects]
     by_fingerprint = {model.dataset_fingerprint: model for model in models}

@@ -1,7 +1,7 @@
-"""How reports look: on light and dark screens, on phones and on paper.
+"""The style of reports: on light and dark screens, on phones and on paper.
 
-`--plain-0` and so on are the figures' colours without batch norm, `--norm-0` those with it; lighter
-where the page is dark.
+`--plain-0` and so on are the figures' colours without batch norm, `--norm-0` and so on those with
+it. They are lighter in the dark theme.
 """
 
 STYLE = """

@@ -1,1 +1,1 @@
-"""The Open Inference Protocol, so that clients of other servers work unmodified."""
+"""The Open Inference Protocol, for clients of other inference servers."""

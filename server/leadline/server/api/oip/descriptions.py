@@ -14,8 +14,8 @@ from leadline.server.storage.models import ModelName
 
 PLATFORM = "leadline"
 
-# The protocol has no pages, and its clients take answers of up to 4 MiB: some 35
-# bytes a model, and 200 a variant.
+# The protocol has no pages, and its clients accept responses of up to 4 MiB: about
+# 35 bytes a model, and 200 a variant.
 MAX_NAMES = 50_000
 _MAX_VARIANTS = 5_000
 

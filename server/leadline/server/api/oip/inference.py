@@ -24,7 +24,7 @@ from leadline.server.serving.inputs import Pixels, Steps
 
 Context = aio.ServicerContext[Any, Any]
 
-# Class strings that are made in a millisecond; more are made in a thread.
+# Class strings that take a millisecond to format; a thread formats more.
 _INLINE_STRINGS = 1_000
 
 # A stream with this metadata ends at an error, with the error as its status.
@@ -112,14 +112,14 @@ class Inference:
 
 
 def _timed(steps: Steps, times: list[int]) -> Steps:
-    """The steps; appends the time of their end."""
+    """Runs the steps, and appends the time of their end to `times`."""
     pixels = yield from steps
     times.append(time.perf_counter_ns())
     return pixels
 
 
 def _seconds_left(header: Header, context: Context) -> float | None:
-    # The stubs say float; without a deadline it is None.
+    # The stubs declare a float, but it is None without a deadline.
     left: float | None = context.time_remaining()
     timeout = header.timeout
     if timeout is None or left is None:

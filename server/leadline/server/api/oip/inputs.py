@@ -32,13 +32,13 @@ _SHAPE = "inputs[0].shape"
 _RAW_FIELD = "raw_input_contents[0]"
 _RAW = InputFields(files=_RAW_FIELD, shape=_SHAPE, data=_RAW_FIELD)
 
-# Raw pixels of up to this many bytes are checked in some 150 microseconds.
+# Checking raw pixels of up to this many bytes takes about 150 microseconds.
 _INLINE_BYTES = 4 << 20
 
-# Typed numbers that are converted in some milliseconds.
+# Typed numbers to convert at a time, in a few milliseconds.
 _CHUNK = 1 << 16
 
-# In raw contents each element of BYTES is prefixed with its length.
+# In raw contents a length of this many bytes precedes each element of BYTES.
 _LENGTH_BYTES = 4
 
 _Tensor = ModelInferRequest.InferInputTensor
@@ -48,10 +48,10 @@ class InputTensor(NamedTuple):
     """The input of a request.
 
     Attributes:
-        shape: its shape.
+        shape: the tensor's shape.
         pixel_type: the layout of raw pixels; None for image files.
-        message: its message.
-        has_typed_contents: whether its values are in the message.
+        message: the tensor's message.
+        has_typed_contents: whether the message holds the values.
     """
 
     shape: tuple[int, ...]
@@ -64,7 +64,7 @@ def input_tensor(request: ModelInferRequest) -> InputTensor:
     """The only input of a request.
 
     Raises:
-        InvalidArgumentError: the input is not the one that models have.
+        InvalidArgumentError: the input is not the models' only input.
         UnimplementedError: the input is in shared memory.
     """
     tensor = _only_input(request)
@@ -83,9 +83,9 @@ def to_image_input(
     """The images of a request.
 
     Args:
-        tensor: its input.
-        contents: its raw contents.
-        limits: the most that it may carry.
+        tensor: the request's input.
+        contents: the request's raw contents.
+        limits: the limits of a request.
 
     Raises:
         InvalidArgumentError: the contents are not those of one input.
@@ -106,7 +106,7 @@ def refuse_shared_memory(field: str, parameters: Mapping[str, InferParameter]) -
     """Checks that parameters do not refer to shared memory.
 
     Raises:
-        UnimplementedError: they do.
+        UnimplementedError: a parameter refers to shared memory.
     """
     for name in parameters:
         if name.startswith("shared_memory_"):
@@ -138,7 +138,7 @@ def _contents_error(raw: int) -> InvalidArgumentError:
             "raw_input_contents", f"has {raw} elements, but must have one for each of 1 inputs"
         )
     return InvalidArgumentError.of(
-        "inputs[0].contents", "is set beside raw_input_contents: send only one of them"
+        "inputs[0].contents", "is set in addition to raw_input_contents: send only one"
     )
 
 
@@ -154,7 +154,7 @@ def _read_bytes(tensor: _Tensor, limits: InputLimits) -> Pixels:
     fields = _typed_fields("uint_contents")
     numbers = _array(values, np.dtype(np.uint32))
     if (numbers > np.iinfo(np.uint8).max).any():
-        raise InvalidArgumentError.of(fields.data, "has numbers above 255, which is no UINT8")
+        raise InvalidArgumentError.of(fields.data, "has numbers above 255, the largest UINT8")
     data = numbers.astype(np.uint8).tobytes()
     return read_tensor(PixelType.UINT8, tensor.shape, data, limits, fields)
 
@@ -230,10 +230,10 @@ def _split(data: bytes | memoryview, count: int) -> list[bytes]:
 
 
 def parameter_number(parameters: Mapping[str, InferParameter], name: str, field: str) -> int:
-    """The whole number of a parameter.
+    """The integer value of a parameter.
 
     Raises:
-        InvalidArgumentError: it is not a whole number of at least 0.
+        InvalidArgumentError: the value is not an integer of at least 0.
     """
     parameter = parameters[name]
     kind = parameter.WhichOneof("parameter_choice")

@@ -48,8 +48,8 @@ class NamedModels:
             version_field: the version's field, for errors.
 
         Raises:
-            InvalidArgumentError: the version is no number.
-            NotFoundError: there is no such model, or no such epoch of it.
+            InvalidArgumentError: the version is not a number.
+            NotFoundError: there is no such model or epoch.
         """
         selector = _to_selector(name)
         if version:

@@ -23,19 +23,19 @@ OUTPUTS = ("probabilities", "logits")
 
 _CLASSIFICATION = "classification"
 
-# Ends a response in a stream: each request has one.
+# Ends each response in a stream: each request has exactly one response.
 _FINAL = ModelInferResponse(
     parameters={"triton_final_response": InferParameter(bool_param=True)}
 ).SerializeToString()
 
 
 class RequestedOutput(NamedTuple):
-    """An output that a request asks for.
+    """An output that a request names.
 
     Attributes:
         name: one of `OUTPUTS`.
-        classes: how many of the most probable classes to return as strings;
-            0 for all classes as numbers.
+        classes: how many of the most probable classes to return, as strings;
+            0 for the numbers of all classes.
     """
 
     name: str
@@ -48,11 +48,11 @@ _SINGLE = {name: (RequestedOutput(name),) for name in OUTPUTS}
 
 
 def requested_outputs(request: ModelInferRequest) -> tuple[RequestedOutput, ...]:
-    """The outputs that a request asks for, in its order; all if it names none.
+    """The outputs that a request names, in its order; all if it names none.
 
     Raises:
-        InvalidArgumentError: there is no such output, or one is repeated.
-        UnimplementedError: one would go to shared memory.
+        InvalidArgumentError: an output does not exist, or is repeated.
+        UnimplementedError: an output refers to shared memory.
     """
     outputs = request.outputs
     if not outputs:
@@ -64,7 +64,7 @@ def requested_outputs(request: ModelInferRequest) -> tuple[RequestedOutput, ...]
         _requested(index, output) for index, output in enumerate(outputs[: len(OUTPUTS)])
     )
     if len({output.name for output in requested}) < len(outputs):
-        raise InvalidArgumentError.of("outputs", "names an output twice: ask for it once")
+        raise InvalidArgumentError.of("outputs", "names an output twice: name it once")
     return requested
 
 
@@ -153,7 +153,7 @@ def _without_contents(
 def _best_classes(
     values: NDArray[np.float32], scores: Scores, classes: int, names: tuple[str, ...]
 ) -> bytes:
-    # By the logits, as Predict does: of equals the lower index comes first.
+    # By the logits, like Predict: among equal logits, the lower index comes first.
     order = np.argsort(-scores.logits, axis=1, kind="stable")[:, :classes]
     ranked = np.take_along_axis(values, order, axis=1)
     return _raw_strings(

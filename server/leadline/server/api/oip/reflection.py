@@ -12,7 +12,7 @@ from leadline.oip.v2 import open_inference_pb2
 
 WIRE_PACKAGE = "inference"
 
-# Clients ask for v1 first. The package `grpcio-reflection` has v1alpha alone.
+# Clients request v1 first. The package `grpcio-reflection` has only v1alpha.
 REFLECTION_NAMES = ("grpc.reflection.v1.ServerReflection", reflection.SERVICE_NAME)
 
 _PACKAGES_MADE_HERE = (f"{WIRE_PACKAGE}.", "grpc.reflection.v1.")
@@ -21,12 +21,12 @@ _PACKAGES_MADE_HERE = (f"{WIRE_PACKAGE}.", "grpc.reflection.v1.")
 def reflection_pool(service_names: Iterable[str]) -> descriptor_pool.DescriptorPool:
     """A pool with the services, the details of errors and the protocol's messages.
 
-    A process can register a protobuf message name only once. The protocol's
-    names are therefore kept out of the default pool, for clients that load
+    A process can register a protobuf message name only once. So the protocol's
+    names are not in the default pool: a client in the same process may load
     another definition of the package "inference".
 
     Args:
-        service_names: full names; the protocol's and reflection's are in the pool in any case.
+        service_names: full names; the pool always has the protocol's and reflection's.
     """
     pool = descriptor_pool.DescriptorPool()
     known = descriptor_pool.Default()  # type: ignore[no-untyped-call]

@@ -1,8 +1,8 @@
-"""Reads ModelInferRequests without copying tensors, and equal headers only once.
+"""Parses ModelInferRequests without copying tensors, and equal headers only once.
 
-Protobuf copies the bytes of a field twice, once into its message and once out
-of it. For many images only the network takes longer than that. For one image, what
-precedes the tensor takes longest; it hardly differs between a caller's requests.
+Protobuf copies the bytes of a field twice, into its message and out of it. For
+many images, only the network takes longer. For one image, parsing the header before
+the tensor takes longest, and a caller's requests often have the same header.
 """
 
 import functools
@@ -18,19 +18,19 @@ from leadline.server.api import wire
 from leadline.server.api.oip.inputs import InputTensor, input_tensor, parameter_number
 from leadline.server.api.oip.outputs import RequestedOutput, requested_outputs
 
-# From this many bytes on, finding the tensors in Python is faster.
+# For at least this many bytes, finding the tensors in Python is faster.
 _LARGE = 1 << 16
 
 _RAW_CONTENTS = ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
 _RAW_CONTENTS_TAG = _RAW_CONTENTS << 3 | wire.BYTES
 
-# Clients send a dozen. Protobuf is faster for many small fields.
+# Clients send about a dozen. Protobuf is faster for many small fields.
 _MOST_FIELDS = 100
 
-# Tensors of pixels are whole UINT8 images, or four of them for each of FP32.
+# Tensors consist of whole UINT8 images of this size; an FP32 image is four times as large.
 _IMAGE_BYTES = IMAGE_SIZE * IMAGE_SIZE * 3
 
-# Headers that are kept, and the longest of them.
+# The number of cached headers, and the longest one in bytes.
 _KNOWN_HEADERS = 1_024
 _HEADER_BYTES = 512
 
@@ -41,7 +41,7 @@ class Header:
     Requests with equal headers share one object: do not modify `message`.
 
     Attributes:
-        message: the request; its raw contents are elsewhere, if they were not copied.
+        message: the request; it lacks the raw contents if they were not copied.
     """
 
     def __init__(self, message: ModelInferRequest) -> None:
@@ -49,20 +49,20 @@ class Header:
 
     @cached_property
     def tensor(self) -> InputTensor:
-        """The only input; raises as `input_tensor` does."""
+        """The only input; raises the errors of `input_tensor`."""
         return input_tensor(self.message)
 
     @cached_property
     def outputs(self) -> tuple[RequestedOutput, ...]:
-        """The requested outputs; raises as `requested_outputs` does."""
+        """The requested outputs; raises the errors of `requested_outputs`."""
         return requested_outputs(self.message)
 
     @cached_property
     def timeout(self) -> float | None:
-        """The seconds of the parameter `timeout`; None without it.
+        """The parameter `timeout` in seconds; None without it.
 
         Raises:
-            InvalidArgumentError: it is not a number of microseconds.
+            InvalidArgumentError: the parameter is not a number of microseconds.
         """
         parameters = self.message.parameters
         if "timeout" not in parameters:
@@ -71,7 +71,7 @@ class Header:
 
 
 class InferRequest(NamedTuple):
-    """A request: its header, and its raw tensors in their order."""
+    """A request: its header, and its raw tensors in order."""
 
     header: Header
     raw: Sequence[bytes | memoryview]
@@ -81,7 +81,7 @@ def parse(data: bytes | memoryview) -> InferRequest:
     """Reads a serialized ModelInferRequest.
 
     Raises:
-        google.protobuf.message.DecodeError: it is malformed.
+        google.protobuf.message.DecodeError: the request is malformed.
     """
     try:
         if (start := _start_of_images(data)) is not None:
@@ -92,13 +92,13 @@ def parse(data: bytes | memoryview) -> InferRequest:
         if len(data) >= _LARGE:
             return _split(memoryview(data))
     except (ValueError, DecodeError):
-        pass  # protobuf decides: the message is unusual or malformed
+        pass  # unusual or malformed: left to protobuf
     message = ModelInferRequest.FromString(data)  # type: ignore[arg-type]
     return InferRequest(Header(message), message.raw_input_contents)
 
 
 def _start_of_images(data: bytes | memoryview) -> tuple[int, int] | None:
-    """Where the header ends and the images start, if whole images are all that follows."""
+    """The end of the header and the start of the images, if only whole images follow."""
     images_bytes = len(data) // _IMAGE_BYTES * _IMAGE_BYTES
     prefix = wire.field_prefix(_RAW_CONTENTS, images_bytes)
     images_start = len(data) - images_bytes
@@ -116,7 +116,7 @@ def _known_header(data: bytes) -> Header:
 
 
 def _split(data: memoryview) -> InferRequest:
-    """Takes the raw contents out of a request.
+    """Separates the raw contents from a request.
 
     Raises:
         ValueError: the message has a field that clients of the protocol never send.

@@ -1,4 +1,4 @@
-"""Registers the Open Inference Protocol's methods under the name that its clients call."""
+"""Registers the Open Inference Protocol's methods under the protocol's service name."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any

@@ -45,7 +45,7 @@ class OpenInferenceServicer:
         self._is_serving = True
 
     def report_health(self, *, is_serving: bool) -> None:
-        """Has the server and its models be ready, or not, as health reports."""
+        """Sets whether the server and its models are ready, in agreement with health."""
         self._is_serving = is_serving
 
     @property
@@ -63,7 +63,7 @@ class OpenInferenceServicer:
     async def ServerReady(
         self, request: oip.ServerReadyRequest, context: Context
     ) -> oip.ServerReadyResponse:
-        """Returns whether the server accepts requests, as health does."""
+        """Returns whether the server accepts requests, in agreement with health."""
         return oip.ServerReadyResponse(ready=self._is_ready)
 
     async def ServerMetadata(
@@ -93,7 +93,7 @@ class OpenInferenceServicer:
     ) -> oip.ModelReadyResponse:
         """Returns whether a model accepts requests."""
         if not self._is_ready:
-            return oip.ModelReadyResponse(ready=False)  # the store may not answer
+            return oip.ModelReadyResponse(ready=False)  # without a query: the store may not answer
         try:
             await self._names.resolve(request.name, request.version)
         except NotFoundError:
@@ -109,7 +109,7 @@ class OpenInferenceServicer:
     async def ModelConfig(
         self, request: oip.ModelConfigRequest, context: Context
     ) -> oip.ModelConfigResponse:
-        """Describes a model as Triton's configurations do."""
+        """Describes a model in the form of Triton's configurations."""
         checkpoint = await self._names.resolve(request.name, request.version)
         return configuration(request.name, checkpoint, max_images=self._predictions.limits.images)
 
@@ -148,7 +148,7 @@ class OpenInferenceServicer:
         if request.parameters:
             raise UnimplementedError(
                 f"the parameters {', '.join(sorted(request.parameters))} are not supported: "
-                "a model is what was trained, and nothing of it can be overridden"
+                "a trained model cannot be overridden"
             )
         await self._predictions.load(await self._names.resolve(request.model_name, ""))
         return oip.RepositoryModelLoadResponse()

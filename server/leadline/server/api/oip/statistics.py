@@ -11,7 +11,7 @@ from leadline.oip.v2.open_inference_pb2 import (
     StatisticDuration,
 )
 
-# Versions of models that are counted; the least recently used is evicted first.
+# The most model versions with counts; the least recently used is evicted first.
 _MAX_VERSIONS = 1_000
 
 
@@ -51,7 +51,7 @@ class Counts:
 
 
 class Statistics:
-    """Counts by model and version, of the most recently used ones."""
+    """Counts of the most recently used models, by model and version."""
 
     def __init__(self, max_versions: int = _MAX_VERSIONS) -> None:
         self._max_versions = max_versions

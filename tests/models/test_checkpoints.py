@@ -22,6 +22,7 @@ from leadline.models.checkpoint_files import (
     open_checkpoint,
     remove_checkpoint,
     remove_optimizer_state,
+    write_checkpoint,
 )
 from leadline.models.checkpoints import load_checkpoint, restore, save_checkpoint
 from leadline.models.datasets import Dataset
@@ -364,12 +365,24 @@ def test_a_removed_checkpoint_leaves_nothing_and_others_alone(
     assert load_checkpoint(tmp_path, 2).info.epoch == 2
 
 
-def test_a_checkpoint_is_replaced(trainer: Trainer, saved: Path) -> None:
-    before = load_info(saved, 1).weights_sha256
+@pytest.mark.parametrize("is_older", [False, True])
+def test_a_checkpoint_is_never_replaced(trainer: Trainer, saved: Path, *, is_older: bool) -> None:
+    if is_older:
+        make_older(saved, 1)
+    before = {path: path.read_bytes() for path in saved.iterdir()}
     outcome = trainer.train_epoch(2)
     again = replace(outcome, metrics=replace(outcome.metrics, epoch=1))
-    save_checkpoint(saved, trainer, again)
-    assert load_checkpoint(saved, 1).info.weights_sha256 != before
+    with pytest.raises(FileExistsError, match="has a checkpoint of epoch 1 already"):
+        save_checkpoint(saved, trainer, again)
+    assert {path: path.read_bytes() for path in saved.iterdir()} == before
+
+
+def test_the_first_of_two_writers_of_an_epoch_wins(saved: Path) -> None:
+    before, info = contents(saved, 1), load_info(saved, 1)
+    with pytest.raises(FileExistsError):
+        write_checkpoint(saved, replace(info, files={}), {"weights": b"of the second"})
+    assert contents(saved, 1) == before
+    assert not list(saved.glob(".*"))
 
 
 def test_a_failed_write_leaves_no_checkpoint(
@@ -543,7 +556,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], KillContext]:
             return step
 
         monkeypatch.setattr("os.fsync", limited(os.fsync))
-        for name in ("replace", "unlink"):
+        for name in ("replace", "hardlink_to", "unlink"):
             monkeypatch.setattr(Path, name, limited(getattr(Path, name)))
         with contextlib.suppress(Kill):
             yield
@@ -552,8 +565,9 @@ def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], KillContext]:
     return arm
 
 
-# To sync a file, to rename it, to sync its folder: the optimizer's state, then the checkpoint.
-STEPS_OF_AN_EPOCH = 6
+# The optimizer's state: to sync it, to rename it, to sync the folder. The checkpoint: to sync it,
+# to link it, to remove its temporary name, to sync the folder.
+STEPS_OF_AN_EPOCH = 7
 COMMITTING_STEP = 5
 
 
@@ -575,9 +589,10 @@ def test_a_kill_at_any_step_leaves_the_whole_epoch_or_none(
     assert list_epochs(folder) == ([1, 2, 3] if steps >= COMMITTING_STEP else [1, 2])
     for epoch in (1, 2):  # both stay usable, to train on from either
         restore(resumed, folder, epoch)
-    train_and_save(resumed, folder, range(3, 4))
-    for epoch in (1, 2, 3):
+    train_and_save(resumed, tmp_path / "next attempt", range(3, 4))
+    for epoch in list_epochs(folder):
         assert contents(folder, epoch) == contents(tmp_path / "straight", epoch)
+    assert contents(tmp_path / "next attempt", 3) == contents(tmp_path / "straight", 3)
 
 
 # Older checkpoints
@@ -606,8 +621,9 @@ def test_an_older_checkpoint_is_read_as_it_is_and_trained_on(
     assert restore(Trainer(SPEC, dataset, device=cpu), saved, 1).epoch == 1
 
 
-# To sync the checkpoint, to rename it, to sync its folder, and to remove four files.
-STEPS_OF_COMPACTION = 7
+# To sync the checkpoint, to link it, to remove its temporary name, to sync its folder, and to
+# remove four files.
+STEPS_OF_COMPACTION = 8
 
 
 @pytest.mark.parametrize("steps", range(STEPS_OF_COMPACTION + 1))

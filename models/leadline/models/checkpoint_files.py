@@ -127,7 +127,7 @@ def write_checkpoint(
     """Writes an epoch's file, and with it commits the epoch; durable when it returns.
 
     Args:
-        directory: must exist. A checkpoint of the same epoch is replaced.
+        directory: must exist.
         info: its description, whose `files` name none but the optimizer's.
         parts: the weights and the predictions.
 
@@ -135,6 +135,7 @@ def write_checkpoint(
         The description with all its files.
 
     Raises:
+        FileExistsError: the epoch has such a file, which is never replaced.
         OSError: the file cannot be written.
     """
     name = f"{stem_of(info.epoch)}{_CHECKPOINT}"
@@ -142,7 +143,7 @@ def write_checkpoint(
     info = replace(info, files=records | info.files)
     description = to_json(info)
     lines = (sha256_of(description).encode(), description, b"".join(parts.values()))
-    write_atomically(directory / name, b"\n".join(lines))
+    write_atomically(directory / name, b"\n".join(lines), replaces=False)
     return info
 
 

@@ -20,6 +20,7 @@ from leadline.models._files import make_folder
 from leadline.models.checkpoint_files import (
     CheckpointError,
     CheckpointReader,
+    list_epochs,
     open_checkpoint,
     stem_of,
     write_checkpoint,
@@ -64,16 +65,18 @@ def save_checkpoint(directory: Path, trainer: Trainer, outcome: EpochOutcome) ->
     """Writes a trainer's checkpoint after an epoch; durable when it returns.
 
     Args:
-        directory: created if it does not exist. A checkpoint of the same epoch
-            is replaced.
+        directory: created if it does not exist.
         trainer: in its state right after the epoch.
         outcome: the result of `train_epoch`.
 
     Raises:
+        FileExistsError: the epoch has a checkpoint, which is never replaced.
         OSError: a file cannot be written.
     """
     make_folder(directory)
     epoch = outcome.metrics.epoch
+    if epoch in list_epochs(directory):
+        raise FileExistsError(f"{directory} has a checkpoint of epoch {epoch} already")
     state = _optimizer_state(trainer)
     info = CheckpointInfo(
         epoch=epoch,

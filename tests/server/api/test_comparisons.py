@@ -7,7 +7,12 @@ import grpc
 import numpy as np
 import pytest
 
-from leadline.models.checkpoint_files import load_predictions, open_checkpoint, write_checkpoint
+from leadline.models.checkpoint_files import (
+    load_predictions,
+    open_checkpoint,
+    remove_checkpoint,
+    write_checkpoint,
+)
 from leadline.models.datasets import find_dataset
 from leadline.models.predictions import encode_predictions
 from leadline.v1.inspection_service_pb2 import (
@@ -319,6 +324,7 @@ def doubt(live_server: LiveServer, name: str, *, index: int, predicted: int) -> 
         "weights": reader.read("weights"),
         "predictions": encode_predictions(train, test, classes=len(CLASSES)),
     }
+    remove_checkpoint(folder, int(epoch))
     write_checkpoint(folder, replace(reader.info, files={}), parts)
 
 

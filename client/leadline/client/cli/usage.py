@@ -22,7 +22,7 @@ _KINDS = ("weights", "predictions", "optimizer", "other")
 )
 @session_options
 def usage(session: Session, *, count: int) -> None:
-    """Show what takes the space of the server's disk, by kind and by job."""
+    """Show what uses the space on the server's disk, by kind and by job."""
     with session.client() as client:
         found = client.disk_usage(page_size=100)
     if session.output.as_json:

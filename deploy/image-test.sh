@@ -326,7 +326,7 @@ stop_server() {
 check_volume() {
     local files
     files=$(cd "$work/volume" && find . -type f -printf '%P %s\n' | sort)
-    grep --quiet '\.safetensors ' <<<"$files" || fail "no checkpoint is in the volume: $files"
+    grep --quiet '\.checkpoint ' <<<"$files" || fail "no checkpoint is in the volume: $files"
     same "the owner of what is in the volume" \
         "$(find "$work/volume" -printf '%U:%G\n' | sort --unique)" "$user"
     echo "in the volume:"

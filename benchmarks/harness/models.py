@@ -15,6 +15,7 @@ from harness.tables import say
 from leadline.client import Client, HealthStatus, UnavailableError
 from leadline.models.batches import normalize
 from leadline.models.checkpoints import Checkpoint, load_checkpoint
+from leadline.models.export import load_onnx
 
 BLOCK_CONVOLUTIONS = 2
 """Convolutions per block, of the served networks and of the one that trains beside them."""
@@ -104,14 +105,16 @@ def trained_model(*, blocks: int, epochs: int = 2, residual: bool = False) -> Tr
         say(f"training a model of {blocks} blocks of 2 convolutions, once: {folder}")
         record.write_text(json.dumps(_train(folder, blocks, epochs, residual)))
     job_id, epoch = json.loads(record.read_text()).values()
-    (description,) = (folder / "data" / "models" / job_id).glob(f"*/epoch-{epoch:05}.json")
-    checkpoint = load_checkpoint(description.parent, epoch)
+    (attempt,) = (folder / "data" / "models" / job_id).iterdir()
+    checkpoint = load_checkpoint(attempt, epoch)
+    onnx = folder / "model.onnx"
+    onnx.write_bytes(load_onnx(attempt, epoch))
     return Trained(
         data_dir=folder / "data",
         job_id=job_id,
         epoch=epoch,
-        folder=description.parent,
-        onnx=description.with_suffix(".onnx"),
+        folder=attempt,
+        onnx=onnx,
         classes=checkpoint.info.architecture.classes,
     )
 

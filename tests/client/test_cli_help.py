@@ -76,7 +76,7 @@ def test_every_command_has_examples_that_parse(name: str) -> None:
             parsed = " ".join(words[:2]) if words[0] == "plot" else words[0]
             known = {flag for parameter in ALL[parsed].params for flag in parameter.opts}
             known |= {flag for one in ALL[parsed].params for flag in one.secondary_opts}
-            if parsed not in {"serve", "doctor"}:  # its options are those of the server
+            if parsed not in {"serve", "doctor", "compact"}:  # with the options of the server
                 assert {word for word in words if word.startswith("--")} <= known
 
 
@@ -93,7 +93,8 @@ def test_every_command_prints_json(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in LEAVES if name not in {"serve", "doctor", "demo", "version"}]
+    "name",
+    [name for name in LEAVES if name not in {"serve", "doctor", "compact", "demo", "version"}],
 )
 def test_every_command_that_calls_a_server_says_where(name: str) -> None:
     options = {parameter.name: parameter for parameter in LEAVES[name].params}
@@ -108,7 +109,7 @@ def test_serve_passes_everything_on_to_the_server(capsys: pytest.CaptureFixture[
     assert main(["serve", "--no-such-option"]) == ExitCode.USAGE
 
 
-@pytest.mark.parametrize("command", ["serve", "doctor"])
+@pytest.mark.parametrize("command", ["serve", "doctor", "compact"])
 def test_commands_of_the_server_say_what_to_install(command: str) -> None:
     code = (
         "import sys; sys.modules['pydantic'] = None; "

@@ -1,7 +1,5 @@
 """Errors of inspection, in the SDK and on the command line."""
 
-import json
-
 import pytest
 
 from client.cli_outcome import Leadline
@@ -14,6 +12,7 @@ from leadline.client import (
     Split,
 )
 from leadline.client.cli.exit_codes import ExitCode
+from support.checkpoints import make_older
 from support.datasets import dataset_of
 from support.servers import LiveServer
 
@@ -27,10 +26,7 @@ def unkept(live_server: LiveServer) -> str:
         job = client.train(dataset=DATASET, blocks=0, epochs=1, batch_size=200)
         job.result()
     (folder,) = (live_server.data_dir / job.model).iterdir()
-    description = folder / "epoch-00001.json"
-    values = json.loads(description.read_text())
-    del values["files"]["predictions"]
-    description.write_text(json.dumps(values))
+    make_older(folder, 1, lambda description: description["files"].pop("predictions"))
     return job.model
 
 

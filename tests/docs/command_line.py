@@ -8,7 +8,7 @@ from leadline.client.cli.app import COMMANDS, leadline
 from leadline.server.settings import Settings
 
 # Commands that take every option of the server; operations.md lists these.
-TAKE_SETTINGS = {"serve", "doctor"}
+TAKE_SETTINGS = {"serve", "doctor", "compact"}
 
 
 def resolve(words: tuple[str, ...]) -> tuple[click.Command, tuple[str, ...]]:
@@ -25,7 +25,7 @@ def flags_of(command: click.Command) -> set[str]:
     if command.name in TAKE_SETTINGS:
         names = {name.replace("_", "-") for name in Settings.model_fields}
         flags = {f"--{name}" for name in names} | {"--dataset", "--config", "--no-reflection"}
-        return flags | ({"--json", "--help"} if command.name == "doctor" else set())
+        return flags | ({"--json", "--help"} if command.name != "serve" else set())
     options = [one for one in command.params if isinstance(one, click.Option)]
     return {"--help"}.union(*([*option.opts, *option.secondary_opts] for option in options))
 

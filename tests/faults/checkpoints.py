@@ -29,20 +29,29 @@ def _truncate(path: Path) -> None:
 
 
 def _flip_a_bit(path: Path) -> None:
+    # Half of a checkpoint of so few images are its weights.
+    _flip(path, path.stat().st_size // 2)
+
+
+def _flip_an_early_bit(path: Path) -> None:
+    _flip(path, 100)
+
+
+def _flip(path: Path, place: int) -> None:
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
+    data[place] ^= 1
     path.write_bytes(data)
 
 
 _FAULTS = (
-    _Fault("the newest's weights truncated", ".safetensors", _truncate),
-    _Fault("the weights of all truncated", ".safetensors", _truncate, is_of_all=True),
+    _Fault("the newest truncated", ".checkpoint", _truncate),
+    _Fault("all truncated", ".checkpoint", _truncate, is_of_all=True),
     _Fault("nothing", "", lambda _: None),
-    _Fault("a bit of the newest's weights flipped", ".safetensors", _flip_a_bit),
+    _Fault("a bit of the newest's weights flipped", ".checkpoint", _flip_a_bit),
     _Fault("the newest's optimizer state truncated", ".optimizer.safetensors", _truncate),
-    _Fault("the newest's description truncated", ".json", _truncate),
-    _Fault("the newest's weights removed", ".safetensors", Path.unlink),
-    _Fault("the descriptions of all removed", ".json", Path.unlink, is_of_all=True),
+    _Fault("the newest's description damaged", ".checkpoint", _flip_an_early_bit),
+    _Fault("the newest removed", ".checkpoint", Path.unlink),
+    _Fault("all removed", ".checkpoint", Path.unlink, is_of_all=True),
 )
 
 

@@ -19,6 +19,9 @@ _A_LITTLE = 60_000
 # Enough for a checkpoint, but less than a twentieth of the disk, below which no job starts.
 _BELOW_THE_FLOOR = 800_000
 
+# Enough for two checkpoints, but less than half of that, below which no job trains on.
+_BELOW_HALF_THE_FLOOR = 400_000
+
 _WAIT_SECONDS = 90
 
 
@@ -63,7 +66,9 @@ class _Case:
         log = self.disk.server.log
         wait_until(
             lambda: (
-                job.refresh().state == JOB_STATE_PAUSED or "job store failed" in log.read_text()
+                job.refresh().state == JOB_STATE_PAUSED
+                or job.refresh().HasField("hold")
+                or "job store failed" in log.read_text()
             ),
             "the fault had shown",
             seconds=_WAIT_SECONDS,
@@ -139,7 +144,7 @@ def spoil_disks(setting: Setting) -> list[Figure]:
         setting.say("training on a sound disk, to compare with")
         spec = specs(setting.scale)[0]
         case = _Case(disk, client, image, spec, reference(server.target, spec))
-        faults = _faults(disk)[: setting.scale.faults]
+        faults = _faults(disk)[: 1 + setting.scale.faults]
         for number, (name, harm, mend, refuses) in enumerate(faults):
             setting.say(f"{number} of {len(faults)} faults; now: {name}")
             case.run(harm, mend, refuses=refuses)
@@ -169,6 +174,12 @@ def _faults(disk: SmallDisk) -> list[_Fault]:
     database."""
     return [
         ("nearly full", lambda: disk.fill(left=_A_LITTLE), disk.empty, False),
+        (
+            "below half of the floor",
+            lambda: disk.fill(left=_BELOW_HALF_THE_FLOOR),
+            disk.empty,
+            False,
+        ),
         ("full", disk.fill, disk.empty, True),
         (
             "read-only",

@@ -1,7 +1,6 @@
 """The specs of jobs, their expected results, and checks of the actual results."""
 
 import contextlib
-import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import sqlalchemy
 
 from faults.setting import Scale
 from leadline.client import Client
-from leadline.models.checkpoint_files import CheckpointError, load_info
+from leadline.models.checkpoint_files import CheckpointError, open_checkpoint
 from leadline.server.storage.artifacts import Artifacts
 from leadline.server.storage.store import Store
 from leadline.v1.job_pb2 import JOB_STATE_SUCCEEDED, JobEvent
@@ -97,7 +96,7 @@ def open_store(data_dir: Path) -> Iterator[Store]:
 def damage(data_dir: Path, job: str) -> list[str]:
     """Returns what is wrong with the files of the epochs in the store.
 
-    It reads every file of every epoch, and compares the hash of the weights with the event's.
+    It reads the checkpoint of every epoch, and compares the hash of the weights with the event's.
     """
     job_id = job.removeprefix("jobs/")
     artifacts = Artifacts(data_dir / "models")
@@ -116,12 +115,11 @@ def damage(data_dir: Path, job: str) -> list[str]:
 
 def _wrong_files(folder: Path, epoch: int, recorded: str) -> Iterator[str]:
     try:
-        files = load_info(folder, epoch).files
-        for record in files.values():
-            if hashlib.sha256((folder / record.name).read_bytes()).hexdigest() != record.sha256:
-                yield f"{record.name} is damaged"
-    except (CheckpointError, OSError) as error:
+        reader = open_checkpoint(folder, epoch)
+        for kind in ("weights", "predictions"):
+            reader.read(kind)
+    except CheckpointError as error:
         yield str(error)
         return
-    if files["weights"].sha256 != recorded:
+    if reader.info.weights_sha256 != recorded:
         yield "has other weights than its event says"

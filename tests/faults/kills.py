@@ -77,8 +77,8 @@ class _Killer:
 
 def _wait_for_checkpoint(models: Path, *, seconds: float) -> None:
     """Waits until a worker has written another checkpoint, up to a time limit."""
-    deadline, before = time.monotonic() + seconds, set(models.glob("*/*/epoch-*.json"))
-    while time.monotonic() < deadline and before.issuperset(models.glob("*/*/epoch-*.json")):
+    deadline, before = time.monotonic() + seconds, set(models.glob("*/*/epoch-*.checkpoint"))
+    while time.monotonic() < deadline and before.issuperset(models.glob("*/*/epoch-*.checkpoint")):
         time.sleep(0.01)
 
 

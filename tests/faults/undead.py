@@ -38,6 +38,8 @@ class Undead:
     def haunt(self, assignment: Assignment, store: Store, pause: float) -> list[str]:
         """Trains an epoch, stops for some seconds, and trains another.
 
+        Ends early if the attempt's folder already has an epoch that it trains again.
+
         Returns:
             Its reports that the store accepted.
         """
@@ -65,7 +67,7 @@ class Undead:
         while message := self._messages.get(timeout=_PATIENCE_SECONDS):
             if _is_accepted(store, assignment, message):
                 accepted.append(f"attempt {assignment.attempt}'s {message}")
-            if isinstance(message, EpochCompleted | Done):
+            if isinstance(message, EpochCompleted | Done | DiskFault | Failure):
                 break
         return accepted
 

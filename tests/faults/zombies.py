@@ -138,7 +138,9 @@ def _stamps(data_dir: Path, store: Store, job_id: str) -> dict[Path, _Stamp | No
     return {
         path: _stamp(path)
         for epoch in store.models.get(job_id).epochs
-        for path in artifacts.folder(job_id, epoch.attempt).glob(f"epoch-{epoch.result.epoch:05}.*")
+        for path in [
+            artifacts.folder(job_id, epoch.attempt) / f"epoch-{epoch.result.epoch:05}.checkpoint"
+        ]
     }
 
 

@@ -1,5 +1,7 @@
 """Exported networks compute the same as the networks."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -7,8 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from leadline.models.checkpoint_files import INPUT, LOGITS, PROBABILITIES
-from leadline.models.export import to_onnx
+from leadline.models.export import INPUT, LOGITS, PROBABILITIES, to_onnx
 from leadline.models.network import Architecture, BlockNetwork
 
 
@@ -54,7 +55,9 @@ def test_an_exported_network_gives_the_same_scores(
         residual=residual,
     )
     images = torch.randn(7, 3, 32, 32)
-    session = onnxruntime.InferenceSession(to_onnx(network), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        to_onnx(network.architecture, network.arrays()), providers=["CPUExecutionProvider"]
+    )
 
     logits, probabilities = session.run([LOGITS, PROBABILITIES], {INPUT: images.numpy()})
 
@@ -67,7 +70,7 @@ def test_an_exported_network_gives_the_same_scores(
 @pytest.mark.parametrize("block_convolutions", [1, 2])
 def test_an_exported_network_is_valid_and_has_no_batch_norm_left(block_convolutions: int) -> None:
     network = trained(blocks=2, block_convolutions=block_convolutions, batch_norm=True, classes=3)
-    model = onnx.load_from_string(to_onnx(network))
+    model = onnx.load_from_string(to_onnx(network.architecture, network.arrays()))
 
     onnx.checker.check_model(model, full_check=True)
     operators = [node.op_type for node in model.graph.node]
@@ -81,15 +84,26 @@ def test_a_residual_network_adds_once_a_block(block_convolutions: int) -> None:
     network = trained(
         blocks=3, block_convolutions=block_convolutions, batch_norm=True, residual=True
     )
-    model = onnx.load_from_string(to_onnx(network))
+    model = onnx.load_from_string(to_onnx(network.architecture, network.arrays()))
 
     onnx.checker.check_model(model, full_check=True)
     assert [node.op_type for node in model.graph.node].count("Add") == 3
 
 
-def test_a_layer_that_is_not_known_is_refused() -> None:
+def test_weights_of_another_architecture_are_refused() -> None:
     network = trained(blocks=1, batch_norm=False)
-    network.add_module("tail", nn.MaxPool2d(2))
+    deeper, shallower = (replace(network.architecture, blocks=blocks) for blocks in (2, 0))
 
-    with pytest.raises(TypeError, match="MaxPool2d layers cannot be exported"):
-        to_onnx(network)
+    with pytest.raises(KeyError, match=r"blocks\.1\.first_conv\.weight"):
+        to_onnx(deeper, network.arrays())
+    with pytest.raises(ValueError, match=r"no place for blocks\.0\.first_conv\.bias"):
+        to_onnx(shallower, network.arrays())
+
+
+def test_equal_weights_make_equal_bytes() -> None:
+    network = trained(blocks=2, batch_norm=True)
+    backwards = dict(reversed(network.arrays().items()))
+
+    first = to_onnx(network.architecture, network.arrays())
+
+    assert to_onnx(network.architecture, backwards) == first

@@ -14,9 +14,7 @@ from leadline.models.engine import Engine, SimdEngine, TorchEngine, engine_for
 from leadline.models.export import to_onnx
 from leadline.models.network import Architecture, BlockNetwork
 from leadline.models.simd.engine_choice import ENGINE_VARIABLE, UnknownEngineError, engine_choice
-from leadline.models.simd.inference import ExportedNetwork
 from leadline.models.simd.instruction_set import instruction_set
-from leadline.models.simd.thread_team import ThreadTeam
 from leadline.models.simd.unsupported import UnsupportedNetworkError
 from leadline.models.spec import TrainingSpec
 from leadline.models.training import Trainer
@@ -50,7 +48,7 @@ def engine_of(network: BlockNetwork, *, in_bfloat16: bool = False) -> Engine:
     return engine_for(network, device=CPU, in_bfloat16=in_bfloat16, largest_batch=8, threads=1)
 
 
-MISFITS = {
+MISFITS: dict[str, tuple[Callable[[], BlockNetwork], str]] = {
     "16 channels": (lambda: with_channels(16), r"widen has weights of the shape \(16, 3, 5, 5\)"),
     "4 channels": (lambda: with_channels(4), r"widen has weights of the shape \(4, 3, 5, 5\)"),
     "kernel": (
@@ -69,13 +67,19 @@ MISFITS = {
 
 
 @pytest.mark.parametrize(("make_network", "message"), MISFITS.values(), ids=MISFITS)
-def test_a_network_that_does_not_fit_the_kernels_is_refused_in_training_and_in_inference(
+def test_a_network_that_does_not_fit_the_kernels_is_refused(
     make_network: Callable[[], BlockNetwork], message: str
 ) -> None:
     with pytest.raises(UnsupportedNetworkError, match=message):
         engine_of(make_network())
+
+
+@pytest.mark.parametrize("misfit", ["16 channels", "4 channels", "kernel"])
+def test_weights_that_do_not_fit_the_kernels_are_not_exported(misfit: str) -> None:
+    make_network, message = MISFITS[misfit]
+    network: BlockNetwork = make_network()
     with pytest.raises(UnsupportedNetworkError, match=message):
-        ExportedNetwork(to_onnx(make_network().eval()), ThreadTeam(1))
+        to_onnx(network.architecture, network.arrays())
 
 
 @pytest.mark.parametrize(

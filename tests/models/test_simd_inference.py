@@ -3,10 +3,11 @@
 import itertools
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
-from leadline.models.export import to_onnx
+from leadline.models.export import to_onnx as export
 from leadline.models.network import Architecture, BlockNetwork
 from leadline.models.simd.inference import ExportedNetwork, Workspace
 from leadline.models.simd.instruction_set import InstructionSet, available_instruction_sets
@@ -33,6 +34,10 @@ def trained(architecture: Architecture) -> BlockNetwork:
     with torch.no_grad():
         network(torch.randn(32, 3, 32, 32))
     return network.eval()
+
+
+def to_onnx(network: BlockNetwork) -> bytes:
+    return export(network.architecture, network.arrays())
 
 
 def images(count: int) -> np.ndarray:
@@ -84,11 +89,12 @@ def test_a_workspace_that_is_too_small_is_refused(isa: InstructionSet) -> None:
 
 
 def test_a_network_of_other_shapes_is_refused() -> None:
-    network = trained(VARIANTS[0])
-    network.head.widen = torch.nn.Conv2d(3, 8, kernel_size=3)
+    model = onnx.load_model_from_string(to_onnx(trained(VARIANTS[0])))
+    (strides,) = (value for value in model.graph.node[1].attribute if value.name == "strides")
+    strides.ints[:] = [1, 1]
 
-    with pytest.raises(ValueError, match="widen has weights of the shape"):
-        ExportedNetwork(to_onnx(network), ThreadTeam(1))
+    with pytest.raises(ValueError, match=r"halve has weights of the shape .* with stride \(1, 1\)"):
+        ExportedNetwork(model.SerializeToString(), ThreadTeam(1))
 
 
 def test_what_one_network_leaves_in_a_workspace_disturbs_no_other(isa: InstructionSet) -> None:

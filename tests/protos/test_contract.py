@@ -27,11 +27,13 @@ def test_the_services_have_the_promised_methods() -> None:
     assert services == {
         "leadline.v1.TrainingService": [
             *("TrainJob", "WatchJob", "GetJob", "ListJobs"),
-            *("CancelJob", "PauseJob", "ResumeJob", "DeleteJob"),
+            *("CancelJob", "PauseJob", "ResumeJob", "DeleteJob", "ListDiskUsage"),
             *("TrainSweep", "WatchSweep", "GetSweep", "ListSweeps"),
             *("CancelSweep", "PauseSweep", "ResumeSweep", "DeleteSweep"),
         ],
-        "leadline.v1.InferenceService": ["Predict", "PredictStream", "ListModels", "GetModel"],
+        "leadline.v1.InferenceService": [
+            *("Predict", "PredictStream", "ListModels", "GetModel", "ExportModel")
+        ],
         "leadline.v1.InspectionService": [
             *("ListMisclassified", "GetConfusionMatrix"),
             *("CompareModels", "ListLikelyLabelErrors"),

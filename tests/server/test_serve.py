@@ -384,7 +384,7 @@ def test_an_epoch_that_comes_out_otherwise_fails_the_job(server_factory: ServerF
     name = queued.job
     stubs.training.PauseJob(PauseJobRequest(name=name), timeout=10)
     server.stop()
-    for path in server.data_dir.rglob("epoch-*.safetensors"):
+    for path in server.data_dir.rglob("epoch-*.checkpoint"):
         path.write_bytes(b"damaged")
     # Simulates another result of the machine: the reported hash differs.
     with contextlib.closing(sqlite3.connect(server.data_dir / "leadline.db")) as database:

@@ -74,6 +74,7 @@ from leadline.client._sync.predict_stream import PredictionStream as PredictionS
 from leadline.client._sync.sweep import TrainingSweep as TrainingSweep
 from leadline.v1.inference_service_pb2 import (
     ClassScore as ClassScore,
+    ExportModelResponse as ExportModelResponse,
     Prediction as Prediction,
 )
 from leadline.v1.inspection_service_pb2 import (
@@ -121,6 +122,10 @@ from leadline.v1.sweep_pb2 import (
     SweepState as SweepState,
     SweepTable as SweepTable,
     SweepVariant as SweepVariant,
+)
+from leadline.v1.training_service_pb2 import (
+    JobDiskUsage as JobDiskUsage,
+    ListDiskUsageResponse as ListDiskUsageResponse,
 )
 from leadline.v1.training_spec_pb2 import (
     Augmentation as Augmentation,

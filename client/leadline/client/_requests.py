@@ -14,7 +14,7 @@ from leadline.client._errors import invalid
 from leadline.client._messages import enum_numbers, short_name
 from leadline.client._names import model_name
 from leadline.client._text import did_you_mean
-from leadline.v1.inference_service_pb2 import PredictRequest
+from leadline.v1.inference_service_pb2 import ExportModelRequest, PredictRequest
 from leadline.v1.inspection_service_pb2 import (
     GetConfusionMatrixRequest,
     ListMisclassifiedRequest,
@@ -46,7 +46,12 @@ _PARTS: Final = ("dataset", "blocks", "block_convolutions", "batch_norm", "resid
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 Selecting = TypeVar(
-    "Selecting", PredictRequest, ListMisclassifiedRequest, GetConfusionMatrixRequest, ModelSelector
+    "Selecting",
+    PredictRequest,
+    ExportModelRequest,
+    ListMisclassifiedRequest,
+    GetConfusionMatrixRequest,
+    ModelSelector,
 )
 
 

@@ -11,9 +11,9 @@ from leadline.models.images import IMAGE_SIZE
 from leadline.models.metrics import EpochMetrics
 from leadline.models.spec import TrainingSpec
 
-FORMAT = 2
+FORMAT = 3
 
-# Format 1 had only blocks of two convolutions.
+# Format 1 had only blocks of two convolutions. Formats 1 and 2 have one file per part.
 _TWO_CONVOLUTIONS = {"block_convolutions": 2}
 
 # How an image is prepared for the network. Recorded so that the files are usable
@@ -27,14 +27,15 @@ PREPROCESSING: dict[str, Any] = {
 
 
 # No separators: a description must not name files outside its folder.
-_FILE_NAME = re.compile(r"epoch-\d{5}(\.onnx|(\.[a-z]+)?\.safetensors)")
+_FILE_NAME = re.compile(r"epoch-\d{5}(\.checkpoint|\.onnx|(\.[a-z]+)?\.safetensors)")
 
 
 @dataclass(frozen=True)
 class FileRecord:
-    """The hash and the size of a file."""
+    """The hash and the size of a part of a checkpoint."""
 
     name: str
+    """Of its file."""
     sha256: str
     """In hexadecimal."""
     size: int
@@ -52,18 +53,19 @@ class CheckpointInfo:
     metrics: EpochMetrics
     dataset_fingerprint: str
     files: dict[str, FileRecord]
-    """By kind: "weights", "onnx" and, if they exist, "predictions" and "optimizer"."""
+    """By kind: "weights" and, if they exist, "predictions" and "optimizer", in the order of
+    the parts in the file. The optimizer's state may have been removed since."""
     environment: dict[str, Any]
     """Versions, device and threads of the training. No code depends on it."""
 
     @property
     def weights_sha256(self) -> str:
-        """The SHA-256 of the weights file, in hexadecimal."""
+        """The SHA-256 of the weights as safetensors, in hexadecimal."""
         return self.files["weights"].sha256
 
 
 def to_json(info: CheckpointInfo) -> bytes:
-    """Encodes the description of a checkpoint."""
+    """Encodes the description of a checkpoint as one line."""
     description = {
         "format": FORMAT,
         "epoch": info.epoch,
@@ -76,7 +78,7 @@ def to_json(info: CheckpointInfo) -> bytes:
         "files": {kind: dataclasses.asdict(record) for kind, record in info.files.items()},
         "environment": info.environment,
     }
-    return json.dumps(description, indent=2, allow_nan=False).encode() + b"\n"
+    return json.dumps(description, allow_nan=False).encode()
 
 
 def from_json(data: bytes) -> CheckpointInfo:
@@ -89,7 +91,7 @@ def from_json(data: bytes) -> CheckpointInfo:
     if description["format"] == 1:
         for part in ("architecture", "spec"):
             description[part] = _TWO_CONVOLUTIONS | description[part]
-    elif description["format"] != FORMAT:
+    elif description["format"] not in (2, FORMAT):
         raise ValueError(f"its format is {description['format']!r}, but must be from 1 to {FORMAT}")
     if description["preprocessing"] != PREPROCESSING:
         raise ValueError("its preprocessing is not that of this version")
@@ -97,9 +99,8 @@ def from_json(data: bytes) -> CheckpointInfo:
     outside = [record.name for record in files.values() if not _FILE_NAME.fullmatch(record.name)]
     if outside:
         raise ValueError(f"it lists a file outside its folder: {outside[0]!r}")
-    missing = {"weights", "onnx"} - set(files)
-    if missing:
-        raise ValueError(f"it lists no file of kind {' and '.join(sorted(missing))}")
+    if "weights" not in files:
+        raise ValueError("it lists no file of kind weights")
     return CheckpointInfo(
         epoch=description["epoch"],
         architecture=Architecture(**description["architecture"]),

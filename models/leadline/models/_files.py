@@ -6,12 +6,16 @@ import threading
 from pathlib import Path
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, *, replaces: bool = True) -> None:
     """Writes a file atomically and durably: a crash never leaves a part of it.
 
-    The folder must exist. Replaces an existing file.
+    Args:
+        path: the file, in a folder that exists.
+        data: its bytes.
+        replaces: whether an existing file is replaced.
 
     Raises:
+        FileExistsError: the file exists, and must not be replaced.
         OSError: the file cannot be written; an existing file is intact.
     """
     # Two writers of the same file must not share a temporary file.
@@ -21,7 +25,12 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        if replaces:
+            temporary.replace(path)
+        else:
+            # Unlike a rename, a hard link fails if another writer was faster.
+            path.hardlink_to(temporary)
+            temporary.unlink()
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -15,10 +15,17 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from leadline.models._description import CheckpointInfo, FileRecord, to_json
-from leadline.models._files import make_folder, sha256_of, sync_folder, write_atomically
-from leadline.models.checkpoint_files import CheckpointError, load_info, read_file, stem_of
-from leadline.models.export import to_onnx
+from leadline.models._description import CheckpointInfo
+from leadline.models._files import make_folder
+from leadline.models.checkpoint_files import (
+    CheckpointError,
+    CheckpointReader,
+    list_epochs,
+    open_checkpoint,
+    stem_of,
+    write_checkpoint,
+    write_optimizer_state,
+)
 from leadline.models.network import BlockNetwork
 from leadline.models.predictions import encode_predictions
 from leadline.models.simd.engine_choice import recorded_instruction_set
@@ -58,49 +65,38 @@ def save_checkpoint(directory: Path, trainer: Trainer, outcome: EpochOutcome) ->
     """Writes a trainer's checkpoint after an epoch; durable when it returns.
 
     Args:
-        directory: created if it does not exist. A checkpoint of the same epoch
-            is replaced.
+        directory: created if it does not exist.
         trainer: in its state right after the epoch.
         outcome: the result of `train_epoch`.
 
     Raises:
+        FileExistsError: the epoch has a checkpoint, which is never replaced.
         OSError: a file cannot be written.
     """
     make_folder(directory)
-    stem = stem_of(outcome.metrics.epoch)
-    # A description must never lie beside files of another checkpoint.
-    (directory / f"{stem}.json").unlink(missing_ok=True)
-    sync_folder(directory)
-    tensors = {
-        "weights": (f"{stem}.safetensors", trainer.network.state_dict()),
-        "optimizer": (f"{stem}.optimizer.safetensors", _optimizer_state(trainer)),
-    }
-    files = {
-        kind: _write_tensors(directory / name, values)
-        for kind, (name, values) in tensors.items()
-        if values
-    }
-    files["predictions"] = _write(
-        directory / f"{stem}.predictions.safetensors",
-        encode_predictions(
-            outcome.train.predictions,
-            outcome.test.predictions,
-            classes=trainer.architecture.classes,
-        ),
-    )
-    files["onnx"] = _write(directory / f"{stem}.onnx", to_onnx(trainer.network))
+    epoch = outcome.metrics.epoch
+    if epoch in list_epochs(directory):
+        raise FileExistsError(f"{directory} has a checkpoint of epoch {epoch} already")
+    state = _optimizer_state(trainer)
     info = CheckpointInfo(
-        epoch=outcome.metrics.epoch,
+        epoch=epoch,
         architecture=trainer.architecture,
         class_names=trainer.dataset.class_names,
         spec=trainer.spec,
         metrics=outcome.metrics,
         dataset_fingerprint=trainer.dataset.fingerprint,
-        files=files,
+        files={"optimizer": write_optimizer_state(directory, epoch, _to_bytes(state))}
+        if state
+        else {},
         environment=_environment(trainer),
     )
-    write_atomically(directory / f"{stem}.json", to_json(info))
-    return info
+    predictions = encode_predictions(
+        outcome.train.predictions,
+        outcome.test.predictions,
+        classes=trainer.architecture.classes,
+    )
+    weights = _to_bytes(trainer.network.state_dict())
+    return write_checkpoint(directory, info, {"weights": weights, "predictions": predictions})
 
 
 def load_checkpoint(directory: Path, epoch: int) -> Checkpoint:
@@ -109,29 +105,32 @@ def load_checkpoint(directory: Path, epoch: int) -> Checkpoint:
     Raises:
         CheckpointError: a file is missing, truncated or damaged.
     """
-    info = load_info(directory, epoch)
-    return Checkpoint(info, _read_tensors(directory, info.files["weights"]))
+    return _checkpoint(directory, open_checkpoint(directory, epoch))
 
 
 def restore(trainer: Trainer, directory: Path, epoch: int) -> CheckpointInfo:
     """Restores a trainer's state after an epoch, bit for bit.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or the checkpoint is of
-            another spec or dataset than the trainer. The trainer may then be unusable.
+        CheckpointError: a file is missing or damaged, the optimizer's state is no longer
+            kept, or the checkpoint is of another spec or dataset than the trainer. The
+            trainer may then be unusable, unless another call succeeds.
     """
-    checkpoint = load_checkpoint(directory, epoch)
-    info = checkpoint.info
+    reader = open_checkpoint(directory, epoch)
+    info = reader.info
     if not _is_same_training(info.spec, trainer.spec):
-        raise CheckpointError(f"{stem_of(epoch)}.json in {directory} is of another training spec")
+        raise CheckpointError(f"{stem_of(epoch)} in {directory} is of another training spec")
     if info.dataset_fingerprint != trainer.dataset.fingerprint:
-        raise CheckpointError(f"{stem_of(epoch)}.json in {directory} is of another dataset")
-    trainer.network.load_state_dict(checkpoint.network().state_dict())
-    record = info.files.get("optimizer")
-    if record is not None:
-        state = _read_tensors(directory, record)
-        _restore_optimizer(trainer, state, directory / record.name)
+        raise CheckpointError(f"{stem_of(epoch)} in {directory} is of another dataset")
+    has_state = "optimizer" in info.files
+    state = _read_tensors(directory, reader, "optimizer") if has_state else {}
+    trainer.network.load_state_dict(_checkpoint(directory, reader).network().state_dict())
+    _restore_optimizer(trainer, state, directory)
     return info
+
+
+def _checkpoint(directory: Path, reader: CheckpointReader) -> Checkpoint:
+    return Checkpoint(reader.info, _read_tensors(directory, reader, "weights"))
 
 
 def _is_same_training(a: TrainingSpec, b: TrainingSpec) -> bool:
@@ -153,13 +152,13 @@ def _optimizer_state(trainer: Trainer) -> dict[str, Tensor]:
     }
 
 
-def _restore_optimizer(trainer: Trainer, tensors: dict[str, Tensor], path: Path) -> None:
+def _restore_optimizer(trainer: Trainer, tensors: dict[str, Tensor], directory: Path) -> None:
     indices = {name: i for i, (name, _) in enumerate(trainer.network.named_parameters())}
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         name, _, slot = key.rpartition("/")
         if name not in indices:
-            raise CheckpointError(f"{path} has state of {name!r}, which the network lacks")
+            raise CheckpointError(f"{directory} has state of {name!r}, which the network lacks")
         state.setdefault(indices[name], {})[slot] = value
     groups = trainer.optimizer.state_dict()["param_groups"]
     trainer.optimizer.load_state_dict({"state": state, "param_groups": groups})
@@ -181,20 +180,16 @@ def _environment(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> FileRecord:
-    # No metadata: safetensors does not fix its order, and equal weights must give equal files.
+def _to_bytes(tensors: dict[str, Tensor]) -> bytes:
+    # No metadata: safetensors does not fix its order, and equal weights must give equal bytes.
     contiguous = {key: value.cpu().contiguous() for key, value in tensors.items()}
-    return _write(path, safetensors.torch.save(contiguous))
+    return safetensors.torch.save(contiguous)
 
 
-def _write(path: Path, data: bytes) -> FileRecord:
-    write_atomically(path, data)
-    return FileRecord(path.name, sha256_of(data), len(data))
-
-
-def _read_tensors(directory: Path, record: FileRecord) -> dict[str, Tensor]:
-    data = read_file(directory, record)
+def _read_tensors(directory: Path, reader: CheckpointReader, kind: str) -> dict[str, Tensor]:
+    data = reader.read(kind)
     try:
         return safetensors.torch.load(data)
     except (SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{directory / record.name} holds no tensors: {error}") from error
+        path = directory / reader.info.files[kind].name
+        raise CheckpointError(f"the {kind} in {path} are no tensors: {error}") from error

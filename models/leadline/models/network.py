@@ -2,6 +2,8 @@
 
 from collections import OrderedDict
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor, nn
 
 from leadline.models._shapes import (
@@ -68,6 +70,10 @@ class BlockNetwork(nn.Module):
         features = self.blocks(self.head(images))
         logits: Tensor = self.classifier(self.tail(features))
         return logits
+
+    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Returns the parameters and buffers by their names."""
+        return {name: value.cpu().numpy() for name, value in self.state_dict().items()}
 
 
 class Block(nn.Sequential):

@@ -477,3 +477,68 @@ class GetModelRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetModelRequest: _TypeAlias = GetModelRequest  # noqa: Y015
+
+@_typing.final
+class ExportModelRequest(_message.Message):
+    """A checkpoint to export."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """"models/{job_id}", which means its best epoch, or
+    "models/{job_id}/epochs/{epoch}".
+    """
+    @_builtins.property
+    def variant(self) -> _model_pb2.Variant:
+        """The best trained model of this variant."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        variant: _model_pb2.Variant | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "selector", b"selector", "variant", b"variant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "selector", b"selector", "variant", b"variant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_selector: _TypeAlias = _typing.Literal["model", "variant"]  # noqa: Y015
+    _WhichOneofArgType_selector: _TypeAlias = _typing.Literal["selector", b"selector"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_selector) -> _WhichOneofReturnType_selector | None: ...
+
+Global___ExportModelRequest: _TypeAlias = ExportModelRequest  # noqa: Y015
+
+@_typing.final
+class ExportModelResponse(_message.Message):
+    """A network as an ONNX model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    WEIGHTS_SHA256_FIELD_NUMBER: _builtins.int
+    ONNX_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The checkpoint, "models/{job_id}/epochs/{epoch}"."""
+    weights_sha256: _builtins.str
+    """The SHA-256 of its weights, as in its epoch's event."""
+    onnx: _builtins.bytes
+    """The ONNX model. Its input, `images`, is float32 [N, 3, 32, 32], RGB, with
+    pixels of value / 127.5 - 1. Its outputs, `logits` and `probabilities`, are
+    float32 [N, classes]. Batch norms are folded into the convolutions.
+    """
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        weights_sha256: _builtins.str = ...,
+        onnx: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "onnx", b"onnx", "weights_sha256", b"weights_sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportModelResponse: _TypeAlias = ExportModelResponse  # noqa: Y015

@@ -56,6 +56,11 @@ class InferenceServiceStub(object):
                 request_serializer=leadline_dot_v1_dot_inference__service__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=leadline_dot_v1_dot_model__pb2.Model.FromString,
                 _registered_method=True)
+        self.ExportModel = channel.unary_unary(
+                '/leadline.v1.InferenceService/ExportModel',
+                request_serializer=leadline_dot_v1_dot_inference__service__pb2.ExportModelRequest.SerializeToString,
+                response_deserializer=leadline_dot_v1_dot_inference__service__pb2.ExportModelResponse.FromString,
+                _registered_method=True)
 
 
 class InferenceServiceServicer(object):
@@ -111,6 +116,18 @@ class InferenceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportModel(self, request, context):
+        """Returns the network of a checkpoint as an ONNX model, for other inference
+        engines. It is made from the weights: always with the same bytes.
+
+        Errors: NOT_FOUND where no such model, epoch or variant is trained;
+        INVALID_ARGUMENT; DATA_LOSS where the checkpoint is damaged;
+        RESOURCE_EXHAUSTED where too many large reads wait.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InferenceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -133,6 +150,11 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.GetModel,
                     request_deserializer=leadline_dot_v1_dot_inference__service__pb2.GetModelRequest.FromString,
                     response_serializer=leadline_dot_v1_dot_model__pb2.Model.SerializeToString,
+            ),
+            'ExportModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportModel,
+                    request_deserializer=leadline_dot_v1_dot_inference__service__pb2.ExportModelRequest.FromString,
+                    response_serializer=leadline_dot_v1_dot_inference__service__pb2.ExportModelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -244,6 +266,33 @@ class InferenceService(object):
             '/leadline.v1.InferenceService/GetModel',
             leadline_dot_v1_dot_inference__service__pb2.GetModelRequest.SerializeToString,
             leadline_dot_v1_dot_model__pb2.Model.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/leadline.v1.InferenceService/ExportModel',
+            leadline_dot_v1_dot_inference__service__pb2.ExportModelRequest.SerializeToString,
+            leadline_dot_v1_dot_inference__service__pb2.ExportModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -65,6 +65,14 @@ class InferenceServiceStub:
     """Lists models, the newest first. Errors: INVALID_ARGUMENT."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.GetModelRequest, _model_pb2.Model]
     """Returns a model. Errors: NOT_FOUND, INVALID_ARGUMENT."""
+    ExportModel: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ExportModelRequest, _inference_service_pb2.ExportModelResponse]
+    """Returns the network of a checkpoint as an ONNX model, for other inference
+    engines. It is made from the weights: always with the same bytes.
+
+    Errors: NOT_FOUND where no such model, epoch or variant is trained;
+    INVALID_ARGUMENT; DATA_LOSS where the checkpoint is damaged;
+    RESOURCE_EXHAUSTED where too many large reads wait.
+    """
 
 @_typing.type_check_only
 class InferenceServiceAsyncStub(InferenceServiceStub):
@@ -102,6 +110,14 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """Lists models, the newest first. Errors: INVALID_ARGUMENT."""
     GetModel: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.GetModelRequest, _model_pb2.Model]  # type: ignore[assignment]
     """Returns a model. Errors: NOT_FOUND, INVALID_ARGUMENT."""
+    ExportModel: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ExportModelRequest, _inference_service_pb2.ExportModelResponse]  # type: ignore[assignment]
+    """Returns the network of a checkpoint as an ONNX model, for other inference
+    engines. It is made from the weights: always with the same bytes.
+
+    Errors: NOT_FOUND where no such model, epoch or variant is trained;
+    INVALID_ARGUMENT; DATA_LOSS where the checkpoint is damaged;
+    RESOURCE_EXHAUSTED where too many large reads wait.
+    """
 
 class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Predictions from any trained model, and the models themselves."""
@@ -160,5 +176,19 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.Model, _abc.Awaitable[_model_pb2.Model]]:
         """Returns a model. Errors: NOT_FOUND, INVALID_ARGUMENT."""
+
+    @_abc_1.abstractmethod
+    def ExportModel(
+        self,
+        request: _inference_service_pb2.ExportModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.ExportModelResponse, _abc.Awaitable[_inference_service_pb2.ExportModelResponse]]:
+        """Returns the network of a checkpoint as an ONNX model, for other inference
+        engines. It is made from the weights: always with the same bytes.
+
+        Errors: NOT_FOUND where no such model, epoch or variant is trained;
+        INVALID_ARGUMENT; DATA_LOSS where the checkpoint is damaged;
+        RESOURCE_EXHAUSTED where too many large reads wait.
+        """
 
 def add_InferenceServiceServicer_to_server(servicer: InferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

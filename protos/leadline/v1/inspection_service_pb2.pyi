@@ -380,8 +380,8 @@ class Example(_message.Message):
     predicted_class_name: _builtins.str
     """The name of its predicted class."""
     probability: _builtins.float
-    """The softmax probability of the predicted class, in [0, 1]. For training
-    images it is rounded to steps of 1/65535.
+    """The softmax probability of the predicted class, in [0, 1]. It is rounded to
+    steps of 1/65535 for test images and 1/255 for training images.
     """
     name: _builtins.str
     """The image's name, "datasets/{dataset fingerprint}/{split}/{index}", which

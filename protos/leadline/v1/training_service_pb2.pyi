@@ -286,6 +286,120 @@ class DeleteJobRequest(_message.Message):
 Global___DeleteJobRequest: _TypeAlias = DeleteJobRequest  # noqa: Y015
 
 @_typing.final
+class ListDiskUsageRequest(_message.Message):
+    """Whose space to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most this many jobs a page. 0: 50. Above 100: 100."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before. Empty: the first page."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDiskUsageRequest: _TypeAlias = ListDiskUsageRequest  # noqa: Y015
+
+@_typing.final
+class ListDiskUsageResponse(_message.Message):
+    """The space of a page of jobs, and the space that all jobs share. Sizes are
+    those of files, in bytes.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOBS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    DATABASE_BYTES_FIELD_NUMBER: _builtins.int
+    DATASETS_BYTES_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    FLOOR_BYTES_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """What to send for the next page; empty on the last."""
+    database_bytes: _builtins.int
+    """The database: the jobs, sweeps and events of the whole server."""
+    datasets_bytes: _builtins.int
+    """The decoded datasets and their downloads."""
+    free_bytes: _builtins.int
+    """What is free on the disk."""
+    floor_bytes: _builtins.int
+    """The free space below which no job starts."""
+    @_builtins.property
+    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobDiskUsage]:
+        """The jobs, the newest first, including those without files."""
+
+    def __init__(
+        self,
+        *,
+        jobs: _abc.Iterable[Global___JobDiskUsage] | None = ...,
+        next_page_token: _builtins.str = ...,
+        database_bytes: _builtins.int = ...,
+        datasets_bytes: _builtins.int = ...,
+        free_bytes: _builtins.int = ...,
+        floor_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["database_bytes", b"database_bytes", "datasets_bytes", b"datasets_bytes", "floor_bytes", b"floor_bytes", "free_bytes", b"free_bytes", "jobs", b"jobs", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDiskUsageResponse: _TypeAlias = ListDiskUsageResponse  # noqa: Y015
+
+@_typing.final
+class JobDiskUsage(_message.Message):
+    """The space of a job's files, in bytes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    CHECKPOINTS_FIELD_NUMBER: _builtins.int
+    WEIGHTS_BYTES_FIELD_NUMBER: _builtins.int
+    PREDICTIONS_BYTES_FIELD_NUMBER: _builtins.int
+    OPTIMIZER_BYTES_FIELD_NUMBER: _builtins.int
+    OTHER_BYTES_FIELD_NUMBER: _builtins.int
+    job: _builtins.str
+    """The resource name of the job, "jobs/{job_id}"."""
+    checkpoints: _builtins.int
+    """How many checkpoints there are, those of attempts that were lost included."""
+    weights_bytes: _builtins.int
+    """The weights of all checkpoints."""
+    predictions_bytes: _builtins.int
+    """The predictions of all checkpoints, and their descriptions."""
+    optimizer_bytes: _builtins.int
+    """The optimizer's state, from which training goes on."""
+    other_bytes: _builtins.int
+    """All else, such as the ONNX graphs that older versions wrote."""
+    def __init__(
+        self,
+        *,
+        job: _builtins.str = ...,
+        checkpoints: _builtins.int = ...,
+        weights_bytes: _builtins.int = ...,
+        predictions_bytes: _builtins.int = ...,
+        optimizer_bytes: _builtins.int = ...,
+        other_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoints", b"checkpoints", "job", b"job", "optimizer_bytes", b"optimizer_bytes", "other_bytes", b"other_bytes", "predictions_bytes", b"predictions_bytes", "weights_bytes", b"weights_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobDiskUsage: _TypeAlias = JobDiskUsage  # noqa: Y015
+
+@_typing.final
 class TrainSweepRequest(_message.Message):
     """A sweep to submit: a job for each combination of the axes' values."""
 

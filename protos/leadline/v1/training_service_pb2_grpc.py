@@ -79,6 +79,11 @@ class TrainingServiceStub(object):
                 request_serializer=leadline_dot_v1_dot_training__service__pb2.DeleteJobRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.ListDiskUsage = channel.unary_unary(
+                '/leadline.v1.TrainingService/ListDiskUsage',
+                request_serializer=leadline_dot_v1_dot_training__service__pb2.ListDiskUsageRequest.SerializeToString,
+                response_deserializer=leadline_dot_v1_dot_training__service__pb2.ListDiskUsageResponse.FromString,
+                _registered_method=True)
         self.TrainSweep = channel.unary_stream(
                 '/leadline.v1.TrainingService/TrainSweep',
                 request_serializer=leadline_dot_v1_dot_training__service__pb2.TrainSweepRequest.SerializeToString,
@@ -209,6 +214,16 @@ class TrainingServiceServicer(object):
         Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the job is not
         in a final state (cancel it first), or if it is part of a sweep (delete the
         sweep).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDiskUsage(self, request, context):
+        """Lists the disk space of each job's files, newest job first, and the space
+        that all jobs share.
+
+        Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED if too many large reads wait.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -347,6 +362,11 @@ def add_TrainingServiceServicer_to_server(servicer, server):
                     servicer.DeleteJob,
                     request_deserializer=leadline_dot_v1_dot_training__service__pb2.DeleteJobRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'ListDiskUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDiskUsage,
+                    request_deserializer=leadline_dot_v1_dot_training__service__pb2.ListDiskUsageRequest.FromString,
+                    response_serializer=leadline_dot_v1_dot_training__service__pb2.ListDiskUsageResponse.SerializeToString,
             ),
             'TrainSweep': grpc.unary_stream_rpc_method_handler(
                     servicer.TrainSweep,
@@ -607,6 +627,33 @@ class TrainingService(object):
             '/leadline.v1.TrainingService/DeleteJob',
             leadline_dot_v1_dot_training__service__pb2.DeleteJobRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDiskUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/leadline.v1.TrainingService/ListDiskUsage',
+            leadline_dot_v1_dot_training__service__pb2.ListDiskUsageRequest.SerializeToString,
+            leadline_dot_v1_dot_training__service__pb2.ListDiskUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -92,6 +92,12 @@ class TrainingServiceStub:
     in a final state (cancel it first), or if it is part of a sweep (delete the
     sweep).
     """
+    ListDiskUsage: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ListDiskUsageRequest, _training_service_pb2.ListDiskUsageResponse]
+    """Lists the disk space of each job's files, newest job first, and the space
+    that all jobs share.
+
+    Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED if too many large reads wait.
+    """
     TrainSweep: _grpc.UnaryStreamMultiCallable[_training_service_pb2.TrainSweepRequest, _sweep_pb2.SweepEvent]
     """Submits a sweep and watches it. The server accepts all its jobs, or none.
     The stream begins with the `queued` event, which names the sweep and its
@@ -212,6 +218,12 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the job is not
     in a final state (cancel it first), or if it is part of a sweep (delete the
     sweep).
+    """
+    ListDiskUsage: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ListDiskUsageRequest, _training_service_pb2.ListDiskUsageResponse]  # type: ignore[assignment]
+    """Lists the disk space of each job's files, newest job first, and the space
+    that all jobs share.
+
+    Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED if too many large reads wait.
     """
     TrainSweep: _aio.UnaryStreamMultiCallable[_training_service_pb2.TrainSweepRequest, _sweep_pb2.SweepEvent]  # type: ignore[assignment]
     """Submits a sweep and watches it. The server accepts all its jobs, or none.
@@ -378,6 +390,18 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the job is not
         in a final state (cancel it first), or if it is part of a sweep (delete the
         sweep).
+        """
+
+    @_abc_1.abstractmethod
+    def ListDiskUsage(
+        self,
+        request: _training_service_pb2.ListDiskUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_service_pb2.ListDiskUsageResponse, _abc.Awaitable[_training_service_pb2.ListDiskUsageResponse]]:
+        """Lists the disk space of each job's files, newest job first, and the space
+        that all jobs share.
+
+        Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED if too many large reads wait.
         """
 
     @_abc_1.abstractmethod

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from leadline.models.datasets import DatasetError
 from leadline.server.api.inference import InferenceServicer
@@ -40,15 +39,20 @@ from leadline.server.services.lifecycle import Lifecycle, in_batches
 from leadline.server.services.models import ModelService
 from leadline.server.services.predictions import PredictionService
 from leadline.server.services.sweeps import SweepService
+from leadline.server.services.usage import UsageService
 from leadline.server.serving.catalog import Catalog
 from leadline.server.serving.decoding import DecoderPool
 from leadline.server.serving.inputs import InputLimits
 from leadline.server.serving.predictor import Predictor
 from leadline.server.settings import Settings
-from leadline.server.startup import DataDir, StartupError, check_ready_file, ready_file
+from leadline.server.startup import (
+    DataDir,
+    StartupError,
+    check_ready_file,
+    open_store,
+    ready_file,
+)
 from leadline.server.storage.artifacts import Artifacts
-from leadline.server.storage.database import open_database
-from leadline.server.storage.migrations import SchemaError
 from leadline.server.storage.store import Store
 from leadline.server.telemetry.health import HealthMonitor, Probe
 from leadline.server.telemetry.metrics import Metrics
@@ -175,7 +179,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
     async with AsyncExitStack() as stack:
         stack.enter_context(data.locked())
         datasets = await _prepare(settings, data)
-        core = _Core(settings, data, _open_store(data), datasets)
+        core = _Core(settings, data, open_store(data), datasets)
         stack.callback(core.close)
         scheduler = _make_scheduler(core)
         predictor = _make_predictor(core, stack)
@@ -225,6 +229,7 @@ class _Core:
         self.store = store
         self.datasets = datasets
         self.artifacts = Artifacts(data.models)
+        self.disk_floor = DiskFloor(data.root, settings.min_free_disk_bytes)
         self.threads = ThreadPool("store", _STORE_THREADS)
         self.writes = ThreadPool("writes", _WRITE_THREADS)
         # One thread: removing many files of one model must not delay other work.
@@ -266,16 +271,6 @@ async def _prepare(settings: Settings, data: DataDir) -> KnownDatasets:
         is_stopped.set()
 
 
-def _open_store(data: DataDir) -> Store:
-    try:
-        return Store(open_database(data.database))
-    except (SQLAlchemyError, SchemaError) as error:
-        raise StartupError(
-            f"the job database {data.database} cannot be opened: {error}; "
-            "restore it from a copy, or name another folder with --data-dir"
-        ) from error
-
-
 def _make_scheduler(core: _Core) -> Scheduler:
     settings, capacity = core.settings, Capacity.of(core.settings)
     assignments = AssignmentMaker(
@@ -288,15 +283,14 @@ def _make_scheduler(core: _Core) -> Scheduler:
         max_image_pixels=settings.max_image_pixels,
         worker_memory=settings.worker_memory_bytes,
     )
-    disk_floor = DiskFloor(core.data.root, settings.min_free_disk_bytes)
-    core.metrics.watch_disk(disk_floor.free_bytes, lambda: core.notifier.hold is not None)
+    core.metrics.watch_disk(core.disk_floor.free_bytes, lambda: core.notifier.hold is not None)
     return Scheduler(
         store=core.store,
         threads=core.writes,
         notifier=core.notifier,
         pool=WorkerPool(spares=settings.spare_workers, niceness=settings.worker_niceness),
         capacity=capacity,
-        disk_floor=disk_floor,
+        disk_floor=core.disk_floor,
         assignments=assignments,
         recorder=ReportRecorder(
             store=core.store,
@@ -323,9 +317,17 @@ def _make_servicers(
     lane = ReadLane("inspection", _INSPECTION_THREADS)
     stack.callback(lane.close)
     inspection = InspectionService(models=models, lane=lane, dataset_cache=core.data.datasets)
+    usage = UsageService(
+        store=core.store,
+        artifacts=core.artifacts,
+        lane=core.large_reads,
+        database=core.data.database,
+        datasets=core.data.datasets,
+        disk_floor=core.disk_floor,
+    )
     streams = PipelineGroup(max_in_flight=core.settings.max_pending_per_stream)
     return Servicers(
-        training=TrainingServicer(jobs, sweeps, tokens),
+        training=TrainingServicer(jobs, sweeps, usage, tokens),
         inference=InferenceServicer(
             models=models, predictions=predictions, streams=streams, tokens=tokens
         ),

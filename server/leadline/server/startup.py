@@ -1,4 +1,4 @@
-"""Prepares the server's data directory and ready file."""
+"""Prepares the server's data directory, store and ready file."""
 
 import fcntl
 import json
@@ -7,6 +7,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from leadline.server.storage.database import open_database
+from leadline.server.storage.migrations import SchemaError
+from leadline.server.storage.store import Store
 
 
 class StartupError(Exception):
@@ -48,6 +54,21 @@ class DataDir:
                     "stop it, or name another with --data-dir"
                 ) from error
             yield
+
+
+def open_store(data: DataDir) -> Store:
+    """Opens the database of a data directory, and migrates an older one.
+
+    Raises:
+        StartupError: it cannot be opened.
+    """
+    try:
+        return Store(open_database(data.database))
+    except (SQLAlchemyError, SchemaError) as error:
+        raise StartupError(
+            f"the job database {data.database} cannot be opened: {error}; "
+            "restore it from a copy, or name another folder with --data-dir"
+        ) from error
 
 
 def check_ready_file(path: Path | None) -> None:

@@ -8,12 +8,19 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from leadline.models.predictions import (
+    SplitPredictions,
+    decode_predictions,
+    encode_predictions,
+)
 from leadline.server.errors import FailedPreconditionError
 from leadline.server.inspection.answers import Answers
 from leadline.server.inspection.calibration import calibrate
 from leadline.server.inspection.confusion import confusion_of
+from leadline.server.inspection.examples import ImageFormat
 from leadline.server.inspection.label_errors import LabelErrorQuery, find_label_errors
 from leadline.server.inspection.mcnemar import mcnemar
+from leadline.server.inspection.misclassified import Grouping, ListingQuery, list_misclassified
 from leadline.server.serving.catalog import CheckpointRef
 
 CLASSES = ("ant", "bee", "cow")
@@ -181,3 +188,92 @@ def test_a_model_without_the_probabilities_of_the_labels_says_so() -> None:
 
     with pytest.raises(FailedPreconditionError, match="models/a/epochs/1"):
         find_label_errors([older], LabelErrorQuery(), offset=0, limit=1)
+
+
+# Stored probabilities are rounded: to steps of 1/65535 for test images, 1/255 for training images.
+
+
+@pytest.fixture(params=[("test", 0.5 / 65_535), ("train", 0.5 / 255)], ids=["test", "train"])
+def kept(request: pytest.FixtureRequest) -> tuple[Answers, Answers, float]:
+    """The answers of a model that gets half of 3,000 images right, and as they are kept.
+
+    The third value is the most by which a kept probability differs.
+    """
+    split, resolution = request.param
+    random = np.random.default_rng(7)
+    labels = np.arange(3_000) % 3
+    logits = random.normal(size=(3_000, 3)) + 0.8 * (np.arange(3) == labels[:, None])
+    softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    exact = answers(
+        labels.tolist(),
+        softmax.argmax(axis=1).tolist(),
+        softmax.max(axis=1).tolist(),
+        softmax[np.arange(3_000), labels].tolist(),
+    )
+    computed = SplitPredictions(exact.predicted, exact.probability, exact.true_probability)
+    data = encode_predictions(computed, computed, classes=3)
+    stored = decode_predictions(data, split)
+    rounded = replace(exact, **vars(stored))
+    return exact, rounded, resolution + 1e-7
+
+
+def test_the_listing_of_kept_predictions_is_that_of_exact_ones_but_for_close_probabilities(
+    kept: tuple[Answers, Answers, float],
+) -> None:
+    exact, rounded, resolution = kept
+    query = ListingQuery(
+        include_correct=True, grouping=Grouping.NONE, image_format=ImageFormat.NONE
+    )
+
+    whole = list_misclassified(rounded, query, offset=0, limit=3_000)
+    pages = [
+        example
+        for offset in range(0, whole.total, 700)
+        for example in list_misclassified(rounded, query, offset=offset, limit=700).examples
+    ]
+
+    assert tuple(pages) == whole.examples
+    assert whole.class_counts == list_misclassified(exact, query, offset=0, limit=1).class_counts
+    order = [example.picture.ref.index for example in whole.examples]
+    assert sorted(order) == list(range(3_000))
+    wrong = int(exact.wrong.sum())
+    for part in (order[:wrong], order[wrong:]):
+        assert (np.diff(exact.probability[part]) <= 2 * resolution).all()
+    for example in whole.examples:
+        assert abs(example.probability - exact.probability[example.picture.ref.index]) <= resolution
+
+
+def test_kept_predictions_are_as_well_calibrated_as_exact_ones(
+    kept: tuple[Answers, Answers, float],
+) -> None:
+    exact, rounded, resolution = kept
+    before, after = (confusion_of(each) for each in (exact, rounded))
+
+    assert after.counts.tolist() == before.counts.tolist()
+    assert after.calibration.expected_error == pytest.approx(
+        before.calibration.expected_error, abs=4 * resolution
+    )
+
+
+def test_kept_predictions_contradict_the_same_labels_but_for_close_calls(
+    kept: tuple[Answers, Answers, float],
+) -> None:
+    exact, rounded, resolution = kept
+    assert exact.true_probability is not None
+    thresholds = [exact.true_probability[exact.labels == label].mean() for label in range(3)]
+    distance = np.abs(exact.probability - np.array(thresholds)[exact.predicted])
+
+    query = LabelErrorQuery(min_models=1, image_format=ImageFormat.NONE)
+    before, after = (
+        {
+            error.picture.ref.index: error
+            for error in find_label_errors([each], query, offset=0, limit=3_000).examples
+        }
+        for each in (exact, rounded)
+    )
+
+    assert len(after) > 500
+    assert all(distance[index] <= 2 * resolution for index in before.keys() ^ after.keys())
+    for index in before.keys() & after.keys():
+        assert after[index].suggested_class == before[index].suggested_class
+        assert after[index].margin == pytest.approx(before[index].margin, abs=2 * resolution)

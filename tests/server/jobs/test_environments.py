@@ -1,11 +1,11 @@
 """Jobs that resume with another instruction set."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from leadline.models.checkpoint_files import list_epochs, load_info
 from leadline.models.simd.instruction_set import VARIABLE, available_instruction_sets
 from leadline.server.jobs.environments import advice, differences
 from leadline.server.jobs.job import Environment, Started
@@ -64,9 +64,9 @@ def resume(server: LiveServer, name: str) -> Stubs:
 def recorded(server: LiveServer) -> dict[str, set[str]]:
     """The instruction sets that the checkpoints of each attempt's folder record."""
     sets: dict[str, set[str]] = {}
-    for path in server.data_dir.rglob("epoch-*.json"):
-        environment = json.loads(path.read_text())["environment"]
-        sets.setdefault(path.parent.name, set()).add(environment["instruction_set"])
+    for folder in server.data_dir.glob("models/*/attempt-*"):
+        environments = [load_info(folder, epoch).environment for epoch in list_epochs(folder)]
+        sets[folder.name] = {environment["instruction_set"] for environment in environments}
     return sets
 
 
@@ -127,7 +127,7 @@ def test_an_epoch_is_repeated_with_the_same_instruction_set(
 
 
 def damage_weights(data_dir: Path) -> None:
-    weights = list(data_dir.rglob("epoch-*.safetensors"))
+    weights = list(data_dir.rglob("epoch-*.checkpoint"))
     assert weights
     for path in weights:
         path.write_bytes(b"damaged")

@@ -26,7 +26,7 @@ def test_checkpoints_that_need_not_be_kept_are_removed(
     folder = tmp_path / "a" / "attempt-001"
     folder.mkdir(parents=True)
     for number, accuracy in enumerate((0.1, 0.4, 0.2, 0.3), start=1):
-        (folder / f"epoch-{number:05}.json").write_text("{}")
+        (folder / f"epoch-{number:05}.checkpoint").write_text("{}")
         store.attempts.record_epoch("a", 1, an_epoch(number, accuracy))
 
     apply_retention(store, Artifacts(tmp_path), job)
@@ -34,5 +34,5 @@ def test_checkpoints_that_need_not_be_kept_are_removed(
     epochs = store.models.get("a").epochs
     assert [epoch.result.epoch for epoch in epochs if epoch.is_kept] == kept
     assert sorted(path.name for path in folder.iterdir()) == [
-        f"epoch-{number:05}.json" for number in kept
+        f"epoch-{number:05}.checkpoint" for number in kept
     ]

@@ -25,7 +25,7 @@ def make_folders(models: Path, job_ids: Iterable[str]) -> None:
     for job_id in job_ids:
         folder = models / job_id / "attempt-001"
         folder.mkdir(parents=True)
-        for name in ("epoch-1.json", "epoch-1.safetensors", "epoch-1.onnx"):
+        for name in ("epoch-1.checkpoint", "epoch-1.optimizer.safetensors"):
             (folder / name).write_bytes(b"x" * 100)
 
 

@@ -234,7 +234,7 @@ def wait_for_files(stubs: Stubs, data_dir: Path, model: str, epochs: set[int]) -
     """Returns the model after the files of all other epochs are gone."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        kept = {int(path.stem[-5:]) for path in (data_dir / model).rglob("epoch-*.json")}
+        kept = {int(path.stem[-5:]) for path in (data_dir / model).rglob("epoch-*.checkpoint")}
         if kept == epochs:
             return stubs.inference.GetModel(GetModelRequest(name=model), timeout=10)
         time.sleep(0.05)
@@ -292,7 +292,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_made_again(
     stubs.training.PauseJob(PauseJobRequest(name=name), timeout=10)
     stream.cancel()
     job = stubs.training.GetJob(GetJobRequest(name=name), timeout=10)
-    files = sorted(server.data_dir.rglob("epoch-?????.safetensors"))
+    files = sorted(server.data_dir.rglob("epoch-?????.checkpoint"))
     for path in files if damaged == "all" else files[-1:]:
         path.write_bytes(path.read_bytes()[:1000])
 

@@ -8,11 +8,12 @@ from typing import Any
 import grpc
 import pytest
 
+from leadline.models.checkpoint_files import remove_optimizer_state
 from leadline.models.datasets import DatasetError, open_dataset
 from leadline.models.spec import TrainingSpec
 from leadline.server.jobs.job import EpochCompleted, Started
-from leadline.server.workers.messages import Assignment, Done, Message, decode, encode
-from leadline.server.workers.worker import Channel, work
+from leadline.server.workers.messages import Assignment, DiskFault, Done, Message, decode, encode
+from leadline.server.workers.worker import Channel, _fault, work
 from leadline.v1.inference_service_pb2 import (
     DATA_TYPE_UINT8,
     GetModelRequest,
@@ -253,6 +254,25 @@ def test_epochs_of_a_damaged_checkpoint_do_not_count_twice(
     )
 
     assert epochs_of(list(work(back, Channel(io.BytesIO())))) == [2, 3]
+
+
+def test_a_second_worker_of_an_attempt_replaces_no_checkpoint(assignment: Assignment) -> None:
+    assignment = replace(assignment, spec=replace(assignment.spec, momentum=0.9))
+    list(work(assignment, Channel(io.BytesIO())))
+    folder = Path(assignment.checkpoint_folder)
+    for epoch in (1, 2, 3):  # as the server does while the job goes on
+        remove_optimizer_state(folder, epoch)
+    before = {path: path.stat().st_ino for path in folder.iterdir()}
+    late = replace(assignment, completed_epochs=3, resume_from=((3, str(folder)), (1, str(folder))))
+
+    with pytest.raises(FileExistsError) as refusal:
+        list(work(late, Channel(io.BytesIO())))
+
+    assert {path: path.stat().st_ino for path in folder.iterdir()} == before
+    assert _fault(refusal.value, late) == DiskFault(
+        message=f"a checkpoint could not be written: {folder} has a checkpoint of epoch 1 already: "
+        "resume the job, which then writes into another folder"
+    )
 
 
 def test_a_diagnosis_survives_the_pipe_between_processes(assignment: Assignment) -> None:

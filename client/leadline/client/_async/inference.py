@@ -12,7 +12,13 @@ from leadline.client._predictions import Predictions
 from leadline.client._requests import Selection, build, select
 from leadline.client._retry import OnReconnect
 from leadline.client._runtime import AsyncImageStream
-from leadline.v1.inference_service_pb2 import GetModelRequest, ListModelsRequest, PredictRequest
+from leadline.v1.inference_service_pb2 import (
+    ExportModelRequest,
+    ExportModelResponse,
+    GetModelRequest,
+    ListModelsRequest,
+    PredictRequest,
+)
 from leadline.v1.model_pb2 import Model
 
 
@@ -55,6 +61,24 @@ class AsyncInferenceCalls:
         """
         request = GetModelRequest(name=model_name(name))
         return await self._connection.call(self._connection.stubs.inference.GetModel, request)
+
+    async def export_model(self, **selection: Unpack[Selection]) -> ExportModelResponse:
+        """A network as an ONNX model, for other inference engines.
+
+        Args:
+            **selection: the model, as for `predict`.
+
+        Returns:
+            The checkpoint's name, the hash of its weights, and the bytes of the ONNX model:
+            its input `images` is float32 [N, 3, 32, 32], normalised to [-1, 1]; its outputs
+            `logits` and `probabilities` are float32 [N, classes].
+
+        Raises:
+            InvalidArgumentError: the arguments name not exactly one model or variant.
+            NotFoundError: the model, epoch or variant does not exist.
+        """
+        request = select(ExportModelRequest(), **selection)
+        return await self._connection.call(self._connection.stubs.inference.ExportModel, request)
 
     async def predict(
         self,

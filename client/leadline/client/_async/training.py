@@ -12,7 +12,12 @@ from leadline.client._names import job_name, sweep_name
 from leadline.client._requests import JobStateLike, build, duration
 from leadline.client._training_spec import SpecFields, SpecLike, training_spec
 from leadline.v1.job_pb2 import Job
-from leadline.v1.training_service_pb2 import ListJobsRequest, TrainJobRequest
+from leadline.v1.training_service_pb2 import (
+    ListDiskUsageRequest,
+    ListDiskUsageResponse,
+    ListJobsRequest,
+    TrainJobRequest,
+)
 
 
 class AsyncTrainingCalls:
@@ -129,6 +134,20 @@ class AsyncTrainingCalls:
         async for page in self._connection.pages(self._connection.stubs.training.ListJobs, request):
             for job in page.jobs:
                 yield job
+
+    async def disk_usage(self, *, page_size: int = 0) -> ListDiskUsageResponse:
+        """What takes the space of the server's disk: each job, newest first, and what they share.
+
+        Args:
+            page_size: jobs per call; 0: the server's choice.
+        """
+        usage = ListDiskUsageResponse()
+        request = build(ListDiskUsageRequest(), page_size=page_size)
+        stub = self._connection.stubs.training.ListDiskUsage
+        async for page in self._connection.pages(stub, request):
+            usage.MergeFrom(page)
+        usage.ClearField("next_page_token")
+        return usage
 
     async def get_job(self, name: str) -> Job:
         """The current state of a job, by its name or ID.

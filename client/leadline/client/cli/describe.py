@@ -208,6 +208,15 @@ def table(
     ]
 
 
+def size(count: float) -> str:
+    """A number of bytes in decimal units: "181.3 kB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:  # noqa: PLR2004 - decimal units
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
 def _yes(value: object) -> str:
     return "yes" if value else "no"
 

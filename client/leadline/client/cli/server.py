@@ -1,5 +1,6 @@
-"""`leadline serve` and `leadline doctor`, which need the server's packages on this machine."""
+"""`serve`, `doctor` and `compact`, which need the server's packages on this machine."""
 
+import dataclasses
 import importlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -8,6 +9,7 @@ from typing import Any
 
 import click
 
+from leadline.client.cli import describe
 from leadline.client.cli.commands import command
 from leadline.client.cli.exit_codes import ExitCode
 from leadline.client.cli.output import Output
@@ -52,6 +54,45 @@ def doctor(arguments: Sequence[str], *, as_json: bool) -> ExitCode:
     else:
         _show(output, checks, healthy=healthy)
     return ExitCode.SUCCESS if healthy else ExitCode.FAILED
+
+
+@command(
+    "leadline compact --data-dir /var/lib/leadline",
+    context_settings=_FOR_THE_SERVER,
+)
+@click.option("--json", "as_json", is_flag=True, help="Print each model as one JSON line.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def compact(arguments: Sequence[str], *, as_json: bool) -> ExitCode:
+    """Rewrite the checkpoints of older versions in less space, while no server runs.
+
+    Takes the options of `leadline serve`, of which the data directory counts, and refuses one that
+    a server uses. Classes stay as they are, and probabilities are rounded as those of new
+    checkpoints are. Interrupt and repeat it as you like. Ends with 1 where a checkpoint is
+    damaged; that one stays as it is. Needs the extra `server`.
+    """
+    output = Output(as_json=as_json)
+    module = _server_module("leadline.server.compact")
+    saved, is_sound = 0, True
+    try:
+        for model in module.compact(arguments):
+            saved += model.bytes_before - model.bytes_after
+            is_sound = is_sound and not model.damaged
+            _show_compacted(output, model)
+    except module.StartupError as error:
+        output.note(f"leadline compact: {error}")
+        return ExitCode.FAILED
+    output.text(f"{describe.size(saved)} are free again.")
+    return ExitCode.SUCCESS if is_sound else ExitCode.FAILED
+
+
+def _show_compacted(output: Output, model: Any) -> None:
+    if output.as_json:
+        output.json(dataclasses.asdict(model))
+        return
+    sizes = f"{describe.size(model.bytes_before)} -> {describe.size(model.bytes_after)}"
+    output.text(f"{model.model}: {model.epochs} checkpoints, {sizes}")
+    for damage in model.damaged:
+        output.text(f"  {damage}")
 
 
 def _shown(output: Output, checks: Iterable[Any]) -> Iterator[dict[str, Any]]:

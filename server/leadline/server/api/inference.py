@@ -74,6 +74,17 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         job_id = parse_model(request.name)
         return await self._models.get(from_model, job_id, caller=context.peer())
 
+    async def ExportModel(
+        self, request: pb.ExportModelRequest, context: Context
+    ) -> pb.ExportModelResponse:
+        """Returns a checkpoint's network as an ONNX model."""
+        checkpoint = await self._models.resolve(to_selector(request))
+        return pb.ExportModelResponse(
+            model=checkpoint.name,
+            weights_sha256=checkpoint.epoch.weights_sha256,
+            onnx=await self._models.export(checkpoint, caller=context.peer()),
+        )
+
     async def _respond(
         self, message: pb.PredictStreamRequest, context: Context
     ) -> pb.PredictStreamResponse:

@@ -1,6 +1,7 @@
 """`leadline.v1.TrainingService`: convert, call, convert back."""
 
 from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import replace
 from typing import Any, TypedDict, TypeVar
 
 from google.protobuf.empty_pb2 import Empty
@@ -29,6 +30,7 @@ from leadline.server.api.sweeps import (
 from leadline.server.jobs.job import Event
 from leadline.server.services.jobs import JobService, JobView, ProgressView
 from leadline.server.services.sweeps import SweepService
+from leadline.server.services.usage import JobUsage, SharedUsage, UsageService
 from leadline.server.sweeps.sweep import Sweep, SweepEvent, SweepProgress
 from leadline.v1 import job_pb2, sweep_pb2, training_service_pb2_grpc
 from leadline.v1 import training_service_pb2 as pb
@@ -36,6 +38,9 @@ from leadline.v1 import training_service_pb2 as pb
 Context = aio.ServicerContext[Any, Any]
 AnyEvent = TypeVar("AnyEvent")
 Message = TypeVar("Message")
+
+# Jobs a page of disk usage: each may have 10,000 files.
+_MAX_USAGES = 100
 
 
 class _Position(TypedDict):
@@ -48,9 +53,12 @@ class _Position(TypedDict):
 class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
     """Submits, watches, lists and controls jobs and sweeps."""
 
-    def __init__(self, jobs: JobService, sweeps: SweepService, tokens: PageTokens) -> None:
+    def __init__(
+        self, jobs: JobService, sweeps: SweepService, usage: UsageService, tokens: PageTokens
+    ) -> None:
         self._jobs = jobs
         self._sweeps = sweeps
+        self._usage = usage
         self._tokens = tokens
         self._send_limiter = SendLimiter()
         self._job_messages = job_event_messages()
@@ -124,6 +132,28 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         """Deletes a job and its model."""
         await self._jobs.delete(parse_job(request.name))
         return Empty()
+
+    async def ListDiskUsage(
+        self, request: pb.ListDiskUsageRequest, context: Context
+    ) -> pb.ListDiskUsageResponse:
+        """Lists the space of jobs."""
+        page = self._tokens.page(request, ["disk usage"])
+        page = replace(page, size=min(page.size, _MAX_USAGES))
+
+        def respond(jobs: Iterable[JobUsage], shared: SharedUsage) -> pb.ListDiskUsageResponse:
+            messages, token = page.fill(jobs, _from_usage, cursor=lambda usage: usage.number)
+            return pb.ListDiskUsageResponse(
+                jobs=messages,
+                next_page_token=token,
+                database_bytes=shared.database,
+                datasets_bytes=shared.datasets,
+                free_bytes=shared.free,
+                floor_bytes=shared.floor,
+            )
+
+        return await self._usage.list_usage(
+            respond, before=page.after, limit=page.size + 1, caller=context.peer()
+        )
 
     # Sweeps
 
@@ -219,4 +249,15 @@ def _position(
     return _Position(
         after_sequence=to_sequence(request.after_sequence),
         progress_interval=to_interval(request.progress_interval, has_interval),
+    )
+
+
+def _from_usage(usage: JobUsage) -> pb.JobDiskUsage:
+    return pb.JobDiskUsage(
+        job=f"jobs/{usage.job_id}",
+        checkpoints=usage.files.checkpoints,
+        weights_bytes=usage.files.weights,
+        predictions_bytes=usage.files.predictions,
+        optimizer_bytes=usage.files.optimizer,
+        other_bytes=usage.files.other,
     )

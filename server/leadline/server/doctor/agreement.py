@@ -104,7 +104,7 @@ def _compare_predictions() -> None:
     """Compares the engine with which a server without a GPU predicts."""
     for kind, network in networks():
         network.eval()
-        exported = ExportedNetwork(to_onnx(network), ThreadTeam(1))
+        exported = ExportedNetwork(to_onnx(network.architecture, network.arrays()), ThreadTeam(1))
         images = normalize(batch(3)[0])
         workspace = Workspace(largest_batch=_IMAGES, threads=1)
         actual = exported.logits(images.contiguous().numpy(), workspace)

@@ -1,4 +1,4 @@
-"""The free disk space below which no job starts."""
+"""The free disk space below which no job starts; at half of it, running jobs stop."""
 
 import shutil
 from pathlib import Path
@@ -15,7 +15,7 @@ _SHARE = 0.05
 
 
 class DiskFloor:
-    """Checks whether the disk of the data directory has room for another job."""
+    """Checks whether the disk of the data directory has room for jobs."""
 
     def __init__(self, folder: Path, setting: int | Literal["auto"]) -> None:
         """Makes a floor; `setting` is the value of the option."""
@@ -39,6 +39,17 @@ class DiskFloor:
         if self._setting != "auto":
             return self._setting
         return min(_FLOOR, int(_SHARE * shutil.disk_usage(self._folder).total))
+
+    def is_exhausted(self) -> bool:
+        """Whether running jobs have to wait too. Blocks.
+
+        At half of the floor: a job that starts has room for many epochs, and does not end
+        up in the queue again after the first.
+        """
+        try:
+            return self.free_bytes() < self.floor_bytes() / 2
+        except OSError:
+            return False  # the next checkpoint, which cannot be written, pauses the job
 
     def hold(self) -> Hold | None:
         """Why no job may start; None if jobs may. Blocks."""

@@ -174,6 +174,12 @@ class ReportRecorder:
         self._observer.on_epoch(job, epoch, train_images)
         if event:
             self._notifier.publish(event, job.sweep_id)
+        await self._threads.run(
+            self._artifacts.drop_optimizer_states,
+            job.job_id,
+            attempt=job.attempts,
+            epoch=epoch.epoch,
+        )
         await self._apply_retention(job)
         return job.sweep_id is not None and await self._is_median_stopped(job)
 

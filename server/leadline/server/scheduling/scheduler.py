@@ -8,7 +8,7 @@ import structlog
 
 from leadline.models.datasets import DatasetError
 from leadline.server.errors import StorageError
-from leadline.server.jobs.job import Failure, Job, Progress
+from leadline.server.jobs.job import EpochCompleted, Failure, Job, Progress
 from leadline.server.jobs.states import JobState
 from leadline.server.scheduling.assignment import AssignmentMaker
 from leadline.server.scheduling.capacity import Capacity
@@ -207,6 +207,9 @@ class Scheduler:
                 if await self._recorder.handle_message(run, message):
                     self._losses.forget(run.job.job_id)
                     return None
+                if isinstance(message, EpochCompleted) and await self._must_wait(run.job, message):
+                    await self._requeue(run.job)
+                    return None
                 if isinstance(message, Progress):
                     # After the first step, because a starting worker takes a core.
                     self._pool.fill()
@@ -217,6 +220,15 @@ class Scheduler:
             return None
         except (WorkerError, OSError) as error:
             return WorkerEnd(text=str(error))
+
+    async def _must_wait(self, job: Job, epoch: EpochCompleted) -> bool:
+        """Whether a job waits in the queue from this epoch on, until the disk has room again."""
+        if epoch.epoch == job.spec.epochs:
+            return False
+        if not await self._threads.run(self._disk_floor.is_exhausted):
+            return False
+        _LOG.warning("a job waits for disk space", job=job.job_id, epoch=epoch.epoch)
+        return True
 
     async def _handle_loss(self, job: Job, end: WorkerEnd) -> None:
         """Requeues a job whose worker was lost, or fails it after too many losses."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+from leadline.models.export import load_onnx
 from leadline.server.jobs.job import Job, Model
 from leadline.server.jobs.variants import VariantFilter
 from leadline.server.services.large_reads import ReadLane, in_slices
@@ -119,6 +120,24 @@ class ModelService:
     async def resolve_all(self, selectors: Iterable[Selector]) -> list[CheckpointRef]:
         """The checkpoints that selectors currently stand for; raises the errors of `resolve`."""
         return [await self._catalog.resolve(selector) for selector in selectors]
+
+    async def export(self, checkpoint: CheckpointRef, *, caller: str) -> bytes:
+        """The network of a checkpoint as an ONNX model.
+
+        Args:
+            checkpoint: the checkpoint.
+            caller: callers take turns, by this name.
+
+        Raises:
+            DataLossError: the checkpoint is missing or damaged.
+            ResourceExhaustedError: too many large reads wait.
+        """
+
+        def make() -> bytes:
+            with checkpoint.reading():
+                return load_onnx(checkpoint.folder, checkpoint.epoch.epoch)
+
+        return await self._large_reads.run(caller, make)
 
     async def best_of_variants(
         self, dataset: str, *, max_accuracy_gap: float, caller: str

@@ -4,7 +4,7 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
-from leadline.models.checkpoint_files import load_onnx
+from leadline.models.export import load_onnx
 from leadline.server.serving.catalog import CheckpointRef
 from leadline.server.serving.classifier import Classifier, CpuClassifier
 

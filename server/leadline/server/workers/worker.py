@@ -96,6 +96,7 @@ def work(assignment: Assignment, channel: Channel) -> Iterator[Message]:
     Raises:
         DatasetError: the dataset cannot be opened.
         DivergedError: the loss is no longer a finite number.
+        FileExistsError: another worker has written an epoch of this attempt.
         OSError: a checkpoint cannot be written.
         torch.OutOfMemoryError: the GPU has too little memory.
         MemoryError, RuntimeError: the worker has reached its memory limit.
@@ -157,15 +158,15 @@ def _resume(assignment: Assignment, make_trainer: Callable[[], Trainer]) -> tupl
     Later epochs that were reported are trained again, to the same weights, because
     the spec determines them.
     """
+    trainer = make_trainer()
     for epoch, folder in assignment.resume_from:
-        trainer = make_trainer()
         try:
             restore(trainer, Path(folder), epoch)
         except CheckpointError as error:
             _LOG.warning("a checkpoint is damaged, going back to the one before: %s", error)
             continue
         return trainer, epoch
-    return make_trainer(), 0
+    return make_trainer() if assignment.resume_from else trainer, 0
 
 
 def _started(device: torch.device, dataset: Dataset, trainer: Trainer) -> Started:
@@ -220,6 +221,9 @@ def _fault(error: Exception, assignment: Assignment) -> Failure | DiskFault:
             return Failure(reason="OUT_OF_MEMORY", message=message)
         case OSError():
             advice = "free or repair the disk, then resume the job"
+            if isinstance(error, FileExistsError):
+                # Either this attempt is over, or the database is a copy older than the files.
+                advice = "resume the job, which then writes into another folder"
             return DiskFault(message=f"a checkpoint could not be written: {error}: {advice}")
         case DivergedError():
             return Failure(reason="DIVERGED", message=str(error))

@@ -154,6 +154,7 @@ CALLS: dict[str, Sequence[Call]] = {
     f"{TRAINING}/PauseSweep": [Call(request=training.PauseSweepRequest(name="sweeps/h"))],
     f"{TRAINING}/ResumeSweep": [Call(request=training.ResumeSweepRequest(name="sweeps/r"))],
     f"{TRAINING}/DeleteSweep": [Call(request=training.DeleteSweepRequest(name="sweeps/d"))],
+    f"{TRAINING}/ListDiskUsage": [Call(request=training.ListDiskUsageRequest())],
     f"{INFERENCE}/Predict": [Call(request=PREDICT, code=StatusCode.DATA_LOSS)],
     f"{INFERENCE}/PredictStream": [
         Call(request=inference.PredictStreamRequest(request=PREDICT)),
@@ -166,6 +167,12 @@ CALLS: dict[str, Sequence[Call]] = {
         Call(request=inference.ListModelsRequest(blocks=64, batch_norm=True)),
     ],
     f"{INFERENCE}/GetModel": [Call(request=inference.GetModelRequest(name="models/f7"))],
+    f"{INFERENCE}/ExportModel": [
+        Call(
+            request=inference.ExportModelRequest(model="models/f7"),
+            code=StatusCode.DATA_LOSS,
+        )
+    ],
     f"{INSPECTION}/ListMisclassified": [
         Call(request=inspection.ListMisclassifiedRequest(model="models/f7"), code=NO_DATASET)
     ],

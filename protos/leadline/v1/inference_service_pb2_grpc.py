@@ -118,11 +118,11 @@ class InferenceServiceServicer(object):
 
     def ExportModel(self, request, context):
         """Returns the network of a checkpoint as an ONNX model, for other inference
-        engines. It is made from the weights: always with the same bytes.
+        engines. The server makes it from the weights, always with the same bytes.
 
-        Errors: NOT_FOUND where no such model, epoch or variant is trained;
-        INVALID_ARGUMENT; DATA_LOSS where the checkpoint is damaged;
-        RESOURCE_EXHAUSTED where too many large reads wait.
+        Errors: NOT_FOUND if no such model, epoch or variant is trained;
+        INVALID_ARGUMENT; DATA_LOSS if the checkpoint is damaged;
+        RESOURCE_EXHAUSTED if too many large reads wait.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -67,11 +67,11 @@ class InferenceServiceStub:
     """Returns a model. Errors: NOT_FOUND, INVALID_ARGUMENT."""
     ExportModel: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ExportModelRequest, _inference_service_pb2.ExportModelResponse]
     """Returns the network of a checkpoint as an ONNX model, for other inference
-    engines. It is made from the weights: always with the same bytes.
+    engines. The server makes it from the weights, always with the same bytes.
 
-    Errors: NOT_FOUND where no such model, epoch or variant is trained;
-    INVALID_ARGUMENT; DATA_LOSS where the checkpoint is damaged;
-    RESOURCE_EXHAUSTED where too many large reads wait.
+    Errors: NOT_FOUND if no such model, epoch or variant is trained;
+    INVALID_ARGUMENT; DATA_LOSS if the checkpoint is damaged;
+    RESOURCE_EXHAUSTED if too many large reads wait.
     """
 
 @_typing.type_check_only
@@ -112,11 +112,11 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """Returns a model. Errors: NOT_FOUND, INVALID_ARGUMENT."""
     ExportModel: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ExportModelRequest, _inference_service_pb2.ExportModelResponse]  # type: ignore[assignment]
     """Returns the network of a checkpoint as an ONNX model, for other inference
-    engines. It is made from the weights: always with the same bytes.
+    engines. The server makes it from the weights, always with the same bytes.
 
-    Errors: NOT_FOUND where no such model, epoch or variant is trained;
-    INVALID_ARGUMENT; DATA_LOSS where the checkpoint is damaged;
-    RESOURCE_EXHAUSTED where too many large reads wait.
+    Errors: NOT_FOUND if no such model, epoch or variant is trained;
+    INVALID_ARGUMENT; DATA_LOSS if the checkpoint is damaged;
+    RESOURCE_EXHAUSTED if too many large reads wait.
     """
 
 class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -184,11 +184,11 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inference_service_pb2.ExportModelResponse, _abc.Awaitable[_inference_service_pb2.ExportModelResponse]]:
         """Returns the network of a checkpoint as an ONNX model, for other inference
-        engines. It is made from the weights: always with the same bytes.
+        engines. The server makes it from the weights, always with the same bytes.
 
-        Errors: NOT_FOUND where no such model, epoch or variant is trained;
-        INVALID_ARGUMENT; DATA_LOSS where the checkpoint is damaged;
-        RESOURCE_EXHAUSTED where too many large reads wait.
+        Errors: NOT_FOUND if no such model, epoch or variant is trained;
+        INVALID_ARGUMENT; DATA_LOSS if the checkpoint is damaged;
+        RESOURCE_EXHAUSTED if too many large reads wait.
         """
 
 def add_InferenceServiceServicer_to_server(servicer: InferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

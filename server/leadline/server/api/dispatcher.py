@@ -43,11 +43,25 @@ class RpcDispatcher:
 
     Attributes:
         methods: the methods by their paths.
+        own_methods: the same, without those that another process answers instead.
     """
 
-    def __init__(self, metrics: GrpcMetrics) -> None:
+    def __init__(
+        self,
+        metrics: GrpcMetrics,
+        forward: "Callable[[str, Handler], Handler | None]" = lambda _path, _handler: None,
+    ) -> None:
+        """Makes a dispatcher.
+
+        Args:
+            metrics: counts the calls.
+            forward: what has another process answer the calls of a path instead of its
+                handler, if anything.
+        """
         self._metrics = metrics
+        self._forward = forward
         self.methods: dict[str, Method] = {}
+        self.own_methods: dict[str, Method] = {}
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Does nothing: the stubs register the same methods below."""
@@ -55,9 +69,14 @@ class RpcDispatcher:
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
         """Registers the methods of a service."""
         for name, handler in handlers.items():
+            path, limits = f"/{service}/{name}", limits_of(service, name)
             metrics = self._metrics.method(_kind(handler), service, name)
-            limits = limits_of(service, name)
-            self.methods[f"/{service}/{name}"] = _method(handler, metrics, limits)
+            method = _method(handler, metrics, limits)
+            self.methods[path] = self.own_methods[path] = method
+            if forwarding := self._forward(path, handler):
+                # The process that answers counts the call.
+                uncounted = MethodMetrics(*metrics.labels)
+                self.methods[path] = _method(forwarding, uncounted, limits)
 
 
 class _Method(ABC):

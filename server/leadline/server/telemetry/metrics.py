@@ -18,7 +18,7 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from leadline.server.jobs.job import EpochCompleted, Job
@@ -68,6 +68,16 @@ class Metrics:
         )
         self._prediction_images = self._histogram(
             "leadline_prediction_batch_size", "Images in a predict request.", _IMAGES
+        )
+        self.registry.register(
+            _ReadCounter(
+                "leadline_predictions",
+                "Predict requests that a process has answered.",
+                lambda: self._prediction_seconds.count,
+            )
+        )
+        self._restarts = self._counter(
+            "leadline_serving_process_restarts", "Serving processes started again after their end."
         )
         self._predictions_in_flight = self._gauge(
             "leadline_predictions_in_flight", "Predict requests in flight."
@@ -163,6 +173,10 @@ class Metrics:
         """A predict request was given up before its images were decoded."""
         self._abandoned.inc()
 
+    def on_restart(self) -> None:
+        """A serving process is started again."""
+        self._restarts.inc()
+
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(name, text, registry=self.registry)
 
@@ -189,6 +203,18 @@ class Metrics:
             with contextlib.suppress(psutil.Error):
                 memory[job_id] = psutil.Process(pid).memory_info().rss
         return memory
+
+
+class _ReadCounter(Collector):
+    """A counter whose value is read at each scrape."""
+
+    def __init__(self, name: str, text: str, read: Callable[[], int]) -> None:
+        self._about = name, text
+        self._read = read
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        """Reads the value."""
+        yield CounterMetricFamily(*self._about, value=self._read())
 
 
 class _ReadGauge(Collector):

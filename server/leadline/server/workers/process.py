@@ -5,14 +5,11 @@ It serves one assignment and exits, which frees all its memory, the GPU's includ
 
 import argparse
 import contextlib
-import ctypes
 import os
-import signal
 import sys
 from pathlib import Path
 
-# From <linux/prctl.h>: the signal to send when the parent ends.
-_PR_SET_PDEATHSIG = 1
+from leadline.server.workers.parent import die_with_parent
 
 # As if the process held half of the machine's memory more than it does: proc(5).
 _OOM_SCORE_ADJUSTMENT = "500"
@@ -23,17 +20,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A training process of a Leadline server.")
     parser.add_argument("--niceness", type=int, default=0)
     os.nice(parser.parse_args().niceness)
-    _die_with_server()
+    die_with_parent()
     _die_before_others()
     # Imports take seconds of CPU, at lowered priority from here on.
     from leadline.server.workers.worker import serve  # noqa: PLC0415
 
     serve()
-
-
-def _die_with_server() -> None:
-    """Has the kernel kill this process when the server ends, even while suspended."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _die_before_others() -> None:

@@ -156,7 +156,9 @@ def occupied(server: LiveServer) -> Iterator[None]:
         # Not before: a worker that never gets ready is given up.
         next(event for event in job.events() if event.HasField("started"))
         job.detach()
-    (worker,) = psutil.Process(server.process.pid).children()
+    module = "leadline.server.workers.process"
+    children = psutil.Process(server.process.pid).children()
+    (worker,) = [child for child in children if module in child.cmdline()]
     worker.suspend()
     yield
     worker.kill()  # asked to end, it would first go on where it was stopped

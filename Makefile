@@ -59,7 +59,7 @@ hostile: $(STAMP)  ## Attack servers over both transports for about half an hour
 	$(BIN)/python tests/hostile/run.py
 
 bench-serving: $(STAMP)  ## Measure serving beside Triton and MLServer; docs/benchmarks.md says how.
-	for mode in "" --engine --beside-training --overload; do \
+	for mode in "" --engine --beside-training --processes --overload; do \
 		$(BIN)/python benchmarks/serving.py $$mode || exit 1; \
 	done
 

@@ -104,7 +104,9 @@ def frame(message: bytes) -> bytes:
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
-def run_h2load(target: str, path: str, message: bytes, load: Load, *, core: int) -> LoadResult:
+def run_h2load(
+    target: str, path: str, message: bytes, load: Load, *, core: int | None, niceness: int = 0
+) -> LoadResult:
     """Calls one unary method with one message, over and over.
 
     Args:
@@ -112,7 +114,8 @@ def run_h2load(target: str, path: str, message: bytes, load: Load, *, core: int)
         path: of the method, "/package.Service/Method".
         message: the request, serialised.
         load: how hard.
-        core: which core h2load may use.
+        core: which core h2load may use; None for all.
+        niceness: its nice value, up to 19.
 
     Raises:
         LoadError: h2load is missing, fails, or says something unexpected.
@@ -120,9 +123,10 @@ def run_h2load(target: str, path: str, message: bytes, load: Load, *, core: int)
     with tempfile.TemporaryDirectory(prefix="leadline-load-") as folder:
         body, log = Path(folder) / "body", Path(folder) / "log"
         body.write_bytes(frame(message))
+        pinned = [] if core is None else ["taskset", "--cpu-list", str(core)]
         command = _command(f"http://{target}{path}", body, log, load)
         done = subprocess.run(
-            ["taskset", "--cpu-list", str(core), *command],
+            [*pinned, "nice", "-n", str(niceness), *command],
             capture_output=True,
             text=True,
             check=False,

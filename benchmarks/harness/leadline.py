@@ -33,3 +33,15 @@ class LeadlineServer(Server):
         handled = self.total("grpc_server_handled_total", **labels)
         succeeded = self.total("grpc_server_handled_total", **labels, grpc_code="OK")
         return Counts(int(succeeded), int(handled - succeeded))
+
+    @property
+    def pid(self) -> int:
+        """The process id of the main process."""
+        return self._process.pid
+
+    def shares(self) -> list[float]:
+        """How many predictions each process has answered, the main one first."""
+        first = self.total("leadline_predictions_total", process="0")
+        if not first:  # the one process has no number
+            return [self.total("leadline_predictions_total")]
+        return [first, self.total("leadline_predictions_total") - first]

@@ -308,7 +308,7 @@ async def test_a_process_that_does_not_answer_is_replaced(
         process.suspend()
 
         async with asyncio.timeout(60):
-            while not set(children_of(os.getpid(), "serving_process")) - {*before, process}:
+            while not set(children_of(os.getpid(), "serving_process")) - {*before, process}:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
 
 

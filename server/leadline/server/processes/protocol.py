@@ -20,7 +20,7 @@ STATUS_PATH = "/status"
 """The path of the method by which either process reports its health, and its metrics."""
 
 _REVISION_BYTES = 8
-_GREETING_BYTES = 1 << 17
+_GREETING_BYTES = 1 << 18
 
 
 class SharedRevision:

@@ -2,24 +2,27 @@
 
 A machine of two cores has none left for the load, so requests a second say little here. What
 a request costs its server says it: a core has a second each second. The load runs at the
-lowest priority, on the cores of the server, so that it is as busy as it can be. Each process
-has the same number of requests in flight, because those in flight together share batches.
+lowest priority, on the cores of the server, so that it is as busy as it can be. There is a load
+for each process, because requests that are in flight together share batches.
 """
 
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
 from harness.checks import Question, check_answers, check_load
 from harness.comparison import Plan, Point, questions
-from harness.h2load import Load, run_h2load
+from harness.h2load import Load, LoadResult, run_h2load
 from harness.infer import MODEL_INFER
 from harness.leadline import LeadlineServer
 from harness.models import Trained
@@ -158,23 +161,19 @@ def _cost(
 ) -> Cost:
     processes = len(server.shares())
     load = Load(
-        in_flight=processes * point.in_flight,
-        connections=processes * min(_CONNECTIONS, point.in_flight),
+        in_flight=point.in_flight,
+        connections=min(_CONNECTIONS, point.in_flight),
         seconds=plan.seconds,
         warm_up_seconds=plan.warm_up_seconds,
     )
     answer_bytes = check_answers(server.target, asked, at_once=point.in_flight)
     shares_before, before, cpu_before = server.shares(), server.counts(), server.cpu_seconds()
-    result = run_h2load(
-        server.target,
-        MODEL_INFER,
-        asked[0].message,
-        load,
-        core=0 if processes == 1 else None,
-        niceness=_LOWEST_PRIORITY,
-    )
+    result = _run_loads(server.target, asked[0].message, load, processes)
     cpu_seconds, counted = server.cpu_seconds() - cpu_before, server.counts() - before
-    check_load(load, result, counted=counted, answer_bytes=answer_bytes)
+    whole = replace(
+        load, in_flight=processes * load.in_flight, connections=processes * load.connections
+    )
+    check_load(whole, result, counted=counted, answer_bytes=answer_bytes)
     answered = [
         after - earlier for after, earlier in zip(server.shares(), shares_before, strict=True)
     ]
@@ -185,4 +184,18 @@ def _cost(
         per_second=result.per_second,
         cpu=1e6 * cpu_seconds / counted.succeeded,
         shares=[round(share / sum(answered), 3) for share in answered],
+    )
+
+
+def _run_loads(target: str, message: bytes, load: Load, count: int) -> LoadResult:
+    """What comes of a load on each of the first cores, at the same time."""
+    with ThreadPoolExecutor(count) as pool:
+        run = partial(run_h2load, target, MODEL_INFER, message, load, niceness=_LOWEST_PRIORITY)
+        results = list(pool.map(lambda core: run(core=core), range(count)))
+    return LoadResult(
+        succeeded=sum(result.succeeded for result in results),
+        failed=sum(result.failed for result in results),
+        data_bytes=sum(result.data_bytes for result in results),
+        seconds=load.seconds,
+        latencies=np.concatenate([result.latencies for result in results]),
     )

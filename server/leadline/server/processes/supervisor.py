@@ -34,7 +34,7 @@ _FIRST_DELAY, _LONGEST_DELAY = 1.0, 30.0
 _PATIENCE = 15
 
 # How long a scrape waits for a process, and another call.
-_SCRAPE_SECONDS = 1.0
+_SCRAPE_SECONDS = 5.0
 _ASK_SECONDS = 10.0
 
 # Of the grace period, after the calls of this process have ended; and the least time.

@@ -69,16 +69,10 @@ class Metrics:
         self._prediction_images = self._histogram(
             "leadline_prediction_batch_size", "Images in a predict request.", _IMAGES
         )
-        self.registry.register(
-            _ReadCounter(
-                "leadline_predictions",
-                "Predict requests that a process has answered.",
-                lambda: self._prediction_seconds.count,
-            )
-        )
         self._restarts = self._counter(
             "leadline_serving_process_restarts", "Serving processes started again after their end."
         )
+        self._count_predictions()
         self._predictions_in_flight = self._gauge(
             "leadline_predictions_in_flight", "Predict requests in flight."
         )
@@ -176,6 +170,15 @@ class Metrics:
     def on_restart(self) -> None:
         """A serving process is started again."""
         self._restarts.inc()
+
+    def _count_predictions(self) -> None:
+        self.registry.register(
+            _ReadCounter(
+                "leadline_predictions",
+                "Predict requests that a process has answered.",
+                lambda: self._prediction_seconds.count,
+            )
+        )
 
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(name, text, registry=self.registry)

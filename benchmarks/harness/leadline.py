@@ -39,9 +39,9 @@ class LeadlineServer(Server):
         """The process id of the main process."""
         return self._process.pid
 
-    def shares(self) -> list[float]:
-        """How many predictions each process has answered, the main one first."""
-        first = self.total("leadline_predictions_total", process="0")
-        if not first:  # the one process has no number
-            return [self.total("leadline_predictions_total")]
-        return [first, self.total("leadline_predictions_total") - first]
+    def shares(self, processes: int) -> list[float]:
+        """How many predictions each of its serving processes has answered, the main one first."""
+        metric = "leadline_predictions_total"
+        if processes == 1:  # it has no number
+            return [self.total(metric)]
+        return [self.total(metric, process=str(number)) for number in range(processes)]

@@ -41,7 +41,6 @@ _LOWEST_PRIORITY = 19
 class Cost:
     """One measurement."""
 
-    round: int
     batch: int
     """Images a request."""
 
@@ -75,7 +74,7 @@ def measure(trained: Trained, plan: Plan) -> list[Cost]:
             for point in plan.points:
                 asked = questions(trained, point)
                 for processes, server in servers.items():
-                    cost = _cost(number, server, asked, point, plan)
+                    cost = _cost(server, processes, asked, point, plan)
                     say(
                         f"round {number}, {point}, {processes} processes: {cost.cpu:.1f} us of CPU "
                         f"a request, {cost.per_second:,.0f}/s, shares {cost.shares}"
@@ -157,9 +156,8 @@ def _serving(server: LeadlineServer) -> list[psutil.Process]:
 
 
 def _cost(
-    number: int, server: LeadlineServer, asked: list[Question], point: Point, plan: Plan
+    server: LeadlineServer, processes: int, asked: list[Question], point: Point, plan: Plan
 ) -> Cost:
-    processes = len(server.shares())
     load = Load(
         in_flight=point.in_flight,
         connections=min(_CONNECTIONS, point.in_flight),
@@ -167,23 +165,24 @@ def _cost(
         warm_up_seconds=plan.warm_up_seconds,
     )
     answer_bytes = check_answers(server.target, asked, at_once=point.in_flight)
-    shares_before, before, cpu_before = server.shares(), server.counts(), server.cpu_seconds()
+    shares_before, before, cpu_before = (
+        server.shares(processes),
+        server.counts(),
+        server.cpu_seconds(),
+    )
     result = _run_loads(server.target, asked[0].message, load, processes)
     cpu_seconds, counted = server.cpu_seconds() - cpu_before, server.counts() - before
     whole = replace(
         load, in_flight=processes * load.in_flight, connections=processes * load.connections
     )
     check_load(whole, result, counted=counted, answer_bytes=answer_bytes)
-    answered = [
-        after - earlier for after, earlier in zip(server.shares(), shares_before, strict=True)
-    ]
+    answered = np.array(server.shares(processes)) - shares_before
     return Cost(
-        round=number,
         batch=point.batch,
         processes=processes,
         per_second=result.per_second,
         cpu=1e6 * cpu_seconds / counted.succeeded,
-        shares=[round(share / sum(answered), 3) for share in answered],
+        shares=[round(float(share), 3) for share in answered / answered.sum()],
     )
 
 

@@ -16,11 +16,12 @@ import grpc
 import numpy as np
 import psutil
 import pytest
+import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
 from leadline.oip.v2 import open_inference_pb2 as oip
-from leadline.server.application import run_server
+from leadline.server.application import StartupError, run_server
 from leadline.server.processes import supervisor
 from leadline.server.settings import Settings
 from leadline.v1.inference_service_pb2 import DATA_TYPE_UINT8, PredictRequest, Tensor
@@ -158,6 +159,16 @@ def test_each_process_predicts_and_the_metrics_are_those_of_one_server(
         if labels["grpc_method"] == "Predict" and labels["grpc_code"] == "OK"
     ]
     assert handled == [sum(total.values())]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine's GPU predicts")
+def test_no_process_that_predicts_has_loaded_torch(processes: Processes) -> None:
+    (other,) = children(processes.server, "serving_process")
+
+    mapped = Path(f"/proc/{other.pid}/maps").read_text()
+
+    assert "llvmlite" in mapped
+    assert "libtorch" not in mapped
 
 
 def test_a_forwarded_call_is_counted_once(processes: Processes) -> None:
@@ -310,6 +321,19 @@ async def test_a_process_that_does_not_answer_is_replaced(
         async with asyncio.timeout(60):
             while not set(children_of(os.getpid(), "serving_process")) - {*before, process}:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
+
+
+async def test_a_process_that_cannot_start_ends_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    settings = Settings(
+        data_dir=tmp_path, port=0, metrics_port=0, spare_workers=0, serving_processes=3
+    )
+
+    with pytest.raises(StartupError, match="ended with status 1 before it served"):
+        async with run_server(settings):
+            pass
 
 
 def test_no_process_outlives_a_main_process_that_is_killed(server_factory: ServerFactory) -> None:

@@ -478,6 +478,7 @@ async def _beside(
         await processes.start(port, grpc_server.linked_calls({STATUS_PATH: StatusMethod(status)}))
         yield
     except ProcessError as error:
+        await grpc_server.stop()
         raise StartupError(str(error)) from error
     finally:
         processes.drain()

@@ -43,7 +43,7 @@ class RpcDispatcher:
 
     Attributes:
         methods: the methods by their paths.
-        own_methods: the same, without those that another process answers instead.
+        own_methods: the same, for calls that another process has forwarded here.
     """
 
     def __init__(
@@ -71,12 +71,10 @@ class RpcDispatcher:
         for name, handler in handlers.items():
             path, limits = f"/{service}/{name}", limits_of(service, name)
             metrics = self._metrics.method(_kind(handler), service, name)
-            method = _method(handler, metrics, limits)
-            self.methods[path] = self.own_methods[path] = method
-            if forwarding := self._forward(path, handler):
-                # The process that answers counts the call.
-                uncounted = MethodMetrics(*metrics.labels)
-                self.methods[path] = _method(forwarding, uncounted, limits)
+            self.methods[path] = _method(self._forward(path, handler) or handler, metrics, limits)
+            # The process that has forwarded a call counts it.
+            uncounted = MethodMetrics(*metrics.labels)
+            self.own_methods[path] = _method(handler, uncounted, limits)
 
 
 class _Method(ABC):

@@ -139,7 +139,10 @@ class _Slot:
 
     async def start(self, port: int, calls: Calls) -> None:
         self._settings = self._settings.model_copy(update={"port": port})
-        link = self._spawn(calls)
+        try:
+            link = self._spawn(calls)
+        except OSError as error:
+            raise ProcessError(f"no serving process can be started: {error.strerror}") from error
         await self._wait_ready(link)
         if self._ready.is_set():
             self._keeping = asyncio.create_task(self._keep(link, calls), name=self.part)
@@ -196,12 +199,14 @@ class _Slot:
             self.kill()
         await self._keeping
 
-    async def _keep(self, link: Link, calls: Calls) -> None:
+    async def _keep(self, link: Link | None, calls: Calls) -> None:
         """Starts the process again whenever it has ended, until the stop."""
         delay, began = 0.0, time.monotonic()
         while True:
-            await link.closed.wait()
-            status = await self._reap(link)
+            status = None
+            if link is not None:
+                await link.closed.wait()
+                status = await self._reap(link)
             if self._stopping.is_set():
                 return
             steady = time.monotonic() - began > _STEADY_SECONDS
@@ -215,19 +220,28 @@ class _Slot:
                     return
             self._on_restart()
             began = time.monotonic()
-            link = self._spawn(calls)
-            await self._wait_ready(link)
+            try:
+                link = self._spawn(calls)
+            except OSError as error:  # the machine has no memory, say
+                _LOG.error("no serving process can be started", error=error.strerror)
+                link = None
+            else:
+                await self._wait_ready(link)
 
     def _spawn(self, calls: Calls) -> Link:
         """Starts a process. In the main thread: the kernel kills it when that thread ends."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "leadline.server.serving_process"],
-                stdin=theirs.fileno(),
-                start_new_session=True,  # Ctrl-C at the terminal must reach this process only
-            )
-        Greeting(self._number, self._settings).send(ours, self._revision)
+        try:
+            with theirs:
+                Greeting(self._number, self._settings).send(ours, self._revision)
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "leadline.server.serving_process"],
+                    stdin=theirs.fileno(),
+                    start_new_session=True,  # Ctrl-C at the terminal must reach this process only
+                )
+        except OSError:
+            ours.close()
+            raise
         self._link = Link(ours, max_calls=most_linked_calls())
         self._link.open(calls)
         return self._link

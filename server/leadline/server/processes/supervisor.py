@@ -270,8 +270,10 @@ class _Slot:
         return status
 
     async def _status(self) -> Any:
-        if self._link is None:
+        link = self._link
+        if link is None:
             raise UnavailableError("it does not run")
-        status = json.loads(await self._link.ask(STATUS_PATH))
-        self._metrics.update(self._number, status["metrics"])
+        status = json.loads(await link.ask(STATUS_PATH))
+        if link is self._link:  # otherwise it has ended, and its sums are kept
+            self._metrics.update(self._number, status["metrics"])
         return status

@@ -110,11 +110,14 @@ def children(server: LiveServer, module: str) -> list[psutil.Process]:
 
 
 def children_of(pid: int, module: str) -> list[psutil.Process]:
-    return [
-        child
-        for child in psutil.Process(pid).children()
-        if f"leadline.server.{module}" in child.cmdline()
-    ]
+    return [child for child in psutil.Process(pid).children() if runs(child, module)]
+
+
+def runs(process: psutil.Process, module: str) -> bool:
+    try:
+        return f"leadline.server.{module}" in process.cmdline()
+    except psutil.NoSuchProcess:  # a zombie, too
+        return False
 
 
 def train(target: str, **changes: int) -> list[JobEvent]:
@@ -150,6 +153,9 @@ def test_each_process_predicts_and_the_metrics_are_those_of_one_server(
             predict(stubs, processes.model)
         total[process] += 3
 
+    deadline = time.monotonic() + 30  # a scrape does not wait for a process that is too busy
+    while processes.predictions() != total and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert processes.predictions() == total
     counted = samples(processes.server, "leadline_prediction_seconds_count")
     assert counted == [({}, sum(total.values()))]

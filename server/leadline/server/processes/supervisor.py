@@ -133,6 +133,7 @@ class _Slot:
         self._on_restart = on_restart
         self._process: subprocess.Popen[bytes] | None = None
         self._link: Link | None = None
+        self._asking = asyncio.Lock()
         self._ready = asyncio.Event()
         self._stopping = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
@@ -270,10 +271,11 @@ class _Slot:
         return status
 
     async def _status(self) -> Any:
-        link = self._link
-        if link is None:
-            raise UnavailableError("it does not run")
-        status = json.loads(await link.ask(STATUS_PATH))
-        if link is self._link:  # otherwise it has ended, and its sums are kept
-            self._metrics.update(self._number, status["metrics"])
-        return status
+        async with self._asking:  # otherwise an older answer could replace a newer one
+            link = self._link
+            if link is None:
+                raise UnavailableError("it does not run")
+            status = json.loads(await link.ask(STATUS_PATH))
+            if link is self._link:  # otherwise it has ended, and its sums are kept
+                self._metrics.update(self._number, status["metrics"])
+            return status

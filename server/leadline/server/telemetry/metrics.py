@@ -38,9 +38,8 @@ class Metrics:
         # A `_created` series for each metric would double their number.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
-        GCCollector(registry=self.registry)
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
         self.grpc = GrpcMetrics()
         self.registry.register(self.grpc)
         self._epochs = self._counter("leadline_epochs", "Epochs completed.")
@@ -69,10 +68,7 @@ class Metrics:
         self._prediction_images = self._histogram(
             "leadline_prediction_batch_size", "Images in a predict request.", _IMAGES
         )
-        self._restarts = self._counter(
-            "leadline_serving_process_restarts", "Serving processes started again after their end."
-        )
-        self._count_predictions()
+        self._restarts = self._make_process_metrics()
         self._predictions_in_flight = self._gauge(
             "leadline_predictions_in_flight", "Predict requests in flight."
         )
@@ -171,13 +167,17 @@ class Metrics:
         """A serving process is started again."""
         self._restarts.inc()
 
-    def _count_predictions(self) -> None:
+    def _make_process_metrics(self) -> Counter:
+        """Makes the metrics of serving processes; returns the counter of restarts."""
         self.registry.register(
             _ReadCounter(
                 "leadline_predictions",
                 "Predict requests that a process has answered.",
                 lambda: self._prediction_seconds.count,
             )
+        )
+        return self._counter(
+            "leadline_serving_process_restarts", "Serving processes started again after their end."
         )
 
     def _counter(self, name: str, text: str) -> Counter:

@@ -7,8 +7,9 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ class Processes:
             before = self.predictions()
             stubs = Stubs(grpc.insecure_channel(self.server.target, options=_OWN_CONNECTION))
             predict(stubs, self.model)
-            after = self.predictions()
+            after = self.wait_for(partial(grown, before))
             (process,) = [name for name in after if after[name] > before.get(name, 0)]
             if process in self.by_process:
                 stubs.channel.close()
@@ -77,9 +78,20 @@ class Processes:
             for labels, value in samples(self.server, "leadline_predictions_total")
         }
 
+    def wait_for(self, is_right: Callable[[dict[str, float]], bool]) -> dict[str, float]:
+        """The predictions once they are right: a scrape does not wait for a process for long."""
+        deadline = time.monotonic() + 60
+        while not is_right(answered := self.predictions()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return answered
+
     def close(self) -> None:
         for stubs in self.by_process.values():
             stubs.channel.close()
+
+
+def grown(before: dict[str, float], after: dict[str, float]) -> bool:
+    return sum(after.values()) > sum(before.values())
 
 
 def samples(server: LiveServer, name: str) -> list[tuple[dict[str, str], float]]:
@@ -153,10 +165,7 @@ def test_each_process_predicts_and_the_metrics_are_those_of_one_server(
             predict(stubs, processes.model)
         total[process] += 3
 
-    deadline = time.monotonic() + 30  # a scrape does not wait for a process that is too busy
-    while processes.predictions() != total and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert processes.predictions() == total
+    assert processes.wait_for(lambda answered: answered == total) == total
     counted = samples(processes.server, "leadline_prediction_seconds_count")
     assert counted == [({}, sum(total.values()))]
     handled = [

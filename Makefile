@@ -59,7 +59,7 @@ hostile: $(STAMP)  ## Attack servers over both transports for 30 minutes; print 
 	$(BIN)/python tests/hostile/run.py
 
 bench-serving: $(STAMP)  ## Compare serving with Triton and MLServer; see docs/benchmarks.md.
-	for mode in "" --engine --beside-training --overload; do \
+	for mode in "" --engine --beside-training --processes --overload; do \
 		$(BIN)/python benchmarks/serving.py $$mode || exit 1; \
 	done
 

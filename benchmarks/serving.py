@@ -14,7 +14,13 @@ from typing import Any
 
 import torch
 
-from harness import beside_training, comparison_report, engine, overload
+from harness import (
+    beside_training,
+    comparison_report,
+    engine,
+    overload,
+    serving_processes,
+)
 from harness.checks import WrongAnswerError
 from harness.comparison import SERVERS, Plan, Point, compare
 from harness.h2load import LoadError, require_h2load
@@ -86,6 +92,12 @@ def _overload(options: argparse.Namespace) -> Result:
     return overload.report(measured), overload.as_json(measured)
 
 
+def _processes(options: argparse.Namespace) -> Result:
+    require_h2load()
+    costs = serving_processes.measure(trained_model(blocks=_BLOCKS), _plan(options))
+    return serving_processes.report(costs), serving_processes.as_json(costs)
+
+
 def _plan(options: argparse.Namespace) -> Plan:
     points = []
     for batch in options.batches:
@@ -144,6 +156,7 @@ def _parser() -> argparse.ArgumentParser:
 _MODES = (
     ("--engine", Mode(_engine, 5), "the engine in process, and the cost of the wire"),
     ("--beside-training", Mode(_beside_training, 30), "latency with and without a training job"),
+    ("--processes", Mode(_processes, 5), "two serving processes on two cores against one on one"),
     ("--overload", Mode(_overload, 60), "ten times the server's capacity"),
 )
 

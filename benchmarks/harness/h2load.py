@@ -103,7 +103,9 @@ def frame(message: bytes) -> bytes:
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
-def run_h2load(target: str, path: str, message: bytes, load: Load, *, core: int) -> LoadResult:
+def run_h2load(
+    target: str, path: str, message: bytes, load: Load, *, core: int | None, niceness: int = 0
+) -> LoadResult:
     """Calls one unary method repeatedly with the same message.
 
     Args:
@@ -111,7 +113,8 @@ def run_h2load(target: str, path: str, message: bytes, load: Load, *, core: int)
         path: the path of the method, "/package.Service/Method".
         message: the serialized request.
         load: the load to generate.
-        core: the core for h2load.
+        core: the core for h2load; None for all cores.
+        niceness: the nice value of h2load, up to 19.
 
     Raises:
         LoadError: h2load is missing, fails, or prints something unexpected.
@@ -119,9 +122,10 @@ def run_h2load(target: str, path: str, message: bytes, load: Load, *, core: int)
     with tempfile.TemporaryDirectory(prefix="leadline-load-") as folder:
         body, log = Path(folder) / "body", Path(folder) / "log"
         body.write_bytes(frame(message))
+        pinned = [] if core is None else ["taskset", "--cpu-list", str(core)]
         command = _command(f"http://{target}{path}", body, log, load)
         done = subprocess.run(
-            ["taskset", "--cpu-list", str(core), *command],
+            [*pinned, "nice", "-n", str(niceness), *command],
             capture_output=True,
             text=True,
             check=False,

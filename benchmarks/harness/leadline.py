@@ -33,3 +33,15 @@ class LeadlineServer(Server):
         handled = self.total("grpc_server_handled_total", **labels)
         succeeded = self.total("grpc_server_handled_total", **labels, grpc_code="OK")
         return Counts(int(succeeded), int(handled - succeeded))
+
+    @property
+    def pid(self) -> int:
+        """The process id of the main process."""
+        return self._process.pid
+
+    def shares(self, processes: int) -> list[float]:
+        """How many predictions each of its serving processes has answered, the main one first."""
+        metric = "leadline_predictions_total"
+        if processes == 1:  # it has no number
+            return [self.total(metric)]
+        return [self.total(metric, process=str(number)) for number in range(processes)]

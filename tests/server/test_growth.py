@@ -37,18 +37,19 @@ from leadline.oip.v2 import open_inference_pb2 as oip
 from leadline.server.api.oip import service as open_inference
 from leadline.server.api.server import GrpcServer
 from leadline.server.application import (
-    _Core,
+    Core,
     _http_port,
-    _make_predictor,
     _make_scheduler,
     _make_servicers,
     _scheduling,
+    make_predictor,
 )
 from leadline.server.datasets import KnownDatasets
 from leadline.server.jobs.job import Paused
 from leadline.server.jobs.options import JobOptions
 from leadline.server.jobs.states import JobState
 from leadline.server.live.page import make_pages
+from leadline.server.processes.supervisor import ServingProcesses
 from leadline.server.settings import Settings
 from leadline.server.startup import DataDir
 from leadline.server.storage.database import open_database
@@ -363,16 +364,18 @@ class Site:
 
     async def _serve(self) -> None:
         known = KnownDatasets(sources={"tiny": "tiny"}, fingerprints={})
-        core = _Core(*self._core_arguments, known)
+        core = Core(*self._core_arguments, known)
         async with AsyncExitStack() as stack:
             stack.enter_context(core.data.locked())
             stack.callback(core.close)
             self.trace.take()
-            async with _scheduling(core, _make_scheduler(core)):
+            scheduler = _make_scheduler(core)
+            async with _scheduling(core, scheduler):
                 await asyncio.sleep(0.2)  # and for its first read of the queue
             self.start = self.trace.take()
-            predictor = _make_predictor(core, stack)
-            servicers = _make_servicers(core, _make_scheduler(core), predictor, stack)
+            predictor = make_predictor(core, stack)
+            processes = ServingProcesses(self._settings, None, core.metrics.registry, lambda: None)
+            servicers = _make_servicers(core, scheduler, predictor, processes, stack)
             pages = make_pages(
                 self._settings,
                 store=core.store,
@@ -382,7 +385,7 @@ class Site:
                 stack=stack,
             )
             self.routes = frozenset(str(getattr(route, "path", "")) for route in pages.routes)
-            self.url = await stack.enter_async_context(_http_port(core, pages))
+            self.url = await stack.enter_async_context(_http_port(core, pages, processes))
             server = GrpcServer(self._settings, servicers, core.metrics.grpc)
             self.target = f"127.0.0.1:{await server.start()}"
             self.methods = frozenset(

@@ -156,7 +156,9 @@ def occupied(server: LiveServer) -> Iterator[None]:
         # Not earlier: a worker that never becomes ready counts as lost.
         next(event for event in job.events() if event.HasField("started"))
         job.detach()
-    (worker,) = psutil.Process(server.process.pid).children()
+    module = "leadline.server.workers.process"
+    children = psutil.Process(server.process.pid).children()
+    (worker,) = [child for child in children if module in child.cmdline()]
     worker.suspend()
     yield
     worker.kill()  # SIGTERM would first need SIGCONT

@@ -25,6 +25,8 @@ from leadline.server.devices import available_cores, inference_device
 from leadline.server.errors import StorageError
 from leadline.server.jobs.options import Retention, RetentionPolicy
 from leadline.server.live.page import is_shown, make_pages
+from leadline.server.processes.protocol import STATUS_PATH, SharedRevision, StatusMethod
+from leadline.server.processes.supervisor import ProcessError, ServingProcesses
 from leadline.server.scheduling.assignment import AssignmentMaker
 from leadline.server.scheduling.capacity import Capacity
 from leadline.server.scheduling.disk_floor import DiskFloor
@@ -73,10 +75,10 @@ _INSPECTION_THREADS = 2
 _LARGEST_REQUESTS_WAITING = 4
 
 # How long after the grace period the process ends itself if it has not stopped.
-_LATE_SECONDS = 2.0
+LATE_SECONDS = 2.0
 
 # Looks that a probe's prediction may take: hundreds of batches may be ahead of it.
-_PREDICTION_PATIENCE = 15
+PREDICTION_PATIENCE = 15
 
 
 Started = TypeVar("Started")
@@ -126,7 +128,7 @@ async def serve(settings: Settings) -> None:
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({stopped, server.broken}, return_when=asyncio.FIRST_COMPLETED)
         _LOG.info("stopping", grace_seconds=settings.shutdown_grace_seconds)
-        _exit_after(settings.shutdown_grace_seconds + _LATE_SECONDS)
+        exit_after(settings.shutdown_grace_seconds + LATE_SECONDS)
     _LOG.info("stopped")
     if not stopped.done():
         stopped.cancel()
@@ -134,7 +136,7 @@ async def serve(settings: Settings) -> None:
         raise ServingError(f"gRPC can no longer be served: {server.broken.exception()}")
 
 
-def _exit_after(seconds: float) -> None:
+def exit_after(seconds: float) -> None:
     """Ends the process if it still runs after this time: a thread may hang with the disk.
 
     Committed data is safe, and the next start requeues the jobs.
@@ -175,15 +177,20 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         StartupError: the service cannot start.
     """
     check_ready_file(settings.ready_file)
+    _check_processes(settings)
     data = DataDir(settings.data_dir)
     async with AsyncExitStack() as stack:
         stack.enter_context(data.locked())
         datasets = await _prepare(settings, data)
-        core = _Core(settings, data, open_store(data), datasets)
+        revision = SharedRevision.make() if settings.serving_processes > 1 else None
+        core = Core(settings, data, open_store(data, revision), datasets)
         stack.callback(core.close)
+        processes = ServingProcesses(
+            settings, revision, core.metrics.registry, core.metrics.on_restart
+        )
         scheduler = _make_scheduler(core)
-        predictor = _make_predictor(core, stack)
-        servicers = _make_servicers(core, scheduler, predictor, stack)
+        predictor = make_predictor(core, stack)
+        servicers = _make_servicers(core, scheduler, predictor, processes, stack)
         scheduling = await stack.enter_async_context(_scheduling(core, scheduler))
         pages = make_pages(
             settings,
@@ -193,7 +200,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             dataset_cache=data.datasets,
             stack=stack,
         )
-        url = await stack.enter_async_context(_http_port(core, pages))
+        url = await stack.enter_async_context(_http_port(core, pages, processes))
         grpc_server = GrpcServer(settings, servicers, core.metrics.grpc)
         try:
             port = await grpc_server.start()
@@ -206,20 +213,22 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             broken=asyncio.create_task(grpc_server.wait_broken()),
         )
         stack.callback(running.broken.cancel)
-        probes = _make_probes(core, predictor, scheduling)
-        await stack.enter_async_context(_monitoring(core, probes, grpc_server))
+        probes = [*_make_probes(core, predictor, scheduling), *processes.probes]
+        monitor = await stack.enter_async_context(monitoring(core, probes, grpc_server))
+        await stack.enter_async_context(_beside(processes, port, grpc_server, monitor))
         with ready_file(settings.ready_file, running.addresses):
             try:
                 yield running
             finally:
                 await grpc_server.announce_stop()
+                processes.drain()
                 core.notifier.close()
                 servicers.streams.stop()
                 await grpc_server.stop()
 
 
-class _Core:
-    """The objects that most parts of the service need."""
+class Core:
+    """The objects that most parts of the service need, in any process of the server."""
 
     def __init__(
         self, settings: Settings, data: DataDir, store: Store, datasets: KnownDatasets
@@ -240,8 +249,6 @@ class _Core:
         self.notifier = JobNotifier()
         self.catalog = Catalog(store=store, threads=self.threads, artifacts=self.artifacts)
         self.metrics = Metrics()
-        self.metrics.watch_jobs(store.jobs.count_by_state)
-        self.metrics.watch_sweeps(store.sweeps.count_by_state)
 
     def close(self) -> None:
         """Stops the threads after the calls that have started."""
@@ -253,6 +260,28 @@ class _Core:
             self.writes,
         ):
             threads.close()
+
+
+def _check_processes(settings: Settings) -> None:
+    """Refuses more serving processes than can predict; warns of more than there are cores."""
+    if settings.serving_processes == 1:
+        return
+    device = inference_device(settings.inference_device)
+    if device != "cpu":
+        raise StartupError(
+            f"--serving-processes is {settings.serving_processes}, but predictions on {device} "
+            "have one process: several would each load torch and the networks into the GPU's "
+            "memory, and wait for one another there; use --serving-processes 1, or "
+            "--inference-device cpu"
+        )
+    computing = settings.serving_processes * settings.inference_threads
+    if computing > available_cores():
+        _LOG.warning(
+            "more threads compute predictions than there are cores",
+            serving_processes=settings.serving_processes,
+            inference_threads=settings.inference_threads,
+            cores=available_cores(),
+        )
 
 
 async def _prepare(settings: Settings, data: DataDir) -> KnownDatasets:
@@ -271,8 +300,10 @@ async def _prepare(settings: Settings, data: DataDir) -> KnownDatasets:
         is_stopped.set()
 
 
-def _make_scheduler(core: _Core) -> Scheduler:
+def _make_scheduler(core: Core) -> Scheduler:
     settings, capacity = core.settings, Capacity.of(core.settings)
+    core.metrics.watch_jobs(core.store.jobs.count_by_state)
+    core.metrics.watch_sweeps(core.store.sweeps.count_by_state)
     assignments = AssignmentMaker(
         artifacts=core.artifacts,
         dataset_sources=core.datasets.sources,
@@ -306,14 +337,18 @@ def _make_scheduler(core: _Core) -> Scheduler:
 
 
 def _make_servicers(
-    core: _Core, scheduler: Scheduler, predictor: Predictor, stack: AsyncExitStack
+    core: Core,
+    scheduler: Scheduler,
+    predictor: Predictor,
+    processes: ServingProcesses,
+    stack: AsyncExitStack,
 ) -> Servicers:
     tokens = PageTokens.load(core.data.page_key)
     jobs, sweeps = _make_training_services(core, scheduler)
     models = ModelService(
         store=core.store, threads=core.threads, large_reads=core.large_reads, catalog=core.catalog
     )
-    predictions = _make_prediction_service(core, predictor)
+    predictions = make_prediction_service(core, predictor)
     lane = ReadLane("inspection", _INSPECTION_THREADS)
     stack.callback(lane.close)
     inspection = InspectionService(models=models, lane=lane, dataset_cache=core.data.datasets)
@@ -333,13 +368,13 @@ def _make_servicers(
         ),
         inspection=InspectionServicer(inspection, tokens),
         open_inference=OpenInferenceServicer(
-            models=models, predictions=predictions, streams=streams
+            models=models, predictions=predictions, streams=streams, others=processes.ask
         ),
         streams=streams,
     )
 
 
-def _make_training_services(core: _Core, scheduler: Scheduler) -> tuple[JobService, SweepService]:
+def _make_training_services(core: Core, scheduler: Scheduler) -> tuple[JobService, SweepService]:
     settings = core.settings
     lifecycle = Lifecycle(
         threads=core.threads,
@@ -368,7 +403,7 @@ def _make_training_services(core: _Core, scheduler: Scheduler) -> tuple[JobServi
     return jobs, sweeps
 
 
-def _make_predictor(core: _Core, stack: AsyncExitStack) -> Predictor:
+def make_predictor(core: Core, stack: AsyncExitStack) -> Predictor:
     settings = core.settings
     decoders = DecoderPool(
         max_large_work=_LARGEST_REQUESTS_WAITING * settings.max_pixels_per_request,
@@ -387,7 +422,7 @@ def _make_predictor(core: _Core, stack: AsyncExitStack) -> Predictor:
     return predictor
 
 
-def _make_prediction_service(core: _Core, predictor: Predictor) -> PredictionService:
+def make_prediction_service(core: Core, predictor: Predictor) -> PredictionService:
     settings = core.settings
     return PredictionService(
         predictor=predictor,
@@ -402,9 +437,7 @@ def _make_prediction_service(core: _Core, predictor: Predictor) -> PredictionSer
     )
 
 
-def _make_probes(
-    core: _Core, predictor: Predictor, scheduling: "asyncio.Task[None]"
-) -> list[Probe]:
+def _make_probes(core: Core, predictor: Predictor, scheduling: "asyncio.Task[None]") -> list[Probe]:
     async def check_scheduling() -> None:
         if scheduling.done():
             raise RuntimeError("the scheduler has ended") from scheduling.exception()
@@ -412,27 +445,53 @@ def _make_probes(
     return [
         Probe(part="store", check=partial(core.threads.run, core.store.check_reads)),
         Probe(part="writes", check=partial(core.writes.run, core.store.check_writes)),
-        Probe(part="predictions", check=predictor.check, patience=_PREDICTION_PATIENCE),
+        Probe(part="predictions", check=predictor.check, patience=PREDICTION_PATIENCE),
         Probe(part="scheduler", check=check_scheduling),
     ]
 
 
 @asynccontextmanager
-async def _monitoring(
-    core: _Core, probes: list[Probe], grpc_server: GrpcServer
-) -> AsyncIterator[None]:
+async def monitoring(
+    core: Core, probes: list[Probe], grpc_server: GrpcServer
+) -> AsyncIterator[HealthMonitor]:
+    """Reports health by these probes within the context."""
     monitor = HealthMonitor(probes, on_change=grpc_server.report_failing)
     core.metrics.watch_health(monitor.failing)
     task = asyncio.create_task(monitor.run(), name="health")
     try:
-        yield
+        yield monitor
     finally:
         task.cancel()
         await asyncio.wait({task})
 
 
 @asynccontextmanager
-async def _scheduling(core: _Core, scheduler: Scheduler) -> AsyncIterator["asyncio.Task[None]"]:
+async def _beside(
+    processes: ServingProcesses, port: int, grpc_server: GrpcServer, monitor: HealthMonitor
+) -> AsyncIterator[None]:
+    """Runs the other serving processes within the context."""
+
+    async def status() -> dict[str, Any]:
+        return {"failing": failing_parts(monitor)}
+
+    try:
+        await processes.start(port, grpc_server.linked_calls({STATUS_PATH: StatusMethod(status)}))
+        yield
+    except ProcessError as error:
+        await grpc_server.stop()
+        raise StartupError(str(error)) from error
+    finally:
+        processes.drain()
+        await processes.stop()
+
+
+def failing_parts(monitor: HealthMonitor) -> list[str]:
+    """The parts that fail."""
+    return [part for part, is_failing in monitor.failing().items() if is_failing]
+
+
+@asynccontextmanager
+async def _scheduling(core: Core, scheduler: Scheduler) -> AsyncIterator["asyncio.Task[None]"]:
     try:
         recovered = await core.threads.run(core.store.attempts.recover)
         await core.threads.run(_finish_deletions, core)
@@ -448,7 +507,7 @@ async def _scheduling(core: _Core, scheduler: Scheduler) -> AsyncIterator["async
         await task
 
 
-def _finish_deletions(core: _Core) -> None:
+def _finish_deletions(core: Core) -> None:
     """Finishes the deletions that a crash interrupted; blocks."""
     for batch in in_batches(core.store.jobs.deleted_ids()):
         for job_id in batch:
@@ -458,10 +517,10 @@ def _finish_deletions(core: _Core) -> None:
 
 
 @asynccontextmanager
-async def _http_port(core: _Core, pages: Pages) -> AsyncIterator[str]:
+async def _http_port(core: Core, pages: Pages, processes: ServingProcesses) -> AsyncIterator[str]:
     """Opens the HTTP port of metrics and the page within the context; yields its URL."""
     settings = core.settings
-    port = HttpPort(core.metrics.registry, pages)
+    port = HttpPort(processes.registry, pages, processes.refresh)
     try:
         yield await _open(port, settings)
     finally:

@@ -58,6 +58,18 @@ def main(arguments: list[str]) -> int:
 def _run(settings: Settings) -> int:
     _check_variables()
     configure_logs(level=settings.log_level, style=settings.log_format)
+    tune_process()
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(settings))
+    except (StartupError, ServingError) as error:
+        sys.stderr.write(f"leadline serve: {error}\n")
+        return _FAILURE
+    return 0
+
+
+def tune_process() -> None:
+    """Sets garbage collection, thread switching and memory for a process that serves."""
     # Modules are never freed. Without gc.freeze, each full collection would scan them and
     # pause the event loop for a tenth of a second.
     gc.collect()
@@ -66,13 +78,6 @@ def _run(settings: Settings) -> int:
     sys.setswitchinterval(_SWITCH_SECONDS)
     _allow_descriptors()
     _keep_memory()
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(settings))
-    except (StartupError, ServingError) as error:
-        sys.stderr.write(f"leadline serve: {error}\n")
-        return _FAILURE
-    return 0
 
 
 def _check_variables() -> None:

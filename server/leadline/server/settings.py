@@ -181,6 +181,12 @@ class Settings(BaseSettings):
         description="Free space on the disk of the data directory below which no job starts, in "
         "bytes; auto: 1 GiB, or 5 % of the disk if that is less; 0: none.",
     )
+    serving_processes: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="Processes that serve gRPC on the port, each on its own core.",
+    )
     inference_device: str = Field(
         default="auto",
         pattern=r"^(auto|cpu|cuda:\d+)$",

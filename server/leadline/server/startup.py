@@ -10,6 +10,7 @@ from typing import TextIO
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from leadline.server.processes.protocol import SharedRevision
 from leadline.server.storage.database import open_database
 from leadline.server.storage.migrations import SchemaError
 from leadline.server.storage.store import Store
@@ -56,14 +57,19 @@ class DataDir:
             yield
 
 
-def open_store(data: DataDir) -> Store:
+def open_store(data: DataDir, revision: SharedRevision | None = None) -> Store:
     """Opens the database of a data directory, and migrates an older one.
+
+    Args:
+        data: the data directory.
+        revision: the store's revision, if other processes read it.
 
     Raises:
         StartupError: it cannot be opened.
     """
     try:
-        return Store(open_database(data.database))
+        view = None if revision is None else revision.view
+        return Store(open_database(data.database), revision=view)
     except (SQLAlchemyError, SchemaError) as error:
         raise StartupError(
             f"the job database {data.database} cannot be opened: {error}; "

@@ -11,7 +11,7 @@ import sqlalchemy
 from sqlalchemy import Engine
 
 from leadline.models.spec import TrainingSpec
-from leadline.server.application import _Core, _make_scheduler, _make_training_services
+from leadline.server.application import Core, _make_scheduler, _make_training_services
 from leadline.server.datasets import KnownDatasets
 from leadline.server.jobs.options import JobOptions
 from leadline.server.services.jobs import JobService, JobView
@@ -43,7 +43,7 @@ def queries(engine: Engine) -> list[str]:
 
 @pytest.fixture
 def service(engine: Engine, tmp_path: Path) -> Iterator[JobService]:
-    core = _Core(
+    core = Core(
         Settings(devices="cpu"),
         DataDir(tmp_path),
         Store(engine),

@@ -6,12 +6,13 @@ import pytest
 import sqlalchemy
 
 from leadline.models.spec import TrainingSpec
-from leadline.server.errors import NotFoundError
+from leadline.server.errors import NotFoundError, StorageError
 from leadline.server.jobs.options import JobOptions
 from leadline.server.jobs.variants import VariantFilter
+from leadline.server.processes.protocol import SharedRevision
 from leadline.server.serving.catalog import ByName, Catalog
 from leadline.server.storage.artifacts import Artifacts
-from leadline.server.storage.database import open_database
+from leadline.server.storage.database import open_database, open_for_reading
 from leadline.server.storage.store import Store
 from leadline.server.thread_pool import ThreadPool
 from support.reports import STARTED, an_epoch
@@ -100,3 +101,29 @@ async def test_callers_who_look_for_the_same_model_at_once_share_a_query(
 
     assert len({id(checkpoint) for checkpoint in resolved}) == 1
     assert begun == ["a read"]
+
+
+async def test_the_catalog_of_another_process_sees_each_write_at_once(
+    engine: sqlalchemy.Engine, tmp_path: Path
+) -> None:
+    shared = SharedRevision.make()
+    written = Store(engine, revision=shared.view)
+    reader = open_for_reading(tmp_path / "jobs.db")
+    # Another mapping of the same memory, as another process has it.
+    seen = Store(reader, revision=SharedRevision(shared.file).view)
+    threads = ThreadPool("store", 1)
+    catalog = Catalog(store=seen, threads=threads, artifacts=Artifacts(tmp_path))
+    by_name = ByName(job_id="first")
+
+    start(written, "first")
+    with pytest.raises(NotFoundError):
+        await catalog.resolve(by_name)
+    for epoch in (1, 2):
+        complete(written, "first", epoch, epoch / 4)
+        assert (await catalog.resolve(by_name)).epoch.epoch == epoch
+    assert await catalog.resolve(by_name) is await catalog.resolve(by_name)
+    with pytest.raises(StorageError):
+        seen.jobs.cancel("first")
+
+    threads.close()
+    reader.dispose()

@@ -42,11 +42,25 @@ class RpcDispatcher:
 
     Attributes:
         methods: the methods by their paths.
+        own_methods: the same, for calls that another process has forwarded here.
     """
 
-    def __init__(self, metrics: GrpcMetrics) -> None:
+    def __init__(
+        self,
+        metrics: GrpcMetrics,
+        forward: "Callable[[str, Handler], Handler | None]" = lambda _path, _handler: None,
+    ) -> None:
+        """Makes a dispatcher.
+
+        Args:
+            metrics: counts the calls.
+            forward: what has another process answer the calls of a path instead of its
+                handler, if anything.
+        """
         self._metrics = metrics
+        self._forward = forward
         self.methods: dict[str, Method] = {}
+        self.own_methods: dict[str, Method] = {}
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Does nothing: the stubs also call `add_registered_method_handlers`."""
@@ -54,9 +68,12 @@ class RpcDispatcher:
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
         """Registers the methods of a service."""
         for name, handler in handlers.items():
+            path, limits = f"/{service}/{name}", limits_of(service, name)
             metrics = self._metrics.method(_kind(handler), service, name)
-            limits = limits_of(service, name)
-            self.methods[f"/{service}/{name}"] = _method(handler, metrics, limits)
+            self.methods[path] = _method(self._forward(path, handler) or handler, metrics, limits)
+            # The process that has forwarded a call counts it.
+            uncounted = MethodMetrics(*metrics.labels)
+            self.own_methods[path] = _method(handler, uncounted, limits)
 
 
 class _Method:

@@ -1,6 +1,7 @@
 """The gRPC server: its services, its limits, its health."""
 
-from collections.abc import Collection
+import asyncio
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -12,6 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from leadline.server.api.dispatcher import RpcDispatcher
+from leadline.server.api.forwarding import AnsweredElsewhere, Forwarder
 from leadline.server.api.inference import InferenceServicer
 from leadline.server.api.inspection import InspectionServicer
 from leadline.server.api.oip import service as open_inference
@@ -22,8 +24,10 @@ from leadline.server.api.training import TrainingServicer
 from leadline.server.settings import Settings
 from leadline.server.telemetry.calls import GrpcMetrics
 from leadline.server.telemetry.logs import logs_are_json
-from leadline.server.transport.calls import Calls
+from leadline.server.transport.calls import Calls, Method
+from leadline.server.transport.links import Link
 from leadline.server.transport.listener import ListenerOptions
+from leadline.server.transport.sockets import free_port
 from leadline.server.transport.transports import make_listener
 from leadline.v1 import (
     inference_service_pb2,
@@ -55,13 +59,14 @@ _FLUSH_SHARE = 0.15
 _FLUSH_SECONDS = 0.5
 
 # The parts that each service needs. If the store rejects writes, predictions still work and a
-# restart would not help: so the server as a whole still reports SERVING.
+# restart would not help: so the server as a whole still reports SERVING. The part "main" is
+# the main process, as another process sees it.
 _PARTS_OF = {
-    _TRAINING: frozenset({"store", "writes", "scheduler"}),
+    _TRAINING: frozenset({"store", "writes", "scheduler", "main"}),
     _INFERENCE: frozenset({"store", "predictions"}),
-    _INSPECTION: frozenset({"store"}),
+    _INSPECTION: frozenset({"store", "main"}),
     open_inference.SERVICE_NAME: frozenset({"store", "predictions"}),
-    _WHOLE_SERVER: frozenset({"store", "predictions", "scheduler"}),
+    _WHOLE_SERVER: frozenset({"store", "predictions", "scheduler", "main"}),
 }
 
 
@@ -69,9 +74,9 @@ _PARTS_OF = {
 class Servicers:
     """The servicers by service, and the prediction streams that they share."""
 
-    training: TrainingServicer
+    training: TrainingServicer | AnsweredElsewhere
     inference: InferenceServicer
-    inspection: InspectionServicer
+    inspection: InspectionServicer | AnsweredElsewhere
     open_inference: OpenInferenceServicer
     streams: PipelineGroup
 
@@ -79,12 +84,31 @@ class Servicers:
 class GrpcServer:
     """A server of all services on one port."""
 
-    def __init__(self, settings: Settings, servicers: Servicers, metrics: GrpcMetrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        servicers: Servicers,
+        metrics: GrpcMetrics,
+        *,
+        main: Link | None = None,
+    ) -> None:
+        """Makes a server, which `start` binds.
+
+        Args:
+            settings: the server's options.
+            servicers: what answers.
+            metrics: counts the calls.
+            main: the main process, in a process that forwards calls to it; None: it is this one.
+        """
         self._settings = settings
+        self._is_main = main is None
         self._health = HealthServicer()
         self._open_inference = servicers.open_inference
-        dispatcher = RpcDispatcher(metrics)
+        dispatcher = RpcDispatcher(metrics, Forwarder(main)) if main else RpcDispatcher(metrics)
         self._register(servicers, cast(aio.Server, dispatcher))
+        self._grace_seconds = _CALLS_SHARE * settings.shutdown_grace_seconds
+        self._own_methods = dispatcher.own_methods
+        self._linked: list[Calls] = []
         grace = settings.shutdown_grace_seconds
         self._listener = make_listener(
             settings.transport,
@@ -93,21 +117,30 @@ class GrpcServer:
                 max_message_bytes=settings.max_message_bytes,
                 max_message_memory_bytes=settings.max_message_memory_bytes,
                 max_pending_per_stream=settings.max_pending_per_stream,
-                grace_seconds=_CALLS_SHARE * grace,
+                grace_seconds=self._grace_seconds,
                 flush_seconds=max(_FLUSH_SHARE * grace, _FLUSH_SECONDS),
                 json_logs=logs_are_json(settings.log_format),
                 max_connection_age_seconds=settings.max_connection_age_seconds,
                 max_connection_age_grace_seconds=settings.max_connection_age_grace_seconds,
+                shares_port=settings.serving_processes > 1,
             ),
         )
 
+    def linked_calls(self, methods: Mapping[str, Method]) -> Calls:
+        """What answers the calls of another process: by this process, and these methods too."""
+        calls = Calls({**self._own_methods, **methods})
+        self._linked.append(calls)
+        return calls
+
     def _register(self, servicers: Servicers, server: aio.Server) -> None:
-        training_service_pb2_grpc.add_TrainingServiceServicer_to_server(servicers.training, server)
+        training_service_pb2_grpc.add_TrainingServiceServicer_to_server(
+            cast(TrainingServicer, servicers.training), server
+        )
         inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(
             servicers.inference, server
         )
         inspection_service_pb2_grpc.add_InspectionServiceServicer_to_server(
-            servicers.inspection, server
+            cast(InspectionServicer, servicers.inspection), server
         )
         open_inference.add_open_inference(servicers.open_inference, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -122,6 +155,9 @@ class GrpcServer:
         """
         host, port = self._settings.host, self._settings.port
         try:
+            if self._is_main and self._settings.serving_processes > 1:
+                # The processes of another server could share the port, too.
+                port = await free_port(host, port)
             bound = await self._listener.start(host, port)
         except OSError as error:
             raise OSError(
@@ -153,7 +189,8 @@ class GrpcServer:
 
     async def stop(self) -> None:
         """Rejects new calls, and ends calls that outlast the grace period."""
-        await self._listener.stop()
+        linked = (calls.stop(self._grace_seconds) for calls in self._linked)
+        await asyncio.gather(self._listener.stop(), *linked)
 
 
 def _add_reflection(server: aio.Server) -> None:

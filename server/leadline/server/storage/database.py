@@ -30,6 +30,11 @@ _WRITES = "leadline_writes"
 _CHECKS = "leadline_checks_references"
 
 
+# One number, in memory that processes may share: it is read before every prediction, so
+# reading it must cost nothing.
+Revision = list[int] | memoryview
+
+
 @dataclass(frozen=True)
 class UnitOfWork:
     """A write transaction: all its statements are committed together, or none.
@@ -46,20 +51,26 @@ class UnitOfWork:
 class Database:
     """Read snapshots and write transactions on one engine, for any number of threads."""
 
-    def __init__(self, engine: Engine, *, now: Callable[[], datetime] | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        now: Callable[[], datetime] | None = None,
+        revision: Revision | None = None,
+    ) -> None:
         self._engine = engine
         self._writing_engine = engine.execution_options(**{_WRITES: True})
         self._unchecked_engine = self._writing_engine.execution_options(**{_CHECKS: False})
         self._now = now or (lambda: datetime.now(UTC))
         # SQLite allows one writer at a time; a second one would block its thread anyway.
         self._writer = threading.Lock()
-        self._revision = 0
+        self._revision: Revision = [0] if revision is None else revision
         self._last_write_failed = False
 
     @property
     def revision(self) -> int:
         """Increases with every write; results of the same revision are still valid."""
-        return self._revision
+        return self._revision[0]
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -102,7 +113,7 @@ class Database:
             else:
                 self._last_write_failed = False
             finally:
-                self._revision += 1
+                self._revision[0] += 1
 
     def check_reads(self) -> None:
         """Checks that the database can be read.
@@ -151,6 +162,18 @@ def open_database(path: Path, *, busy_timeout: float = _BUSY_TIMEOUT) -> Engine:
     return engine
 
 
+def open_for_reading(path: Path, *, busy_timeout: float = _BUSY_TIMEOUT) -> Engine:
+    """Opens a SQLite file that another process writes to: a write here is an error.
+
+    Raises:
+        sqlalchemy.exc.DatabaseError: the file is no database, or is damaged.
+    """
+    engine = sqlalchemy.create_engine(f"sqlite:///{path}", connect_args={"timeout": busy_timeout})
+    sqlalchemy.event.listen(engine, "connect", _allow_reads)
+    sqlalchemy.event.listen(engine, "begin", _begin)
+    return engine
+
+
 @contextmanager
 def _interrupted_if_abandoned(connection: Connection) -> Iterator[None]:
     """Interrupts statements of the block within about a millisecond if the call is abandoned."""
@@ -168,6 +191,11 @@ def _configure(connection: sqlite3.Connection, _record: Any) -> None:
     connection.isolation_level = None
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _allow_reads(connection: sqlite3.Connection, _record: Any) -> None:
+    connection.isolation_level = None
+    connection.execute("PRAGMA query_only=ON").close()
 
 
 def _begin(connection: Connection) -> None:

@@ -12,7 +12,7 @@ from datetime import datetime
 from sqlalchemy import Engine
 
 from leadline.server.storage.attempts import AttemptRepository
-from leadline.server.storage.database import Database
+from leadline.server.storage.database import Database, Revision
 from leadline.server.storage.jobs import JobRepository
 from leadline.server.storage.models import ModelRepository
 from leadline.server.storage.sweeps import SweepRepository
@@ -21,8 +21,21 @@ from leadline.server.storage.sweeps import SweepRepository
 class Store:
     """Jobs, sweeps and models in an SQLAlchemy database."""
 
-    def __init__(self, engine: Engine, *, now: Callable[[], datetime] | None = None) -> None:
-        self._database = Database(engine, now=now)
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        now: Callable[[], datetime] | None = None,
+        revision: Revision | None = None,
+    ) -> None:
+        """Makes the store of a database.
+
+        Args:
+            engine: the database.
+            now: the time of what is written; None: that of the clock.
+            revision: the store's, where processes share it: one number.
+        """
+        self._database = Database(engine, now=now, revision=revision)
         self.jobs = JobRepository(self._database)
         self.attempts = AttemptRepository(self._database)
         self.sweeps = SweepRepository(self._database)

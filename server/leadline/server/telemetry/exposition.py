@@ -1,6 +1,6 @@
 """The `/metrics` endpoint."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from aiohttp import hdrs, web
@@ -15,13 +15,19 @@ _Environment = dict[str, str]
 class Exposition:
     """Serves a registry from a thread: the gauges of jobs query the store."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, registry: CollectorRegistry, refresh: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Makes an endpoint; `refresh`, if any, is awaited before each scrape."""
+        self._refresh = refresh
         # prometheus_client's own application handles formats, compression and parameters.
         self._application: Callable[..., Iterable[bytes]] = make_wsgi_app(registry)
         self._threads = ThreadPool("metrics", 1)
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answers a request of any method."""
+        if self._refresh is not None:
+            await self._refresh()
         environment = {
             "REQUEST_METHOD": request.method,
             "PATH_INFO": request.path,

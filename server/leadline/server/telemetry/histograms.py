@@ -31,6 +31,11 @@ class UnlockedHistogram:
         self._counts[bisect_left(self._bounds, value)] += 1
         self._total += value
 
+    @property
+    def count(self) -> int:
+        """How many values it has counted."""
+        return sum(self._counts)
+
     def read(self) -> tuple[Buckets, float]:
         """The cumulative count of each bucket, and the sum of all values."""
         names = [*(str(float(bound)) for bound in self._bounds), "+Inf"]

@@ -18,7 +18,7 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from leadline.server.jobs.job import EpochCompleted, Job
@@ -38,9 +38,8 @@ class Metrics:
         # A `_created` series for each metric would double the number of series.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
-        GCCollector(registry=self.registry)
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
         self.grpc = GrpcMetrics()
         self.registry.register(self.grpc)
         self._epochs = self._counter("leadline_epochs", "Epochs completed.")
@@ -69,6 +68,7 @@ class Metrics:
         self._prediction_images = self._histogram(
             "leadline_prediction_batch_size", "Images in a predict request.", _IMAGES
         )
+        self._restarts = self._make_process_metrics()
         self._predictions_in_flight = self._gauge(
             "leadline_predictions_in_flight", "Predict requests in flight."
         )
@@ -163,6 +163,23 @@ class Metrics:
         """A predict request was dropped before its images were decoded."""
         self._abandoned.inc()
 
+    def on_restart(self) -> None:
+        """A serving process is started again."""
+        self._restarts.inc()
+
+    def _make_process_metrics(self) -> Counter:
+        """Makes the metrics of serving processes; returns the counter of restarts."""
+        self.registry.register(
+            _ReadCounter(
+                "leadline_predictions",
+                "Predict requests that a process has answered.",
+                lambda: self._prediction_seconds.count,
+            )
+        )
+        return self._counter(
+            "leadline_serving_process_restarts", "Serving processes started again after their end."
+        )
+
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(name, text, registry=self.registry)
 
@@ -189,6 +206,18 @@ class Metrics:
             with contextlib.suppress(psutil.Error):
                 memory[job_id] = psutil.Process(pid).memory_info().rss
         return memory
+
+
+class _ReadCounter(Collector):
+    """A counter whose value is read at each scrape."""
+
+    def __init__(self, name: str, text: str, read: Callable[[], int]) -> None:
+        self._about = name, text
+        self._read = read
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        """Reads the value."""
+        yield CounterMetricFamily(*self._about, value=self._read())
 
 
 class _ReadGauge(Collector):

@@ -49,9 +49,14 @@ class Pages:
 class HttpPort:
     """Serves a registry and pages over HTTP, on the event loop that calls `open`."""
 
-    def __init__(self, registry: CollectorRegistry, pages: Pages) -> None:
-        """Makes a port that `open` binds."""
-        self._exposition = Exposition(registry)
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        pages: Pages,
+        refresh: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Makes a port that `open` binds; `refresh`, if any, is awaited before each scrape."""
+        self._exposition = Exposition(registry, refresh)
         application = web.Application(middlewares=[_beside_metrics(pages)])
         application.router.add_route("*", _METRICS, self._exposition.handle)
         application.add_routes(pages.routes)

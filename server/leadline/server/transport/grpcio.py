@@ -72,7 +72,7 @@ class GrpcioListener:
             OSError: the address or the port is not available.
         """
         # Checks the address first, because core does not report why it cannot bind.
-        bound = await listen(host, port)
+        bound = await listen(host, port, shares_port=self._options.shares_port)
         addresses = [sock.getsockname() for sock in bound]
         chosen = port_of(bound[0])
         for sock in bound:
@@ -159,7 +159,7 @@ def _core_options(options: ListenerOptions) -> list[tuple[str, int]]:
         ]
     return [
         *age,
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(options.shares_port)),
         # The bytes that core accepts before a message is read; more during a read.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", _LOOKAHEAD_BYTES),
@@ -179,7 +179,10 @@ def _core_options(options: ListenerOptions) -> list[tuple[str, int]]:
         ("grpc.keepalive_permit_without_calls", 1),
         # Clients may ping as often as they like.
         ("grpc.http2.max_ping_strikes", 0),
-        ("grpc.max_allowed_incoming_connections", most_connections() or -1),
+        (
+            "grpc.max_allowed_incoming_connections",
+            most_connections(shares_port=options.shares_port) or -1,
+        ),
     ]
 
 

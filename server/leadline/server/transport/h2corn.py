@@ -46,7 +46,7 @@ class H2cornListener:
         Raises:
             OSError: the address or the port is not available.
         """
-        self._listening = await listen(host, port)
+        self._listening = await listen(host, port, shares_port=self._options.shares_port)
         try:
             await self._serve()
         except BaseException:
@@ -134,7 +134,7 @@ class H2cornListener:
             log_format="json" if options.json_logs else "text",
             runtime_threads=1,
             backlog=BACKLOG,
-            limit_connections=most_connections(),
+            limit_connections=most_connections(shares_port=options.shares_port),
             max_concurrent_streams=MAX_STREAMS,
             h2_max_header_list_size=METADATA_BYTES,
             h2_max_header_block_size=METADATA_BYTES,

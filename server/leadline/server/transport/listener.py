@@ -34,6 +34,7 @@ class ListenerOptions:
         json_logs: whether to log JSON instead of text.
         max_connection_age_seconds: the server sends GOAWAY at this age; 0 for never.
         max_connection_age_grace_seconds: how long calls may then continue.
+        shares_port: whether other processes accept connections on the same port.
     """
 
     max_message_bytes: int
@@ -44,6 +45,7 @@ class ListenerOptions:
     json_logs: bool = False
     max_connection_age_seconds: float = 0
     max_connection_age_grace_seconds: float = 0
+    shares_port: bool = False
 
 
 class Listener(Protocol):

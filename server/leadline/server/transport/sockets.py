@@ -21,9 +21,17 @@ BACKLOG = 1_024
 # Descriptors for files, for pipes to workers, and for libraries.
 _OTHER_DESCRIPTORS = 256
 
+_MOST_LINKED_CALLS = 1 << 16
 
-async def listen(host: str, port: int) -> list[socket.socket]:
+
+async def listen(host: str, port: int, *, shares_port: bool = False) -> list[socket.socket]:
     """Sockets on each of the host's addresses that this machine has, all on one port.
+
+    Args:
+        host: a name or an address.
+        port: the port; 0 for a free one.
+        shares_port: whether other processes may listen there too, if they say so as well. The
+            kernel then gives each connection to one of them, by a hash of its addresses.
 
     Raises:
         OSError: the host is unknown, or an address is not available.
@@ -43,7 +51,8 @@ async def listen(host: str, port: int) -> list[socket.socket]:
         # With port 0 all sockets use the first socket's port.
         chosen = port_of(listening[0]) if listening else port
         try:
-            listening.append(_listen(family, (address[0], chosen, *address[2:])))
+            bound = _listen(family, (address[0], chosen, *address[2:]), shares_port=shares_port)
+            listening.append(bound)
         except OSError as error:
             # "localhost" resolves to an IPv6 address even if IPv6 is disabled.
             is_last_hope = number == len(addresses) and not listening
@@ -55,10 +64,24 @@ async def listen(host: str, port: int) -> list[socket.socket]:
     return listening
 
 
-def _listen(family: int, address: tuple[Any, ...]) -> socket.socket:
+async def free_port(host: str, port: int) -> int:
+    """A port on which nobody listens: `port`, or any if it is 0.
+
+    Raises:
+        OSError: the host is unknown, or an address is not available.
+    """
+    listening = await listen(host, port)
+    free = port_of(listening[0])
+    for bound in listening:
+        bound.close()
+    return free
+
+
+def _listen(family: int, address: tuple[Any, ...], *, shares_port: bool) -> socket.socket:
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shares_port))
         if family == socket.AF_INET6 and address[0] != "::":
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         # Connections inherit these.
@@ -74,10 +97,20 @@ def _listen(family: int, address: tuple[Any, ...]) -> socket.socket:
     return listening
 
 
-def most_connections() -> int:
+def most_connections(*, shares_port: bool = False) -> int:
     """The most connections that leave descriptors for other uses; more wait in the backlog."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 0 if soft == resource.RLIM_INFINITY else max(soft - _OTHER_DESCRIPTORS, soft // 2)
+    if soft == resource.RLIM_INFINITY:
+        return 0
+    others = _OTHER_DESCRIPTORS + (most_linked_calls() if shares_port else 0)
+    return max(soft - others, soft // 2)
+
+
+def most_linked_calls() -> int:
+    """Calls that the processes of a server may have in flight to one another, in all."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_LINKED_CALLS
+    return most if soft == resource.RLIM_INFINITY else min(most, soft // 4)
 
 
 def port_of(listening: socket.socket) -> int:

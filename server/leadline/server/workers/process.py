@@ -5,14 +5,11 @@ It serves one assignment and exits, which frees all its memory, including the GP
 
 import argparse
 import contextlib
-import ctypes
 import os
-import signal
 import sys
 from pathlib import Path
 
-# From <linux/prctl.h>: sets the signal to receive when the parent ends.
-_PR_SET_PDEATHSIG = 1
+from leadline.server.workers.parent import die_with_parent
 
 # Counts as half of the machine's memory in addition to the process's own: see proc(5).
 _OOM_SCORE_ADJUSTMENT = "500"
@@ -23,17 +20,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A training process of a Leadline server.")
     parser.add_argument("--niceness", type=int, default=0)
     os.nice(parser.parse_args().niceness)
-    _die_with_server()
+    die_with_parent()
     _die_before_others()
     # Imports take seconds of CPU time, at the lowered priority.
     from leadline.server.workers.worker import serve  # noqa: PLC0415
 
     serve()
-
-
-def _die_with_server() -> None:
-    """Makes the kernel kill this process when the server ends, even if it is suspended."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _die_before_others() -> None:

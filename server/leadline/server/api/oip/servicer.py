@@ -3,10 +3,11 @@
 `service` registers the methods.
 """
 
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from importlib import metadata as distribution
 from typing import Any
 
+from google.protobuf.message import Message
 from grpc import aio
 
 from leadline.oip.v2 import open_inference_pb2 as oip
@@ -19,14 +20,18 @@ from leadline.server.api.oip.descriptions import (
 )
 from leadline.server.api.oip.inference import Inference
 from leadline.server.api.oip.names import NamedModels
+from leadline.server.api.oip.reflection import WIRE_PACKAGE
 from leadline.server.api.oip.requests import InferRequest
-from leadline.server.api.oip.statistics import Counts, statistics_message
+from leadline.server.api.oip.statistics import Counts, statistics_message, summed_statistics
 from leadline.server.api.ordered_pipeline import PipelineGroup
 from leadline.server.errors import InvalidArgumentError, NotFoundError, UnimplementedError
 from leadline.server.services.models import ModelService
 from leadline.server.services.predictions import PredictionService
 
 Context = aio.ServicerContext[Any, Any]
+
+# Calls a method, by its path and its request, in the other processes of the server.
+AskOthers = Callable[[str, bytes], Awaitable[list[bytes]]]
 
 _EXTENSIONS = ("classification", "model_configuration", "model_repository", "statistics")
 
@@ -35,8 +40,15 @@ class OpenInferenceServicer:
     """The protocol's methods."""
 
     def __init__(
-        self, *, models: ModelService, predictions: PredictionService, streams: PipelineGroup
+        self,
+        *,
+        models: ModelService,
+        predictions: PredictionService,
+        streams: PipelineGroup,
+        others: AskOthers | None = None,
     ) -> None:
+        """Makes a servicer; `others` asks the other processes of the server, if any."""
+        self._others = others
         self._models = models
         self._names = NamedModels(models)
         self._predictions = predictions
@@ -117,6 +129,12 @@ class OpenInferenceServicer:
         self, request: oip.ModelStatisticsRequest, context: Context
     ) -> oip.ModelStatisticsResponse:
         """Returns how many requests models had, and how long they took."""
+        own = await self._statistics(request)
+        others = await self._ask_others("ModelStatistics", request)
+        parts = [oip.ModelStatisticsResponse.FromString(other) for other in others]
+        return summed_statistics([own, *parts]) if parts else own
+
+    async def _statistics(self, request: oip.ModelStatisticsRequest) -> oip.ModelStatisticsResponse:
         statistics = self._inference.statistics.all()
         if not request.name:
             return oip.ModelStatisticsResponse(
@@ -151,6 +169,7 @@ class OpenInferenceServicer:
                 "a trained model cannot be overridden"
             )
         await self._predictions.load(await self._names.resolve(request.model_name, ""))
+        await self._ask_others("RepositoryModelLoad", request)
         return oip.RepositoryModelLoadResponse()
 
     async def RepositoryModelUnload(
@@ -159,7 +178,16 @@ class OpenInferenceServicer:
         """Drops every version of a model from memory."""
         _check_repository(request.repository_name)
         self._predictions.unload(await self._names.resolve(request.model_name, ""))
+        await self._ask_others("RepositoryModelUnload", request)
         return oip.RepositoryModelUnloadResponse()
+
+    async def _ask_others(self, method: str, request: Message) -> list[bytes]:
+        """The responses of the other processes of the server."""
+        if self._others is None:
+            return []
+        return await self._others(
+            f"/{WIRE_PACKAGE}.GRPCInferenceService/{method}", request.SerializeToString()
+        )
 
 
 def _check_repository(name: str) -> None:

@@ -2,12 +2,15 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+from google.protobuf.message import Message
 
 from leadline.oip.v2.open_inference_pb2 import (
     InferStatistics,
     ModelStatistics,
+    ModelStatisticsResponse,
     StatisticDuration,
 )
 
@@ -92,3 +95,29 @@ def statistics_message(name: str, epoch: int, counts: Counts) -> ModelStatistics
             compute_output=StatisticDuration(count=succeeded, ns=counts.output_ns),
         ),
     )
+
+
+def summed_statistics(parts: Sequence[ModelStatisticsResponse]) -> ModelStatisticsResponse:
+    """The statistics of several processes as those of one server."""
+    sums: dict[tuple[str, str], ModelStatistics] = {}
+    for part in parts:
+        for statistics in part.model_stats:
+            key = statistics.name, statistics.version
+            if key in sums:
+                _add(sums[key], statistics)
+            else:
+                sums[key] = statistics
+    # A process that has counted nothing of a model names its best version.
+    used = [total for _, total in sorted(sums.items()) if total.last_inference]
+    return ModelStatisticsResponse(model_stats=used or list(sums.values())[:1])
+
+
+def _add(total: Message, part: Message) -> None:
+    """Adds the numbers of a message to another of the same name and version."""
+    for field, value in part.ListFields():
+        if isinstance(value, Message):
+            _add(getattr(total, field.name), value)
+        elif field.name == "last_inference":
+            setattr(total, field.name, max(value, getattr(total, field.name)))
+        elif isinstance(value, int):
+            setattr(total, field.name, value + getattr(total, field.name))

@@ -1,0 +1,1 @@
+"""The serving processes beside the main one."""

@@ -1,0 +1,85 @@
+"""What the main process and a serving process tell each other.
+
+The serving process starts with one socket as its standard input, over which it first receives
+a greeting: the settings, and the memory that holds the revision of the store. From then on
+the socket is a `Link`.
+"""
+
+import json
+import mmap
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from leadline.server.settings import Settings
+from leadline.server.transport.call import Call
+
+STATUS_PATH = "/status"
+"""The path of the method by which either process reports its health, and its metrics."""
+
+_REVISION_BYTES = 8
+_GREETING_BYTES = 1 << 18
+
+
+class SharedRevision:
+    """The revision of the store in memory that all processes map; the main process writes it.
+
+    Attributes:
+        file: the descriptor of the memory.
+        view: the one number.
+    """
+
+    def __init__(self, file: int) -> None:
+        """Maps the memory of a descriptor."""
+        self.file = file
+        self.view = memoryview(mmap.mmap(file, _REVISION_BYTES)).cast("Q")
+
+    @classmethod
+    def make(cls) -> "SharedRevision":
+        """New memory, whose revision is 0."""
+        file = os.memfd_create("leadline-revision")
+        os.truncate(file, _REVISION_BYTES)
+        return cls(file)
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """What a serving process is to be.
+
+    Attributes:
+        number: its number, from 1; the main process has 0.
+        settings: the server's options; the port is never 0.
+    """
+
+    number: int
+    settings: Settings
+
+    def send(self, shared: socket.socket, revision: SharedRevision) -> None:
+        """Sends it to the process at the other end, with the memory of the revision."""
+        values = {"number": self.number, "settings": self.settings.model_dump(mode="json")}
+        socket.send_fds(shared, [json.dumps(values).encode()], [revision.file])
+
+    @classmethod
+    def receive(cls, shared: socket.socket) -> "tuple[Greeting, SharedRevision] | None":
+        """What the main process has sent; None if it is gone."""
+        packet, files, *_ = socket.recv_fds(shared, _GREETING_BYTES, 1)
+        if not packet:
+            return None
+        values = json.loads(packet)
+        return cls(values["number"], Settings(**values["settings"])), SharedRevision(files[0])
+
+
+class StatusMethod:
+    """Answers the other process with what `read` returns, as JSON."""
+
+    is_unary = True
+
+    def __init__(self, read: Callable[[], Awaitable[Any]]) -> None:
+        self._read = read
+
+    async def answer(self, call: Call) -> bytes:
+        """Answers a call."""
+        del call
+        return json.dumps(await self._read()).encode()

@@ -1,0 +1,12 @@
+"""Ties the life of a process to that of the server that started it."""
+
+import ctypes
+import signal
+
+# From <linux/prctl.h>: the signal to send when the parent ends.
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Has the kernel kill this process when the server ends, even while suspended."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -113,7 +113,7 @@ def run_h2load(
         path: the path of the method, "/package.Service/Method".
         message: the serialized request.
         load: the load to generate.
-        core: the core for h2load; None for all cores.
+        core: the core for h2load; None for all.
         niceness: the nice value of h2load, up to 19.
 
     Raises:

@@ -69,7 +69,7 @@ def _run(settings: Settings) -> int:
 
 
 def tune_process() -> None:
-    """Sets garbage collection, thread switching and memory for a process that serves."""
+    """Tunes Python and the operating system for a process that serves."""
     # Modules are never freed. Without gc.freeze, each full collection would scan them and
     # pause the event loop for a tenth of a second.
     gc.collect()

@@ -119,7 +119,7 @@ async def _serve(greeting: Greeting, revision: SharedRevision, shared: socket.so
 
 
 def _make_servicers(core: Core, predictor: Predictor) -> Servicers:
-    """What answers the calls that are not forwarded; those that are never come to a servicer."""
+    """Makes the servicers of the calls that this process answers itself."""
     models = ModelService(
         store=core.store, threads=core.threads, large_reads=core.large_reads, catalog=core.catalog
     )
@@ -142,7 +142,7 @@ def _make_servicers(core: Core, predictor: Predictor) -> Servicers:
 
 
 def _make_probes(core: Core, predictor: Predictor, link: Link) -> list[Probe]:
-    """The parts of this process, and those that it needs of the main process."""
+    """Makes the probes of this process, and of the parts of the main process that it needs."""
 
     async def check(part: str) -> None:
         if part in json.loads(await link.ask(STATUS_PATH))["failing"]:

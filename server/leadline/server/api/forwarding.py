@@ -1,7 +1,7 @@
 """Which methods a serving process forwards to the main process, and how.
 
-It answers itself what needs the store's models and the network alone. All else has one
-place: writes, the scheduler, the watchers, the listings, and what sums up the processes.
+A serving process itself answers calls that only need the store's models and the network. The
+main process answers all others: writes, the scheduler, watchers, listings, and sums over processes.
 """
 
 from collections.abc import AsyncIterator
@@ -59,7 +59,7 @@ class Forwarder:
         self._main = main
 
     def __call__(self, path: str, handler: Handler) -> "Handler | None":
-        """What forwards the calls of a path; None if this process answers them."""
+        """Makes a handler that forwards the calls of a path; None if this process answers them."""
         if path not in FORWARDED:
             return None
 

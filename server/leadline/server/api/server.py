@@ -96,9 +96,9 @@ class GrpcServer:
 
         Args:
             settings: the server's options.
-            servicers: what answers.
+            servicers: the servicers of the services.
             metrics: counts the calls.
-            main: the main process, in a process that forwards calls to it; None: it is this one.
+            main: the link to the main process; None in the main process itself.
         """
         self._settings = settings
         self._is_main = main is None
@@ -127,7 +127,7 @@ class GrpcServer:
         )
 
     def linked_calls(self, methods: Mapping[str, Method]) -> Calls:
-        """What answers the calls of another process: by this process, and these methods too."""
+        """Makes the calls of another process: methods of this process, and these methods."""
         calls = Calls({**self._own_methods, **methods})
         self._linked.append(calls)
         return calls

@@ -1,4 +1,4 @@
-"""What the main process and a serving process tell each other.
+"""The protocol between the main process and a serving process.
 
 The serving process starts with one socket as its standard input, over which it first receives
 a greeting: the settings, and the memory that holds the revision of the store. From then on
@@ -46,7 +46,7 @@ class SharedRevision:
 
 @dataclass(frozen=True)
 class Greeting:
-    """What a serving process is to be.
+    """The number and the settings of a serving process.
 
     Attributes:
         number: its number, from 1; the main process has 0.
@@ -63,7 +63,7 @@ class Greeting:
 
     @classmethod
     def receive(cls, shared: socket.socket) -> "tuple[Greeting, SharedRevision] | None":
-        """What the main process has sent; None if it is gone."""
+        """Receives the greeting of the main process; None if that process has ended."""
         packet, files, *_ = socket.recv_fds(shared, _GREETING_BYTES, 1)
         if not packet:
             return None
@@ -72,7 +72,7 @@ class Greeting:
 
 
 class StatusMethod:
-    """Answers the other process with what `read` returns, as JSON."""
+    """Answers the other process with the result of `read`, as JSON."""
 
     is_unary = True
 

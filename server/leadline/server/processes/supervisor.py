@@ -59,7 +59,7 @@ class ServingProcesses:
 
         Args:
             settings: the server's options.
-            revision: the store's; None if there are no other processes.
+            revision: the revision of the store; None if there are no other processes.
             registry: the metrics of this process.
             on_restart: is called when a process is started again.
         """
@@ -105,7 +105,7 @@ class ServingProcesses:
         return [response for response in responses if response is not None]
 
     def drain(self) -> None:
-        """Asks all processes to end, and starts none again."""
+        """Sends SIGTERM to all processes, and restarts none."""
         for slot in self._slots:
             slot.drain()
 
@@ -201,7 +201,7 @@ class _Slot:
         await self._keeping
 
     async def _keep(self, link: Link | None, calls: Calls) -> None:
-        """Starts the process again whenever it has ended, until the stop."""
+        """Restarts the process whenever it has ended, until the stop."""
         delay, began = 0.0, time.monotonic()
         while True:
             status = None
@@ -259,7 +259,7 @@ class _Slot:
             await link.closed.wait()
 
     async def _reap(self, link: Link) -> int:
-        """Ends what is left of the process; returns its exit status."""
+        """Kills and closes the rest of the process; returns its exit status."""
         self._ready.clear()
         self._link = None
         link.close()

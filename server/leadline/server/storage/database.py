@@ -29,9 +29,8 @@ _STEPS_A_LOOK = 20_000
 _WRITES = "leadline_writes"
 _CHECKS = "leadline_checks_references"
 
-
-# One number, in memory that processes may share: it is read before every prediction, so
-# reading it must cost nothing.
+# One number, in memory that processes may share. Every prediction reads it first, so a read
+# must be cheap.
 Revision = list[int] | memoryview
 
 
@@ -163,10 +162,10 @@ def open_database(path: Path, *, busy_timeout: float = _BUSY_TIMEOUT) -> Engine:
 
 
 def open_for_reading(path: Path, *, busy_timeout: float = _BUSY_TIMEOUT) -> Engine:
-    """Opens a SQLite file that another process writes to: a write here is an error.
+    """Opens the SQLite file at `path`, which another process writes to, for reading only.
 
     Raises:
-        sqlalchemy.exc.DatabaseError: the file is no database, or is damaged.
+        sqlalchemy.exc.DatabaseError: the file is not a database, or is damaged.
     """
     engine = sqlalchemy.create_engine(f"sqlite:///{path}", connect_args={"timeout": busy_timeout})
     sqlalchemy.event.listen(engine, "connect", _allow_reads)

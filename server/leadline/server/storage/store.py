@@ -32,8 +32,8 @@ class Store:
 
         Args:
             engine: the database.
-            now: the time of what is written; None: that of the clock.
-            revision: the store's, where processes share it: one number.
+            now: returns the time of a change; None for the clock.
+            revision: the revision that processes share; None for a private one.
         """
         self._database = Database(engine, now=now, revision=revision)
         self.jobs = JobRepository(self._database)

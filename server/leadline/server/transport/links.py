@@ -66,12 +66,12 @@ class Link:
         self._shared = shared
         self._max_calls = max_calls
         self._in_flight = 0
-        self._calls: Calls | None = None
         self._timers = DeadlineTimers()
+        self._calls: Calls | None = None
         self._answering: set[asyncio.Task[None]] = set()
 
     def open(self, calls: Calls) -> None:
-        """Has `calls` answer the calls of the other process."""
+        """Starts to answer the calls of the other process with `calls`."""
         self._calls = calls
         self._shared.setblocking(False)
         asyncio.get_running_loop().add_reader(self._shared.fileno(), self._accept)
@@ -316,7 +316,7 @@ def _framed(kind: bytes, payload: bytes = b"") -> bytes:
 
 
 def _as_text(fields: Fields) -> list[tuple[str, str]]:
-    """Header fields in a form that JSON knows."""
+    """Converts header fields for JSON."""
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
 
 

@@ -30,8 +30,8 @@ async def listen(host: str, port: int, *, shares_port: bool = False) -> list[soc
     Args:
         host: a name or an address.
         port: the port; 0 for a free one.
-        shares_port: whether other processes may listen there too, if they say so as well. The
-            kernel then gives each connection to one of them, by a hash of its addresses.
+        shares_port: whether other processes that also set it may listen on the port. The
+            kernel then assigns each connection to one of them, by a hash of its addresses.
 
     Raises:
         OSError: the host is unknown, or an address is not available.
@@ -107,7 +107,7 @@ def most_connections(*, shares_port: bool = False) -> int:
 
 
 def most_linked_calls() -> int:
-    """Calls that the processes of a server may have in flight to one another, in all."""
+    """The most calls in flight between the processes of a server."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _MOST_LINKED_CALLS
     return most if soft == resource.RLIM_INFINITY else min(most, soft // 4)

@@ -22,6 +22,7 @@ PACKAGE = PROJECT / "client" / "leadline" / "client"
 NAMES = {
     "_async": "_sync",
     "aclose": "close",
+    "add_done_callback": "add_callback",
     "aiter": "iter",
     "anext": "next",
     "open_async_channel": "open_channel",

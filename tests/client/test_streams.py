@@ -1,5 +1,7 @@
 """Faulty streams: a server plays each fault of real servers and proxies."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
@@ -365,3 +367,29 @@ def test_the_advice_of_a_full_server_reaches_the_caller(
     with pytest.raises(ResourceExhaustedError) as caught:
         make_client(target).get_job("a")
     assert caught.value.retry_delay == 2.0
+
+
+# Its own handler runs after that of the SDK, and before the interpreter stops gRPC's threads.
+LEFT_OPEN = """
+import atexit, inspect, sys
+atexit.register(lambda: print(inspect.getgeneratorlocals(events.gi_yieldfrom)["call"].done()))
+from leadline.client import Client
+events = Client(sys.argv[1]).job("a").events()
+print(next(events).sequence)
+"""
+
+
+def test_a_stream_that_is_left_open_ends_before_the_interpreter_stops_threads(play: Play) -> None:
+    stalls = threading.Event()
+    _, target = play([1, stalls])
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", LEFT_OPEN, target],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=25,
+        )
+    finally:
+        stalls.set()
+    assert (done.stdout.split(), done.returncode) == (["1", "True"], 0), done.stderr

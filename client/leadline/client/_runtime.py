@@ -5,12 +5,13 @@ name by the second.
 """
 
 import asyncio
+import atexit
 import queue
 import threading
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from typing import Generic, Protocol, Self, TypeAlias, TypeVar
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar
 
 import grpc
 
@@ -45,11 +46,15 @@ class AsyncUnaryCall(Protocol[Request_contra, Response_co]):
 class StreamCall(Cancellable, Protocol[Response_co]):
     """A stream of messages of the synchronous client."""
 
+    def add_callback(self, callback: Callable[[], None], /) -> bool: ...
+
     def __iter__(self) -> Iterator[Response_co]: ...
 
 
 class AsyncStreamCall(Cancellable, Protocol[Response_co]):
     """A stream of messages of the asynchronous client."""
+
+    def add_done_callback(self, callback: Callable[[Any], None], /) -> object: ...
 
     def __aiter__(self) -> AsyncIterator[Response_co]: ...
 
@@ -114,6 +119,44 @@ def cancel_after(call: Cancellable, seconds: float) -> Iterator[None]:
         raise
     finally:
         thread.cancel()
+
+
+# Far more than a cancelled call needs to end, because nothing waits for the server.
+_END_SECONDS = 1.0
+
+_idle_calls: set[StreamCall[Any]] = set()
+
+
+def async_end_at_exit(call: Cancellable | None) -> AbstractContextManager[None]:
+    """Does nothing, because `asyncio.run` closes every asynchronous generator."""
+    del call
+    return nullcontext()
+
+
+@contextmanager
+def end_at_exit(call: StreamCall[Any] | None) -> Iterator[None]:
+    """Ends the call before the interpreter exits, if it exits within the block.
+
+    A generator that nobody closes is closed late in the interpreter's exit. By then gRPC's
+    threads have stopped, perhaps with the lock of the call, for which closing would wait forever.
+    """
+    if call is None:
+        yield
+        return
+    _idle_calls.add(call)
+    try:
+        yield
+    finally:
+        _idle_calls.discard(call)
+
+
+@atexit.register
+def _end_calls() -> None:
+    for call in _idle_calls.copy():
+        ended = threading.Event()
+        if call.add_callback(ended.set):  # it has not ended
+            call.cancel()
+            ended.wait(_END_SECONDS)
 
 
 def async_own_loop(owner: object) -> object:

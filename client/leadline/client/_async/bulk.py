@@ -26,6 +26,7 @@ from leadline.client._runtime import (
     AsyncStreamCall,
     async_cancel_after,
     async_each,
+    async_end_at_exit,
     async_run,
     async_sleep,
 )
@@ -75,8 +76,10 @@ class AsyncBulkPrediction:
         """Yields the result of each image, in order; iterate over it once."""
         try:
             while await self._fill():
-                for result in await self._first_results():
-                    yield result
+                results = await self._first_results()
+                with async_end_at_exit(self._call):
+                    for result in results:
+                        yield result
             await self._finish_stream()
         finally:
             self._detach()

@@ -13,7 +13,7 @@ from leadline.client._grpc_errors import sdk_errors
 from leadline.client._messages import is_final
 from leadline.client._requests import duration
 from leadline.client._retry import Attempts, OnReconnect, Reconnection
-from leadline.client._runtime import AsyncStreamCall, async_sleep
+from leadline.client._runtime import AsyncStreamCall, async_end_at_exit, async_sleep
 from leadline.v1 import training_service_pb2
 from leadline.v1.job_pb2 import Job
 from leadline.v1.sweep_pb2 import Sweep
@@ -88,7 +88,8 @@ class AsyncEventStream(Generic[AnyResource, AnyEvent]):
             events = aiter(call)
             try:
                 while (event := await self._next_event(events)) is not None:
-                    yield event
+                    with async_end_at_exit(call):
+                        yield event
                 await self._check_end()
             except RpcError as error:
                 await self._recover(error)

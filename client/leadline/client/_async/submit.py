@@ -1,7 +1,7 @@
 """Submits a job or a sweep; a retry never creates a second one."""
 
 from collections.abc import AsyncIterator, Callable
-from typing import Generic
+from typing import Any, Generic
 
 from leadline.client._async.connection import AsyncConnection
 from leadline.client._cursor import AnyEvent
@@ -31,6 +31,10 @@ class AsyncSubmittedCall(Generic[AnyEvent]):
     def cancel(self) -> None:
         """Closes the stream; the job or sweep continues."""
         self._call.cancel()
+
+    def add_done_callback(self, callback: Callable[..., None]) -> Any:
+        """Calls `callback` when the stream has ended, like the method of gRPC's call."""
+        return self._call.add_done_callback(callback)
 
 
 async def submit(

@@ -26,6 +26,7 @@ from leadline.client._runtime import (
     StreamCall,
     cancel_after,
     each,
+    end_at_exit,
     run,
     sleep,
 )
@@ -76,7 +77,9 @@ class BulkPrediction:
         """Yields the result of each image, in order; iterate over it once."""
         try:
             while self._fill():
-                yield from self._first_results()
+                results = self._first_results()
+                with end_at_exit(self._call):
+                    yield from results
             self._finish_stream()
         finally:
             self._detach()

@@ -13,7 +13,7 @@ from leadline.client._grpc_errors import sdk_errors
 from leadline.client._messages import is_final
 from leadline.client._requests import duration
 from leadline.client._retry import Attempts, OnReconnect, Reconnection
-from leadline.client._runtime import StreamCall, sleep
+from leadline.client._runtime import StreamCall, end_at_exit, sleep
 from leadline.client._sync.connection import Connection
 from leadline.v1 import training_service_pb2
 from leadline.v1.job_pb2 import Job
@@ -87,7 +87,8 @@ class EventStream(Generic[AnyResource, AnyEvent]):
             events = iter(call)
             try:
                 while (event := self._next_event(events)) is not None:
-                    yield event
+                    with end_at_exit(call):
+                        yield event
                 self._check_end()
             except RpcError as error:
                 self._recover(error)

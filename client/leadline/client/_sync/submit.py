@@ -2,7 +2,7 @@
 """Submits a job or a sweep; a retry never creates a second one."""
 
 from collections.abc import Callable, Iterator
-from typing import Generic
+from typing import Any, Generic
 
 from leadline.client._cursor import AnyEvent
 from leadline.client._errors import RpcError, UnavailableError
@@ -31,6 +31,10 @@ class SubmittedCall(Generic[AnyEvent]):
     def cancel(self) -> None:
         """Closes the stream; the job or sweep continues."""
         self._call.cancel()
+
+    def add_callback(self, callback: Callable[..., None]) -> Any:
+        """Calls `callback` when the stream has ended, like the method of gRPC's call."""
+        return self._call.add_callback(callback)
 
 
 def submit(

@@ -1,6 +1,7 @@
 """Calls between processes, over both ends of one socket in this process."""
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import pytest
 from leadline.server.errors import ResourceExhaustedError, UnavailableError
 from leadline.server.transport.call import Call
 from leadline.server.transport.calls import Calls
-from leadline.server.transport.links import Link, Reply
+from leadline.server.transport.links import _HEAD, _MESSAGE, Link, Reply, _framed
 
 
 class Echo:
@@ -107,6 +108,28 @@ async def test_a_status_arrives_with_its_message_and_metadata(links: tuple[Link,
     assert reply.trailing == (("details-bin", b"\0\xff"),)
     with pytest.raises(UnavailableError, match="no ümlaut here"):
         await caller.ask("/failing")
+
+
+async def test_a_request_is_read_whole_before_its_method_answers() -> None:
+    shared, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    answerer = Link(ours, max_calls=1)
+    answerer.open(Calls({"/failing": Failing()}))
+    kept, passed = socket.socketpair()
+    with passed:
+        socket.send_fds(shared, [b"call"], [passed.fileno()])
+    reader, writer = await asyncio.open_unix_connection(sock=kept)
+    head = json.dumps({"path": "/failing", "peer": "", "seconds": None}).encode()
+
+    writer.write(_framed(_HEAD, head))
+    answering = asyncio.create_task(reader.read())
+    await asyncio.wait({answering}, timeout=0.2)
+    assert not answering.done()
+    writer.write(_framed(_MESSAGE, b"late"))
+
+    assert b"no \\u00fcmlaut here" in await asyncio.wait_for(answering, 10)
+    writer.close()
+    answerer.close()
+    shared.close()
 
 
 async def test_a_method_waits_for_a_caller_who_does_not_read_and_ends_with_it(

@@ -3,7 +3,7 @@
 Each call has a connection of its own: its caller makes a pair of sockets, and passes one of
 them over the shared socket. So a call's backpressure and its end are those of a socket, and
 calls have nothing in common that one of them could fill. A connection carries frames: the
-head and the messages in one direction, the messages and the status in the other. The caller
+head and the one message in one direction, the messages and the status in the other. The caller
 closes it to cancel the call.
 """
 
@@ -26,7 +26,7 @@ from leadline.server.transport.response import MetadataPairs, Response
 
 # The kind of a frame, and the bytes that follow.
 _PREFIX = struct.Struct(">cI")
-_HEAD, _MESSAGE, _END, _INITIAL, _STATUS = b"H", b"M", b"E", b"I", b"S"
+_HEAD, _MESSAGE, _INITIAL, _STATUS = b"H", b"M", b"I", b"S"
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -139,7 +139,7 @@ class Link:
             try:
                 head = {"path": path, "peer": peer, "seconds": seconds}
                 writer.write(_framed(_HEAD, json.dumps(head).encode()))
-                writer.write(_framed(_MESSAGE, request) + _framed(_END))
+                writer.write(_framed(_MESSAGE, request))
                 yield _responses(reader, reply)
             finally:
                 writer.close()
@@ -193,17 +193,20 @@ class Link:
         try:
             with suppress(ConnectionError, asyncio.IncompleteReadError):  # the caller is gone
                 _, head = await _read_frame(reader)
-                messages = _LinkedMessages(asyncio.Queue(2))
+                # The whole request, even if the method reads none of it: if this process closed
+                # the connection earlier, the caller's write would fail, and lose the response.
+                _, message = await _read_frame(reader)
+                messages = _LinkedMessages(message)
                 known = json.loads(head)
                 response = LinkedResponse(writer)
                 call = LinkedCall(
                     known, messages, response, seconds=known["seconds"], timers=self._timers
                 )
-                reading = asyncio.create_task(messages.fill(reader, call))
+                watching = asyncio.create_task(_cancel_if_closed(reader, call))
                 try:
                     await self._calls.answer(call)
                 finally:
-                    reading.cancel()
+                    watching.cancel()
         finally:
             writer.close()
 
@@ -237,28 +240,20 @@ class LinkedCall(Call):
 
 
 class _LinkedMessages:
-    """The messages of a call of another process, which has checked and charged them."""
+    """The one message of a call of another process, which has checked and charged it."""
 
-    def __init__(self, queue: "asyncio.Queue[bytes | None]") -> None:
-        self._queue = queue
-
-    async def fill(self, reader: asyncio.StreamReader, call: LinkedCall) -> None:
-        """Reads ahead, to notice when the caller cancels the call."""
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
-            while True:
-                kind, payload = await _read_frame(reader)
-                await self._queue.put(payload if kind == _MESSAGE else None)
-        call.cancel(CALLER_GONE)
+    def __init__(self, message: bytes) -> None:
+        self._message: bytes | None = message
 
     async def read(self) -> bytes | None:
-        return await self._queue.get()
+        message, self._message = self._message, None
+        return message
 
     async def read_single(self) -> bytes | None:
-        message = await self.read()
-        return message if message is not None and await self.read() is None else None
+        return await self.read()
 
     def close(self) -> None:
-        """Does nothing: the other process has charged them."""
+        """Does nothing: the other process has charged the message."""
 
 
 class LinkedResponse(Response):
@@ -288,6 +283,13 @@ class LinkedResponse(Response):
             await self._sink.drain()
         except ConnectionError as error:
             raise asyncio.CancelledError("the caller is gone") from error
+
+
+async def _cancel_if_closed(reader: asyncio.StreamReader, call: LinkedCall) -> None:
+    """Cancels a call when its caller closes the connection."""
+    with suppress(ConnectionError):
+        await reader.read()
+    call.cancel(CALLER_GONE)
 
 
 async def _responses(reader: asyncio.StreamReader, reply: Reply) -> AsyncIterator[bytes]:

@@ -30,7 +30,7 @@ FORWARDED = frozenset(
             )
             for method in service.methods
         ),
-        *(f"/{_INFERENCE}/{name}" for name in ("GetModel", "ListModels")),
+        *(f"/{_INFERENCE}/{name}" for name in ("GetModel", "ListModels", "ExportModel")),
         *(
             f"/{SERVICE_NAME}/{name}"
             for name in (

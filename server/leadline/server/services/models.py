@@ -19,6 +19,9 @@ R = TypeVar("R")
 # How many models a listing reads at a time, with up to 10,000 epochs each.
 _MODELS_A_SLICE = 10
 
+# A model of up to this many epochs takes a few milliseconds to read: not a large read.
+_FEW_EPOCHS = 200
+
 
 class ModelService:
     """The use cases of models.
@@ -50,7 +53,16 @@ class ModelService:
             NotFoundError: there is no such job, or it has completed no epoch.
             ResourceExhaustedError: too many large reads wait.
         """
-        return await self._large_reads.run(caller, lambda: use(self._store.models.get(job_id)))
+
+        def read() -> R:
+            return use(self._store.models.get(job_id))
+
+        def read_if_small() -> tuple[R] | None:
+            is_small = self._store.models.count_epochs(job_id) <= _FEW_EPOCHS
+            return (read(),) if is_small else None
+
+        small = await self._threads.run(read_if_small)
+        return small[0] if small else await self._large_reads.run(caller, read)
 
     async def get_with_job(
         self, use: Callable[[Job, Model | None], R], job_id: str, *, caller: str

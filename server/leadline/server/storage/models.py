@@ -45,14 +45,16 @@ class ModelRepository:
             NotFoundError: there is no such job, or it has no epoch yet.
         """
         with self._database.read() as connection:
-            job = find_job(connection, and_(jobs.c.job_id == job_id, _HAS_MODEL))
-            if job is None:
-                raise NotFoundError(
-                    "model",
-                    f"models/{job_id}",
-                    "a model exists from its job's first completed epoch on",
-                )
-            return read_model(connection, job)
+            return read_model(connection, _find_job(connection, job_id))
+
+    def count_epochs(self, job_id: str) -> int:
+        """The number of epochs of a model, without reading them.
+
+        Raises:
+            NotFoundError: there is no such job, or it has no epoch yet.
+        """
+        with self._database.read() as connection:
+            return _find_job(connection, job_id).completed_epochs
 
     def find(
         self, variant: VariantFilter, *, before: int | None = None, limit: int | None = None
@@ -97,6 +99,18 @@ class ModelRepository:
         """At most `limit` jobs that have models, the highest test accuracy first."""
         with self._database.read() as connection:
             return read_jobs(connection, _best_first(VariantFilter(), limit=limit))
+
+
+def _find_job(connection: Connection, job_id: str) -> Job:
+    """The job of a model; raises NotFoundError if there is no model."""
+    job = find_job(connection, and_(jobs.c.job_id == job_id, _HAS_MODEL))
+    if job is None:
+        raise NotFoundError(
+            "model",
+            f"models/{job_id}",
+            "a model exists from its job's first completed epoch on",
+        )
+    return job
 
 
 def _best_first(variant: VariantFilter, *, limit: int) -> Select[Any]:

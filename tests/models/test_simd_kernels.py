@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from leadline.models._shapes import CHANNELS, HALVE, INNER, TAIL, WIDEN, Convolution
 from leadline.models.simd import convolutions, elementwise, reference, single
-from leadline.models.simd.backward_pass import INPUT_BLOCK
 from leadline.models.simd.compiler import Compiled
 from leadline.models.simd.emitter import Emitter
 from leadline.models.simd.fields import Field
@@ -153,7 +152,7 @@ def test_weight_gradient(
 
     run(
         lambda module: convolutions.emit_weight_gradient(
-            module, "kernel", shape, lanes=lanes, input_block=INPUT_BLOCK.get(shape, 2)
+            module, "kernel", shape, lanes=lanes
         ),
         isa,
         images=images,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
-from leadline.models._shapes import CHANNELS, HALVE, INNER, TAIL, WIDEN, Convolution
+from leadline.models._shapes import CHANNELS, HALVE, TAIL, WIDEN, Convolution
 from leadline.models.simd import convolutions, elementwise
 from leadline.models.simd.emitter import const
 from leadline.models.simd.fields import (
@@ -21,9 +21,6 @@ from leadline.models.simd.fields import (
 )
 from leadline.models.simd.kernel_builder import KernelBuilder, Position
 from leadline.models.simd.signatures import Value
-
-INPUT_BLOCK = {WIDEN: 3, HALVE: 2, INNER: 2, TAIL: 4}
-"""How many input channels a weight gradient kernel sums at a time in registers; measured."""
 
 
 def emit_backward_pass(module: ir.Module, *, batch_norm: bool, skip: int, lanes: int) -> None:
@@ -46,7 +43,7 @@ class _ConvolutionGradients:
         self._layer, shape = layer, layer.shape
         name = f"_{layer.weights.name.lower()}"
         self._weights = convolutions.emit_weight_gradient(
-            module, f"{name}_gradient", shape, lanes=lanes, input_block=INPUT_BLOCK[shape]
+            module, f"{name}_gradient", shape, lanes=lanes
         )
         self._input = {
             add: convolutions.emit_input_gradient(

@@ -3,18 +3,30 @@
 The layout is batch-blocked, NCHW16n in oneDNN's terms (8n with AVX2, 4n in the
 baseline): a group of images is [channel][row][column][lane]. A vector register
 holds one pixel of one channel of every image in the group, so a weight is the same
-number for all lanes. Eight channels give eight independent sums, enough to keep two
-multiply-adds a cycle in flight; channels are never padded and lanes never shuffled.
+number for all lanes. Channels are never padded and lanes never shuffled.
+
+A tile of adjacent pixels and channels has its sums in registers. They are independent,
+which keeps two multiply-adds a cycle in flight, and they share the loaded values.
 """
 
+import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass
 
 from llvmlite import ir
 
 from leadline.models._shapes import Convolution
 from leadline.models.simd.emitter import Emitter, const
 from leadline.models.simd.signatures import Kernel, KernelSignature, Kind, Value
+
+# Output pixels and output channels of a tile, by lanes. The sums of a tile fill the registers:
+# AVX-512 has 32, the others have 16. Each weight is loaded once for all pixels of the tile, and
+# each input pixel once for all its channels.
+_TILES = {16: (2, 8), 8: (3, 4), 4: (3, 4)}
+
+# Input and output channels of a tile of weights, by kernel size; a tile has a whole kernel row.
+_WEIGHT_TILES = {5: (1, 2), 3: (2, 2)}
 
 
 def emit_convolution(
@@ -29,27 +41,27 @@ def emit_convolution(
         result=Kind.VECTORS,  # [outputs][output_size][output_size]
     )
     code = Emitter(module, name, signature, lanes=lanes)
-    args, size = code.arguments, shape.size
+    args = code.arguments
 
-    def at_pixel(indices: Sequence[Value], _: object) -> None:
-        top, left = (_corner(code, index, shape) for index in indices)
+    def bias(channel: Value) -> Value:
+        return code.splat(code.load(args.biases, channel))
 
-        def at_tap(tap: Sequence[Value], sums: list[Value]) -> list[Value]:
-            row, column = code.builder.add(top, tap[0]), code.builder.add(left, tap[1])
-            pixel = code.at(args.images, code.offset((row, size), (column, 1)))
-            weights = code.at(args.weights, _weights_offset(code, tap, shape))
-            return _accumulate(code, pixel, weights, sums, channels=shape.inputs, area=size**2)
+    def store(total: Value, place: Value) -> None:
+        result = code.builder.fadd(total, code.load(args.addend, place)) if add else total
+        code.store(code.relu(result) if relu else result, args.result, place)
 
-        sums = [code.splat(code.load(args.biases, channel)) for channel in range(shape.outputs)]
-        window = [_within(code, corner, shape) for corner in (top, left)]
-        sums = code.loop_nest(window, at_tap, sums)
-        pixel = code.offset((indices[0], shape.output_size), (indices[1], 1))
-        for channel, value in enumerate(sums):
-            place = code.builder.add(pixel, const(channel * shape.output_size**2))
-            result = code.builder.fadd(value, code.load(args.addend, place)) if add else value
-            code.store(code.relu(result) if relu else result, args.result, place)
-
-    code.loop_nest([(0, shape.output_size)] * 2, at_pixel)
+    source = _Source(
+        pixels=args.images,
+        channels=shape.inputs,
+        size=shape.size,
+        step=lambda width: width * shape.stride,
+        column=lambda column, tap: column * shape.stride - shape.padding + tap,
+        row=lambda row, tap: code.builder.add(_corner(code, row, shape), tap),
+        taps=lambda row: _within(code, _corner(code, row, shape), shape),
+    )
+    width = _TILES[lanes][0]
+    result = _Result(bias, shape.outputs, shape.output_size, width=width, store=store)
+    _emit_sums(code, source, result, shape.kernel)
     return code.close()
 
 
@@ -64,39 +76,176 @@ def emit_input_gradient(
         result=Kind.VECTORS,  # [inputs][size][size]
     )
     code = Emitter(module, name, signature, lanes=lanes)
-    args, size = code.arguments, shape.output_size
+    args = code.arguments
 
-    def at_pixel(indices: Sequence[Value], _: object) -> None:
-        padded = [code.builder.add(index, const(shape.padding)) for index in indices]
+    def store(total: Value, place: Value) -> None:
+        result = code.builder.fadd(total, code.load(args.addend, place)) if add else total
+        code.store(result, args.result, place)
 
-        def at_tap(tap: Sequence[Value], sums: list[Value]) -> list[Value]:
-            row, column = (
-                code.builder.sdiv(code.builder.sub(*pair), const(shape.stride))
-                for pair in zip(padded, tap, strict=True)
-            )
-            pixel = code.at(args.grad_output, code.offset((row, size), (column, 1)))
-            weights = code.at(args.weights, _weights_offset(code, tap, shape))
-            return _accumulate(code, pixel, weights, sums, channels=shape.outputs, area=size**2)
+    def column_of(column: int, tap: int) -> int:
+        column, between = divmod(column + shape.padding - tap, shape.stride)
+        return column if not between else -1
 
-        taps = [_taps_that_met(code, place, shape) for place in padded]
-        sums = code.loop_nest(taps, at_tap, [code.zero()] * shape.inputs)
-        pixel = code.offset((indices[0], shape.size), (indices[1], 1))
-        for channel, value in enumerate(sums):
-            place = code.builder.add(pixel, const(channel * shape.size**2))
-            result = code.builder.fadd(value, code.load(args.addend, place)) if add else value
-            code.store(result, args.result, place)
+    def row_of(row: Value, tap: Value) -> Value:
+        distance = code.builder.sub(code.builder.add(row, const(shape.padding)), tap)
+        return code.builder.sdiv(distance, const(shape.stride))
 
-    code.loop_nest([(0, shape.size)] * 2, at_pixel)
+    source = _Source(
+        pixels=args.grad_output,
+        channels=shape.outputs,
+        size=shape.output_size,
+        step=lambda width: width // shape.stride,
+        column=column_of,
+        row=row_of,
+        taps=lambda row: _taps_that_met(code, code.builder.add(row, const(shape.padding)), shape),
+    )
+    width = _TILES[lanes][0] * shape.stride
+    result = _Result(lambda _: code.zero(), shape.inputs, shape.size, width=width, store=store)
+    _emit_sums(code, source, result, shape.kernel)
     return code.close()
 
 
-def emit_weight_gradient(
-    module: ir.Module, name: str, shape: Convolution, *, lanes: int, input_block: int
-) -> Kernel:
+@dataclass(frozen=True)
+class _Source:
+    """The pixels that are multiplied by weights, and their positions for each result pixel.
+
+    Attributes:
+        pixels: the address of vectors [channels][size][size].
+        channels: the number of channels.
+        size: the number of rows and of columns.
+        step: converts a distance of result columns to a distance of source columns.
+        column: the source column for a column of the result and one of the kernel; it may be
+            outside the source.
+        row: the source row for a row of the result and one of the kernel.
+        taps: the bounds of the kernel rows inside the source, for a row of the result.
+    """
+
+    pixels: Value
+    channels: int
+    size: int
+    step: Callable[[int], int]
+    column: Callable[[int, int], int]
+    row: Callable[[Value, Value], Value]
+    taps: Callable[[Value], Sequence[Value]]
+
+
+@dataclass(frozen=True)
+class _Result:
+    """The output of a kernel.
+
+    Attributes:
+        start: the initial sum of a channel.
+        channels: the number of channels.
+        size: the number of rows and of columns.
+        width: the adjacent pixels of a tile.
+        store: stores a sum at an index of the result.
+    """
+
+    start: Callable[[Value], Value]
+    channels: int
+    size: int
+    width: int
+    store: Callable[[Value, Value], None]
+
+
+_Pairs = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """Adjacent pixels of a row of the result.
+
+    Attributes:
+        pixels: the number of pixels.
+        pairs: for each kernel column, the pixels whose source column is inside the source:
+            the number of the pixel and the column, both relative to the tile.
+    """
+
+    pixels: int
+    pairs: tuple[_Pairs, ...]
+
+
+def _tiles(source: _Source, result: _Result, kernel: int) -> Iterator[tuple[_Tile, list[int]]]:
+    """Yields runs of equal tiles in a row, with their numbers; tiles at edges have fewer pairs."""
+
+    def tile(number: int) -> _Tile:
+        first, begin = number * result.width, number * source.step(result.width)
+        pixels = range(min(result.width, result.size - first))
+
+        def pairs(tap: int) -> Iterator[tuple[int, int]]:
+            for pixel in pixels:
+                column = source.column(first + pixel, tap)
+                if 0 <= column < source.size:
+                    yield pixel, column - begin
+
+        return _Tile(len(pixels), tuple(tuple(pairs(tap)) for tap in range(kernel)))
+
+    for kind, numbers in itertools.groupby(range(-(-result.size // result.width)), tile):
+        yield kind, list(numbers)
+
+
+def _emit_sums(code: Emitter, source: _Source, result: _Result, kernel: int) -> None:
+    """Emits the loops that sum products of source pixels and weights for each result pixel.
+
+    The argument `weights` is [kernel][kernel][source channels][result channels].
+    """
+    pixels, channels = _TILES[code.lanes]
+    block = _largest_divisor(result.channels, pixels * channels // result.width)
+
+    def at_tile(tile: _Tile, indices: Sequence[Value], _: object) -> None:
+        row, number, channel = indices
+        places = list(itertools.product(range(tile.pixels), range(block)))
+
+        def at_kernel_row(tap: Sequence[Value], sums: list[Value]) -> list[Value]:
+            left = number, source.step(result.width)
+            begin = code.offset((source.row(row, tap[0]), source.size), left)
+            weights = (tap[0], kernel * source.channels * result.channels), (channel, 1)
+            for column, pairs in enumerate(tile.pairs):
+                start = code.offset(*weights, (const(column), source.channels * result.channels))
+                body = functools.partial(at_source_channel, begin, start, pairs)
+                sums = code.loop(const(0), const(source.channels), body, sums)
+            return sums
+
+        def at_source_channel(
+            begin: Value, start: Value, pairs: _Pairs, index: Value, sums: list[Value]
+        ) -> list[Value]:
+            pixels = code.at(source.pixels, code.offset((begin, 1), (index, source.size**2)))
+            weights = code.offset((start, 1), (index, result.channels))
+            weights = code.at(code.arguments.weights, weights)
+            totals = dict(zip(places, sums, strict=True))
+            values = [(pixel, code.load(pixels, column)) for pixel, column in pairs]
+            for output in range(block):
+                weight = code.splat(code.load(weights, output))
+                for pixel, value in values:
+                    totals[pixel, output] = code.fma(value, weight, totals[pixel, output])
+            return list(totals.values())
+
+        starts = [result.start(code.builder.add(channel, const(output))) for output in range(block)]
+        sums = [starts[output] for _, output in places]
+        sums = code.loop_nest([source.taps(row)], at_kernel_row, sums)
+        first = code.offset((row, result.size), (number, result.width), (channel, result.size**2))
+        for (pixel, output), total in zip(places, sums, strict=True):
+            result.store(total, code.builder.add(first, const(output * result.size**2 + pixel)))
+
+    def at_row(row: Value, _: object) -> None:
+        only = row, code.builder.add(row, const(1))
+        for tile, numbers in _tiles(source, result, kernel):
+            bounds = [only, (numbers[0], numbers[-1] + 1), (0, result.channels, block)]
+            code.loop_nest(bounds, functools.partial(at_tile, tile))
+
+    code.loop(const(0), const(result.size), at_row)
+
+
+def _largest_divisor(number: int, most: int) -> int:
+    """Returns the largest divisor of a number up to `most`."""
+    return max(divisor for divisor in range(1, most + 1) if number % divisor == 0)
+
+
+def emit_weight_gradient(module: ir.Module, name: str, shape: Convolution, *, lanes: int) -> Kernel:
     """Writes a kernel that computes the gradient of the weights from one group.
 
-    Keeps the sums of `input_block` input channels and all output channels in
-    registers along a row, and in the scratch between rows.
+    Keeps the sums of a tile of weights in registers along a row of the image, and in the
+    scratch between rows.
     """
     signature = KernelSignature(
         images=Kind.VECTORS,  # [inputs][size][size]
@@ -106,6 +255,8 @@ def emit_weight_gradient(
     )
     code = Emitter(module, name, signature, lanes=lanes)
     args = code.arguments
+    inputs, outputs = _WEIGHT_TILES[shape.kernel]
+    block = _largest_divisor(shape.inputs, inputs), _largest_divisor(shape.outputs, outputs)
 
     def clear(index: Value, _: object) -> None:
         code.store(code.zero(), args.scratch, index)
@@ -113,13 +264,13 @@ def emit_weight_gradient(
     def at_row(row: Value, _: object) -> None:
         top = _corner(code, row, shape)
 
-        def at_tap(tap: Sequence[Value], _: object) -> None:
-            image_row = code.builder.add(top, tap[0])
-            for start in range(0, shape.inputs, input_block):
-                channels = range(start, min(start + input_block, shape.inputs))
-                _accumulate_row(code, shape, channels, rows=(row, image_row), tap=tap)
+        def at_tap(indices: Sequence[Value], _: object) -> None:
+            tap, *channels = indices
+            rows = row, code.builder.add(top, tap)
+            _accumulate_row(code, shape, block, channels, rows=rows, tap=tap)
 
-        code.loop_nest([_within(code, top, shape), (0, shape.kernel)], at_tap)
+        inputs, outputs = (0, shape.inputs, block[0]), (0, shape.outputs, block[1])
+        code.loop_nest([_within(code, top, shape), inputs, outputs], at_tap)
 
     def reduce(index: Value, _: object) -> None:
         code.store(code.total(code.load(args.scratch, index)), args.result, index)
@@ -133,59 +284,64 @@ def emit_weight_gradient(
 def _accumulate_row(
     code: Emitter,
     shape: Convolution,
-    channels: range,
+    block: Sequence[int],
+    channels: Sequence[Value],
     *,
     rows: tuple[Value, Value],
-    tap: Sequence[Value],
+    tap: Value,
 ) -> None:
-    """Adds a row's contribution to the gradient of one tap's weights, in the scratch.
+    """Adds a row's contribution to the gradient of a tile of weights, in the scratch.
 
-    `rows` are a row of the gradient and one of the image; `tap` is a position in the kernel.
+    `block` has the input and output channels of the tile, `channels` the first of each. `rows`
+    are a row of the gradient and one of the image; `tap` is a row of the kernel.
     """
-    args, outputs = code.arguments, shape.outputs
-    left = code.builder.sub(tap[1], const(shape.padding))
+    args, size, output_size = code.arguments, shape.size, shape.output_size
+    inputs, outputs = map(range, block)
+    weights = list(itertools.product(range(shape.kernel), inputs, outputs))
 
-    def at_column(column: Value, sums: list[Value]) -> list[Value]:
-        image_column = code.builder.add(code.builder.mul(column, const(shape.stride)), left)
-        pixel = code.at(args.images, code.offset((rows[1], shape.size), (image_column, 1)))
-        grads = code.at(args.grad_output, code.offset((rows[0], shape.output_size), (column, 1)))
-        gradients = [code.load(grads, number * shape.output_size**2) for number in range(outputs)]
-        values = [code.load(pixel, channel * shape.size**2) for channel in channels]
-        pairs = itertools.product(values, gradients)
-        return [code.fma(*pair, total) for pair, total in zip(pairs, sums, strict=True)]
+    def at_column(column: Value, sums: Sequence[Value], taps: Container[int]) -> list[Value]:
+        left = _corner(code, column, shape)
+        pixel = code.at(
+            args.images, code.offset((rows[1], size), (left, 1), (channels[0], size**2))
+        )
+        grads = code.at(
+            args.grad_output,
+            code.offset((rows[0], output_size), (column, 1), (channels[1], output_size**2)),
+        )
+        gradients = {output: code.load(grads, output * output_size**2) for output in outputs}
+        values = {
+            (kernel_column, channel): code.load(pixel, channel * size**2 + kernel_column)
+            for kernel_column, channel in itertools.product(range(shape.kernel), inputs)
+            if kernel_column in taps
+        }
+        return [
+            code.fma(values[kernel_column, channel], gradients[output], total)
+            if kernel_column in taps
+            else total
+            for (kernel_column, channel, output), total in zip(weights, sums, strict=True)
+        ]
 
-    place = code.builder.add(_weights_offset(code, tap, shape), const(channels[0] * outputs))
-    block = code.at(args.scratch, place)
-    sums = [code.load(block, index) for index in range(len(channels) * outputs)]
-    for index, value in enumerate(code.loop(*_columns(code, left, shape), at_column, sums)):
-        code.store(value, block, index)
-
-
-def _accumulate(
-    code: Emitter, pixel: Value, weights: Value, sums: list[Value], *, channels: int, area: int
-) -> list[Value]:
-    """Adds each channel of a pixel times its weight to each sum.
-
-    `area` vectors lie between two channels of a pixel.
-    """
-    sums = list(sums)
-    for channel in range(channels):
-        value = code.load(pixel, channel * area)
-        for number, total in enumerate(sums):
-            factor = code.splat(code.load(weights, channel * len(sums) + number))
-            sums[number] = code.fma(value, factor, total)
-    return sums
+    row = code.at(
+        args.scratch,
+        code.offset(
+            (tap, shape.weights // shape.kernel), (channels[0], shape.outputs), (channels[1], 1)
+        ),
+    )
+    places = [
+        (kernel_column * shape.inputs + channel) * shape.outputs + output
+        for kernel_column, channel, output in weights
+    ]
+    sums = [code.load(row, place) for place in places]
+    for taps, columns in _columns_alike(shape):
+        body = functools.partial(at_column, taps=taps)
+        sums = code.loop(const(columns[0]), const(columns[-1] + 1), body, sums)
+    for value, place in zip(sums, places, strict=True):
+        code.store(value, row, place)
 
 
 def _corner(code: Emitter, index: Value, shape: Convolution) -> Value:
     """The row or column of the image at which a result's window begins."""
     return code.builder.sub(code.builder.mul(index, const(shape.stride)), const(shape.padding))
-
-
-def _weights_offset(code: Emitter, tap: Sequence[Value], shape: Convolution) -> Value:
-    """The offset of the weights of a tap, a row and a column of the kernel."""
-    channels = shape.inputs * shape.outputs
-    return code.offset((tap[0], shape.kernel * channels), (tap[1], channels))
 
 
 def _within(code: Emitter, corner: Value, shape: Convolution) -> tuple[Value, Value]:
@@ -204,11 +360,12 @@ def _taps_that_met(code: Emitter, padded: Value, shape: Convolution) -> tuple[Va
     return first, code.smallest(const(shape.kernel), code.builder.add(padded, const(1))), stride
 
 
-def _columns(code: Emitter, left: Value, shape: Convolution) -> tuple[Value, Value]:
-    """The range of result columns to which a column of the kernel contributes."""
-    stride = const(shape.stride)
-    behind = code.largest(const(0), code.builder.sub(const(0), left))
-    first = code.builder.sdiv(code.builder.add(behind, const(shape.stride - 1)), stride)
-    room = code.builder.sub(const(shape.size - 1), left)
-    last = code.builder.add(code.builder.sdiv(room, stride), const(1))
-    return first, code.smallest(const(shape.output_size), last)
+def _columns_alike(shape: Convolution) -> Iterator[tuple[range, list[int]]]:
+    """Yields runs of result columns with the kernel columns that are inside the image there."""
+
+    def inside(column: int) -> range:
+        left = column * shape.stride - shape.padding
+        return range(max(0, -left), min(shape.kernel, shape.size - left))
+
+    for taps, columns in itertools.groupby(range(shape.output_size), inside):
+        yield taps, list(columns)

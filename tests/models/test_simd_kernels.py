@@ -151,9 +151,7 @@ def test_weight_gradient(
     result = unwritten(kernel, kernel, shape.inputs, shape.outputs)
 
     run(
-        lambda module: convolutions.emit_weight_gradient(
-            module, "kernel", shape, lanes=lanes
-        ),
+        lambda module: convolutions.emit_weight_gradient(module, "kernel", shape, lanes=lanes),
         isa,
         images=images,
         grad_output=grad_output,

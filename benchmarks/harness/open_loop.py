@@ -125,7 +125,7 @@ def call_now(start: Callable[[], Any]) -> Call:
 
 @contextmanager
 def _no_collections() -> Iterator[None]:
-    """Disables garbage collection, which takes long with so many calls."""
+    """Disables garbage collection, which takes long with many calls."""
     gc.collect()
     gc.disable()
     try:

@@ -114,7 +114,7 @@ def report(costs: list[Cost]) -> str:
         "images",
         "processes",
         "us of CPU a request",
-        "requests/s of so many cores",
+        "requests/s of these cores",
         "least share",
     )
     return table(heads, rows) + "\n" + "".join(ratios)

@@ -541,7 +541,7 @@ KillContext = contextlib.AbstractContextManager[None]
 
 @pytest.fixture
 def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], KillContext]:
-    """Returns a context that lets so many changes of a folder happen, and no more."""
+    """Returns a context in which a folder can change this many times at most."""
 
     @contextlib.contextmanager
     def arm(steps: int) -> Iterator[None]:

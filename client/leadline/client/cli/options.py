@@ -222,7 +222,7 @@ _SPEC_HELP = {
     "[server's: constant]",
     "nesterov": "Whether to use Nesterov momentum.  [server's: no]",
     "augmentation": "How to vary training images.  [server's: none]",
-    "patience": "End after so many epochs without a better test accuracy.  [server's: 0, never]",
+    "patience": "End after this many epochs without a better test accuracy.  [server's: 0, never]",
     "precision": "The number format of training steps.  [server's: float32]",
     "diagnostics": "Whether to measure each block, for `jobs --diagnosis`.  [server's: no]",
 }

@@ -24,8 +24,9 @@ Floats = NDArray[np.float32]
 
 AREA = INNER.output_size**2
 
-# Shapes that the network lacks: padding with a stride, an odd size, and few channels.
+# Shapes that the network lacks: padding with a stride, an odd size, few channels, a kernel of 1.
 OTHER = Convolution(inputs=2, outputs=3, kernel=3, stride=2, padding=1, size=9)
+POINTWISE = Convolution(inputs=3, outputs=2, kernel=1, size=7)
 
 SHAPES = [
     pytest.param(shape, id=name)
@@ -35,6 +36,7 @@ SHAPES = [
         ("inner", INNER),
         ("tail", TAIL),
         ("other", OTHER),
+        ("pointwise", POINTWISE),
     )
 ]
 

@@ -3,6 +3,7 @@
 import inspect
 import platform
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import llvmlite.binding as llvm
@@ -10,10 +11,12 @@ import pytest
 from llvmlite import ir
 
 from docs.pages import DOCS, ROOT, blocks
-from leadline.models.simd import elementwise, reference
+from leadline.models._shapes import INNER
+from leadline.models.simd import convolutions, elementwise, reference
 from leadline.models.simd.compiler import _optimize, target_machine
 from leadline.models.simd.fields import AREA
 from leadline.models.simd.instruction_set import InstructionSet
+from leadline.models.simd.signatures import Kernel
 
 PAGE = DOCS / "simd.md"
 SIMD = Path(inspect.getfile(elementwise)).parent
@@ -30,25 +33,46 @@ def assert_in_order(excerpt: str, text: str) -> None:
 
 
 def test_the_python_shown_is_that_of_the_kernel_and_of_its_twin() -> None:
-    twin, kernel = blocks(PAGE, "python")
+    twin, kernel, tile = blocks(PAGE, "python")
 
     assert_in_order(twin, inspect.getsource(reference.normalization))
     assert_in_order(kernel, inspect.getsource(elementwise.emit_normalization))
+    assert_in_order(tile, inspect.getsource(convolutions._emit_sums))
+
+
+def optimized(emit: Callable[[ir.Module], Kernel]) -> str:
+    """Returns the IR of a kernel for AVX-512, after LLVM's passes."""
+    machine = target_machine(InstructionSet.AVX512)
+    module = ir.Module("page")
+    module.triple = machine.triple
+    emit(module)
+    return str(_optimize(module, machine))
+
+
+def assembly(code: str) -> str:
+    machine = target_machine(InstructionSet.AVX512)
+    return str(machine.emit_assembly(llvm.parse_assembly(code)))
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the instructions of x86-64")
 def test_the_code_shown_is_what_is_compiled() -> None:
-    machine = target_machine(InstructionSet.AVX512)
-    module = ir.Module("page")
-    module.triple = machine.triple
     lanes = InstructionSet.AVX512.lanes
-    elementwise.emit_normalization(module, "normalize", area=AREA, lanes=lanes, add=False)
-    optimized = str(_optimize(module, machine))
+    normalization = optimized(
+        lambda module: elementwise.emit_normalization(
+            module, "normalize", area=AREA, lanes=lanes, add=False
+        )
+    )
+    convolution = optimized(
+        lambda module: convolutions.emit_convolution(
+            module, "convolve", INNER, lanes=lanes, add=False, relu=False
+        )
+    )
 
-    [shown], [assembly] = blocks(PAGE, "llvm"), blocks(PAGE, "asm")
+    [shown], [of_normalization, of_tile] = blocks(PAGE, "llvm"), blocks(PAGE, "asm")
 
-    assert_in_order(shown, optimized)
-    assert_in_order(assembly, machine.emit_assembly(llvm.parse_assembly(optimized)))
+    assert_in_order(shown, normalization)
+    assert_in_order(of_normalization, assembly(normalization))
+    assert "\n".join(lines(of_tile)) in "\n".join(lines(assembly(convolution)))
 
 
 def test_the_files_named_are_there_and_all_of_them() -> None:

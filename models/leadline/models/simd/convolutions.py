@@ -5,8 +5,9 @@ baseline): a group of images is [channel][row][column][lane]. A vector register
 holds one pixel of one channel of every image in the group, so a weight is the same
 number for all lanes. Channels are never padded and lanes never shuffled.
 
-A tile of adjacent pixels and channels has its sums in registers. They are independent,
-which keeps two multiply-adds a cycle in flight, and they share the loaded values.
+Register blocking: a kernel computes a tile of adjacent output pixels and channels with one
+sum for each in a register. The sums are independent, which keeps two multiply-adds a cycle
+in flight, and they share the loaded pixels and weights.
 """
 
 import functools
@@ -20,12 +21,13 @@ from leadline.models._shapes import Convolution
 from leadline.models.simd.emitter import Emitter, const
 from leadline.models.simd.signatures import Kernel, KernelSignature, Kind, Value
 
-# Output pixels and output channels of a tile, by lanes. The sums of a tile fill the registers:
-# AVX-512 has 32, the others have 16. Each weight is loaded once for all pixels of the tile, and
-# each input pixel once for all its channels.
+# Output pixels and output channels of a tile, by lanes. Each weight is loaded once for all pixels
+# of the tile, and each input pixel once for all its channels. Sums, input pixels and a weight must
+# fit into the registers: 3 x 4 + 3 + 1 of 16, and 2 x 8 + 2 + 1 of 32 with AVX-512.
 _TILES = {16: (2, 8), 8: (3, 4), 4: (3, 4)}
 
-# Input and output channels of a tile of weights, by kernel size; a tile has a whole kernel row.
+# Input and output channels of a tile of weights, by kernel size. A tile has a whole kernel row, so
+# its sums are 5 x 1 x 2 and 3 x 2 x 2. Kernels of other sizes sum one row of one pair of channels.
 _WEIGHT_TILES = {5: (1, 2), 3: (2, 2)}
 
 
@@ -255,7 +257,7 @@ def emit_weight_gradient(module: ir.Module, name: str, shape: Convolution, *, la
     )
     code = Emitter(module, name, signature, lanes=lanes)
     args = code.arguments
-    inputs, outputs = _WEIGHT_TILES[shape.kernel]
+    inputs, outputs = _WEIGHT_TILES.get(shape.kernel, (1, 1))
     block = _largest_divisor(shape.inputs, inputs), _largest_divisor(shape.outputs, outputs)
 
     def clear(index: Value, _: object) -> None:

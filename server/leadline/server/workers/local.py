@@ -74,6 +74,7 @@ class LocalWorker:
         self._log_tail: deque[str] = deque(maxlen=_LOG_TAIL_LINES)
         self._log_task = asyncio.create_task(self._forward_log())
         self._memory_task: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
         self._memory_limit = 0
         self._held = 0
         self._oom_kills = 0
@@ -99,6 +100,11 @@ class LocalWorker:
     def is_alive(self) -> bool:
         """Whether the process runs."""
         return self._process.returncode is None
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `kill` has finished."""
+        return self._ending is not None and self._ending.done()
 
     @property
     def log_tail(self) -> str:
@@ -136,12 +142,17 @@ class LocalWorker:
             yield message
 
     async def kill(self) -> None:
-        """Kills the process and waits for its end."""
+        """Kills the process and waits for its end; if cancelled, it still ends."""
+        if self._ending is None:
+            self._process.kill()
+            self._ending = asyncio.create_task(self._end())
+        await asyncio.shield(self._ending)
+
+    async def _end(self) -> None:
         if self._memory_task:
             self._memory_task.cancel()
-        self._process.kill()
         await self._process.wait()
-        await self._log_task
+        await asyncio.wait({self._log_task})
         self._process.close()
 
     async def _read_within(self, seconds: float) -> Message | None:
@@ -159,7 +170,7 @@ class LocalWorker:
     async def describe_end(self) -> WorkerEnd:
         """How the process ended, with the tail of its log."""
         status = await self._process.wait()
-        await self._log_task
+        await asyncio.wait({self._log_task})  # several may wait: none may cancel it
         ended = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
         ended += f"; its log ends: {self.log_tail or '(empty)'}"
         limit = self._memory_limit
@@ -217,6 +228,7 @@ class WorkerPool:
         self._spare_count = spares
         self._niceness = niceness
         self._spares: deque[asyncio.Task[LocalWorker]] = deque()
+        self._spawned: set[asyncio.Task[LocalWorker]] = set()
         self._closed = False
 
     def fill(self) -> None:
@@ -240,16 +252,19 @@ class WorkerPool:
         return await self._spawn()
 
     async def close(self) -> None:
-        """Kills the spare workers."""
+        """Kills all workers, also those whose start or end was abandoned."""
         self._closed = True
-        while self._spares:
-            spare = self._spares.popleft()
+        spares = list(self._spares)
+        self._spares.clear()
+        for spare in spares:
             spare.cancel()
-            with contextlib.suppress(asyncio.CancelledError, WorkerError, OSError):
-                await (await spare).kill()
+        await asyncio.gather(*spares, return_exceptions=True)
+        await asyncio.gather(*map(_kill_spawned, self._spawned))
 
     async def _spawn(self) -> LocalWorker:
-        spawned = asyncio.ensure_future(LocalWorker.spawn(niceness=self._niceness))
+        self._spawned = {task for task in self._spawned if not _has_ended(task)}
+        spawned = asyncio.create_task(LocalWorker.spawn(niceness=self._niceness))
+        self._spawned.add(spawned)
         try:
             # Shielded, because nobody would own a process whose start is cancelled.
             worker = await asyncio.shield(spawned)
@@ -260,6 +275,11 @@ class WorkerPool:
         return worker
 
 
-async def _kill_spawned(spawned: "asyncio.Future[LocalWorker]") -> None:
+def _has_ended(spawned: "asyncio.Task[LocalWorker]") -> bool:
+    """Whether a worker could not be started, or has ended."""
+    return spawned.done() and (spawned.exception() is not None or spawned.result().is_closed)
+
+
+async def _kill_spawned(spawned: "asyncio.Task[LocalWorker]") -> None:
     with contextlib.suppress(OSError):  # it could not be started
         await (await spawned).kill()

@@ -10,6 +10,8 @@
     ├── DataLossError             a file of the server is missing or damaged
     ├── StorageError              the disk or the database failed
     ├── DeadlineExceededError     the deadline passed, or a message took too long to arrive
+    ├── UnauthenticatedError      the caller has no valid credentials
+    ├── PermissionDeniedError     the caller's role, or the resource's owner, forbids it
     ├── UnimplementedError        a part of a protocol that is not supported
     └── UnavailableError          the server shuts down
 
@@ -144,6 +146,21 @@ class DeadlineExceededError(ServiceError):
 
     def __init__(self, message: str, *, reason: str = "DEADLINE_EXCEEDED") -> None:
         super().__init__(message, reason=reason)
+
+
+class UnauthenticatedError(ServiceError):
+    """The caller has no valid credentials; the message does not say why."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the call has no valid credentials: send a token as metadata, "
+            '"authorization: Bearer TOKEN", or use a client certificate',
+            reason="UNAUTHENTICATED",
+        )
+
+
+class PermissionDeniedError(ServiceError):
+    """The caller's role, or the owner of the resource, forbids the request."""
 
 
 class UnimplementedError(ServiceError):

@@ -20,9 +20,11 @@ from leadline.server.errors import (
     InvalidArgumentError,
     MessageTooLargeError,
     NotFoundError,
+    PermissionDeniedError,
     ResourceExhaustedError,
     ServiceError,
     StorageError,
+    UnauthenticatedError,
     UnavailableError,
     UnimplementedError,
     shorten,
@@ -89,6 +91,8 @@ _STATUS_OF: dict[type[ServiceError], tuple[grpc.StatusCode, Callable[..., Iterab
     DeadlineExceededError: (grpc.StatusCode.DEADLINE_EXCEEDED, _no_details),
     StorageError: (grpc.StatusCode.UNAVAILABLE, _no_details),
     UnavailableError: (grpc.StatusCode.UNAVAILABLE, _no_details),
+    UnauthenticatedError: (grpc.StatusCode.UNAUTHENTICATED, _no_details),
+    PermissionDeniedError: (grpc.StatusCode.PERMISSION_DENIED, _no_details),
     UnimplementedError: (grpc.StatusCode.UNIMPLEMENTED, _no_details),
 }
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import grpc
 
 from leadline.server.errors import ServiceError
+from leadline.server.identity import UNAUTHENTICATED, Identity
 from leadline.server.transport.deadlines import DeadlineTimers
 from leadline.server.transport.headers import Metadata
 from leadline.server.transport.response import Response
@@ -49,6 +50,7 @@ class Call(ABC):
         messages: the request's messages.
         response: the response to the caller.
         is_done: whether the call has ended.
+        identity: the caller, once the call is admitted.
         refusal: the reached limit because of which the server has cancelled the call, if any.
     """
 
@@ -59,6 +61,7 @@ class Call(ABC):
         "_period",
         "_request",
         "_timers",
+        "identity",
         "is_done",
         "messages",
         "refusal",
@@ -91,6 +94,7 @@ class Call(ABC):
         self.messages = messages
         self.response = response
         self.is_done = False
+        self.identity: Identity = UNAUTHENTICATED
         self.refusal: ServiceError | None = None
         self._request = request
         self._done_callbacks: list[Callable[[], None]] = []
@@ -117,6 +121,11 @@ class Call(ABC):
     @abstractmethod
     def connection(self) -> str:
         """The name of the call's connection, for the budget of messages."""
+
+    @property
+    def certificate(self) -> str | None:
+        """The caller's verified certificate, PEM; None without one."""
+        return None
 
     @abstractmethod
     def header_bytes(self) -> int:

@@ -33,6 +33,16 @@ class Method(Protocol):
         """
 
 
+class Admission(Protocol):
+    """Decides which calls are answered."""
+
+    def admit(self, call: Call) -> bool:
+        """Sets the call's identity; or refuses the call, and sets its status.
+
+        Called before the method is looked up.
+        """
+
+
 class Calls:
     """Finds the method of each call, and tracks the calls in flight.
 
@@ -40,8 +50,10 @@ class Calls:
         methods: the methods by their paths.
     """
 
-    def __init__(self, methods: Mapping[str, Method]) -> None:
+    def __init__(self, methods: Mapping[str, Method], admission: Admission | None = None) -> None:
+        """Makes calls of these methods; without an admission every call is answered."""
         self.methods = methods
+        self._admission = admission
         self._in_flight: dict[asyncio.Task[Any], Call] = {}
         self._is_stopping = False
 
@@ -60,11 +72,10 @@ class Calls:
         last = None
         try:
             try:
-                method = None if self._is_stopping else self.methods.get(call.path)
-                if method is None:
-                    self._refuse(call)
-                else:
-                    last = await method.answer(call)
+                if self._is_stopping:
+                    call.response.set_status(*_SHUTTING_DOWN)
+                elif self._admission is None or self._admission.admit(call):
+                    last = await self._answer(call)
             except aio.AbortError:
                 pass  # the status is set
             except asyncio.CancelledError:
@@ -96,12 +107,12 @@ class Calls:
         if self._in_flight:
             await asyncio.wait(self._in_flight)
 
-    def _refuse(self, call: Call) -> None:
-        """Sets the status of a call that cannot be answered."""
-        if self._is_stopping:
-            call.response.set_status(*_SHUTTING_DOWN)
-        else:
-            call.response.set_status(
-                grpc.StatusCode.UNIMPLEMENTED,
-                f"there is no method {shorten(call.path) or 'of this path'}",
-            )
+    async def _answer(self, call: Call) -> bytes | None:
+        method = self.methods.get(call.path)
+        if method is not None:
+            return await method.answer(call)
+        call.response.set_status(
+            grpc.StatusCode.UNIMPLEMENTED,
+            f"there is no method {shorten(call.path) or 'of this path'}",
+        )
+        return None

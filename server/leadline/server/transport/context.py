@@ -7,11 +7,12 @@ import grpc
 from grpc import aio
 
 from leadline.server.errors import InvalidArgumentError
+from leadline.server.identity import Identity
 from leadline.server.transport.call import Call
 
 
 class CallContext(aio.ServicerContext[Any, Any]):
-    """The context argument of a servicer's method; callers are not authenticated.
+    """The context argument of a servicer's method.
 
     Source: `grpc.aio.ServicerContext`, which documents the methods.
 
@@ -23,6 +24,11 @@ class CallContext(aio.ServicerContext[Any, Any]):
     def __init__(self, call: Call, serialize: Callable[[Any], bytes] | None = None) -> None:
         self._call = call
         self._serialize = serialize
+
+    @property
+    def identity(self) -> Identity:
+        """The caller."""
+        return self._call.identity
 
     def peer(self) -> str:
         return self._call.peer

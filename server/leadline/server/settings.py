@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -59,6 +59,16 @@ def _check_hosts(hosts: str) -> str:
 def _check_worker_memory(limit: int | Literal["auto"]) -> int | Literal["auto"]:
     if isinstance(limit, int) and 0 < limit < LEAST_WORKER_MEMORY:
         raise ValueError(f"Input should be at least {LEAST_WORKER_MEMORY}, or 0 for no limit")
+    return limit
+
+
+def _check_message_memory(limit: int, info: ValidationInfo) -> int:
+    least = 2 * info.data.get("max_message_bytes", 0)
+    if 0 < limit < least:
+        raise ValueError(
+            f"one connection may use half of it, and its largest message must fit: use at least "
+            f"{least} bytes, which is twice --max-message-bytes, or 0"
+        )
     return limit
 
 
@@ -215,7 +225,7 @@ class Settings(BaseSettings):
         le=_MOST_BYTES,
         description="The largest request, in bytes.",
     )
-    max_message_memory_bytes: int = Field(
+    max_message_memory_bytes: Annotated[int, AfterValidator(_check_message_memory)] = Field(
         default=0,
         ge=0,
         description="Memory for requests that are incomplete or unanswered, half of it for one "

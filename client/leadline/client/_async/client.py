@@ -1,6 +1,6 @@
 """The client: a method for each call of the service, and handles for jobs and sweeps."""
 
-from typing import Self
+from typing import Any, Self
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -10,6 +10,7 @@ from leadline.client._async.inspection import AsyncInspectionCalls
 from leadline.client._async.sweeps import AsyncSweepCalls
 from leadline.client._async.training import AsyncTrainingCalls
 from leadline.client._channel import ChannelOptions
+from leadline.client._config import client_arguments
 from leadline.client._errors import NotFoundError
 from leadline.client._health import HealthStatus
 from leadline.client._security import Credentials, PathLike, Security, Token
@@ -100,6 +101,22 @@ class AsyncClient(AsyncTrainingCalls, AsyncSweepCalls, AsyncInferenceCalls, Asyn
             ),
             options=options,
         )
+
+    @classmethod
+    def from_config(cls, profile: str | None = None, **options: Any) -> Self:
+        """Makes a client with the settings of the command line.
+
+        They come from the variables LEADLINE_TARGET, LEADLINE_TOKEN_FILE and so on, and then from a
+        profile of `leadline config`.
+
+        Args:
+            profile: the name of a profile; None for that of LEADLINE_PROFILE, or the one in use.
+            options: arguments of the class, which take precedence.
+
+        Raises:
+            UsageError: the profile, its file or a variable is wrong.
+        """
+        return cls(**client_arguments(options, profile))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._connection.target!r})"

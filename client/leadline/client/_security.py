@@ -56,7 +56,8 @@ class Security:
         """
         name, token = "token", self.token() if callable(self.token) else self.token
         if self.token_file is not None:
-            name, token = "token_file", Path(self.token_file).expanduser().read_text().strip()
+            content = Path(self.token_file).expanduser().read_bytes()
+            name, token = "token_file", content.decode(errors="replace").strip()
         if token is not None and not _TOKEN.fullmatch(token):
             # Without the value, which is a secret.
             raise invalid(name, "is empty, or has characters that no bearer token has")
@@ -125,8 +126,8 @@ class Security:
 
 def _check_authority(context: ssl.SSLContext, path: Path) -> None:
     try:
-        context.load_verify_locations(cadata=path.read_text(errors="replace"))
-    except (ssl.SSLError, ValueError):
+        context.load_verify_locations(path)
+    except ssl.SSLError:
         raise invalid("ca", f"{path} has no certificate in PEM form") from None
 
 

@@ -200,6 +200,7 @@ def _locked(path: Path) -> Iterator[None]:
     # Not the file itself, which is replaced.
     lock = os.open(path.with_name(path.name + ".lock"), os.O_CREAT | os.O_RDWR, 0o600)
     try:
+        _give(lock, path.parent)
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
     finally:
@@ -214,9 +215,7 @@ def _replace(path: Path, contents: bytes) -> None:
     with open(file, "wb") as stream:  # noqa: PTH123 - a descriptor
         stream.write(contents)
         stream.flush()
-        if os.geteuid() == 0:  # the server may run as another user
-            owner = path.parent.stat()
-            os.fchown(file, owner.st_uid, owner.st_gid)
+        _give(file, path.parent)
         os.fsync(file)
     partial.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
@@ -224,3 +223,10 @@ def _replace(path: Path, contents: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _give(file: int, folder: Path) -> None:
+    """Gives a file that root writes to the folder's owner, as whom the server may run."""
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        os.fchown(file, owner.st_uid, owner.st_gid)

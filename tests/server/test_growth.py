@@ -34,6 +34,7 @@ from sqlalchemy import Engine
 from leadline.models.images import encode_png
 from leadline.models.spec import TrainingSpec
 from leadline.oip.v2 import open_inference_pb2 as oip
+from leadline.server.access.control import AccessControl
 from leadline.server.api.oip import service as open_inference
 from leadline.server.api.server import GrpcServer
 from leadline.server.application import (
@@ -364,7 +365,7 @@ class Site:
 
     async def _serve(self) -> None:
         known = KnownDatasets(sources={"tiny": "tiny"}, fingerprints={})
-        core = Core(*self._core_arguments, known)
+        core = Core(*self._core_arguments, known, AccessControl(self._settings))
         async with AsyncExitStack() as stack:
             stack.enter_context(core.data.locked())
             stack.callback(core.close)
@@ -374,7 +375,13 @@ class Site:
                 await asyncio.sleep(0.2)  # and for its first read of the queue
             self.start = self.trace.take()
             predictor = make_predictor(core, stack)
-            processes = ServingProcesses(self._settings, None, core.metrics.registry, lambda: None)
+            processes = ServingProcesses(
+                self._settings,
+                None,
+                core.metrics.registry,
+                access=core.access,
+                on_restart=lambda: None,
+            )
             servicers = _make_servicers(core, scheduler, predictor, processes, stack)
             pages = make_pages(
                 self._settings,
@@ -386,7 +393,7 @@ class Site:
             )
             self.routes = frozenset(str(getattr(route, "path", "")) for route in pages.routes)
             self.url = await stack.enter_async_context(_http_port(core, pages, processes))
-            server = GrpcServer(self._settings, servicers, core.metrics.grpc)
+            server = GrpcServer(self._settings, servicers, core.metrics.grpc, core.access)
             self.target = f"127.0.0.1:{await server.start()}"
             self.methods = frozenset(
                 f"/{sample.labels['grpc_service']}/{sample.labels['grpc_method']}"

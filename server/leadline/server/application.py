@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import structlog
 
 from leadline.models.datasets import DatasetError
+from leadline.server.access.control import AccessControl
 from leadline.server.api.inference import InferenceServicer
 from leadline.server.api.inspection import InspectionServicer
 from leadline.server.api.oip.servicer import OpenInferenceServicer
@@ -51,6 +52,7 @@ from leadline.server.startup import (
     DataDir,
     StartupError,
     check_ready_file,
+    load_access,
     open_store,
     ready_file,
 )
@@ -178,15 +180,20 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
     """
     check_ready_file(settings.ready_file)
     _check_processes(settings)
+    access = load_access(settings)
     data = DataDir(settings.data_dir)
     async with AsyncExitStack() as stack:
         stack.enter_context(data.locked())
         datasets = await _prepare(settings, data)
         revision = SharedRevision.make() if settings.serving_processes > 1 else None
-        core = Core(settings, data, open_store(data, revision), datasets)
+        core = Core(settings, data, open_store(data, revision), datasets, access)
         stack.callback(core.close)
         processes = ServingProcesses(
-            settings, revision, core.metrics.registry, core.metrics.on_restart
+            settings,
+            revision,
+            core.metrics.registry,
+            access=access,
+            on_restart=core.metrics.on_restart,
         )
         scheduler = _make_scheduler(core)
         predictor = make_predictor(core, stack)
@@ -201,7 +208,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             stack=stack,
         )
         url = await stack.enter_async_context(_http_port(core, pages, processes))
-        grpc_server = GrpcServer(settings, servicers, core.metrics.grpc)
+        grpc_server = GrpcServer(settings, servicers, core.metrics.grpc, access)
         try:
             port = await grpc_server.start()
         except OSError as error:
@@ -213,6 +220,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             broken=asyncio.create_task(grpc_server.wait_broken()),
         )
         stack.callback(running.broken.cancel)
+        await stack.enter_async_context(guarding(access, grpc_server.recheck))
         probes = [*_make_probes(core, predictor, scheduling), *processes.probes]
         monitor = await stack.enter_async_context(monitoring(core, probes, grpc_server))
         await stack.enter_async_context(_beside(processes, port, grpc_server, monitor))
@@ -231,12 +239,18 @@ class Core:
     """The objects that most parts of the service need, in any process of the server."""
 
     def __init__(
-        self, settings: Settings, data: DataDir, store: Store, datasets: KnownDatasets
+        self,
+        settings: Settings,
+        data: DataDir,
+        store: Store,
+        datasets: KnownDatasets,
+        access: AccessControl,
     ) -> None:
         self.settings = settings
         self.data = data
         self.store = store
         self.datasets = datasets
+        self.access = access
         self.artifacts = Artifacts(data.models)
         self.disk_floor = DiskFloor(data.root, settings.min_free_disk_bytes)
         self.threads = ThreadPool("store", _STORE_THREADS)
@@ -463,6 +477,24 @@ async def monitoring(
     finally:
         task.cancel()
         await asyncio.wait({task})
+
+
+@asynccontextmanager
+async def guarding(
+    access: AccessControl, *rechecks: Callable[[], Awaitable[None]]
+) -> AsyncIterator[None]:
+    """Follows the files of identities within the context; `rechecks` end what they forbid."""
+
+    async def recheck() -> None:
+        for check in rechecks:
+            await check()
+
+    watching = asyncio.create_task(access.watch(recheck), name="access")
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.wait({watching})
 
 
 @asynccontextmanager

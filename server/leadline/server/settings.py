@@ -255,6 +255,21 @@ class Settings(BaseSettings):
     reflection: bool = Field(
         default=True, description="Whether gRPC reflection describes the services."
     )
+    tokens_file: Path | None = Field(
+        default=None,
+        description="The file of bearer tokens, which `leadline tokens` changes; callers then "
+        "need an identity. Without it, tokens.json in the data directory, if it exists.",
+    )
+    access_file: Path | None = Field(
+        default=None,
+        description="A TOML file that maps client certificates to names and roles, and sets "
+        "quotas; callers then need an identity.",
+    )
+    insecure: bool = Field(
+        default=False,
+        description="Whether the server may serve other machines without TLS, or without "
+        "identities.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="The least severe log lines to write."
     )
@@ -279,6 +294,16 @@ class Settings(BaseSettings):
         """Orders the sources: flags, then environment, then file."""
         del dotenv_settings, file_secret_settings
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def tokens_path(self) -> Path:
+        """The file of bearer tokens."""
+        return self.tokens_file or self.data_dir / "tokens.json"
+
+    @property
+    def requires_identities(self) -> bool:
+        """Whether the options require that callers have an identity."""
+        return self.tokens_file is not None or self.access_file is not None
 
     @property
     def dataset_sources(self) -> dict[str, str]:

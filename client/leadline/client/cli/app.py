@@ -25,6 +25,7 @@ COMMANDS = {
     "serve": _Command("server", "Start a server."),
     "doctor": _Command("server", "Check whether this machine can run a server."),
     "compact": _Command("server", "Rewrite the checkpoints of older versions in less space."),
+    "tokens": _Command("tokens", "Create, list and revoke the tokens of a server's callers."),
     "train": _Command("train", "Train a model and watch it learn."),
     "watch": _Command("following", "Follow a job, from its first event or a later one."),
     "sweep": _Command("sweep", "Train a grid of models together, and compare them."),

@@ -1,6 +1,5 @@
 """Builds the page, or routes that explain why it is not shown."""
 
-import ipaddress
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from leadline.server.settings import Settings
 from leadline.server.storage.store import Store
 from leadline.server.telemetry.port import Pages
 from leadline.server.thread_pool import ThreadPool
+from leadline.server.transport.sockets import is_loopback
 
 # The page has its own threads, so that it does not delay gRPC calls. It is a single
 # caller, and a caller never gets the last thread of a lane.
@@ -30,16 +30,6 @@ def is_shown(settings: Settings) -> bool:
     if settings.live_page == "auto":
         return is_loopback(settings.metrics_host)
     return settings.live_page == "on"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is reachable only from this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def make_pages(

@@ -98,6 +98,10 @@ class AsgiCall(Call):
     def connection(self) -> str:
         return str(self._request.get("client"))
 
+    @property
+    def authorization(self) -> list[bytes]:
+        return [value for name, value in self._request["headers"] if name == b"authorization"]
+
     def header_bytes(self) -> int:
         return size_of_headers(self._request["headers"])
 

@@ -254,6 +254,14 @@ class _GrpcioCall(Call):
     def connection(self) -> str:
         return self.peer
 
+    @property
+    def authorization(self) -> list[bytes]:
+        return [
+            value.encode("latin-1", "replace") if isinstance(value, str) else value
+            for name, value in self._request[3]
+            if name == "authorization"
+        ]
+
     def header_bytes(self) -> int:
         return size_of(self._request[3])
 

@@ -2,12 +2,14 @@
 
 import itertools
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tritonclient.grpc as triton
@@ -15,12 +17,14 @@ from tritonclient.utils import InferenceServerException
 
 from clients.conftest import Workplace
 from clients.tools import grpcurl, node
-from docs.pages import DOCS, rows, section
-from leadline.client import Client, LeadlineError, UnauthenticatedError, _retry
+from docs.pages import DOCS, blocks_under, rows, section
+from leadline.client import Client, JobState, LeadlineError, UnauthenticatedError, _retry
 from leadline.client.cli import main
+from leadline.client.cli.exit_codes import ExitCode
+from leadline.server.access.tokens import revoke_tokens
 from support.certificates import Authority
 from support.identities import Tokens
-from support.servers import LiveServer, start_server
+from support.servers import start_server
 
 HERE = Path(__file__).parent
 PAGE = DOCS / "clients.md"
@@ -28,8 +32,9 @@ PAGE = DOCS / "clients.md"
 STATES = ("none", "wrong", "expired", "revoked", "right")
 
 # The names of the page's rows: how a server is protected, and what of a caller varies.
-PLAIN, TLS, MTLS, MTLS_TOKEN = ("no TLS", "TLS", "mTLS, certificate", "mTLS, token")
-MODES = {PLAIN: (PLAIN,), TLS: (TLS,), "mTLS": (MTLS, MTLS_TOKEN)}
+PLAIN, TLS = "no TLS, token", "TLS, token"
+MTLS, MTLS_TOKEN = "mTLS, certificate", "mTLS, token beside a right certificate"
+MODES = {"plain": (PLAIN,), "tls": (TLS,), "mtls": (MTLS, MTLS_TOKEN)}
 
 
 @dataclass(frozen=True)
@@ -83,23 +88,21 @@ class Site:
 
     def _flags(self) -> list[str]:
         flags = ["--tokens-file", str(self.tokens.path), "--access-file", str(self._access)]
-        if self._mode != PLAIN:
+        if self._mode != "plain":
             cert, key = self._authority.server().write(self.folder)
             flags += ["--tls-cert", str(cert), "--tls-key", str(key)]
-        if self._mode == "mTLS":
+        if self._mode == "mtls":
             flags += ["--tls-client-ca", self.ca, "--tls-client-auth", "required"]
         return flags
 
     def _cases(self, row: str) -> Iterator[Case]:
         ca = None if row == PLAIN else self.ca
-        wrong = f"ll_{'A' * 43}"
+        secrets = {"wrong": f"ll_{'A' * 43}", **self.tokens.secrets}
         for state in STATES:
-            if row == MTLS:
-                yield Case(ca, *self._pairs.get(state, (None, None)))
-            else:
-                pair = self._pairs["right"] if row == MTLS_TOKEN else (None, None)
-                token = wrong if state == "wrong" else self.tokens.secrets.get(state)
-                yield Case(ca, *pair, token)
+            cert, key = self._pairs.get("right" if row == MTLS_TOKEN else state, (None, None))
+            if row in (PLAIN, TLS):
+                cert = key = None
+            yield Case(ca, cert, key, token=None if row == MTLS else secrets.get(state))
 
     def _revoke(self) -> None:
         """Revokes while the server runs, and waits until it has noticed."""
@@ -107,23 +110,28 @@ class Site:
         self._map_certificates("right")
         for row, state in itertools.product(self.cases, ("revoked", "expired")):
             if (row, state) != (MTLS, "expired"):  # this never was served
-                wait_until_refused(self, self.cases[row][state])
+                with self.client(self.cases[row][state]) as client:
+                    wait_until_served(client, served=False)
 
     def client(self, case: Case) -> Client:
         """A client of the SDK with these credentials."""
         return Client(self.server.target, **asdict(case))
 
 
-def wait_until_refused(site: Site, case: Case) -> None:
+def is_served(client: Client) -> bool:
+    try:
+        next(iter(client.jobs()), None)
+    except UnauthenticatedError:
+        return False
+    return True
+
+
+def wait_until_served(client: Client, *, served: bool) -> None:
+    """Waits until the server has noticed what changed."""
     deadline = time.monotonic() + 30
-    with site.client(case) as client:
-        while True:
-            try:
-                next(iter(client.jobs()), None)
-            except UnauthenticatedError:
-                return
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    while is_served(client) != served:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module", params=MODES)
@@ -181,12 +189,21 @@ def call_grpcurl(site: Site, workplace: Workplace, cases: list[Case]) -> list[st
         flags += ["-cert", case.cert, "-key", case.key] if case.cert and case.key else []
         if case.token:
             flags += ["-expand-headers", "-H", "authorization: Bearer ${TOKEN}"]
-        flags += ["-import-path", "protos", "-import-path", "protos/third_party"]
+        flags += [
+            "-connect-timeout",
+            "4",
+            "-import-path",
+            "protos",
+            "-import-path",
+            "protos/third_party",
+        ]
         flags += ["-proto", "leadline/v1/training_service.proto"]
         command = (grpcurl(), *flags, site.server.target, "leadline.v1.TrainingService/ListJobs")
         return str(workplace.try_to_run(*command, TOKEN=case.token or "")[0])
 
-    return [answer(case) for case in cases]
+    # At once, because grpcurl tries to connect until its time limit.
+    with ThreadPoolExecutor(len(cases)) as threads:
+        return list(threads.map(answer, cases))
 
 
 def call_tritonclient(site: Site, _workplace: Workplace, cases: list[Case]) -> list[str]:
@@ -225,7 +242,8 @@ def documented(client: str, transport: str, row: str) -> list[str]:
     assert heading[1:] == list(STATES)
     names = table[place][1:]
     shown = {
-        cells[0]: cells[1 + names.index(client)].replace("`", "") for cells in table[place + 1 :]
+        cells[0].replace("`", ""): cells[1 + names.index(client)].strip("`")
+        for cells in table[place + 1 :]
     }
     return [shown.get(f"{answer}, {transport}") or shown[answer] for answer in served]
 
@@ -245,3 +263,79 @@ def test_each_client_is_served_as_the_page_says(
 
     expected = [documented(name, transport, row) for row in site.cases]
     assert [shown[at : at + len(STATES)] for at in range(0, len(shown), len(STATES))] == expected
+
+
+@pytest.mark.parametrize("site", ["tls"], indirect=True)
+def test_a_revoked_token_ends_streams_unless_its_file_has_the_next_one(
+    site: Site, tmp_path: Path
+) -> None:
+    first = site.tokens.create("watcher", "trainer")
+    revoked_id = site.tokens.ids["watcher"]
+    kept, replaced = tmp_path / "kept", tmp_path / "replaced"
+    for path in (kept, replaced):
+        path.write_text(first)
+    with (
+        Client(site.server.target, ca=site.ca, token_file=kept) as keeping,
+        Client(site.server.target, ca=site.ca, token_file=replaced) as replacing,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        wait_until_served(keeping, served=True)
+        job = replacing.train(dataset="tiny")
+        job.pause()
+        command = (sys.executable, "-m", "leadline", "watch", job.name, "--json")
+        options = ("--target", site.server.target, "--ca", site.ca, "--token-file", str(kept))
+        watch = subprocess.Popen(
+            (*command, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert watch.stdout
+        assert watch.stdout.readline()
+        ending = threads.submit(lambda: list(keeping.job(job.name).events()))
+        continuing = threads.submit(lambda: list(replacing.job(job.name).events()))
+
+        second = site.tokens.create("watcher", "trainer")
+        replaced.write_text(second)
+        wait_until_served(replacing, served=True)
+        revoke_tokens(site.tokens.path, [revoked_id])
+
+        with pytest.raises(UnauthenticatedError):
+            ending.result(timeout=30)
+        _, errors = watch.communicate(timeout=30)
+        assert watch.returncode == ExitCode.UNAUTHENTICATED
+        assert json.loads(errors)["error"]["code"] == "UNAUTHENTICATED"
+        assert first not in errors
+        job.cancel()
+        assert continuing.result(timeout=30)[-1].finished.state == JobState.JOB_STATE_CANCELLED
+
+
+@pytest.fixture
+def example(site: Site, workplace: Workplace) -> Callable[[str, str], str]:
+    """Returns an example of the page for the server, in a folder with its files."""
+    (workplace.folder / "ca.pem").write_bytes(Path(site.ca).read_bytes())
+    (workplace.folder / "token").write_text(site.tokens.secrets["right"])
+
+    def read(heading: str, language: str) -> str:
+        (text,) = blocks_under(PAGE, heading, language)
+        return text.replace("leadline.example:50051", site.server.target)
+
+    return read
+
+
+@pytest.mark.parametrize("site", ["tls"], indirect=True)
+def test_the_examples_of_the_page_are_served(
+    site: Site, workplace: Workplace, example: Callable[[str, str], str], tmp_path: Path
+) -> None:
+    workplace.generate("Python")
+    program = workplace.folder / "tls.mjs"
+    program.write_text(example("Node.js over TLS", "js"))
+    with site.client(site.cases[TLS]["right"]) as client:
+        number = f"{len(list(client.jobs()))}\n"
+
+    assert workplace.run(sys.executable, "-c", example("The SDK over TLS", "python")) == number
+    assert workplace.run_python("-c", example("Python over TLS", "python")) == number
+    assert workplace.run_python("-c", example("tritonclient over TLS", "python")) == "leadline\n"
+    assert workplace.run(node(), program.name) == number
+    grpcurl()
+    assert json.loads(workplace.run("sh", "-ec", example("grpcurl over TLS", "sh"))) is not None
+    commands = example("The command line over TLS", "sh")
+    lines = workplace.run("sh", "-ec", commands, XDG_CONFIG_HOME=str(tmp_path)).splitlines()
+    assert lines[: len(lines) // 2] == lines[len(lines) // 2 :] != []

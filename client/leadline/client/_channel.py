@@ -38,7 +38,7 @@ _SCHEME = re.compile(r"(dns|ipv4|ipv6|unix|unix-abstract|vsock|xds):")
 _HOST_AND_PORT = re.compile(r"(?P<host>[\w.-]+|\[(?P<ipv6>[^\[\]]*)\])(?::(?P<port>\w*))?")
 
 # A function that returns the current token.
-ReadToken = Callable[[], str | None]
+ReadToken = Callable[[], str]
 
 
 def open_channel(

@@ -289,6 +289,7 @@ def test_a_token_may_be_sent_unencrypted_within_the_machine(target: str) -> None
         "[2001:db8::1]",
         "leadline.example",
         "localhost.example",
+        "unix-lab:1",
         "127.example",
         "dns:///leadline.example:1",
         "ipv4:127.0.0.1:1,192.0.2.7:1",

@@ -132,7 +132,7 @@ def scheme_tls(target: str) -> bool | None:
 
 def is_loopback(target: str) -> bool:
     """Whether calls to a normal target never leave this machine."""
-    if target.startswith("unix"):
+    if target.startswith(("unix:", "unix-abstract:")):
         return True
     host = re.sub(r"^ipv[46]:", "", target).rpartition(":")[0].strip("[]").lower()
     try:

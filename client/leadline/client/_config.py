@@ -32,7 +32,8 @@ SETTINGS: dict[str, type] = {
 }
 """The keys of a profile, which are arguments of `Client` too, and their types."""
 
-_FILES = ("ca", "cert", "key", "token_file")
+FILES = ("ca", "cert", "key", "token_file")
+"""The settings that are paths."""
 
 # A token's value: in the environment only, because a file of settings is not a place for secrets.
 _TOKEN = "token"  # noqa: S105 - a name
@@ -99,7 +100,7 @@ class ConfigFile:
             hint = did_you_mean(name, self.profiles)
             raise UsageError(f"there is no profile {name!r} in {self.path}.{hint}")
         return {
-            key: str(self.path.parent / Path(value).expanduser()) if key in _FILES else value
+            key: str(self.path.parent / Path(value).expanduser()) if key in FILES else value
             for key, value in self.profiles[name].items()
         }
 

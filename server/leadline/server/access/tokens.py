@@ -29,6 +29,9 @@ _ID_BYTES = 5
 # A name stands in logs, in metadata of errors and in keys of the access file.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
+# In filters it means the caller.
+_RESERVED = "me"
+
 
 class AccessFileError(Exception):
     """A file of identities cannot be used; the message says why, and quotes no secret."""
@@ -40,10 +43,10 @@ def check_name(name: str) -> str:
     Raises:
         ValueError: it is malformed.
     """
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or name == _RESERVED:
         raise ValueError(
             f"{name[:80]!r} is not a name: use up to 64 letters, digits, dots, dashes, underscores "
-            "and @, the first a letter or digit"
+            f"and @, the first a letter or digit; not {_RESERVED}"
         )
     return name
 

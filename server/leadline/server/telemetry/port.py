@@ -11,6 +11,7 @@ from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CollectorRegistry
 
 from leadline.server.telemetry.exposition import Exposition
+from leadline.server.telemetry.gate import HttpGate
 
 _METRICS = "/metrics"
 
@@ -39,11 +40,13 @@ class Pages:
         handle: middleware of every request except those for metrics, including
             requests that match no route.
         set_headers: changes the headers of all responses to these requests.
+        public: the beginnings of paths that need no identity.
     """
 
     routes: Iterable[web.AbstractRouteDef]
     handle: Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
     set_headers: Callable[[web.Request, web.StreamResponse], Awaitable[None]]
+    public: tuple[str, ...]
 
 
 class HttpPort:
@@ -53,11 +56,19 @@ class HttpPort:
         self,
         registry: CollectorRegistry,
         pages: Pages,
+        gate: HttpGate,
         refresh: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """Makes a port that `open` binds; `refresh`, if any, is awaited before each scrape."""
+        """Makes a port that `open` binds.
+
+        Args:
+            registry: the metrics.
+            pages: what is served beside them.
+            gate: admits all requests.
+            refresh: if given, is awaited before each scrape.
+        """
         self._exposition = Exposition(registry, refresh)
-        application = web.Application(middlewares=[_beside_metrics(pages)])
+        application = web.Application(middlewares=[_beside_metrics(pages), _behind(gate)])
         application.router.add_route("*", _METRICS, self._exposition.handle)
         application.add_routes(pages.routes)
         application.on_response_prepare.append(_prepare_beside_metrics(pages))
@@ -107,6 +118,14 @@ def _beside_metrics(pages: Pages) -> Middleware:
         return await pages.handle(request, handler)
 
     return around
+
+
+def _behind(gate: HttpGate) -> Middleware:
+    @web.middleware
+    async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
+        return await gate.handle(request, handler)
+
+    return admit
 
 
 def _prepare_beside_metrics(

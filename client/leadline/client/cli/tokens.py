@@ -148,7 +148,7 @@ def _explained() -> Iterator[Any]:
     module = server_module("leadline.server.access.tokens")
     try:
         yield module
-    except (ValueError, module.AccessFileError) as error:
+    except (ValueError, OSError, module.AccessFileError) as error:
         raise click.ClickException(str(error)) from error
 
 

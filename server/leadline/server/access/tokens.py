@@ -102,15 +102,10 @@ def read_tokens(path: Path) -> tuple[Token, ...]:
     """The tokens of a file.
 
     Raises:
-        FileNotFoundError: there is no file.
-        AccessFileError: the file cannot be read, or is damaged.
+        OSError: it cannot be read.
+        AccessFileError: it is damaged.
     """
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise AccessFileError(f"the tokens file {path} cannot be read: {error.strerror}") from error
+    raw = path.read_bytes()
     try:
         return _Contents.model_validate_json(raw).tokens
     except ValidationError as error:
@@ -194,7 +189,7 @@ def _change(path: Path, change: Callable[[Sequence[Token]], Sequence[Token]]) ->
             _replace(path, contents.model_dump_json(indent=1).encode() + b"\n")
     except OSError as error:
         raise AccessFileError(
-            f"the tokens file {path} cannot be written: {error.strerror}"
+            f"the tokens file {path} cannot be changed: {error.strerror}"
         ) from error
 
 

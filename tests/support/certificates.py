@@ -2,6 +2,7 @@
 
 import datetime as dt
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,7 +95,7 @@ class Authority:
     def _issue(
         self,
         name: str,
-        names: list[x509.GeneralName],
+        names: Sequence[x509.GeneralName],
         usage: x509.ObjectIdentifier,
         days: tuple[float, float],
     ) -> Pair:
@@ -133,7 +134,9 @@ def channel_credentials(
 ) -> grpc.ChannelCredentials:
     """Makes credentials of a client that trusts an authority, and may have a certificate."""
     return grpc.ssl_channel_credentials(
-        authority and authority.pem, pair and pair.key, pair and pair.certificate
+        None if authority is None else authority.pem,
+        None if pair is None else pair.key,
+        None if pair is None else pair.certificate,
     )
 
 

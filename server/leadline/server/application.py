@@ -64,6 +64,7 @@ from leadline.server.telemetry.health import HealthMonitor, Probe
 from leadline.server.telemetry.metrics import Metrics
 from leadline.server.telemetry.port import HttpPort, Pages, in_url
 from leadline.server.thread_pool import ThreadPool
+from leadline.server.tls import TlsCertificates, TlsError, load_certificates
 from leadline.server.workers.local import WorkerPool
 
 _LOG = structlog.get_logger(__name__)
@@ -183,12 +184,16 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
     check_ready_file(settings.ready_file)
     _check_processes(settings)
     access = load_access(settings)
+    try:
+        tls = load_certificates(settings)
+    except TlsError as error:
+        raise StartupError(str(error)) from error
     data = DataDir(settings.data_dir)
     async with AsyncExitStack() as stack:
         stack.enter_context(data.locked())
         datasets = await _prepare(settings, data)
         revision = SharedRevision.make() if settings.serving_processes > 1 else None
-        core = Core(settings, data, open_store(data, revision), datasets, access)
+        core = Core(settings, data, open_store(data, revision), datasets, access, tls=tls)
         stack.callback(core.close)
         processes = ServingProcesses(
             settings,
@@ -214,10 +219,10 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         )
         gate = HttpGate(access, sessions, pages.public)
         url = await stack.enter_async_context(_http_port(core, pages, gate, processes))
-        grpc_server = GrpcServer(settings, servicers, core.metrics.grpc, access)
         try:
+            grpc_server = GrpcServer(settings, servicers, core.metrics.grpc, access, tls=tls)
             port = await grpc_server.start()
-        except OSError as error:
+        except (OSError, TlsError) as error:
             raise StartupError(str(error)) from error
         running = RunningServer(
             target=f"{in_url(settings.host)}:{port}",
@@ -229,6 +234,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         await stack.enter_async_context(guarding(access, grpc_server.recheck, gate.recheck))
         probes = [*_make_probes(core, predictor, scheduling), *processes.probes]
         monitor = await stack.enter_async_context(monitoring(core, probes, grpc_server))
+        await stack.enter_async_context(following(core))
         await stack.enter_async_context(_beside(processes, port, grpc_server, monitor))
         with ready_file(settings.ready_file, running.addresses):
             try:
@@ -242,7 +248,12 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
 
 
 class Core:
-    """The objects that most parts of the service need, in any process of the server."""
+    """The objects that most parts of the service need, in any process of the server.
+
+    Attributes:
+        tls: the certificates; None for plain text.
+        hangups: called at SIGHUP.
+    """
 
     def __init__(
         self,
@@ -251,6 +262,8 @@ class Core:
         store: Store,
         datasets: KnownDatasets,
         access: AccessControl,
+        *,
+        tls: TlsCertificates | None = None,
     ) -> None:
         self.settings = settings
         self.data = data
@@ -267,8 +280,18 @@ class Core:
         self.loads = ThreadPool("loads", 1)
         self.large_reads = ReadLane("large-reads", _LARGE_READ_THREADS)
         self.notifier = JobNotifier()
+        self.tls = tls
         self.catalog = Catalog(store=store, threads=self.threads, artifacts=self.artifacts)
         self.metrics = Metrics()
+        self.hangups: list[Callable[[], None]] = []
+        self.metrics.watch_certificates(tls)
+        if tls is not None:
+            self.hangups.append(tls.reload)
+
+    def hang_up(self) -> None:
+        """Handles SIGHUP: reloads what is read from files."""
+        for reload in self.hangups:
+            reload()
 
     def close(self) -> None:
         """Stops the threads after the calls that have started."""
@@ -504,6 +527,22 @@ async def guarding(
 
 
 @asynccontextmanager
+async def following(core: Core) -> AsyncIterator[None]:
+    """Follows the files of certificates, and handles SIGHUP, within the context."""
+    loop = asyncio.get_running_loop()
+    tasks = {asyncio.create_task(core.tls.follow(), name="certificates")} if core.tls else set()
+    if core.hangups:
+        loop.add_signal_handler(signal.SIGHUP, core.hang_up)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+        for task in tasks:
+            task.cancel()
+            await asyncio.wait({task})
+
+
+@asynccontextmanager
 async def _beside(
     processes: ServingProcesses, port: int, grpc_server: GrpcServer, monitor: HealthMonitor
 ) -> AsyncIterator[None]:
@@ -560,7 +599,7 @@ async def _http_port(
 ) -> AsyncIterator[str]:
     """Opens the HTTP port of metrics and the page within the context; yields its URL."""
     settings = core.settings
-    port = HttpPort(processes.registry, pages, gate, processes.refresh)
+    port = HttpPort(processes.registry, pages, gate, processes.refresh, core.tls)
     try:
         yield await _open(port, settings)
     finally:

@@ -270,6 +270,20 @@ class Settings(BaseSettings):
         description="Whether the server may serve other machines without TLS, or without "
         "identities.",
     )
+    tls_cert: Path | None = Field(
+        default=None,
+        description="The server's certificate and its intermediates, PEM; both ports then use TLS.",
+    )
+    tls_key: Path | None = Field(
+        default=None, description="The private key of that certificate, PEM, without a passphrase."
+    )
+    tls_client_ca: Path | None = Field(
+        default=None, description="The authorities that clients' certificates come from, PEM."
+    )
+    tls_client_auth: Literal["none", "optional", "required"] = Field(
+        default="none",
+        description="Whether clients have to send a certificate; optional needs h2corn.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="The least severe log lines to write."
     )
@@ -303,7 +317,8 @@ class Settings(BaseSettings):
     @property
     def requires_identities(self) -> bool:
         """Whether the options require that callers have an identity."""
-        return self.tokens_file is not None or self.access_file is not None
+        has_files = self.tokens_file is not None or self.access_file is not None
+        return has_files or self.tls_client_auth != "none"
 
     @property
     def dataset_sources(self) -> dict[str, str]:

@@ -112,7 +112,7 @@ def load_access(settings: Settings) -> AccessControl:
 def _missing_protection(settings: Settings, access: AccessControl) -> list[str]:
     """What a server that others reach lacks, with what to do about it."""
     missing = []
-    if getattr(settings, "tls_cert", None) is None:
+    if settings.tls_cert is None:
         missing.append("TLS (set --tls-cert and --tls-key)")
     if not access.is_required:
         missing.append("identities (create a token: `leadline tokens create`)")

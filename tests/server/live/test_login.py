@@ -1,6 +1,7 @@
 """The HTTP port of a server with identities: who gets in, how a browser logs in, and how long."""
 
 import http.client
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from urllib.parse import urlencode
 
 import pytest
 
+from support.certificates import Authority
 from support.identities import Tokens, tokens_of_all_roles
 from support.servers import LiveServer, ServerFactory, start_server
 
@@ -198,7 +200,7 @@ def test_attempts_are_limited_and_a_hostile_form_is_refused(fresh: Guarded) -> N
     assert fresh.ask("/metrics", **fresh.bearer("viewer")).status == 200
 
 
-def until_closed(guarded: Guarded, end: Callable[[], None], **headers: str) -> float:
+def until_closed(guarded: Guarded, end: Callable[[], object], **headers: str) -> float:
     """Opens the page's stream, calls `end`, and returns the seconds until the stream ends."""
     connection = http.client.HTTPConnection(guarded.address, timeout=30)
     connection.request("GET", "/live/v1/events", headers=headers)
@@ -252,12 +254,39 @@ def test_without_the_page_there_is_no_login(server_factory: ServerFactory, tmp_p
     assert server.ask("/metrics", **server.bearer("viewer")).status == 200
 
 
+def test_under_tls_the_cookie_is_for_tls_alone(
+    server_factory: ServerFactory, tmp_path: Path
+) -> None:
+    authority, tokens = Authority(), tokens_of_all_roles(tmp_path / "tokens.json")
+    certificate, key = authority.server().write(tmp_path)
+    server = server_factory(
+        *(f"--tls-cert={certificate}", f"--tls-key={key}", f"--tokens-file={tokens.path}"),
+        "--spare-workers=0",
+    )
+    context = ssl.create_default_context(cadata=authority.pem.decode())
+    connection = http.client.HTTPSConnection(
+        server.metrics_url.split("/")[2], timeout=10, context=context
+    )
+    form = urlencode({"token": tokens.secrets["viewer"]})
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    connection.request("POST", "/login", form, headers)
+    answer = connection.getresponse()
+    answer.read()
+    cookie = str(answer.headers["Set-Cookie"])
+    connection.request("GET", "/metrics", headers={"Cookie": cookie.partition(";")[0]})
+
+    assert connection.getresponse().status == 200
+    assert cookie.startswith("__Host-leadline-")
+    assert "; Secure" in cookie
+    connection.close()
+
+
 def test_the_first_token_closes_the_port(server_factory: ServerFactory) -> None:
     server = server_factory("--spare-workers=0")
     guarded = Guarded(server, Tokens(server.data_dir / "tokens.json"))
     assert guarded.ask("/metrics").status == 200
 
-    seconds = until_closed(guarded, lambda: str(guarded.tokens.create("ada", "viewer")))
+    seconds = until_closed(guarded, lambda: guarded.tokens.create("ada", "viewer"))
 
     assert seconds < MOST_SECONDS
     assert guarded.ask("/metrics").status == 401

@@ -26,6 +26,7 @@ from leadline.server.api.training import TrainingServicer
 from leadline.server.settings import Settings
 from leadline.server.telemetry.calls import GrpcMetrics
 from leadline.server.telemetry.logs import logs_are_json
+from leadline.server.tls import TlsCertificates
 from leadline.server.transport.calls import Calls, Method
 from leadline.server.transport.links import Link
 from leadline.server.transport.listener import ListenerOptions
@@ -94,6 +95,7 @@ class GrpcServer:
         access: AccessControl,
         *,
         main: Link | None = None,
+        tls: TlsCertificates | None = None,
     ) -> None:
         """Makes a server, which `start` binds.
 
@@ -103,6 +105,10 @@ class GrpcServer:
             metrics: counts the calls.
             access: authenticates the callers.
             main: the link to the main process; None in the main process itself.
+            tls: the certificates; None for plain text.
+
+        Raises:
+            TlsError: the transport cannot do what the options ask for.
         """
         self._settings = settings
         self._is_main = main is None
@@ -129,6 +135,7 @@ class GrpcServer:
                 max_connection_age_seconds=settings.max_connection_age_seconds,
                 max_connection_age_grace_seconds=settings.max_connection_age_grace_seconds,
                 shares_port=settings.serving_processes > 1,
+                tls=tls,
             ),
         )
 

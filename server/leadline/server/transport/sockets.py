@@ -3,8 +3,10 @@
 import asyncio
 import errno
 import ipaddress
+import os
 import resource
 import socket
+from contextlib import suppress
 from typing import Any
 
 # Detects a dead connection within a minute, idle or with unacknowledged data.
@@ -14,6 +16,8 @@ _KEEPALIVE = {
     socket.TCP_KEEPCNT: 4,
     socket.TCP_USER_TIMEOUT: 60_000,
 }
+
+_INTERNET = frozenset({socket.AF_INET, socket.AF_INET6})
 
 _NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
@@ -106,6 +110,18 @@ def _listen(family: int, address: tuple[Any, ...], *, shares_port: bool) -> sock
         listening.close()
         raise
     return listening
+
+
+def end_connections(port: int) -> None:
+    """Ends the connections of this process that arrived at a port; blocks."""
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names are numbers, not files
+        with suppress(OSError):  # not a connection, or closed meanwhile
+            sock = socket.socket(fileno=int(name))
+            try:
+                if sock.family in _INTERNET and port_of(sock) == port:
+                    sock.shutdown(socket.SHUT_RDWR)
+            finally:
+                sock.detach()  # its library closes it
 
 
 def most_connections(*, shares_port: bool = False) -> int:

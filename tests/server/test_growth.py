@@ -233,6 +233,9 @@ PAGES = {
     "/metrics": ("/metrics", 200),
     "/": ("/", 200),
     "/live/files/{name}": ("/live/files/none", 404),
+    "/login": ("/login", 200),
+    "/logout": ("/logout", 405),
+    "/live/v1/session": ("/live/v1/session", 200),
     "/live/v1/events": ("/live/v1/events", 200),
     "/live/v1/jobs/{job:[0-9a-z]{1,32}}": ("/live/v1/jobs/f7", 200),
     "/live/v1/jobs/{job:[0-9a-z]{1,32}}/epochs/{epoch:[0-9]{1,9}}/confusion": (
@@ -405,6 +408,7 @@ class Site:
                 f"/{sample.labels['grpc_service']}/{sample.labels['grpc_method']}"
                 for family in core.metrics.grpc.collect()
                 for sample in family.samples
+                if "grpc_method" in sample.labels
             )
             self._ready.set_result(None)
             await self._stop.wait()

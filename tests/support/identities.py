@@ -1,6 +1,5 @@
 """Tokens of a server under test, and what a call with one of them comes to."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -38,7 +37,10 @@ class Tokens:
         revoke_tokens(self.path, [self.ids[name]])
 
 
-def bearer(token: str) -> Sequence[tuple[str, str]]:
+Metadata = tuple[tuple[str, str | bytes], ...]
+
+
+def bearer(token: str) -> Metadata:
     """The metadata of a call with a token."""
     return (("authorization", f"Bearer {token}"),)
 

@@ -87,8 +87,8 @@ def create(place: _Place, *, name: str, role: str, expires: timedelta | None) ->
     else:
         click.echo(secret)
     place.output.note(
-        f"Token {token.id} of {name}, {role}, valid {_until(token)}. Keep it safe: {place.path} has "
-        "only its hash."
+        f"Token {token.id} of {name}, {role}, valid {_until(token)}. Keep it safe: {place.path} "
+        "has only its hash."
     )
 
 
@@ -123,7 +123,7 @@ def list_tokens(place: _Place) -> None:
 @tokens.command(
     examples=(
         "leadline tokens revoke 3f9c21b07e",
-        "leadline tokens revoke $(leadline tokens list --json | jq -r 'select(.name == \"ci\").id')",
+        "leadline tokens revoke $(leadline tokens list --json | jq -r .id)",
     )
 )
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
@@ -148,7 +148,7 @@ def _explained() -> Iterator[Any]:
     module = server_module("leadline.server.access.tokens")
     try:
         yield module
-    except (ValueError, module.AccessFileError) as error:
+    except (ValueError, OSError, module.AccessFileError) as error:
         raise click.ClickException(str(error)) from error
 
 

@@ -45,12 +45,11 @@ def read_access_file(path: Path) -> AccessFile:
     """Reads an access file.
 
     Raises:
-        AccessFileError: it cannot be read, is not TOML, or has an unknown key or a wrong value.
+        OSError: it cannot be read.
+        AccessFileError: it is not TOML, or has an unknown key or a wrong value.
     """
     try:
         return AccessFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise AccessFileError(f"the access file {path} cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise AccessFileError(f"the access file {path} is not valid TOML: {error}") from error
     except ValidationError as error:

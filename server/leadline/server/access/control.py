@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -66,13 +65,10 @@ class AccessControl:
         """
         try:
             tokens = self._tokens_file.read_if_changed()
-        except FileNotFoundError as error:
+        except _MissingFileError:
             if self._tokens_file.was_read:
-                raise AccessFileError(
-                    f"the tokens file {self._tokens_file.path} has vanished: restore it, or create "
-                    "a token"
-                ) from error
-            tokens = None
+                raise
+            tokens = None  # the first one is not created yet
         if tokens is not None:
             self._tokens = {bytes.fromhex(token.sha256): _grant(token) for token in tokens}
             self._is_required = True
@@ -157,6 +153,10 @@ def _bearer(authorization: Sequence[bytes]) -> bytes:
     return token.strip(b" ") if len(authorization) == 1 and scheme.lower() == b"bearer" else b""
 
 
+class _MissingFileError(AccessFileError):
+    """A file is not there."""
+
+
 class _WatchedFile(Generic[T]):
     """A file that is read when it has changed.
 
@@ -175,20 +175,20 @@ class _WatchedFile(Generic[T]):
         """The contents; None if they are those of the last time.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            AccessFileError: the file is damaged.
+            _MissingFileError: there is no such file.
+            AccessFileError: the file is damaged, or cannot be read.
         """
         try:
-            status = os.stat(self.path)  # noqa: PTH116 - the path's own method is slower
-        except FileNotFoundError:
+            status = self.path.stat()
+            signature = (status.st_ino, status.st_size, status.st_mtime_ns)
+            if signature == self._signature:
+                return None
+            contents = self._read(self.path)
+        except FileNotFoundError as error:
             self._signature = ()
-            raise
+            raise _MissingFileError(f"there is no file {self.path}: restore it") from error
         except OSError as error:
             raise AccessFileError(f"{self.path} cannot be read: {error.strerror}") from error
-        signature = (status.st_ino, status.st_size, status.st_mtime_ns)
-        if signature == self._signature:
-            return None
-        contents = self._read(self.path)
         self.was_read = True
         self._signature = signature  # after an error the file is read again
         return contents

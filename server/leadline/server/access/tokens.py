@@ -29,6 +29,9 @@ _ID_BYTES = 5
 # A name stands in logs, in metadata of errors and in keys of the access file.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
+# In filters it means the caller.
+_RESERVED = "me"
+
 
 class AccessFileError(Exception):
     """A file of identities cannot be used; the message says why, and quotes no secret."""
@@ -40,10 +43,10 @@ def check_name(name: str) -> str:
     Raises:
         ValueError: it is malformed.
     """
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or name == _RESERVED:
         raise ValueError(
             f"{name[:80]!r} is not a name: use up to 64 letters, digits, dots, dashes, underscores "
-            "and @, the first a letter or digit"
+            f"and @, the first a letter or digit; not {_RESERVED}"
         )
     return name
 
@@ -99,15 +102,10 @@ def read_tokens(path: Path) -> tuple[Token, ...]:
     """The tokens of a file.
 
     Raises:
-        FileNotFoundError: there is no file.
-        AccessFileError: the file cannot be read, or is damaged.
+        OSError: it cannot be read.
+        AccessFileError: it is damaged.
     """
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise AccessFileError(f"the tokens file {path} cannot be read: {error.strerror}") from error
+    raw = path.read_bytes()
     try:
         return _Contents.model_validate_json(raw).tokens
     except ValidationError as error:
@@ -191,7 +189,7 @@ def _change(path: Path, change: Callable[[Sequence[Token]], Sequence[Token]]) ->
             _replace(path, contents.model_dump_json(indent=1).encode() + b"\n")
     except OSError as error:
         raise AccessFileError(
-            f"the tokens file {path} cannot be written: {error.strerror}"
+            f"the tokens file {path} cannot be changed: {error.strerror}"
         ) from error
 
 

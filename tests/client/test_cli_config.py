@@ -302,3 +302,10 @@ def test_a_token_for_another_machine_needs_tls(run: Run, monkeypatch: pytest.Mon
     assert "would cross the network unencrypted" in outcome.err
     assert SECRET not in outcome.err
     assert SECRET not in json.dumps(run("jobs", "--target", "192.0.2.7", "--json").error)
+
+
+def test_a_folder_that_cannot_be_searched_has_no_profiles(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", f"/{'x' * 300}")
+    assert settings_of(run) == {"target": ("127.0.0.1:50051", "default")}

@@ -87,7 +87,8 @@ class ConfigFile:
         self.path = Path(home) / "leadline" / "config.toml"
         self.current: str | None = None
         self.profiles: dict[str, dict[str, Any]] = {}
-        if self.path.exists():
+        # Not `Path.exists`, which raises an error for a folder that is closed to this user.
+        if os.path.exists(self.path):  # noqa: PTH110
             self._read()
 
     def profile(self, name: str) -> dict[str, Any]:

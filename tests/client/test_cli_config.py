@@ -147,9 +147,11 @@ def test_paths_hold_from_any_folder(
     run("config", "set", "a", "--token-file", "token")
     assert ConfigFile().profiles["a"] == {"token_file": str(tmp_path / "token")}
     monkeypatch.setenv("HOME", "/home/someone")
-    write(config_path, '[profiles.a]\nca = "ca.pem"\ntoken_file = "~/token"\n')
+    text = '[profiles.a]\nca = "ca.pem"\nkey = "~no-such-user/key"\ntoken_file = "~/token"\n'
+    write(config_path, text)
     assert ConfigFile().profile("a") == {
         "ca": str(config_path.parent / "ca.pem"),
+        "key": str(config_path.parent / "~no-such-user" / "key"),
         "token_file": "/home/someone/token",
     }
 

@@ -55,7 +55,7 @@ class Security:
             InvalidArgumentError: the token is not a bearer token.
         """
         if self.token_file is not None:
-            path = Path(self.token_file).expanduser()
+            path = expanded(self.token_file)
             return lambda: _checked("token_file", _read(path))
         if callable(self.token):
             current = self.token
@@ -107,8 +107,7 @@ class Security:
 
     def _tls_credentials(self) -> grpc.ChannelCredentials:
         ca, cert, key = (
-            None if path is None else Path(path).expanduser()
-            for path in (self.ca, self.cert, self.key)
+            None if path is None else expanded(path) for path in (self.ca, self.cert, self.key)
         )
         # Checked here: gRPC reports a malformed file only as an unavailable server.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -125,6 +124,11 @@ class Security:
             channel = grpc.composite_channel_credentials(channel, self.credentials)
         credentials: grpc.ChannelCredentials = channel
         return credentials
+
+
+def expanded(path: PathLike) -> Path:
+    """The path, with the user's home instead of "~"; unchanged if there is no such home."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - the path's own method raises an error
 
 
 def _checked(name: str, token: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 import uvloop
 
+from leadline.server.access.control import AccessControl
 from leadline.server.api.forwarding import AnsweredElsewhere
 from leadline.server.api.inference import InferenceServicer
 from leadline.server.api.oip.servicer import OpenInferenceServicer
@@ -29,6 +30,8 @@ from leadline.server.application import (
     Core,
     exit_after,
     failing_parts,
+    following,
+    guarding,
     make_prediction_service,
     make_predictor,
     monitoring,
@@ -50,6 +53,7 @@ from leadline.server.telemetry.health import Probe
 from leadline.server.telemetry.logs import configure_logs
 from leadline.server.telemetry.processes import snapshot
 from leadline.server.thread_pool import ThreadPool
+from leadline.server.tls import TlsError, load_certificates
 from leadline.server.transport.links import Link
 from leadline.server.transport.sockets import most_linked_calls
 from leadline.server.workers.parent import die_with_parent
@@ -72,7 +76,7 @@ def main() -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(greeting, revision, shared))
-    except OSError as error:
+    except (OSError, TlsError) as error:
         _LOG.error("a serving process cannot serve", why=str(error))
         return 1
     return 0
@@ -86,17 +90,23 @@ async def _serve(greeting: Greeting, revision: SharedRevision, shared: socket.so
     link = Link(shared, max_calls=most_linked_calls() // (settings.serving_processes - 1))
     data = DataDir(settings.data_dir)
     store = Store(open_for_reading(data.database), revision=revision.view)
-    core = Core(settings, data, store, KnownDatasets(sources={}, fingerprints={}))
+    access = AccessControl(settings, is_required=greeting.requires_identities)
+    access.reload()  # before the first call
+    tls = load_certificates(settings)
+    known = KnownDatasets(sources={}, fingerprints={})
+    core = Core(settings, data, store, known, access, tls=tls)
     async with AsyncExitStack() as stack:
         stack.callback(core.close)
         predictor = make_predictor(core, stack)
         servicers = _make_servicers(core, predictor)
-        grpc_server = GrpcServer(settings, servicers, core.metrics.grpc, main=link)
+        grpc_server = GrpcServer(settings, servicers, core.metrics.grpc, access, main=link, tls=tls)
         await grpc_server.start()
         broken = asyncio.create_task(grpc_server.wait_broken())
         stack.callback(broken.cancel)
+        await stack.enter_async_context(guarding(access, grpc_server.recheck))
         probes = _make_probes(core, predictor, link)
         monitor = await stack.enter_async_context(monitoring(core, probes, grpc_server))
+        await stack.enter_async_context(following(core))
         scrapes = ThreadPool("metrics", 1)
         stack.callback(scrapes.close)
 

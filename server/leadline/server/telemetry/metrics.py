@@ -26,7 +26,10 @@ from leadline.server.jobs.states import JobState
 from leadline.server.sweeps.sweep import SweepState
 from leadline.server.telemetry.calls import SECONDS, GrpcMetrics
 from leadline.server.telemetry.histograms import HistogramCollector, UnlockedHistogram
+from leadline.server.tls import TlsCertificates
 from leadline.server.workers.messages import Usage
+
+_RELOAD_RESULTS = ("ok", "refused")
 
 _IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
@@ -125,6 +128,25 @@ class Metrics:
         self._predictions_in_flight.set_function(count_in_flight)
         self._decoding_pixels.set_function(count_pixels)
 
+    def watch_certificates(self, tls: TlsCertificates | None) -> None:
+        """Reports the certificates in force, if any, and their reloads."""
+        self._register_gauge(
+            "leadline_tls_certificate_expires_seconds",
+            "Seconds until the first certificate of a file in force expires.",
+            "certificate",
+            dict if tls is None else tls.seconds_left,
+        )
+        reloads = Counter(
+            "leadline_tls_reloads",
+            "Reloads of changed certificates.",
+            ("result",),
+            registry=self.registry,
+        )
+        for result in _RELOAD_RESULTS:
+            reloads.labels(result)
+        if tls is not None:
+            tls.on_reload.append(lambda why: reloads.labels(_RELOAD_RESULTS[why is not None]).inc())
+
     def on_worker(self, job: Job, pid: int) -> None:
         """A worker has started on the job."""
         self._workers[job.job_id] = pid
@@ -195,7 +217,7 @@ class Metrics:
         return Gauge(name, text, ("job_id",), registry=self.registry)
 
     def _register_gauge(
-        self, name: str, text: str, label: str, read: Callable[[], Mapping[Any, int]]
+        self, name: str, text: str, label: str, read: Callable[[], Mapping[Any, float]]
     ) -> None:
         self.registry.register(_ReadGauge(name, text, label, read))
 
@@ -224,7 +246,7 @@ class _ReadGauge(Collector):
     """A gauge with one label; at each scrape `read` returns the gauge's value by label value."""
 
     def __init__(
-        self, name: str, text: str, label: str, read: Callable[[], Mapping[Any, int]]
+        self, name: str, text: str, label: str, read: Callable[[], Mapping[Any, float]]
     ) -> None:
         self._about = name, text
         self._label = label

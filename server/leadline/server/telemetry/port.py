@@ -2,6 +2,7 @@
 
 import ipaddress
 import logging
+import socket
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
@@ -11,6 +12,9 @@ from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CollectorRegistry
 
 from leadline.server.telemetry.exposition import Exposition
+from leadline.server.telemetry.gate import HttpGate
+from leadline.server.tls import Certificates, TlsCertificates
+from leadline.server.transport.sockets import listen, port_of
 
 _METRICS = "/metrics"
 
@@ -39,11 +43,13 @@ class Pages:
         handle: middleware of every request except those for metrics, including
             requests that match no route.
         set_headers: changes the headers of all responses to these requests.
+        public: the beginnings of paths that need no identity.
     """
 
     routes: Iterable[web.AbstractRouteDef]
     handle: Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
     set_headers: Callable[[web.Request, web.StreamResponse], Awaitable[None]]
+    public: tuple[str, ...]
 
 
 class HttpPort:
@@ -53,11 +59,24 @@ class HttpPort:
         self,
         registry: CollectorRegistry,
         pages: Pages,
+        gate: HttpGate,
         refresh: Callable[[], Awaitable[None]] | None = None,
+        tls: TlsCertificates | None = None,
     ) -> None:
-        """Makes a port that `open` binds; `refresh`, if any, is awaited before each scrape."""
+        """Makes a port that `open` binds.
+
+        Args:
+            registry: the metrics.
+            pages: what is served beside them.
+            gate: admits all requests.
+            refresh: if given, is awaited before each scrape.
+            tls: the certificates; None for plain text.
+        """
+        self._tls = tls
+        self._listening: list[socket.socket] = []
+        self._sites: list[web.SockSite] = []
         self._exposition = Exposition(registry, refresh)
-        application = web.Application(middlewares=[_beside_metrics(pages)])
+        application = web.Application(middlewares=[_beside_metrics(pages), _behind(gate)])
         application.router.add_route("*", _METRICS, self._exposition.handle)
         application.add_routes(pages.routes)
         application.on_response_prepare.append(_prepare_beside_metrics(pages))
@@ -81,13 +100,34 @@ class HttpPort:
             OSError: the address or the port is not available.
         """
         await self._runner.setup()
-        await web.TCPSite(self._runner, host, port).start()
-        return f"http://{in_url(host)}:{self._runner.addresses[0][1]}"
+        self._listening = await listen(host, port)
+        await self._serve(None if self._tls is None else self._tls.current)
+        if self._tls is not None:
+            self._tls.apply_with(self._serve)
+        scheme = "http" if self._tls is None else "https"
+        return f"{scheme}://{in_url(host)}:{port_of(self._listening[0])}"
 
     async def close(self) -> None:
         """Stops serving."""
         await self._runner.cleanup()
+        for bound in self._listening:
+            bound.close()
         self._exposition.close()
+
+    async def _serve(self, certificates: Certificates | None) -> None:
+        """Serves new connections with these certificates; open ones stay as they are.
+
+        A context of OpenSSL cannot forget an authority, nor sessions that it has verified, so
+        new certificates get a new one.
+        """
+        context = None if certificates is None else certificates.make_context()
+        last, self._sites = self._sites, []
+        for bound in self._listening:
+            site = web.SockSite(self._runner, bound.dup(), ssl_context=context)
+            await site.start()
+            self._sites.append(site)
+        for site in last:
+            await site.stop()
 
 
 def in_url(host: str) -> str:
@@ -107,6 +147,14 @@ def _beside_metrics(pages: Pages) -> Middleware:
         return await pages.handle(request, handler)
 
     return around
+
+
+def _behind(gate: HttpGate) -> Middleware:
+    @web.middleware
+    async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
+        return await gate.handle(request, handler)
+
+    return admit
 
 
 def _prepare_beside_metrics(

@@ -22,6 +22,9 @@ from leadline.server.transport.response import AsgiResponse, Send
 
 _MEDIA_TYPE = re.compile(rb"application/grpc([+;].*)?", re.DOTALL)
 
+SERVER = "leadline.server"
+"""The key of a scope under which a listener stores the number of the server."""
+
 _UNSUPPORTED_MEDIA_TYPE = 415
 _METHOD_NOT_ALLOWED = 405
 _BAD_REQUEST = 400
@@ -97,6 +100,21 @@ class AsgiCall(Call):
     @property
     def connection(self) -> str:
         return str(self._request.get("client"))
+
+    @property
+    def authorization(self) -> list[bytes]:
+        return [value for name, value in self._request["headers"] if name == b"authorization"]
+
+    @property
+    def server(self) -> int:
+        """The number of the server that has the call's connection."""
+        number: int = self._request[SERVER]
+        return number
+
+    @property
+    def certificate(self) -> str | None:
+        tls = self._request["extensions"].get("tls")
+        return tls["client_cert_chain"][0] if tls and tls["client_cert_chain"] else None
 
     def header_bytes(self) -> int:
         return size_of_headers(self._request["headers"])

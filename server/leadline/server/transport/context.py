@@ -10,6 +10,9 @@ from leadline.server.errors import InvalidArgumentError
 from leadline.server.identity import Identity
 from leadline.server.transport.call import Call
 
+# The key of a client's certificate in gRPC's authentication context.
+_CERTIFICATE = "x509_pem_cert"
+
 
 class CallContext(aio.ServicerContext[Any, Any]):
     """The context argument of a servicer's method.
@@ -57,13 +60,14 @@ class CallContext(aio.ServicerContext[Any, Any]):
         self._call.add_done_callback(lambda: callback(self))
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
-        return {}
+        certificate = self._call.certificate
+        return {} if certificate is None else {_CERTIFICATE: [certificate.encode()]}
 
     def peer_identities(self) -> Iterable[bytes] | None:
-        return None
+        return self.auth_context().get(_CERTIFICATE)
 
     def peer_identity_key(self) -> str | None:
-        return None
+        return _CERTIFICATE if self._call.certificate else None
 
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()

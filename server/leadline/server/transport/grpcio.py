@@ -12,6 +12,7 @@ import grpc
 from grpc import aio
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
+from leadline.server.tls import Certificates, TlsCertificates, TlsError
 from leadline.server.transport.arrivals import Arrivals
 from leadline.server.transport.budget import Charges
 from leadline.server.transport.call import CALLER_GONE, DEADLINE_EXCEEDED, Call
@@ -56,9 +57,19 @@ class GrpcioListener:
     """Serves calls on a port."""
 
     def __init__(self, calls: Calls, options: ListenerOptions) -> None:
-        """Makes a listener; `start` binds it."""
+        """Makes a listener; `start` binds it.
+
+        Raises:
+            TlsError: the options ask for what grpc does not have.
+        """
         self._calls = calls
         self._options = options
+        self._tls = options.tls
+        if self._tls is not None and self._tls.current.client_auth == "optional":
+            raise TlsError(
+                "--tls-client-auth optional cannot be had with --transport grpcio, which either "
+                "requires certificates or never asks for them: use --transport h2corn"
+            )
         self._intake = make_intake(options)
         self._arrivals = Arrivals(calls, self._intake)
         self._watching: asyncio.Task[None] | None = None
@@ -80,7 +91,7 @@ class GrpcioListener:
         self._server = server = self._make_server()
         try:
             for name, *_ in addresses:
-                server.add_insecure_port(_target(name, chosen).encode())
+                self._add_port(server, _target(name, chosen).encode())
         except RuntimeError as error:
             raise OSError(errno.EADDRINUSE, str(error)) from error
         await server.start()
@@ -115,6 +126,17 @@ class GrpcioListener:
             self._watching.cancel()
         self._intake.close()
 
+    def _add_port(self, server: "_CoreServer", target: bytes) -> None:
+        if self._tls is None:
+            server.add_insecure_port(target)
+            return
+        credentials = grpc.dynamic_ssl_server_credentials(
+            _configuration(self._tls.current),
+            cast(Any, _Fetcher(self._tls)),  # its type does not know of None
+            self._tls.current.client_auth == "required",
+        )
+        server.add_secure_port(target, credentials)
+
     def _make_server(self) -> "_CoreServer":
         handlers = {
             path.encode(): self._handler(path, method)
@@ -124,6 +146,7 @@ class GrpcioListener:
 
     def _handler(self, path: str, method: Method | None) -> Any:
         """Returns a method's handler for grpc, which reads the requests from the context."""
+        has_certificates = self._tls is not None and self._tls.current.client_auth != "none"
 
         async def answer(_requests: Any, context: aio.ServicerContext[Any, Any]) -> bytes | None:
             peer = str(context.peer())
@@ -136,7 +159,8 @@ class GrpcioListener:
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _LARGE_METADATA)
             response = _GrpcioResponse(context)
             messages = _Messages(context, peer, self._intake, self._arrivals)
-            call = _GrpcioCall((path, context, peer, metadata), messages, response)
+            request = (path, context, peer, metadata, has_certificates)
+            call = _GrpcioCall(request, messages, response)
             await self._calls.answer(call)
             return response.last
 
@@ -190,6 +214,26 @@ def _target(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
+def _configuration(certificates: Certificates) -> grpc.ServerCertificateConfiguration:
+    pair = (certificates.key, certificates.chain)
+    return grpc.ssl_server_certificate_configuration([pair], certificates.client_ca)
+
+
+class _Fetcher:
+    """Gives core new certificates; it asks at each handshake, under a lock of the port."""
+
+    def __init__(self, tls: TlsCertificates) -> None:
+        self._tls = tls
+        self._last = tls.current
+
+    def __call__(self) -> grpc.ServerCertificateConfiguration | None:
+        """Returns the certificates if they have changed."""
+        if self._tls.current is self._last:
+            return None
+        self._last = self._tls.current
+        return _configuration(self._last)
+
+
 class _CoreServer(cygrpc.AioServer):  # type: ignore[misc]
     """grpc's server with a separate accept loop for each method.
 
@@ -236,7 +280,11 @@ class _CoreServer(cygrpc.AioServer):  # type: ignore[misc]
 
 
 class _GrpcioCall(Call):
-    """A call whose request is its path and grpc's context; core enforces its deadline."""
+    """A call of which core enforces the deadline.
+
+    Its request is its path, grpc's context, the peer, the metadata, and whether clients have
+    certificates.
+    """
 
     __slots__ = ()
 
@@ -253,6 +301,21 @@ class _GrpcioCall(Call):
     @property
     def connection(self) -> str:
         return self.peer
+
+    @property
+    def authorization(self) -> list[bytes]:
+        return [
+            value.encode("latin-1", "replace") if isinstance(value, str) else value
+            for name, value in self._request[3]
+            if name == "authorization"
+        ]
+
+    @property
+    def certificate(self) -> str | None:
+        if not self._request[4]:
+            return None
+        (certificate,) = self._request[1].auth_context().get("x509_pem_cert", (None,))
+        return None if certificate is None else certificate.decode()
 
     def header_bytes(self) -> int:
         return size_of(self._request[3])

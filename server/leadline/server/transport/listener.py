@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from leadline.server.tls import TlsCertificates
+
 # For each connection, which a thousand watchers may share; clients queue further calls.
 MAX_STREAMS = 2_000
 
@@ -35,6 +37,7 @@ class ListenerOptions:
         max_connection_age_seconds: the server sends GOAWAY at this age; 0 for never.
         max_connection_age_grace_seconds: how long calls may then continue.
         shares_port: whether other processes accept connections on the same port.
+        tls: the certificates; None for plain text.
     """
 
     max_message_bytes: int
@@ -46,6 +49,7 @@ class ListenerOptions:
     max_connection_age_seconds: float = 0
     max_connection_age_grace_seconds: float = 0
     shares_port: bool = False
+    tls: TlsCertificates | None = None
 
 
 class Listener(Protocol):

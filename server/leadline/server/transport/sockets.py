@@ -2,8 +2,12 @@
 
 import asyncio
 import errno
+import ipaddress
+import os
 import resource
 import socket
+from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 
 # Detects a dead connection within a minute, idle or with unacknowledged data.
@@ -14,6 +18,8 @@ _KEEPALIVE = {
     socket.TCP_USER_TIMEOUT: 60_000,
 }
 
+_INTERNET = frozenset({socket.AF_INET, socket.AF_INET6})
+
 _NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 BACKLOG = 1_024
@@ -22,6 +28,16 @@ BACKLOG = 1_024
 _OTHER_DESCRIPTORS = 256
 
 _MOST_LINKED_CALLS = 1 << 16
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reachable only from this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return False
 
 
 async def listen(host: str, port: int, *, shares_port: bool = False) -> list[socket.socket]:
@@ -95,6 +111,32 @@ def _listen(family: int, address: tuple[Any, ...], *, shares_port: bool) -> sock
         listening.close()
         raise
     return listening
+
+
+def connections(port: int, known: Collection[Any] = ()) -> dict[Any, socket.socket]:
+    """Duplicates of the connections of this process that arrived at a port; blocks.
+
+    A connection stays open until its duplicate is closed, too.
+
+    Args:
+        port: the port.
+        known: addresses of other ends whose connections are left out.
+
+    Returns:
+        The duplicates by the addresses of the other ends.
+    """
+    duplicates: dict[Any, socket.socket] = {}
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names are numbers, not files
+        with suppress(OSError):  # no connection, closed meanwhile, or too many descriptors
+            sock = socket.socket(fileno=int(name))
+            try:
+                if sock.family in _INTERNET and port_of(sock) == port:
+                    peer = sock.getpeername()
+                    if peer not in duplicates and peer not in known:
+                        duplicates[peer] = sock.dup()
+            finally:
+                sock.detach()  # its library closes it
+    return duplicates
 
 
 def most_connections(*, shares_port: bool = False) -> int:

@@ -222,7 +222,7 @@ class TlsCertificates:
         """Tries to put the files in force; returns whether to wait for another version of them."""
         try:
             certificates = await asyncio.to_thread(self._files.load)
-        except TlsError as error:
+        except Exception as error:  # noqa: BLE001 - as below
             if is_last:
                 self._refuse(str(error))
             return is_last
@@ -232,8 +232,8 @@ class TlsCertificates:
         try:
             for apply in self._appliers:
                 await apply(certificates)
-        except (TlsError, OSError) as error:
-            self._refuse(str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the old ones stay in force
+            self._refuse(str(error) or type(error).__name__)
             return True
         self.current = certificates
         expires = {name: at.isoformat() for name, at in certificates.expires.items()}
@@ -282,7 +282,11 @@ def _check_key(files: TlsFiles, certificate: x509.Certificate, pem: bytes) -> No
         ) from error
     except (ValueError, UnsupportedAlgorithm) as error:
         raise TlsError(f"--tls-key {files.key} has no private key in PEM form") from error
-    if key.public_key() != certificate.public_key():
+    try:
+        is_its_key = key.public_key() == certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise TlsError(f"--tls-cert {files.certificate} has a key of unknown kind") from error
+    if not is_its_key:
         raise TlsError(
             f"--tls-key {files.key} is not the key of the first certificate in "
             f"--tls-cert {files.certificate}"

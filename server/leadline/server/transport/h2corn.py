@@ -24,7 +24,7 @@ from leadline.server.transport.listener import (
 from leadline.server.transport.messages import make_intake
 from leadline.server.transport.sockets import (
     BACKLOG,
-    end_connections,
+    connections,
     listen,
     most_connections,
     port_of,
@@ -36,6 +36,9 @@ _STALL_SECONDS = 600
 
 # With new certificates, the last server continues its calls for as long as they take.
 _NEVER_SECONDS = 1_000_000
+
+# Within this time, clients read the GOAWAY of a replaced server.
+_LINGER_SECONDS = 1
 
 # Replaced servers that still have calls; each has a thread. The calls of more are ended.
 _MOST_RETIRED = 8
@@ -66,6 +69,7 @@ class H2cornListener:
         self._retired: list[_Serving] = []
         self._started = 0
         self._one_by_one = asyncio.Lock()
+        self._held: dict[Any, socket.socket] = {}
         self._listening: list[socket.socket] = []
 
     async def start(self, host: str, port: int) -> int:
@@ -129,11 +133,11 @@ class H2cornListener:
             try:
                 await server.wait_started()
             except ValueError as error:  # about the certificates, as the rest is always the same
-                await asyncio.wait({task})
+                await asyncio.gather(task, return_exceptions=True)
                 raise TlsError(f"h2corn refuses the certificates: {error}") from error
             except BaseException:
                 server.shutdown()
-                await asyncio.wait({task})
+                await asyncio.gather(task, return_exceptions=True)
                 raise
         return _Serving(server, task, number)
 
@@ -157,13 +161,29 @@ class H2cornListener:
             last = self._serving
             assert last is not None  # noqa: S101 - it was started
             self._serving = await self._serve(certificates)
+        # h2corn closes idle connections right after GOAWAY. A call that is on its way would
+        # then reset the connection, and the client could not read GOAWAY.
+        held = await self._hold_connections()
         # Not `shutdown`, which also notifies systemd that the service stops.
         last.server._request_restart()  # noqa: SLF001 - the version is pinned exactly
+        asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._release, held)
         self._retired = [old for old in (*self._retired, last) if not old.task.done()]
         moved = {old.number for old in self._retired[:-_MOST_RETIRED]}
         for call in self._calls:
             if cast(AsgiCall, call).server in moved:
                 call.cancel(_MOVED)
+
+    async def _hold_connections(self) -> list[Any]:
+        """Keeps the sockets of all connections open; returns those that were not held before."""
+        port = port_of(self._listening[0])
+        held = await asyncio.to_thread(connections, port, self._held.keys())
+        self._held |= held
+        return list(held)
+
+    def _release(self, peers: list[Any]) -> None:
+        for peer in peers:
+            if peer in self._held:
+                self._held.pop(peer).close()
 
     def _refuse_connections(self) -> None:
         """Stops accepting connections, and sends GOAWAY on open ones."""
@@ -182,8 +202,12 @@ class H2cornListener:
         tasks = {self._serving.task, *(old.task for old in self._retired)}
         _, pending = await asyncio.wait(tasks, timeout=self._options.flush_seconds)
         if pending:  # of callers who do not read
-            await asyncio.to_thread(end_connections, port_of(self._listening[0]))
+            await self._hold_connections()
+            for held in self._held.values():
+                with suppress(OSError):  # closed meanwhile
+                    held.shutdown(socket.SHUT_RDWR)
             await asyncio.wait(pending)  # `wait_broken` raises its error
+        self._release(list(self._held))
         for bound in self._listening:
             bound.close()
 

@@ -6,6 +6,7 @@ import ipaddress
 import os
 import resource
 import socket
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
@@ -112,16 +113,30 @@ def _listen(family: int, address: tuple[Any, ...], *, shares_port: bool) -> sock
     return listening
 
 
-def end_connections(port: int) -> None:
-    """Ends the connections of this process that arrived at a port; blocks."""
+def connections(port: int, known: Collection[Any] = ()) -> dict[Any, socket.socket]:
+    """Duplicates of the connections of this process that arrived at a port; blocks.
+
+    A connection stays open until its duplicate is closed, too.
+
+    Args:
+        port: the port.
+        known: addresses of other ends whose connections are left out.
+
+    Returns:
+        The duplicates by the addresses of the other ends.
+    """
+    duplicates: dict[Any, socket.socket] = {}
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names are numbers, not files
-        with suppress(OSError):  # not a connection, or closed meanwhile
+        with suppress(OSError):  # no connection, closed meanwhile, or too many descriptors
             sock = socket.socket(fileno=int(name))
             try:
                 if sock.family in _INTERNET and port_of(sock) == port:
-                    sock.shutdown(socket.SHUT_RDWR)
+                    peer = sock.getpeername()
+                    if peer not in duplicates and peer not in known:
+                        duplicates[peer] = sock.dup()
             finally:
                 sock.detach()  # its library closes it
+    return duplicates
 
 
 def most_connections(*, shares_port: bool = False) -> int:

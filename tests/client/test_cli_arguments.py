@@ -18,7 +18,7 @@ NOT_UTF8 = "\udcff"
         (["jobs", "--target", "127.0.0.1:0"], "0 is not a port"),
         (["jobs", "--target", ""], "empty"),
         (["jobs", "--target", "http://"], "empty"),
-        (["jobs", "--target", "https://leadline.example:443"], "no TLS yet"),
+        (["jobs", "--target", "https://"], "empty"),
         (["jobs", NOT_UTF8], "UTF-8"),
         (["delete", NOT_UTF8, "--yes"], "UTF-8"),
         (["train", "--dataset", f"x{NOT_UTF8}"], "UTF-8"),

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+from leadline.client._config import SETTINGS
 from leadline.client._errors import STATUS_ERRORS
 from leadline.client.cli import main
 from leadline.client.cli.app import COMMANDS, leadline
@@ -73,7 +74,7 @@ def test_every_command_has_examples_that_parse(name: str) -> None:
         for arguments in re.findall(r"leadline ([^|()<>;]+)", example):
             words = shlex.split(re.sub(r"\d>.*|\$$", "", arguments))
             assert words[0] in COMMANDS
-            parsed = " ".join(words[:2]) if words[0] == "plot" else words[0]
+            parsed = words[0] if words[0] in LEAVES else " ".join(words[:2])
             known = {flag for parameter in ALL[parsed].params for flag in parameter.opts}
             known |= {flag for one in ALL[parsed].params for flag in one.secondary_opts}
             if parsed not in {"serve", "doctor", "compact"}:  # with the options of the server
@@ -92,15 +93,17 @@ def test_every_command_prints_json(name: str) -> None:
     assert "as_json" in {parameter.name for parameter in LEAVES[name].params}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name for name in LEAVES if name not in {"serve", "doctor", "compact", "demo", "version"}],
-)
+# Commands that call no server, or their own.
+LOCAL = {"serve", "doctor", "compact", "demo", "version"} | {
+    f"config {name}" for name in ("list", "path", "remove", "set", "use")
+}
+LOCAL |= {f"tokens {name}" for name in ("create", "list", "revoke")}
+
+
+@pytest.mark.parametrize("name", [name for name in LEAVES if name not in LOCAL])
 def test_every_command_that_calls_a_server_says_where(name: str) -> None:
     options = {parameter.name: parameter for parameter in LEAVES[name].params}
-    assert options["target"].default == "127.0.0.1:50051"
-    assert options["target"].envvar == "LEADLINE_TARGET"
-    assert "timeout" in options
+    assert {*SETTINGS, "profile", "timeout"} <= options.keys()
 
 
 def test_serve_passes_everything_on_to_the_server(capsys: pytest.CaptureFixture[str]) -> None:

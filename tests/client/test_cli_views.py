@@ -26,6 +26,7 @@ from leadline.client import (
     UnavailableError,
     state_name,
 )
+from leadline.client._config import resolve
 from leadline.client.cli import describe, describe_sweep, models
 from leadline.client.cli.options import Session
 from leadline.client.cli.output import Output
@@ -216,7 +217,7 @@ def test_a_model_says_which_epochs_are_not_kept(capsys: pytest.CaptureFixture[st
     model.epochs.add(name="models/a/epochs/1", epoch=1, kept=False)
     model.epochs.add(name="models/a/epochs/2", epoch=2, kept=True)
     model.epochs.add(name="models/a/epochs/3", epoch=3, kept=True)
-    session = Session(target="", timeout=1.0, output=Output(as_json=False))
+    session = Session(settings=resolve({}), timeout=1.0, output=Output(as_json=False))
     models._show_epochs(session, model)
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if "/epochs/" in line]
     assert [row[5:] for row in rows] == [["not", "kept"], ["best"], []]
@@ -291,14 +292,15 @@ def test_json_has_its_fields_in_the_order_of_the_contract(
     assert json.dumps(one["spec"]).startswith('{"dataset": ""')
 
 
-def test_a_command_to_copy_names_the_server_where_it_must(
+def test_a_command_to_copy_repeats_the_options_of_the_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delenv("LEADLINE_TARGET", raising=False)
+    monkeypatch.setenv("LEADLINE_TARGET", "of-the-shell")
     output = Output(as_json=False)
-    usual = Session(target="127.0.0.1:50051", timeout=1.0, output=output)
-    other = Session(target="unix:/tmp/a b", timeout=1.0, output=output)
+    usual = Session(settings=resolve({"ca": None}), timeout=1.0, output=output)
+    given = {"target": "unix:/tmp/a b", "tls": False, "insecure_token": True}
+    other = Session(settings=resolve(given, None), timeout=1.0, output=output)
     assert usual.command("watch", "jobs/a") == "leadline watch jobs/a"
-    assert other.command("watch", "jobs/a") == "leadline watch jobs/a --target 'unix:/tmp/a b'"
-    monkeypatch.setenv("LEADLINE_TARGET", "unix:/tmp/a b")
-    assert other.command("watch", "jobs/a") == "leadline watch jobs/a"
+    assert other.command("watch", "jobs/a") == (
+        "leadline watch jobs/a --target 'unix:/tmp/a b' --no-tls --insecure-token"
+    )

@@ -25,6 +25,8 @@ from support.servers import LiveServer
         ("http://[::1]/", "[::1]:50051"),
         ("http://localhost", "localhost:50051"),
         ("HTTP://localhost:8080/", "localhost:8080"),
+        ("https://leadline.example", "leadline.example:50051"),
+        ("HTTPS://[::1]:443/", "[::1]:443"),
         (" localhost:8080 ", "localhost:8080"),
         ("dns:///leadline.example:443", "dns:///leadline.example:443"),
         ("unix:/run/leadline.sock", "unix:/run/leadline.sock"),
@@ -39,9 +41,9 @@ def test_a_target_may_lack_its_port_or_have_the_scheme_of_a_url(target: str, add
 @pytest.mark.parametrize(
     ("target", "why"),
     [
-        ("https://localhost:50051", "no TLS yet: give HOST:PORT instead of https://"),
         ("", "empty"),
         ("http://", "empty"),
+        ("https://", "empty"),
         ("localhost:0", "0 is not a port"),
         ("localhost:65536", "65536 is not a port"),
         ("ipv4:127.0.0.1:65536", "65536 is not a port"),

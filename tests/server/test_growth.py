@@ -34,6 +34,8 @@ from sqlalchemy import Engine
 from leadline.models.images import encode_png
 from leadline.models.spec import TrainingSpec
 from leadline.oip.v2 import open_inference_pb2 as oip
+from leadline.server.access.control import AccessControl
+from leadline.server.access.sessions import Sessions
 from leadline.server.api.oip import service as open_inference
 from leadline.server.api.server import GrpcServer
 from leadline.server.application import (
@@ -56,6 +58,7 @@ from leadline.server.storage.database import open_database
 from leadline.server.storage.store import Store
 from leadline.server.sweeps.grid import Grid, SweepAxis
 from leadline.server.sweeps.sweep import SweepRequest
+from leadline.server.telemetry.gate import HttpGate
 from leadline.v1 import inference_service_pb2 as inference
 from leadline.v1 import inspection_service_pb2 as inspection
 from leadline.v1 import job_pb2, model_pb2, sweep_pb2
@@ -230,6 +233,9 @@ PAGES = {
     "/metrics": ("/metrics", 200),
     "/": ("/", 200),
     "/live/files/{name}": ("/live/files/none", 404),
+    "/login": ("/login", 200),
+    "/logout": ("/logout", 405),
+    "/live/v1/session": ("/live/v1/session", 200),
     "/live/v1/events": ("/live/v1/events", 200),
     "/live/v1/jobs/{job:[0-9a-z]{1,32}}": ("/live/v1/jobs/f7", 200),
     "/live/v1/jobs/{job:[0-9a-z]{1,32}}/epochs/{epoch:[0-9]{1,9}}/confusion": (
@@ -364,7 +370,7 @@ class Site:
 
     async def _serve(self) -> None:
         known = KnownDatasets(sources={"tiny": "tiny"}, fingerprints={})
-        core = Core(*self._core_arguments, known)
+        core = Core(*self._core_arguments, known, AccessControl(self._settings))
         async with AsyncExitStack() as stack:
             stack.enter_context(core.data.locked())
             stack.callback(core.close)
@@ -374,10 +380,19 @@ class Site:
                 await asyncio.sleep(0.2)  # and for its first read of the queue
             self.start = self.trace.take()
             predictor = make_predictor(core, stack)
-            processes = ServingProcesses(self._settings, None, core.metrics.registry, lambda: None)
+            processes = ServingProcesses(
+                self._settings,
+                None,
+                core.metrics.registry,
+                access=core.access,
+                on_restart=lambda: None,
+            )
             servicers = _make_servicers(core, scheduler, predictor, processes, stack)
+            sessions = Sessions(core.access)
             pages = make_pages(
                 self._settings,
+                access=core.access,
+                sessions=sessions,
                 store=core.store,
                 notifier=core.notifier,
                 catalog=core.catalog,
@@ -385,13 +400,15 @@ class Site:
                 stack=stack,
             )
             self.routes = frozenset(str(getattr(route, "path", "")) for route in pages.routes)
-            self.url = await stack.enter_async_context(_http_port(core, pages, processes))
-            server = GrpcServer(self._settings, servicers, core.metrics.grpc)
+            gate = HttpGate(core.access, sessions, pages.public)
+            self.url = await stack.enter_async_context(_http_port(core, pages, gate, processes))
+            server = GrpcServer(self._settings, servicers, core.metrics.grpc, core.access)
             self.target = f"127.0.0.1:{await server.start()}"
             self.methods = frozenset(
                 f"/{sample.labels['grpc_service']}/{sample.labels['grpc_method']}"
                 for family in core.metrics.grpc.collect()
                 for sample in family.samples
+                if "grpc_method" in sample.labels
             )
             self._ready.set_result(None)
             await self._stop.wait()

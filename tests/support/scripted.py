@@ -10,11 +10,14 @@ Answer = Callable[[bytes, grpc.ServicerContext], bytes]
 
 
 @contextmanager
-def answering(answer: Answer) -> Iterator[str]:
-    """Serves on a socket within the context, and yields the address."""
+def answering(answer: Answer, credentials: grpc.ServerCredentials | None = None) -> Iterator[str]:
+    """Serves on a socket within the context, over TLS with `credentials`; yields the address."""
     server = grpc.server(ThreadPoolExecutor(2))
     server.add_generic_rpc_handlers((_Everything(answer),))
-    port = server.add_insecure_port("127.0.0.1:0")
+    if credentials is None:
+        port = server.add_insecure_port("127.0.0.1:0")
+    else:
+        port = server.add_secure_port("127.0.0.1:0", credentials)
     server.start()
     try:
         yield f"127.0.0.1:{port}"

@@ -49,6 +49,7 @@ from leadline.client._errors import (
     SweepCancelledError as SweepCancelledError,
     SweepError as SweepError,
     SweepFailedError as SweepFailedError,
+    TlsError as TlsError,
     UnauthenticatedError as UnauthenticatedError,
     UnavailableError as UnavailableError,
     UnimplementedError as UnimplementedError,
@@ -67,6 +68,10 @@ from leadline.client._messages import (
 from leadline.client._predictions import (
     ImageFailure as ImageFailure,
     Predictions as Predictions,
+)
+from leadline.client._security import (
+    Credentials as Credentials,
+    Token as Token,
 )
 from leadline.client._sync.client import Client as Client
 from leadline.client._sync.job import TrainingJob as TrainingJob

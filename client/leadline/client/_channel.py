@@ -11,12 +11,13 @@
 - A connection per client: by default grpc shares connections between the
   channels of a process, and closing a channel leaves them open.
 - No HTTP proxy for this machine: grpc uses `http_proxy` for 127.0.0.1 too.
+- A token as metadata of each call, if the client has one.
 """
 
 import ipaddress
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -36,40 +37,75 @@ _SCHEME = re.compile(r"(dns|ipv4|ipv6|unix|unix-abstract|vsock|xds):")
 # A name, an IPv4 address, or an IPv6 address in brackets; then a port.
 _HOST_AND_PORT = re.compile(r"(?P<host>[\w.-]+|\[(?P<ipv6>[^\[\]]*)\])(?::(?P<port>\w*))?")
 
-_LOOPBACK_HOSTS = ("127.", "localhost", "[::1]", "ipv4:127.", "ipv6:[::1]", "unix:")
+# A function that returns the current token.
+ReadToken = Callable[[], str | None]
 
 
 def open_channel(
-    target: str, credentials: grpc.ChannelCredentials | None, options: ChannelOptions
+    target: str,
+    credentials: grpc.ChannelCredentials | None,
+    options: ChannelOptions,
+    token: ReadToken | None = None,
 ) -> grpc.Channel:
-    """Opens a channel for the synchronous client."""
+    """Opens a channel for the synchronous client; calls carry `token` if it is given."""
     options = channel_options(target, options)
     if credentials is None:
-        return grpc.insecure_channel(target, options)
-    return grpc.secure_channel(target, credentials, options)
+        channel = grpc.insecure_channel(target, options)
+    else:
+        channel = grpc.secure_channel(target, credentials, options)
+    return channel if token is None else cast("grpc.Channel", _AuthorizedChannel(channel, token))
 
 
 def open_async_channel(
-    target: str, credentials: grpc.ChannelCredentials | None, options: ChannelOptions
+    target: str,
+    credentials: grpc.ChannelCredentials | None,
+    options: ChannelOptions,
+    token: ReadToken | None = None,
 ) -> grpc.aio.Channel:
-    """Opens a channel for the asynchronous client."""
+    """Opens a channel for the asynchronous client; calls carry `token` if it is given."""
     options = channel_options(target, options)
     if credentials is None:
-        return grpc.aio.insecure_channel(target, options)
-    return grpc.aio.secure_channel(target, credentials, options)
+        channel = grpc.aio.insecure_channel(target, options)
+    else:
+        channel = grpc.aio.secure_channel(target, credentials, options)
+    if token is None:
+        return channel
+    return cast("grpc.aio.Channel", _AuthorizedChannel(channel, token))
+
+
+class _AuthorizedChannel:
+    """A channel of either API whose calls carry the current token as metadata.
+
+    Not an interceptor: those differ between the two APIs, and wrap the calls.
+    """
+
+    def __init__(self, channel: Any, token: ReadToken) -> None:
+        self._channel = channel
+        self._token = token
+        self.close = channel.close
+
+    def __getattr__(self, kind: str) -> Callable[..., Any]:
+        """Makes methods as the channel does; `kind` is such as "unary_stream"."""
+        make = getattr(self._channel, kind)
+        return lambda *arguments, **options: self._authorized(make(*arguments, **options))
+
+    def _authorized(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(request: Any, **options: Any) -> Any:
+            metadata = (("authorization", f"Bearer {self._token()}"),)
+            return method(request, metadata=metadata, **options)
+
+        return call
 
 
 def normal_target(target: str) -> str:
-    """The target for gRPC, without "http://", and with port 50051 if it has none.
+    """The target for gRPC, without "http://" or "https://", and with port 50051 if it has none.
 
     Raises:
-        InvalidArgumentError: the target is empty or malformed, or begins with https://.
+        InvalidArgumentError: the target is empty or malformed.
     """
     address = target.strip()
-    if address.lower().startswith("https://"):
-        raise invalid("target", "the server has no TLS yet: give HOST:PORT instead of https://")
-    if address.lower().startswith("http://"):
-        address = address[len("http://") :].rstrip("/")
+    if scheme_tls(address) is not None:
+        address = address.partition("://")[2].rstrip("/")
     if not address:
         raise invalid("target", "the address is empty: give HOST:PORT")
     if _SCHEME.match(address):
@@ -86,6 +122,23 @@ def normal_target(target: str) -> str:
         raise invalid("target", f"{parts['port']!r} is not a port: give 1 to {_LAST_PORT}")
     _check_port(parts["port"])
     return address
+
+
+def scheme_tls(target: str) -> bool | None:
+    """Whether the scheme of a URL asks for TLS; None for other targets."""
+    scheme, separator, _ = target.strip().lower().partition("://")
+    return {"http": False, "https": True}.get(scheme) if separator else None
+
+
+def is_loopback(target: str) -> bool:
+    """Whether calls to a normal target never leave this machine."""
+    if target.startswith("unix"):
+        return True
+    host = re.sub(r"^ipv[46]:", "", target).rpartition(":")[0].strip("[]").lower()
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _check_port(port: str) -> None:
@@ -114,6 +167,6 @@ def channel_options(target: str, overrides: ChannelOptions = ()) -> list[tuple[s
         "grpc.initial_reconnect_backoff_ms": 200,
         "grpc.max_reconnect_backoff_ms": 5_000,
         "grpc.use_local_subchannel_pool": 1,
-        "grpc.enable_http_proxy": 0 if target.startswith(_LOOPBACK_HOSTS) else 1,
+        "grpc.enable_http_proxy": 0 if is_loopback(target) else 1,
     }
     return list((options | dict(overrides)).items())

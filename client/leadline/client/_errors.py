@@ -26,6 +26,8 @@ The tree::
     ├── SweepError                    `result()` of a sweep that did not succeed
     │   ├── SweepFailedError          one of its jobs failed
     │   └── SweepCancelledError
+    ├── TlsError                      no TLS connection: a certificate, an authority or a name
+    │                                 is wrong, or only one side uses TLS
     ├── EventGapError                 an event is missing
     ├── ClientClosedError             a call on a client that is closed
     └── UsageError                    the SDK cannot be used in this way
@@ -246,6 +248,13 @@ class SweepCancelledError(SweepError):
     def __str__(self) -> str:
         jobs = counted(len(self.sweep.jobs), "job")
         return f"{self.sweep.name} was cancelled: {self.sweep.counts.cancelled} of {jobs} cancelled"
+
+
+class TlsError(LeadlineError):
+    """The client and the server cannot agree on a TLS connection; the message says what to do.
+
+    The SDK does not try again, because only other settings or certificates help.
+    """
 
 
 class EventGapError(LeadlineError):

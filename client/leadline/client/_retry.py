@@ -51,12 +51,18 @@ class Reconnection:
         timeout: float | None,
         *,
         on_reconnect: OnReconnect | None = None,
+        token: Callable[[], str | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """Allows an outage of `timeout` seconds; None for any length."""
+        """Allows an outage of `timeout` seconds, None for any length.
+
+        Allows one attempt with another token if `token` returns one after a refusal.
+        """
         self._timeout = timeout
         self._on_reconnect = on_reconnect
+        self._token = token
+        self._sent_token = token()
         self._clock = clock
         self._jitter = jitter
         self._failures = 0
@@ -66,6 +72,7 @@ class Reconnection:
     def began(self) -> None:
         """Records that an attempt begins."""
         self._attempt_began = self._clock()
+        self._sent_token = self._token()
 
     def heard(self) -> None:
         """Records that the stream delivered an event, which ends an outage."""
@@ -93,6 +100,9 @@ class Reconnection:
         return delay
 
     def _worth_trying(self, error: RpcError) -> bool:
+        if error.code is StatusCode.UNAUTHENTICATED:
+            # The stream's token was revoked; its file may have the next one already.
+            return self._failures == 1 and self._token() != self._sent_token
         if error.code in _DOUBTFUL_CODES:
             return self._failures <= _DOUBTFUL_ATTEMPTS
         return error.code in _TRANSPORT_CODES

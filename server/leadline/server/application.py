@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import structlog
 
 from leadline.models.datasets import DatasetError
+from leadline.server.access.control import AccessControl
+from leadline.server.access.sessions import Sessions
 from leadline.server.api.inference import InferenceServicer
 from leadline.server.api.inspection import InspectionServicer
 from leadline.server.api.oip.servicer import OpenInferenceServicer
@@ -51,11 +53,13 @@ from leadline.server.startup import (
     DataDir,
     StartupError,
     check_ready_file,
+    load_access,
     open_store,
     ready_file,
 )
 from leadline.server.storage.artifacts import Artifacts
 from leadline.server.storage.store import Store
+from leadline.server.telemetry.gate import HttpGate
 from leadline.server.telemetry.health import HealthMonitor, Probe
 from leadline.server.telemetry.metrics import Metrics
 from leadline.server.telemetry.port import HttpPort, Pages, in_url
@@ -179,6 +183,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
     """
     check_ready_file(settings.ready_file)
     _check_processes(settings)
+    access = load_access(settings)
     try:
         tls = load_certificates(settings)
     except TlsError as error:
@@ -188,36 +193,45 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         stack.enter_context(data.locked())
         datasets = await _prepare(settings, data)
         revision = SharedRevision.make() if settings.serving_processes > 1 else None
-        core = Core(settings, data, open_store(data, revision), datasets, tls)
+        core = Core(settings, data, open_store(data, revision), datasets, access, tls=tls)
         stack.callback(core.close)
         processes = ServingProcesses(
-            settings, revision, core.metrics.registry, core.metrics.on_restart
+            settings,
+            revision,
+            core.metrics.registry,
+            access=access,
+            on_restart=core.metrics.on_restart,
         )
         scheduler = _make_scheduler(core)
         predictor = make_predictor(core, stack)
         servicers = _make_servicers(core, scheduler, predictor, processes, stack)
         scheduling = await stack.enter_async_context(_scheduling(core, scheduler))
+        sessions = Sessions(access)
         pages = make_pages(
             settings,
+            access=access,
+            sessions=sessions,
             store=core.store,
             notifier=core.notifier,
             catalog=core.catalog,
             dataset_cache=data.datasets,
             stack=stack,
         )
-        url = await stack.enter_async_context(_http_port(core, pages, processes))
+        gate = HttpGate(access, sessions, pages.public)
+        url = await stack.enter_async_context(_http_port(core, pages, gate, processes))
         try:
-            grpc_server = GrpcServer(settings, servicers, core.metrics.grpc, tls=tls)
+            grpc_server = GrpcServer(settings, servicers, core.metrics.grpc, access, tls=tls)
             port = await grpc_server.start()
         except (OSError, TlsError) as error:
             raise StartupError(str(error)) from error
         running = RunningServer(
             target=f"{in_url(settings.host)}:{port}",
             metrics_url=f"{url}/metrics",
-            page_url=f"{url}/" if is_shown(settings) else None,
+            page_url=f"{url}/" if is_shown(settings, access) else None,
             broken=asyncio.create_task(grpc_server.wait_broken()),
         )
         stack.callback(running.broken.cancel)
+        await stack.enter_async_context(guarding(access, grpc_server.recheck, gate.recheck))
         probes = [*_make_probes(core, predictor, scheduling), *processes.probes]
         monitor = await stack.enter_async_context(monitoring(core, probes, grpc_server))
         await stack.enter_async_context(following(core))
@@ -247,12 +261,15 @@ class Core:
         data: DataDir,
         store: Store,
         datasets: KnownDatasets,
+        access: AccessControl,
+        *,
         tls: TlsCertificates | None = None,
     ) -> None:
         self.settings = settings
         self.data = data
         self.store = store
         self.datasets = datasets
+        self.access = access
         self.artifacts = Artifacts(data.models)
         self.disk_floor = DiskFloor(data.root, settings.min_free_disk_bytes)
         self.threads = ThreadPool("store", _STORE_THREADS)
@@ -492,6 +509,24 @@ async def monitoring(
 
 
 @asynccontextmanager
+async def guarding(
+    access: AccessControl, *rechecks: Callable[[], Awaitable[None]]
+) -> AsyncIterator[None]:
+    """Follows the files of identities within the context; `rechecks` end what they forbid."""
+
+    async def recheck() -> None:
+        for check in rechecks:
+            await check()
+
+    watching = asyncio.create_task(access.watch(recheck), name="access")
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.wait({watching})
+
+
+@asynccontextmanager
 async def following(core: Core) -> AsyncIterator[None]:
     """Follows the files of certificates, and handles SIGHUP, within the context."""
     loop = asyncio.get_running_loop()
@@ -559,10 +594,12 @@ def _finish_deletions(core: Core) -> None:
 
 
 @asynccontextmanager
-async def _http_port(core: Core, pages: Pages, processes: ServingProcesses) -> AsyncIterator[str]:
+async def _http_port(
+    core: Core, pages: Pages, gate: HttpGate, processes: ServingProcesses
+) -> AsyncIterator[str]:
     """Opens the HTTP port of metrics and the page within the context; yields its URL."""
     settings = core.settings
-    port = HttpPort(processes.registry, pages, processes.refresh, core.tls)
+    port = HttpPort(processes.registry, pages, gate, processes.refresh, core.tls)
     try:
         yield await _open(port, settings)
     finally:

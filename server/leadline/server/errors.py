@@ -115,8 +115,15 @@ class ResourceExhaustedError(ServiceError):
         retry_after: seconds after which to try again.
     """
 
-    def __init__(self, message: str, *, reason: str, retry_after: float) -> None:
-        super().__init__(message, reason=reason)
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str,
+        retry_after: float,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, reason=reason, metadata=metadata)
         self.retry_after = retry_after
 
 

@@ -36,3 +36,6 @@ class Identity:
 
 UNAUTHENTICATED = Identity(name="", role=Role.ADMIN)
 """Every caller of a server without authentication."""
+
+ANONYMOUS = Identity(name="", role=Role.ANYONE)
+"""The caller of a method that needs no credentials, on a server with authentication."""

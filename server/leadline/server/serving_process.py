@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 import uvloop
 
+from leadline.server.access.control import AccessControl
 from leadline.server.api.forwarding import AnsweredElsewhere
 from leadline.server.api.inference import InferenceServicer
 from leadline.server.api.oip.servicer import OpenInferenceServicer
@@ -30,6 +31,7 @@ from leadline.server.application import (
     exit_after,
     failing_parts,
     following,
+    guarding,
     make_prediction_service,
     make_predictor,
     monitoring,
@@ -88,16 +90,20 @@ async def _serve(greeting: Greeting, revision: SharedRevision, shared: socket.so
     link = Link(shared, max_calls=most_linked_calls() // (settings.serving_processes - 1))
     data = DataDir(settings.data_dir)
     store = Store(open_for_reading(data.database), revision=revision.view)
+    access = AccessControl(settings, is_required=greeting.requires_identities)
+    access.reload()  # before the first call
     tls = load_certificates(settings)
-    core = Core(settings, data, store, KnownDatasets(sources={}, fingerprints={}), tls)
+    known = KnownDatasets(sources={}, fingerprints={})
+    core = Core(settings, data, store, known, access, tls=tls)
     async with AsyncExitStack() as stack:
         stack.callback(core.close)
         predictor = make_predictor(core, stack)
         servicers = _make_servicers(core, predictor)
-        grpc_server = GrpcServer(settings, servicers, core.metrics.grpc, main=link, tls=tls)
+        grpc_server = GrpcServer(settings, servicers, core.metrics.grpc, access, main=link, tls=tls)
         await grpc_server.start()
         broken = asyncio.create_task(grpc_server.wait_broken())
         stack.callback(broken.cancel)
+        await stack.enter_async_context(guarding(access, grpc_server.recheck))
         probes = _make_probes(core, predictor, link)
         monitor = await stack.enter_async_context(monitoring(core, probes, grpc_server))
         await stack.enter_async_context(following(core))

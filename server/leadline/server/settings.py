@@ -255,6 +255,21 @@ class Settings(BaseSettings):
     reflection: bool = Field(
         default=True, description="Whether gRPC reflection describes the services."
     )
+    tokens_file: Path | None = Field(
+        default=None,
+        description="The file of bearer tokens, which `leadline tokens` changes; callers then "
+        "need an identity. Without it, tokens.json in the data directory, if it exists.",
+    )
+    access_file: Path | None = Field(
+        default=None,
+        description="A TOML file that maps client certificates to names and roles, and sets "
+        "quotas; callers then need an identity.",
+    )
+    insecure: bool = Field(
+        default=False,
+        description="Whether the server may serve other machines without TLS, or without "
+        "identities.",
+    )
     tls_cert: Path | None = Field(
         default=None,
         description="The server's certificate and its intermediates, PEM; both ports then use TLS.",
@@ -293,6 +308,17 @@ class Settings(BaseSettings):
         """Orders the sources: flags, then environment, then file."""
         del dotenv_settings, file_secret_settings
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def tokens_path(self) -> Path:
+        """The file of bearer tokens."""
+        return self.tokens_file or self.data_dir / "tokens.json"
+
+    @property
+    def requires_identities(self) -> bool:
+        """Whether the options require that callers have an identity."""
+        has_files = self.tokens_file is not None or self.access_file is not None
+        return has_files or self.tls_client_auth != "none"
 
     @property
     def dataset_sources(self) -> dict[str, str]:

@@ -8,12 +8,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
+import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from leadline.server.access.control import AccessControl
+from leadline.server.access.tokens import AccessFileError
 from leadline.server.processes.protocol import SharedRevision
+from leadline.server.settings import Settings
 from leadline.server.storage.database import open_database
 from leadline.server.storage.migrations import SchemaError
 from leadline.server.storage.store import Store
+from leadline.server.transport.sockets import is_loopback
+
+_LOG = structlog.get_logger(__name__)
 
 
 class StartupError(Exception):
@@ -75,6 +82,41 @@ def open_store(data: DataDir, revision: SharedRevision | None = None) -> Store:
             f"the job database {data.database} cannot be opened: {error}; "
             "restore it from a copy, or name another folder with --data-dir"
         ) from error
+
+
+def load_access(settings: Settings) -> AccessControl:
+    """Loads the identities, and refuses to serve other machines in the open.
+
+    Raises:
+        StartupError: a file of identities is damaged, or the server would be open.
+    """
+    access = AccessControl(settings)
+    try:
+        access.load()
+    except AccessFileError as error:
+        raise StartupError(str(error)) from error
+    hosts = {"--host": settings.host, "--metrics-host": settings.metrics_host}
+    beyond = [f"{flag} {host}" for flag, host in hosts.items() if not is_loopback(host)]
+    missing = _missing_protection(settings, access)
+    if beyond and missing:
+        if not settings.insecure:
+            raise StartupError(
+                f"{' and '.join(beyond)} would serve other machines without "
+                f"{' and without '.join(missing)}; --insecure allows it, on a network where "
+                "everyone may do everything"
+            )
+        _LOG.warning("other machines are served in the open", hosts=beyond, without=missing)
+    return access
+
+
+def _missing_protection(settings: Settings, access: AccessControl) -> list[str]:
+    """What a server that others reach lacks, with what to do about it."""
+    missing = []
+    if settings.tls_cert is None:
+        missing.append("TLS (set --tls-cert and --tls-key)")
+    if not access.is_required:
+        missing.append("identities (create a token: `leadline tokens create`)")
+    return missing
 
 
 def check_ready_file(path: Path | None) -> None:

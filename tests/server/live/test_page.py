@@ -347,9 +347,13 @@ def test_sigterm_ends_the_streams_and_the_server(server_factory: ServerFactory) 
 @pytest.mark.parametrize(
     ("flags", "status", "says"),
     [
-        (["--metrics-host=0.0.0.0"], 404, "0.0.0.0 is not on loopback"),
+        (["--metrics-host=0.0.0.0", "--insecure"], 404, "0.0.0.0 is not on loopback"),
         (["--live-page=off"], 404, "as --live-page says"),
-        (["--metrics-host=0.0.0.0", "--live-page=on"], 200, "<title>Leadline</title>"),
+        (
+            ["--metrics-host=0.0.0.0", "--insecure", "--live-page=on"],
+            200,
+            "<title>Leadline</title>",
+        ),
     ],
 )
 def test_the_operator_chooses_who_may_reach_the_page(

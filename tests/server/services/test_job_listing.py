@@ -11,6 +11,7 @@ import sqlalchemy
 from sqlalchemy import Engine
 
 from leadline.models.spec import TrainingSpec
+from leadline.server.access.control import AccessControl
 from leadline.server.application import Core, _make_scheduler, _make_training_services
 from leadline.server.datasets import KnownDatasets
 from leadline.server.jobs.options import JobOptions
@@ -43,11 +44,13 @@ def queries(engine: Engine) -> list[str]:
 
 @pytest.fixture
 def service(engine: Engine, tmp_path: Path) -> Iterator[JobService]:
+    settings = Settings(devices="cpu")
     core = Core(
-        Settings(devices="cpu"),
+        settings,
         DataDir(tmp_path),
         Store(engine),
         KnownDatasets(sources={}, fingerprints={}),
+        AccessControl(settings),
     )
     jobs, _ = _make_training_services(core, _make_scheduler(core))
     yield jobs

@@ -10,9 +10,12 @@ import grpc
 import pytest
 
 from leadline.server.errors import ResourceExhaustedError, UnavailableError
+from leadline.server.identity import UNAUTHENTICATED, Identity, Role
 from leadline.server.transport.call import Call
 from leadline.server.transport.calls import Calls
 from leadline.server.transport.links import _HEAD, _MESSAGE, Link, Reply, _framed
+
+CALLER = Identity("ci", Role.TRAINER)
 
 
 class Echo:
@@ -24,7 +27,7 @@ class Echo:
         message = await call.messages.read()
         assert message is not None
         assert await call.messages.read() is None
-        return bytes(message) + call.peer.encode()
+        return bytes(message) + call.peer.encode() + repr(call.identity).encode()
 
 
 class Failing:
@@ -83,24 +86,26 @@ async def test_many_calls_at_once_are_answered_each_with_its_own(links: tuple[Li
 
     answers = await asyncio.gather(*(caller.ask("/echo", b"%d" % n) for n in range(500)))
 
-    assert answers == [b"%d" % n for n in range(500)]
+    assert answers == [b"%d" % n + repr(UNAUTHENTICATED).encode() for n in range(500)]
 
 
 async def test_a_large_message_arrives_whole_in_both_directions(links: tuple[Link, Link]) -> None:
     caller, _ = links
     message = bytes(range(256)) * (1 << 16)
 
-    async with caller.call("/echo", message, reply=Reply(), peer="ipv4:1.2.3.4:5") as responses:
+    async with caller.call(
+        "/echo", message, reply=Reply(), identity=CALLER, peer="ipv4:1.2.3.4:5"
+    ) as responses:
         answers = [response async for response in responses]
 
-    assert answers == [message + b"ipv4:1.2.3.4:5"]
+    assert answers == [message + b"ipv4:1.2.3.4:5" + repr(CALLER).encode()]
 
 
 async def test_a_status_arrives_with_its_message_and_metadata(links: tuple[Link, Link]) -> None:
     caller, _ = links
     reply = Reply()
 
-    async with caller.call("/failing", b"", reply=reply) as responses:
+    async with caller.call("/failing", b"", reply=reply, identity=CALLER) as responses:
         assert [response async for response in responses] == []
 
     assert reply.code is grpc.StatusCode.NOT_FOUND
@@ -137,7 +142,7 @@ async def test_a_method_waits_for_a_caller_who_does_not_read_and_ends_with_it(
 ) -> None:
     caller, _ = links
     async with asyncio.timeout(10):
-        async with caller.call("/endless", b"", reply=Reply()) as responses:
+        async with caller.call("/endless", b"", reply=Reply(), identity=CALLER) as responses:
             async for _ in responses:
                 break
             await asyncio.sleep(0.1)
@@ -156,7 +161,7 @@ async def test_the_deadline_is_that_of_the_call(links: tuple[Link, Link], endles
 
     async with (
         asyncio.timeout(10),
-        caller.call("/endless", b"", reply=reply, seconds=0.1) as responses,
+        caller.call("/endless", b"", reply=reply, identity=CALLER, seconds=0.1) as responses,
     ):
         async for _ in responses:
             pass
@@ -171,7 +176,7 @@ async def test_a_call_beyond_the_limit_is_refused() -> None:
     caller, answerer = (Link(end, max_calls=1) for end in ends)
     answerer.open(Calls({"/echo": Echo()}))
 
-    async with caller.call("/echo", b"", reply=Reply()):
+    async with caller.call("/echo", b"", reply=Reply(), identity=CALLER):
         with pytest.raises(ResourceExhaustedError) as caught:
             await caller.ask("/echo")
     assert caught.value.reason == "TOO_MANY_CALLS"

@@ -19,7 +19,7 @@ from leadline.client._errors import RpcError, UnavailableError
 from leadline.client._grpc_errors import from_status, sdk_errors
 from leadline.client._image_errors import is_too_large
 from leadline.client._predictions import ImageFailure
-from leadline.client._retry import Attempts, OnReconnect, Reconnection
+from leadline.client._retry import Attempts, OnReconnect
 from leadline.client._runtime import (
     AsyncImageStream,
     AsyncOutbox,
@@ -62,7 +62,7 @@ class AsyncBulkPrediction:
         self._connection = connection
         self._selector = selector
         self._on_reconnect = on_reconnect
-        self._reconnection = Reconnection(connection.reconnect_timeout, on_reconnect=on_reconnect)
+        self._reconnection = connection.reconnection(on_reconnect)
         # Whether the server has ever answered: otherwise it may not exist.
         self._answered = False
         self._first_attempts: Attempts | None = None
@@ -158,9 +158,7 @@ class AsyncBulkPrediction:
 
     async def _predict_part(self, images: Sequence[LoadedImage]) -> PredictResponse:
         # Waits for an unavailable server as long as the stream does.
-        reconnection = Reconnection(
-            self._connection.reconnect_timeout, on_reconnect=self._on_reconnect
-        )
+        reconnection = self._connection.reconnection(self._on_reconnect)
         while True:
             reconnection.began()
             try:

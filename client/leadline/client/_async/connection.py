@@ -9,8 +9,9 @@ import grpc.aio
 from leadline.client._channel import ChannelOptions, normal_target, open_async_channel
 from leadline.client._errors import ClientClosedError, RpcError, UsageError
 from leadline.client._grpc_errors import sdk_errors
-from leadline.client._retry import Attempts
+from leadline.client._retry import Attempts, OnReconnect, Reconnection
 from leadline.client._runtime import AsyncUnaryCall, async_own_loop, async_sleep
+from leadline.client._security import Security
 from leadline.v1.inference_service_pb2_grpc import InferenceServiceStub
 from leadline.v1.inspection_service_pb2_grpc import InspectionServiceStub
 from leadline.v1.training_service_pb2_grpc import TrainingServiceStub
@@ -41,15 +42,16 @@ class AsyncConnection:
         *,
         timeout: float,
         reconnect_timeout: float | None,
-        credentials: grpc.ChannelCredentials | None,
+        security: Security,
         options: ChannelOptions,
     ) -> None:
         self.target = normal_target(target)
         self.timeout = timeout
         self.reconnect_timeout = reconnect_timeout
         self.closed = False
-        self._credentials = credentials
-        self._options = options
+        self._credentials = security.channel_credentials(target)
+        self._token = security.bearer_token if security.has_token else None
+        self._options = [*_server_name(security), *options]
         self._channel: grpc.aio.Channel | None = None
         self._stubs: AsyncStubs | None = None
         self._loop: object = None
@@ -66,7 +68,9 @@ class AsyncConnection:
         if self._channel is None:
             # Opened here, because a grpc.aio channel belongs to the loop that creates it.
             self._loop = async_own_loop(self._loop)
-            self._channel = open_async_channel(self.target, self._credentials, self._options)
+            self._channel = open_async_channel(
+                self.target, self._credentials, self._options, self._token
+            )
         return self._channel
 
     @property
@@ -113,6 +117,12 @@ class AsyncConnection:
             if not request.page_token:
                 return
 
+    def reconnection(self, on_reconnect: OnReconnect | None) -> Reconnection:
+        """Decides about the attempts to open a stream again, within `reconnect_timeout`."""
+        return Reconnection(
+            self.reconnect_timeout, on_reconnect=on_reconnect, token=self._token or (lambda: None)
+        )
+
     def check_open(self) -> None:
         """Raises `ClientClosedError` if the client is closed."""
         if self.closed:
@@ -134,3 +144,8 @@ class AsyncConnection:
                 stacklevel=2,
                 source=self,
             )
+
+
+def _server_name(security: Security) -> ChannelOptions:
+    name = security.server_name
+    return () if name is None else (("grpc.ssl_target_name_override", name),)

@@ -10,7 +10,7 @@ from leadline.client._cursor import AnyEvent
 from leadline.client._deadline import Deadline
 from leadline.client._errors import NotFoundError, RpcError
 from leadline.client._messages import is_final
-from leadline.client._retry import Attempts, OnReconnect, Reconnection
+from leadline.client._retry import Attempts, OnReconnect
 from leadline.client._runtime import AsyncStreamCall, async_sleep
 
 
@@ -208,7 +208,7 @@ class AsyncHandle(Generic[AnyResource, AnyEvent]):
         self, deadline: Deadline, on_reconnect: OnReconnect | None
     ) -> AnyResource:
         """The current state; waits for an unavailable server as streams do."""
-        reconnection = Reconnection(self._connection.reconnect_timeout, on_reconnect=on_reconnect)
+        reconnection = self._connection.reconnection(on_reconnect)
         while True:
             reconnection.began()
             attempts = Attempts(deadline.at_most(self._connection.timeout))

@@ -10,8 +10,9 @@ import grpc
 from leadline.client._channel import ChannelOptions, normal_target, open_channel
 from leadline.client._errors import ClientClosedError, RpcError, UsageError
 from leadline.client._grpc_errors import sdk_errors
-from leadline.client._retry import Attempts
+from leadline.client._retry import Attempts, OnReconnect, Reconnection
 from leadline.client._runtime import UnaryCall, own_loop, sleep
+from leadline.client._security import Security
 from leadline.v1.inference_service_pb2_grpc import InferenceServiceStub
 from leadline.v1.inspection_service_pb2_grpc import InspectionServiceStub
 from leadline.v1.training_service_pb2_grpc import TrainingServiceStub
@@ -42,15 +43,16 @@ class Connection:
         *,
         timeout: float,
         reconnect_timeout: float | None,
-        credentials: grpc.ChannelCredentials | None,
+        security: Security,
         options: ChannelOptions,
     ) -> None:
         self.target = normal_target(target)
         self.timeout = timeout
         self.reconnect_timeout = reconnect_timeout
         self.closed = False
-        self._credentials = credentials
-        self._options = options
+        self._credentials = security.channel_credentials(target)
+        self._token = security.bearer_token if security.has_token else None
+        self._options = [*_server_name(security), *options]
         self._channel: grpc.Channel | None = None
         self._stubs: Stubs | None = None
         self._loop: object = None
@@ -67,7 +69,7 @@ class Connection:
         if self._channel is None:
             # Opened here, because a grpc channel belongs to the loop that creates it.
             self._loop = own_loop(self._loop)
-            self._channel = open_channel(self.target, self._credentials, self._options)
+            self._channel = open_channel(self.target, self._credentials, self._options, self._token)
         return self._channel
 
     @property
@@ -112,6 +114,12 @@ class Connection:
             if not request.page_token:
                 return
 
+    def reconnection(self, on_reconnect: OnReconnect | None) -> Reconnection:
+        """Decides about the attempts to open a stream again, within `reconnect_timeout`."""
+        return Reconnection(
+            self.reconnect_timeout, on_reconnect=on_reconnect, token=self._token or (lambda: None)
+        )
+
     def check_open(self) -> None:
         """Raises `ClientClosedError` if the client is closed."""
         if self.closed:
@@ -133,3 +141,8 @@ class Connection:
                 stacklevel=2,
                 source=self,
             )
+
+
+def _server_name(security: Security) -> ChannelOptions:
+    name = security.server_name
+    return () if name is None else (("grpc.ssl_target_name_override", name),)

@@ -9,7 +9,7 @@ from leadline.client._cursor import AnyEvent
 from leadline.client._deadline import Deadline
 from leadline.client._errors import NotFoundError, RpcError
 from leadline.client._messages import is_final
-from leadline.client._retry import Attempts, OnReconnect, Reconnection
+from leadline.client._retry import Attempts, OnReconnect
 from leadline.client._runtime import StreamCall, sleep
 from leadline.client._sync.connection import Connection
 from leadline.client._sync.stream import AnyResource, Calls, EventStream
@@ -206,7 +206,7 @@ class Handle(Generic[AnyResource, AnyEvent]):
 
     def _wait_for_server(self, deadline: Deadline, on_reconnect: OnReconnect | None) -> AnyResource:
         """The current state; waits for an unavailable server as streams do."""
-        reconnection = Reconnection(self._connection.reconnect_timeout, on_reconnect=on_reconnect)
+        reconnection = self._connection.reconnection(on_reconnect)
         while True:
             reconnection.began()
             attempts = Attempts(deadline.at_most(self._connection.timeout))

@@ -12,7 +12,7 @@ from leadline.client._errors import RpcError, UnavailableError
 from leadline.client._grpc_errors import sdk_errors
 from leadline.client._messages import is_final
 from leadline.client._requests import duration
-from leadline.client._retry import Attempts, OnReconnect, Reconnection
+from leadline.client._retry import Attempts, OnReconnect
 from leadline.client._runtime import StreamCall, end_at_exit, sleep
 from leadline.client._sync.connection import Connection
 from leadline.v1 import training_service_pb2
@@ -73,7 +73,7 @@ class EventStream(Generic[AnyResource, AnyEvent]):
         self._cursor = EventCursor(
             name, after_sequence, with_progress=progress_interval is not None
         )
-        self._reconnection = Reconnection(connection.reconnect_timeout, on_reconnect=on_reconnect)
+        self._reconnection = connection.reconnection(on_reconnect)
         self._deadline = deadline
 
     def events(self, call: StreamCall[AnyEvent] | None = None) -> Iterator[AnyEvent]:

@@ -25,6 +25,7 @@ COMMANDS = {
     "serve": _Command("server", "Start a server."),
     "doctor": _Command("server", "Check whether this machine can run a server."),
     "compact": _Command("server", "Rewrite the checkpoints of older versions in less space."),
+    "tokens": _Command("tokens", "Create, list and revoke the tokens of a server's callers."),
     "train": _Command("train", "Train a model and watch it learn."),
     "watch": _Command("following", "Follow a job, from its first event or a later one."),
     "sweep": _Command("sweep", "Train a grid of models together, and compare them."),
@@ -44,6 +45,7 @@ COMMANDS = {
     "plot": _Command("plot", "Draw accuracy curves, confusion matrices and sweeps."),
     "report": _Command("report", "Write a job, a sweep or a comparison as one HTML page."),
     "usage": _Command("usage", "Show what uses the space on the server's disk."),
+    "config": _Command("config", "Manage profiles: servers with their credentials."),
     "health": _Command("status", "Check that a server accepts calls."),
     "demo": _Command("demo", "Start a server, train, predict and inspect, in a minute."),
     "version": _Command("status", "Print the version."),
@@ -97,8 +99,9 @@ class LazyGroup(Group):
 def leadline() -> None:
     """Train image classifiers, watch them learn, and see what they get wrong.
 
-    Commands call the server at --target, by default the variable LEADLINE_TARGET or
-    127.0.0.1:50051. --json prints each message as one JSON line.
+    Commands call the server at --target, by default that of the variable LEADLINE_TARGET or of the
+    profile in use (see `leadline config`), else 127.0.0.1:50051. --json prints each message as one
+    JSON line.
 
     Try `leadline demo`, which needs no server and no network.
     """
@@ -106,8 +109,6 @@ def leadline() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
-    # Otherwise gRPC's own log lines, for example about a shutdown, would mix with ours.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     as_json = "--json" in arguments
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from leadline.client import Client, ListMisclassifiedResponse, TrainingJob
+from leadline.client._config import Setting, Settings
 from leadline.client.cli.commands import checked, command
 from leadline.client.cli.demo_server import running_server
 from leadline.client.cli.exit_codes import ExitCode
@@ -75,7 +76,8 @@ def demo(
         flags = [] if dataset is None else ["--dataset", dataset]
         with running_server(folder, flags) as target:
             output.text(f"   It serves at {target}.\n")
-            session = Session(target=target, timeout=30.0, output=output)
+            settings = Settings({"target": Setting(target, "demo")}, None, {"target": target})
+            session = Session(settings=settings, timeout=30.0, output=output)
             with session.client() as client:
                 name = "synthetic" if dataset is None else dataset.partition("=")[0]
                 code = _show(session, client, out, name, epochs)

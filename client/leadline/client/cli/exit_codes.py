@@ -9,7 +9,11 @@ from leadline.client import (
     JobCancelledError,
     JobFailedError,
     NotFoundError,
+    PermissionDeniedError,
+    TlsError,
+    UnauthenticatedError,
     UnavailableError,
+    UsageError,
 )
 
 
@@ -32,6 +36,9 @@ class ExitCode(enum.IntEnum):
     JOB_CANCELLED = 5, "the job was cancelled"
     DEADLINE_EXCEEDED = 6, "no answer within --timeout"
     SERVER_ERROR = 7, "any other error of the server"
+    UNAUTHENTICATED = 8, "the server needs valid credentials: a token or a certificate"
+    PERMISSION_DENIED = 9, "the credentials do not allow it"
+    TLS_FAILED = 10, "no TLS connection: a certificate, an authority or a name is wrong"
     INTERRUPTED = 130, "interrupted with Ctrl-C, or not confirmed; a followed job continues"
     BROKEN_PIPE = 141, "the reader of the output went away"
 
@@ -43,6 +50,10 @@ _ERRORS: tuple[tuple[type[Exception], ExitCode], ...] = (
     (NotFoundError, ExitCode.NOT_FOUND),
     (UnavailableError, ExitCode.UNAVAILABLE),
     (DeadlineExceededError, ExitCode.DEADLINE_EXCEEDED),
+    (UnauthenticatedError, ExitCode.UNAUTHENTICATED),
+    (PermissionDeniedError, ExitCode.PERMISSION_DENIED),
+    (TlsError, ExitCode.TLS_FAILED),
+    (UsageError, ExitCode.USAGE),
     (OSError, ExitCode.USAGE),
 )
 

@@ -6,7 +6,15 @@ from typing import Any
 
 import click
 
-from leadline.client import InvalidArgumentError, JobError, RpcError, UnavailableError, Violation
+from leadline.client import (
+    InvalidArgumentError,
+    JobError,
+    RpcError,
+    UnauthenticatedError,
+    UnavailableError,
+    Violation,
+)
+from leadline.client._config import SETTINGS
 from leadline.client.cli.exit_codes import ExitCode, exit_code
 
 _NESTED = re.compile(r"^(?:spec|variant|options)\.(\w+)(?:\.\w+)?$")
@@ -30,7 +38,7 @@ _FLAGS = frozenset(
         "top_k",
         "true_class",
     }
-)
+).union(SETTINGS)
 
 
 def report_error(error: Exception, *, as_json: bool) -> None:
@@ -69,6 +77,11 @@ def _headline(error: Exception) -> str:
         return "invalid argument"
     if isinstance(error, UnavailableError):
         return f"the server is unavailable: {error}\nIs it running? Start one with: leadline serve"
+    if isinstance(error, UnauthenticatedError):
+        return (
+            f"unauthenticated: {error}\nGive a valid token with --token-file, or a certificate "
+            "with --cert and --key; `leadline config show` lists the settings in use."
+        )
     if isinstance(error, RpcError):
         return f"{error.code.name.lower().replace('_', ' ')}: {error}"
     return str(error)

@@ -27,10 +27,10 @@ def out_option(
 
 
 @contextmanager
-def appearing(path: Path) -> Iterator[Path]:
+def appearing(path: Path, mode: int = 0o666) -> Iterator[Path]:
     """Yields a temporary path, and renames it to `path` if the block succeeds.
 
-    Readers see the old or the new file, never a part.
+    Readers see the old or the new file, never a part. The umask applies to `mode`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Keeps the suffix, because it determines the format.
@@ -39,7 +39,7 @@ def appearing(path: Path) -> Iterator[Path]:
     try:
         temporary.touch(mode=0o600, exist_ok=False)
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(mode & ~_umask())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

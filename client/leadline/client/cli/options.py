@@ -2,7 +2,6 @@
 
 import functools
 import math
-import os
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,15 +11,13 @@ import click
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from leadline.client import Client, InvalidArgumentError, TrainingSpec, Variant
-from leadline.client._channel import DEFAULT_PORT, normal_target
+from leadline.client._channel import normal_target
+from leadline.client._config import DEFAULT_TARGET, SETTINGS, Settings, resolve
 from leadline.client._messages import enum_numbers
 from leadline.client.cli.commands import checked
 from leadline.client.cli.output import Output
 
-_TARGET = f"127.0.0.1:{DEFAULT_PORT}"
 _LONGEST_TIMEOUT = 86_400.0
-
-_TARGET_VARIABLE = "LEADLINE_TARGET"
 
 AnyCommand: TypeAlias = Callable[..., Any]
 """The function of a command, before or after options were added."""
@@ -60,24 +57,32 @@ class Session:
     """The connection and the output of a command.
 
     Attributes:
-        target: the server's address.
+        settings: how to reach the server.
         timeout: seconds for each call.
         output: prints the results.
     """
 
-    target: str
+    settings: Settings
     timeout: float
     output: Output
 
     def command(self, *words: str) -> str:
         """A command line for the same server, for users to copy."""
-        reached = os.environ.get(_TARGET_VARIABLE) or _TARGET
-        target = [] if self.target == reached else ["--target", self.target]
-        return shlex.join(["leadline", *words, *target])
+        flags = [
+            word for name, value in self.settings.options.items() for word in _words(name, value)
+        ]
+        return shlex.join(["leadline", *words, *flags])
 
     def client(self) -> Client:
         """A new client of the server, which the caller must close."""
-        return Client(self.target, timeout=self.timeout)
+        return Client(**self.settings.arguments(), timeout=self.timeout)
+
+
+def _words(name: str, value: Any) -> list[str]:
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{flag}" if value else f"--no-{flag}"]
+    return [f"--{flag}", value]
 
 
 def _refuse_nan(seconds: float) -> float:
@@ -88,28 +93,62 @@ def _refuse_nan(seconds: float) -> float:
 
 def _check_target(target: str) -> str:
     try:
-        return normal_target(target)
+        normal_target(target)
     except InvalidArgumentError as error:
         raise click.BadParameter(error.violations[0].description) from None
+    return target
 
 
-def _session(*, target: str, timeout: float, as_json: bool) -> Session:
-    return Session(target=target, timeout=timeout, output=Output(as_json=as_json))
+_SETTINGS_HELP = {
+    "target": (
+        "[https://]HOST[:PORT]",
+        f"The server's address.  [default: LEADLINE_TARGET, or {DEFAULT_TARGET}]",
+    ),
+    "tls": (None, "Encrypt the connection.  [default: if the target begins with https://]"),
+    "ca": ("FILE", "The authorities that may have signed the server's certificate, PEM."),
+    "cert": ("FILE", "The client's certificate, PEM."),
+    "key": ("FILE", "The private key of --cert, PEM."),
+    "server_name": ("NAME", "The name in the server's certificate, if it is not the target's."),
+    "token_file": ("FILE", "A file with a bearer token."),
+    "insecure_token": (None, "Allow a token on an unencrypted connection to another machine."),
+}
+
+
+def _setting_option(name: str) -> Callable[[AnyCommand], AnyCommand]:
+    # Without click's variables: `resolve` reads the environment, between options and profiles.
+    metavar, text = _SETTINGS_HELP[name]
+    flag = f"--{name.replace('_', '-')}"
+    if SETTINGS[name] is bool:
+        return click.option(f"{flag}/--no-{flag[2:]}", default=None, help=text)
+    callback = checked(_check_target) if name == "target" else None
+    return click.option(flag, metavar=metavar, callback=callback, help=text)
+
+
+setting_options = option_group("given", list(SETTINGS), *map(_setting_option, SETTINGS))
+"""Adds an option for each setting of a profile; the command receives them as `given`."""
+
+_profile_option = click.option(
+    "--profile",
+    metavar="NAME",
+    help="Use these settings of `leadline config`, which also lists the variables.",
+)
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print each message as one JSON line."
+)
+
+
+def _session(*, profile: str | None, timeout: float, as_json: bool, **given: Any) -> Session:
+    settings = resolve(given, profile)
+    return Session(settings=settings, timeout=timeout, output=Output(as_json=as_json))
 
 
 session_options = option_group(
     "session",
-    ("target", "timeout", "as_json"),
-    click.option(
-        "--target",
-        envvar=_TARGET_VARIABLE,
-        show_envvar=True,
-        default=_TARGET,
-        callback=checked(_check_target),
-        show_default=True,
-        metavar="HOST[:PORT]",
-        help="The server's address.",
-    ),
+    (*SETTINGS, "profile", "timeout", "as_json"),
+    _setting_option("target"),
+    _profile_option,
+    *(_setting_option(name) for name in SETTINGS if name != "target"),
     click.option(
         "--timeout",
         type=click.FloatRange(min=0, min_open=True, max=_LONGEST_TIMEOUT),
@@ -119,10 +158,10 @@ session_options = option_group(
         metavar="SECONDS",
         help="How long each call may take.",
     ),
-    click.option("--json", "as_json", is_flag=True, help="Print each message as one JSON line."),
+    json_option,
     build=_session,
 )
-"""Adds --target, --timeout and --json; the command receives them as `session`."""
+"""Adds the options of a connection, --timeout and --json, as the parameter `session`."""
 
 split_option = click.option(
     "--split",

@@ -13,7 +13,7 @@ import structlog
 from google.protobuf.message import DecodeError
 from grpc import aio
 
-from leadline.server.api.errors import DETAILS_KEY, to_status
+from leadline.server.api.errors import status_to_send
 from leadline.server.api.message_limits import MessageLimits, limits_of
 from leadline.server.errors import InvalidArgumentError, ServiceError, UnimplementedError
 from leadline.server.telemetry.calls import GrpcMetrics, MethodMetrics
@@ -176,8 +176,7 @@ def _malformed() -> InvalidArgumentError:
 
 def _set_status(call: Call, error: Exception, path: str) -> None:
     if isinstance(error, ServiceError):
-        code, status = to_status(error)
-        call.response.set_status(code, str(error), ((DETAILS_KEY, status.SerializeToString()),))
+        call.response.set_status(*status_to_send(error))
         return
     if isinstance(error, NotImplementedError) and call.response.code is not grpc.StatusCode.OK:
         return  # the stubs' base classes set the status and raise

@@ -29,6 +29,7 @@ from leadline.server.errors import (
     UnimplementedError,
     shorten,
 )
+from leadline.server.transport.response import MetadataPairs
 
 # Clients accept 8 KiB of trailers, in which the status is base64. An error may quote text
 # of the caller, so texts are cut until it fits, with at most 20 field violations.
@@ -112,6 +113,12 @@ def to_status(error: ServiceError) -> tuple[grpc.StatusCode, status_pb2.Status]:
         if status.ByteSize() <= _MAX_STATUS_BYTES:
             break
     return code, status
+
+
+def status_to_send(error: ServiceError) -> tuple[grpc.StatusCode, str, MetadataPairs]:
+    """The arguments of `Response.set_status` for an error."""
+    code, status = to_status(error)
+    return code, str(error), ((DETAILS_KEY, status.SerializeToString()),)
 
 
 def _shorten_texts(message: Message, limit: int) -> None:

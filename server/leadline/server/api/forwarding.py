@@ -66,7 +66,12 @@ class Forwarder:
         async def stream(request: bytes, context: CallContext) -> AsyncIterator[bytes]:
             reply, seconds = Reply(), context.time_remaining()
             async with self._main.call(
-                path, request, reply=reply, peer=context.peer(), seconds=seconds
+                path,
+                request,
+                reply=reply,
+                identity=context.identity,
+                peer=context.peer(),
+                seconds=seconds,
             ) as responses:
                 async for response in responses:
                     yield response

@@ -12,6 +12,8 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
+from leadline.server.access.control import AccessControl
+from leadline.server.api.admission import CallAdmission
 from leadline.server.api.dispatcher import RpcDispatcher
 from leadline.server.api.forwarding import AnsweredElsewhere, Forwarder
 from leadline.server.api.inference import InferenceServicer
@@ -90,6 +92,7 @@ class GrpcServer:
         settings: Settings,
         servicers: Servicers,
         metrics: GrpcMetrics,
+        access: AccessControl,
         *,
         main: Link | None = None,
         tls: TlsCertificates | None = None,
@@ -100,6 +103,7 @@ class GrpcServer:
             settings: the server's options.
             servicers: the servicers of the services.
             metrics: counts the calls.
+            access: authenticates the callers.
             main: the link to the main process; None in the main process itself.
             tls: the certificates; None for plain text.
 
@@ -115,10 +119,12 @@ class GrpcServer:
         self._grace_seconds = _CALLS_SHARE * settings.shutdown_grace_seconds
         self._own_methods = dispatcher.own_methods
         self._linked: list[Calls] = []
+        self._admission = CallAdmission(access, dispatcher.methods, metrics.denied)
+        self._calls = Calls(dispatcher.methods, self._admission)
         grace = settings.shutdown_grace_seconds
         self._listener = make_listener(
             settings.transport,
-            Calls(dispatcher.methods),
+            self._calls,
             ListenerOptions(
                 max_message_bytes=settings.max_message_bytes,
                 max_message_memory_bytes=settings.max_message_memory_bytes,
@@ -134,7 +140,10 @@ class GrpcServer:
         )
 
     def linked_calls(self, methods: Mapping[str, Method]) -> Calls:
-        """Makes the calls of another process: methods of this process, and these methods."""
+        """Makes the calls of another process: methods of this process, and these methods.
+
+        The other process has admitted the calls that it forwards.
+        """
         calls = Calls({**self._own_methods, **methods})
         self._linked.append(calls)
         return calls
@@ -189,6 +198,10 @@ class GrpcServer:
             Exception: the cause.
         """
         await self._listener.wait_broken()
+
+    async def recheck(self) -> None:
+        """Ends the calls in flight whose caller may not make them any more."""
+        await self._admission.recheck(self._calls)
 
     async def announce_stop(self) -> None:
         """Reports NOT_SERVING, so that new calls go elsewhere."""

@@ -17,6 +17,10 @@ PAGE = "index.html"
 """The page itself, which loads the other files."""
 
 
+LOGIN = "login.html"
+"""The form to log in."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PageFile:
     """A file of the page; `tag` is the hash of its contents."""

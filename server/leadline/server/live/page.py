@@ -1,11 +1,13 @@
 """Builds the page, or routes that explain why it is not shown."""
 
-import ipaddress
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from leadline.server.access.control import AccessControl
+from leadline.server.access.sessions import Sessions
 from leadline.server.live.broadcast import Broadcast
 from leadline.server.live.details import Details
+from leadline.server.live.login import PUBLIC_PATHS, LoginRoutes
 from leadline.server.live.routes import LiveRoutes, absent
 from leadline.server.live.security_middleware import SecurityMiddleware
 from leadline.server.live.sweeps import SweepRoutes
@@ -19,32 +21,25 @@ from leadline.server.settings import Settings
 from leadline.server.storage.store import Store
 from leadline.server.telemetry.port import Pages
 from leadline.server.thread_pool import ThreadPool
+from leadline.server.transport.sockets import is_loopback
 
 # The page has its own threads, so that it does not delay gRPC calls. It is a single
 # caller, and a caller never gets the last thread of a lane.
 _THREADS = 2
 
 
-def is_shown(settings: Settings) -> bool:
-    """Whether the HTTP port shows the page; by default only on loopback."""
+def is_shown(settings: Settings, access: AccessControl) -> bool:
+    """Whether the HTTP port shows the page; by default on loopback, or to known callers."""
     if settings.live_page == "auto":
-        return is_loopback(settings.metrics_host)
+        return is_loopback(settings.metrics_host) or access.is_required
     return settings.live_page == "on"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is reachable only from this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def make_pages(
     settings: Settings,
     *,
+    access: AccessControl,
+    sessions: Sessions,
     store: Store,
     notifier: JobNotifier,
     catalog: Catalog,
@@ -54,7 +49,8 @@ def make_pages(
     """Builds the page, or routes that explain its absence; `stack` ends the page's threads."""
     security = SecurityMiddleware([*settings.live_page_host_names, settings.metrics_host])
     routes = absent(_reason(settings))
-    if is_shown(settings):
+    public: tuple[str, ...] = ()
+    if is_shown(settings, access):
         threads, lane = ThreadPool("page", _THREADS), ReadLane("page-reads", _THREADS + 1)
         stack.callback(threads.close)
         stack.callback(lane.close)
@@ -66,8 +62,16 @@ def make_pages(
         )
         inspection = InspectionService(models=models, lane=lane, dataset_cache=dataset_cache)
         details = LiveRoutes(broadcast, Details(models, inspection))
-        routes = (*details.routes(), *SweepRoutes(store=store, threads=threads).routes())
-    return Pages(routes=routes, handle=security.handle, set_headers=security.set_headers)
+        sweeps = SweepRoutes(store=store, threads=threads)
+        login = LoginRoutes(access, sessions)
+        routes = (*details.routes(), *sweeps.routes(), *login.routes())
+        public = PUBLIC_PATHS
+    return Pages(
+        routes=routes,
+        handle=security.handle,
+        set_headers=security.set_headers,
+        public=public,
+    )
 
 
 def _reason(settings: Settings) -> str:

@@ -3,6 +3,7 @@
 import ipaddress
 import secrets
 from collections.abc import Collection
+from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import hdrs, web
@@ -21,12 +22,13 @@ from leadline.server.live.errors import TooBusyError
 _LOG = structlog.get_logger(__name__)
 
 _HEADERS = {
-    # Allows only resources of this origin; no inline script or style, no frame, no form.
+    # Allows only resources and forms of this origin; no inline script or style, no frame.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    # With "no-referrer", browsers would hide the origin of the page's own forms.
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
@@ -40,6 +42,9 @@ _STATUS_OF: dict[type[ServiceError], type[web.HTTPException]] = {
 
 # The allowed values of Sec-Fetch-Site: pages of this origin, and typed addresses.
 _OWN_SITES = {None, "same-origin", "none"}
+
+# Links on other sites may lead here.
+_ENTRIES = {"/", "/login"}
 
 _RETRY_SECONDS = "5"
 
@@ -91,8 +96,16 @@ class SecurityMiddleware:
                 text=f"this page is not served as {host[:100]!r}: use its IP address, "
                 "or add the host to --live-page-hosts\n"
             )
-        if request.headers.get("Sec-Fetch-Site") not in _OWN_SITES and request.path != "/":
+        is_entry = request.method in {hdrs.METH_GET, hdrs.METH_HEAD} and request.path in _ENTRIES
+        is_own = request.headers.get("Sec-Fetch-Site") in _OWN_SITES
+        if not (is_own or is_entry) or not _is_own_origin(request):
             raise web.HTTPForbidden(text="only the page itself may request its parts\n")
+
+
+def _is_own_origin(request: web.Request) -> bool:
+    """Whether a request that a page sends, if it is one, comes from a page of this server."""
+    origin = request.headers.get(hdrs.ORIGIN)
+    return origin is None or urlsplit(origin).netloc == request.headers.get(hdrs.HOST)
 
 
 def host_of(header: str) -> str:

@@ -46,19 +46,25 @@ class SharedRevision:
 
 @dataclass(frozen=True)
 class Greeting:
-    """The number and the settings of a serving process.
+    """What a serving process must know to start.
 
     Attributes:
         number: its number, from 1; the main process has 0.
         settings: the server's options; the port is never 0.
+        requires_identities: whether callers need an identity, also if a file is lost.
     """
 
     number: int
     settings: Settings
+    requires_identities: bool
 
     def send(self, shared: socket.socket, revision: SharedRevision) -> None:
         """Sends it to the process at the other end, with the memory of the revision."""
-        values = {"number": self.number, "settings": self.settings.model_dump(mode="json")}
+        values = {
+            "number": self.number,
+            "settings": self.settings.model_dump(mode="json"),
+            "requires_identities": self.requires_identities,
+        }
         socket.send_fds(shared, [json.dumps(values).encode()], [revision.file])
 
     @classmethod
@@ -68,7 +74,9 @@ class Greeting:
         if not packet:
             return None
         values = json.loads(packet)
-        return cls(values["number"], Settings(**values["settings"])), SharedRevision(files[0])
+        settings = Settings(**values["settings"])
+        greeting = cls(values["number"], settings, values["requires_identities"])
+        return greeting, SharedRevision(files[0])
 
 
 class StatusMethod:

@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 from prometheus_client import CollectorRegistry
 
+from leadline.server.access.control import AccessControl
 from leadline.server.errors import ServiceError, UnavailableError
 from leadline.server.processes.protocol import STATUS_PATH, Greeting, SharedRevision
 from leadline.server.settings import Settings
@@ -53,6 +54,8 @@ class ServingProcesses:
         settings: Settings,
         revision: SharedRevision | None,
         registry: CollectorRegistry,
+        *,
+        access: AccessControl,
         on_restart: Callable[[], None],
     ) -> None:
         """Makes the processes, which `start` starts.
@@ -61,6 +64,7 @@ class ServingProcesses:
             settings: the server's options.
             revision: the revision of the store; None if there are no other processes.
             registry: the metrics of this process.
+            access: whether callers need an identity, when a process starts.
             on_restart: is called when a process is started again.
         """
         self._stop_seconds = max(_STOP_SHARE * settings.shutdown_grace_seconds, _STOP_SECONDS)
@@ -68,7 +72,9 @@ class ServingProcesses:
         self._slots: list[_Slot] = []
         if revision is not None:
             self._slots = [
-                _Slot(number, settings, revision, self._summed, on_restart)
+                _Slot(
+                    number, settings, revision, self._summed, access=access, on_restart=on_restart
+                )
                 for number in range(1, settings.serving_processes)
             ]
         self.registry = self._summed if self._slots else registry
@@ -123,6 +129,8 @@ class _Slot:
         settings: Settings,
         revision: SharedRevision,
         metrics: SummedRegistry,
+        *,
+        access: AccessControl,
         on_restart: Callable[[], None],
     ) -> None:
         self.part = f"process_{number}"
@@ -130,6 +138,7 @@ class _Slot:
         self._settings = settings
         self._revision = revision
         self._metrics = metrics
+        self._access = access
         self._on_restart = on_restart
         self._process: subprocess.Popen[bytes] | None = None
         self._link: Link | None = None
@@ -234,7 +243,8 @@ class _Slot:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
-                Greeting(self._number, self._settings).send(ours, self._revision)
+                greeting = Greeting(self._number, self._settings, self._access.is_required)
+                greeting.send(ours, self._revision)
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", "leadline.server.serving_process"],
                     stdin=theirs.fileno(),

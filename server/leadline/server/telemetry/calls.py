@@ -34,9 +34,14 @@ class MethodMetrics:
 
 
 class GrpcMetrics(Collector):
-    """The metrics of all methods."""
+    """The metrics of all methods.
+
+    Attributes:
+        denied: the calls that were not admitted, by the reason of the error.
+    """
 
     def __init__(self) -> None:
+        self.denied = {"UNAUTHENTICATED": 0, "ROLE_NEEDED": 0}
         self._methods: list[MethodMetrics] = []
 
     def method(self, kind: str, service: str, name: str) -> MethodMetrics:
@@ -50,6 +55,14 @@ class GrpcMetrics(Collector):
         yield self._counted("grpc_server_started", "RPCs started.", "started")
         yield self._counted("grpc_server_msg_received", "Messages received.", "received")
         yield self._counted("grpc_server_msg_sent", "Messages sent.", "sent")
+        denied = CounterMetricFamily(
+            "leadline_denied_calls",
+            "Calls without valid credentials, or whose caller lacks the role.",
+            labels=("reason",),
+        )
+        for reason, count in self.denied.items():
+            denied.add_metric([reason], count)
+        yield denied
         handled = CounterMetricFamily(
             "grpc_server_handled", "RPCs completed, by status code.", labels=(*_LABELS, "grpc_code")
         )

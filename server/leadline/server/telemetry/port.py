@@ -12,6 +12,7 @@ from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CollectorRegistry
 
 from leadline.server.telemetry.exposition import Exposition
+from leadline.server.telemetry.gate import HttpGate
 from leadline.server.tls import Certificates, TlsCertificates
 from leadline.server.transport.sockets import listen, port_of
 
@@ -42,11 +43,13 @@ class Pages:
         handle: middleware of every request except those for metrics, including
             requests that match no route.
         set_headers: changes the headers of all responses to these requests.
+        public: the beginnings of paths that need no identity.
     """
 
     routes: Iterable[web.AbstractRouteDef]
     handle: Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
     set_headers: Callable[[web.Request, web.StreamResponse], Awaitable[None]]
+    public: tuple[str, ...]
 
 
 class HttpPort:
@@ -56,6 +59,7 @@ class HttpPort:
         self,
         registry: CollectorRegistry,
         pages: Pages,
+        gate: HttpGate,
         refresh: Callable[[], Awaitable[None]] | None = None,
         tls: TlsCertificates | None = None,
     ) -> None:
@@ -63,15 +67,16 @@ class HttpPort:
 
         Args:
             registry: the metrics.
-            pages: the pages.
-            refresh: is awaited before each scrape.
+            pages: what is served beside them.
+            gate: admits all requests.
+            refresh: if given, is awaited before each scrape.
             tls: the certificates; None for plain text.
         """
         self._tls = tls
         self._listening: list[socket.socket] = []
         self._sites: list[web.SockSite] = []
         self._exposition = Exposition(registry, refresh)
-        application = web.Application(middlewares=[_beside_metrics(pages)])
+        application = web.Application(middlewares=[_beside_metrics(pages), _behind(gate)])
         application.router.add_route("*", _METRICS, self._exposition.handle)
         application.add_routes(pages.routes)
         application.on_response_prepare.append(_prepare_beside_metrics(pages))
@@ -142,6 +147,14 @@ def _beside_metrics(pages: Pages) -> Middleware:
         return await pages.handle(request, handler)
 
     return around
+
+
+def _behind(gate: HttpGate) -> Middleware:
+    @web.middleware
+    async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
+        return await gate.handle(request, handler)
+
+    return admit
 
 
 def _prepare_beside_metrics(

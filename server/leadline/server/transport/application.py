@@ -102,6 +102,10 @@ class AsgiCall(Call):
         return str(self._request.get("client"))
 
     @property
+    def authorization(self) -> list[bytes]:
+        return [value for name, value in self._request["headers"] if name == b"authorization"]
+
+    @property
     def server(self) -> int:
         """The number of the server that has the call's connection."""
         number: int = self._request[SERVER]

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -121,6 +121,11 @@ class Call(ABC):
     @abstractmethod
     def connection(self) -> str:
         """The name of the call's connection, for the budget of messages."""
+
+    @property
+    def authorization(self) -> Sequence[bytes]:
+        """The values of the header `authorization`."""
+        return ()
 
     @property
     def certificate(self) -> str | None:

@@ -303,6 +303,14 @@ class _GrpcioCall(Call):
         return self.peer
 
     @property
+    def authorization(self) -> list[bytes]:
+        return [
+            value.encode("latin-1", "replace") if isinstance(value, str) else value
+            for name, value in self._request[3]
+            if name == "authorization"
+        ]
+
+    @property
     def certificate(self) -> str | None:
         if not self._request[4]:
             return None

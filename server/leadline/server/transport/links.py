@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import grpc
 
 from leadline.server.errors import ResourceExhaustedError, UnavailableError
+from leadline.server.identity import UNAUTHENTICATED, Identity, Role
 from leadline.server.transport.call import CALLER_GONE, Call
 from leadline.server.transport.calls import Calls
 from leadline.server.transport.deadlines import DeadlineTimers
@@ -86,13 +87,13 @@ class Link:
             task.cancel()
 
     async def ask(self, path: str, request: bytes = b"") -> bytes:
-        """The response of a unary method in the other process.
+        """The response of a unary method in the other process, for this process itself.
 
         Raises:
             UnavailableError: the other process is gone, or its answer is an error.
         """
         reply, response = Reply(), b""
-        async with self.call(path, request, reply=reply) as messages:
+        async with self.call(path, request, reply=reply, identity=UNAUTHENTICATED) as messages:
             async for message in messages:
                 response = message
         if reply.code is not grpc.StatusCode.OK:
@@ -106,6 +107,7 @@ class Link:
         request: bytes,
         *,
         reply: Reply,
+        identity: Identity,
         peer: str = "",
         seconds: float | None = None,
     ) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -115,8 +117,9 @@ class Link:
             path: the method's.
             request: its one message.
             reply: receives the status after the last message.
-            peer: the caller for whom it is called. No method of a link reads that caller's
-                metadata, so none is sent.
+            identity: the caller for whom it is called, whom this process has authenticated.
+            peer: that caller's address. No method of a link reads the caller's metadata, so none
+                is sent.
             seconds: until the deadline; None without one.
 
         Yields:
@@ -137,7 +140,8 @@ class Link:
         try:
             reader, writer = await self._connect()
             try:
-                head = {"path": path, "peer": peer, "seconds": seconds}
+                caller = [identity.name, identity.role]
+                head = {"path": path, "peer": peer, "seconds": seconds, "identity": caller}
                 writer.write(_framed(_HEAD, json.dumps(head).encode()))
                 writer.write(_framed(_MESSAGE, request))
                 yield _responses(reader, reply)
@@ -202,6 +206,8 @@ class Link:
                 call = LinkedCall(
                     known, messages, response, seconds=known["seconds"], timers=self._timers
                 )
+                name, role = known["identity"]
+                call.identity = Identity(name, Role(role))
                 watching = asyncio.create_task(_cancel_if_closed(reader, call))
                 try:
                     await self._calls.answer(call)

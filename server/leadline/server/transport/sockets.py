@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import ipaddress
 import os
 import resource
 import socket
@@ -27,6 +28,16 @@ BACKLOG = 1_024
 _OTHER_DESCRIPTORS = 256
 
 _MOST_LINKED_CALLS = 1 << 16
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reachable only from this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return False
 
 
 async def listen(host: str, port: int, *, shares_port: bool = False) -> list[socket.socket]:

@@ -103,6 +103,20 @@ function showChosen() {
   byId(section).scrollIntoView();
 }
 
+// Shows who has logged in.
+async function showSession() {
+  const { name } = await server.session();
+  setText(byId("who"), name);
+  show(byId("logout"), name !== "");
+}
+
+// After a refusal of the stream: the session may have ended, or its token was revoked.
+async function onRefused() {
+  const { name, is_required } = await server.session();
+  if (is_required && !name) location.assign("/login");
+}
+
 window.addEventListener("hashchange", showChosen);
 window.addEventListener("resize", scheduleDraw);
-follow(server.events, { receive, setConnected });
+follow(server.events, { receive, setConnected, onRefused });
+showSession();

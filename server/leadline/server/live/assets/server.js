@@ -5,9 +5,13 @@ const ROOT = "/live/v1";
 // How long to wait before a failed request is repeated.
 export const RETRY_MS = 3000;
 
+// The session has ended, or its token was revoked.
+const UNAUTHORIZED = 401;
+
 async function get(path) {
   const response = await fetch(`${ROOT}/${path}`);
   if (response.ok) return response.json();
+  if (response.status === UNAUTHORIZED) location.assign("/login");
   const error = new Error((await response.text()).trim() || `status ${response.status}`);
   error.status = response.status;
   throw error;
@@ -17,6 +21,10 @@ async function get(path) {
 export const isTransient = (error) => !(error.status < 500);
 
 export const events = `${ROOT}/events`;
+
+// { name, is_required }: who has logged in, "" for nobody, and whether somebody must. No answer says
+// nothing of it; the stream then shows that the server is away.
+export const session = () => get("session").catch(() => ({ name: "", is_required: false }));
 
 export const job = (id) => get(`jobs/${id}`);
 

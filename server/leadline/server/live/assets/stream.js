@@ -8,9 +8,10 @@ const RECONNECT_MS = 3000;
 // A connection is dead after this many of the server's keepalive intervals without a message.
 const MISSED_KEEPALIVES = 3;
 
-// Calls receive(kind, data) for each message, and setConnected(isConnected) for each change. A hidden
-// page has no stream: a browser opens at most six connections to a server.
-export function follow(url, { receive, setConnected }) {
+// Calls receive(kind, data) for each message, setConnected(isConnected) for each change, and onRefused()
+// when the server refuses the stream. A hidden page has no stream: a browser opens at most six
+// connections to a server.
+export function follow(url, { receive, setConnected, onRefused }) {
   let source = null;
   let timer = null;
   let quietMs = 60_000;
@@ -44,8 +45,9 @@ export function follow(url, { receive, setConnected }) {
   }
 
   function onError() {
-    if (source.readyState === EventSource.CLOSED) reopen(RECONNECT_MS);
-    else setConnected(false);
+    if (source.readyState !== EventSource.CLOSED) return setConnected(false);
+    reopen(RECONNECT_MS);
+    onRefused();
   }
 
   function restartTimer() {

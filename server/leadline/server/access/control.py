@@ -1,0 +1,194 @@
+"""Access control: who a caller is, by the tokens file and the access file, which it watches."""
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
+
+import structlog
+
+from leadline.server.access.access_file import AccessFile, read_access_file
+from leadline.server.access.certificates import parse_certificate
+from leadline.server.access.quotas import Quotas
+from leadline.server.access.tokens import AccessFileError, Token, digest_of, read_tokens
+from leadline.server.errors import UnauthenticatedError
+from leadline.server.identity import Identity
+from leadline.server.settings import Settings
+from leadline.server.thread_pool import ThreadPool
+
+_LOG = structlog.get_logger(__name__)
+
+# A revoked token's streams must end within two seconds.
+_LOOK_SECONDS = 0.5
+
+T = TypeVar("T")
+
+
+class _Grant(NamedTuple):
+    identity: Identity
+    expires: float
+
+
+class AccessControl:
+    """Authenticates callers by token or certificate."""
+
+    def __init__(self, settings: Settings, *, is_required: bool = False) -> None:
+        """Makes an access control that knows nobody before `load` or `watch`.
+
+        Args:
+            settings: the server's options.
+            is_required: whether callers need an identity even if the settings do not say so.
+        """
+        self._tokens_file = _WatchedFile(settings.tokens_path, read_tokens)
+        self._access_file: _WatchedFile[AccessFile] | None = None
+        if settings.access_file is not None:
+            self._access_file = _WatchedFile(settings.access_file, read_access_file)
+        self._is_required = is_required or settings.requires_identities
+        self._tokens: dict[bytes, _Grant] = {}
+        self._holders: dict[str, Identity] = {}
+        self._next_expiry = math.inf
+        self._error = ""
+        self.quotas = Quotas()
+
+    @property
+    def is_required(self) -> bool:
+        """Whether callers need an identity. Once true, it stays so: a lost file opens nothing."""
+        return self._is_required
+
+    def load(self) -> bool:
+        """Reads the files that have changed; returns whether any has. Blocks.
+
+        Raises:
+            AccessFileError: a file is damaged or has vanished; its last contents stay in force.
+        """
+        try:
+            tokens = self._tokens_file.read_if_changed()
+        except _MissingFileError:
+            if self._tokens_file.was_read:
+                raise
+            tokens = None  # the first one is not created yet
+        if tokens is not None:
+            self._tokens = {bytes.fromhex(token.sha256): _grant(token) for token in tokens}
+            self._is_required = True
+        contents = None if self._access_file is None else self._access_file.read_if_changed()
+        if contents is not None:
+            self._holders = {
+                name: holder.identity for name, holder in contents.certificates.items()
+            }
+            self.quotas = contents.quotas
+        return tokens is not None or contents is not None
+
+    def reload(self) -> bool:
+        """Does what `load` does, but logs an error, once, instead of raising it."""
+        try:
+            has_changed = self.load()
+            if has_changed:
+                _LOG.info("identities are loaded", tokens=len(self._tokens))
+            self._error = ""
+        except AccessFileError as error:
+            if str(error) != self._error:
+                self._error = str(error)
+                _LOG.error("the last identities stay in force", why=self._error)
+            return False
+        return has_changed
+
+    async def watch(self, recheck: Callable[[], Awaitable[None]]) -> None:
+        """Follows the files; awaits `recheck` whenever identities change or one in use expires."""
+        threads = ThreadPool("access", 1)
+        try:
+            while True:
+                has_changed = await threads.run(self.reload)
+                if has_changed or time.time() >= self._next_expiry:
+                    self._next_expiry = math.inf  # `recheck` finds the next one
+                    await recheck()
+                await asyncio.sleep(_LOOK_SECONDS)
+        finally:
+            threads.close()
+
+    def authenticate(self, authorization: Sequence[bytes], certificate: str | None) -> Identity:
+        """The caller.
+
+        Args:
+            authorization: the values of this header; if there are any, the certificate is ignored.
+            certificate: the verified certificate of the connection, PEM; None without one.
+
+        Raises:
+            UnauthenticatedError: the caller has no valid credentials.
+        """
+        if authorization:
+            return self.identity_of_token(digest_of(_bearer(authorization)))
+        return self._valid(None if certificate is None else self._grant_of_certificate(certificate))
+
+    def identity_of_token(self, digest: bytes) -> Identity:
+        """Whose token has this SHA-256.
+
+        Raises:
+            UnauthenticatedError: there is no such token, or it has expired.
+        """
+        return self._valid(self._tokens.get(digest))
+
+    def _valid(self, grant: _Grant | None) -> Identity:
+        if grant is None or grant.expires <= time.time():
+            raise UnauthenticatedError
+        self._next_expiry = min(self._next_expiry, grant.expires)
+        return grant.identity
+
+    def _grant_of_certificate(self, pem: str) -> _Grant | None:
+        certificate = parse_certificate(pem)
+        for name in certificate.names if certificate else ():
+            if certificate and name in self._holders:
+                return _Grant(self._holders[name], certificate.expires)
+        return None
+
+
+def _grant(token: Token) -> _Grant:
+    return _Grant(token.identity, token.expires.timestamp() if token.expires else math.inf)
+
+
+def _bearer(authorization: Sequence[bytes]) -> bytes:
+    """The token in the header; empty, which no token is, if there is not exactly one."""
+    scheme, _, token = authorization[0].partition(b" ")
+    return token.strip(b" ") if len(authorization) == 1 and scheme.lower() == b"bearer" else b""
+
+
+class _MissingFileError(AccessFileError):
+    """A file is not there."""
+
+
+class _WatchedFile(Generic[T]):
+    """A file that is read when it has changed.
+
+    Attributes:
+        path: the file.
+        was_read: whether it was read without an error.
+    """
+
+    def __init__(self, path: Path, read: Callable[[Path], T]) -> None:
+        self.path = path
+        self.was_read = False
+        self._read = read
+        self._signature: tuple[int, ...] = ()
+
+    def read_if_changed(self) -> T | None:
+        """The contents; None if they are those of the last time.
+
+        Raises:
+            _MissingFileError: there is no such file.
+            AccessFileError: the file is damaged, or cannot be read.
+        """
+        try:
+            status = self.path.stat()
+            signature = (status.st_ino, status.st_size, status.st_mtime_ns)
+            if signature == self._signature:
+                return None
+            contents = self._read(self.path)
+        except FileNotFoundError as error:
+            self._signature = ()
+            raise _MissingFileError(f"there is no file {self.path}: restore it") from error
+        except OSError as error:
+            raise AccessFileError(f"{self.path} cannot be read: {error.strerror}") from error
+        self.was_read = True
+        self._signature = signature  # after an error the file is read again
+        return contents

@@ -1,0 +1,105 @@
+"""Quotas: how much each identity may use, and all callers together."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from leadline.server.errors import ResourceExhaustedError
+from leadline.server.identity import Identity, Role
+
+# What a core trains in about a year: 1e11 multiply-adds a second.
+_A_YEAR = 3.2e18
+
+_Count = Annotated[int, Field(ge=0)]
+
+
+class SharedLimits(BaseModel):
+    """Limits that an identity has, and that all callers have together; None: no limit."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    calls_in_flight: _Count | None = None
+    """Calls that have not ended, streams included."""
+
+    predictions_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Images to classify; as many at once as in one second."""
+
+    queued_jobs: _Count | None = None
+    """Jobs that wait for a device."""
+
+    running_jobs: _Count | None = None
+    """Jobs that train; more wait in the queue."""
+
+    stored_bytes: _Count | None = None
+    """The files of all jobs; beyond it no job is accepted, and running ones are paused."""
+
+
+class Limits(SharedLimits):
+    """The limits of an identity."""
+
+    priority: Annotated[int, Field(ge=-100, le=100)] | None = None
+    """The highest priority of a job; admins may exceed it."""
+
+    job_work: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = _A_YEAR
+    """The multiply-adds of a job: see `TrainingSpec.work`; admins may exceed it."""
+
+    upload_bytes: _Count | None = None
+    """The largest request."""
+
+
+class Quotas(BaseModel):
+    """The table [quotas] of the access file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    default: Limits = Limits()
+    """For each identity; its own table overrides it key by key."""
+
+    total: SharedLimits = SharedLimits()
+    """For all callers together."""
+
+    identity: dict[str, Limits] = {}
+    """By the identity's name."""
+
+    def of(self, identity: Identity) -> Limits:
+        """The limits of an identity."""
+        own = self.identity.get(identity.name)
+        limits = self.default
+        if own is not None:
+            limits = limits.model_copy(
+                update={key: getattr(own, key) for key in own.model_fields_set}
+            )
+        if identity.role is Role.ADMIN:
+            limits = limits.model_copy(update={"priority": None, "job_work": None})
+        return limits
+
+
+UNLIMITED = Quotas()
+"""The quotas without an access file."""
+
+
+def exceeded(
+    quota: str, limit: float, used: float, *, who: str, advice: str, retry_after: float
+) -> ResourceExhaustedError:
+    """The error of a quota.
+
+    Args:
+        quota: its key in the access file.
+        limit: its value.
+        used: what is in use, without the request.
+        who: the identity's name; "" for all callers together.
+        advice: what to do.
+        retry_after: seconds after which to try again.
+    """
+    whose = f"of {who}" if who else "of all callers together"
+    return ResourceExhaustedError(
+        f"the quota {quota} {whose} is {limit:,.10g}, of which {used:,.10g} are in use: {advice}",
+        reason="QUOTA_EXCEEDED",
+        retry_after=retry_after,
+        metadata={
+            "quota": quota,
+            "limit": f"{limit:.10g}",
+            "used": f"{used:.10g}",
+            "identity": who or "*",
+        },
+    )

@@ -93,6 +93,7 @@ class Settings(BaseSettings):
         extra="forbid",
         frozen=True,
         env_nested_delimiter=None,
+        env_ignore_empty=True,  # an empty variable is the same as none
         allow_inf_nan=False,
     )
 

@@ -1,6 +1,6 @@
 """Quotas: how much each identity may use, and all callers together."""
 
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -47,6 +47,24 @@ class Limits(SharedLimits):
     """The largest request."""
 
 
+class Owner(NamedTuple):
+    """Whom new jobs belong to, and the limits that then apply.
+
+    Attributes:
+        name: the name of the identity; "" without authentication.
+        limits: its limits.
+        total: the limits of all callers together.
+    """
+
+    name: str
+    limits: Limits
+    total: SharedLimits
+
+
+NOBODY = Owner("", Limits(job_work=None), SharedLimits())
+"""The owner of what a caller of a server without authentication creates."""
+
+
 class Quotas(BaseModel):
     """The table [quotas] of the access file."""
 
@@ -72,6 +90,10 @@ class Quotas(BaseModel):
         if identity.role is Role.ADMIN:
             limits = limits.model_copy(update={"priority": None, "job_work": None})
         return limits
+
+    def owner(self, identity: Identity) -> Owner:
+        """An identity as the owner of new jobs; a caller without a name has no limits."""
+        return Owner(identity.name, self.of(identity), self.total) if identity.name else NOBODY
 
 
 UNLIMITED = Quotas()

@@ -3,9 +3,10 @@
 from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, func, insert, select, true
 
 from leadline.models.spec import TrainingSpec
+from leadline.server.access.quotas import NOBODY, Owner
 from leadline.server.errors import FailedPreconditionError
 from leadline.server.jobs.job import (
     Cancellation,
@@ -46,20 +47,36 @@ class JobRepository:
         *,
         states: Collection[JobState] = (),
         sweep_id: str | None = None,
+        owner: str | None = None,
         before: int | None = None,
         limit: int | None = None,
     ) -> list[Job]:
-        """The newest jobs first; `states` (empty for any), `sweep_id` and `before` filter them."""
-        query = queries.newest_first(jobs, before=before, limit=limit)
+        """The newest jobs first, filtered.
+
+        Args:
+            states: only jobs in one of these states; empty for any.
+            sweep_id: only jobs of this sweep; None for all.
+            owner: only jobs of this owner; None for all.
+            before: only jobs with a lower number; None for no bound.
+            limit: the most jobs.
+        """
+        is_owned = jobs.c.owner == owner if owner is not None else true()
+        if sweep_id is None and states:
+            conditions = [is_owned & (jobs.c.state == state.value) for state in set(states)]
+            query = queries.newest_of_any(conditions, before=before, limit=limit)
+        else:
+            query = queries.newest_first(jobs, before=before, limit=limit).where(is_owned)
         if sweep_id is not None:
             query = query.where(jobs.c.sweep_id == sweep_id)
             if states:
                 query = query.where(jobs.c.state.in_([state.value for state in states]))
-        elif states:
-            conditions = [jobs.c.state == state.value for state in set(states)]
-            query = queries.newest_of_any(conditions, before=before, limit=limit)
         with self._database.read() as connection:
             return records.read_jobs(connection, query)
+
+    def owner(self, job_id: str) -> str:
+        """The name of a job's owner."""
+        with self._database.read() as connection:
+            return queries.get_owner(connection, job_id)
 
     def ids(self) -> set[str]:
         """The ids of all jobs."""
@@ -130,8 +147,9 @@ class JobRepository:
         job_id: str,
         request_id: str | None,
         max_queued: int,
+        owner: Owner = NOBODY,
     ) -> tuple[Job, bool]:
-        """Creates a job, or returns the job that already has this `request_id`.
+        """Creates a job, or returns the owner's job that already has this `request_id`.
 
         Returns:
             The job, and whether it is new.
@@ -139,19 +157,20 @@ class JobRepository:
         Raises:
             AlreadyExistsError: `request_id` belongs to a job of another spec or
                 other options.
-            ResourceExhaustedError: `max_queued` jobs are already queued.
+            ResourceExhaustedError: `max_queued` jobs are already queued, or the owner's quotas
+                are used up.
         """
+        key = preconditions.request_key(request_id, owner.name)
         with self._database.write() as work:
             connection = work.connection
-            is_request = jobs.c.request_id == request_id
-            same = queries.find_job(connection, is_request) if request_id else None
+            same = queries.find_job(connection, jobs.c.request_id == key) if key else None
             if same:
                 is_same = (same.spec, same.options) == (spec, options)
                 preconditions.check_same_request(request_id, f"jobs/{same.job_id}", is_same=is_same)
                 return same, False
-            preconditions.check_queue_room(connection, 1, max_queued=max_queued)
-            row = transitions.new_job_row(work, job_id, spec, options)
-            row |= {"number": transitions.next_number(work), "request_id": request_id or None}
+            preconditions.check_queue_room(connection, 1, owner, max_queued=max_queued)
+            row = transitions.new_job_row(work, job_id, spec, options, owner.name)
+            row |= {"number": transitions.next_number(work), "request_id": key}
             connection.execute(insert(jobs).values(row))
             position = queries.queue_positions(connection, [job_id])[job_id]
             queued = Queued(spec=spec, queue_position=position)
@@ -183,16 +202,18 @@ class JobRepository:
                 transitions.pause_jobs(work, [job], pause)
             return queries.get_job(work.connection, job_id)
 
-    def resume(self, job_id: str) -> Job:
+    def resume(self, job_id: str, owner: Owner = NOBODY) -> Job:
         """Queues a paused job again; does nothing if it is queued or running.
 
         Raises:
             FailedPreconditionError: the job is in a final state.
+            ResourceExhaustedError: the quotas of its owner are used up.
         """
         with self._database.write() as work:
             job = queries.get_job(work.connection, job_id)
             if job.state not in {JobState.QUEUED, JobState.RUNNING}:
                 transitions.resume_jobs(work, [job])
+                preconditions.check_quotas(work.connection, 0, owner)
             return queries.get_job(work.connection, job_id)
 
     def finish(self, job_id: str, state: JobState, *, failure: Failure | None = None) -> Job:

@@ -59,8 +59,25 @@ def get_job(connection: Connection, job_id: str) -> Job:
     """
     job = find_job(connection, jobs.c.job_id == job_id)
     if job is None:
-        raise NotFoundError("job", f"jobs/{job_id}", "ListJobs and `leadline jobs` list them")
+        raise _no_job(job_id)
     return job
+
+
+def get_owner(connection: Connection, job_id: str) -> str:
+    """The name of a job's owner.
+
+    Raises:
+        NotFoundError: there is no such job.
+    """
+    query = select(jobs.c.owner).where(jobs.c.job_id == job_id)
+    owner: str | None = connection.execute(query).scalar_one_or_none()
+    if owner is None:
+        raise _no_job(job_id)
+    return owner
+
+
+def _no_job(job_id: str) -> NotFoundError:
+    return NotFoundError("job", f"jobs/{job_id}", "ListJobs and `leadline jobs` list them")
 
 
 def count_jobs(connection: Connection, condition: Any) -> int:

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import structlog
 
 from leadline.models.datasets import DatasetError
+from leadline.server.access.meter import UsageMeter
+from leadline.server.access.quotas import UNLIMITED, Quotas
 from leadline.server.api.inference import InferenceServicer
 from leadline.server.api.inspection import InspectionServicer
 from leadline.server.api.oip.servicer import OpenInferenceServicer
@@ -40,6 +42,7 @@ from leadline.server.services.large_reads import ReadLane
 from leadline.server.services.lifecycle import Lifecycle, in_batches
 from leadline.server.services.models import ModelService
 from leadline.server.services.predictions import PredictionService
+from leadline.server.services.quotas import QuotaService
 from leadline.server.services.sweeps import SweepService
 from leadline.server.services.usage import UsageService
 from leadline.server.serving.catalog import Catalog
@@ -201,7 +204,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             stack=stack,
         )
         url = await stack.enter_async_context(_http_port(core, pages, processes))
-        grpc_server = GrpcServer(settings, servicers, core.metrics.grpc)
+        grpc_server = GrpcServer(settings, servicers, core.metrics.grpc, meter=core.meter)
         try:
             port = await grpc_server.start()
         except OSError as error:
@@ -231,7 +234,12 @@ class Core:
     """The objects that most parts of the service need, in any process of the server."""
 
     def __init__(
-        self, settings: Settings, data: DataDir, store: Store, datasets: KnownDatasets
+        self,
+        settings: Settings,
+        data: DataDir,
+        store: Store,
+        datasets: KnownDatasets,
+        process_number: int = 0,
     ) -> None:
         self.settings = settings
         self.data = data
@@ -249,6 +257,10 @@ class Core:
         self.notifier = JobNotifier()
         self.catalog = Catalog(store=store, threads=self.threads, artifacts=self.artifacts)
         self.metrics = Metrics()
+        self.quotas: Callable[[], Quotas] = lambda: UNLIMITED
+        self.meter = UsageMeter(
+            self.quotas, processes=settings.serving_processes, number=process_number
+        )
 
     def close(self) -> None:
         """Stops the threads after the calls that have started."""
@@ -360,9 +372,14 @@ def _make_servicers(
         datasets=core.data.datasets,
         disk_floor=core.disk_floor,
     )
+    quotas = QuotaService(
+        store=core.store, threads=core.threads, quotas=core.quotas, meter=core.meter
+    )
     streams = PipelineGroup(max_in_flight=core.settings.max_pending_per_stream)
     return Servicers(
-        training=TrainingServicer(jobs, sweeps, usage, tokens),
+        training=TrainingServicer(
+            jobs=jobs, sweeps=sweeps, usage=usage, quotas=quotas, tokens=tokens
+        ),
         inference=InferenceServicer(
             models=models, predictions=predictions, streams=streams, tokens=tokens
         ),
@@ -386,18 +403,19 @@ def _make_training_services(core: Core, scheduler: Scheduler) -> tuple[JobServic
         artifacts=core.artifacts,
         purge=core.store.jobs.purge,
         keepalive_seconds=settings.stream_keepalive_seconds,
+        quotas=core.quotas,
     )
     jobs = JobService(
         lifecycle,
         store=core.store,
-        datasets=core.datasets.sources,
+        datasets=core.datasets,
         max_queued_jobs=settings.max_queued_jobs,
         default_retention=Retention(policy=RetentionPolicy(settings.retention)),
     )
     sweeps = SweepService(
         lifecycle,
         store=core.store,
-        datasets=core.datasets.sources,
+        datasets=core.datasets,
         max_queued_jobs=settings.max_queued_jobs,
     )
     return jobs, sweeps
@@ -434,6 +452,7 @@ def make_prediction_service(core: Core, predictor: Predictor) -> PredictionServi
             pixels=settings.max_pixels_per_request,
         ),
         dataset_cache=core.data.datasets,
+        meter=core.meter,
     )
 
 

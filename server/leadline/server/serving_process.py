@@ -86,12 +86,14 @@ async def _serve(greeting: Greeting, revision: SharedRevision, shared: socket.so
     link = Link(shared, max_calls=most_linked_calls() // (settings.serving_processes - 1))
     data = DataDir(settings.data_dir)
     store = Store(open_for_reading(data.database), revision=revision.view)
-    core = Core(settings, data, store, KnownDatasets(sources={}, fingerprints={}))
+    core = Core(settings, data, store, KnownDatasets(sources={}, fingerprints={}), greeting.number)
     async with AsyncExitStack() as stack:
         stack.callback(core.close)
         predictor = make_predictor(core, stack)
         servicers = _make_servicers(core, predictor)
-        grpc_server = GrpcServer(settings, servicers, core.metrics.grpc, main=link)
+        grpc_server = GrpcServer(
+            settings, servicers, core.metrics.grpc, meter=core.meter, main=link
+        )
         await grpc_server.start()
         broken = asyncio.create_task(grpc_server.wait_broken())
         stack.callback(broken.cancel)

@@ -13,6 +13,7 @@ import structlog
 from google.protobuf.message import DecodeError
 from grpc import aio
 
+from leadline.server.access.meter import UsageMeter
 from leadline.server.api.errors import DETAILS_KEY, to_status
 from leadline.server.api.message_limits import MessageLimits, limits_of
 from leadline.server.errors import InvalidArgumentError, ServiceError, UnimplementedError
@@ -48,16 +49,19 @@ class RpcDispatcher:
     def __init__(
         self,
         metrics: GrpcMetrics,
+        meter: UsageMeter | None = None,
         forward: "Callable[[str, Handler], Handler | None]" = lambda _path, _handler: None,
     ) -> None:
         """Makes a dispatcher.
 
         Args:
             metrics: counts the calls.
+            meter: holds the calls to the quotas of their callers; None: no quotas.
             forward: what has another process answer the calls of a path instead of its
                 handler, if anything.
         """
         self._metrics = metrics
+        self._meter = meter
         self._forward = forward
         self.methods: dict[str, Method] = {}
         self.own_methods: dict[str, Method] = {}
@@ -70,10 +74,11 @@ class RpcDispatcher:
         for name, handler in handlers.items():
             path, limits = f"/{service}/{name}", limits_of(service, name)
             metrics = self._metrics.method(_kind(handler), service, name)
-            self.methods[path] = _method(self._forward(path, handler) or handler, metrics, limits)
+            answering = self._forward(path, handler) or handler
+            self.methods[path] = _method(answering, metrics, limits, self._meter)
             # The process that has forwarded a call counts it.
             uncounted = MethodMetrics(*metrics.labels)
-            self.own_methods[path] = _method(handler, uncounted, limits)
+            self.own_methods[path] = _method(handler, uncounted, limits, None)
 
 
 class _Method:
@@ -84,7 +89,12 @@ class _Method:
     """
 
     def __init__(
-        self, behavior: Behavior, handler: Handler, metrics: MethodMetrics, limits: MessageLimits
+        self,
+        behavior: Behavior,
+        handler: Handler,
+        metrics: MethodMetrics,
+        limits: MessageLimits,
+        meter: UsageMeter | None,
     ) -> None:
         self.is_unary = not handler.response_streaming
         self._behavior = behavior
@@ -93,6 +103,7 @@ class _Method:
         self._takes_stream = bool(handler.request_streaming)
         self._metrics = metrics
         self._limits = limits
+        self._meter = meter
 
     async def answer(self, call: Call) -> bytes | None:
         """Answers a call; returns the response of a unary method."""
@@ -101,13 +112,17 @@ class _Method:
         metrics.started += 1
         response = None
         try:
+            if self._meter is not None:
+                end = self._meter.begin(call.identity)
+                if end is not None:
+                    call.add_done_callback(end)
             if self._takes_stream:
                 request = self._requests(call)
             else:
                 data = await call.messages.read_single()
                 if data is None or len(data) >= self._limits.smallest_excess:
                     data = await self._checked(data)
-                request = self._deserialized(data)
+                request = self._deserialized(data, call)
             if self.is_unary:
                 response = self._serialized(await self._behavior(request, CallContext(call)))
                 metrics.sent += 1
@@ -132,7 +147,7 @@ class _Method:
         while (data := await call.messages.read()) is not None:
             if len(data) >= self._limits.smallest_excess:
                 await self._checked(data)
-            yield self._deserialized(data)
+            yield self._deserialized(data, call)
 
     async def _checked(self, data: bytes | memoryview | None) -> bytes | memoryview:
         """Returns the message after checking its limits.
@@ -149,8 +164,10 @@ class _Method:
             raise _malformed() from error
         return data
 
-    def _deserialized(self, data: bytes | memoryview) -> Any:
+    def _deserialized(self, data: bytes | memoryview, call: Call) -> Any:
         self._metrics.received += 1
+        if self._meter is not None:
+            self._meter.check_upload(call.identity, len(data))
         try:
             return self._deserialize(data)
         except DecodeError as error:
@@ -188,11 +205,13 @@ def _set_status(call: Call, error: Exception, path: str) -> None:
     call.response.set_status(grpc.StatusCode.INTERNAL, message)
 
 
-def _method(handler: Any, metrics: MethodMetrics, limits: MessageLimits) -> _Method:
+def _method(
+    handler: Any, metrics: MethodMetrics, limits: MessageLimits, meter: UsageMeter | None
+) -> _Method:
     behavior = (
         handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
     )
-    return _Method(behavior, handler, metrics, limits)
+    return _Method(behavior, handler, metrics, limits, meter)
 
 
 def _kind(handler: Handler) -> str:

@@ -12,6 +12,7 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
+from leadline.server.access.meter import UsageMeter
 from leadline.server.api.dispatcher import RpcDispatcher
 from leadline.server.api.forwarding import AnsweredElsewhere, Forwarder
 from leadline.server.api.inference import InferenceServicer
@@ -90,6 +91,7 @@ class GrpcServer:
         servicers: Servicers,
         metrics: GrpcMetrics,
         *,
+        meter: UsageMeter,
         main: Link | None = None,
     ) -> None:
         """Makes a server, which `start` binds.
@@ -98,13 +100,14 @@ class GrpcServer:
             settings: the server's options.
             servicers: the servicers of the services.
             metrics: counts the calls.
+            meter: holds the calls to the quotas of their callers.
             main: the link to the main process; None in the main process itself.
         """
         self._settings = settings
         self._is_main = main is None
         self._health = HealthServicer()
         self._open_inference = servicers.open_inference
-        dispatcher = RpcDispatcher(metrics, Forwarder(main)) if main else RpcDispatcher(metrics)
+        dispatcher = RpcDispatcher(metrics, meter, *([Forwarder(main)] if main else []))
         self._register(servicers, cast(aio.Server, dispatcher))
         self._grace_seconds = _CALLS_SHARE * settings.shutdown_grace_seconds
         self._own_methods = dispatcher.own_methods

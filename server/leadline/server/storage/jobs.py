@@ -1,12 +1,12 @@
 """The repository of jobs: each method is one transaction, and blocks its thread."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime
 
 from sqlalchemy import delete, func, insert, select, true
 
 from leadline.models.spec import TrainingSpec
-from leadline.server.access.quotas import NOBODY, Owner
+from leadline.server.access.quotas import NOBODY, Owner, nobody
 from leadline.server.errors import FailedPreconditionError
 from leadline.server.jobs.job import (
     Cancellation,
@@ -127,6 +127,17 @@ class JobRepository:
             counts: dict[str, int] = dict(connection.execute(query).all())
         return {state: counts.get(state.value, 0) for state in JobState}
 
+    def usage(self, owner: str | None) -> dict[str, int]:
+        """What an owner's jobs use, by the keys of quotas; None: all jobs."""
+        is_owned = jobs.c.owner == owner if owner is not None else true()
+        with self._database.read() as connection:
+            queued, running = (
+                queries.count_jobs(connection, is_owned & (jobs.c.state == state.value))
+                for state in (JobState.QUEUED, JobState.RUNNING)
+            )
+            stored = preconditions.stored_bytes(connection, owner)
+        return {"queued_jobs": queued, "running_jobs": running, "stored_bytes": stored}
+
     def events(self, job_id: str, *, after: int, limit: int) -> list[Event]:
         """At most `limit` events after the sequence `after`, in order."""
         with self._database.read() as connection:
@@ -202,8 +213,12 @@ class JobRepository:
                 transitions.pause_jobs(work, [job], pause)
             return queries.get_job(work.connection, job_id)
 
-    def resume(self, job_id: str, owner: Owner = NOBODY) -> Job:
+    def resume(self, job_id: str, owner_of: Callable[[str], Owner] = nobody) -> Job:
         """Queues a paused job again; does nothing if it is queued or running.
+
+        Args:
+            job_id: the job.
+            owner_of: returns an owner by its name, with its limits.
 
         Raises:
             FailedPreconditionError: the job is in a final state.
@@ -213,7 +228,7 @@ class JobRepository:
             job = queries.get_job(work.connection, job_id)
             if job.state not in {JobState.QUEUED, JobState.RUNNING}:
                 transitions.resume_jobs(work, [job])
-                preconditions.check_quotas(work.connection, 0, owner)
+                preconditions.check_quotas(work.connection, 0, owner_of(job.owner))
             return queries.get_job(work.connection, job_id)
 
     def finish(self, job_id: str, state: JobState, *, failure: Failure | None = None) -> Job:

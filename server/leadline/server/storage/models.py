@@ -138,7 +138,7 @@ def _conditions(
     if variant == VariantFilter(dataset=variant.dataset if owner is None else None):
         return [_matches(variant) & is_owned]
     given = [(name, value) for name, value in vars(variant).items() if value is not None]
-    matching = [
+    matching: list[ColumnElement[bool]] = [
         _matches(other) & is_owned
         for other in _variants(connection, variant.dataset)
         if all(getattr(other, name) == value for name, value in given)

@@ -16,7 +16,6 @@ from leadline.server.storage.queries import IS_QUEUED, count_jobs
 from leadline.server.storage.tables import jobs, owner_bytes
 from leadline.server.sweeps.sweep import SweepState
 
-
 _RETRY_SECONDS = 30.0
 
 

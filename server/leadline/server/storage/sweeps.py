@@ -2,12 +2,12 @@
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from leadline.server.access.quotas import NOBODY, Owner
+from leadline.server.access.quotas import NOBODY, Owner, nobody
 from leadline.server.errors import FailedPreconditionError
 from leadline.server.jobs.job import Cancellation, Event, Job, Paused, Queued
 from leadline.server.jobs.states import JobState
@@ -56,6 +56,10 @@ class SweepRepository:
         """The current state of a sweep."""
         with self._database.read() as connection:
             return sweep_records.get_sweep(connection, sweep_id)
+
+    def owner(self, sweep_id: str) -> str:
+        """The name of a sweep's owner."""
+        return self.get(sweep_id).owner
 
     def view(self, sweep_id: str) -> SweepView:
         """The sweep, its jobs and its table."""
@@ -171,19 +175,26 @@ class SweepRepository:
             transitions.pause_jobs(work, paused, pause)
             return _changed(work, sweep_id, paused)
 
-    def resume(self, sweep_id: str, owner: Owner = NOBODY) -> tuple[SweepView, list[str]]:
+    def resume(
+        self, sweep_id: str, owner_of: Callable[[str], Owner] = nobody
+    ) -> tuple[SweepView, list[str]]:
         """Queues all paused jobs again; does nothing if there are none.
+
+        Args:
+            sweep_id: the sweep.
+            owner_of: returns an owner by its name, with its limits.
 
         Raises:
             FailedPreconditionError: the sweep is in a final state.
             ResourceExhaustedError: the quotas of its owner are used up.
         """
         with self._database.write() as work:
-            _check_unfinished(sweep_records.get_sweep(work.connection, sweep_id), "resumed")
+            sweep = sweep_records.get_sweep(work.connection, sweep_id)
+            _check_unfinished(sweep, "resumed")
             resumed = _jobs_in(work.connection, sweep_id, [JobState.PAUSED])
             transitions.resume_jobs(work, resumed)
             if resumed:
-                preconditions.check_quotas(work.connection, 0, owner)
+                preconditions.check_quotas(work.connection, 0, owner_of(sweep.owner))
             return _changed(work, sweep_id, resumed)
 
     def delete(self, sweep_id: str) -> list[str]:

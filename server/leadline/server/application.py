@@ -341,7 +341,9 @@ def _make_scheduler(core: Core) -> Scheduler:
             notifier=core.notifier,
             observer=core.metrics,
             artifacts=core.artifacts,
+            quotas=core.quotas,
         ),
+        quotas=core.quotas,
         losses=LossPolicy(
             max_attempts=settings.max_attempts, silence_limit=settings.worker_silence_seconds
         ),

@@ -1,5 +1,6 @@
 """Quotas: how much each identity may use, and all callers together."""
 
+from collections.abc import Mapping
 from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -98,6 +99,25 @@ class Quotas(BaseModel):
         if identity.role is Role.ADMIN:
             limits = limits.model_copy(update={"priority": None, "job_work": None})
         return limits
+
+    @property
+    def limits_running(self) -> bool:
+        """Whether any quota limits running jobs."""
+        every = (self.total, self.default, *self.identity.values())
+        return any(limits.running_jobs is not None for limits in every)
+
+    def may_run(self, name: str, running: Mapping[str, int]) -> bool:
+        """Whether an owner may have one more running job.
+
+        Args:
+            name: the owner's name.
+            running: the running jobs of each owner that has any.
+        """
+        total = self.total.running_jobs
+        if total is not None and sum(running.values()) >= total:
+            return False
+        limit = self.owner(Identity(name, Role.TRAINER)).limits.running_jobs
+        return limit is None or running.get(name, 0) < limit
 
     def owner(self, identity: Identity) -> Owner:
         """An identity as the owner of new jobs; a caller without a name has no limits."""

@@ -1,13 +1,13 @@
 """The repository of jobs: each method is one transaction, and blocks its thread."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 
-from sqlalchemy import delete, func, insert, select, true
+from sqlalchemy import delete, func, insert, select, true, update
 
 from leadline.models.spec import TrainingSpec
 from leadline.server.access.quotas import NOBODY, Owner, nobody
-from leadline.server.errors import FailedPreconditionError
+from leadline.server.errors import FailedPreconditionError, ResourceExhaustedError
 from leadline.server.jobs.job import (
     Cancellation,
     Event,
@@ -99,6 +99,30 @@ class JobRepository:
     def next_queued(self, *, in_sweep: bool | None = None) -> Job | None:
         """The first job of `find_queued`."""
         return next(iter(self.find_queued(in_sweep=in_sweep, limit=1)), None)
+
+    def next_allowed(
+        self, may_run: Callable[[str, Mapping[str, int]], bool], *, in_sweep: bool | None = None
+    ) -> Job | None:
+        """The first queued job whose owner may run one more.
+
+        Reads the first job of each owner, not the whole queue.
+
+        Args:
+            may_run: whether an owner may, given the numbers of running jobs by owner.
+            in_sweep: only jobs that are, or are not, part of a sweep; None for all.
+        """
+        with self._database.read() as connection:
+            running = queries.count_running(connection)
+            heads = [
+                head
+                for owner in queries.owners_in_queue(connection)
+                if may_run(owner, running)
+                and (head := queries.first_in_queue(connection, owner, in_sweep=in_sweep))
+            ]
+            if not heads:
+                return None
+            number = min(heads, key=lambda head: (-head.priority, head.number)).number
+            return queries.find_job(connection, jobs.c.number == number)
 
     def queue_positions(self, job_ids: Collection[str]) -> dict[str, int]:
         """How many jobs start before each of these jobs; omits jobs that are not queued."""
@@ -242,6 +266,21 @@ class JobRepository:
             transitions.finish_jobs(work, [job], state, failure=failure)
             transitions.finish_sweep(work, job.sweep_id)
             return queries.get_job(work.connection, job_id)
+
+    def record_bytes(self, job_id: str, stored: int, owner: Owner = NOBODY) -> str:
+        """Records the size of a job's files; does nothing if it was deleted.
+
+        Returns:
+            Why the owner's quotas do not allow more files; "" if they do.
+        """
+        with self._database.write() as work:
+            change = update(jobs).where(jobs.c.job_id == job_id).values(stored_bytes=stored)
+            work.connection.execute(change)
+            try:
+                preconditions.check_stored_bytes(work.connection, owner)
+            except ResourceExhaustedError as error:
+                return str(error)
+            return ""
 
     def delete(self, job_id: str) -> list[str]:
         """Deletes a job in a final state; `purge` removes its events.

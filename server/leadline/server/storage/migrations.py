@@ -2,7 +2,7 @@
 
 from sqlalchemy import Connection
 
-from leadline.server.storage.tables import COUNTING, HAS_MODEL, IN_QUEUE, SUMMING
+from leadline.server.storage.tables import COUNTING, HAS_MODEL, SUMMING
 
 # The version of the schema; every change of the tables increases it by one.
 SCHEMA = 6
@@ -157,7 +157,7 @@ _FROM_5 = (
     "CREATE INDEX sweeps_by_owner ON sweeps (owner, number)",
     "CREATE INDEX jobs_by_owner ON jobs (owner, number)",
     "CREATE INDEX jobs_by_owner_state ON jobs (owner, state, number)",
-    f"CREATE INDEX queue_by_owner ON jobs (owner, priority DESC, number) WHERE {IN_QUEUE}",
+    "CREATE INDEX queue_by_owner ON jobs (state, owner, priority DESC, number)",
     f"CREATE INDEX models_by_owner ON jobs (owner, number) WHERE {HAS_MODEL}",
     f"CREATE INDEX models_by_owner_variant ON jobs (owner, {_VARIANT}, number) WHERE {HAS_MODEL}",
     """

@@ -66,28 +66,40 @@ def check_quotas(connection: Connection, count: int, owner: Owner) -> None:
     """
     is_own = jobs.c.owner == owner.name
     for who, limits in ((owner.name, owner.limits), ("", owner.total)):
-        if limits.queued_jobs is not None:
-            queued = count_jobs(connection, IS_QUEUED & is_own if who else IS_QUEUED)
-            if queued + count > limits.queued_jobs:
-                raise exceeded(
-                    "queued_jobs",
-                    limits.queued_jobs,
-                    queued,
-                    who=who,
-                    advice=f"{count} more would exceed it; wait until jobs start, or cancel some",
-                    retry_after=_RETRY_SECONDS,
-                )
-        if limits.stored_bytes is not None:
-            stored = stored_bytes(connection, who or None)
-            if stored >= limits.stored_bytes:
-                raise exceeded(
-                    "stored_bytes",
-                    limits.stored_bytes,
-                    stored,
-                    who=who,
-                    advice="delete jobs that you no longer need",
-                    retry_after=_RETRY_SECONDS,
-                )
+        if limits.queued_jobs is None:
+            continue
+        queued = count_jobs(connection, IS_QUEUED & is_own if who else IS_QUEUED)
+        if queued + count > limits.queued_jobs:
+            raise exceeded(
+                "queued_jobs",
+                limits.queued_jobs,
+                queued,
+                who=who,
+                advice=f"{count} more would exceed it; wait until jobs start, or cancel some",
+                retry_after=_RETRY_SECONDS,
+            )
+    check_stored_bytes(connection, owner)
+
+
+def check_stored_bytes(connection: Connection, owner: Owner) -> None:
+    """Checks that the quotas allow an owner more files.
+
+    Raises:
+        ResourceExhaustedError: the files have more bytes than a quota allows.
+    """
+    for who, limits in ((owner.name, owner.limits), ("", owner.total)):
+        if limits.stored_bytes is None:
+            continue
+        stored = stored_bytes(connection, who or None)
+        if stored >= limits.stored_bytes:
+            raise exceeded(
+                "stored_bytes",
+                limits.stored_bytes,
+                stored,
+                who=who,
+                advice="delete jobs that you no longer need",
+                retry_after=_RETRY_SECONDS,
+            )
 
 
 def stored_bytes(connection: Connection, owner: str | None) -> int:

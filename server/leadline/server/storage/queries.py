@@ -1,9 +1,19 @@
 """Queries on the table of jobs that several repositories share."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, func, or_, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Table,
+    func,
+    or_,
+    select,
+    union_all,
+)
 
 from leadline.server.errors import NotFoundError
 from leadline.server.jobs.job import Job
@@ -98,3 +108,27 @@ def queue_positions(connection: Connection, job_ids: Collection[str]) -> dict[st
         for job_id, number in connection.execute(numbers)
         if number in positions
     }
+
+
+def count_running(connection: Connection) -> dict[str, int]:
+    """The number of running jobs of each owner that has any."""
+    query = select(jobs.c.owner, func.count()).group_by(jobs.c.owner)
+    return dict(connection.execute(query.where(jobs.c.state == JobState.RUNNING.value)).all())
+
+
+def owners_in_queue(connection: Connection) -> Iterator[str]:
+    """The owners of queued jobs; each takes one index search."""
+    query = select(jobs.c.owner).where(IS_QUEUED).order_by(jobs.c.owner).limit(1)
+    # Always with a bound, or SQLite would choose another index and sort.
+    bound = jobs.c.owner >= ""
+    while (owner := connection.execute(query.where(bound)).scalar_one_or_none()) is not None:
+        yield owner
+        bound = jobs.c.owner > owner
+
+
+def first_in_queue(connection: Connection, owner: str, *, in_sweep: bool | None) -> Row[Any] | None:
+    """The priority and the number of an owner's first queued job; `in_sweep` filters."""
+    query = select(jobs.c.priority, jobs.c.number).where(IS_QUEUED, jobs.c.owner == owner)
+    if in_sweep is not None:
+        query = query.where((jobs.c.sweep_id.is_not(None)) == in_sweep)
+    return connection.execute(query.order_by(*QUEUE_ORDER).limit(1)).one_or_none()

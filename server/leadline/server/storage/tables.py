@@ -29,9 +29,6 @@ _Number = BigInteger().with_variant(Integer, "sqlite")
 # SQLite uses the partial indexes of models only if a query has exactly this condition.
 HAS_MODEL = "completed_epochs > 0"
 
-# The same for the queue of each owner.
-IN_QUEUE = "state = 'queued'"
-
 _VARIANT = ("dataset", "blocks", "block_convolutions", "batch_norm", "residual")
 
 sweeps = Table(
@@ -105,7 +102,7 @@ jobs = Table(
     Index("jobs_by_deadline", "state", "deadline"),
     Index("jobs_by_owner", "owner", "number"),
     Index("jobs_by_owner_state", "owner", "state", "number"),
-    Index("queue_by_owner", "owner", text("priority DESC"), "number", sqlite_where=text(IN_QUEUE)),
+    Index("queue_by_owner", "state", "owner", text("priority DESC"), "number"),
     # Models are jobs with an epoch, which may be a small part of all jobs.
     Index("models_by_number", "number", sqlite_where=text(HAS_MODEL)),
     Index("models_by_dataset", "dataset", "number", sqlite_where=text(HAS_MODEL)),

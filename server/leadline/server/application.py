@@ -13,8 +13,10 @@ from typing import Any, TypeVar
 import structlog
 
 from leadline.models.datasets import DatasetError
+from leadline.server.access.audit import AuditLog, path_of_process
 from leadline.server.access.meter import UsageMeter
 from leadline.server.access.quotas import UNLIMITED, Quotas
+from leadline.server.api.auditing import CallAudit
 from leadline.server.api.inference import InferenceServicer
 from leadline.server.api.inspection import InspectionServicer
 from leadline.server.api.oip.servicer import OpenInferenceServicer
@@ -204,7 +206,9 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             stack=stack,
         )
         url = await stack.enter_async_context(_http_port(core, pages, processes))
-        grpc_server = GrpcServer(settings, servicers, core.metrics.grpc, meter=core.meter)
+        grpc_server = GrpcServer(
+            settings, servicers, core.metrics.grpc, meter=core.meter, audit=core.call_audit
+        )
         try:
             port = await grpc_server.start()
         except OSError as error:
@@ -257,13 +261,34 @@ class Core:
         self.notifier = JobNotifier()
         self.catalog = Catalog(store=store, threads=self.threads, artifacts=self.artifacts)
         self.metrics = Metrics()
+        self.audit: AuditLog | None = None
+        if settings.audit_log != "off":
+            self.audit = AuditLog(
+                path_of_process(settings.audit_path, process_number),
+                max_bytes=settings.audit_log_bytes,
+                max_files=settings.audit_log_files,
+            )
+            self.metrics.watch_audit(
+                lambda: self.audit.written if self.audit else 0,
+                lambda: self.audit.lost if self.audit else 0,
+            )
         self.quotas: Callable[[], Quotas] = lambda: UNLIMITED
         self.meter = UsageMeter(
             self.quotas, processes=settings.serving_processes, number=process_number
         )
 
+    @property
+    def call_audit(self) -> CallAudit | None:
+        """What records the calls of this process."""
+        if self.audit is None:
+            return None
+        is_on = self.settings.audit_log != "auto"
+        return CallAudit(self.audit, with_reads=self.settings.audit_reads, is_on=lambda: is_on)
+
     def close(self) -> None:
         """Stops the threads after the calls that have started."""
+        if self.audit is not None:
+            self.audit.close()
         for threads in (
             self.large_reads,
             self.loads,

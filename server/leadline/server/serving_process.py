@@ -92,7 +92,12 @@ async def _serve(greeting: Greeting, revision: SharedRevision, shared: socket.so
         predictor = make_predictor(core, stack)
         servicers = _make_servicers(core, predictor)
         grpc_server = GrpcServer(
-            settings, servicers, core.metrics.grpc, meter=core.meter, main=link
+            settings,
+            servicers,
+            core.metrics.grpc,
+            meter=core.meter,
+            audit=core.call_audit,
+            main=link,
         )
         await grpc_server.start()
         broken = asyncio.create_task(grpc_server.wait_broken())

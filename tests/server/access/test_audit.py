@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +143,7 @@ class FullDisk:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.is_full = True
         self._write = os.write
-        monkeypatch.setattr(audit.os, "write", self.write)
+        monkeypatch.setattr(os, "write", self.write)
 
     def write(self, file: int, data: bytes) -> int:
         if not self.is_full:
@@ -155,7 +154,7 @@ class FullDisk:
 
 
 @pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[FullDisk]:
+def disk(monkeypatch: pytest.MonkeyPatch) -> FullDisk:
     monkeypatch.setattr(audit, "_RETRY_SECONDS", 0.02)
     return FullDisk(monkeypatch)
 

@@ -109,10 +109,10 @@ TestCallLives = CallLives.TestCase
 
 @given(limit=st.integers(0, 40), processes=st.integers(1, 9))
 def test_the_shares_of_all_processes_add_up_to_the_limit(limit: int, processes: int) -> None:
+    quotas = Quotas(default=Limits(calls_in_flight=limit))
     admitted = 0
     for number in range(processes):
-        quotas = Quotas(default=Limits(calls_in_flight=limit))
-        meter = UsageMeter(lambda quotas=quotas: quotas, processes=processes, number=number)
+        meter = UsageMeter(lambda: quotas, processes=processes, number=number)
         for _ in range(limit + 1):
             try:
                 meter.begin(ANN)

@@ -5,6 +5,7 @@ process, and synced to the disk within a second. A caller never waits for the lo
 full, lines wait in a bounded queue, and those beyond it are counted as lost.
 """
 
+import contextlib
 import json
 import os
 import queue
@@ -130,10 +131,11 @@ class AuditLog:
         self.lost = 0
         self._file = RotatingFile(path, max_bytes=max_bytes, max_files=max_files)
         self._path = path
-        self._waiting: queue.Queue[Mapping[str, Any]] = queue.Queue(_MAX_WAITING)
+        self._waiting: queue.Queue[Mapping[str, Any] | None] = queue.Queue(_MAX_WAITING)
         self._closing = threading.Event()
         self._failing = False
         self._synced = time.monotonic()
+        self._is_synced = True
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
         self._thread.start()
 
@@ -155,6 +157,8 @@ class AuditLog:
     def close(self) -> None:
         """Writes what waits, and ends the thread."""
         self._closing.set()
+        with contextlib.suppress(queue.Full):  # then the thread does not wait for an entry
+            self._waiting.put_nowait(None)
         self._thread.join()
 
     def _run(self) -> None:
@@ -166,15 +170,12 @@ class AuditLog:
 
     def _next_lines(self) -> list[bytes]:
         """The lines that wait; waits for one, but not so long that a sync is late."""
-        lines = []
-        try:
-            entry = self._waiting.get(timeout=0.0 if self._closing.is_set() else _SYNC_SECONDS / 4)
-            lines.append(_line(entry))
-            while len(lines) < _MOST_AT_ONCE:
-                lines.append(_line(self._waiting.get_nowait()))
-        except queue.Empty:
-            pass
-        return lines
+        entries = []
+        with contextlib.suppress(queue.Empty):
+            entries.append(self._waiting.get(timeout=None if self._is_synced else _SYNC_SECONDS))
+            while len(entries) < _MOST_AT_ONCE:
+                entries.append(self._waiting.get_nowait())
+        return [_line(entry) for entry in entries if entry is not None]
 
     def _write(self, lines: list[bytes]) -> None:
         while lines:
@@ -191,6 +192,7 @@ class AuditLog:
                 self._failing = False
                 _LOG.info("the audit log is written again", lost=self.lost)
             self.written += count
+            self._is_synced = False
             lines = lines[count:]
 
     def _sync_if_due(self) -> None:
@@ -198,7 +200,7 @@ class AuditLog:
             self._sync()
 
     def _sync(self) -> None:
-        self._synced = time.monotonic()
+        self._synced, self._is_synced = time.monotonic(), True
         try:
             self._file.sync()
         except OSError as error:

@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from leadline.server.access.meter import UsageMeter
+from leadline.server.api.auditing import CallAudit
 from leadline.server.api.dispatcher import RpcDispatcher
 from leadline.server.api.forwarding import AnsweredElsewhere, Forwarder
 from leadline.server.api.inference import InferenceServicer
@@ -92,6 +93,7 @@ class GrpcServer:
         metrics: GrpcMetrics,
         *,
         meter: UsageMeter,
+        audit: CallAudit | None = None,
         main: Link | None = None,
     ) -> None:
         """Makes a server, which `start` binds.
@@ -101,13 +103,14 @@ class GrpcServer:
             servicers: the servicers of the services.
             metrics: counts the calls.
             meter: holds the calls to the quotas of their callers.
+            audit: records the calls; None: there is no audit log.
             main: the link to the main process; None in the main process itself.
         """
         self._settings = settings
         self._is_main = main is None
         self._health = HealthServicer()
         self._open_inference = servicers.open_inference
-        dispatcher = RpcDispatcher(metrics, meter, *([Forwarder(main)] if main else []))
+        dispatcher = RpcDispatcher(metrics, meter, audit, *([Forwarder(main)] if main else []))
         self._register(servicers, cast(aio.Server, dispatcher))
         self._grace_seconds = _CALLS_SHARE * settings.shutdown_grace_seconds
         self._own_methods = dispatcher.own_methods

@@ -79,7 +79,7 @@ class Lifecycle:
             NotFoundError: there is no such resource.
             PermissionDeniedError: it belongs to another identity.
         """
-        if identity.role is not Role.ADMIN:
+        if identity.name or identity.role is not Role.ADMIN:
             owner = await self.threads.run(read_owner, name.partition("/")[2])
             check_owner(identity, owner, name)
 

@@ -1,7 +1,12 @@
 """The one check that a caller may change a resource: trainers change only their own."""
 
+from contextvars import ContextVar
+
 from leadline.server.errors import PermissionDeniedError
 from leadline.server.identity import Identity, Role
+
+owner_in_call: ContextVar[str] = ContextVar("owner_in_call", default="")
+"""The owner of what the current call changes, for the audit log."""
 
 
 def may_change(identity: Identity, owner: str) -> bool:
@@ -17,6 +22,7 @@ def check_owner(identity: Identity, owner: str, name: str) -> None:
     Raises:
         PermissionDeniedError: it may not.
     """
+    owner_in_call.set(owner)
     if not may_change(identity, owner):
         whose = f"belongs to {owner}" if owner else "has no owner"
         raise PermissionDeniedError(

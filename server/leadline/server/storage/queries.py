@@ -6,7 +6,6 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Row,
     Select,
     Table,
     func,
@@ -126,8 +125,8 @@ def owners_in_queue(connection: Connection) -> Iterator[str]:
         bound = jobs.c.owner > owner
 
 
-def first_in_queue(connection: Connection, owner: str, *, in_sweep: bool | None) -> Row[Any] | None:
-    """The priority and the number of an owner's first queued job; `in_sweep` filters."""
+def first_in_queue(connection: Connection, owner: str, *, in_sweep: bool | None) -> Any:
+    """The row of an owner's first queued job, with its priority and number; None without one."""
     query = select(jobs.c.priority, jobs.c.number).where(IS_QUEUED, jobs.c.owner == owner)
     if in_sweep is not None:
         query = query.where((jobs.c.sweep_id.is_not(None)) == in_sweep)

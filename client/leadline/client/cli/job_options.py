@@ -14,8 +14,12 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _EVERY = re.compile(r"every-(\d+)")
 
 
-def _duration(value: str) -> timedelta:
-    """Parses a duration: "90s", "10m", "1h30m", "1d"."""
+def duration(value: str) -> timedelta:
+    """Parses a duration: "90s", "10m", "1h30m", "1d".
+
+    Raises:
+        click.BadParameter: it is malformed.
+    """
     parts = _PART.findall(value)
     if not parts or _PART.sub("", value):
         raise click.BadParameter(f"{value!r} is not a duration such as 90s, 10m, 2h or 1d")
@@ -47,7 +51,7 @@ job_options = option_group(
     ),
     click.option(
         "--time-limit",
-        callback=checked(_duration),
+        callback=checked(duration),
         metavar="DURATION",
         help="Fail if not complete within this time: 90s, 10m, 2h, 1d.  [none]",
     ),

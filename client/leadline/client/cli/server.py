@@ -27,7 +27,7 @@ _FOR_THE_SERVER = {"ignore_unknown_options": True, "allow_extra_args": True}
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def serve(arguments: Sequence[str]) -> int:
     """Start a server; `leadline serve --help` shows its options."""
-    return int(_server_module("leadline.server.main").main(list(arguments)))
+    return int(server_module("leadline.server.main").main(list(arguments)))
 
 
 @command(
@@ -46,7 +46,7 @@ def doctor(arguments: Sequence[str], *, as_json: bool) -> ExitCode:
     no files. `leadline serve --help` shows the options. Needs the extra `server`.
     """
     output = Output(as_json=as_json)
-    examination = _server_module("leadline.server.doctor.examination")
+    examination = server_module("leadline.server.doctor.examination")
     checks = list(_shown(output, examination.examine(arguments)))
     healthy = all(check["status"] != "failed" for check in checks)
     if as_json:
@@ -71,7 +71,7 @@ def compact(arguments: Sequence[str], *, as_json: bool) -> ExitCode:
     damaged; that one stays as it is. Needs the extra `server`.
     """
     output = Output(as_json=as_json)
-    module = _server_module("leadline.server.compact")
+    module = server_module("leadline.server.compact")
     saved, is_sound = 0, True
     try:
         for model in module.compact(arguments):
@@ -114,7 +114,7 @@ def _show(output: Output, checks: Sequence[dict[str, Any]], *, healthy: bool) ->
     output.text("All checks passed." if healthy else "A server would not work here.")
 
 
-def _server_module(name: str) -> ModuleType:
+def server_module(name: str) -> ModuleType:
     """Loads a module of `leadline.server`, which other commands never import."""
     try:
         return importlib.import_module(name)

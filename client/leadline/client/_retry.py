@@ -95,9 +95,7 @@ class Reconnection:
     def _worth_trying(self, error: RpcError) -> bool:
         if error.code in _DOUBTFUL_CODES:
             return self._failures <= _DOUBTFUL_ATTEMPTS
-        # A server that advises to wait longer refuses the request for good, such as its size.
-        is_final = (error.retry_delay or 0.0) > _LONGEST_ADVICE
-        return error.code in _TRANSPORT_CODES and not is_final
+        return error.code in _TRANSPORT_CODES
 
     def _given_up(self, now: float) -> bool:
         if self._timeout is None or self._broken_since is None:

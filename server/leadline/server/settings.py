@@ -295,6 +295,23 @@ class Settings(BaseSettings):
         default="none",
         description="Whether clients have to send a certificate; optional needs h2corn.",
     )
+    audit_log: str = Field(
+        default="auto",
+        description="The file of the audit log; auto: audit/audit.jsonl in the data directory, if "
+        "callers need an identity; off: none.",
+    )
+    audit_log_bytes: int = Field(
+        default=64 * _MEBIBYTE,
+        ge=64 * 1024,
+        description="The size at which a file of the audit log is renamed to end in .1, in bytes.",
+    )
+    audit_log_files: int = Field(
+        default=10, ge=1, le=1_000, description="Older files of the audit log that are kept."
+    )
+    audit_reads: bool = Field(
+        default=False,
+        description="Whether the audit log also has calls that change nothing, predictions too.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="The least severe log lines to write."
     )
@@ -330,6 +347,12 @@ class Settings(BaseSettings):
         """Whether the options require that callers have an identity."""
         has_files = self.tokens_file is not None or self.access_file is not None
         return has_files or self.tls_client_auth != "none"
+
+    @property
+    def audit_path(self) -> Path:
+        """The file of the audit log, if there is one."""
+        named = self.audit_log not in {"auto", "off"}
+        return Path(self.audit_log) if named else self.data_dir / "audit" / "audit.jsonl"
 
     @property
     def dataset_sources(self) -> dict[str, str]:

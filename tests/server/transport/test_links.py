@@ -122,7 +122,9 @@ async def test_a_call_ends_at_its_deadline_in_the_other_process(
     reply = Reply()
 
     async with asyncio.timeout(10):
-        async with caller.call("/endless", b"", reply=reply, seconds=0.05) as responses:
+        async with caller.call(
+            "/endless", b"", reply=reply, identity=UNAUTHENTICATED, seconds=0.05
+        ) as responses:
             async for _ in responses:
                 pass
         await endless.ended.wait()

@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -13,7 +12,7 @@ from grpc import aio
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from leadline.server.transport.arrivals import Arrivals
-from leadline.server.transport.budget import Charges
+from leadline.server.transport.budget import Charge, Charges
 from leadline.server.transport.call import CALLER_GONE, DEADLINE_EXCEEDED, Call
 from leadline.server.transport.calls import Calls, Method
 from leadline.server.transport.headers import Metadata, size_of
@@ -39,6 +38,20 @@ _CANCELLATION_SECONDS = 0.02
 _LARGE_METADATA = f"the metadata of a call has more than {METADATA_BYTES} bytes"
 
 _LOOKAHEAD_BYTES = 1 << 16
+
+# How the data of each encoding begins. A protobuf message never begins with the first bytes of
+# gzip; with those of deflate it would have to begin with field 15, which no request has.
+_BEGINNINGS = {
+    b"\x1f\x8b": b"gzip",
+    b"\x78\x01": b"deflate",
+    b"\x78\x5e": b"deflate",
+    b"\x78\x9c": b"deflate",
+    b"\x78\xda": b"deflate",
+}
+
+# Calls of a method that are accepted in one pass of the event loop. Core queues further calls, and
+# beyond a limit cancels some of them, whoever made them.
+_ACCEPTED_AT_ONCE = 16
 
 # The resolution of the timers by which core cancels a call at its deadline.
 _TIMER_SECONDS = 0.01
@@ -127,23 +140,30 @@ class GrpcioListener:
 
         async def answer(_requests: Any, context: aio.ServicerContext[Any, Any]) -> bytes | None:
             peer = str(context.peer())
-            if peer in self._arrivals.hostile:
-                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _LARGE_METADATA)
-            metadata = cast(Metadata, context.invocation_metadata())
-            if size_of(metadata) > METADATA_BYTES:
-                # Core itself enforces the limit once the client has acknowledged it.
-                self._arrivals.hostile[peer] = time.monotonic()
+            metadata = self._metadata_of(context, peer)
+            if metadata is None:
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _LARGE_METADATA)
             response = _GrpcioResponse(context)
             messages = _Messages(context, peer, self._intake, self._arrivals)
             call = _GrpcioCall((path, context, peer, metadata), messages, response)
-            await self._calls.answer(call)
+            await self._calls.answer(call, size_of(metadata))
             return response.last
 
         if method is not None and method.is_unary:
             # Sends the response and the status together.
             return grpc.stream_unary_rpc_method_handler(answer)
         return grpc.stream_stream_rpc_method_handler(answer)
+
+    def _metadata_of(self, context: aio.ServicerContext[Any, Any], peer: str) -> Metadata | None:
+        """The metadata of a call; None if the call is refused because of it."""
+        if not self._arrivals.begin(peer):
+            return None
+        metadata = cast(Metadata, context.invocation_metadata())
+        if size_of(metadata) <= METADATA_BYTES:
+            return metadata
+        # Core itself enforces the limit once the client has acknowledged it.
+        self._arrivals.end(peer)
+        return None
 
 
 def _core_options(options: ListenerOptions) -> list[tuple[str, int]]:
@@ -166,6 +186,8 @@ def _core_options(options: ListenerOptions) -> list[tuple[str, int]]:
         # Clients acknowledge the server's limits at once; until then the defaults hold.
         ("grpc.http2.settings_timeout", _SETTINGS_SECONDS * 1_000),
         ("grpc.max_receive_message_length", options.max_message_bytes),
+        # Core would decompress any number of messages at once, outside the budget.
+        ("grpc.per_message_decompression", 0),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_metadata_size", METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", METADATA_BYTES),
@@ -212,8 +234,8 @@ class _CoreServer(cygrpc.AioServer):  # type: ignore[misc]
         self._tasks: set[asyncio.Task[None]] = set()
         self.add_registered_method_handlers({path.decode(): None for path in handlers})
 
-    def _make_request_call_future(self, path: bytes | None) -> "asyncio.Task[None]":
-        return asyncio.create_task(self._accept(path))
+    def _make_request_call_future(self, path: bytes | None) -> "asyncio.Future[list[None]]":
+        return asyncio.gather(*(self._accept(path) for _ in range(_ACCEPTED_AT_ONCE)))
 
     async def _accept(self, path: bytes | None) -> None:
         """Accepts calls of a path until the stop; None stands for all paths without a handler."""
@@ -274,7 +296,11 @@ class _GrpcioCall(Call):
 
 
 class _Messages:
-    """The messages of a request; core limits and decompresses them."""
+    """The messages of a request; core limits them.
+
+    Core tells neither a message's compressed flag nor its encoding. But the first bytes of
+    compressed data are different from those of every request.
+    """
 
     __slots__ = (
         "_arrivals",
@@ -305,7 +331,7 @@ class _Messages:
     def pending_read(self) -> int:
         return self._count + 1 if self._is_reading else 0
 
-    async def read(self) -> bytes | None:
+    async def read(self) -> bytes | memoryview | None:
         if self._charges is not None:
             self._charges.begin()
         self._is_reading = True
@@ -321,18 +347,25 @@ class _Messages:
         self._count += 1
         self._arrivals.give(self._connection, len(message))
         if len(message) > FRAME_BYTES:  # as with h2corn, which charges more than one frame
-            if self._charges is None:
-                self._charges = self._intake.charges(self._connection)
-            self._charges.last.resize(len(message))
+            self._charge().resize(len(message))
+        encoding = _BEGINNINGS.get(message[:2])
+        if encoding is not None:
+            return await self._intake.decompress(memoryview(message), encoding, self._charge())
         return cast(bytes, message)
 
-    async def read_single(self) -> bytes | None:
+    async def read_single(self) -> bytes | memoryview | None:
         message = await self.read()
         return message if message is not None and await self.read() is None else None
 
     def close(self) -> None:
         if self._charges is not None:
             self._charges.close()
+
+    def _charge(self) -> Charge:
+        """The charge of the message that is being read."""
+        if self._charges is None:
+            self._charges = self._intake.charges(self._connection)
+        return self._charges.last
 
 
 class _GrpcioResponse(Response):

@@ -77,26 +77,24 @@ class Arrivals:
         self._headers: dict[Call, Charge] = {}
         self._connections: dict[str, _Connection] = {}
         self._given: Counter[str] = Counter()
+        self._port = 0
         self._callers: set[str] = set()  # connections whose calls began since the last check
         self._last_callers: set[str] = set()
         self._hostile: dict[str, float] = {}  # connections to end, with the time of the violation
-        self._woken = asyncio.Event()
 
-    async def watch(self) -> None:
-        """Checks the calls and connections periodically, until it is cancelled."""
+    async def watch(self, port: int) -> None:
+        """Checks the calls and the connections to a port periodically, until it is cancelled."""
+        self._port = port
         idle = 0
         try:
             while True:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_PERIOD_SECONDS):
-                        await self._woken.wait()
-                self._woken.clear()
+                await asyncio.sleep(_PERIOD_SECONDS)
                 idle = idle + 1 if self._is_idle() else 0
                 if idle % _IDLE_PERIODS:
                     continue
                 # Read before the kernel's counts, which then include all bytes given to readers.
                 given, self._given = self._given, Counter()
-                received = await self._pool.run(_received_bytes, self._hostile)
+                received = await self._pool.run(_received_bytes, port, self._hostile)
                 self._look(received, given)
         finally:
             self._pool.close()
@@ -106,10 +104,11 @@ class Arrivals:
         self._callers.add(connection)
         return connection not in self._hostile
 
-    def end(self, connection: str) -> None:
-        """Ends a connection soon, and refuses its calls until then."""
+    def end(self, connection: str, *, is_urgent: bool = False) -> None:
+        """Ends a connection at the next check, or now if it is urgent, and refuses its calls."""
         self._hostile[connection] = time.monotonic()
-        self._woken.set()
+        if is_urgent:
+            _received_bytes(self._port, {connection})
 
     def give(self, connection: str, size: int) -> None:
         """Records that core has given a message of this size to its reader."""
@@ -232,10 +231,11 @@ class _Connection:
         self.size = max(0, self.size + grown) if is_waited_for else 0
 
 
-def _received_bytes(hostile: Collection[str]) -> dict[str, int]:
-    """The bytes that each TCP connection has received; ends hostile connections. Blocks.
+def _received_bytes(port: int, hostile: Collection[str]) -> dict[str, int]:
+    """The bytes that each connection to a port has received; ends hostile connections.
 
-    Returns nothing on other systems than Linux, which do not report it.
+    Takes some milliseconds for a thousand connections. Returns nothing on other systems than
+    Linux, which do not report it.
     """
     counts: dict[str, int] = {}
     if not sys.platform.startswith("linux"):
@@ -244,6 +244,8 @@ def _received_bytes(hostile: Collection[str]) -> dict[str, int]:
         with suppress(OSError, TypeError, struct.error):  # not TCP, or closed meanwhile
             sock = socket.socket(fileno=int(name))
             try:
+                if sock.getsockname()[1:2] != (port,):
+                    continue
                 peer = sock.getpeername()
                 info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
                 connection = _name(*peer[:2])

@@ -37,6 +37,9 @@ _CANCELLATION_SECONDS = 0.02
 
 _LARGE_METADATA = f"the metadata of a call has more than {METADATA_BYTES} bytes"
 
+# With so much metadata, a caller does not get a status before its connection ends.
+_BOMB_BYTES = 4 * METADATA_BYTES
+
 _LOOKAHEAD_BYTES = 1 << 16
 
 # How the data of each encoding begins. A protobuf message never begins with the first bytes of
@@ -49,9 +52,12 @@ _BEGINNINGS = {
     b"\x78\xda": b"deflate",
 }
 
-# Calls of a method that are accepted in one pass of the event loop. Core queues further calls, and
-# beyond a limit cancels some of them, whoever made them.
+# Calls of a method that are accepted in one pass of the event loop. Core queues further calls.
 _ACCEPTED_AT_ONCE = 16
+
+# Above the first number of queued calls of a method, core cancels some of its new calls, whoever
+# makes them; above the second, all. Four connections may use all their streams at once.
+_MAX_QUEUED = 4 * MAX_STREAMS, 6 * MAX_STREAMS
 
 # The resolution of the timers by which core cancels a call at its deadline.
 _TIMER_SECONDS = 0.01
@@ -99,7 +105,7 @@ class GrpcioListener:
         await server.start()
         # A task, because cancelling a waiter would cancel core's own future of its end.
         self._ended = asyncio.create_task(server.wait_for_termination(None))
-        self._watching = asyncio.create_task(self._arrivals.watch())
+        self._watching = asyncio.create_task(self._arrivals.watch(chosen))
         return chosen
 
     async def wait_broken(self) -> None:
@@ -139,30 +145,40 @@ class GrpcioListener:
         """Returns a method's handler for grpc, which reads the requests from the context."""
 
         async def answer(_requests: Any, context: aio.ServicerContext[Any, Any]) -> bytes | None:
-            peer = str(context.peer())
-            metadata = self._metadata_of(context, peer)
-            if metadata is None:
-                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _LARGE_METADATA)
-            response = _GrpcioResponse(context)
-            messages = _Messages(context, peer, self._intake, self._arrivals)
-            call = _GrpcioCall((path, context, peer, metadata), messages, response)
-            await self._calls.answer(call, size_of(metadata))
-            return response.last
+            try:
+                return await self._answer(path, context)
+            except aio.AbortError as error:
+                # grpc raises it once more. Its traceback would keep the call and its metadata until
+                # the next collection of garbage.
+                error.__traceback__ = None
+                return None
 
         if method is not None and method.is_unary:
             # Sends the response and the status together.
             return grpc.stream_unary_rpc_method_handler(answer)
         return grpc.stream_stream_rpc_method_handler(answer)
 
+    async def _answer(self, path: str, context: aio.ServicerContext[Any, Any]) -> bytes | None:
+        peer = str(context.peer())
+        metadata = self._metadata_of(context, peer)
+        if metadata is None:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _LARGE_METADATA)
+        response = _GrpcioResponse(context)
+        messages = _Messages(context, peer, self._intake, self._arrivals)
+        call = _GrpcioCall((path, context, peer, metadata), messages, response)
+        await self._calls.answer(call, size_of(metadata))
+        return response.last
+
     def _metadata_of(self, context: aio.ServicerContext[Any, Any], peer: str) -> Metadata | None:
         """The metadata of a call; None if the call is refused because of it."""
         if not self._arrivals.begin(peer):
             return None
         metadata = cast(Metadata, context.invocation_metadata())
-        if size_of(metadata) <= METADATA_BYTES:
+        size = size_of(metadata)
+        if size <= METADATA_BYTES:
             return metadata
         # Core itself enforces the limit once the client has acknowledged it.
-        self._arrivals.end(peer)
+        self._arrivals.end(peer, is_urgent=size > _BOMB_BYTES)
         return None
 
 
@@ -192,8 +208,8 @@ def _core_options(options: ListenerOptions) -> list[tuple[str, int]]:
         ("grpc.max_metadata_size", METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", METADATA_BYTES),
         ("grpc.max_concurrent_streams", MAX_STREAMS),
-        # The number of calls that may begin at once; core cancels some beyond it.
-        ("grpc.server.max_pending_requests", MAX_STREAMS),
+        ("grpc.server.max_pending_requests", _MAX_QUEUED[0]),
+        ("grpc.server.max_pending_requests_hard_limit", _MAX_QUEUED[1]),
         ("grpc.http2.max_frame_size", FRAME_BYTES),
         ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1_000),
         ("grpc.keepalive_time_ms", _PING_AFTER_SECONDS * 1_000),

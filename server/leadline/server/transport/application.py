@@ -3,8 +3,6 @@
 import functools
 import re
 
-import grpc
-
 from leadline.server.transport.call import Call
 from leadline.server.transport.calls import Calls
 from leadline.server.transport.deadlines import DeadlineTimers

@@ -11,6 +11,7 @@ import grpc
 from grpc import aio
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
+from leadline.server.errors import InvalidArgumentError
 from leadline.server.transport.arrivals import Arrivals
 from leadline.server.transport.budget import Charge, Charges
 from leadline.server.transport.call import CALLER_GONE, DEADLINE_EXCEEDED, Call
@@ -42,8 +43,8 @@ _BOMB_BYTES = 4 * METADATA_BYTES
 
 _LOOKAHEAD_BYTES = 1 << 16
 
-# How the data of each encoding begins. A protobuf message never begins with the first bytes of
-# gzip; with those of deflate it would have to begin with field 15, which no request has.
+# How the data of each encoding begins. No protobuf message begins with the first bytes of gzip,
+# and one that begins with those of deflate is no complete data with a right checksum.
 _BEGINNINGS = {
     b"\x1f\x8b": b"gzip",
     b"\x78\x01": b"deflate",
@@ -314,8 +315,8 @@ class _GrpcioCall(Call):
 class _Messages:
     """The messages of a request; core limits them.
 
-    Core tells neither a message's compressed flag nor its encoding. But the first bytes of
-    compressed data are different from those of every request.
+    Core tells neither a message's compressed flag nor its encoding, so compressed data is
+    recognized by its first bytes.
     """
 
     __slots__ = (
@@ -366,7 +367,11 @@ class _Messages:
             self._charge().resize(len(message))
         encoding = _BEGINNINGS.get(message[:2])
         if encoding is not None:
-            return await self._intake.decompress(memoryview(message), encoding, self._charge())
+            try:
+                return await self._intake.decompress(memoryview(message), encoding, self._charge())
+            except InvalidArgumentError:
+                if encoding == b"gzip":
+                    raise
         return cast(bytes, message)
 
     async def read_single(self) -> bytes | memoryview | None:

@@ -8,10 +8,18 @@ import grpc
 import structlog
 from grpc import aio
 
-from leadline.server.errors import shorten
+from leadline.server.errors import ResourceExhaustedError, shorten
+from leadline.server.transport.budget import Charge, MessageBudget
 from leadline.server.transport.call import Call
 
 _LOG = structlog.get_logger(__name__)
+
+# Metadata of up to this many bytes is not charged, so that callers with little metadata are
+# never refused because of others.
+_FREE_METADATA_BYTES = 2_048
+
+# The most charged metadata of all calls in flight; one connection may use half of it.
+_METADATA_BYTES = 4 << 20
 
 _SHUTTING_DOWN = (grpc.StatusCode.UNAVAILABLE, "the server shuts down")
 
@@ -56,6 +64,7 @@ class Calls:
         self._admission = admission
         self._in_flight: dict[asyncio.Task[Any], Call] = {}
         self._is_stopping = False
+        self._metadata = MessageBudget(_METADATA_BYTES, "metadata of calls in flight")
 
     def __iter__(self) -> Iterator[Call]:
         """The calls that have not ended."""
@@ -66,8 +75,22 @@ class Calls:
         """How many calls have not ended."""
         return len(self._in_flight)
 
-    async def answer(self, call: Call) -> None:
-        """Answers a call, and sends its status."""
+    async def answer(self, call: Call, header_bytes: int = 0) -> None:
+        """Answers a call with headers of this size, and sends its status."""
+        if header_bytes <= _FREE_METADATA_BYTES:
+            await self._answer(call)
+            return
+        charge = Charge(self._metadata, call.connection)
+        try:
+            charge.resize(header_bytes)
+        except ResourceExhaustedError as error:
+            call.refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, error)
+        try:
+            await self._answer(call)
+        finally:
+            charge.resize(0)
+
+    async def _answer(self, call: Call) -> None:
         self._in_flight[call.task] = call
         last = None
         try:

@@ -8,7 +8,7 @@ import grpc
 import structlog
 from grpc import aio
 
-from leadline.server.errors import shorten
+from leadline.server.errors import ResourceExhaustedError, shorten
 from leadline.server.transport.call import Call
 
 _LOG = structlog.get_logger(__name__)
@@ -54,9 +54,17 @@ class Calls:
         """How many calls have not ended."""
         return len(self._in_flight)
 
-    async def answer(self, call: Call) -> None:
-        """Answers a call, and sends its status."""
-        self._in_flight[call.task] = call
+    async def answer(self, call: Call, refusal: ResourceExhaustedError | None = None) -> None:
+        """Answers a call in the current task, and sends its status.
+
+        Args:
+            call: the call.
+            refusal: the reached limit because of which the call must not run, if any.
+        """
+        task = call.begin()
+        self._in_flight[task] = call
+        if refusal is not None:
+            call.refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, refusal)
         last = None
         try:
             try:
@@ -72,7 +80,7 @@ class Calls:
                 if code is grpc.StatusCode.CANCELLED:
                     raise  # nobody receives a status
                 call.response.set_status(code, message)
-                call.task.uncancel()
+                task.uncancel()
             except Exception as error:  # noqa: BLE001 - the boundary: methods translate their errors
                 _LOG.error("a method failed", path=call.path, exc_info=error)
                 call.response.set_status(
@@ -80,7 +88,7 @@ class Calls:
                 )
             await call.response.end(last)
         finally:
-            del self._in_flight[call.task]
+            del self._in_flight[task]
             call.close()
 
     async def stop(self, grace_seconds: float) -> None:

@@ -137,7 +137,7 @@ class MessageReader:
     __slots__ = ("_charges", "_connection", "_encoding", "_ended", "_intake", "_receive", "_rest")
 
     def __init__(
-        self, receive: Receive, intake: MessageIntake, *, connection: object, encoding: bytes
+        self, receive: Receive, intake: MessageIntake, connection: object, encoding: bytes
     ) -> None:
         """Makes a reader.
 

@@ -32,7 +32,7 @@ class PredictionService:
 
     Attributes:
         limits: the limits of a request.
-        start: starts to classify pixels, as `Predictor.start` does.
+        start, end: start to classify pixels, and end it, as those of `Predictor` do.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class PredictionService:
         self._dataset_cache = dataset_cache
         self.limits = limits
         self.start = predictor.start
+        self.end = predictor.end
 
     def example_input(self, examples: Sequence[ExampleRef]) -> ImageInput:
         """The input of dataset images; `decode` raises if an image is not on this server."""

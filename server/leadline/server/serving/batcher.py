@@ -17,9 +17,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from leadline.server.errors import DeadlineExceededError
+from leadline.server.errors import DeadlineExceededError, ServiceError
 from leadline.server.serving.classifier import MAX_BATCH, Scores
-from leadline.server.serving.inputs import Pixels
+from leadline.server.serving.inputs import InputFields, Pixels, check_finite
 
 _QUANTUM = 8
 """Images of a caller in each turn while other callers wait."""
@@ -41,8 +41,9 @@ class Work:
         pixels: the images.
         caller: identifies the caller; callers take turns.
         deadline: the deadline by the monotonic clock; None without one.
-        quick: returns the network, if the event loop may run it: see `Batcher.submit`.
         answer: the future that the caller awaits.
+        quick: returns the network, if the event loop may run it: see `Batcher.submit`.
+        unchecked: the fields to name if a number is not finite; None if they are checked.
         taken: how many images were put in a batch.
         scored: how many images have scores.
         scores: the scores, complete once all images are scored.
@@ -59,6 +60,7 @@ class Work:
         "scored",
         "scores",
         "taken",
+        "unchecked",
     )
 
     def __init__(  # noqa: PLR0917 - called for every request: keyword arguments are slower
@@ -70,12 +72,14 @@ class Work:
         deadline: float | None,
         answer: "asyncio.Future[Scores]",
         quick: Callable[[], Network | None] | None = None,
+        unchecked: InputFields | None = None,
     ) -> None:
         self.key = key
         self.network = network
         self.caller = caller
         self.deadline = deadline
         self.quick = quick
+        self.unchecked = unchecked
         self.answer = answer
         self.scores: Scores | None = None
         self.pixels = pixels
@@ -203,6 +207,7 @@ class Batcher:
         caller: str,
         deadline: float | None,
         quick: Callable[[], Network | None] | None = None,
+        unchecked: InputFields | None = None,
     ) -> Work:
         """Queues images for classification: await the work's `answer`, then call `finish`.
 
@@ -218,11 +223,14 @@ class Batcher:
             quick: returns the network, if it is loaded and computes these images in no
                 more time than waking a thread takes. The event loop then runs it, unless
                 other requests are in flight.
+            unchecked: the fields to name if a number is not finite; None if the pixels
+                are checked.
         """
         loop = asyncio.get_running_loop()
         if not self._arriving:
             loop.call_soon(self._hand_over)
-        work = Work(key, network, pixels, caller, deadline, loop.create_future(), quick)
+        answer = loop.create_future()
+        work = Work(key, network, pixels, caller, deadline, answer, quick, unchecked)
         self._arriving.append(work)
         self._in_flight += 1
         return work
@@ -277,20 +285,22 @@ class Batcher:
 
     @staticmethod
     def _compute_inline(work: Work, network: Network) -> None:
-        late: list[Work] = []
-        if _Wanted(late)(work):
+        wanted = _Wanted()
+        if wanted(work):
             try:
                 work.scores = network.score([work.pixels])
             except Exception as error:  # noqa: BLE001 - raised to the caller
                 _settle_here([work], error)
             _settle_here([work], None)
-        _settle_here(late, _too_late())
+        for refused, error in wanted.refused:
+            _settle_here([refused], error)
 
     def _run(self) -> None:
         while self._gather():
-            late: list[Work] = []
-            batch = self._queue.next_batch(_Wanted(late))
-            _settle(late, _too_late())
+            wanted = _Wanted()
+            batch = self._queue.next_batch(wanted)
+            for work, error in wanted.refused:
+                _settle([work], error)
             if batch:
                 self._compute(batch)
 
@@ -319,23 +329,31 @@ class Batcher:
 
 
 class _Wanted:
-    """Whether a request still has a caller and time; collects those past their deadline."""
+    """Whether a request still has a caller and time, and valid pixels.
 
-    def __init__(self, late: list[Work]) -> None:
-        self._late = late
+    Attributes:
+        refused: the requests that have a caller, but no time or no valid pixels.
+    """
+
+    def __init__(self) -> None:
+        self.refused: list[tuple[Work, ServiceError]] = []
         self._now = time.monotonic()
 
     def __call__(self, work: Work) -> bool:
         if work.answer.done():  # the caller has left, or has received an error
             return False
-        if work.deadline is not None and work.deadline <= self._now:
-            self._late.append(work)
+        try:
+            self._check(work)
+        except ServiceError as error:
+            self.refused.append((work, error))
             return False
         return True
 
-
-def _too_late() -> DeadlineExceededError:
-    return DeadlineExceededError("the deadline passed while the request waited its turn")
+    def _check(self, work: Work) -> None:
+        if work.deadline is not None and work.deadline <= self._now:
+            raise DeadlineExceededError("the deadline passed while the request waited its turn")
+        if work.unchecked is not None and not work.taken:
+            check_finite(work.pixels, work.unchecked)
 
 
 def _hand_out(batch: list[Slice], scores: Scores) -> None:

@@ -191,6 +191,7 @@ class Batcher:
         """Starts the thread."""
         self._arriving: list[Work] = []  # in this iteration of the event loop
         self._in_flight = 0
+        self._crowd = 0  # the most requests in flight lately: each hand-over forgets one
         # Only one thread at a time may use a network, even if the caller of a batch has left.
         self._computing = threading.Lock()
         self._arrivals: SimpleQueue[list[Work] | None] = SimpleQueue()
@@ -222,7 +223,7 @@ class Batcher:
             deadline: by the monotonic clock; None without one.
             quick: returns the network, if it is loaded and computes these images in no
                 more time than waking a thread takes. The event loop then runs it, unless
-                other requests are in flight.
+                other requests are in flight, or were lately.
             unchecked: the fields to name if a number is not finite; None if the pixels
                 are checked.
         """
@@ -269,7 +270,9 @@ class Batcher:
     def _hand_over(self) -> None:
         """Passes the arrivals of one event loop iteration to the thread, with one wake-up."""
         arrived, self._arriving = self._arriving, []
-        if self._in_flight != 1 or not self._is_computed_inline(arrived[0]):
+        # After a batch, the first of many new requests is alone in flight for a moment.
+        self._crowd = max(self._in_flight, self._crowd - 1)
+        if self._crowd != 1 or not self._is_computed_inline(arrived[0]):
             self._arrivals.put(arrived)
 
     def _is_computed_inline(self, work: Work) -> bool:

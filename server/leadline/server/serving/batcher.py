@@ -44,6 +44,7 @@ class Work:
         answer: the future that the caller awaits.
         quick: returns the network, if the event loop may run it: see `Batcher.submit`.
         unchecked: the fields to name if a number is not finite; None if they are checked.
+        logits_only: whether nobody asks for the probabilities.
         taken: how many images were put in a batch.
         scored: how many images have scores.
         scores: the scores, complete once all images are scored.
@@ -54,6 +55,7 @@ class Work:
         "caller",
         "deadline",
         "key",
+        "logits_only",
         "network",
         "pixels",
         "quick",
@@ -73,6 +75,7 @@ class Work:
         answer: "asyncio.Future[Scores]",
         quick: Callable[[], Network | None] | None = None,
         unchecked: InputFields | None = None,
+        logits_only: bool = False,
     ) -> None:
         self.key = key
         self.network = network
@@ -80,6 +83,7 @@ class Work:
         self.deadline = deadline
         self.quick = quick
         self.unchecked = unchecked
+        self.logits_only = logits_only
         self.answer = answer
         self.scores: Scores | None = None
         self.pixels = pixels
@@ -107,15 +111,13 @@ class Work:
             self.scores = part
             return
         if self.scores is None:
-            self.scores = Scores(
-                *(
-                    np.empty((images, scores.shape[1]), np.float32)
-                    for scores in (part.logits, part.probabilities)
-                )
-            )
+            shape = images, part.logits.shape[1]
+            probabilities = None if self.logits_only else np.empty(shape, np.float32)
+            self.scores = Scores(np.empty(shape, np.float32), probabilities)
         rows = slice(self.scored, self.scored + count)
         self.scores.logits[rows] = part.logits
-        self.scores.probabilities[rows] = part.probabilities
+        if not self.logits_only:
+            self.scores.probabilities[rows] = part.probabilities
         self.scored += count
 
 
@@ -209,6 +211,7 @@ class Batcher:
         deadline: float | None,
         quick: Callable[[], Network | None] | None = None,
         unchecked: InputFields | None = None,
+        logits_only: bool = False,
     ) -> Work:
         """Queues images for classification: await the work's `answer`, then call `finish`.
 
@@ -226,12 +229,13 @@ class Batcher:
                 other requests are in flight, or were lately.
             unchecked: the fields to name if a number is not finite; None if the pixels
                 are checked.
+            logits_only: whether nobody asks for the probabilities.
         """
         loop = asyncio.get_running_loop()
         if not self._arriving:
             loop.call_soon(self._hand_over)
         answer = loop.create_future()
-        work = Work(key, network, pixels, caller, deadline, answer, quick, unchecked)
+        work = Work(key, network, pixels, caller, deadline, answer, quick, unchecked, logits_only)
         self._arriving.append(work)
         self._in_flight += 1
         return work
@@ -240,23 +244,14 @@ class Batcher:
         """Records that a work has its answer, or that its caller has left."""
         self._in_flight -= 1
 
-    async def score(
-        self,
-        key: Hashable,
-        network: Callable[[], Network],
-        pixels: Pixels,
-        *,
-        caller: str,
-        deadline: float | None,
-        quick: Callable[[], Network | None] | None = None,
-    ) -> Scores:
-        """Classifies images; the arguments are those of `submit`.
+    async def result(self, work: Work) -> Scores:
+        """Returns the scores of a submitted work, and finishes it.
 
         Raises:
             DeadlineExceededError: the deadline passed before the request was computed.
+            InvalidArgumentError: a number is not finite.
             Exception: an error of `network`.
         """
-        work = self.submit(key, network, pixels, caller=caller, deadline=deadline, quick=quick)
         try:
             return await work.answer
         finally:
@@ -295,8 +290,8 @@ class Batcher:
             except Exception as error:  # noqa: BLE001 - raised to the caller
                 _settle_here([work], error)
             _settle_here([work], None)
-        for refused, error in wanted.refused:
-            _settle_here([refused], error)
+        for refused, refusal in wanted.refused:
+            _settle_here([refused], refusal)
 
     def _run(self) -> None:
         while self._gather():
@@ -363,7 +358,7 @@ def _hand_out(batch: list[Slice], scores: Scores) -> None:
     start = 0
     for part in batch:
         end = start + len(part.images)
-        part.work.keep(Scores(scores.logits[start:end], scores.probabilities[start:end]))
+        part.work.keep(scores.rows(slice(start, end), logits_only=part.work.logits_only))
         start = end
 
 

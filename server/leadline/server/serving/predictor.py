@@ -181,6 +181,7 @@ class Predictor:
         seconds_left: float | None,
         caller: str,
         unchecked: InputFields | None,
+        logits_only: bool,
     ) -> Work | None:
         """Starts to classify images; returns None if too many requests are in flight.
 
@@ -190,6 +191,7 @@ class Predictor:
             seconds_left: the time until the caller's deadline; None without one.
             caller: identifies the caller; callers take turns.
             unchecked: the fields to name if a number is not finite; None if they are checked.
+            logits_only: whether nobody asks for the probabilities.
 
         Returns:
             The work, whose `answer` raises the errors of `predict`. Then call `end`.
@@ -197,7 +199,9 @@ class Predictor:
         if not self._admission.try_acquire():
             return None
         deadline = None if seconds_left is None else time.monotonic() + seconds_left
-        return self._submit(checkpoint, pixels, caller, deadline, unchecked)
+        return self._submit(
+            checkpoint, pixels, caller, deadline, unchecked=unchecked, logits_only=logits_only
+        )
 
     def end(self, work: Work, scores: Scores | None, seconds: float) -> None:
         """Ends a started request, and releases its slot.
@@ -218,7 +222,9 @@ class Predictor:
         pixels: Pixels,
         caller: str,
         deadline: float | None,
+        *,
         unchecked: InputFields | None = None,
+        logits_only: bool = False,
     ) -> Work:
         return self._batcher.submit(
             checkpoint.key,
@@ -228,11 +234,13 @@ class Predictor:
             deadline=deadline,
             quick=partial(self.loaded.quick, checkpoint) if len(pixels) == 1 else None,
             unchecked=unchecked,
+            logits_only=logits_only,
         )
 
     async def check(self) -> None:
         """Returns when the computing thread has answered; waits behind pending predictions."""
-        await self._batcher.score("check", _Idle, _NO_PIXELS, caller="check", deadline=None)
+        work = self._batcher.submit("check", _Idle, _NO_PIXELS, caller="check", deadline=None)
+        await self._batcher.result(work)
 
     def close(self) -> None:
         """Stops the threads after the work that has started."""
@@ -246,4 +254,4 @@ class _Idle:
     def score(self, images: list[Pixels]) -> Scores:
         """Zeros."""
         nothing = np.zeros((sum(map(len, images)), 1), np.float32)
-        return Scores(nothing, nothing)
+        return Scores(nothing)

@@ -49,9 +49,7 @@ class GrpcApplication:
         self._timers = DeadlineTimers()
         self._metadata = MessageBudget(_METADATA_BYTES, "metadata of calls in flight")
 
-    def __call__(
-        self, scope: Event, receive: Receive, send: Send
-    ) -> Coroutine[Any, Any, None]:
+    def __call__(self, scope: Event, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Answers an HTTP request; a function, to save a coroutine for every call."""
         try:
             seconds, encoding = _timeout_and_encoding(scope)

@@ -72,6 +72,7 @@ class Inference:
             seconds_left=context.time_remaining(),
             caller=context.peer(),
             unchecked=path.unchecked,
+            logits_only=path.logits_only,
         )
         return None if work is None else self._finish(path, checkpoint, work, started)
 

@@ -27,6 +27,7 @@ class StraightPath:
         images: the number of images in each request.
         unchecked: the fields to name if a number of the pixels is not finite; None if every
             number is.
+        logits_only: whether the outputs do not include the probabilities.
     """
 
     __slots__ = (
@@ -36,6 +37,7 @@ class StraightPath:
         "_outputs",
         "_prefixes",
         "images",
+        "logits_only",
         "selector",
         "unchecked",
     )
@@ -50,6 +52,7 @@ class StraightPath:
         self.selector = selector
         self.images = layout.shape[0]
         self.unchecked = RAW if layout.dtype.kind == "f" else None
+        self.logits_only = all(output.name == "logits" for output in outputs)
         self._message = message
         self._layout = layout
         self._outputs = outputs

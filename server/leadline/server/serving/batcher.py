@@ -2,9 +2,10 @@
 
 There is no timer: the next batch fills while the current one is computed, and an idle
 batcher computes a request at once. The event loop itself computes a single image if
-that takes no longer than waking a thread. Batches are small, so the wait for the
-previous one is short. Networks take turns, and within a network callers take turns
-with a few images each. So neither a large request nor a busy caller delays the others.
+that takes no longer than waking a thread, and no others were in flight lately. Batches
+are small, so the wait for the previous one is short. Networks take turns, and within a
+network callers take turns with a few images each. So neither a large request nor a busy
+caller delays the others.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """The straight path of common requests: one raw tensor of pixels, numbers as outputs.
 
 All that depends only on the header of a request is computed once and cached with the header.
-An unusual request takes the general path, `Inference.infer_any`, which alone reports errors.
+An unusual request takes the general path, `Inference.infer_any`, which reports the errors of
+requests, except numbers that are not finite.
 """
 
 from collections.abc import Hashable, Sequence

@@ -16,7 +16,9 @@ from leadline.models.simd.instruction_set import InstructionSet, instruction_set
 from leadline.models.simd.stack import InferenceStack, TrainingStack
 from leadline.models.simd.thread_team import ThreadTeam
 
-_ATEN = torch.ops.aten
+# The operators of autograd's backward pass.
+_log_softmax_backward = torch.ops.aten._log_softmax_backward_data  # noqa: SLF001
+_relu_backward = torch.ops.aten.threshold_backward
 
 
 class Engine(Protocol):
@@ -160,8 +162,8 @@ class SimdEngine:
         log_softmax = functional.log_softmax(functional.linear(activations, output.weight), 1)
         loss = functional.nll_loss(log_softmax, labels)
         grad_loss = torch.zeros_like(log_softmax).scatter_(1, labels[:, None], -1 / len(labels))
-        grad_logits = _ATEN._log_softmax_backward_data(grad_loss, log_softmax, 1, torch.float32)
-        grad_hidden = _ATEN.threshold_backward(grad_logits @ output.weight, activations, 0)
+        grad_logits = _log_softmax_backward(grad_loss, log_softmax, 1, torch.float32)
+        grad_hidden = _relu_backward(grad_logits @ output.weight, activations, 0)
         output.weight.grad = grad_logits.t() @ activations
         hidden.weight.grad = grad_hidden.t() @ features
         hidden.bias.grad = grad_hidden.sum(0)

@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
 def _run(settings: Settings) -> int:
     _check_variables()
     configure_logs(level=settings.log_level, style=settings.log_format)
-    tune_process()
+    tune_process(settings.transport)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings))
@@ -71,8 +71,8 @@ def _run(settings: Settings) -> int:
     return 0
 
 
-def tune_process() -> None:
-    """Tunes Python and the operating system for a process that serves."""
+def tune_process(transport: str) -> None:
+    """Tunes Python and the operating system for a process that serves over a transport."""
     # Modules are never freed. Without gc.freeze, each full collection would scan them and
     # pause the event loop for a tenth of a second.
     gc.collect()
@@ -80,7 +80,7 @@ def tune_process() -> None:
     gc.set_threshold(_GC_THRESHOLD, 10, 10)
     sys.setswitchinterval(_SWITCH_SECONDS)
     _allow_descriptors()
-    _keep_memory(settings.transport)
+    _keep_memory(transport)
 
 
 def _check_variables() -> None:

@@ -209,7 +209,7 @@ _KINDS: tuple[_Kind, ...] = (
 )
 
 
-# Neither transport meets 64 MiB. Over grpcio, calls of others also fail: docs/security.md has the
+# Neither transport meets 64 MiB: docs/security.md has the
 # figures, and `make test` attacks only h2corn.
 @attack(
     source="CVE-2023-44487, CVE-2025-8671 and others, named by each function of peers.py",

@@ -209,8 +209,8 @@ _KINDS: tuple[_Kind, ...] = (
 )
 
 
-# The target is 64 MiB, which h2corn just meets with 47 to 62. Over grpcio, calls of others also
-# fail: docs/security.md has the figures, and `make test` attacks only h2corn.
+# The target is 64 MiB, which h2corn just meets with 47 to 62, and grpcio does not: docs/security.md
+# has the figures, and `make test` attacks only h2corn.
 @attack(
     source="CVE-2023-44487, CVE-2025-8671 and others, named by each function of peers.py",
     bar=Bar(memory_mib=96),

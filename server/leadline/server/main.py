@@ -34,8 +34,9 @@ _SWITCH_SECONDS = 0.0005
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _KEPT_BYTES = 32 << 20
 
-# The threads of gRPC's core would use, and keep, up to eight arenas for each core of the CPU.
-_ARENAS_OF_GRPCIO = 2
+# The threads of gRPC's core would use up to eight arenas for each core of the CPU, and each
+# arena keeps its own free memory.
+_ARENAS_OF_GRPCIO = 1
 
 # A quarter of the kernel's default maximum; also used if there is no limit.
 _ENOUGH_DESCRIPTORS = 1 << 18

@@ -85,7 +85,7 @@ class AsgiCall(Call):
 
     @property
     def certificate(self) -> str | None:
-        tls = self._request["extensions"].get("tls")
+        tls = self._request.get("extensions", {}).get("tls")
         return tls["client_cert_chain"][0] if tls and tls["client_cert_chain"] else None
 
     def header_bytes(self) -> int:

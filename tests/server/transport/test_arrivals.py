@@ -170,7 +170,6 @@ async def test_failed_calls_are_freed_without_a_collection_of_garbage(port: int)
         before = contexts()
         gc.disable()
         try:
-            call: Any = channel.unary_unary("/t.T/Other")
             for _ in range(20):
                 other: Any = channel.unary_unary("/t.T/Other")
                 with pytest.raises(aio.AioRpcError, match="there is no method"):

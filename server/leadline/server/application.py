@@ -14,7 +14,6 @@ import structlog
 
 from leadline.models.datasets import DatasetError
 from leadline.server.access.control import AccessControl
-from leadline.server.access.sessions import Sessions
 from leadline.server.api.inference import InferenceServicer
 from leadline.server.api.inspection import InspectionServicer
 from leadline.server.api.oip.servicer import OpenInferenceServicer
@@ -59,7 +58,6 @@ from leadline.server.startup import (
 )
 from leadline.server.storage.artifacts import Artifacts
 from leadline.server.storage.store import Store
-from leadline.server.telemetry.gate import HttpGate
 from leadline.server.telemetry.health import HealthMonitor, Probe
 from leadline.server.telemetry.metrics import Metrics
 from leadline.server.telemetry.port import HttpPort, Pages, in_url
@@ -183,11 +181,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
     """
     check_ready_file(settings.ready_file)
     _check_processes(settings)
-    access = load_access(settings)
-    try:
-        tls = load_certificates(settings)
-    except TlsError as error:
-        raise StartupError(str(error)) from error
+    access, tls = load_access(settings), _load_certificates(settings)
     data = DataDir(settings.data_dir)
     async with AsyncExitStack() as stack:
         stack.enter_context(data.locked())
@@ -206,19 +200,16 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         predictor = make_predictor(core, stack)
         servicers = _make_servicers(core, scheduler, predictor, processes, stack)
         scheduling = await stack.enter_async_context(_scheduling(core, scheduler))
-        sessions = Sessions(access)
         pages = make_pages(
             settings,
             access=access,
-            sessions=sessions,
             store=core.store,
             notifier=core.notifier,
             catalog=core.catalog,
             dataset_cache=data.datasets,
             stack=stack,
         )
-        gate = HttpGate(access, sessions, pages.public)
-        url = await stack.enter_async_context(_http_port(core, pages, gate, processes))
+        url = await stack.enter_async_context(_http_port(core, pages, processes))
         try:
             grpc_server = GrpcServer(settings, servicers, core.metrics.grpc, access, tls=tls)
             port = await grpc_server.start()
@@ -231,7 +222,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             broken=asyncio.create_task(grpc_server.wait_broken()),
         )
         stack.callback(running.broken.cancel)
-        await stack.enter_async_context(guarding(access, grpc_server.recheck, gate.recheck))
+        await stack.enter_async_context(guarding(access, grpc_server.recheck, pages.gate.recheck))
         probes = [*_make_probes(core, predictor, scheduling), *processes.probes]
         monitor = await stack.enter_async_context(monitoring(core, probes, grpc_server))
         await stack.enter_async_context(following(core))
@@ -303,6 +294,13 @@ class Core:
             self.writes,
         ):
             threads.close()
+
+
+def _load_certificates(settings: Settings) -> TlsCertificates | None:
+    try:
+        return load_certificates(settings)
+    except TlsError as error:
+        raise StartupError(str(error)) from error
 
 
 def _check_processes(settings: Settings) -> None:
@@ -594,12 +592,10 @@ def _finish_deletions(core: Core) -> None:
 
 
 @asynccontextmanager
-async def _http_port(
-    core: Core, pages: Pages, gate: HttpGate, processes: ServingProcesses
-) -> AsyncIterator[str]:
+async def _http_port(core: Core, pages: Pages, processes: ServingProcesses) -> AsyncIterator[str]:
     """Opens the HTTP port of metrics and the page within the context; yields its URL."""
     settings = core.settings
-    port = HttpPort(processes.registry, pages, gate, processes.refresh, core.tls)
+    port = HttpPort(processes.registry, pages, processes.refresh, core.tls)
     try:
         yield await _open(port, settings)
     finally:

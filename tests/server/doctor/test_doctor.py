@@ -1,7 +1,9 @@
 """Each check of a node."""
 
+import errno
 import io
 import json
+import os
 import socket
 import tarfile
 import threading
@@ -117,6 +119,20 @@ def test_a_disk_below_its_floor_fails(tmp_path: Path) -> None:
     assert found.status is Status.FAILED
     assert found.value.endswith("jobs start at 909.5 TiB or more")
     assert found.detail["floor_bytes"] == 10**15
+
+
+def test_a_file_system_without_hard_links_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(*_args: object, **_options: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")  # as on FAT
+
+    monkeypatch.setattr(os, "link", link)
+
+    result = storage.check_file_system(tmp_path)
+
+    assert result.status is Status.FAILED
+    assert "hard links do not work: Operation not permitted" in result.value
 
 
 def test_the_limit_on_workers_is_shown_with_its_means() -> None:

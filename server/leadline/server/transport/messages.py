@@ -137,7 +137,7 @@ class MessageReader:
     __slots__ = ("_charges", "_connection", "_encoding", "_ended", "_intake", "_receive", "_rest")
 
     def __init__(
-        self, receive: Receive, intake: MessageIntake, *, connection: object, encoding: bytes
+        self, receive: Receive, intake: MessageIntake, connection: object, encoding: bytes
     ) -> None:
         """Makes a reader.
 
@@ -226,17 +226,22 @@ class MessageReader:
     async def _fill(self, taken: memoryview, filled: int, *, charged_in: int) -> None:
         """Waits until the message is complete; charges it in multiples of `charged_in` bytes."""
         charge = self._charge()
-        while filled < len(taken):
-            if not self._rest:
-                if self._ended:
-                    raise _cut_short()
-                self._rest = memoryview(self._chunk(await self._receive()))
-            left = len(taken) - filled
-            chunk, self._rest = self._rest[:left], self._rest[left:]
+        size = len(taken)
+        chunk: bytes | memoryview = self._rest
+        self._rest = _NOTHING
+        while True:
             end = filled + len(chunk)
+            if end > size:
+                chunk, self._rest = chunk[: size - filled], memoryview(chunk)[size - filled :]
+                end = size
             charge.resize(-(-end // charged_in) * charged_in)
             taken[filled:end] = chunk
+            if end == size:
+                return
             filled = end
+            if self._ended:
+                raise _cut_short()
+            chunk = self._chunk(await self._receive())
 
     def close(self) -> None:
         """Releases the messages' charges when the call has ended."""

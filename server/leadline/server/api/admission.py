@@ -62,11 +62,14 @@ class CallAdmission:
         for number, call in enumerate(tuple(calls)):
             if number % _CALLS_AT_ONCE == _CALLS_AT_ONCE - 1:
                 await asyncio.sleep(0)
+            if call.is_done or call.refusal is not None:
+                continue
+            known = call.identity
             try:
-                if not call.is_done:
-                    self._identify(call)
+                self._identify(call)
             except ServiceError as error:
                 self._denied[error.reason] += 1
+                call.identity = known  # whose call it was
                 call.refuse(_status(error)[0], error)
 
     def _identify(self, call: Call) -> None:

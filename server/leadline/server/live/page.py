@@ -19,6 +19,7 @@ from leadline.server.services.models import ModelService
 from leadline.server.serving.catalog import Catalog
 from leadline.server.settings import Settings
 from leadline.server.storage.store import Store
+from leadline.server.telemetry.gate import HttpGate
 from leadline.server.telemetry.port import Pages
 from leadline.server.thread_pool import ThreadPool
 from leadline.server.transport.sockets import is_loopback
@@ -39,7 +40,6 @@ def make_pages(
     settings: Settings,
     *,
     access: AccessControl,
-    sessions: Sessions,
     store: Store,
     notifier: JobNotifier,
     catalog: Catalog,
@@ -48,6 +48,7 @@ def make_pages(
 ) -> Pages:
     """Builds the page, or routes that explain its absence; `stack` ends the page's threads."""
     security = SecurityMiddleware([*settings.live_page_host_names, settings.metrics_host])
+    sessions = Sessions(access)
     routes = absent(_reason(settings))
     public: tuple[str, ...] = ()
     if is_shown(settings, access):
@@ -70,7 +71,7 @@ def make_pages(
         routes=routes,
         handle=security.handle,
         set_headers=security.set_headers,
-        public=public,
+        gate=HttpGate(access, sessions, public),
     )
 
 

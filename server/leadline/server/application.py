@@ -211,32 +211,8 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         predictor = make_predictor(core, stack)
         servicers = _make_servicers(core, scheduler, predictor, processes, stack)
         scheduling = await stack.enter_async_context(_scheduling(core, scheduler))
-        sessions = Sessions(access)
-        pages = make_pages(
-            settings,
-            access=access,
-            sessions=sessions,
-            store=core.store,
-            notifier=core.notifier,
-            catalog=core.catalog,
-            dataset_cache=data.datasets,
-            stack=stack,
-        )
-        gate = HttpGate(access, sessions, pages.public)
-        url = await stack.enter_async_context(_http_port(core, pages, gate, processes))
-        try:
-            grpc_server = GrpcServer(
-                settings,
-                servicers,
-                core.metrics.grpc,
-                access,
-                meter=core.meter,
-                audit=core.call_audit,
-                tls=tls,
-            )
-            port = await grpc_server.start()
-        except (OSError, TlsError) as error:
-            raise StartupError(str(error)) from error
+        gate, url = await _start_http(core, processes, stack)
+        grpc_server, port = await _start_grpc_server(core, servicers)
         running = RunningServer(
             target=f"{in_url(settings.host)}:{port}",
             metrics_url=f"{url}/metrics",
@@ -258,6 +234,42 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
                 core.notifier.close()
                 servicers.streams.stop()
                 await grpc_server.stop()
+
+
+async def _start_http(
+    core: "Core", processes: ServingProcesses, stack: AsyncExitStack
+) -> tuple[HttpGate, str]:
+    """Starts the HTTP port; returns its gate and its URL."""
+    sessions = Sessions(core.access, core.audit)
+    pages = make_pages(
+        core.settings,
+        access=core.access,
+        sessions=sessions,
+        store=core.store,
+        notifier=core.notifier,
+        catalog=core.catalog,
+        dataset_cache=core.data.datasets,
+        stack=stack,
+    )
+    gate = HttpGate(core.access, sessions, pages.public, core.audit)
+    return gate, await stack.enter_async_context(_http_port(core, pages, gate, processes))
+
+
+async def _start_grpc_server(core: "Core", servicers: Servicers) -> tuple[GrpcServer, int]:
+    """Starts the gRPC server; returns it and its port."""
+    try:
+        server = GrpcServer(
+            core.settings,
+            servicers,
+            core.metrics.grpc,
+            core.access,
+            meter=core.meter,
+            audit=core.call_audit,
+            tls=core.tls,
+        )
+        return server, await server.start()
+    except (OSError, TlsError) as error:
+        raise StartupError(str(error)) from error
 
 
 class Core:
@@ -301,18 +313,7 @@ class Core:
         self.metrics.watch_certificates(tls)
         if tls is not None:
             self.hangups.append(tls.reload)
-
-        self.audit: AuditLog | None = None
-        if settings.audit_log != "off":
-            self.audit = AuditLog(
-                path_of_process(settings.audit_path, process_number),
-                max_bytes=settings.audit_log_bytes,
-                max_files=settings.audit_log_files,
-            )
-            self.metrics.watch_audit(
-                lambda: self.audit.written if self.audit else 0,
-                lambda: self.audit.lost if self.audit else 0,
-            )
+        self.audit = self._open_audit(process_number)
         self.quotas: Callable[[], Quotas] = lambda: access.quotas
         self.meter = UsageMeter(
             self.quotas, processes=settings.serving_processes, number=process_number
@@ -323,17 +324,36 @@ class Core:
         for reload in self.hangups:
             reload()
 
+    def _open_audit(self, process_number: int) -> AuditLog | None:
+        """Opens the audit log, and has it record reloads of files, once for all processes."""
+        settings = self.settings
+        if settings.audit_log == "off":
+            return None
+        log = AuditLog(
+            path_of_process(settings.audit_path, process_number),
+            max_bytes=settings.audit_log_bytes,
+            max_files=settings.audit_log_files,
+        )
+        self.metrics.watch_audit(lambda: log.written, lambda: log.lost)
+        if process_number == 0:
+            self.access.on_reload.append(partial(self._record_reload, log, "identities"))
+            if self.tls is not None:
+                self.tls.on_reload.append(partial(self._record_reload, log, "certificates"))
+        return log
+
+    def _record_reload(self, log: AuditLog, what: str, why: str | None) -> None:
+        if self._is_audited():
+            log.record("reload", resources=[what], code="OK" if why is None else "REFUSED")
+
+    def _is_audited(self) -> bool:
+        return self.settings.audit_log != "auto" or self.access.is_required
+
     @property
     def call_audit(self) -> CallAudit | None:
         """What records the calls of this process."""
         if self.audit is None:
             return None
-        is_named = self.settings.audit_log != "auto"
-        return CallAudit(
-            self.audit,
-            with_reads=self.settings.audit_reads,
-            is_on=lambda: is_named or self.access.is_required,
-        )
+        return CallAudit(self.audit, with_reads=self.settings.audit_reads, is_on=self._is_audited)
 
     def close(self) -> None:
         """Stops the threads after the calls that have started."""

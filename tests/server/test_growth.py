@@ -35,7 +35,6 @@ from leadline.models.images import encode_png
 from leadline.models.spec import TrainingSpec
 from leadline.oip.v2 import open_inference_pb2 as oip
 from leadline.server.access.control import AccessControl
-from leadline.server.access.sessions import Sessions
 from leadline.server.api.oip import service as open_inference
 from leadline.server.api.server import GrpcServer
 from leadline.server.application import (
@@ -58,7 +57,6 @@ from leadline.server.storage.database import open_database
 from leadline.server.storage.store import Store
 from leadline.server.sweeps.grid import Grid, SweepAxis
 from leadline.server.sweeps.sweep import SweepRequest
-from leadline.server.telemetry.gate import HttpGate
 from leadline.v1 import inference_service_pb2 as inference
 from leadline.v1 import inspection_service_pb2 as inspection
 from leadline.v1 import job_pb2, model_pb2, sweep_pb2
@@ -401,11 +399,9 @@ class Site:
                 on_restart=lambda: None,
             )
             servicers = _make_servicers(core, scheduler, predictor, processes, stack)
-            sessions = Sessions(core.access)
             pages = make_pages(
                 self._settings,
                 access=core.access,
-                sessions=sessions,
                 store=core.store,
                 notifier=core.notifier,
                 catalog=core.catalog,
@@ -413,8 +409,7 @@ class Site:
                 stack=stack,
             )
             self.routes = frozenset(str(getattr(route, "path", "")) for route in pages.routes)
-            gate = HttpGate(core.access, sessions, pages.public)
-            self.url = await stack.enter_async_context(_http_port(core, pages, gate, processes))
+            self.url = await stack.enter_async_context(_http_port(core, pages, processes))
             server = GrpcServer(
                 self._settings, servicers, core.metrics.grpc, core.access, meter=core.meter
             )

@@ -17,7 +17,6 @@ from leadline.server.access.audit import AuditLog, path_of_process
 from leadline.server.access.control import AccessControl
 from leadline.server.access.meter import UsageMeter
 from leadline.server.access.quotas import Quotas
-from leadline.server.access.sessions import Sessions
 from leadline.server.api.auditing import CallAudit
 from leadline.server.api.inference import InferenceServicer
 from leadline.server.api.inspection import InspectionServicer
@@ -64,7 +63,6 @@ from leadline.server.startup import (
 )
 from leadline.server.storage.artifacts import Artifacts
 from leadline.server.storage.store import Store
-from leadline.server.telemetry.gate import HttpGate
 from leadline.server.telemetry.health import HealthMonitor, Probe
 from leadline.server.telemetry.metrics import Metrics
 from leadline.server.telemetry.port import HttpPort, Pages, in_url
@@ -188,11 +186,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
     """
     check_ready_file(settings.ready_file)
     _check_processes(settings)
-    access = load_access(settings)
-    try:
-        tls = load_certificates(settings)
-    except TlsError as error:
-        raise StartupError(str(error)) from error
+    access, tls = load_access(settings), _load_certificates(settings)
     data = DataDir(settings.data_dir)
     async with AsyncExitStack() as stack:
         stack.enter_context(data.locked())
@@ -211,8 +205,18 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         predictor = make_predictor(core, stack)
         servicers = _make_servicers(core, scheduler, predictor, processes, stack)
         scheduling = await stack.enter_async_context(_scheduling(core, scheduler))
-        gate, url = await _start_http(core, processes, stack)
-        grpc_server, port = await _start_grpc_server(core, servicers)
+        pages = make_pages(
+            settings,
+            access=access,
+            store=core.store,
+            notifier=core.notifier,
+            catalog=core.catalog,
+            dataset_cache=data.datasets,
+            audit=core.audit,
+            stack=stack,
+        )
+        url = await stack.enter_async_context(_http_port(core, pages, processes))
+        grpc_server, port = await _serve_grpc(core, servicers)
         running = RunningServer(
             target=f"{in_url(settings.host)}:{port}",
             metrics_url=f"{url}/metrics",
@@ -220,7 +224,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             broken=asyncio.create_task(grpc_server.wait_broken()),
         )
         stack.callback(running.broken.cancel)
-        await stack.enter_async_context(guarding(access, grpc_server.recheck, gate.recheck))
+        await stack.enter_async_context(guarding(access, grpc_server.recheck, pages.gate.recheck))
         probes = [*_make_probes(core, predictor, scheduling), *processes.probes]
         monitor = await stack.enter_async_context(monitoring(core, probes, grpc_server))
         await stack.enter_async_context(following(core))
@@ -234,42 +238,6 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
                 core.notifier.close()
                 servicers.streams.stop()
                 await grpc_server.stop()
-
-
-async def _start_http(
-    core: "Core", processes: ServingProcesses, stack: AsyncExitStack
-) -> tuple[HttpGate, str]:
-    """Starts the HTTP port; returns its gate and its URL."""
-    sessions = Sessions(core.access, core.audit)
-    pages = make_pages(
-        core.settings,
-        access=core.access,
-        sessions=sessions,
-        store=core.store,
-        notifier=core.notifier,
-        catalog=core.catalog,
-        dataset_cache=core.data.datasets,
-        stack=stack,
-    )
-    gate = HttpGate(core.access, sessions, pages.public, core.audit)
-    return gate, await stack.enter_async_context(_http_port(core, pages, gate, processes))
-
-
-async def _start_grpc_server(core: "Core", servicers: Servicers) -> tuple[GrpcServer, int]:
-    """Starts the gRPC server; returns it and its port."""
-    try:
-        server = GrpcServer(
-            core.settings,
-            servicers,
-            core.metrics.grpc,
-            core.access,
-            meter=core.meter,
-            audit=core.call_audit,
-            tls=core.tls,
-        )
-        return server, await server.start()
-    except (OSError, TlsError) as error:
-        raise StartupError(str(error)) from error
 
 
 class Core:
@@ -367,6 +335,13 @@ class Core:
             self.writes,
         ):
             threads.close()
+
+
+def _load_certificates(settings: Settings) -> TlsCertificates | None:
+    try:
+        return load_certificates(settings)
+    except TlsError as error:
+        raise StartupError(str(error)) from error
 
 
 def _check_processes(settings: Settings) -> None:
@@ -666,13 +641,28 @@ def _finish_deletions(core: Core) -> None:
     core.artifacts.finish_removals(core.store.jobs.ids())
 
 
+async def _serve_grpc(core: Core, servicers: Servicers) -> tuple[GrpcServer, int]:
+    """Starts the gRPC server; returns it and its port."""
+    try:
+        server = GrpcServer(
+            core.settings,
+            servicers,
+            core.metrics.grpc,
+            core.access,
+            meter=core.meter,
+            audit=core.call_audit,
+            tls=core.tls,
+        )
+        return server, await server.start()
+    except (OSError, TlsError) as error:
+        raise StartupError(str(error)) from error
+
+
 @asynccontextmanager
-async def _http_port(
-    core: Core, pages: Pages, gate: HttpGate, processes: ServingProcesses
-) -> AsyncIterator[str]:
+async def _http_port(core: Core, pages: Pages, processes: ServingProcesses) -> AsyncIterator[str]:
     """Opens the HTTP port of metrics and the page within the context; yields its URL."""
     settings = core.settings
-    port = HttpPort(processes.registry, pages, gate, processes.refresh, core.tls)
+    port = HttpPort(processes.registry, pages, processes.refresh, core.tls)
     try:
         yield await _open(port, settings)
     finally:

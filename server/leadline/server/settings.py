@@ -266,6 +266,20 @@ class Settings(BaseSettings):
     reflection: bool = Field(
         default=True, description="Whether gRPC reflection describes the services."
     )
+    tls_cert: Path | None = Field(
+        default=None,
+        description="The server's certificate and its intermediates, PEM; both ports then use TLS.",
+    )
+    tls_key: Path | None = Field(
+        default=None, description="The private key of that certificate, PEM, without a passphrase."
+    )
+    tls_client_ca: Path | None = Field(
+        default=None, description="The authorities that clients' certificates come from, PEM."
+    )
+    tls_client_auth: Literal["none", "optional", "required"] = Field(
+        default="none",
+        description="Whether clients have to send a certificate; optional needs h2corn.",
+    )
     tokens_file: Path | None = Field(
         default=None,
         description="The file of bearer tokens, which `leadline tokens` changes; callers then "
@@ -280,20 +294,6 @@ class Settings(BaseSettings):
         default=False,
         description="Whether the server may serve other machines without TLS, or without "
         "identities.",
-    )
-    tls_cert: Path | None = Field(
-        default=None,
-        description="The server's certificate and its intermediates, PEM; both ports then use TLS.",
-    )
-    tls_key: Path | None = Field(
-        default=None, description="The private key of that certificate, PEM, without a passphrase."
-    )
-    tls_client_ca: Path | None = Field(
-        default=None, description="The authorities that clients' certificates come from, PEM."
-    )
-    tls_client_auth: Literal["none", "optional", "required"] = Field(
-        default="none",
-        description="Whether clients have to send a certificate; optional needs h2corn.",
     )
     audit_log: str = Field(
         default="auto",

@@ -45,7 +45,11 @@ class Waiting:
 
     is_unary = False
 
-    async def answer(self, _call: Call) -> None:
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+
+    async def answer(self, call: Call) -> None:
+        self.calls.append(call)
         await asyncio.Event().wait()
 
 
@@ -80,7 +84,8 @@ class Server:
             events.append(event)
 
         headers = [(b"authorization", value.encode()) for value in authorization]
-        scope = {"raw_path": path.encode(), "headers": headers, "client": ("10.0.0.1", 1)}
+        scope: Event = {"raw_path": path.encode(), "headers": headers, "client": ("10.0.0.1", 1)}
+        scope["extensions"] = {}
         call = AsgiCall(scope, NoMessages(), AsgiResponse(send))
         await self.calls.answer(call)
         assert events[-1]["type"] == "http.response.trailers"
@@ -175,7 +180,8 @@ async def test_only_calls_that_would_not_be_admitted_any_more_are_ended(tmp_path
     tokens = tokens_of_all_roles(tmp_path / "tokens.json")
     tokens.create("other", "trainer")
     watch, health = "/leadline.v1.TrainingService/WatchJob", "/grpc.health.v1.Health/Watch"
-    server = Server(tmp_path, {watch: Waiting(), health: Waiting()})
+    watches = Waiting()
+    server = Server(tmp_path, {watch: watches, health: Waiting()})
     credentials = [f"Bearer {tokens.secrets[name]}" for name in ("trainer", "other")]
     ended, kept = (
         [asyncio.create_task(server.call(watch, value)) for _ in range(300)]
@@ -189,9 +195,12 @@ async def test_only_calls_that_would_not_be_admitted_any_more_are_ended(tmp_path
     tokens.revoke("trainer")
     server.control.load()
     await server.admission.recheck(server.calls)
+    await server.admission.recheck(server.calls)
     results = await asyncio.gather(*ended)
 
     assert {code for code, _ in results} == {grpc.StatusCode.UNAUTHENTICATED}
+    assert server.denied == {"UNAUTHENTICATED": 300}
+    assert {call.identity.name for call in watches.calls if call.is_done} == {"trainer"}
     assert server.calls.in_flight == 301
     assert not any(call.done() for call in kept)
     for call in kept:

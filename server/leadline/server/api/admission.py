@@ -59,12 +59,13 @@ class CallAdmission:
         for number, call in enumerate(tuple(calls)):
             if number % _CALLS_AT_ONCE == _CALLS_AT_ONCE - 1:
                 await asyncio.sleep(0)
-            identity = call.identity
+            if call.is_done or call.refusal is not None:
+                continue
+            known = call.identity
             try:
-                if not call.is_done:
-                    self._identify(call)
+                self._identify(call)
             except ServiceError as error:
-                call.identity = identity  # whose access has ended
+                call.identity = known  # whose call it was
                 call.refuse(_status(error)[0], error)
                 self._record_denied(call, error)
 

@@ -3,6 +3,7 @@
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from leadline.server.access.audit import AuditLog
 from leadline.server.access.control import AccessControl
 from leadline.server.access.sessions import Sessions
 from leadline.server.live.broadcast import Broadcast
@@ -19,6 +20,7 @@ from leadline.server.services.models import ModelService
 from leadline.server.serving.catalog import Catalog
 from leadline.server.settings import Settings
 from leadline.server.storage.store import Store
+from leadline.server.telemetry.gate import HttpGate
 from leadline.server.telemetry.port import Pages
 from leadline.server.thread_pool import ThreadPool
 from leadline.server.transport.sockets import is_loopback
@@ -39,15 +41,16 @@ def make_pages(
     settings: Settings,
     *,
     access: AccessControl,
-    sessions: Sessions,
     store: Store,
     notifier: JobNotifier,
     catalog: Catalog,
     dataset_cache: Path,
+    audit: AuditLog | None = None,
     stack: AsyncExitStack,
 ) -> Pages:
     """Builds the page, or routes that explain its absence; `stack` ends the page's threads."""
     security = SecurityMiddleware([*settings.live_page_host_names, settings.metrics_host])
+    sessions = Sessions(access, audit)
     routes = absent(_reason(settings))
     public: tuple[str, ...] = ()
     if is_shown(settings, access):
@@ -70,7 +73,7 @@ def make_pages(
         routes=routes,
         handle=security.handle,
         set_headers=security.set_headers,
-        public=public,
+        gate=HttpGate(access, sessions, public, audit),
     )
 
 

@@ -43,13 +43,13 @@ class Pages:
         handle: middleware of every request except those for metrics, including
             requests that match no route.
         set_headers: changes the headers of all responses to these requests.
-        public: the beginnings of paths that need no identity.
+        gate: admits all requests, those for metrics too.
     """
 
     routes: Iterable[web.AbstractRouteDef]
     handle: Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
     set_headers: Callable[[web.Request, web.StreamResponse], Awaitable[None]]
-    public: tuple[str, ...]
+    gate: HttpGate
 
 
 class HttpPort:
@@ -59,7 +59,6 @@ class HttpPort:
         self,
         registry: CollectorRegistry,
         pages: Pages,
-        gate: HttpGate,
         refresh: Callable[[], Awaitable[None]] | None = None,
         tls: TlsCertificates | None = None,
     ) -> None:
@@ -68,7 +67,6 @@ class HttpPort:
         Args:
             registry: the metrics.
             pages: what is served beside them.
-            gate: admits all requests.
             refresh: if given, is awaited before each scrape.
             tls: the certificates; None for plain text.
         """
@@ -76,7 +74,7 @@ class HttpPort:
         self._listening: list[socket.socket] = []
         self._sites: list[web.SockSite] = []
         self._exposition = Exposition(registry, refresh)
-        application = web.Application(middlewares=[_beside_metrics(pages), _behind(gate)])
+        application = web.Application(middlewares=[_beside_metrics(pages), _behind(pages.gate)])
         application.router.add_route("*", _METRICS, self._exposition.handle)
         application.add_routes(pages.routes)
         application.on_response_prepare.append(_prepare_beside_metrics(pages))

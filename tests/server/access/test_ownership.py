@@ -4,6 +4,9 @@ import contextlib
 import json
 import sqlite3
 import time
+import urllib.error
+import urllib.parse
+import urllib.request
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -540,6 +543,25 @@ def test_nothing_that_a_caller_sends_gets_into_the_audit_log(site: Site) -> None
         assert secret.encode() not in log
     for line in log.splitlines():
         assert isinstance(json.loads(line), dict)
+
+
+def test_logins_reloads_and_refused_requests_are_in_the_audit_log(site: Site) -> None:
+    metrics = site.server.metrics_url
+    form = urllib.parse.urlencode({"token": PLANTED}).encode()
+    for request in (metrics, f"{metrics.removesuffix('/metrics')}/login"):
+        data = form if request.endswith("login") else None
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(request, data, timeout=20)  # noqa: S310
+    site.tokens.create(f"new-{len(site.tokens.secrets)}", "viewer")
+
+    entries = site.entries(lambda entry: entry["event"] == "reload")
+    for entry in entries:
+        assert PLANTED not in str(entry)
+    assert {(entry["event"], entry["code"]) for entry in entries if entry["event"] != "call"} == {
+        ("http", "UNAUTHENTICATED"),
+        ("login", "UNAUTHENTICATED"),
+        ("reload", "OK"),
+    }
 
 
 def test_the_files_of_old_jobs_are_listed_without_owner(tmp_path: Path) -> None:

@@ -31,6 +31,9 @@ if _version_not_supported:
 class TrainingServiceStub(object):
     """Training jobs, and sweeps of them: submit, follow, list, pause, resume,
     cancel, delete.
+
+    Where the server needs identities, only the owner of a job or a sweep, and
+    admins, may change it: others get PERMISSION_DENIED.
     """
 
     def __init__(self, channel):
@@ -134,6 +137,9 @@ class TrainingServiceStub(object):
 class TrainingServiceServicer(object):
     """Training jobs, and sweeps of them: submit, follow, list, pause, resume,
     cancel, delete.
+
+    Where the server needs identities, only the owner of a job or a sweep, and
+    admins, may change it: others get PERMISSION_DENIED.
     """
 
     def TrainJob(self, request, context):
@@ -437,6 +443,9 @@ def add_TrainingServiceServicer_to_server(servicer, server):
 class TrainingService(object):
     """Training jobs, and sweeps of them: submit, follow, list, pause, resume,
     cancel, delete.
+
+    Where the server needs identities, only the owner of a job or a sweep, and
+    admins, may change it: others get PERMISSION_DENIED.
     """
 
     @staticmethod

@@ -32,6 +32,9 @@ GRPC_VERSION: str
 class TrainingServiceStub:
     """Training jobs, and sweeps of them: submit, follow, list, pause, resume,
     cancel, delete.
+
+    Where the server needs identities, only the owner of a job or a sweep, and
+    admins, may change it: others get PERMISSION_DENIED.
     """
 
     @_typing.overload
@@ -166,6 +169,9 @@ class TrainingServiceStub:
 class TrainingServiceAsyncStub(TrainingServiceStub):
     """Training jobs, and sweeps of them: submit, follow, list, pause, resume,
     cancel, delete.
+
+    Where the server needs identities, only the owner of a job or a sweep, and
+    admins, may change it: others get PERMISSION_DENIED.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -296,6 +302,9 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
 class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
     """Training jobs, and sweeps of them: submit, follow, list, pause, resume,
     cancel, delete.
+
+    Where the server needs identities, only the owner of a job or a sweep, and
+    admins, may change it: others get PERMISSION_DENIED.
     """
 
     @_abc_1.abstractmethod

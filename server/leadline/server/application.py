@@ -212,6 +212,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             notifier=core.notifier,
             catalog=core.catalog,
             dataset_cache=data.datasets,
+            audit=core.audit,
             stack=stack,
         )
         url = await stack.enter_async_context(_http_port(core, pages, processes))
@@ -280,18 +281,7 @@ class Core:
         self.metrics.watch_certificates(tls)
         if tls is not None:
             self.hangups.append(tls.reload)
-
-        self.audit: AuditLog | None = None
-        if settings.audit_log != "off":
-            self.audit = AuditLog(
-                path_of_process(settings.audit_path, process_number),
-                max_bytes=settings.audit_log_bytes,
-                max_files=settings.audit_log_files,
-            )
-            self.metrics.watch_audit(
-                lambda: self.audit.written if self.audit else 0,
-                lambda: self.audit.lost if self.audit else 0,
-            )
+        self.audit = self._open_audit(process_number)
         self.quotas: Callable[[], Quotas] = lambda: access.quotas
         self.meter = UsageMeter(
             self.quotas, processes=settings.serving_processes, number=process_number
@@ -302,17 +292,36 @@ class Core:
         for reload in self.hangups:
             reload()
 
+    def _open_audit(self, process_number: int) -> AuditLog | None:
+        """Opens the audit log, and has it record reloads of files, once for all processes."""
+        settings = self.settings
+        if settings.audit_log == "off":
+            return None
+        log = AuditLog(
+            path_of_process(settings.audit_path, process_number),
+            max_bytes=settings.audit_log_bytes,
+            max_files=settings.audit_log_files,
+        )
+        self.metrics.watch_audit(lambda: log.written, lambda: log.lost)
+        if process_number == 0:
+            self.access.on_reload.append(partial(self._record_reload, log, "identities"))
+            if self.tls is not None:
+                self.tls.on_reload.append(partial(self._record_reload, log, "certificates"))
+        return log
+
+    def _record_reload(self, log: AuditLog, what: str, why: str | None) -> None:
+        if self._is_audited():
+            log.record("reload", resources=[what], code="OK" if why is None else "REFUSED")
+
+    def _is_audited(self) -> bool:
+        return self.settings.audit_log != "auto" or self.access.is_required
+
     @property
     def call_audit(self) -> CallAudit | None:
         """What records the calls of this process."""
         if self.audit is None:
             return None
-        is_named = self.settings.audit_log != "auto"
-        return CallAudit(
-            self.audit,
-            with_reads=self.settings.audit_reads,
-            is_on=lambda: is_named or self.access.is_required,
-        )
+        return CallAudit(self.audit, with_reads=self.settings.audit_reads, is_on=self._is_audited)
 
     def close(self) -> None:
         """Stops the threads after the calls that have started."""

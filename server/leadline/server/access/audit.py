@@ -143,7 +143,7 @@ class AuditLog:
         """Records an event; returns at once. None, empty texts and empty lists are left out.
 
         Args:
-            event: "call", "login" or "reload".
+            event: "call", "http", "login" or "reload".
             **values: who, role, peer, method, resources, owner, code, reason: never what a
                 caller has sent, except names of resources in their exact form.
         """

@@ -32,7 +32,12 @@ class _Grant(NamedTuple):
 
 
 class AccessControl:
-    """Authenticates callers by token or certificate."""
+    """Authenticates callers by token or certificate.
+
+    Attributes:
+        quotas: those of the access file.
+        on_reload: called after each reload: with None, or with the reason of a refusal.
+    """
 
     def __init__(self, settings: Settings, *, is_required: bool = False) -> None:
         """Makes an access control that knows nobody before `load` or `watch`.
@@ -51,6 +56,7 @@ class AccessControl:
         self._next_expiry = math.inf
         self._error = ""
         self.quotas = Quotas()
+        self.on_reload: list[Callable[[str | None], None]] = []
 
     @property
     def is_required(self) -> bool:
@@ -86,13 +92,19 @@ class AccessControl:
             has_changed = self.load()
             if has_changed:
                 _LOG.info("identities are loaded", tokens=len(self._tokens))
+                self._tell(None)
             self._error = ""
         except AccessFileError as error:
             if str(error) != self._error:
                 self._error = str(error)
                 _LOG.error("the last identities stay in force", why=self._error)
+                self._tell(self._error)
             return False
         return has_changed
+
+    def _tell(self, why: str | None) -> None:
+        for tell in self.on_reload:
+            tell(why)
 
     async def watch(self, recheck: Callable[[], Awaitable[None]]) -> None:
         """Follows the files; awaits `recheck` whenever identities change or one in use expires."""

@@ -4,8 +4,11 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
+from math import inf
+from typing import NamedTuple
 
 from leadline.server.access.quotas import Limits, Quotas, SharedLimits, exceeded, refused
+from leadline.server.errors import ResourceExhaustedError
 from leadline.server.identity import Identity
 
 _RETRY_SECONDS = 1.0
@@ -42,6 +45,26 @@ class TokenBucket:
         self._level -= count
 
 
+class _Caps(NamedTuple):
+    """The limits of an identity that each call needs, ready to compare.
+
+    Attributes:
+        calls: calls in flight of the identity, the share of this process.
+        total_calls: calls in flight of all callers together, likewise.
+        upload_bytes: the largest request.
+        limits: all limits of the identity.
+        total: all limits of all callers together.
+        is_predicting_limited: whether predictions have a limit.
+    """
+
+    calls: float
+    total_calls: float
+    upload_bytes: float
+    limits: Limits
+    total: SharedLimits
+    is_predicting_limited: bool
+
+
 class UsageMeter:
     """Counts the calls and the predictions of identities, and holds them to the quotas.
 
@@ -71,7 +94,7 @@ class UsageMeter:
         self._now = now
         self._calls: Counter[str] = Counter()
         self._buckets: dict[str, TokenBucket] = {}
-        self._limits: dict[Identity, Limits] = {}
+        self._cached: dict[str, _Caps] = {}
         self._of: Quotas | None = None
 
     def calls(self, name: str) -> int:
@@ -83,16 +106,24 @@ class UsageMeter:
         bucket = self._buckets.get(name)
         return None if bucket is None else bucket.capacity - bucket.level(self._now())
 
-    def limits(self, identity: Identity) -> Limits:
-        """The limits of an identity."""
+    def _caps(self, identity: Identity) -> _Caps:
         quotas = self._quotas()
         if quotas is not self._of:  # the access file has changed
             self._of = quotas
-            self._limits.clear()
-        limits = self._limits.get(identity)
-        if limits is None:
-            limits = self._limits[identity] = quotas.of(identity)
-        return limits
+            self._cached.clear()
+        caps = self._cached.get(identity.name)
+        if caps is None:
+            limits, total = quotas.of(identity), quotas.total
+            rates = (limits.predictions_per_second, total.predictions_per_second)
+            caps = self._cached[identity.name] = _Caps(
+                calls=self._share(limits.calls_in_flight),
+                total_calls=self._share(total.calls_in_flight),
+                upload_bytes=inf if limits.upload_bytes is None else limits.upload_bytes,
+                limits=limits,
+                total=total,
+                is_predicting_limited=rates != (None, None),
+            )
+        return caps
 
     def begin(self, identity: Identity) -> Callable[[], None] | None:
         """Counts a call; returns what ends it, None for a caller that is not counted.
@@ -103,27 +134,29 @@ class UsageMeter:
         name = identity.name
         if not name:
             return None
-        for who, limits in ((name, self.limits(identity)), (_TOTAL, self._quotas().total)):
-            limit = limits.calls_in_flight
-            if limit is not None and self._calls[who] >= self._share(limit):
-                raise exceeded(
-                    "calls_in_flight",
-                    self._share(limit),
-                    self._calls[who],
-                    who=who,
-                    advice="end a call first",
-                    retry_after=_RETRY_SECONDS,
-                )
-        self._calls[name] += 1
-        self._calls[_TOTAL] += 1
+        caps, calls = self._caps(identity), self._calls
+        if calls[name] >= caps.calls:
+            raise self._too_many_calls(caps.calls, name)
+        if calls[_TOTAL] >= caps.total_calls:
+            raise self._too_many_calls(caps.total_calls, _TOTAL)
+        calls[name] += 1
+        calls[_TOTAL] += 1
 
         def end() -> None:
-            self._calls[_TOTAL] -= 1
-            self._calls[name] -= 1
-            if not self._calls[name]:
-                del self._calls[name]
+            calls[_TOTAL] -= 1
+            calls[name] -= 1
 
         return end
+
+    def _too_many_calls(self, limit: float, who: str) -> ResourceExhaustedError:
+        return exceeded(
+            "calls_in_flight",
+            limit,
+            self._calls[who],
+            who=who,
+            advice="end a call first",
+            retry_after=_RETRY_SECONDS,
+        )
 
     def check_upload(self, identity: Identity, size: int) -> None:
         """Checks the size of a request in bytes.
@@ -131,18 +164,17 @@ class UsageMeter:
         Raises:
             ResourceExhaustedError: it is too large.
         """
-        limit = self.limits(identity).upload_bytes if identity.name else None
-        if limit is not None and size > limit:
+        if not identity.name:
+            return
+        limit = self._caps(identity).upload_bytes
+        if size > limit:
             raise refused(
                 "upload_bytes", limit, size, who=identity.name, advice="send less at a time"
             )
 
     def is_limited(self, identity: Identity) -> bool:
         """Whether a quota limits the predictions of a caller."""
-        return bool(identity.name) and (
-            self.limits(identity).predictions_per_second is not None
-            or self._quotas().total.predictions_per_second is not None
-        )
+        return bool(identity.name) and self._caps(identity).is_predicting_limited
 
     def predict(self, identity: Identity, images: int) -> None:
         """Counts images to classify.
@@ -150,6 +182,8 @@ class UsageMeter:
         Raises:
             ResourceExhaustedError: the caller, or all together, predict too much a second.
         """
+        if not self.is_limited(identity):
+            return
         seconds, who = self._take(identity, images)
         if seconds:
             bucket = self._buckets[who]
@@ -195,7 +229,8 @@ class UsageMeter:
         if not name:
             return []
         buckets = []
-        for who, limits in ((name, self.limits(identity)), (_TOTAL, self._quotas().total)):
+        caps = self._caps(identity)
+        for who, limits in ((name, caps.limits), (_TOTAL, caps.total)):
             bucket = self._bucket(who, limits)
             if bucket is not None:
                 buckets.append((who, bucket))
@@ -220,6 +255,8 @@ class UsageMeter:
             bucket = self._buckets[who] = TokenBucket(rate, self._now())
         return bucket
 
-    def _share(self, limit: int) -> int:
+    def _share(self, limit: int | None) -> float:
         """The part of a limit that this process may use; all parts add up to the limit."""
+        if limit is None:
+            return inf
         return limit // self._processes + (self._number < limit % self._processes)

@@ -3,9 +3,12 @@
 import secrets
 import time
 from collections import Counter, OrderedDict
+from typing import Any
 
+from leadline.server.access.audit import AuditLog
 from leadline.server.access.control import AccessControl
 from leadline.server.access.tokens import digest_of
+from leadline.server.errors import UnauthenticatedError
 from leadline.server.identity import Identity
 
 SESSION_SECONDS = 12 * 3_600.0
@@ -28,8 +31,9 @@ class TooManyAttemptsError(Exception):
 class Sessions:
     """The open sessions; each ends with its token, by its age, or with the server."""
 
-    def __init__(self, access: AccessControl) -> None:
+    def __init__(self, access: AccessControl, audit: AuditLog | None = None) -> None:
         self._access = access
+        self._audit = audit
         # The token's hash and the beginning, by the hash of the session's id, oldest first.
         self._open: OrderedDict[bytes, tuple[bytes, float]] = OrderedDict()
         self._attempts: Counter[str] = Counter()
@@ -44,7 +48,12 @@ class Sessions:
         """
         self._count_attempt(address)
         digest = digest_of(token.encode(errors="replace"))
-        identity = self._access.identity_of_token(digest)
+        try:
+            identity = self._access.identity_of_token(digest)
+        except UnauthenticatedError as error:
+            self._record(address, code="UNAUTHENTICATED", reason=error.reason, denied=True)
+            raise
+        self._record(address, who=identity.name, role=identity.role.name.lower(), code="OK")
         session = secrets.token_urlsafe(_ID_BYTES)
         same = [key for key, (owner, _) in self._open.items() if owner == digest]
         for key in same[: max(0, len(same) + 1 - _SESSIONS_OF_A_TOKEN)]:
@@ -68,6 +77,10 @@ class Sessions:
     def log_out(self, session: str) -> None:
         """Ends a session, if it is open."""
         self._open.pop(digest_of(session.encode(errors="replace")), None)
+
+    def _record(self, address: str, **values: Any) -> None:
+        if self._audit is not None:
+            self._audit.record("login", peer=address, **values)
 
     def _count_attempt(self, address: str) -> None:
         now = time.monotonic()

@@ -49,11 +49,8 @@ class CallAdmission:
         try:
             self._identify(call)
         except ServiceError as error:
-            self._denied[error.reason] += 1
             call.response.set_status(*_status(error))
-            if self._audit is not None:
-                path = call.path if call.path in self._roles else ""
-                self._audit.record(call, path, error=error)
+            self._record_denied(call, error)
             return False
         return True
 
@@ -68,9 +65,15 @@ class CallAdmission:
             try:
                 self._identify(call)
             except ServiceError as error:
-                self._denied[error.reason] += 1
                 call.identity = known  # whose call it was
                 call.refuse(_status(error)[0], error)
+                self._record_denied(call, error)
+
+    def _record_denied(self, call: Call, error: ServiceError) -> None:
+        self._denied[error.reason] += 1
+        if self._audit is not None:
+            path = call.path if call.path in self._roles else ""
+            self._audit.record(call, path, error=error)
 
     def _identify(self, call: Call) -> None:
         """Sets the call's identity.

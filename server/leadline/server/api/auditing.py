@@ -11,7 +11,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from leadline.server.access.audit import AuditLog
-from leadline.server.errors import PermissionDeniedError, ServiceError, UnauthenticatedError
+from leadline.server.errors import PermissionDeniedError, ServiceError
 from leadline.server.services.ownership import owner_in_call
 from leadline.server.transport.call import Call
 
@@ -27,8 +27,6 @@ _NAME = re.compile(r"(jobs|sweeps|models)/[0-9bcdfghjkmnpqrstvwxyz]{10}(/epochs/
 _MOST_NAMES = 20
 
 _DENIED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
-
-_REFUSALS = (UnauthenticatedError, PermissionDeniedError)
 
 # How deeply messages of a request may be nested to be read.
 _MOST_DEPTH = 2
@@ -116,7 +114,7 @@ class CallRecord:
 
     def make(self, response: Any = None, error: Exception | None = None) -> None:
         """Makes the record, unless it is made, or not wanted."""
-        if self._is_made or (self._only_denied and not isinstance(error, _REFUSALS)):
+        if self._is_made or (self._only_denied and not isinstance(error, PermissionDeniedError)):
             return
         self._is_made = True
         self._audit.record(

@@ -3,6 +3,7 @@
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from leadline.server.access.audit import AuditLog
 from leadline.server.access.control import AccessControl
 from leadline.server.access.sessions import Sessions
 from leadline.server.live.broadcast import Broadcast
@@ -44,11 +45,12 @@ def make_pages(
     notifier: JobNotifier,
     catalog: Catalog,
     dataset_cache: Path,
+    audit: AuditLog | None = None,
     stack: AsyncExitStack,
 ) -> Pages:
     """Builds the page, or routes that explain its absence; `stack` ends the page's threads."""
     security = SecurityMiddleware([*settings.live_page_host_names, settings.metrics_host])
-    sessions = Sessions(access)
+    sessions = Sessions(access, audit)
     routes = absent(_reason(settings))
     public: tuple[str, ...] = ()
     if is_shown(settings, access):
@@ -71,7 +73,7 @@ def make_pages(
         routes=routes,
         handle=security.handle,
         set_headers=security.set_headers,
-        gate=HttpGate(access, sessions, public),
+        gate=HttpGate(access, sessions, public, audit),
     )
 
 

@@ -5,6 +5,7 @@ import ssl
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
+from leadline.server.access.audit import AuditLog
 from leadline.server.access.control import AccessControl
 from leadline.server.access.sessions import Sessions
 from leadline.server.errors import ServiceError, UnauthenticatedError
@@ -18,14 +19,22 @@ _NEEDED = Role.VIEWER
 class HttpGate:
     """Lets those in who may see everything."""
 
-    def __init__(self, access: AccessControl, sessions: Sessions, public: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        access: AccessControl,
+        sessions: Sessions,
+        public: tuple[str, ...],
+        audit: AuditLog | None = None,
+    ) -> None:
         """Makes a gate.
 
         Args:
             access: authenticates the callers.
             sessions: the sessions of browsers.
             public: the beginnings of paths that need no identity.
+            audit: records who is not let in; None: there is no audit log.
         """
+        self._audit = audit
         self._access = access
         self._sessions = sessions
         self._public = public
@@ -36,10 +45,11 @@ class HttpGate:
         if request.path.startswith(self._public):
             return await handler(request)
         try:
-            role = self._identity(request).role
+            identity = self._identity(request)
         except ServiceError as error:
             raise self._refusal(request, error) from error
-        if role < _NEEDED:
+        if identity.role < _NEEDED:
+            self._record_denied(request, identity.name, "PERMISSION_DENIED")
             raise web.HTTPForbidden(text=f"this needs the role {_NEEDED.name.lower()}\n")
         self._open[id(request)] = request
         try:
@@ -71,10 +81,15 @@ class HttpGate:
                 pass  # an old cookie must not hide a certificate
         return self._access.authenticate(authorization, _certificate(request))
 
+    def _record_denied(self, request: web.Request, name: str, code: str) -> None:
+        if self._audit is not None:
+            self._audit.record("http", who=name, peer=request.remote, code=code, denied=True)
+
     def _refusal(self, request: web.Request, error: ServiceError) -> web.HTTPException:
         """Sends a browser to the login, if there is one; others learn what to send."""
         if LOGIN_PATH in self._public and "text/html" in request.headers.get(hdrs.ACCEPT, ""):
             return web.HTTPSeeOther(LOGIN_PATH)
+        self._record_denied(request, "", "UNAUTHENTICATED")
         return web.HTTPUnauthorized(
             text=f"{error}\n", headers={hdrs.WWW_AUTHENTICATE: 'Bearer realm="Leadline"'}
         )

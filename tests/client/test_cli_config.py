@@ -1,6 +1,8 @@
 """Profiles, variables and options of the command line: what wins, and what is refused."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,9 +147,11 @@ def test_paths_hold_from_any_folder(
     run("config", "set", "a", "--token-file", "token")
     assert ConfigFile().profiles["a"] == {"token_file": str(tmp_path / "token")}
     monkeypatch.setenv("HOME", "/home/someone")
-    write(config_path, '[profiles.a]\nca = "ca.pem"\ntoken_file = "~/token"\n')
+    text = '[profiles.a]\nca = "ca.pem"\nkey = "~no-such-user/key"\ntoken_file = "~/token"\n'
+    write(config_path, text)
     assert ConfigFile().profile("a") == {
         "ca": str(config_path.parent / "ca.pem"),
+        "key": str(config_path.parent / "~no-such-user" / "key"),
         "token_file": "/home/someone/token",
     }
 
@@ -274,17 +278,22 @@ def test_a_refusal_has_its_exit_code_and_does_not_quote_the_token(
             assert SECRET not in f"{outcome}{described}"
 
 
-def test_a_failure_of_tls_is_one_sentence(run: Run, tmp_path: Path) -> None:
+def test_a_failure_of_tls_is_one_sentence_without_lines_of_grpc(run: Run, tmp_path: Path) -> None:
     authority = Authority()
     pair = authority.server("other.example")
     credentials = grpc.ssl_server_credentials([(pair.key, pair.certificate)])
-    ca = str(authority.write(tmp_path))
     with answering(lambda _request, _context: b"", credentials) as target:
-        failed = run("jobs", "--target", f"https://{target}", "--ca", ca)
-        working = run("jobs", "--target", target, "--ca", ca, "--server-name", "other.example")
-    assert failed.code == ExitCode.TLS_FAILED
-    assert failed.err.startswith("Error: the server's certificate is for another name")
-    assert failed.err.count("\n") == 1
+        options = ("--target", target, "--ca", str(authority.write(tmp_path)))
+        failed = subprocess.run(
+            (sys.executable, "-m", "leadline", "jobs", *options),
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        working = run("jobs", *options, "--server-name", "other.example")
+    assert failed.returncode == ExitCode.TLS_FAILED
+    assert failed.stderr.startswith("Error: the server's certificate is for another name")
+    assert failed.stderr.count("\n") == 1
     assert working.code == ExitCode.SUCCESS
 
 
@@ -295,3 +304,10 @@ def test_a_token_for_another_machine_needs_tls(run: Run, monkeypatch: pytest.Mon
     assert "would cross the network unencrypted" in outcome.err
     assert SECRET not in outcome.err
     assert SECRET not in json.dumps(run("jobs", "--target", "192.0.2.7", "--json").error)
+
+
+def test_a_folder_that_cannot_be_searched_has_no_profiles(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", f"/{'x' * 300}")
+    assert settings_of(run) == {"target": ("127.0.0.1:50051", "default")}

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+from leadline.client import TlsError, UsageError
 from leadline.client._config import SETTINGS
 from leadline.client._errors import STATUS_ERRORS
 from leadline.client.cli import main
@@ -94,7 +95,7 @@ def test_every_command_prints_json(name: str) -> None:
 
 
 # Commands that call no server, or their own.
-LOCAL = {"serve", "doctor", "compact", "demo", "version"} | {
+LOCAL = {"serve", "doctor", "compact", "audit", "demo", "version"} | {
     f"config {name}" for name in ("list", "path", "remove", "set", "use")
 }
 LOCAL |= {f"tokens {name}" for name in ("create", "list", "revoke")}
@@ -142,7 +143,11 @@ def test_every_error_has_an_exit_code() -> None:
         "NotFoundError": ExitCode.NOT_FOUND,
         "UnavailableError": ExitCode.UNAVAILABLE,
         "DeadlineExceededError": ExitCode.DEADLINE_EXCEEDED,
+        "UnauthenticatedError": ExitCode.UNAUTHENTICATED,
+        "PermissionDeniedError": ExitCode.PERMISSION_DENIED,
     }
+    assert exit_code(TlsError("why")) is ExitCode.TLS_FAILED
+    assert exit_code(UsageError("why")) is ExitCode.USAGE
     assert exit_code(FileNotFoundError("a.png")) is ExitCode.USAGE
 
 

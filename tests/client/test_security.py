@@ -250,9 +250,8 @@ def test_what_cannot_be_a_token_is_refused_and_not_quoted(
         {"token_file": path},
     ]
     for options in choices:
-        client = make_client("127.0.0.1:1", **options)
         with pytest.raises(InvalidArgumentError, match="no bearer token has") as caught:
-            client.get_job("a")
+            make_client("127.0.0.1:1", **options).get_job("a")
         assert not token.strip() or token not in str(caught.value)
 
 
@@ -290,6 +289,7 @@ def test_a_token_may_be_sent_unencrypted_within_the_machine(target: str) -> None
         "[2001:db8::1]",
         "leadline.example",
         "localhost.example",
+        "unix-lab:1",
         "127.example",
         "dns:///leadline.example:1",
         "ipv4:127.0.0.1:1,192.0.2.7:1",

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from docs.command_line import TAKE_SETTINGS, flags_of, leaf_commands, resolve
 from docs.pages import DOCS, ROOT, rows, section
+from leadline.client._config import SETTINGS
 from leadline.client.cli.exit_codes import ExitCode
 from leadline.models.spec import TrainingSpec
 from leadline.server.api.errors import _STATUS_OF
@@ -26,7 +27,9 @@ OPERATIONS = DOCS / "operations.md"
 # Reasons within the service, which callers never receive.
 INTERNAL_REASONS = {"WORKER_FENCED_OFF", "EPOCH_OUT_OF_ORDER", "EPOCH_NOT_REPEATABLE"}
 
-COMMON_FLAGS = {"--target", "--timeout", "--json", "--help", "-h"}
+COMMON_FLAGS = {"--profile", "--timeout", "--json", "--help", "-h"}.union(
+    *([f"--{name.replace('_', '-')}", f"--no-{name.replace('_', '-')}"] for name in SETTINGS)
+)
 
 
 def code(text: str) -> str:

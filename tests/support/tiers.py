@@ -22,6 +22,7 @@ LONGEST_FILES = (
     "faults/test_short_versions.py",
     "server/test_serve.py",
     "clients/test_page.py",
+    "clients/test_access.py",
     "server/services/test_job_control.py",
     "server/api/test_sweep_service.py",
     "server/scheduling/test_node_limits.py",

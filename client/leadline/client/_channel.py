@@ -38,7 +38,7 @@ _SCHEME = re.compile(r"(dns|ipv4|ipv6|unix|unix-abstract|vsock|xds):")
 _HOST_AND_PORT = re.compile(r"(?P<host>[\w.-]+|\[(?P<ipv6>[^\[\]]*)\])(?::(?P<port>\w*))?")
 
 # A function that returns the current token.
-ReadToken = Callable[[], str | None]
+ReadToken = Callable[[], str]
 
 
 def open_channel(
@@ -132,7 +132,7 @@ def scheme_tls(target: str) -> bool | None:
 
 def is_loopback(target: str) -> bool:
     """Whether calls to a normal target never leave this machine."""
-    if target.startswith("unix"):
+    if target.startswith(("unix:", "unix-abstract:")):
         return True
     host = re.sub(r"^ipv[46]:", "", target).rpartition(":")[0].strip("[]").lower()
     try:

@@ -9,11 +9,11 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from leadline.client._channel import DEFAULT_PORT
 from leadline.client._errors import UsageError
+from leadline.client._security import expanded
 from leadline.client._text import did_you_mean
 
 DEFAULT_TARGET = f"127.0.0.1:{DEFAULT_PORT}"
@@ -32,7 +32,8 @@ SETTINGS: dict[str, type] = {
 }
 """The keys of a profile, which are arguments of `Client` too, and their types."""
 
-_FILES = ("ca", "cert", "key", "token_file")
+FILES = ("ca", "cert", "key", "token_file")
+"""The settings that are paths."""
 
 # A token's value: in the environment only, because a file of settings is not a place for secrets.
 _TOKEN = "token"  # noqa: S105 - a name
@@ -82,11 +83,12 @@ class ConfigFile:
             UsageError: others may write it, or it is malformed.
             OSError: it cannot be read.
         """
-        home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")  # noqa: PTH111 - without a home it stays as it is
-        self.path = Path(home) / "leadline" / "config.toml"
+        folder = expanded(os.environ.get("XDG_CONFIG_HOME") or "~/.config")
+        self.path = folder / "leadline" / "config.toml"
         self.current: str | None = None
         self.profiles: dict[str, dict[str, Any]] = {}
-        if self.path.exists():
+        # Not `Path.exists`, which raises an error for a folder that is closed to this user.
+        if os.path.exists(self.path):  # noqa: PTH110
             self._read()
 
     def profile(self, name: str) -> dict[str, Any]:
@@ -99,7 +101,7 @@ class ConfigFile:
             hint = did_you_mean(name, self.profiles)
             raise UsageError(f"there is no profile {name!r} in {self.path}.{hint}")
         return {
-            key: str(self.path.parent / Path(value).expanduser()) if key in _FILES else value
+            key: str(self.path.parent / expanded(value)) if key in FILES else value
             for key, value in self.profiles[name].items()
         }
 

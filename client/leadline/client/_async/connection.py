@@ -50,7 +50,7 @@ class AsyncConnection:
         self.reconnect_timeout = reconnect_timeout
         self.closed = False
         self._credentials = security.channel_credentials(target)
-        self._token = security.bearer_token if security.has_token else None
+        self._token = security.token_reader()
         self._options = [*_server_name(security), *options]
         self._channel: grpc.aio.Channel | None = None
         self._stubs: AsyncStubs | None = None

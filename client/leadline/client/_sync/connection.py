@@ -51,7 +51,7 @@ class Connection:
         self.reconnect_timeout = reconnect_timeout
         self.closed = False
         self._credentials = security.channel_credentials(target)
-        self._token = security.bearer_token if security.has_token else None
+        self._token = security.token_reader()
         self._options = [*_server_name(security), *options]
         self._channel: grpc.Channel | None = None
         self._stubs: Stubs | None = None

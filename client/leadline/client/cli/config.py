@@ -7,14 +7,13 @@ from typing import Any
 
 import click
 
-from leadline.client._config import ConfigFile
+from leadline.client._config import FILES, ConfigFile
 from leadline.client.cli.commands import Group, checked
 from leadline.client.cli.files import appearing
 from leadline.client.cli.options import Session, json_option, session_options, setting_options
 from leadline.client.cli.output import Output
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
-_FILES = ("ca", "cert", "key", "token_file")
 
 
 def _check_name(name: str) -> str:
@@ -92,7 +91,7 @@ def set_(*, name: str, given: dict[str, Any], as_json: bool) -> None:
         if value == "":
             values.pop(key, None)
         elif value is not None:
-            values[key] = str(Path(value).absolute()) if key in _FILES else value
+            values[key] = str(Path(value).absolute()) if key in FILES else value
     _write(file, name, as_json=as_json)
 
 

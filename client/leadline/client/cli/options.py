@@ -12,7 +12,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from leadline.client import Client, InvalidArgumentError, TrainingSpec, Variant
 from leadline.client._channel import normal_target
-from leadline.client._config import DEFAULT_TARGET, SETTINGS, Settings, resolve
+from leadline.client._config import DEFAULT_TARGET, FILES, SETTINGS, Settings, resolve
 from leadline.client._messages import enum_numbers
 from leadline.client.cli.commands import checked
 from leadline.client.cli.output import Output
@@ -85,6 +85,11 @@ def _words(name: str, value: Any) -> list[str]:
     return [f"--{flag}", value]
 
 
+def owner_option(kind: str) -> Callable[[AnyCommand], AnyCommand]:
+    """The option that filters a listing by owner; `kind` is a plural, such as "jobs"."""
+    return click.option("--owner", metavar="NAME", help=f"Only {kind} of NAME; me: your own.")
+
+
 def _refuse_nan(seconds: float) -> float:
     if math.isnan(seconds):
         raise click.BadParameter("nan is not a number of seconds")
@@ -121,7 +126,8 @@ def _setting_option(name: str) -> Callable[[AnyCommand], AnyCommand]:
     if SETTINGS[name] is bool:
         return click.option(f"{flag}/--no-{flag[2:]}", default=None, help=text)
     callback = checked(_check_target) if name == "target" else None
-    return click.option(flag, metavar=metavar, callback=callback, help=text)
+    kind = click.Path() if name in FILES else None  # shells then complete it
+    return click.option(flag, metavar=metavar, type=kind, callback=callback, help=text)
 
 
 setting_options = option_group("given", list(SETTINGS), *map(_setting_option, SETTINGS))

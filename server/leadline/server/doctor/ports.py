@@ -33,32 +33,21 @@ def check_grpc_port(host: str, port: int, tls_cert: Path | None = None) -> Check
         tls_cert: the certificate that a server would have; None for plain text.
     """
     who = _who_answers_grpc if tls_cert is None else partial(_who_has, tls_cert)
-    return _check("grpc port", host, port, option="--port", who_answers=who, tls_cert=tls_cert)
+    return _check("grpc port", host, port, option="--port", who_answers=who)
 
 
 def check_http_port(host: str, port: int, tls_cert: Path | None = None) -> Check:
     """Checks the port of metrics and the live page in the same way."""
     who = _who_answers_http if tls_cert is None else partial(_who_has, tls_cert)
-    return _check(
-        "http port", host, port, option="--metrics-port", who_answers=who, tls_cert=tls_cert
-    )
+    return _check("http port", host, port, option="--metrics-port", who_answers=who)
 
 
-def _check(
-    name: str,
-    host: str,
-    port: int,
-    *,
-    option: str,
-    who_answers: _WhoAnswers,
-    tls_cert: Path | None,
-) -> Check:
+def _check(name: str, host: str, port: int, *, option: str, who_answers: _WhoAnswers) -> Check:
     place = f"{in_url(host.strip('[]'))}:{port}"
     detail = {"host": host, "port": port, "loopback": _is_loopback(host), "in_use_by": None}
     error = _binding_error(host.strip("[]"), port)
     if error is None:
-        is_open = not detail["loopback"] and tls_cert is None
-        reach = "; other machines would reach it without TLS" if is_open else ""
+        reach = "" if detail["loopback"] else "; other machines can reach it"
         value = f"{place if port else 'any free port'} can be bound{reach}"
         return Check(name, Status.OK, value, detail)
     if error.errno != errno.EADDRINUSE:
@@ -117,12 +106,14 @@ def _who_answers_http(host: str, port: int) -> str | None:
     connection = http.client.HTTPConnection(host, port, timeout=_ANSWER_SECONDS)
     try:
         connection.request("GET", "/metrics")
-        metrics = connection.getresponse().read()
+        response = connection.getresponse()
+        metrics = response.read()
     except (OSError, http.client.HTTPException):
         return None
     finally:
         connection.close()
-    return "a Leadline server" if b"\nleadline_jobs{" in metrics else None
+    is_guarded = response.getheader("WWW-Authenticate") == 'Bearer realm="Leadline"'
+    return "a Leadline server" if is_guarded or b"\nleadline_jobs{" in metrics else None
 
 
 def _who_has(tls_cert: Path, host: str, port: int) -> str | None:

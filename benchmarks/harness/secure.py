@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import psutil
@@ -75,12 +76,10 @@ def measure(folder: Path, *, seconds: float, rounds: int) -> str:
                 kind: stack.enter_context(_serve(folder, transport, kind, calls.values()))
                 for kind in _KINDS
             }
-            for number in range(1, rounds + 1):
-                for call, (path, message) in calls.items():
-                    for kind, server in servers.items():
-                        cost = server.cpu_of_a_call(path, message, seconds)
-                        costs[call, kind].append(cost)
-                        say(f"round {number}, {transport}, {call}, {kind}: {cost:.1f} us")
+            for number, call, kind in product(range(1, rounds + 1), calls, _KINDS):
+                cost = servers[kind].cpu_of_a_call(*calls[call], seconds)
+                costs[call, kind].append(cost)
+                say(f"round {number}, {transport}, {call}, {kind}: {cost:.1f} us")
         for (call, kind), measured in costs.items():
             ratio = Spread.of_ratios(measured, costs[call, _KINDS[0]])
             rows.append((transport, call, kind, Spread.of(measured).text(1), ratio.text(2)))

@@ -59,6 +59,7 @@ from leadline.server.startup import (
     StartupError,
     check_ready_file,
     load_access,
+    load_tls,
     open_store,
     ready_file,
 )
@@ -69,7 +70,7 @@ from leadline.server.telemetry.health import HealthMonitor, Probe
 from leadline.server.telemetry.metrics import Metrics
 from leadline.server.telemetry.port import HttpPort, Pages, in_url
 from leadline.server.thread_pool import ThreadPool
-from leadline.server.tls import TlsCertificates, TlsError, load_certificates
+from leadline.server.tls import TlsCertificates, TlsError
 from leadline.server.workers.local import WorkerPool
 
 _LOG = structlog.get_logger(__name__)
@@ -189,10 +190,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
     check_ready_file(settings.ready_file)
     _check_processes(settings)
     access = load_access(settings)
-    try:
-        tls = load_certificates(settings)
-    except TlsError as error:
-        raise StartupError(str(error)) from error
+    tls = load_tls(settings)
     data = DataDir(settings.data_dir)
     async with AsyncExitStack() as stack:
         stack.enter_context(data.locked())
@@ -224,19 +222,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         )
         gate = HttpGate(access, sessions, pages.public)
         url = await stack.enter_async_context(_http_port(core, pages, gate, processes))
-        try:
-            grpc_server = GrpcServer(
-                settings,
-                servicers,
-                core.metrics.grpc,
-                access,
-                meter=core.meter,
-                audit=core.call_audit,
-                tls=tls,
-            )
-            port = await grpc_server.start()
-        except (OSError, TlsError) as error:
-            raise StartupError(str(error)) from error
+        grpc_server, port = await _start_grpc(core, servicers, access)
         running = RunningServer(
             target=f"{in_url(settings.host)}:{port}",
             metrics_url=f"{url}/metrics",
@@ -577,6 +563,25 @@ async def guarding(
     finally:
         watching.cancel()
         await asyncio.wait({watching})
+
+
+async def _start_grpc(
+    core: Core, servicers: Servicers, access: AccessControl
+) -> tuple[GrpcServer, int]:
+    """Starts to serve gRPC; returns the server and its port."""
+    try:
+        server = GrpcServer(
+            core.settings,
+            servicers,
+            core.metrics.grpc,
+            access,
+            meter=core.meter,
+            audit=core.call_audit,
+            tls=core.tls,
+        )
+        return server, await server.start()
+    except (OSError, TlsError) as error:
+        raise StartupError(str(error)) from error
 
 
 @asynccontextmanager

@@ -5,6 +5,10 @@
 Each round trains one epoch with the notebook's loop, and three with a job on a server with default
 options; the first of these does not count. Both train blocks of one convolution. The notebook's
 loop also computes a second one per block, and discards its result. Both use a GPU if there is one.
+
+    python benchmarks/training.py cifar10.tar --convolutions 2 --threads 1,2
+
+`--threads` instead compares numbers of threads, on the CPU, in this process, without checkpoints.
 """
 
 import argparse
@@ -24,8 +28,10 @@ from harness.cache import cache_folder
 from harness.epochs import Epoch, notebook, rounds, service
 from harness.stats import Spread
 from harness.tables import machine, table, write_json
+from harness.threads import report_threads
 from leadline.models.architecture import Architecture
 from leadline.models.datasets import Dataset, open_dataset
+from leadline.models.spec import TrainingSpec
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -34,6 +40,13 @@ def main(arguments: Sequence[str]) -> int:
     cache = cache_folder() / "datasets"
     dataset = open_dataset(options.dataset, cache)
     variant = {"blocks": options.blocks, "batch_norm": options.batch_norm}
+    if options.threads:
+        spec = TrainingSpec(
+            **variant, block_convolutions=options.convolutions, epochs=options.rounds + 1
+        )
+        threads = [int(number) for number in options.threads.split(",")]
+        sys.stdout.write(report_threads(dataset, spec, threads, options.rounds) + machine() + "\n")
+        return 0
     network = {**variant, "block_convolutions": 1}
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -100,6 +113,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--blocks", type=int, default=10, help="the depth (10)")
     parser.add_argument(
         "--batch-norm", action=argparse.BooleanOptionalAction, default=True, help="batch norm (on)"
+    )
+    parser.add_argument("--threads", metavar="N,N", help="compare these numbers of threads")
+    parser.add_argument(
+        "--convolutions", type=int, choices=(1, 2), default=1, help="per block, with --threads (1)"
     )
     parser.add_argument("--rounds", type=int, default=3, help="rounds of both loops (3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to it")

@@ -209,11 +209,11 @@ _KINDS: tuple[_Kind, ...] = (
 )
 
 
-# Neither transport meets 64 MiB. Over grpcio, calls of others also fail: docs/security.md has the
-# figures, and `make test` attacks only h2corn.
+# The target is 64 MiB, which h2corn just meets with 47 to 62. Over grpcio, calls of others also
+# fail: docs/security.md has the figures, and `make test` attacks only h2corn.
 @attack(
     source="CVE-2023-44487, CVE-2025-8671 and others, named by each function of peers.py",
-    bar=Bar(memory_mib=128),
+    bar=Bar(memory_mib=96),
 )
 async def hostile_peers(scene: Scene) -> None:
     """Misuses HTTP/2 in 15 ways from 60 connections at once.

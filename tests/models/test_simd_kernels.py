@@ -165,6 +165,24 @@ def test_weight_gradient(
     assert_equal_but_for_rounding(result, expected)
 
 
+def test_scaling(isa: InstructionSet, random: np.random.Generator) -> None:
+    area, channels = 12, WIDEN.inputs
+    pixels = random.integers(0, 256, (isa.lanes, area, channels), dtype=np.uint8)
+    pixels[0] = np.linspace(0, 255, pixels[0].size).reshape(area, channels)
+    result = unwritten(channels, area, isa.lanes)
+    run(
+        lambda module: elementwise.emit_scaling(
+            module, "kernel", channels=channels, area=area, lanes=isa.lanes
+        ),
+        isa,
+        pixels=pixels,
+        result=result,
+    )
+    assert_equal_but_for_rounding(result, reference.scaling(pixels))
+    # Rounded twice like torch's operations, to the bit.
+    assert np.array_equal(result, pixels.T.astype(np.float32) / np.float32(127.5) - np.float32(1))
+
+
 @pytest.mark.parametrize("missing", [0, 3])
 def test_statistics(missing: int, isa: InstructionSet, random: np.random.Generator) -> None:
     values, mask = drawn(random, CHANNELS, AREA, isa.lanes), mask_of(isa, missing)

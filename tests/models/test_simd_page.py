@@ -37,7 +37,7 @@ def test_the_python_shown_is_that_of_the_kernel_and_of_its_twin() -> None:
 
     assert_in_order(twin, inspect.getsource(reference.normalization))
     assert_in_order(kernel, inspect.getsource(elementwise.emit_normalization))
-    assert_in_order(tile, inspect.getsource(convolutions._emit_sums))
+    assert_in_order(tile, inspect.getsource(convolutions._add_products))
 
 
 def optimized(emit: Callable[[ir.Module], Kernel]) -> str:

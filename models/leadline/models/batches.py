@@ -39,7 +39,8 @@ class DeviceSplit:
         self.labels = np.array(split.labels)
         """int64 [N], in main memory."""
         self._device_labels = torch.from_numpy(self.labels).to(device)
-        self._mapped = split.images
+        # As a plain array: indexing a subclass takes 40 us longer.
+        self._mapped = np.asarray(split.images)
         self._resident: Tensor | None = None
         if device.type != "cpu":
             self._resident = torch.from_numpy(np.array(split.images)).to(device)

@@ -31,8 +31,11 @@ _GC_THRESHOLD = 20_000
 _SWITCH_SECONDS = 0.0005
 
 # From glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _KEPT_BYTES = 32 << 20
+
+# The threads of gRPC's core would use, and keep, up to eight arenas for each core of the CPU.
+_ARENAS_OF_GRPCIO = 2
 
 # A quarter of the kernel's default maximum; also used if there is no limit.
 _ENOUGH_DESCRIPTORS = 1 << 18
@@ -58,7 +61,7 @@ def main(arguments: list[str]) -> int:
 def _run(settings: Settings) -> int:
     _check_variables()
     configure_logs(level=settings.log_level, style=settings.log_format)
-    tune_process()
+    tune_process(settings.transport)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings))
@@ -68,8 +71,8 @@ def _run(settings: Settings) -> int:
     return 0
 
 
-def tune_process() -> None:
-    """Tunes Python and the operating system for a process that serves."""
+def tune_process(transport: str) -> None:
+    """Tunes Python and the operating system for a process that serves over a transport."""
     # Modules are never freed. Without gc.freeze, each full collection would scan them and
     # pause the event loop for a tenth of a second.
     gc.collect()
@@ -77,7 +80,7 @@ def tune_process() -> None:
     gc.set_threshold(_GC_THRESHOLD, 10, 10)
     sys.setswitchinterval(_SWITCH_SECONDS)
     _allow_descriptors()
-    _keep_memory()
+    _keep_memory(transport)
 
 
 def _check_variables() -> None:
@@ -103,7 +106,7 @@ def _allow_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def _keep_memory() -> None:
+def _keep_memory(transport: str) -> None:
     """Makes glibc keep freed memory, up to a bound.
 
     By default glibc returns the memory of each large message to the kernel, which
@@ -113,6 +116,8 @@ def _keep_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        if transport == "grpcio":
+            mallopt(_M_ARENA_MAX, _ARENAS_OF_GRPCIO)
 
 
 if __name__ == "__main__":

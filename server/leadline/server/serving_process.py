@@ -72,7 +72,7 @@ def main() -> int:
     settings = greeting.settings
     configure_logs(level=settings.log_level, style=settings.log_format)
     structlog.contextvars.bind_contextvars(process=greeting.number)
-    tune_process()
+    tune_process(settings.transport)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(greeting, revision, shared))

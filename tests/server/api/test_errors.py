@@ -1,3 +1,7 @@
+import asyncio
+import gc
+import weakref
+
 import pytest
 
 from leadline.models.spec import Violation
@@ -35,3 +39,28 @@ def test_a_status_fits_into_trailers_whatever_callers_sent(error: ServiceError) 
 def test_texts_are_cut_between_characters() -> None:
     assert shorten("\N{BLACK STAR}" * 3, 9) == "\N{BLACK STAR}" * 3
     assert shorten("\N{BLACK STAR}" * 3, 8) == "\N{BLACK STAR}" * 2 + "..."
+
+
+class _Request:
+    """A request, to which a weak reference is possible."""
+
+
+async def test_an_answered_error_does_not_keep_the_request() -> None:
+    kept: list[weakref.ref[_Request]] = []
+
+    async def answer() -> None:
+        request = _Request()
+        kept.append(weakref.ref(request))
+        result = asyncio.get_running_loop().create_future()
+        result.set_exception(InvalidArgumentError.of("images", "are wrong"))
+        await result  # this frame refers to the future, and the future to the error
+
+    gc.disable()  # a cycle would stay until a collection
+    try:
+        try:
+            await answer()
+        except ServiceError as error:
+            to_status(error)
+        assert kept[0]() is None
+    finally:
+        gc.enable()

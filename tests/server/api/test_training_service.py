@@ -149,8 +149,10 @@ def test_two_watchers_of_a_running_job_both_get_every_event_once(stubs: Stubs) -
     seen[0].extend(stream)
     watcher.join()
 
-    assert seen[0] == seen[1]
-    assert [event.sequence for event in seen[0]] == list(range(1, 9))
+    # On a busy machine each stream also reports the progress of a slow start, at its own times.
+    told, again = ([event for event in events if event.sequence] for events in seen)
+    assert told == again
+    assert [event.sequence for event in told] == list(range(1, 9))
 
 
 def test_closing_the_stream_does_not_cancel_the_job(stubs: Stubs) -> None:

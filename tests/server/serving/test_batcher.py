@@ -3,17 +3,19 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from leadline.server.errors import DeadlineExceededError
+from leadline.server.errors import DeadlineExceededError, InvalidArgumentError
 from leadline.server.serving.batcher import Batcher, Work, WorkQueue
 from leadline.server.serving.classifier import MAX_BATCH, Scores
-from leadline.server.serving.inputs import Pixels
+from leadline.server.serving.inputs import PREDICT_FIELDS, Pixels
 
 
 class Echo:
@@ -71,13 +73,18 @@ async def ask(
     caller: str = "",
     deadline: float | None = None,
 ) -> Scores:
-    return await batcher.score(
+    return await score(
+        batcher,
         network,
         lambda: network,
         pixels(sender=sender, count=count),
         caller=caller,
         deadline=deadline,
     )
+
+
+def score(batcher: Batcher, *arguments: Any, **options: Any) -> Coroutine[Any, Any, Scores]:
+    return batcher.result(batcher.submit(*arguments, **options))
 
 
 async def in_queue() -> None:
@@ -151,11 +158,11 @@ async def test_an_image_alone_is_computed_by_the_event_loop_where_that_is_quick(
 ) -> None:
     networks: list[Echo] = [Echo(), Echo()]
 
-    def quick(sender: int) -> Awaitable[Scores]:
+    def quick(sender: int) -> Coroutine[Any, Any, Scores]:
         image = pixels(sender=sender, count=1)
         own, quick = networks
-        return batcher.score(
-            "key", lambda: own, image, caller="", deadline=None, quick=lambda: quick
+        return score(
+            batcher, "key", lambda: own, image, caller="", deadline=None, quick=lambda: quick
         )
 
     alone = await quick(1)
@@ -163,6 +170,93 @@ async def test_an_image_alone_is_computed_by_the_event_loop_where_that_is_quick(
 
     assert [network.senders for network in networks] == [[{2, 3}], [{1}]]
     assert [scores.logits[0, 0] for scores in (alone, *together)] == [1, 2, 3]
+
+
+async def test_an_image_that_follows_many_is_not_computed_by_the_event_loop(
+    batcher: Batcher,
+) -> None:
+    thread, loop = Echo(), Echo()
+
+    def quick(sender: int) -> Coroutine[Any, Any, Scores]:
+        image = pixels(sender=sender, count=1)
+        return score(
+            batcher, "key", lambda: thread, image, caller="", deadline=None, quick=lambda: loop
+        )
+
+    await asyncio.gather(quick(0), quick(0), quick(0))
+    for sender in range(1, 5):
+        await quick(sender)
+
+    assert thread.senders == [{0}, {1}]  # each request alone forgets one of the others
+    assert loop.senders == [{2}, {3}, {4}]
+
+
+async def test_numbers_that_are_not_finite_reach_no_network(batcher: Batcher, held: Echo) -> None:
+    def unchecked(value: float, quick: Echo | None = None) -> Coroutine[Any, Any, Scores]:
+        image = pixels(sender=1, count=70)
+        image[-1] = value
+        return score(
+            batcher,
+            held,
+            lambda: held,
+            image,
+            caller=str(value),
+            deadline=None,
+            quick=None if quick is None else lambda: quick,
+            unchecked=PREDICT_FIELDS,
+        )
+
+    calls = [asyncio.create_task(unchecked(value)) for value in (np.nan, 2.0, np.inf)]
+    await in_queue()
+    held.may_go_on.set()
+
+    for call in (calls[0], calls[2]):
+        with pytest.raises(InvalidArgumentError, match=r"tensor\.data: has values that are not"):
+            await call
+    assert (await calls[1]).logits[-1, 0] == 2
+    assert sum(held.batches) == 1 + 70
+
+
+async def test_probabilities_are_computed_only_for_those_who_ask(
+    batcher: Batcher, held: Echo
+) -> None:
+    asked: list[bool] = []
+
+    class Lazy(Scores):
+        @property
+        def probabilities(self) -> NDArray[np.float32]:
+            asked.append(True)
+            return -self.logits
+
+    class Network:
+        def score(self, images: list[Pixels]) -> Scores:
+            return Lazy(np.concatenate([part[:, 0, 0, :2] for part in images]))
+
+    async def scores(*logits_only: bool) -> list[Scores]:
+        return await asyncio.gather(
+            *(
+                score(
+                    batcher,
+                    "lazy",
+                    Network,
+                    pixels(sender=sender, count=40),
+                    caller="",
+                    deadline=None,
+                    logits_only=only,
+                )
+                for sender, only in enumerate(logits_only)
+            )
+        )
+
+    held.may_go_on.set()
+    await scores(True, True)
+    assert not asked
+
+    for sender, each in enumerate(await scores(True, False, True)):
+        assert each.logits.tolist() == [[sender, number] for number in range(40)]
+        if sender == 1:
+            assert (each.probabilities == -each.logits).all()
+    assert asked
 
 
 async def test_an_image_is_not_computed_by_the_event_loop_beside_an_abandoned_batch(
@@ -177,8 +271,14 @@ async def test_an_image_is_not_computed_by_the_event_loop_beside_an_abandoned_ba
 
     image = pixels(sender=2, count=1)
     waiting = asyncio.create_task(
-        batcher.score(
-            network, lambda: network, image, caller="", deadline=None, quick=lambda: network
+        score(
+            batcher,
+            network,
+            lambda: network,
+            image,
+            caller="",
+            deadline=None,
+            quick=lambda: network,
         )
     )
     await in_queue()
@@ -195,9 +295,9 @@ async def test_quick_networks_raise_their_errors_and_keep_deadlines(batcher: Bat
 
     image, broken = pixels(sender=1, count=1), Broken()
     with pytest.raises(OSError, match="it is damaged"):
-        await batcher.score("key", Broken, image, caller="", deadline=None, quick=lambda: broken)
+        await score(batcher, "key", Broken, image, caller="", deadline=None, quick=lambda: broken)
     with pytest.raises(DeadlineExceededError):
-        await batcher.score("key", Broken, image, caller="", deadline=0.0, quick=lambda: broken)
+        await score(batcher, "key", Broken, image, caller="", deadline=0.0, quick=lambda: broken)
 
 
 async def test_a_large_request_does_not_hold_up_a_small_one_of_another_caller(
@@ -247,8 +347,13 @@ async def test_an_error_of_a_network_reaches_all_who_asked_it_and_nobody_else(
 
     broken = [
         asyncio.create_task(
-            batcher.score(
-                "broken", break_down, pixels(sender=1, count=40), caller=caller, deadline=None
+            score(
+                batcher,
+                "broken",
+                break_down,
+                pixels(sender=1, count=40),
+                caller=caller,
+                deadline=None,
             )
         )
         for caller in "ab"

@@ -1,6 +1,7 @@
 """Unfinished messages are bounded, over both transports."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -135,3 +136,55 @@ async def test_a_client_that_ignores_the_limit_of_metadata_is_hung_up_on(port: i
         await connection.wait_closed(3)
 
         assert connection.is_closed
+
+
+async def test_a_message_that_is_too_large_once_decompressed_is_refused(port: int) -> None:
+    async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        for encoding in (grpc.Compression.Gzip, grpc.Compression.Deflate):
+            with pytest.raises(aio.AioRpcError, match="larger than max") as caught:
+                await measured(channel, 9 * _MEBIBYTE, compression=encoding)
+
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize("transport", ["grpcio"], indirect=True)
+async def test_a_connection_that_sends_much_before_a_call_is_hung_up_on(port: int) -> None:
+    block = http2.field_block([(b"x", b"v" * 120)] * 100)
+    async with BareConnection(port) as connection:
+        connection.send(http2.headers(1, "/t.T/Measure", ends=False))
+        for _ in range(2 * _MEBIBYTE // len(block)):
+            connection.send(http2.continuation(1, block))
+
+        await connection.wait_closed(3)
+
+        assert connection.is_closed
+
+
+@pytest.mark.parametrize("transport", ["grpcio"], indirect=True)
+async def test_failed_calls_are_freed_without_a_collection_of_garbage(port: int) -> None:
+    def contexts() -> int:
+        return sum(type(each).__name__ == "_ServicerContext" for each in gc.get_objects())
+
+    async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        gc.collect()
+        before = contexts()
+        gc.disable()
+        try:
+            for _ in range(20):
+                other: Any = channel.unary_unary("/t.T/Other")
+                with pytest.raises(aio.AioRpcError, match="there is no method"):
+                    await other(b"", timeout=10)
+
+            assert contexts() - before <= 1
+        finally:
+            gc.enable()
+
+
+async def test_a_message_that_only_begins_like_compressed_data_is_not_decompressed(
+    port: int,
+) -> None:
+    async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        for message in (b"\x78\x01", b"\x78\x01" + bytes(100)):
+            measure: Any = channel.unary_stream("/t.T/Measure")
+
+            assert int(await measure(message, timeout=10).read()) == len(message)

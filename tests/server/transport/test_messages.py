@@ -1,5 +1,6 @@
 import asyncio
 import gzip
+import sys
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import pairwise
@@ -259,6 +260,42 @@ async def test_large_messages_are_the_same_however_their_bytes_come(size: int, c
 
     messages_read.close()
     assert intake.budget.held == 0
+
+
+async def test_a_reader_that_waits_keeps_no_chunk_that_it_has_copied() -> None:
+    chunks = cut(b"\0" + (4 * _MEBIBYTE).to_bytes(4, "big") + bytes(3 * _MEBIBYTE), 1 << 18)
+    waiting = list(chunks)
+    references = sys.getrefcount(chunks[-1]) - 1  # without `waiting`
+
+    async def receive() -> dict[str, object]:
+        if not waiting:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": waiting.pop(0), "more_body": True}
+
+    reader = MessageReader(receive, large_intake(), connection=_CONNECTION, encoding=b"identity")
+    task = await begun(reader)
+
+    left = sys.getrefcount(chunks[-1])
+    assert not waiting
+    assert left == references
+    await ended(task)
+
+
+async def test_parts_of_large_messages_are_copied_one_in_each_pass_of_the_event_loop() -> None:
+    intake = large_intake(max_memory_bytes=64 * _MEBIBYTE)
+    tasks = [
+        asyncio.create_task(unfinished(intake, 3 * _MEBIBYTE, connection=number).read())
+        for number in range(10)
+    ]
+    charged = [10 * _MEBIBYTE]  # the first mebibyte of each message, which is not limited
+    for _ in range(2_000):
+        await asyncio.sleep(0)
+        charged.append(intake.budget.held)
+
+    steps = [after - before for before, after in pairwise(charged)]
+    assert max(steps) <= 2 * _MEBIBYTE  # a huge page
+    assert charged[-1] == 10 * 4 * _MEBIBYTE
+    await ended(*tasks)
 
 
 async def test_what_has_arrived_is_charged_and_not_what_is_declared() -> None:

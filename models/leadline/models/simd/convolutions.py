@@ -14,6 +14,7 @@ import functools
 import itertools
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from llvmlite import ir
 
@@ -57,6 +58,8 @@ def emit_convolution(
         channels=shape.inputs,
         size=shape.size,
         step=lambda width: width * shape.stride,
+        stride=1,
+        direction=1,
         column=lambda column, tap: column * shape.stride - shape.padding + tap,
         row=lambda row, tap: code.builder.add(_corner(code, row, shape), tap),
         taps=lambda row: _within(code, _corner(code, row, shape), shape),
@@ -97,6 +100,8 @@ def emit_input_gradient(
         channels=shape.outputs,
         size=shape.output_size,
         step=lambda width: width // shape.stride,
+        stride=shape.stride,
+        direction=-1,
         column=column_of,
         row=row_of,
         taps=lambda row: _taps_that_met(code, code.builder.add(row, const(shape.padding)), shape),
@@ -116,6 +121,8 @@ class _Source:
         channels: the number of channels.
         size: the number of rows and of columns.
         step: converts a distance of result columns to a distance of source columns.
+        stride: the distance of the kernel columns that meet the same result pixels.
+        direction: the distance of the source columns of two such kernel columns.
         column: the source column for a column of the result and one of the kernel; it may be
             outside the source.
         row: the source row for a row of the result and one of the kernel.
@@ -126,6 +133,8 @@ class _Source:
     channels: int
     size: int
     step: Callable[[int], int]
+    stride: int
+    direction: int
     column: Callable[[int, int], int]
     row: Callable[[Value, Value], Value]
     taps: Callable[[Value], Sequence[Value]]
@@ -186,6 +195,44 @@ def _tiles(source: _Source, result: _Result, kernel: int) -> Iterator[tuple[_Til
         yield kind, list(numbers)
 
 
+class _Run(NamedTuple):
+    """Kernel columns that share one loop.
+
+    Attributes:
+        first: the kernel column with the number 0; each number is a stride further.
+        numbers: adjacent numbers of kernel columns.
+        pairs: the pairs of number 0; those of others are further in the source's direction.
+    """
+
+    first: int
+    numbers: list[int]
+    pairs: _Pairs
+
+    @property
+    def bounds(self) -> tuple[Value, Value]:
+        """The bounds of a loop over the numbers."""
+        return const(self.numbers[0]), const(self.numbers[-1] + 1)
+
+    @property
+    def pixels(self) -> list[int]:
+        """The pixels of the pairs."""
+        return [pixel for pixel, _ in self.pairs]
+
+
+def _column_runs(source: _Source, tile: _Tile) -> Iterator[_Run]:
+    """Yields the runs of a tile; each of its pixels meets its kernel columns in ascending order."""
+    for first in range(source.stride):
+        columns = tile.pairs[first :: source.stride]
+
+        def at_zero(number: int, columns: Sequence[_Pairs] = columns) -> _Pairs:
+            distance = number * source.direction
+            return tuple((pixel, column - distance) for pixel, column in columns[number])
+
+        for pairs, numbers in itertools.groupby(range(len(columns)), at_zero):
+            if pairs:
+                yield _Run(first, list(numbers), pairs)
+
+
 def _emit_sums(code: Emitter, source: _Source, result: _Result, kernel: int) -> None:
     """Emits the loops that sum products of source pixels and weights for each result pixel.
 
@@ -193,6 +240,7 @@ def _emit_sums(code: Emitter, source: _Source, result: _Result, kernel: int) -> 
     """
     pixels, channels = _TILES[code.lanes]
     block = _largest_divisor(result.channels, pixels * channels // result.width)
+    column_weights = source.channels * result.channels
 
     def at_tile(tile: _Tile, indices: Sequence[Value], _: object) -> None:
         row, number, channel = indices
@@ -201,12 +249,23 @@ def _emit_sums(code: Emitter, source: _Source, result: _Result, kernel: int) -> 
         def at_kernel_row(tap: Sequence[Value], sums: list[Value]) -> list[Value]:
             left = number, source.step(result.width)
             begin = code.offset((source.row(row, tap[0]), source.size), left)
-            weights = (tap[0], kernel * source.channels * result.channels), (channel, 1)
-            for column, pairs in enumerate(tile.pairs):
-                start = code.offset(*weights, (const(column), source.channels * result.channels))
-                body = functools.partial(at_source_channel, begin, start, pairs)
-                sums = code.loop(const(0), const(source.channels), body, sums)
-            return sums
+            weights = code.offset((tap[0], kernel * column_weights), (channel, 1))
+            totals = dict(zip(places, sums, strict=True))
+            for run in _column_runs(source, tile):
+                used = list(itertools.product(run.pixels, range(block)))
+                body = functools.partial(at_kernel_column, begin, weights, run)
+                sums = code.loop(*run.bounds, body, [totals[place] for place in used])
+                totals |= zip(used, sums, strict=True)
+            return list(totals.values())
+
+        def at_kernel_column(
+            begin: Value, weights: Value, run: _Run, number: Value, sums: list[Value]
+        ) -> list[Value]:
+            begin = code.offset((begin, 1), (number, source.direction))
+            column = code.offset((const(run.first), 1), (number, source.stride))
+            start = code.offset((weights, 1), (column, column_weights))
+            body = functools.partial(at_source_channel, begin, start, run.pairs)
+            return code.loop(const(0), const(source.channels), body, sums)
 
         def at_source_channel(
             begin: Value, start: Value, pairs: _Pairs, index: Value, sums: list[Value]
@@ -214,13 +273,7 @@ def _emit_sums(code: Emitter, source: _Source, result: _Result, kernel: int) -> 
             pixels = code.at(source.pixels, code.offset((begin, 1), (index, source.size**2)))
             weights = code.offset((start, 1), (index, result.channels))
             weights = code.at(code.arguments.weights, weights)
-            totals = dict(zip(places, sums, strict=True))
-            values = [(pixel, code.load(pixels, column)) for pixel, column in pairs]
-            for output in range(block):
-                weight = code.splat(code.load(weights, output))
-                for pixel, value in values:
-                    totals[pixel, output] = code.fma(value, weight, totals[pixel, output])
-            return list(totals.values())
+            return _add_products(code, pixels, weights, pairs, sums)
 
         starts = [result.start(code.builder.add(channel, const(output))) for output in range(block)]
         sums = [starts[output] for _, output in places]
@@ -236,6 +289,20 @@ def _emit_sums(code: Emitter, source: _Source, result: _Result, kernel: int) -> 
             code.loop_nest(bounds, functools.partial(at_tile, tile))
 
     code.loop(const(0), const(result.size), at_row)
+
+
+def _add_products(
+    code: Emitter, pixels: Value, weights: Value, pairs: _Pairs, sums: list[Value]
+) -> list[Value]:
+    """Adds the products of one kernel column and one source channel to [pairs][outputs] sums."""
+    totals, block = list(sums), len(sums) // len(pairs)
+    values = [code.load(pixels, column) for _, column in pairs]
+    for output in range(block):
+        weight = code.splat(code.load(weights, output))
+        for place, value in enumerate(values):
+            number = place * block + output
+            totals[number] = code.fma(value, weight, totals[number])
+    return totals
 
 
 def _largest_divisor(number: int, most: int) -> int:

@@ -1,4 +1,4 @@
-"""Kernels between convolutions: batch norms, ReLUs and their gradients.
+"""Kernels before and between convolutions: pixels, batch norms, ReLUs and their gradients.
 
 Each kernel computes all channels of one group of images (see `convolutions`), or merges
 the results of a batch's groups. Comments beside the arguments give their shapes.
@@ -8,7 +8,51 @@ from llvmlite import ir
 
 from leadline.models._shapes import CHANNELS, EPSILON
 from leadline.models.simd.emitter import Emitter, const
-from leadline.models.simd.signatures import F32, F64, Kernel, KernelSignature, Kind, Value
+from leadline.models.simd.signatures import F32, F64, I32, Kernel, KernelSignature, Kind, Value
+
+_WORD_BYTES = 4
+
+
+def emit_scaling(module: ir.Module, name: str, *, channels: int, area: int, lanes: int) -> Kernel:
+    """Writes a kernel that transposes the bytes of a group to vectors, and scales to [-1, 1].
+
+    Each lane reads words of four bytes; `channels` words hold the channels of four pixels.
+    """
+    signature = KernelSignature(
+        pixels=Kind.BYTES,  # [lanes][area][channels]
+        result=Kind.VECTORS,  # [channels][area]
+    )
+    code = Emitter(module, name, signature, lanes=lanes)
+    args, builder = code.arguments, code.builder
+    words = ir.VectorType(I32, lanes)
+    half, one, low = (
+        ir.Constant(kind, [value] * lanes)
+        for kind, value in ((code.vector, 127.5), (code.vector, 1.0), (words, 0xFF))
+    )
+
+    def word(begin: Value) -> Value:
+        """The word at an offset in every image."""
+        result = ir.Constant(words, ir.Undefined)
+        for lane in range(lanes):
+            pointer = code.at(args.pixels, builder.add(begin, const(lane * area * channels)))
+            value = builder.load(builder.bitcast(pointer, I32.as_pointer()), align=1)
+            result = builder.insert_element(result, value, ir.Constant(I32, lane))
+        return result
+
+    def at_pixels(pixel: Value, _: object) -> None:
+        for number in range(channels):
+            first = number * _WORD_BYTES
+            held = word(code.offset((pixel, channels), (const(first), 1)))
+            for byte in range(_WORD_BYTES):
+                shift = ir.Constant(words, [8 * byte] * lanes)
+                value = builder.and_(builder.lshr(held, shift), low)
+                value = builder.fdiv(builder.sitofp(value, code.vector), half)
+                pixel_of_byte, channel = divmod(first + byte, channels)
+                place = builder.add(pixel, const(channel * area + pixel_of_byte))
+                code.store(builder.fsub(value, one), args.result, place)
+
+    code.loop(const(0), const(area), at_pixels, step=const(_WORD_BYTES))
+    return code.close()
 
 
 def emit_statistics(module: ir.Module, name: str, *, area: int, lanes: int) -> Kernel:

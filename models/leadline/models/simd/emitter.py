@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 from llvmlite import ir
 
-from leadline.models.simd.signatures import F32, F64, I32, I64, Kernel, KernelSignature, Value
+from leadline.models.simd.signatures import F32, F64, I8, I32, I64, Kernel, KernelSignature, Value
 
 Body = Callable[[Value, list[Value]], Sequence[Value] | None]
 
@@ -244,4 +244,4 @@ class Emitter:
 
     def _alignment(self, address: Value) -> int:
         kind = address.type.pointee
-        return 4 * self.lanes if kind == self.vector else {F64: 8, F32: 4}.get(kind, 8)
+        return 4 * self.lanes if kind == self.vector else {F64: 8, F32: 4, I8: 1}.get(kind, 8)

@@ -57,7 +57,8 @@ class Field(Enum):
     NORM_WEIGHTS = Kind.FLOATS  # [layers][8]
     NORM_BIASES = Kind.FLOATS
     # Activations and statistics.
-    IMAGES = Kind.VECTORS  # [groups][3][32][32]
+    RGB = Kind.BYTES  # [groups][lanes][32][32][3]: the pixels of each image
+    IMAGES = Kind.VECTORS  # training, serving: [groups][3][32][32], evaluation: [threads]...
     WIDENED = Kind.VECTORS  # training: [groups][8][28][28], inference: [threads][8][28][28]
     ACTIVATIONS = Kind.VECTORS  # training: [layers + 1][groups][8][12][12], inference: [threads][2]
     CONVOLVED = Kind.VECTORS  # [layers][groups][8][12][12]: inputs of batch norms

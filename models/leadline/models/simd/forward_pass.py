@@ -24,10 +24,12 @@ def emit_forward_pass(module: ir.Module, *, batch_norm: bool, skip: int, lanes: 
     An identity connection spans `skip` convolutions; 0 if there are none.
     """
     outer = _OuterLayers(module, lanes=lanes)
+    scale = _Scaling(module, lanes=lanes)
     inner = (_NormalizedLayer if batch_norm else _PlainLayer)(module, skip=skip, lanes=lanes)
     run = KernelBuilder(module, "forward", lanes=lanes)
 
     def head(group: Value) -> None:
+        scale.emit(run, group, group)
         widened = run.address(Field.WIDENED, (group, WIDEN.output_vectors))
         outer.head(run, group, widened, run.plane(Field.ACTIVATIONS, const(0), group))
 
@@ -40,13 +42,16 @@ def emit_forward_pass(module: ir.Module, *, batch_norm: bool, skip: int, lanes: 
     run.code.close()
 
 
-def emit_inference_pass(module: ir.Module, *, skip: int, lanes: int) -> None:
+def emit_inference_pass(
+    module: ir.Module, *, skip: int, lanes: int, reads_bytes: bool = False
+) -> None:
     """Writes `infer(args, thread, threads)`: from images to features, batch norms folded.
 
     A thread computes all layers of a group before the next group, so that activations
-    stay in the processor's caches.
+    stay in the processor's caches. If `reads_bytes`, it first scales the pixels of a group.
     """
     outer = _OuterLayers(module, lanes=lanes)
+    scale = _Scaling(module, lanes=lanes) if reads_bytes else None
     inner = _inner_kernels(module, skip, lanes)
     run = KernelBuilder(module, "infer", lanes=lanes)
     code = run.code
@@ -57,7 +62,11 @@ def emit_inference_pass(module: ir.Module, *, skip: int, lanes: int) -> None:
         return run.address(Field.ACTIVATIONS, (run.thread, 2 * PLANE), (code.is_odd(layer), PLANE))
 
     def at_group(group: Value) -> None:
-        outer.head(run, group, widened, activations(const(0)))
+        images = group
+        if scale:
+            images = run.thread
+            scale.emit(run, group, images)
+        outer.head(run, images, widened, activations(const(0)))
         run.convolve_blocks(skip, inner, activations, activations)
         outer.tail(run, group, activations(run.layers))
 
@@ -75,6 +84,24 @@ def _inner_kernels(module: ir.Module, skip: int, lanes: int) -> dict[bool, Kerne
     }
 
 
+class _Scaling:
+    """Writes the conversion of pixels to images."""
+
+    def __init__(self, module: ir.Module, *, lanes: int) -> None:
+        self._pixels = WIDEN.input_vectors * lanes
+        self._kernel = elementwise.emit_scaling(
+            module, "_scale", channels=WIDEN.inputs, area=WIDEN.size**2, lanes=lanes
+        )
+
+    def emit(self, run: KernelBuilder, group: Value, place: Value) -> None:
+        """Calls the kernel for a group; `place` is the index of the result in `IMAGES`."""
+        run.code.call(
+            self._kernel,
+            pixels=run.address(Field.RGB, (group, self._pixels)),
+            result=run.address(Field.IMAGES, (place, WIDEN.input_vectors)),
+        )
+
+
 class _OuterLayers:
     """The kernels of the convolutions before and after the blocks, without activations."""
 
@@ -84,8 +111,8 @@ class _OuterLayers:
             for name, shape in (("_widen", WIDEN), ("_halve", HALVE), ("_tail", TAIL))
         )
 
-    def head(self, run: KernelBuilder, group: Value, widened: Value, result: Value) -> None:
-        images = run.address(Field.IMAGES, (group, WIDEN.input_vectors))
+    def head(self, run: KernelBuilder, place: Value, widened: Value, result: Value) -> None:
+        images = run.address(Field.IMAGES, (place, WIDEN.input_vectors))
         run.convolve(self._widen, WIDEN_LAYER, images=images, result=widened)
         run.convolve(self._halve, HALVE_LAYER, images=widened, result=result)
 

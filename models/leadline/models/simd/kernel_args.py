@@ -8,6 +8,7 @@ from leadline.models.simd.signatures import Kind
 
 _DTYPES = {
     Kind.VECTORS: np.float32,
+    Kind.BYTES: np.uint8,
     Kind.FLOATS: np.float32,
     Kind.DOUBLES: np.float64,
     Kind.INTEGERS: np.int64,

@@ -18,6 +18,11 @@ from leadline.models._shapes import EPSILON, Convolution
 Array = NDArray[np.floating]
 
 
+def scaling(pixels: NDArray[np.uint8]) -> Array:
+    """Returns [channels, area, lanes] in [-1, 1], for pixels [lanes, area, channels]."""
+    return np.asarray(pixels.T / np.float64(127.5) - 1)
+
+
 def convolution(
     shape: Convolution,
     images: Array,

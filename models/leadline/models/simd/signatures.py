@@ -8,7 +8,7 @@ from typing import Any
 
 from llvmlite import ir
 
-I32, I64 = ir.IntType(32), ir.IntType(64)
+I8, I32, I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 F32, F64 = ir.FloatType(), ir.DoubleType()
 
 Value = Any  # llvmlite's values are not typed
@@ -20,6 +20,7 @@ class Kind(Enum):
     VECTORS = auto()
     """Address of vectors, float32 [..., lanes], aligned to a vector's size."""
 
+    BYTES = auto()  # address of uint8
     FLOATS = auto()  # address of float32
     DOUBLES = auto()  # address of float64
     INTEGERS = auto()  # address of int64
@@ -39,7 +40,7 @@ class Kind(Enum):
         return _NUMBERS[self][1] if self in _NUMBERS else ctypes.c_void_p
 
 
-_ELEMENTS = {Kind.FLOATS: F32, Kind.DOUBLES: F64, Kind.INTEGERS: I64}
+_ELEMENTS = {Kind.BYTES: I8, Kind.FLOATS: F32, Kind.DOUBLES: F64, Kind.INTEGERS: I64}
 _NUMBERS = {
     Kind.FLOAT: (F32, ctypes.c_float),
     Kind.DOUBLE: (F64, ctypes.c_double),

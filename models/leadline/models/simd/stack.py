@@ -20,8 +20,7 @@ from leadline.models.simd.fields import (
     WIDEN_LAYER,
     Field,
 )
-from leadline.models.simd.forward_pass import emit_forward_pass
-from leadline.models.simd.inference import inference_pass
+from leadline.models.simd.forward_pass import emit_forward_pass, emit_inference_pass
 from leadline.models.simd.instruction_set import InstructionSet
 from leadline.models.simd.parameters import StackParameters
 from leadline.models.simd.signatures import Kind
@@ -38,6 +37,14 @@ def _training_passes(batch_norm: bool, skip: int, isa: InstructionSet) -> Compil
         emit_backward_pass(module, batch_norm=batch_norm, skip=skip, lanes=lanes)
 
     return Compiled(f"training {batch_norm=} {skip=}", emit, isa)
+
+
+@cache
+def _evaluation_pass(skip: int, isa: InstructionSet) -> Compiled:
+    def emit(module: ir.Module) -> None:
+        emit_inference_pass(module, skip=skip, lanes=isa.lanes, reads_bytes=True)
+
+    return Compiled(f"evaluation {skip=}", emit, isa)
 
 
 class TrainingStack:
@@ -77,13 +84,13 @@ class TrainingStack:
         """Returns the features, float32 [n, 100], of pixels, uint8 [n, 32, 32, 3]."""
         self._set_batch(len(pixels))
         args = self._args
-        into_lanes(pixels, args[Field.IMAGES][: self._groups])
+        args.set_tensor(Field.RGB, _padded(pixels, self._groups * self._lanes))
         self.parameters.write_to(args)
         self.parameters.write_transposed_to(args)
         self._team.run(self._forward, args, self._groups)
         if self._has_norms:
             self.parameters.track(args[Field.NORMS], self._images * AREA)
-        return from_lanes(args[Field.FEATURES][: self._groups], self._images)
+        return _from_lanes(args[Field.FEATURES][: self._groups], self._images)
 
     @torch.no_grad()
     def backward(self, grad_features: Tensor) -> None:
@@ -95,10 +102,7 @@ class TrainingStack:
         """
         groups, lanes = self._groups, self._lanes
         places = self._args[Field.GRAD_FEATURES][:groups]
-        missing = groups * lanes - self._images
-        if missing:
-            padding = grad_features.new_zeros(missing, grad_features.shape[1])
-            grad_features = torch.cat([grad_features, padding])
+        grad_features = _padded(grad_features, groups * lanes)
         places.copy_(grad_features.view(groups, lanes, -1).transpose(1, 2))
         self._team.run(self._backward, self._args, groups)
         self._set_gradients(places)
@@ -190,14 +194,16 @@ class InferenceStack:
 
     def __init__(self, network: BlockNetwork, team: ThreadTeam, isa: InstructionSet) -> None:
         self._lanes = isa.lanes
-        compiled = inference_pass(network.architecture.skip, self._lanes, isa)
-        self._infer = compiled.function("infer")
+        self._infer = _evaluation_pass(network.architecture.skip, isa).function("infer")
         self._team = team
         self._args = args = TensorArgs()
         args.set_number(Field.LAYERS, network.architecture.inner_convolutions)
-        widened = torch.zeros(team.threads, WIDEN.output_vectors, self._lanes)
-        args.set_tensor(Field.WIDENED, widened)
-        args.set_tensor(Field.ACTIVATIONS, torch.zeros(team.threads, 2, PLANE, self._lanes))
+        for field, *shape in (
+            (Field.IMAGES, WIDEN.input_vectors),
+            (Field.WIDENED, WIDEN.output_vectors),
+            (Field.ACTIVATIONS, 2, PLANE),
+        ):
+            args.set_tensor(field, torch.zeros(team.threads, *shape, self._lanes))
         self._groups = 0
 
     @torch.no_grad()
@@ -212,25 +218,18 @@ class InferenceStack:
         if groups != self._groups:
             self._groups = groups
             args.set_number(Field.GROUPS, groups)
-            images = torch.zeros(groups, WIDEN.input_vectors, self._lanes)
-            args.set_tensor(Field.IMAGES, images)
             args.set_tensor(Field.FEATURES, torch.zeros(groups, TAIL.output_vectors, self._lanes))
-        into_lanes(pixels, args[Field.IMAGES])
+        args.set_tensor(Field.RGB, _padded(pixels, groups * self._lanes))
         self._team.run(self._infer, args, groups)
-        return from_lanes(args[Field.FEATURES], len(pixels))
+        return _from_lanes(args[Field.FEATURES], len(pixels))
 
 
-def into_lanes(pixels: Tensor, lanes: Tensor) -> None:
-    """Scales pixels, uint8 [n, 32, 32, 3], to [-1, 1], float32 [groups, 3 x 32 x 32, lanes]."""
-    groups, _, width = lanes.shape
-    missing = groups * width - len(pixels)
-    if missing:
-        pixels = torch.cat([pixels, pixels.new_zeros(missing, *pixels.shape[1:])])
-    by_pixel = pixels.view(groups, width, WIDEN.size**2, WIDEN.inputs)
-    lanes.copy_(by_pixel.permute(0, 3, 2, 1).contiguous().view(groups, -1, width))
-    lanes.div_(127.5).sub_(1.0)
+def _padded(batch: Tensor, length: int) -> Tensor:
+    """Appends zeros to a batch, [n, ...], so that every lane of every group has numbers."""
+    missing = length - len(batch)
+    return torch.cat([batch, batch.new_zeros(missing, *batch.shape[1:])]) if missing else batch
 
 
-def from_lanes(features: Tensor, images: int) -> Tensor:
+def _from_lanes(features: Tensor, images: int) -> Tensor:
     """Returns [groups, channels x size x size, lanes] as [n, channels x size x size]."""
     return features.transpose(1, 2).reshape(-1, features.shape[1])[:images]

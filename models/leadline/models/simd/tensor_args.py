@@ -7,6 +7,8 @@ from leadline.models.simd.fields import Field
 from leadline.models.simd.kernel_args import KernelArgs
 from leadline.models.simd.signatures import Kind
 
+_DTYPES = {Kind.BYTES: torch.uint8, Kind.DOUBLES: torch.float64}
+
 
 class TensorArgs(KernelArgs):
     """A `KernelArgs` whose arrays are tensors in main memory."""
@@ -21,8 +23,8 @@ class TensorArgs(KernelArgs):
         Raises:
             ValueError: the tensor is not contiguous, or its type is not the field's.
         """
-        # Called thirteen times a step; `Tensor.numpy` alone would take longer.
-        dtype = torch.float64 if field.kind is Kind.DOUBLES else torch.float32
+        # Called fourteen times a step; `Tensor.numpy` alone would take longer.
+        dtype = _DTYPES.get(field.kind, torch.float32)
         if not tensor.is_contiguous() or tensor.dtype is not dtype:
             raise ValueError(
                 f"{field.name} must be contiguous {dtype}, "

@@ -99,7 +99,13 @@ _STATUS_OF: dict[type[ServiceError], tuple[grpc.StatusCode, Callable[..., Iterab
 
 
 def to_status(error: ServiceError) -> tuple[grpc.StatusCode, status_pb2.Status]:
-    """The status that a caller receives for an error, small enough for trailers."""
+    """The status that a caller receives for an error, small enough for trailers.
+
+    Removes the tracebacks of the error. Their frames refer to the request, and often to a future
+    that refers to the error: this reference cycle would keep the request until a garbage
+    collection.
+    """
+    _remove_tracebacks(error)
     code, details_of = _STATUS_OF[type(error)]
     info = error_details_pb2.ErrorInfo(
         reason=error.reason, domain=ERROR_DOMAIN, metadata=error.metadata
@@ -119,6 +125,12 @@ def status_to_send(error: ServiceError) -> tuple[grpc.StatusCode, str, MetadataP
     """The arguments of `Response.set_status` for an error."""
     code, status = to_status(error)
     return code, str(error), ((DETAILS_KEY, status.SerializeToString()),)
+
+
+def _remove_tracebacks(error: BaseException | None) -> None:
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
 
 
 def _shorten_texts(message: Message, limit: int) -> None:

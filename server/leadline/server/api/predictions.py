@@ -88,7 +88,7 @@ async def add_predictions(
         if start:
             await asyncio.sleep(0)
         part = slice(start, start + _IMAGES_PER_TURN)
-        part_scores = Scores(scores.logits[part], scores.probabilities[part])
+        part_scores = scores.rows(part, logits_only=False)
         response.predictions.extend(
             _predictions(part_scores, class_names, top_k, include_logits=include_logits)
         )

@@ -1,6 +1,6 @@
 """The use cases of predictions: classify images, load and unload networks."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,8 @@ class PredictionService:
 
     Attributes:
         limits: the limits of a request.
+        start, end: start to classify pixels, and end it, as those of `Predictor` do.
+        is_limited: whether an identity has a quota of predictions, which `predict` counts.
     """
 
     def __init__(
@@ -53,7 +55,9 @@ class PredictionService:
         self._dataset_cache = dataset_cache
         self._meter = meter
         self.limits = limits
-        self._start = predictor.start
+        self.start = predictor.start
+        self.end = predictor.end
+        self.is_limited = meter.is_limited
 
     def example_input(self, examples: Sequence[ExampleRef]) -> ImageInput:
         """The input of dataset images; `decode` raises if an image is not on this server."""
@@ -107,20 +111,6 @@ class PredictionService:
     ) -> Scores:
         await self._meter.predict_when_allowed(identity, images)
         return await predict()
-
-    def start(
-        self,
-        checkpoint: CheckpointRef,
-        pixels: Pixels,
-        *,
-        identity: Identity,
-        caller: str,
-        seconds_left: float | None,
-    ) -> Awaitable[Scores] | None:
-        """Starts to classify pixels as `Predictor.start` does; None if a quota forbids it."""
-        if self._meter.is_limited(identity):
-            return None  # the general path counts the images
-        return self._start(checkpoint, pixels, caller=caller, seconds_left=seconds_left)
 
     async def load(self, checkpoint: CheckpointRef) -> None:
         """Loads the network of a checkpoint into memory.

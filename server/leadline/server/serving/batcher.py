@@ -2,9 +2,10 @@
 
 There is no timer: the next batch fills while the current one is computed, and an idle
 batcher computes a request at once. The event loop itself computes a single image if
-that takes no longer than waking a thread. Batches are small, so the wait for the
-previous one is short. Networks take turns, and within a network callers take turns
-with a few images each. So neither a large request nor a busy caller delays the others.
+that takes no longer than waking a thread, and no others were in flight lately. Batches
+are small, so the wait for the previous one is short. Networks take turns, and within a
+network callers take turns with a few images each. So neither a large request nor a busy
+caller delays the others.
 """
 
 import asyncio
@@ -17,9 +18,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from leadline.server.errors import DeadlineExceededError
+from leadline.server.errors import DeadlineExceededError, ServiceError
 from leadline.server.serving.classifier import MAX_BATCH, Scores
-from leadline.server.serving.inputs import Pixels
+from leadline.server.serving.inputs import InputFields, Pixels, check_finite
 
 _QUANTUM = 8
 """Images of a caller in each turn while other callers wait."""
@@ -41,8 +42,10 @@ class Work:
         pixels: the images.
         caller: identifies the caller; callers take turns.
         deadline: the deadline by the monotonic clock; None without one.
-        quick: returns the network, if the event loop may run it: see `Batcher.submit`.
         answer: the future that the caller awaits.
+        quick: returns the network, if the event loop may run it: see `Batcher.submit`.
+        unchecked: the fields to name if a number is not finite; None if they are checked.
+        logits_only: whether nobody asks for the probabilities.
         taken: how many images were put in a batch.
         scored: how many images have scores.
         scores: the scores, complete once all images are scored.
@@ -53,12 +56,14 @@ class Work:
         "caller",
         "deadline",
         "key",
+        "logits_only",
         "network",
         "pixels",
         "quick",
         "scored",
         "scores",
         "taken",
+        "unchecked",
     )
 
     def __init__(  # noqa: PLR0917 - called for every request: keyword arguments are slower
@@ -70,12 +75,16 @@ class Work:
         deadline: float | None,
         answer: "asyncio.Future[Scores]",
         quick: Callable[[], Network | None] | None = None,
+        unchecked: InputFields | None = None,
+        logits_only: bool = False,
     ) -> None:
         self.key = key
         self.network = network
         self.caller = caller
         self.deadline = deadline
         self.quick = quick
+        self.unchecked = unchecked
+        self.logits_only = logits_only
         self.answer = answer
         self.scores: Scores | None = None
         self.pixels = pixels
@@ -103,15 +112,13 @@ class Work:
             self.scores = part
             return
         if self.scores is None:
-            self.scores = Scores(
-                *(
-                    np.empty((images, scores.shape[1]), np.float32)
-                    for scores in (part.logits, part.probabilities)
-                )
-            )
+            shape = images, part.logits.shape[1]
+            probabilities = None if self.logits_only else np.empty(shape, np.float32)
+            self.scores = Scores(np.empty(shape, np.float32), probabilities)
         rows = slice(self.scored, self.scored + count)
         self.scores.logits[rows] = part.logits
-        self.scores.probabilities[rows] = part.probabilities
+        if not self.logits_only:
+            self.scores.probabilities[rows] = part.probabilities
         self.scored += count
 
 
@@ -187,6 +194,7 @@ class Batcher:
         """Starts the thread."""
         self._arriving: list[Work] = []  # in this iteration of the event loop
         self._in_flight = 0
+        self._crowd = 0  # the most requests in flight lately: each hand-over forgets one
         # Only one thread at a time may use a network, even if the caller of a batch has left.
         self._computing = threading.Lock()
         self._arrivals: SimpleQueue[list[Work] | None] = SimpleQueue()
@@ -203,6 +211,8 @@ class Batcher:
         caller: str,
         deadline: float | None,
         quick: Callable[[], Network | None] | None = None,
+        unchecked: InputFields | None = None,
+        logits_only: bool = False,
     ) -> Work:
         """Queues images for classification: await the work's `answer`, then call `finish`.
 
@@ -217,12 +227,16 @@ class Batcher:
             deadline: by the monotonic clock; None without one.
             quick: returns the network, if it is loaded and computes these images in no
                 more time than waking a thread takes. The event loop then runs it, unless
-                other requests are in flight.
+                other requests are in flight, or were lately.
+            unchecked: the fields to name if a number is not finite; None if the pixels
+                are checked.
+            logits_only: whether nobody asks for the probabilities.
         """
         loop = asyncio.get_running_loop()
         if not self._arriving:
             loop.call_soon(self._hand_over)
-        work = Work(key, network, pixels, caller, deadline, loop.create_future(), quick)
+        answer = loop.create_future()
+        work = Work(key, network, pixels, caller, deadline, answer, quick, unchecked, logits_only)
         self._arriving.append(work)
         self._in_flight += 1
         return work
@@ -231,23 +245,14 @@ class Batcher:
         """Records that a work has its answer, or that its caller has left."""
         self._in_flight -= 1
 
-    async def score(
-        self,
-        key: Hashable,
-        network: Callable[[], Network],
-        pixels: Pixels,
-        *,
-        caller: str,
-        deadline: float | None,
-        quick: Callable[[], Network | None] | None = None,
-    ) -> Scores:
-        """Classifies images; the arguments are those of `submit`.
+    async def result(self, work: Work) -> Scores:
+        """Returns the scores of a submitted work, and finishes it.
 
         Raises:
             DeadlineExceededError: the deadline passed before the request was computed.
+            InvalidArgumentError: a number is not finite.
             Exception: an error of `network`.
         """
-        work = self.submit(key, network, pixels, caller=caller, deadline=deadline, quick=quick)
         try:
             return await work.answer
         finally:
@@ -261,7 +266,9 @@ class Batcher:
     def _hand_over(self) -> None:
         """Passes the arrivals of one event loop iteration to the thread, with one wake-up."""
         arrived, self._arriving = self._arriving, []
-        if self._in_flight != 1 or not self._is_computed_inline(arrived[0]):
+        # After a batch, the first of many new requests is alone in flight for a moment.
+        self._crowd = max(self._in_flight, self._crowd - 1)
+        if self._crowd != 1 or not self._is_computed_inline(arrived[0]):
             self._arrivals.put(arrived)
 
     def _is_computed_inline(self, work: Work) -> bool:
@@ -277,20 +284,22 @@ class Batcher:
 
     @staticmethod
     def _compute_inline(work: Work, network: Network) -> None:
-        late: list[Work] = []
-        if _Wanted(late)(work):
+        wanted = _Wanted()
+        if wanted(work):
             try:
                 work.scores = network.score([work.pixels])
             except Exception as error:  # noqa: BLE001 - raised to the caller
                 _settle_here([work], error)
             _settle_here([work], None)
-        _settle_here(late, _too_late())
+        for refused, refusal in wanted.refused:
+            _settle_here([refused], refusal)
 
     def _run(self) -> None:
         while self._gather():
-            late: list[Work] = []
-            batch = self._queue.next_batch(_Wanted(late))
-            _settle(late, _too_late())
+            wanted = _Wanted()
+            batch = self._queue.next_batch(wanted)
+            for work, error in wanted.refused:
+                _settle([work], error)
             if batch:
                 self._compute(batch)
 
@@ -319,30 +328,38 @@ class Batcher:
 
 
 class _Wanted:
-    """Whether a request still has a caller and time; collects those past their deadline."""
+    """Whether a request still has a caller and time, and valid pixels.
 
-    def __init__(self, late: list[Work]) -> None:
-        self._late = late
+    Attributes:
+        refused: the requests that have a caller, but no time or no valid pixels.
+    """
+
+    def __init__(self) -> None:
+        self.refused: list[tuple[Work, ServiceError]] = []
         self._now = time.monotonic()
 
     def __call__(self, work: Work) -> bool:
         if work.answer.done():  # the caller has left, or has received an error
             return False
-        if work.deadline is not None and work.deadline <= self._now:
-            self._late.append(work)
+        try:
+            self._check(work)
+        except ServiceError as error:
+            self.refused.append((work, error))
             return False
         return True
 
-
-def _too_late() -> DeadlineExceededError:
-    return DeadlineExceededError("the deadline passed while the request waited its turn")
+    def _check(self, work: Work) -> None:
+        if work.deadline is not None and work.deadline <= self._now:
+            raise DeadlineExceededError("the deadline passed while the request waited its turn")
+        if work.unchecked is not None and not work.taken:
+            check_finite(work.pixels, work.unchecked)
 
 
 def _hand_out(batch: list[Slice], scores: Scores) -> None:
     start = 0
     for part in batch:
         end = start + len(part.images)
-        part.work.keep(Scores(scores.logits[start:end], scores.probabilities[start:end]))
+        part.work.keep(scores.rows(slice(start, end), logits_only=part.work.logits_only))
         start = end
 
 

@@ -5,7 +5,7 @@ import math
 import threading
 import time
 from abc import ABC, abstractmethod
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,14 +32,34 @@ _TRIALS = 3
 _OF_THREAD = threading.local()
 
 
-class Scores(NamedTuple):
+class Scores:
     """The outputs of a network, float32 [images, classes] each.
 
     Classes are ranked by logits: rounding makes probabilities equal.
+
+    Attributes:
+        logits: the logits.
     """
 
-    logits: NDArray[np.float32]
-    probabilities: NDArray[np.float32]
+    __slots__ = ("_probabilities", "logits")
+
+    def __init__(
+        self, logits: NDArray[np.float32], probabilities: NDArray[np.float32] | None = None
+    ) -> None:
+        """Makes scores; missing probabilities are computed when they are needed."""
+        self.logits = logits
+        self._probabilities = probabilities
+
+    @property
+    def probabilities(self) -> NDArray[np.float32]:
+        """The probabilities."""
+        if self._probabilities is None:
+            self._probabilities = _softmax(self.logits)
+        return self._probabilities
+
+    def rows(self, rows: slice, *, logits_only: bool) -> "Scores":
+        """The scores of some images, with the probabilities of all, unless only logits matter."""
+        return Scores(self.logits[rows], None if logits_only else self.probabilities[rows])
 
 
 class Classifier(ABC):
@@ -106,7 +126,7 @@ class CpuClassifier(Classifier):
 
     def _run(self, images: NDArray[np.float32]) -> Scores:
         logits = self._network.logits(images, _workspace_of_thread(self._threads))
-        return Scores(logits, _softmax(logits))
+        return Scores(logits)
 
     def _seconds_of_an_image(self) -> float:
         image = np.zeros((1, 3, IMAGE_SIZE, IMAGE_SIZE), np.float32)

@@ -200,8 +200,7 @@ def read_tensor(
             fields.data, f"has {len(data)} bytes, but the shape {list(shape)} takes {layout.size}"
         )
     pixels: Pixels = np.ndarray(layout.shape, layout.dtype, data)
-    if not are_finite(pixels):
-        raise InvalidArgumentError.of(fields.data, "has values that are not finite numbers")
+    check_finite(pixels, fields)
     return pixels
 
 
@@ -233,8 +232,17 @@ def tensor_layout(
     return TensorLayout((images, *image_shape), dtype, images * _IMAGE_VALUES * dtype.itemsize)
 
 
-def are_finite(pixels: Pixels) -> bool:
-    """Whether all numbers are finite."""
+def check_finite(pixels: Pixels, fields: InputFields) -> None:
+    """Checks that all numbers are finite.
+
+    Raises:
+        InvalidArgumentError: a number is infinite or NaN.
+    """
+    if not _are_finite(pixels):
+        raise InvalidArgumentError.of(fields.data, "has values that are not finite numbers")
+
+
+def _are_finite(pixels: Pixels) -> bool:
     if pixels.dtype == _DTYPES[PixelType.UINT8]:
         return True
     if pixels.size != _IMAGE_VALUES:

@@ -3,9 +3,9 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from leadline.server.serving.batcher import Batcher, Work
 from leadline.server.serving.catalog import CheckpointRef
 from leadline.server.serving.classifier import Scores
 from leadline.server.serving.decoding import DecoderPool
-from leadline.server.serving.inputs import Pixels, Steps
+from leadline.server.serving.inputs import InputFields, Pixels, Steps
 from leadline.server.serving.loaded import LoadedNetworks
 
 _RETRY_SECONDS = 0.1
@@ -166,11 +166,23 @@ class Predictor:
         except BaseException:
             self._admission.release()
             raise
-        return await self._answer(work, began)
+        scores = None
+        try:
+            scores = await work.answer
+        finally:
+            self.end(work, scores, time.monotonic() - began)
+        return scores
 
     def start(
-        self, checkpoint: CheckpointRef, pixels: Pixels, *, seconds_left: float | None, caller: str
-    ) -> Coroutine[Any, Any, Scores] | None:
+        self,
+        checkpoint: CheckpointRef,
+        pixels: Pixels,
+        *,
+        seconds_left: float | None,
+        caller: str,
+        unchecked: InputFields | None,
+        logits_only: bool,
+    ) -> Work | None:
         """Starts to classify images; returns None if too many requests are in flight.
 
         Args:
@@ -178,18 +190,41 @@ class Predictor:
             pixels: the images.
             seconds_left: the time until the caller's deadline; None without one.
             caller: identifies the caller; callers take turns.
+            unchecked: the fields to name if a number is not finite; None if they are checked.
+            logits_only: whether nobody asks for the probabilities.
 
         Returns:
-            The coroutine of the scores, which must be awaited; it raises the errors of `predict`.
+            The work, whose `answer` raises the errors of `predict`. Then call `end`.
         """
         if not self._admission.try_acquire():
             return None
-        began = time.monotonic()
-        deadline = None if seconds_left is None else began + seconds_left
-        return self._answer(self._submit(checkpoint, pixels, caller, deadline), began)
+        deadline = None if seconds_left is None else time.monotonic() + seconds_left
+        return self._submit(
+            checkpoint, pixels, caller, deadline, unchecked=unchecked, logits_only=logits_only
+        )
+
+    def end(self, work: Work, scores: Scores | None, seconds: float) -> None:
+        """Ends a started request, and releases its slot.
+
+        Args:
+            work: the request.
+            scores: its answer; None if it has failed, or its caller has left.
+            seconds: the time since its arrival.
+        """
+        self._batcher.finish()
+        self._admission.release()
+        if scores is not None:
+            self._observer.on_prediction(images=len(work.pixels), seconds=seconds)
 
     def _submit(
-        self, checkpoint: CheckpointRef, pixels: Pixels, caller: str, deadline: float | None
+        self,
+        checkpoint: CheckpointRef,
+        pixels: Pixels,
+        caller: str,
+        deadline: float | None,
+        *,
+        unchecked: InputFields | None = None,
+        logits_only: bool = False,
     ) -> Work:
         return self._batcher.submit(
             checkpoint.key,
@@ -198,21 +233,14 @@ class Predictor:
             caller=caller,
             deadline=deadline,
             quick=partial(self.loaded.quick, checkpoint) if len(pixels) == 1 else None,
+            unchecked=unchecked,
+            logits_only=logits_only,
         )
-
-    async def _answer(self, work: Work, began: float) -> Scores:
-        """Returns the scores of an admitted request, and releases its slot."""
-        try:
-            scores = await work.answer
-        finally:
-            self._batcher.finish()
-            self._admission.release()
-        self._observer.on_prediction(images=len(work.pixels), seconds=time.monotonic() - began)
-        return scores
 
     async def check(self) -> None:
         """Returns when the computing thread has answered; waits behind pending predictions."""
-        await self._batcher.score("check", _Idle, _NO_PIXELS, caller="check", deadline=None)
+        work = self._batcher.submit("check", _Idle, _NO_PIXELS, caller="check", deadline=None)
+        await self._batcher.result(work)
 
     def close(self) -> None:
         """Stops the threads after the work that has started."""
@@ -226,4 +254,4 @@ class _Idle:
     def score(self, images: list[Pixels]) -> Scores:
         """Zeros."""
         nothing = np.zeros((sum(map(len, images)), 1), np.float32)
-        return Scores(nothing, nothing)
+        return Scores(nothing)

@@ -2,11 +2,9 @@
 
 import functools
 import re
+from collections.abc import Coroutine
+from typing import Any
 
-import grpc
-
-from leadline.server.errors import ResourceExhaustedError
-from leadline.server.transport.budget import Charge, MessageBudget
 from leadline.server.transport.call import Call
 from leadline.server.transport.calls import Calls
 from leadline.server.transport.deadlines import DeadlineTimers
@@ -29,13 +27,6 @@ _UNSUPPORTED_MEDIA_TYPE = 415
 _METHOD_NOT_ALLOWED = 405
 _BAD_REQUEST = 400
 
-# Metadata of up to this many bytes is not charged, so that callers with little metadata are
-# never refused because of others.
-_FREE_METADATA_BYTES = 2_048
-
-# The most charged metadata of all calls in flight; one connection may use half of it.
-_METADATA_BYTES = 4 << 20
-
 
 class GrpcApplication:
     """An ASGI application that answers each request as a call."""
@@ -50,35 +41,16 @@ class GrpcApplication:
         self._calls = calls
         self._intake = intake
         self._timers = DeadlineTimers()
-        self._metadata = MessageBudget(_METADATA_BYTES, "metadata of calls in flight")
 
-    async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
-        """Answers an HTTP request."""
+    def __call__(self, scope: Event, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        """Answers an HTTP request; a function, to save a coroutine for every call."""
         try:
             seconds, encoding = _timeout_and_encoding(scope)
         except _RefusedError as refusal:
-            await _refuse(send, refusal)
-            return
-        messages = MessageReader(
-            receive, self._intake, connection=scope.get("client"), encoding=encoding
-        )
-        call = AsgiCall(scope, messages, AsgiResponse(send), seconds=seconds, timers=self._timers)
-        size = size_of_headers(scope["headers"])
-        if size <= _FREE_METADATA_BYTES:
-            await self._calls.answer(call)
-        else:
-            await self._answer_charged(call, size)
-
-    async def _answer_charged(self, call: "AsgiCall", size: int) -> None:
-        charge = Charge(self._metadata, call.connection)
-        try:
-            charge.resize(size)
-        except ResourceExhaustedError as error:
-            call.refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, error)
-        try:
-            await self._calls.answer(call)
-        finally:
-            charge.resize(0)
+            return _refuse(send, refusal)
+        messages = MessageReader(receive, self._intake, scope.get("client"), encoding)
+        call = AsgiCall(scope, messages, AsgiResponse(send), seconds, self._timers)
+        return self._calls.answer(call, size_of_headers(scope["headers"]))
 
 
 class AsgiCall(Call):

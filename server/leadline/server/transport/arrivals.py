@@ -22,6 +22,17 @@ from leadline.server.transport.messages import BEGINNING, MessageIntake, seconds
 
 _PERIOD_SECONDS = 0.05
 
+# If no call waits for a message, one of so many checks suffices.
+_IDLE_PERIODS = 4
+
+# The most bytes before the first call of a connection. Flow control holds back its messages, so
+# only frames that carry no message exceed this, such as headers that never end.
+_BYTES_BEFORE_CALLS = 1 << 20
+
+# Received bytes to discard at a time, and how often at most.
+_DISCARDED_BYTES = 1 << 20
+_DISCARDS = 64
+
 # For this long, core may still deliver calls of a connection that was ended.
 _HOSTILE_SECONDS = 60
 
@@ -54,8 +65,8 @@ class Arrivals:
     reader waits, core holds the difference between these and the bytes given to readers.
     If no reader waits, the count restarts at zero, so that small errors do not add up.
 
-    Attributes:
-        hostile: connections to end, because their metadata exceeds the limit.
+    It also ends connections that only cost: those whose metadata exceeds the limit, and
+    those that send much before their first call.
     """
 
     def __init__(self, calls: Calls, intake: MessageIntake) -> None:
@@ -66,21 +77,38 @@ class Arrivals:
         self._headers: dict[Call, Charge] = {}
         self._connections: dict[str, _Connection] = {}
         self._given: Counter[str] = Counter()
-        self.hostile: dict[str, float] = {}  # with the time of the violation
+        self._port = 0
+        self._callers: set[str] = set()  # connections whose calls began since the last check
+        self._last_callers: set[str] = set()
+        self._hostile: dict[str, float] = {}  # connections to end, with the time of the violation
 
-    async def watch(self) -> None:
-        """Checks the calls periodically, until it is cancelled."""
+    async def watch(self, port: int) -> None:
+        """Checks the calls and the connections to a port periodically, until it is cancelled."""
+        self._port = port
+        idle = 0
         try:
             while True:
                 await asyncio.sleep(_PERIOD_SECONDS)
-                if self._is_idle():
+                idle = idle + 1 if self._is_idle() else 0
+                if idle % _IDLE_PERIODS:
                     continue
                 # Read before the kernel's counts, which then include all bytes given to readers.
                 given, self._given = self._given, Counter()
-                received = await self._pool.run(_received_bytes, self.hostile)
+                received = await self._pool.run(_received_bytes, port, self._hostile)
                 self._look(received, given)
         finally:
             self._pool.close()
+
+    def begin(self, connection: str) -> bool:
+        """Records that a call begins; returns False if its connection is being ended."""
+        self._callers.add(connection)
+        return connection not in self._hostile
+
+    def end(self, connection: str, *, is_urgent: bool = False) -> None:
+        """Ends a connection at the next check, or now if it is urgent, and refuses its calls."""
+        self._hostile[connection] = time.monotonic()
+        if is_urgent:
+            _received_bytes(self._port, {connection})
 
     def give(self, connection: str, size: int) -> None:
         """Records that core has given a message of this size to its reader."""
@@ -95,7 +123,7 @@ class Arrivals:
     def _is_idle(self) -> bool:
         """Whether no call waits for a message now, nor did at the last check."""
         waits = any(_pending_read(call) for call in self._calls)
-        return not (waits or self._reads or self.hostile)
+        return not (waits or self._reads or self._hostile)
 
     def _look(self, received: dict[str, int], given: Counter[str]) -> None:
         now = time.monotonic()
@@ -117,8 +145,8 @@ class Arrivals:
         self._charge_headers(first)
         self._charge_connections(received, given, waiting)
         self._end_slow(first, now)
-        self.hostile = {
-            name: since for name, since in self.hostile.items() if now - since < _HOSTILE_SECONDS
+        self._hostile = {
+            name: since for name, since in self._hostile.items() if now - since < _HOSTILE_SECONDS
         }
 
     def _charge_headers(self, waiting: list[Call]) -> None:
@@ -138,9 +166,15 @@ class Arrivals:
         self, received: dict[str, int], given: Counter[str], waiting: dict[str, list[Call]]
     ) -> None:
         last, self._connections = self._connections, {}
+        # A call may begin on a connection that is too new for the kernel's counts.
+        callers = self._callers | self._last_callers
+        self._last_callers, self._callers = self._callers, set()
         for name, count in received.items():
             connection = last.pop(name, None) or _Connection(Charge(self._intake.budget, name))
             self._connections[name] = connection
+            connection.has_called = connection.has_called or name in callers
+            if count > _BYTES_BEFORE_CALLS and not connection.has_called:
+                self.end(name)
             connection.grow(count, given[name], is_waited_for=name in waiting)
             _charge(connection.charge, connection.charged, waiting.get(name, []))
         for connection in last.values():
@@ -176,11 +210,13 @@ class _Connection:
     Attributes:
         size: the bytes that core holds.
         charge: the charge for these bytes.
+        has_called: whether a call of it has begun.
     """
 
     def __init__(self, charge: Charge) -> None:
         self.charge = charge
         self.size = 0
+        self.has_called = False
         self._received = 0
 
     @property
@@ -195,10 +231,11 @@ class _Connection:
         self.size = max(0, self.size + grown) if is_waited_for else 0
 
 
-def _received_bytes(hostile: Collection[str]) -> dict[str, int]:
-    """The bytes that each TCP connection has received; ends hostile connections. Blocks.
+def _received_bytes(port: int, hostile: Collection[str]) -> dict[str, int]:
+    """The bytes that each connection to a port has received; ends hostile connections.
 
-    Returns nothing on other systems than Linux, which do not report it.
+    Takes some milliseconds for a thousand connections. Returns nothing on other systems than
+    Linux, which do not report it.
     """
     counts: dict[str, int] = {}
     if not sys.platform.startswith("linux"):
@@ -207,15 +244,26 @@ def _received_bytes(hostile: Collection[str]) -> dict[str, int]:
         with suppress(OSError, TypeError, struct.error):  # not TCP, or closed meanwhile
             sock = socket.socket(fileno=int(name))
             try:
+                if sock.getsockname()[1:2] != (port,):
+                    continue
                 peer = sock.getpeername()
                 info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
                 connection = _name(*peer[:2])
                 if connection in hostile:
-                    sock.shutdown(socket.SHUT_RDWR)
+                    _end(sock)
             finally:
                 sock.detach()  # core closes it
             counts[connection] = _RECEIVED.unpack_from(info, _RECEIVED_AT)[0]
     return counts
+
+
+def _end(sock: socket.socket) -> None:
+    """Ends a connection, and discards what it has received, so that core does not read it."""
+    sock.shutdown(socket.SHUT_RDWR)
+    nowhere = bytearray(_DISCARDED_BYTES)
+    for _ in range(_DISCARDS):
+        if not sock.recv_into(nowhere, 0, socket.MSG_TRUNC | socket.MSG_DONTWAIT):
+            break
 
 
 def _name(host: str, port: int) -> str:

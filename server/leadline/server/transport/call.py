@@ -74,11 +74,10 @@ class Call(ABC):
         request: Any,
         messages: Messages,
         response: Response,
-        *,
         seconds: float | None = None,
         timers: DeadlineTimers | None = None,
     ) -> None:
-        """Makes a call, in the task that answers it.
+        """Makes a call, which a task must begin.
 
         Args:
             request: the transport's object for the call.
@@ -88,9 +87,6 @@ class Call(ABC):
                 there is no deadline.
             timers: the timers of the event loop.
         """
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - each transport answers a call in its own task
-        self.task: asyncio.Task[Any] = task
         self.messages = messages
         self.response = response
         self.is_done = False
@@ -99,13 +95,19 @@ class Call(ABC):
         self._request = request
         self._done_callbacks: list[Callable[[], None]] = []
         self._end = CALLER_GONE
-        self._deadline: float | None = None
-        self._timers = None
-        if seconds is not None and timers is not None:
-            self._deadline = time.monotonic() + seconds
-            # Set last, because the timers keep the call alive until it is closed.
-            self._timers = timers
-            self._period = timers.add(self, self._deadline)
+        self._deadline = None if seconds is None else time.monotonic() + seconds
+        self._timers = timers
+        self._period: int | None = None
+
+    def begin(self) -> asyncio.Task[Any]:
+        """Begins the call in the current task, which it returns, and starts its deadline."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - each transport answers a call in its own task
+        self.task: asyncio.Task[Any] = task
+        if self._deadline is not None and self._timers is not None:
+            # Not before, because the timers keep the call alive until it is closed.
+            self._period = self._timers.add(self, self._deadline)
+        return task
 
     @property
     @abstractmethod
@@ -179,7 +181,7 @@ class Call(ABC):
 
     def close(self) -> None:
         """Discards the deadline and calls the callbacks, after any kind of end."""
-        if self._timers is not None:
+        if self._period is not None and self._timers is not None:
             self._timers.discard(self, self._period)
         self.is_done = True
         self.messages.close()

@@ -1,17 +1,25 @@
 """Answers calls, over either transport, and ends those in flight when the server stops."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any, Protocol
 
 import grpc
 import structlog
 from grpc import aio
 
-from leadline.server.errors import shorten
+from leadline.server.errors import ResourceExhaustedError, shorten
+from leadline.server.transport.budget import Charge, MessageBudget
 from leadline.server.transport.call import Call
 
 _LOG = structlog.get_logger(__name__)
+
+# Metadata of up to this many bytes is not charged, so that callers with little metadata are
+# never refused because of others.
+_FREE_METADATA_BYTES = 2_048
+
+# The most charged metadata of all calls in flight; one connection may use half of it.
+_METADATA_BYTES = 4 << 20
 
 _SHUTTING_DOWN = (grpc.StatusCode.UNAVAILABLE, "the server shuts down")
 
@@ -56,6 +64,7 @@ class Calls:
         self._admission = admission
         self._in_flight: dict[asyncio.Task[Any], Call] = {}
         self._is_stopping = False
+        self._metadata = MessageBudget(_METADATA_BYTES, "metadata of calls in flight")
 
     def __iter__(self) -> Iterator[Call]:
         """The calls that have not ended."""
@@ -66,16 +75,44 @@ class Calls:
         """How many calls have not ended."""
         return len(self._in_flight)
 
-    async def answer(self, call: Call) -> None:
-        """Answers a call, and sends its status."""
-        self._in_flight[call.task] = call
+    def answer(self, call: Call, header_bytes: int = 0) -> Coroutine[Any, Any, None]:
+        """Answers a call with headers of this size, and sends its status.
+
+        Await it in the task of the call. A function, to save a coroutine for every call.
+        """
+        if header_bytes <= _FREE_METADATA_BYTES:
+            return self._run(call)
+        return self._run_charged(call, header_bytes)
+
+    async def _run_charged(self, call: Call, header_bytes: int) -> None:
+        charge = Charge(self._metadata, call.connection)
+        refusal = None
+        try:
+            charge.resize(header_bytes)
+        except ResourceExhaustedError as error:
+            refusal = error
+        try:
+            await self._run(call, refusal)
+        finally:
+            charge.resize(0)
+
+    async def _run(self, call: Call, refusal: ResourceExhaustedError | None = None) -> None:
+        """Answers a call; `refusal` is the reached limit because of which it must not run."""
+        task = call.begin()
+        self._in_flight[task] = call
+        if refusal is not None:
+            call.refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, refusal)
         last = None
         try:
             try:
                 if self._is_stopping:
                     call.response.set_status(*_SHUTTING_DOWN)
                 elif self._admission is None or self._admission.admit(call):
-                    last = await self._answer(call)
+                    method = self.methods.get(call.path)
+                    if method is None:
+                        _refuse_unknown(call)
+                    else:
+                        last = await method.answer(call)
             except aio.AbortError:
                 pass  # the status is set
             except asyncio.CancelledError:
@@ -83,7 +120,7 @@ class Calls:
                 if code is grpc.StatusCode.CANCELLED:
                     raise  # nobody receives a status
                 call.response.set_status(code, message)
-                call.task.uncancel()
+                task.uncancel()
             except Exception as error:  # noqa: BLE001 - the boundary: methods translate their errors
                 _LOG.error("a method failed", path=call.path, exc_info=error)
                 call.response.set_status(
@@ -91,7 +128,7 @@ class Calls:
                 )
             await call.response.end(last)
         finally:
-            del self._in_flight[call.task]
+            del self._in_flight[task]
             call.close()
 
     async def stop(self, grace_seconds: float) -> None:
@@ -107,12 +144,9 @@ class Calls:
         if self._in_flight:
             await asyncio.wait(self._in_flight)
 
-    async def _answer(self, call: Call) -> bytes | None:
-        method = self.methods.get(call.path)
-        if method is not None:
-            return await method.answer(call)
-        call.response.set_status(
-            grpc.StatusCode.UNIMPLEMENTED,
-            f"there is no method {shorten(call.path) or 'of this path'}",
-        )
-        return None
+
+def _refuse_unknown(call: Call) -> None:
+    call.response.set_status(
+        grpc.StatusCode.UNIMPLEMENTED,
+        f"there is no method {shorten(call.path) or 'of this path'}",
+    )

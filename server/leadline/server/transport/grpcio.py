@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -12,9 +11,10 @@ import grpc
 from grpc import aio
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
+from leadline.server.errors import InvalidArgumentError
 from leadline.server.tls import Certificates, TlsCertificates, TlsError
 from leadline.server.transport.arrivals import Arrivals
-from leadline.server.transport.budget import Charges
+from leadline.server.transport.budget import Charge, Charges
 from leadline.server.transport.call import CALLER_GONE, DEADLINE_EXCEEDED, Call
 from leadline.server.transport.calls import Calls, Method
 from leadline.server.transport.headers import Metadata, size_of
@@ -39,7 +39,27 @@ _CANCELLATION_SECONDS = 0.02
 
 _LARGE_METADATA = f"the metadata of a call has more than {METADATA_BYTES} bytes"
 
+# With so much metadata, a caller does not get a status before its connection ends.
+_BOMB_BYTES = 4 * METADATA_BYTES
+
 _LOOKAHEAD_BYTES = 1 << 16
+
+# How the data of each encoding begins. No protobuf message begins with the first bytes of gzip,
+# and one that begins with those of deflate is no complete data with a right checksum.
+_BEGINNINGS = {
+    b"\x1f\x8b": b"gzip",
+    b"\x78\x01": b"deflate",
+    b"\x78\x5e": b"deflate",
+    b"\x78\x9c": b"deflate",
+    b"\x78\xda": b"deflate",
+}
+
+# Calls of a method that are accepted in one pass of the event loop. Core queues further calls.
+_ACCEPTED_AT_ONCE = 16
+
+# Above the first number of queued calls of a method, core cancels some of its new calls, whoever
+# makes them; above the second, all. Four connections may use all their streams at once.
+_MAX_QUEUED = 4 * MAX_STREAMS, 6 * MAX_STREAMS
 
 # The resolution of the timers by which core cancels a call at its deadline.
 _TIMER_SECONDS = 0.01
@@ -65,6 +85,9 @@ class GrpcioListener:
         self._calls = calls
         self._options = options
         self._tls = options.tls
+        self._has_certificates = (
+            options.tls is not None and options.tls.current.client_auth != "none"
+        )
         if self._tls is not None and self._tls.current.client_auth == "optional":
             raise TlsError(
                 "--tls-client-auth optional cannot be had with --transport grpcio, which either "
@@ -97,7 +120,7 @@ class GrpcioListener:
         await server.start()
         # A task, because cancelling a waiter would cancel core's own future of its end.
         self._ended = asyncio.create_task(server.wait_for_termination(None))
-        self._watching = asyncio.create_task(self._arrivals.watch())
+        self._watching = asyncio.create_task(self._arrivals.watch(chosen))
         return chosen
 
     async def wait_broken(self) -> None:
@@ -146,28 +169,44 @@ class GrpcioListener:
 
     def _handler(self, path: str, method: Method | None) -> Any:
         """Returns a method's handler for grpc, which reads the requests from the context."""
-        has_certificates = self._tls is not None and self._tls.current.client_auth != "none"
 
         async def answer(_requests: Any, context: aio.ServicerContext[Any, Any]) -> bytes | None:
-            peer = str(context.peer())
-            if peer in self._arrivals.hostile:
-                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _LARGE_METADATA)
-            metadata = cast(Metadata, context.invocation_metadata())
-            if size_of(metadata) > METADATA_BYTES:
-                # Core itself enforces the limit once the client has acknowledged it.
-                self._arrivals.hostile[peer] = time.monotonic()
-                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _LARGE_METADATA)
-            response = _GrpcioResponse(context)
-            messages = _Messages(context, peer, self._intake, self._arrivals)
-            request = (path, context, peer, metadata, has_certificates)
-            call = _GrpcioCall(request, messages, response)
-            await self._calls.answer(call)
-            return response.last
+            try:
+                return await self._answer(path, context)
+            except aio.AbortError as error:
+                # grpc raises it once more. Its traceback would keep the call and its metadata until
+                # the next collection of garbage.
+                error.__traceback__ = None
+                return None
 
         if method is not None and method.is_unary:
             # Sends the response and the status together.
             return grpc.stream_unary_rpc_method_handler(answer)
         return grpc.stream_stream_rpc_method_handler(answer)
+
+    async def _answer(self, path: str, context: aio.ServicerContext[Any, Any]) -> bytes | None:
+        peer = str(context.peer())
+        metadata = self._metadata_of(context, peer)
+        if metadata is None:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _LARGE_METADATA)
+        response = _GrpcioResponse(context)
+        messages = _Messages(context, peer, self._intake, self._arrivals)
+        request = (path, context, peer, metadata, self._has_certificates)
+        call = _GrpcioCall(request, messages, response)
+        await self._calls.answer(call, size_of(metadata))
+        return response.last
+
+    def _metadata_of(self, context: aio.ServicerContext[Any, Any], peer: str) -> Metadata | None:
+        """The metadata of a call; None if the call is refused because of it."""
+        if not self._arrivals.begin(peer):
+            return None
+        metadata = cast(Metadata, context.invocation_metadata())
+        size = size_of(metadata)
+        if size <= METADATA_BYTES:
+            return metadata
+        # Core itself enforces the limit once the client has acknowledged it.
+        self._arrivals.end(peer, is_urgent=size > _BOMB_BYTES)
+        return None
 
 
 def _core_options(options: ListenerOptions) -> list[tuple[str, int]]:
@@ -190,12 +229,14 @@ def _core_options(options: ListenerOptions) -> list[tuple[str, int]]:
         # Clients acknowledge the server's limits at once; until then the defaults hold.
         ("grpc.http2.settings_timeout", _SETTINGS_SECONDS * 1_000),
         ("grpc.max_receive_message_length", options.max_message_bytes),
+        # Core would decompress any number of messages at once, outside the budget.
+        ("grpc.per_message_decompression", 0),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_metadata_size", METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", METADATA_BYTES),
         ("grpc.max_concurrent_streams", MAX_STREAMS),
-        # The number of calls that may begin at once; core cancels some beyond it.
-        ("grpc.server.max_pending_requests", MAX_STREAMS),
+        ("grpc.server.max_pending_requests", _MAX_QUEUED[0]),
+        ("grpc.server.max_pending_requests_hard_limit", _MAX_QUEUED[1]),
         ("grpc.http2.max_frame_size", FRAME_BYTES),
         ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1_000),
         ("grpc.keepalive_time_ms", _PING_AFTER_SECONDS * 1_000),
@@ -256,8 +297,8 @@ class _CoreServer(cygrpc.AioServer):  # type: ignore[misc]
         self._tasks: set[asyncio.Task[None]] = set()
         self.add_registered_method_handlers({path.decode(): None for path in handlers})
 
-    def _make_request_call_future(self, path: bytes | None) -> "asyncio.Task[None]":
-        return asyncio.create_task(self._accept(path))
+    def _make_request_call_future(self, path: bytes | None) -> "asyncio.Future[list[None]]":
+        return asyncio.gather(*(self._accept(path) for _ in range(_ACCEPTED_AT_ONCE)))
 
     async def _accept(self, path: bytes | None) -> None:
         """Accepts calls of a path until the stop; None stands for all paths without a handler."""
@@ -337,7 +378,11 @@ class _GrpcioCall(Call):
 
 
 class _Messages:
-    """The messages of a request; core limits and decompresses them."""
+    """The messages of a request; core limits them.
+
+    Core tells neither a message's compressed flag nor its encoding, so compressed data is
+    recognized by its first bytes.
+    """
 
     __slots__ = (
         "_arrivals",
@@ -368,7 +413,7 @@ class _Messages:
     def pending_read(self) -> int:
         return self._count + 1 if self._is_reading else 0
 
-    async def read(self) -> bytes | None:
+    async def read(self) -> bytes | memoryview | None:
         if self._charges is not None:
             self._charges.begin()
         self._is_reading = True
@@ -384,18 +429,29 @@ class _Messages:
         self._count += 1
         self._arrivals.give(self._connection, len(message))
         if len(message) > FRAME_BYTES:  # as with h2corn, which charges more than one frame
-            if self._charges is None:
-                self._charges = self._intake.charges(self._connection)
-            self._charges.last.resize(len(message))
+            self._charge().resize(len(message))
+        encoding = _BEGINNINGS.get(message[:2])
+        if encoding is not None:
+            try:
+                return await self._intake.decompress(memoryview(message), encoding, self._charge())
+            except InvalidArgumentError:
+                if encoding == b"gzip":
+                    raise
         return cast(bytes, message)
 
-    async def read_single(self) -> bytes | None:
+    async def read_single(self) -> bytes | memoryview | None:
         message = await self.read()
         return message if message is not None and await self.read() is None else None
 
     def close(self) -> None:
         if self._charges is not None:
             self._charges.close()
+
+    def _charge(self) -> Charge:
+        """The charge of the message that is being read."""
+        if self._charges is None:
+            self._charges = self._intake.charges(self._connection)
+        return self._charges.last
 
 
 class _GrpcioResponse(Response):

@@ -17,6 +17,7 @@ from leadline.server.thread_pool import ThreadPool
 from leadline.server.transport.budget import Charge, Charges, MessageBudget
 from leadline.server.transport.decompression import STEP, WINDOW_BITS, Decompression
 from leadline.server.transport.listener import ListenerOptions
+from leadline.server.transport.pass_limiter import PassLimiter
 
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
@@ -65,6 +66,8 @@ class MessageIntake:
         limit: the largest message in bytes, compressed or not.
         pending: how many messages of a stream are processed at a time.
         budget: the memory for large messages.
+        copies: lets one part of a large message, up to a mebibyte, be copied in each pass of
+            the event loop. The memory for it may be new, which takes milliseconds.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class MessageIntake:
         # At least 2, because a unary method reads once more to see the end.
         self.pending = max(2, max_pending_per_stream)
         self.budget = MessageBudget(max_memory_bytes or 4 * max_message_bytes)
+        self.copies = PassLimiter(1)
         # One thread: decompression takes one core at most.
         self._pool = ThreadPool("decompress", 1)
         self._turn = asyncio.Lock()
@@ -137,7 +141,7 @@ class MessageReader:
     __slots__ = ("_charges", "_connection", "_encoding", "_ended", "_intake", "_receive", "_rest")
 
     def __init__(
-        self, receive: Receive, intake: MessageIntake, *, connection: object, encoding: bytes
+        self, receive: Receive, intake: MessageIntake, connection: object, encoding: bytes
     ) -> None:
         """Makes a reader.
 
@@ -219,8 +223,10 @@ class MessageReader:
         if length == len(beginning):
             return beginning
         whole = np.empty(length, np.uint8).data  # not zeroed, unlike a bytearray
-        whole[: len(beginning)] = beginning
-        await self._fill(whole, len(beginning), charged_in=_HUGE_PAGE)
+        filled = len(beginning)
+        whole[:filled] = beginning
+        del beginning  # the rest may take long to arrive
+        await self._fill(whole, filled, charged_in=_HUGE_PAGE)
         return whole
 
     async def _fill(self, taken: memoryview, filled: int, *, charged_in: int) -> None:
@@ -231,12 +237,14 @@ class MessageReader:
                 if self._ended:
                     raise _cut_short()
                 self._rest = memoryview(self._chunk(await self._receive()))
-            left = len(taken) - filled
-            chunk, self._rest = self._rest[:left], self._rest[left:]
-            end = filled + len(chunk)
-            charge.resize(-(-end // charged_in) * charged_in)
-            taken[filled:end] = chunk
-            filled = end
+            size = min(len(self._rest), len(taken) - filled)
+            if charged_in > 1:
+                await self._intake.copies.turn()
+            charge.resize(-(-(filled + size) // charged_in) * charged_in)
+            taken[filled : filled + size] = self._rest[:size]
+            filled += size
+            # Even an empty view would keep the whole chunk while the next one arrives.
+            self._rest = self._rest[size:] if size < len(self._rest) else _NOTHING
 
     def close(self) -> None:
         """Releases the messages' charges when the call has ended."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Generator
+from collections.abc import AsyncIterator, Coroutine, Generator
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from leadline.server.api.ordered_pipeline import PipelineGroup
 from leadline.server.errors import ServiceError
 from leadline.server.services.models import ModelService
 from leadline.server.services.predictions import ImageInput, PredictionService
+from leadline.server.serving.batcher import Work
 from leadline.server.serving.catalog import CheckpointRef
 from leadline.server.serving.classifier import Scores
 from leadline.server.serving.inputs import Pixels, Steps
@@ -58,7 +59,7 @@ class Inference:
 
     def _start(self, request: InferRequest, context: Context) -> Coroutine[Any, Any, bytes] | None:
         """Starts a common request on its straight path; returns None for an unusual one."""
-        started = time.perf_counter_ns()
+        started = time.monotonic_ns()
         path = request.header.straight
         if path is None or path.images > self._predictions.limits.images:
             return None
@@ -66,41 +67,40 @@ class Inference:
         pixels = None if checkpoint is None else path.pixels(request.raw)
         if checkpoint is None or pixels is None:
             return None
-        decoded = time.perf_counter_ns()
-        scoring = self._predictions.start(
+        if self._predictions.is_limited(identity_of(context)):
+            return None  # the general path counts the images
+        work = self._predictions.start(
             checkpoint,
             pixels,
-            identity=identity_of(context),
-            caller=context.peer(),
             seconds_left=context.time_remaining(),
+            caller=context.peer(),
+            unchecked=path.unchecked,
+            logits_only=path.logits_only,
         )
-        if scoring is None:
-            return None
-        return self._finish(path, checkpoint, scoring, started, decoded)
+        return None if work is None else self._finish(path, checkpoint, work, started)
 
     async def _finish(
-        self,
-        path: StraightPath,
-        checkpoint: CheckpointRef,
-        scoring: Awaitable[Scores],
-        started: int,
-        decoded: int,
+        self, path: StraightPath, checkpoint: CheckpointRef, work: Work, started: int
     ) -> bytes:
-        job, epoch = checkpoint.model.job, checkpoint.epoch
-        counts = self.statistics.of((job.job_id, epoch.epoch))
+        counts = self.statistics.of((checkpoint.model.job.job_id, checkpoint.epoch.epoch))
+        submitted = time.monotonic_ns()
+        scores = None
         try:
-            scores = await scoring
-            inferred = time.perf_counter_ns()
+            scores = await work.answer
+            inferred = time.monotonic_ns()
             result = path.response(checkpoint, scores)
         except Exception:
-            counts.add_failure(time.perf_counter_ns() - started)
+            counts.add_failure(time.monotonic_ns() - started)
             raise
+        finally:
+            ended = time.monotonic_ns()
+            self._predictions.end(work, scores, (ended - started) / 1e9)
         counts.add_success(
             path.images,
             queue=0,
-            decoding=decoded - started,
-            inference=inferred - decoded,
-            encoding=time.perf_counter_ns() - inferred,
+            decoding=submitted - started,
+            inference=inferred - submitted,
+            encoding=ended - inferred,
         )
         return result
 

@@ -30,7 +30,8 @@ _PIXEL_TYPES = {"FP32": PixelType.FLOAT32, "UINT8": PixelType.UINT8}
 
 _SHAPE = "inputs[0].shape"
 _RAW_FIELD = "raw_input_contents[0]"
-_RAW = InputFields(files=_RAW_FIELD, shape=_SHAPE, data=_RAW_FIELD)
+RAW = InputFields(files=_RAW_FIELD, shape=_SHAPE, data=_RAW_FIELD)
+"""The fields of raw contents in errors."""
 
 # Checking raw pixels of up to this many bytes takes about 150 microseconds.
 INLINE_BYTES = 4 << 20
@@ -99,7 +100,7 @@ def to_image_input(
     data = contents[0]
     if pixel_type is None:
         return ImageInput(count, partial(_decode_raw, shape, data, limits))
-    decode = partial(read_tensor, pixel_type, shape, data, limits, _RAW)
+    decode = partial(read_tensor, pixel_type, shape, data, limits, RAW)
     return ImageInput(count, decode, run_inline=len(data) <= INLINE_BYTES)
 
 
@@ -195,8 +196,8 @@ def _typed_fields(name: str) -> InputFields:
 
 def _decode_raw(shape: Sequence[int], data: bytes | memoryview, limits: InputLimits) -> Steps:
     files = _split(data, _files_in(shape, limits))
-    check_files(files, limits, _RAW)
-    return decode_files(files, limits, _RAW)
+    check_files(files, limits, RAW)
+    return decode_files(files, limits, RAW)
 
 
 def _files_in(shape: Sequence[int], limits: InputLimits) -> int:

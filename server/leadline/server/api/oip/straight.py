@@ -1,7 +1,8 @@
 """The straight path of common requests: one raw tensor of pixels, numbers as outputs.
 
 All that depends only on the header of a request is computed once and cached with the header.
-An unusual request takes the general path, `Inference.infer_any`, which alone reports errors.
+An unusual request takes the general path, `Inference.infer_any`, which reports the errors of
+requests, except numbers that are not finite.
 """
 
 from collections.abc import Hashable, Sequence
@@ -10,16 +11,11 @@ import numpy as np
 
 from leadline.oip.v2.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from leadline.server.api import wire
-from leadline.server.api.oip.inputs import INLINE_BYTES, InputTensor
+from leadline.server.api.oip.inputs import INLINE_BYTES, RAW, InputTensor
 from leadline.server.api.oip.outputs import RequestedOutput, response_head
 from leadline.server.serving.catalog import CheckpointRef, Selector
 from leadline.server.serving.classifier import Scores
-from leadline.server.serving.inputs import (
-    Pixels,
-    TensorLayout,
-    are_finite,
-    tensor_layout,
-)
+from leadline.server.serving.inputs import Pixels, TensorLayout, tensor_layout
 
 _RAW_CONTENTS = ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
 
@@ -30,9 +26,22 @@ class StraightPath:
     Attributes:
         selector: selects the model.
         images: the number of images in each request.
+        unchecked: the fields to name if a number of the pixels is not finite; None if every
+            number is.
+        logits_only: whether the outputs do not include the probabilities.
     """
 
-    __slots__ = ("_key", "_layout", "_message", "_outputs", "_prefixes", "images", "selector")
+    __slots__ = (
+        "_key",
+        "_layout",
+        "_message",
+        "_outputs",
+        "_prefixes",
+        "images",
+        "logits_only",
+        "selector",
+        "unchecked",
+    )
 
     def __init__(
         self,
@@ -43,6 +52,8 @@ class StraightPath:
     ) -> None:
         self.selector = selector
         self.images = layout.shape[0]
+        self.unchecked = RAW if layout.dtype.kind == "f" else None
+        self.logits_only = all(output.name == "logits" for output in outputs)
         self._message = message
         self._layout = layout
         self._outputs = outputs
@@ -50,11 +61,14 @@ class StraightPath:
         self._prefixes: tuple[bytes, ...] = ()
 
     def pixels(self, contents: Sequence[bytes | memoryview]) -> Pixels | None:
-        """The pixels in the raw contents of a request; None if the contents are invalid."""
-        if len(contents) != 1 or len(contents[0]) != self._layout.size:
+        """The pixels in the raw contents of a request; None if the size is wrong.
+
+        The computing thread checks whether they are finite.
+        """
+        shape, dtype, size = self._layout
+        if len(contents) != 1 or len(contents[0]) != size:
             return None
-        pixels: Pixels = np.ndarray(self._layout.shape, self._layout.dtype, contents[0])
-        return pixels if are_finite(pixels) else None
+        return np.ndarray(shape, dtype, contents[0])
 
     def response(self, checkpoint: CheckpointRef, scores: Scores) -> bytes:
         """Serializes a ModelInferResponse."""

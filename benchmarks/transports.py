@@ -1,5 +1,7 @@
 """Measures the cost of a call on each transport: `python benchmarks/transports.py`.
 
+With `--secure` it measures the cost of TLS and of a token, for an empty call and a prediction.
+
 It starts `leadline serve` with each transport, and h2load calls its health check: the cost of a
 call without the work of a method. The rounds of the transports alternate. The server has one core
 and h2load another. The CPU time is that of the server process.
@@ -18,6 +20,7 @@ from pathlib import Path
 
 import psutil
 
+from harness import secure
 from harness.h2load import Load, run_h2load
 from harness.processes import ServerProcess
 from harness.tables import machine, table
@@ -47,19 +50,23 @@ def main(arguments: Sequence[str]) -> None:
     """Measures and prints a table in Markdown."""
     options = _parse(arguments)
     with tempfile.TemporaryDirectory(prefix="leadline-transports-") as folder, ExitStack() as stack:
-        servers = [_start(Path(folder), name, stack.callback) for name in _TRANSPORTS]
-        for other in options.beside:
-            name, target, pid = other.split(",")
-            servers.append(_Server(name, target, psutil.Process(int(pid))))
-        rows = _measure(servers, seconds=options.seconds, rounds=options.rounds)
-    heads = ("transport", "in flight", "calls a second", "CPU of a call, us")
-    sys.stdout.write(f"{table(heads, rows)}\n{machine()}\n")
+        if options.secure:
+            text = secure.measure(Path(folder), seconds=options.seconds, rounds=options.rounds)
+        else:
+            servers = [_start(Path(folder), name, stack.callback) for name in _TRANSPORTS]
+            for other in options.beside:
+                name, target, pid = other.split(",")
+                servers.append(_Server(name, target, psutil.Process(int(pid))))
+            rows = _measure(servers, seconds=options.seconds, rounds=options.rounds)
+            text = table(("transport", "in flight", "calls a second", "CPU of a call, us"), rows)
+    sys.stdout.write(f"{text}\n{machine()}\n")
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=3, help="duration of a round")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--secure", action="store_true", help="the cost of TLS and of a token")
     parser.add_argument(
         "--beside",
         action="append",

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,17 +105,25 @@ def frame(message: bytes) -> bytes:
 
 
 def run_h2load(
-    target: str, path: str, message: bytes, load: Load, *, core: int | None, niceness: int = 0
+    target: str,
+    path: str,
+    message: bytes,
+    load: Load,
+    *,
+    core: int | None,
+    niceness: int = 0,
+    headers: Sequence[str] = (),
 ) -> LoadResult:
     """Calls one unary method repeatedly with the same message.
 
     Args:
-        target: the host and port of the server.
+        target: the host and port of the server, after https:// if it has TLS.
         path: the path of the method, "/package.Service/Method".
         message: the serialized request.
         load: the load to generate.
         core: the core for h2load; None for all.
         niceness: the nice value of h2load, up to 19.
+        headers: more headers of each request.
 
     Raises:
         LoadError: h2load is missing, fails, or prints something unexpected.
@@ -123,7 +132,8 @@ def run_h2load(
         body, log = Path(folder) / "body", Path(folder) / "log"
         body.write_bytes(frame(message))
         pinned = [] if core is None else ["taskset", "--cpu-list", str(core)]
-        command = _command(f"http://{target}{path}", body, log, load)
+        url = (target if "://" in target else f"http://{target}") + path
+        command = _command(url, body, log, load, headers)
         done = subprocess.run(
             [*pinned, "nice", "-n", str(niceness), *command],
             capture_output=True,
@@ -176,7 +186,8 @@ def _columns(log: str) -> tuple[Times, Times]:
     return rows[:, 1], rows[:, 2]
 
 
-def _command(url: str, body: Path, log: Path, load: Load) -> list[str]:
+def _command(url: str, body: Path, log: Path, load: Load, headers: Sequence[str]) -> list[str]:
+    fields = ("content-type: application/grpc", "te: trailers", *headers)
     return [
         require_h2load(),
         *("--clients", str(load.connections)),
@@ -186,7 +197,6 @@ def _command(url: str, body: Path, log: Path, load: Load) -> list[str]:
         *("--threads", "1"),
         *("--data", str(body)),
         *("--log-file", str(log)),
-        *("--header", "content-type: application/grpc"),
-        *("--header", "te: trailers"),
+        *(f"--header={field}" for field in fields),
         url,
     ]

@@ -22,11 +22,11 @@ def test_a_script_is_executable_and_free_of_syntax_errors(script: Path) -> None:
 
 def test_certificates_are_made_and_renewed(tmp_path: Path) -> None:
     folder = tmp_path / "tls"
-    options = {"tls_cert": folder / "server.pem", "tls_key": folder / "server.key"}
+    certificate_file, key = folder / "server.pem", folder / "server.key"
     made = []
     for _ in range(2):
         subprocess.run([DEPLOY / "certificates.sh", folder, "gpu1.example.org"], check=True)
-        certificates = load_certificates(Settings(**options))
+        certificates = load_certificates(Settings(tls_cert=certificate_file, tls_key=key))
         assert certificates is not None
         made.append(certificates.current.chain)
         certificate = x509.load_pem_x509_certificate(made[-1])
@@ -36,7 +36,7 @@ def test_certificates_are_made_and_renewed(tmp_path: Path) -> None:
         assert names.get_values_for_type(x509.DNSName) == ["localhost", "gpu1.example.org"]
 
     assert made[0] != made[1]
-    assert options["tls_key"].stat().st_mode & 0o077 == 0
+    assert key.stat().st_mode & 0o077 == 0
 
 
 def _requirements(*extras: str) -> list[str]:

@@ -49,7 +49,7 @@ def test_right_files_are_accepted(options: dict[str, Any]) -> None:
     certificates = load(options)
 
     assert certificates.current.chain == PAIR.certificate
-    left = certificates.seconds_left()
+    left = certificates.current.seconds_left()
     assert left["server"] == pytest.approx(30 * 86_400, abs=60)
     assert left["client_ca"] == pytest.approx(365 * 86_400, abs=60)
 
@@ -138,7 +138,7 @@ def test_an_expired_authority_beside_a_valid_one_does_not_count(options: dict[st
     expired = AUTHORITY.client(days=(-2, -1)).certificate
     options["tls_client_ca"].write_bytes(expired + AUTHORITY.pem)
 
-    assert load(options).seconds_left()["client_ca"] > 86_400
+    assert load(options).current.seconds_left()["client_ca"] > 86_400
 
 
 def test_the_key_is_not_in_its_description(options: dict[str, Any]) -> None:

@@ -58,6 +58,7 @@ from leadline.server.startup import (
     StartupError,
     check_ready_file,
     load_access,
+    load_tls,
     open_store,
     ready_file,
 )
@@ -67,7 +68,7 @@ from leadline.server.telemetry.health import HealthMonitor, Probe
 from leadline.server.telemetry.metrics import Metrics
 from leadline.server.telemetry.port import HttpPort, Pages, in_url
 from leadline.server.thread_pool import ThreadPool
-from leadline.server.tls import TlsCertificates, TlsError, load_certificates
+from leadline.server.tls import TlsCertificates, TlsError
 from leadline.server.workers.local import WorkerPool
 
 _LOG = structlog.get_logger(__name__)
@@ -186,7 +187,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
     """
     check_ready_file(settings.ready_file)
     _check_processes(settings)
-    access, tls = load_access(settings), _load_certificates(settings)
+    access, tls = load_access(settings), load_tls(settings)
     data = DataDir(settings.data_dir)
     async with AsyncExitStack() as stack:
         stack.enter_context(data.locked())
@@ -335,13 +336,6 @@ class Core:
             self.writes,
         ):
             threads.close()
-
-
-def _load_certificates(settings: Settings) -> TlsCertificates | None:
-    try:
-        return load_certificates(settings)
-    except TlsError as error:
-        raise StartupError(str(error)) from error
 
 
 def _check_processes(settings: Settings) -> None:

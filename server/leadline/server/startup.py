@@ -19,6 +19,7 @@ from leadline.server.settings import Settings
 from leadline.server.storage.database import open_database
 from leadline.server.storage.migrations import SchemaError
 from leadline.server.storage.store import Store
+from leadline.server.tls import TlsCertificates, TlsError, load_certificates
 
 _LOG = structlog.get_logger(__name__)
 
@@ -100,6 +101,18 @@ def load_access(settings: Settings) -> AccessControl:
             raise StartupError(exposed)
         _LOG.warning("other machines are served in the open", why=exposed)
     return access
+
+
+def load_tls(settings: Settings) -> TlsCertificates | None:
+    """Loads the certificates; None without TLS.
+
+    Raises:
+        StartupError: an option is missing, or the files cannot be used.
+    """
+    try:
+        return load_certificates(settings)
+    except TlsError as error:
+        raise StartupError(str(error)) from error
 
 
 def check_ready_file(path: Path | None) -> None:

@@ -53,6 +53,11 @@ class Certificates:
     client_auth: ClientAuth
     expires: Mapping[str, dt.datetime]
 
+    def seconds_left(self) -> dict[str, float]:
+        """The seconds until the certificates expire: "server" and, if there is one, "client_ca"."""
+        now = dt.datetime.now(dt.UTC)
+        return {name: (at - now).total_seconds() for name, at in self.expires.items()}
+
     def make_context(self) -> ssl.SSLContext:
         """Makes the context of a server that speaks HTTP/1.1.
 
@@ -196,11 +201,6 @@ class TlsCertificates:
     def reload(self) -> None:
         """Asks `follow` to look at once, and to refuse at once what cannot be used."""
         self._asked.set()
-
-    def seconds_left(self) -> dict[str, float]:
-        """The seconds until the certificates expire: "server" and, if there is one, "client_ca"."""
-        now = dt.datetime.now(dt.UTC)
-        return {name: (at - now).total_seconds() for name, at in self.current.expires.items()}
 
     async def follow(self) -> None:
         """Follows the files until it is cancelled."""

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import socket
+import ssl
 import tarfile
 import threading
 import time
@@ -16,13 +17,14 @@ import pytest
 
 from leadline.models.datasets import open_dataset
 from leadline.server.devices import NVIDIA_DRIVER
-from leadline.server.doctor import child, datasets, gpu, ports, storage, system
+from leadline.server.doctor import certificates, child, datasets, gpu, ports, storage, system
 from leadline.server.doctor.access import check_access
 from leadline.server.doctor.agreement_check import TOLERANCES, check_agreement, compute_on
 from leadline.server.doctor.check import Check, Status, within
 from leadline.server.doctor.child import Outcome
 from leadline.server.memory import in_bytes
 from leadline.server.settings import Settings
+from support.certificates import Authority
 from support.identities import Tokens
 from support.servers import LiveServer, ServerFactory
 
@@ -482,3 +484,62 @@ def test_a_program_that_fails_is_told_by_its_last_line() -> None:
     assert failed.error == "status 3: last"
     assert killed.error == "killed by signal 9: it says nothing"
     assert missing.error == "/no/such/program cannot be run: No such file or directory"
+
+
+def test_certificates_are_not_checked_without_tls() -> None:
+    assert certificates.check_certificates(Settings()).status is Status.SKIPPED
+
+
+@pytest.mark.parametrize(
+    ("days", "mode", "status", "said"),
+    [
+        ((-1, 30), 0o600, Status.OK, "localhost"),
+        ((-1, 30), 0o640, Status.OK, "localhost"),
+        ((-1, 30), 0o644, Status.WARNING, "chmod 600"),
+        ((-80, 10), 0o600, Status.WARNING, "renew the certificate of server"),
+        ((-1, 3), 0o600, Status.OK, "for 3 days"),
+        ((-2, -1), 0o600, Status.FAILED, "has expired"),
+    ],
+)
+def test_the_certificates_are_checked(
+    tmp_path: Path, days: tuple[float, float], mode: int, status: Status, said: str
+) -> None:
+    certificate, key = Authority().server(days=days).write(tmp_path)
+    key.chmod(mode)
+
+    checked = certificates.check_certificates(Settings(tls_cert=certificate, tls_key=key))
+
+    assert checked.status is status
+    assert said in checked.value + checked.advice
+
+
+def test_a_certificate_without_names_is_of_no_use_to_clients(tmp_path: Path) -> None:
+    certificate, key = Authority().client().write(tmp_path)
+
+    checked = certificates.check_certificates(Settings(tls_cert=certificate, tls_key=key))
+
+    assert checked.status is Status.WARNING
+    assert "subject alternative names" in checked.advice
+
+
+def test_a_port_of_a_server_with_this_certificate_is_fine(tmp_path: Path) -> None:
+    authority = Authority()
+    mine, key = authority.server().write(tmp_path)
+    other, _ = authority.server().write(tmp_path, "other")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(mine, key)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+
+        def shake() -> None:
+            for _ in range(2):
+                connection, _ = listening.accept()
+                with context.wrap_socket(connection, server_side=True) as secure:
+                    secure.recv(1)
+
+        server = threading.Thread(target=shake)
+        server.start()
+        found = [ports.check_grpc_port("127.0.0.1", port, path) for path in (mine, other)]
+        server.join()
+
+    assert [check.status for check in found] == [Status.OK, Status.FAILED]

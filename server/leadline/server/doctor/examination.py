@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from leadline.server.command_line import settings_command
-from leadline.server.doctor import datasets, ports, storage, system
+from leadline.server.doctor import certificates, datasets, ports, storage, system
 from leadline.server.doctor.access import check_access
 from leadline.server.doctor.agreement_check import check_agreement, compute_on
 from leadline.server.doctor.check import Check, within
@@ -58,8 +58,11 @@ def _quick_checks(settings: Settings) -> Iterator[tuple[float, str, Callable[[],
     yield _SECONDS, "file system", partial(storage.check_file_system, folder)
     yield _SECONDS, "fsync", partial(storage.check_fsync, folder)
     yield _SECONDS, "access", partial(check_access, settings)
-    yield _SECONDS, "grpc port", partial(ports.check_grpc_port, settings.host, settings.port)
-    http = partial(ports.check_http_port, settings.metrics_host, settings.metrics_port)
+    yield _SECONDS, "certificates", partial(certificates.check_certificates, settings)
+    tls = settings.tls_cert
+    grpc = partial(ports.check_grpc_port, settings.host, settings.port, tls)
+    yield _SECONDS, "grpc port", grpc
+    http = partial(ports.check_http_port, settings.metrics_host, settings.metrics_port, tls)
     yield _SECONDS, "http port", http
     cache = folder / "datasets"
     for name, source in settings.dataset_sources.items():

@@ -5,7 +5,10 @@ import http.client
 import ipaddress
 import os
 import socket
+import ssl
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -14,20 +17,29 @@ from leadline.server.doctor.check import Check, Status
 from leadline.server.telemetry.port import in_url
 
 _ANSWER_SECONDS = 3.0
+_END = "-----END CERTIFICATE-----"
 _SERVICE = "leadline.v1.TrainingService"
 
 # Describes the Leadline server on a host and port; None without one.
 _WhoAnswers = Callable[[str, int], str | None]
 
 
-def check_grpc_port(host: str, port: int) -> Check:
-    """Checks the gRPC port; a running Leadline server on it is fine."""
-    return _check("grpc port", host, port, option="--port", who_answers=_who_answers_grpc)
+def check_grpc_port(host: str, port: int, tls_cert: Path | None = None) -> Check:
+    """Checks the gRPC port; a running Leadline server on it is fine.
+
+    Args:
+        host: the address.
+        port: the port.
+        tls_cert: the certificate that a server would have; None for plain text.
+    """
+    who = _who_answers_grpc if tls_cert is None else partial(_who_has, tls_cert)
+    return _check("grpc port", host, port, option="--port", who_answers=who)
 
 
-def check_http_port(host: str, port: int) -> Check:
+def check_http_port(host: str, port: int, tls_cert: Path | None = None) -> Check:
     """Checks the port of metrics and the live page in the same way."""
-    return _check("http port", host, port, option="--metrics-port", who_answers=_who_answers_http)
+    who = _who_answers_http if tls_cert is None else partial(_who_has, tls_cert)
+    return _check("http port", host, port, option="--metrics-port", who_answers=who)
 
 
 def _check(name: str, host: str, port: int, *, option: str, who_answers: _WhoAnswers) -> Check:
@@ -102,6 +114,22 @@ def _who_answers_http(host: str, port: int) -> str | None:
         connection.close()
     is_guarded = response.getheader("WWW-Authenticate") == 'Bearer realm="Leadline"'
     return "a Leadline server" if is_guarded or b"\nleadline_jobs{" in metrics else None
+
+
+def _who_has(tls_cert: Path, host: str, port: int) -> str | None:
+    """Describes the server that has this certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        own = ssl.PEM_cert_to_DER_cert(tls_cert.read_text().partition(_END)[0] + _END)
+        with (
+            socket.create_connection((host, port), timeout=_ANSWER_SECONDS) as plain,
+            context.wrap_socket(plain) as secure,
+        ):
+            is_it = secure.getpeercert(binary_form=True) == own
+    except (OSError, ValueError):
+        return None
+    return "a Leadline server, which has this certificate" if is_it else None
 
 
 def _reachable(host: str) -> str:

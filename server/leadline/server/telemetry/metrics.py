@@ -141,7 +141,7 @@ class Metrics:
             "leadline_tls_certificate_expires_seconds",
             "Seconds until the first certificate of a file in force expires.",
             "certificate",
-            dict if tls is None else tls.seconds_left,
+            lambda: {} if tls is None else tls.current.seconds_left(),
         )
         reloads = Counter(
             "leadline_tls_reloads",

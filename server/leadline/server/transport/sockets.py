@@ -130,10 +130,10 @@ def connections(port: int, known: Collection[Any] = ()) -> dict[Any, socket.sock
         with suppress(OSError):  # no connection, closed meanwhile, or too many descriptors
             sock = socket.socket(fileno=int(name))
             try:
-                if sock.family in _INTERNET and port_of(sock) == port:
-                    peer = sock.getpeername()
-                    if peer not in duplicates and peer not in known:
-                        duplicates[peer] = sock.dup()
+                is_here = sock.family in _INTERNET and port_of(sock) == port
+                peer = sock.getpeername()
+                if is_here and peer not in duplicates and peer not in known:
+                    duplicates[peer] = sock.dup()
             finally:
                 sock.detach()  # its library closes it
     return duplicates

@@ -94,6 +94,7 @@ WORKDIR /var/lib/leadline
 VOLUME /var/lib/leadline
 EXPOSE 50051 9464
 STOPSIGNAL SIGTERM
+# A server with TLS needs LEADLINE_TARGET=https://localhost:50051 and LEADLINE_CA for it.
 # The server has five minutes to decode datasets before it serves.
 HEALTHCHECK --interval=15s --timeout=10s --start-period=5m --retries=3 \
     CMD ["leadline", "health", "--timeout", "5"]

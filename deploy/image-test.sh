@@ -5,7 +5,8 @@
 #   1. builds the image with buildah on debian:bookworm-slim, or on a substitute from debootstrap if
 #      the pull fails;
 #   2. checks the image's configuration, and that it contains no unwanted files;
-#   3. starts the server in the image's root like a container engine, waits for its health check,
+#   3. starts the server in the image's root like a container engine, with TLS and a token, after
+#      it has refused to start without them, waits for its health check,
 #      trains an epoch, predicts, lists misclassified images, and scrapes metrics;
 #   4. stops it with the image's stop signal, starts it again on the same volume, and checks that
 #      the model is still there.
@@ -61,6 +62,8 @@ main() {
     check_configuration
     check_contents
 
+    refuse_to_be_open
+    protect
     start_server
     train_an_epoch
     use_the_model
@@ -259,14 +262,39 @@ check_contents() {
 
 # -------------------------------------------------------------------- service
 
-start_server() {
-    local started=$SECONDS
-    mkdir -p "$work/volume"
-    chown "$user" "$work/volume" # like an engine with a new volume
+# Runs a command in the image's root, as the image's user, in new namespaces.
+in_new_container() {
     unshare --mount --net --pid --fork --kill-child=KILL -- \
         "$here/run-in-root.sh" "$root" "$work/volume" "$volume_path" "$user" \
-        env --ignore-environment --chdir="$volume_path" "${environment[@]}" "${entrypoint[@]}" \
-        >"$work/server.log" 2>&1 9>&- &
+        env --ignore-environment --chdir="$volume_path" "${environment[@]}" "$@" 9>&-
+}
+
+refuse_to_be_open() {
+    say "starting without TLS and without a token"
+    mkdir -p "$work/volume"
+    chown "$user" "$work/volume" # like an engine with a new volume
+    if in_new_container "${entrypoint[@]}" >"$work/server.log" 2>&1; then
+        fail "the server ran without TLS and without a token"
+    fi
+    grep -- --tls-cert "$work/server.log" || fail "the server does not say what is missing"
+}
+
+protect() {
+    say "making certificates and a token"
+    local tls=$volume_path/tls
+    "$here/certificates.sh" "$work/tls" && mv "$work/tls" "$work/volume/tls"
+    chown --recursive "$user" "$work/volume/tls"
+    environment+=("LEADLINE_TLS_CERT=$tls/server.pem" "LEADLINE_TLS_KEY=$tls/server.key")
+    in_new_container leadline tokens create --name image-test --role admin >"$work/volume/token" ||
+        fail "no token can be made"
+    chown "$user" "$work/volume/token"
+    environment+=("LEADLINE_TARGET=https://localhost:50051" "LEADLINE_CA=$tls/ca.pem"
+        "LEADLINE_TOKEN_FILE=$volume_path/token")
+}
+
+start_server() {
+    local started=$SECONDS
+    in_new_container "${entrypoint[@]}" >"$work/server.log" 2>&1 &
     launcher=$!
     until server=$(cat "/proc/$launcher/task/$launcher/children") && [[ -n ${server// /} ]]; do
         kill -0 "$launcher" || fail "cannot create the namespaces"
@@ -305,8 +333,13 @@ use_the_model() {
 
 scrape_metrics() {
     say "scraping metrics"
-    in_image python3 -c 'import urllib.request as r; print(r.urlopen("http://127.0.0.1:9464/metrics", timeout=10).read().decode())' \
-        >"$work/metrics"
+    in_image python3 - <<-'PYTHON' >"$work/metrics"
+		import os, ssl, urllib.request as r
+		token = open(os.environ["LEADLINE_TOKEN_FILE"]).read().strip()
+		request = r.Request("https://localhost:9464/metrics", headers={"Authorization": f"Bearer {token}"})
+		context = ssl.create_default_context(cafile=os.environ["LEADLINE_CA"])
+		print(r.urlopen(request, timeout=10, context=context).read().decode())
+	PYTHON
     grep -E '^(grpc_server|leadline)' "$work/metrics" | grep -v _bucket
 }
 

@@ -20,12 +20,15 @@ def guarded(server_factory: ServerFactory, tokens: Tokens) -> LiveServer:
     return server_factory(f"--tokens-file={tokens.path}", "--spare-workers=0")
 
 
+# The browser is closed before the server is stopped, because its fixture comes later.
+
+
 def root(server: LiveServer) -> str:
     return server.metrics_url.removesuffix("metrics")
 
 
 def test_a_browser_logs_in_reads_the_page_and_logs_out(
-    visit: Visit, guarded: LiveServer, tokens: Tokens, scheme: Scheme
+    guarded: LiveServer, visit: Visit, tokens: Tokens, scheme: Scheme
 ) -> None:
     page = visit(root(guarded), scheme=scheme).page
     expect(page).to_have_title("Leadline: log in")
@@ -48,17 +51,16 @@ def test_a_browser_logs_in_reads_the_page_and_logs_out(
 
 
 def test_without_identities_there_is_nothing_to_log_out_of(
-    visit: Visit, server_factory: ServerFactory
+    server_factory: ServerFactory, visit: Visit
 ) -> None:
-    address = root(server_factory("--spare-workers=0"))
-    page = visit(address, may_be_away=True).page  # the server stops before the browser
+    page = visit(root(server_factory("--spare-workers=0"))).page
 
     expect(page.locator("#connection")).to_have_text("connected")
     expect(page.locator("#logout")).to_be_hidden()
 
 
 def test_a_page_whose_token_is_revoked_returns_to_the_login(
-    visit: Visit, guarded: LiveServer, tokens: Tokens
+    guarded: LiveServer, visit: Visit, tokens: Tokens
 ) -> None:
     visited = visit(root(guarded), may_be_away=True)
     page = visited.page
@@ -73,7 +75,7 @@ def test_a_page_whose_token_is_revoked_returns_to_the_login(
     visited.said = [text for text in visited.said if "401 (Unauthorized)" not in text]
 
 
-def test_a_wrong_token_is_refused_in_words(visit: Visit, guarded: LiveServer) -> None:
+def test_a_wrong_token_is_refused_in_words(guarded: LiveServer, visit: Visit) -> None:
     visited = visit(root(guarded))
     visited.page.get_by_label("Token").fill("ll_wrong")
     visited.page.get_by_role("button", name="Log in").click()

@@ -95,7 +95,7 @@ def test_every_command_prints_json(name: str) -> None:
 
 
 # Commands that call no server, or their own.
-LOCAL = {"serve", "doctor", "compact", "demo", "version"} | {
+LOCAL = {"serve", "doctor", "compact", "audit", "demo", "version"} | {
     f"config {name}" for name in ("list", "path", "remove", "set", "use")
 }
 LOCAL |= {f"tokens {name}" for name in ("create", "list", "revoke")}

@@ -111,6 +111,8 @@ def test_the_exported_names_are_these_and_no_others() -> None:
         "Prediction",
         "PredictionStream",
         "Predictions",
+        "Quota",
+        "QuotaLimit",
         "ResourceExhaustedError",
         "Retention",
         "RetentionPolicy",

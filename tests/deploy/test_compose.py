@@ -32,10 +32,60 @@ def test_the_ports_of_the_image_are_published_on_loopback_alone(
 def test_the_volume_of_the_image_has_a_name(
     compose: dict[str, Any], service: dict[str, Any], image: Stage
 ) -> None:
-    (mount,) = service["volumes"]
+    mount, _ = service["volumes"]
     name, path = mount.split(":")
     assert path == image.one("VOLUME")
     assert name in compose["volumes"]
+
+
+def value(service: dict[str, Any], variable: str, **environment: str) -> str:
+    """The value that Compose gives a variable of the container, in this environment."""
+    written = service["environment"][variable]
+    name, sign, default = re.fullmatch(r"\$\{(\w+)(:?-)(.*)\}", written).groups()  # type: ignore[union-attr]
+    given = environment.get(name)
+    return default if given is None or (sign == ":-" and not given) else given
+
+
+OPTIONS = ("LEADLINE_INSECURE", "LEADLINE_TLS_CERT", "LEADLINE_TLS_KEY")
+
+
+def settings_of(
+    service: dict[str, Any], image: Stage, monkeypatch: pytest.MonkeyPatch, **environment: str
+) -> Settings:
+    """The server's settings in this environment of Compose."""
+    for variable, content in image.environment.items():
+        monkeypatch.setenv(variable, content)
+    for variable in OPTIONS:
+        monkeypatch.setenv(variable, value(service, variable, **environment))
+    return Settings()
+
+
+def test_the_server_is_protected_by_default(
+    service: dict[str, Any], image: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(service, image, monkeypatch)
+
+    assert not settings.insecure
+    _, mount = service["volumes"]
+    folder = Path(mount.split(":")[-2])
+    assert {settings.tls_cert, settings.tls_key} == {folder / "server.pem", folder / "server.key"}
+    assert mount.endswith(":ro")
+    assert value(service, "LEADLINE_TARGET").startswith("https://localhost:")
+    assert Path(value(service, "LEADLINE_CA")).parent == folder
+
+
+def test_trials_are_open_and_say_so(
+    service: dict[str, Any], image: Stage, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = (repository / "deploy" / "insecure.env").read_text().splitlines()
+    environment = dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+
+    settings = settings_of(service, image, monkeypatch, **environment)
+
+    assert settings.insecure
+    assert settings.tls_cert is settings.tls_key is None
+    assert not value(service, "LEADLINE_TARGET", **environment).startswith("https")
+    assert set(environment) <= set(service["environment"])
 
 
 def test_the_container_is_confined(service: dict[str, Any], image: Stage) -> None:

@@ -12,6 +12,7 @@ from faults.gateway import pool_callers
 from faults.kills import kill_at_random
 from faults.memory import watch_memory
 from faults.recovery import time_recoveries
+from faults.rotations import rotate_certificates
 from faults.setting import Figure, Setting
 from faults.silences import stop_workers
 from faults.submits import time_submits
@@ -26,6 +27,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "cuts": cut_at_random,
     "cancellations": cancel_beside_streams,
     "gateway": pool_callers,
+    "rotations": rotate_certificates,
     "zombies": raise_zombies,
     "silences": stop_workers,
     "watchers": watch_together,

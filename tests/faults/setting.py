@@ -60,6 +60,9 @@ class Scale:
     gateway_seconds: int
     """How long callers use the gateway, in seconds."""
 
+    rotations: int
+    """Replaced certificates, for each transport."""
+
     zombies: int
     """Older workers that continue beside the current one."""
 
@@ -97,6 +100,7 @@ SHORT = Scale(
     cuts=15,
     cancellations=1_000,
     gateway_seconds=4,
+    rotations=3,
     zombies=1,
     silences=1,
     watchers=60,
@@ -118,6 +122,7 @@ LONG = Scale(
     cuts=2_000,
     cancellations=10_000,
     gateway_seconds=300,
+    rotations=50,
     zombies=180,
     silences=20,
     watchers=1_000,

@@ -30,6 +30,7 @@ def test_the_services_have_the_promised_methods() -> None:
             *("CancelJob", "PauseJob", "ResumeJob", "DeleteJob", "ListDiskUsage"),
             *("TrainSweep", "WatchSweep", "GetSweep", "ListSweeps"),
             *("CancelSweep", "PauseSweep", "ResumeSweep", "DeleteSweep"),
+            "GetQuota",
         ],
         "leadline.v1.InferenceService": [
             *("Predict", "PredictStream", "ListModels", "GetModel", "ExportModel")

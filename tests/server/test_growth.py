@@ -137,6 +137,9 @@ CALLS: dict[str, Sequence[Call]] = {
         Call(request=training.ListJobsRequest(states=[job_pb2.JOB_STATE_RUNNING])),
         Call(request=training.ListJobsRequest(states=job_pb2.JobState.values()[1:])),
         Call(request=training.ListJobsRequest(sweep="sweeps/s")),
+        Call(request=training.ListJobsRequest(owner="me")),
+        Call(request=training.ListJobsRequest(owner="ann")),
+        Call(request=training.ListJobsRequest(owner="ann", states=job_pb2.JobState.values()[1:])),
     ],
     f"{TRAINING}/CancelJob": [Call(request=training.CancelJobRequest(name="jobs/q1"))],
     f"{TRAINING}/PauseJob": [Call(request=training.PauseJobRequest(name="jobs/q2"))],
@@ -153,11 +156,18 @@ CALLS: dict[str, Sequence[Call]] = {
     ],
     f"{TRAINING}/WatchSweep": [Call(request=training.WatchSweepRequest(name="sweeps/s"), take=9)],
     f"{TRAINING}/GetSweep": [Call(request=training.GetSweepRequest(name="sweeps/s"))],
-    f"{TRAINING}/ListSweeps": [Call(request=training.ListSweepsRequest())],
+    f"{TRAINING}/ListSweeps": [
+        Call(request=training.ListSweepsRequest()),
+        Call(request=training.ListSweepsRequest(owner="ann")),
+    ],
     f"{TRAINING}/CancelSweep": [Call(request=training.CancelSweepRequest(name="sweeps/c"))],
     f"{TRAINING}/PauseSweep": [Call(request=training.PauseSweepRequest(name="sweeps/h"))],
     f"{TRAINING}/ResumeSweep": [Call(request=training.ResumeSweepRequest(name="sweeps/r"))],
     f"{TRAINING}/DeleteSweep": [Call(request=training.DeleteSweepRequest(name="sweeps/d"))],
+    f"{TRAINING}/GetQuota": [
+        Call(request=training.GetQuotaRequest()),
+        Call(request=training.GetQuotaRequest(identity="ann")),
+    ],
     f"{TRAINING}/ListDiskUsage": [Call(request=training.ListDiskUsageRequest())],
     f"{INFERENCE}/Predict": [Call(request=PREDICT, code=StatusCode.DATA_LOSS)],
     f"{INFERENCE}/PredictStream": [
@@ -169,6 +179,9 @@ CALLS: dict[str, Sequence[Call]] = {
         Call(request=inference.ListModelsRequest(dataset="none")),
         Call(request=inference.ListModelsRequest(blocks=2, page_size=9)),
         Call(request=inference.ListModelsRequest(blocks=64, batch_norm=True)),
+        Call(request=inference.ListModelsRequest(owner="ann")),
+        Call(request=inference.ListModelsRequest(owner="ann", dataset="tiny")),
+        Call(request=inference.ListModelsRequest(owner="ann", blocks=2)),
     ],
     f"{INFERENCE}/GetModel": [Call(request=inference.GetModelRequest(name="models/f7"))],
     f"{INFERENCE}/ExportModel": [
@@ -402,7 +415,9 @@ class Site:
             self.routes = frozenset(str(getattr(route, "path", "")) for route in pages.routes)
             gate = HttpGate(core.access, sessions, pages.public)
             self.url = await stack.enter_async_context(_http_port(core, pages, gate, processes))
-            server = GrpcServer(self._settings, servicers, core.metrics.grpc, core.access)
+            server = GrpcServer(
+                self._settings, servicers, core.metrics.grpc, core.access, meter=core.meter
+            )
             self.target = f"127.0.0.1:{await server.start()}"
             self.methods = frozenset(
                 f"/{sample.labels['grpc_service']}/{sample.labels['grpc_method']}"

@@ -132,6 +132,16 @@ def runs(process: psutil.Process, module: str) -> bool:
         return False
 
 
+def ports_to(server: LiveServer) -> set[int]:
+    """The ports of this process's connections to a server."""
+    port = int(server.target.rpartition(":")[2])
+    return {
+        known.laddr[1]
+        for known in psutil.Process().net_connections(kind="tcp")
+        if known.raddr[1:] == (port,)
+    }
+
+
 def train(target: str, **changes: int) -> list[JobEvent]:
     with grpc.insecure_channel(target) as channel:
         request = TrainJobRequest(spec=tiny_spec(**changes))
@@ -381,6 +391,35 @@ def test_a_stop_ends_the_streams_of_every_process_and_says_where_to_continue(
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert reason(caught.value) == "SHUTTING_DOWN"
     assert server.process.wait(timeout=30) == 0, server.log.read_text()
+
+
+@pytest.mark.parametrize("transport", ["h2corn", "grpcio"])
+def test_calls_continue_while_connections_reach_their_age(
+    server_factory: ServerFactory, transport: str
+) -> None:
+    server = server_factory(
+        *_FLAGS,
+        f"--transport={transport}",
+        "--max-connection-age-seconds=1",
+        "--max-connection-age-grace-seconds=5",
+    )
+    events = train(server.target)
+    job, model = events[0].job, events[-1].finished.model
+    callers = [
+        Stubs(grpc.insecure_channel(server.target, options=_OWN_CONNECTION)) for _ in range(4)
+    ]
+
+    used, ended = set(), time.monotonic() + 4
+    while time.monotonic() < ended:
+        for stubs in callers:
+            predict(stubs, model)
+            assert stubs.training.GetJob(GetJobRequest(name=job), timeout=10).name == job
+        used |= ports_to(server)
+    assert len(used) >= 3 * len(callers)
+    for stubs in callers:
+        stubs.channel.close()
+
+    assert server.stop() == 0, server.log.read_text()
 
 
 def test_another_server_cannot_take_a_share_of_the_port(

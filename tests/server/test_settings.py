@@ -58,6 +58,7 @@ def test_every_option_is_described() -> None:
         ("max_connection_age_grace_seconds", float("inf"), "finite"),
         ("shutdown_grace_seconds", float("inf"), "finite"),
         ("max_message_bytes", 1 << 31, "less than or equal to 2147483647"),
+        ("max_message_memory_bytes", 5, "at least 134217728 bytes, which is twice"),
         ("worker_memory_bytes", 5, "at least 1073741824, or 0 for no limit"),
     ],
 )

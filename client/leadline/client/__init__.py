@@ -131,6 +131,8 @@ from leadline.v1.sweep_pb2 import (
 from leadline.v1.training_service_pb2 import (
     JobDiskUsage as JobDiskUsage,
     ListDiskUsageResponse as ListDiskUsageResponse,
+    Quota as Quota,
+    QuotaLimit as QuotaLimit,
 )
 from leadline.v1.training_spec_pb2 import (
     Augmentation as Augmentation,

@@ -7,6 +7,9 @@ from leadline.models.images import IMAGE_SIZE
 CHANNELS = 8
 """Output channels of every convolution except the tail's."""
 
+HIDDEN = 100
+"""The outputs of the first linear layer."""
+
 EPSILON = 1e-5
 """The number that a batch norm adds to the variance: PyTorch's default."""
 

@@ -10,6 +10,7 @@ from leadline.models._shapes import (
     CHANNELS,
     EPSILON,
     HALVE,
+    HIDDEN,
     INNER,
     MOMENTUM,
     TAIL,
@@ -55,9 +56,9 @@ class BlockNetwork(nn.Module):
         self.classifier = nn.Sequential(
             OrderedDict(
                 flatten=nn.Flatten(),
-                hidden=nn.Linear(TAIL.output_vectors, 100),
+                hidden=nn.Linear(TAIL.output_vectors, HIDDEN),
                 relu=nn.ReLU(inplace=True),
-                output=nn.Linear(100, architecture.classes, bias=False),
+                output=nn.Linear(HIDDEN, architecture.classes, bias=False),
             )
         )
 

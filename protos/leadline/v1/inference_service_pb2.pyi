@@ -378,6 +378,7 @@ class ListModelsRequest(_message.Message):
     BATCH_NORM_FIELD_NUMBER: _builtins.int
     RESIDUAL_FIELD_NUMBER: _builtins.int
     BLOCK_CONVOLUTIONS_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """The most models per page. 0 means 50; values above 1,000 mean 1,000."""
     page_token: _builtins.str
@@ -394,6 +395,8 @@ class ListModelsRequest(_message.Message):
     """Only models with, or only without, residual connections. Unset: all."""
     block_convolutions: _builtins.int
     """Only models whose blocks have this many convolutions, 1 or 2. Unset: all."""
+    owner: _builtins.str
+    """Only models of this owner; "me" for the caller. Empty: all."""
     def __init__(
         self,
         *,
@@ -404,10 +407,11 @@ class ListModelsRequest(_message.Message):
         batch_norm: _builtins.bool | None = ...,
         residual: _builtins.bool | None = ...,
         block_convolutions: _builtins.int | None = ...,
+        owner: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_norm", b"_batch_norm", "_block_convolutions", b"_block_convolutions", "_blocks", b"_blocks", "_residual", b"_residual", "batch_norm", b"batch_norm", "block_convolutions", b"block_convolutions", "blocks", b"blocks", "residual", b"residual"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_norm", b"_batch_norm", "_block_convolutions", b"_block_convolutions", "_blocks", b"_blocks", "_residual", b"_residual", "batch_norm", b"batch_norm", "block_convolutions", b"block_convolutions", "blocks", b"blocks", "dataset", b"dataset", "page_size", b"page_size", "page_token", b"page_token", "residual", b"residual"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_norm", b"_batch_norm", "_block_convolutions", b"_block_convolutions", "_blocks", b"_blocks", "_residual", b"_residual", "batch_norm", b"batch_norm", "block_convolutions", b"block_convolutions", "blocks", b"blocks", "dataset", b"dataset", "owner", b"owner", "page_size", b"page_size", "page_token", b"page_token", "residual", b"residual"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_norm: _TypeAlias = _typing.Literal["batch_norm"]  # noqa: Y015
     _WhichOneofArgType__batch_norm: _TypeAlias = _typing.Literal["_batch_norm", b"_batch_norm"]  # noqa: Y015

@@ -27,49 +27,49 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from leadline.v1 import training_spec_pb2 as leadline_dot_v1_dot_training__spec__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15leadline/v1/job.proto\x12\x0bleadline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fleadline/v1/training_spec.proto\"\x8f\x06\n\x03Job\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x04spec\x18\x02 \x01(\x0b\x32\x19.leadline.v1.TrainingSpec\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.leadline.v1.JobState\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x63ompleted_epochs\x18\x07 \x01(\x05\x12\x12\n\nbest_epoch\x18\x08 \x01(\x05\x12\x1a\n\x12\x62\x65st_test_accuracy\x18\t \x01(\x01\x12.\n\x0clatest_epoch\x18\n \x01(\x0b\x32\x18.leadline.v1.EpochResult\x12\r\n\x05model\x18\x0b \x01(\t\x12(\n\x07\x66\x61ilure\x18\x0c \x01(\x0b\x32\x17.leadline.v1.JobFailure\x12\x0e\n\x06\x64\x65vice\x18\r \x01(\t\x12\x10\n\x08\x61ttempts\x18\x0e \x01(\x05\x12\x17\n\x0flatest_sequence\x18\x0f \x01(\x05\x12\x16\n\x0equeue_position\x18\x10 \x01(\x05\x12(\n\x07options\x18\x11 \x01(\x0b\x32\x17.leadline.v1.JobOptions\x12,\n\x08\x64\x65\x61\x64line\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x05pause\x18\x13 \x01(\x0b\x32\x16.leadline.v1.JobPaused\x12\x30\n\x0b\x65nvironment\x18\x14 \x01(\x0b\x32\x1b.leadline.v1.JobEnvironment\x12\r\n\x05sweep\x18\x15 \x01(\t\x12\x32\n\x0c\x63\x61ncellation\x18\x16 \x01(\x0b\x32\x1c.leadline.v1.JobCancellation\x12\"\n\x04hold\x18\x17 \x01(\x0b\x32\x14.leadline.v1.JobHold\"\x8a\x01\n\nJobOptions\x12\x15\n\x08priority\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12-\n\ntime_limit\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\tretention\x18\x03 \x01(\x0b\x32\x16.leadline.v1.RetentionB\x0b\n\t_priority\"L\n\tRetention\x12,\n\x06policy\x18\x01 \x01(\x0e\x32\x1c.leadline.v1.RetentionPolicy\x12\x11\n\tevery_nth\x18\x02 \x01(\x05\"\x83\x01\n\x0eJobEnvironment\x12\x0f\n\x07threads\x18\x01 \x01(\x05\x12\x18\n\x10leadline_version\x18\x02 \x01(\t\x12\x15\n\rtorch_version\x18\x03 \x01(\t\x12\x16\n\x0epython_version\x18\x04 \x01(\t\x12\x17\n\x0finstruction_set\x18\x05 \x01(\t\"-\n\nJobFailure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"*\n\x07JobHold\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"2\n\x0fJobCancellation\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x96\x03\n\x08JobEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x05\x12\x0b\n\x03job\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x06queued\x18\x04 \x01(\x0b\x32\x16.leadline.v1.JobQueuedH\x00\x12*\n\x07started\x18\x05 \x01(\x0b\x32\x17.leadline.v1.JobStartedH\x00\x12)\n\x05\x65poch\x18\x06 \x01(\x0b\x32\x18.leadline.v1.EpochResultH\x00\x12,\n\x08\x66inished\x18\x07 \x01(\x0b\x32\x18.leadline.v1.JobFinishedH\x00\x12(\n\x06paused\x18\x08 \x01(\x0b\x32\x16.leadline.v1.JobPausedH\x00\x12*\n\x07resumed\x18\t \x01(\x0b\x32\x17.leadline.v1.JobResumedH\x00\x12,\n\x08progress\x18\x0f \x01(\x0b\x32\x18.leadline.v1.JobProgressH\x00\x42\x07\n\x05\x65vent\"L\n\tJobQueued\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.leadline.v1.TrainingSpec\x12\x16\n\x0equeue_position\x18\x02 \x01(\x05\"\x84\x02\n\nJobStarted\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x02 \x01(\t\x12\x14\n\x0ctrain_images\x18\x03 \x01(\x05\x12\x13\n\x0btest_images\x18\x04 \x01(\x05\x12\x13\n\x0b\x63lass_names\x18\x05 \x03(\t\x12\x12\n\nparameters\x18\x06 \x01(\x05\x12\x1b\n\x13\x64\x61taset_fingerprint\x18\x07 \x01(\t\x12\x30\n\x0b\x65nvironment\x18\x08 \x01(\x0b\x32\x1b.leadline.v1.JobEnvironment\x12.\n\tdiagnosis\x18\t \x03(\x0b\x32\x1b.leadline.v1.BlockDiagnosis\"N\n\x0e\x42lockDiagnosis\x12\r\n\x05\x62lock\x18\x01 \x01(\x05\x12\x16\n\x0e\x61\x63tivation_std\x18\x02 \x01(\x01\x12\x15\n\rgradient_norm\x18\x03 \x01(\x01\"\x8c\x02\n\x0b\x45pochResult\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x12\n\ntrain_loss\x18\x02 \x01(\x01\x12\x16\n\x0etrain_accuracy\x18\x03 \x01(\x01\x12\x15\n\rtest_accuracy\x18\x04 \x01(\x01\x12\x15\n\rlearning_rate\x18\x05 \x01(\x01\x12\x0f\n\x07seconds\x18\x06 \x01(\x01\x12\x19\n\x11images_per_second\x18\x07 \x01(\x01\x12\x11\n\ttest_loss\x18\x08 \x01(\x01\x12\r\n\x05model\x18\t \x01(\t\x12\x16\n\x0eweights_sha256\x18\n \x01(\t\x12.\n\tdiagnosis\x18\x0b \x03(\x0b\x32\x1b.leadline.v1.BlockDiagnosis\",\n\tJobPaused\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\">\n\nJobResumed\x12\x18\n\x10\x63ompleted_epochs\x18\x01 \x01(\x05\x12\x16\n\x0equeue_position\x18\x02 \x01(\x05\"\x81\x02\n\x0bJobFinished\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.leadline.v1.JobState\x12\x12\n\nbest_epoch\x18\x02 \x01(\x05\x12\x1a\n\x12\x62\x65st_test_accuracy\x18\x03 \x01(\x01\x12\r\n\x05model\x18\x04 \x01(\t\x12(\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x17.leadline.v1.JobFailure\x12\x18\n\x10\x63ompleted_epochs\x18\x06 \x01(\x05\x12\x32\n\x0c\x63\x61ncellation\x18\x08 \x01(\x0b\x32\x1c.leadline.v1.JobCancellation\x12\x15\n\rstopped_early\x18\x07 \x01(\x08\"\xee\x01\n\x0bJobProgress\x12$\n\x05phase\x18\x01 \x01(\x0e\x32\x15.leadline.v1.JobPhase\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12\x18\n\x10\x63ompleted_images\x18\x03 \x01(\x05\x12\x14\n\x0ctotal_images\x18\x04 \x01(\x05\x12\x16\n\x0equeue_position\x18\x05 \x01(\x05\x12\x10\n\x08\x61ttempts\x18\x06 \x01(\x05\x12,\n\ttime_left\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\"\n\x04hold\x18\x08 \x01(\x0b\x32\x14.leadline.v1.JobHold*\x91\x01\n\x0fRetentionPolicy\x12 \n\x1cRETENTION_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14RETENTION_POLICY_ALL\x10\x01\x12\"\n\x1eRETENTION_POLICY_BEST_AND_LAST\x10\x02\x12\x1e\n\x1aRETENTION_POLICY_EVERY_NTH\x10\x03*\xb0\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x03\x12\x14\n\x10JOB_STATE_FAILED\x10\x04\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x05\x12\x14\n\x10JOB_STATE_PAUSED\x10\x06*\xbc\x01\n\x08JobPhase\x12\x19\n\x15JOB_PHASE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_PHASE_QUEUED\x10\x01\x12\x1f\n\x1bJOB_PHASE_PREPARING_DATASET\x10\x02\x12\x16\n\x12JOB_PHASE_TRAINING\x10\x03\x12\x18\n\x14JOB_PHASE_EVALUATING\x10\x04\x12\x14\n\x10JOB_PHASE_PAUSED\x10\x05\x12\x16\n\x12JOB_PHASE_STARTING\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15leadline/v1/job.proto\x12\x0bleadline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fleadline/v1/training_spec.proto\"\x9e\x06\n\x03Job\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x04spec\x18\x02 \x01(\x0b\x32\x19.leadline.v1.TrainingSpec\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.leadline.v1.JobState\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x63ompleted_epochs\x18\x07 \x01(\x05\x12\x12\n\nbest_epoch\x18\x08 \x01(\x05\x12\x1a\n\x12\x62\x65st_test_accuracy\x18\t \x01(\x01\x12.\n\x0clatest_epoch\x18\n \x01(\x0b\x32\x18.leadline.v1.EpochResult\x12\r\n\x05model\x18\x0b \x01(\t\x12(\n\x07\x66\x61ilure\x18\x0c \x01(\x0b\x32\x17.leadline.v1.JobFailure\x12\x0e\n\x06\x64\x65vice\x18\r \x01(\t\x12\x10\n\x08\x61ttempts\x18\x0e \x01(\x05\x12\x17\n\x0flatest_sequence\x18\x0f \x01(\x05\x12\x16\n\x0equeue_position\x18\x10 \x01(\x05\x12(\n\x07options\x18\x11 \x01(\x0b\x32\x17.leadline.v1.JobOptions\x12,\n\x08\x64\x65\x61\x64line\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x05pause\x18\x13 \x01(\x0b\x32\x16.leadline.v1.JobPaused\x12\x30\n\x0b\x65nvironment\x18\x14 \x01(\x0b\x32\x1b.leadline.v1.JobEnvironment\x12\r\n\x05sweep\x18\x15 \x01(\t\x12\x32\n\x0c\x63\x61ncellation\x18\x16 \x01(\x0b\x32\x1c.leadline.v1.JobCancellation\x12\"\n\x04hold\x18\x17 \x01(\x0b\x32\x14.leadline.v1.JobHold\x12\r\n\x05owner\x18\x18 \x01(\t\"\x8a\x01\n\nJobOptions\x12\x15\n\x08priority\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12-\n\ntime_limit\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\tretention\x18\x03 \x01(\x0b\x32\x16.leadline.v1.RetentionB\x0b\n\t_priority\"L\n\tRetention\x12,\n\x06policy\x18\x01 \x01(\x0e\x32\x1c.leadline.v1.RetentionPolicy\x12\x11\n\tevery_nth\x18\x02 \x01(\x05\"\x83\x01\n\x0eJobEnvironment\x12\x0f\n\x07threads\x18\x01 \x01(\x05\x12\x18\n\x10leadline_version\x18\x02 \x01(\t\x12\x15\n\rtorch_version\x18\x03 \x01(\t\x12\x16\n\x0epython_version\x18\x04 \x01(\t\x12\x17\n\x0finstruction_set\x18\x05 \x01(\t\"-\n\nJobFailure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"*\n\x07JobHold\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"2\n\x0fJobCancellation\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x96\x03\n\x08JobEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x05\x12\x0b\n\x03job\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x06queued\x18\x04 \x01(\x0b\x32\x16.leadline.v1.JobQueuedH\x00\x12*\n\x07started\x18\x05 \x01(\x0b\x32\x17.leadline.v1.JobStartedH\x00\x12)\n\x05\x65poch\x18\x06 \x01(\x0b\x32\x18.leadline.v1.EpochResultH\x00\x12,\n\x08\x66inished\x18\x07 \x01(\x0b\x32\x18.leadline.v1.JobFinishedH\x00\x12(\n\x06paused\x18\x08 \x01(\x0b\x32\x16.leadline.v1.JobPausedH\x00\x12*\n\x07resumed\x18\t \x01(\x0b\x32\x17.leadline.v1.JobResumedH\x00\x12,\n\x08progress\x18\x0f \x01(\x0b\x32\x18.leadline.v1.JobProgressH\x00\x42\x07\n\x05\x65vent\"L\n\tJobQueued\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.leadline.v1.TrainingSpec\x12\x16\n\x0equeue_position\x18\x02 \x01(\x05\"\x84\x02\n\nJobStarted\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x02 \x01(\t\x12\x14\n\x0ctrain_images\x18\x03 \x01(\x05\x12\x13\n\x0btest_images\x18\x04 \x01(\x05\x12\x13\n\x0b\x63lass_names\x18\x05 \x03(\t\x12\x12\n\nparameters\x18\x06 \x01(\x05\x12\x1b\n\x13\x64\x61taset_fingerprint\x18\x07 \x01(\t\x12\x30\n\x0b\x65nvironment\x18\x08 \x01(\x0b\x32\x1b.leadline.v1.JobEnvironment\x12.\n\tdiagnosis\x18\t \x03(\x0b\x32\x1b.leadline.v1.BlockDiagnosis\"N\n\x0e\x42lockDiagnosis\x12\r\n\x05\x62lock\x18\x01 \x01(\x05\x12\x16\n\x0e\x61\x63tivation_std\x18\x02 \x01(\x01\x12\x15\n\rgradient_norm\x18\x03 \x01(\x01\"\x8c\x02\n\x0b\x45pochResult\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x12\n\ntrain_loss\x18\x02 \x01(\x01\x12\x16\n\x0etrain_accuracy\x18\x03 \x01(\x01\x12\x15\n\rtest_accuracy\x18\x04 \x01(\x01\x12\x15\n\rlearning_rate\x18\x05 \x01(\x01\x12\x0f\n\x07seconds\x18\x06 \x01(\x01\x12\x19\n\x11images_per_second\x18\x07 \x01(\x01\x12\x11\n\ttest_loss\x18\x08 \x01(\x01\x12\r\n\x05model\x18\t \x01(\t\x12\x16\n\x0eweights_sha256\x18\n \x01(\t\x12.\n\tdiagnosis\x18\x0b \x03(\x0b\x32\x1b.leadline.v1.BlockDiagnosis\",\n\tJobPaused\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\">\n\nJobResumed\x12\x18\n\x10\x63ompleted_epochs\x18\x01 \x01(\x05\x12\x16\n\x0equeue_position\x18\x02 \x01(\x05\"\x81\x02\n\x0bJobFinished\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.leadline.v1.JobState\x12\x12\n\nbest_epoch\x18\x02 \x01(\x05\x12\x1a\n\x12\x62\x65st_test_accuracy\x18\x03 \x01(\x01\x12\r\n\x05model\x18\x04 \x01(\t\x12(\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x17.leadline.v1.JobFailure\x12\x18\n\x10\x63ompleted_epochs\x18\x06 \x01(\x05\x12\x32\n\x0c\x63\x61ncellation\x18\x08 \x01(\x0b\x32\x1c.leadline.v1.JobCancellation\x12\x15\n\rstopped_early\x18\x07 \x01(\x08\"\xee\x01\n\x0bJobProgress\x12$\n\x05phase\x18\x01 \x01(\x0e\x32\x15.leadline.v1.JobPhase\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12\x18\n\x10\x63ompleted_images\x18\x03 \x01(\x05\x12\x14\n\x0ctotal_images\x18\x04 \x01(\x05\x12\x16\n\x0equeue_position\x18\x05 \x01(\x05\x12\x10\n\x08\x61ttempts\x18\x06 \x01(\x05\x12,\n\ttime_left\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\"\n\x04hold\x18\x08 \x01(\x0b\x32\x14.leadline.v1.JobHold*\x91\x01\n\x0fRetentionPolicy\x12 \n\x1cRETENTION_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14RETENTION_POLICY_ALL\x10\x01\x12\"\n\x1eRETENTION_POLICY_BEST_AND_LAST\x10\x02\x12\x1e\n\x1aRETENTION_POLICY_EVERY_NTH\x10\x03*\xb0\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x03\x12\x14\n\x10JOB_STATE_FAILED\x10\x04\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x05\x12\x14\n\x10JOB_STATE_PAUSED\x10\x06*\xbc\x01\n\x08JobPhase\x12\x19\n\x15JOB_PHASE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_PHASE_QUEUED\x10\x01\x12\x1f\n\x1bJOB_PHASE_PREPARING_DATASET\x10\x02\x12\x16\n\x12JOB_PHASE_TRAINING\x10\x03\x12\x18\n\x14JOB_PHASE_EVALUATING\x10\x04\x12\x14\n\x10JOB_PHASE_PAUSED\x10\x05\x12\x16\n\x12JOB_PHASE_STARTING\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'leadline.v1.job_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RETENTIONPOLICY']._serialized_start=3131
-  _globals['_RETENTIONPOLICY']._serialized_end=3276
-  _globals['_JOBSTATE']._serialized_start=3279
-  _globals['_JOBSTATE']._serialized_end=3455
-  _globals['_JOBPHASE']._serialized_start=3458
-  _globals['_JOBPHASE']._serialized_end=3646
+  _globals['_RETENTIONPOLICY']._serialized_start=3146
+  _globals['_RETENTIONPOLICY']._serialized_end=3291
+  _globals['_JOBSTATE']._serialized_start=3294
+  _globals['_JOBSTATE']._serialized_end=3470
+  _globals['_JOBPHASE']._serialized_start=3473
+  _globals['_JOBPHASE']._serialized_end=3661
   _globals['_JOB']._serialized_start=137
-  _globals['_JOB']._serialized_end=920
-  _globals['_JOBOPTIONS']._serialized_start=923
-  _globals['_JOBOPTIONS']._serialized_end=1061
-  _globals['_RETENTION']._serialized_start=1063
-  _globals['_RETENTION']._serialized_end=1139
-  _globals['_JOBENVIRONMENT']._serialized_start=1142
-  _globals['_JOBENVIRONMENT']._serialized_end=1273
-  _globals['_JOBFAILURE']._serialized_start=1275
-  _globals['_JOBFAILURE']._serialized_end=1320
-  _globals['_JOBHOLD']._serialized_start=1322
-  _globals['_JOBHOLD']._serialized_end=1364
-  _globals['_JOBCANCELLATION']._serialized_start=1366
-  _globals['_JOBCANCELLATION']._serialized_end=1416
-  _globals['_JOBEVENT']._serialized_start=1419
-  _globals['_JOBEVENT']._serialized_end=1825
-  _globals['_JOBQUEUED']._serialized_start=1827
-  _globals['_JOBQUEUED']._serialized_end=1903
-  _globals['_JOBSTARTED']._serialized_start=1906
-  _globals['_JOBSTARTED']._serialized_end=2166
-  _globals['_BLOCKDIAGNOSIS']._serialized_start=2168
-  _globals['_BLOCKDIAGNOSIS']._serialized_end=2246
-  _globals['_EPOCHRESULT']._serialized_start=2249
-  _globals['_EPOCHRESULT']._serialized_end=2517
-  _globals['_JOBPAUSED']._serialized_start=2519
-  _globals['_JOBPAUSED']._serialized_end=2563
-  _globals['_JOBRESUMED']._serialized_start=2565
-  _globals['_JOBRESUMED']._serialized_end=2627
-  _globals['_JOBFINISHED']._serialized_start=2630
-  _globals['_JOBFINISHED']._serialized_end=2887
-  _globals['_JOBPROGRESS']._serialized_start=2890
-  _globals['_JOBPROGRESS']._serialized_end=3128
+  _globals['_JOB']._serialized_end=935
+  _globals['_JOBOPTIONS']._serialized_start=938
+  _globals['_JOBOPTIONS']._serialized_end=1076
+  _globals['_RETENTION']._serialized_start=1078
+  _globals['_RETENTION']._serialized_end=1154
+  _globals['_JOBENVIRONMENT']._serialized_start=1157
+  _globals['_JOBENVIRONMENT']._serialized_end=1288
+  _globals['_JOBFAILURE']._serialized_start=1290
+  _globals['_JOBFAILURE']._serialized_end=1335
+  _globals['_JOBHOLD']._serialized_start=1337
+  _globals['_JOBHOLD']._serialized_end=1379
+  _globals['_JOBCANCELLATION']._serialized_start=1381
+  _globals['_JOBCANCELLATION']._serialized_end=1431
+  _globals['_JOBEVENT']._serialized_start=1434
+  _globals['_JOBEVENT']._serialized_end=1840
+  _globals['_JOBQUEUED']._serialized_start=1842
+  _globals['_JOBQUEUED']._serialized_end=1918
+  _globals['_JOBSTARTED']._serialized_start=1921
+  _globals['_JOBSTARTED']._serialized_end=2181
+  _globals['_BLOCKDIAGNOSIS']._serialized_start=2183
+  _globals['_BLOCKDIAGNOSIS']._serialized_end=2261
+  _globals['_EPOCHRESULT']._serialized_start=2264
+  _globals['_EPOCHRESULT']._serialized_end=2532
+  _globals['_JOBPAUSED']._serialized_start=2534
+  _globals['_JOBPAUSED']._serialized_end=2578
+  _globals['_JOBRESUMED']._serialized_start=2580
+  _globals['_JOBRESUMED']._serialized_end=2642
+  _globals['_JOBFINISHED']._serialized_start=2645
+  _globals['_JOBFINISHED']._serialized_end=2902
+  _globals['_JOBPROGRESS']._serialized_start=2905
+  _globals['_JOBPROGRESS']._serialized_end=3143
 # @@protoc_insertion_point(module_scope)

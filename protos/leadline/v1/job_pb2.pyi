@@ -183,6 +183,7 @@ class Job(_message.Message):
     SWEEP_FIELD_NUMBER: _builtins.int
     CANCELLATION_FIELD_NUMBER: _builtins.int
     HOLD_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The resource name, "jobs/{job_id}"."""
     state: Global___JobState.ValueType
@@ -213,6 +214,10 @@ class Job(_message.Message):
     """How many jobs start before it, while it is queued."""
     sweep: _builtins.str
     """The resource name of its sweep, "sweeps/{sweep_id}"; empty without a sweep."""
+    owner: _builtins.str
+    """The name of the identity that submitted it, which alone may change it,
+    besides admins. Empty if the server needed no identities then.
+    """
     @_builtins.property
     def spec(self) -> _training_spec_pb2.TrainingSpec:
         """What the job trains, with every field set."""
@@ -289,10 +294,11 @@ class Job(_message.Message):
         sweep: _builtins.str = ...,
         cancellation: Global___JobCancellation | None = ...,
         hold: Global___JobHold | None = ...,
+        owner: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cancellation", b"cancellation", "create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "environment", b"environment", "failure", b"failure", "hold", b"hold", "latest_epoch", b"latest_epoch", "options", b"options", "pause", b"pause", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "best_epoch", b"best_epoch", "best_test_accuracy", b"best_test_accuracy", "cancellation", b"cancellation", "completed_epochs", b"completed_epochs", "create_time", b"create_time", "deadline", b"deadline", "device", b"device", "end_time", b"end_time", "environment", b"environment", "failure", b"failure", "hold", b"hold", "latest_epoch", b"latest_epoch", "latest_sequence", b"latest_sequence", "model", b"model", "name", b"name", "options", b"options", "pause", b"pause", "queue_position", b"queue_position", "spec", b"spec", "start_time", b"start_time", "state", b"state", "sweep", b"sweep"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "best_epoch", b"best_epoch", "best_test_accuracy", b"best_test_accuracy", "cancellation", b"cancellation", "completed_epochs", b"completed_epochs", "create_time", b"create_time", "deadline", b"deadline", "device", b"device", "end_time", b"end_time", "environment", b"environment", "failure", b"failure", "hold", b"hold", "latest_epoch", b"latest_epoch", "latest_sequence", b"latest_sequence", "model", b"model", "name", b"name", "options", b"options", "owner", b"owner", "pause", b"pause", "queue_position", b"queue_position", "spec", b"spec", "start_time", b"start_time", "state", b"state", "sweep", b"sweep"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

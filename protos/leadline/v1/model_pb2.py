@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from leadline.v1 import training_spec_pb2 as leadline_dot_v1_dot_training__spec__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17leadline/v1/model.proto\x12\x0bleadline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fleadline/v1/training_spec.proto\"\xc2\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\x12%\n\x07variant\x18\x03 \x01(\x0b\x32\x14.leadline.v1.Variant\x12\'\n\x04spec\x18\x04 \x01(\x0b\x32\x19.leadline.v1.TrainingSpec\x12\x13\n\x0b\x63lass_names\x18\x05 \x03(\t\x12\'\n\x06\x65pochs\x18\x06 \x03(\x0b\x32\x17.leadline.v1.ModelEpoch\x12\x12\n\nbest_epoch\x18\x07 \x01(\x05\x12\x1a\n\x12\x62\x65st_test_accuracy\x18\x08 \x01(\x01\x12\x12\n\nparameters\x18\t \x01(\x05\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x13\x64\x61taset_fingerprint\x18\x0b \x01(\t\"~\n\nModelEpoch\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12\x16\n\x0etrain_accuracy\x18\x03 \x01(\x01\x12\x15\n\rtest_accuracy\x18\x04 \x01(\x01\x12\x16\n\x0eweights_sha256\x18\x05 \x01(\t\x12\x0c\n\x04kept\x18\x06 \x01(\x08\"\x88\x01\n\x07Variant\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0e\n\x06\x62locks\x18\x02 \x01(\x05\x12\x12\n\nbatch_norm\x18\x03 \x01(\x08\x12\x10\n\x08residual\x18\x04 \x01(\x08\x12\x1f\n\x12\x62lock_convolutions\x18\x05 \x01(\x05H\x00\x88\x01\x01\x42\x15\n\x13_block_convolutionsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17leadline/v1/model.proto\x12\x0bleadline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fleadline/v1/training_spec.proto\"\xd1\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\x12%\n\x07variant\x18\x03 \x01(\x0b\x32\x14.leadline.v1.Variant\x12\'\n\x04spec\x18\x04 \x01(\x0b\x32\x19.leadline.v1.TrainingSpec\x12\x13\n\x0b\x63lass_names\x18\x05 \x03(\t\x12\'\n\x06\x65pochs\x18\x06 \x03(\x0b\x32\x17.leadline.v1.ModelEpoch\x12\x12\n\nbest_epoch\x18\x07 \x01(\x05\x12\x1a\n\x12\x62\x65st_test_accuracy\x18\x08 \x01(\x01\x12\x12\n\nparameters\x18\t \x01(\x05\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x13\x64\x61taset_fingerprint\x18\x0b \x01(\t\x12\r\n\x05owner\x18\x0c \x01(\t\"~\n\nModelEpoch\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12\x16\n\x0etrain_accuracy\x18\x03 \x01(\x01\x12\x15\n\rtest_accuracy\x18\x04 \x01(\x01\x12\x16\n\x0eweights_sha256\x18\x05 \x01(\t\x12\x0c\n\x04kept\x18\x06 \x01(\x08\"\x88\x01\n\x07Variant\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0e\n\x06\x62locks\x18\x02 \x01(\x05\x12\x12\n\nbatch_norm\x18\x03 \x01(\x08\x12\x10\n\x08residual\x18\x04 \x01(\x08\x12\x1f\n\x12\x62lock_convolutions\x18\x05 \x01(\x05H\x00\x88\x01\x01\x42\x15\n\x13_block_convolutionsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,9 +34,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'leadline.v1.model_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODEL']._serialized_start=107
-  _globals['_MODEL']._serialized_end=429
-  _globals['_MODELEPOCH']._serialized_start=431
-  _globals['_MODELEPOCH']._serialized_end=557
-  _globals['_VARIANT']._serialized_start=560
-  _globals['_VARIANT']._serialized_end=696
+  _globals['_MODEL']._serialized_end=444
+  _globals['_MODELEPOCH']._serialized_start=446
+  _globals['_MODELEPOCH']._serialized_end=572
+  _globals['_VARIANT']._serialized_start=575
+  _globals['_VARIANT']._serialized_end=711
 # @@protoc_insertion_point(module_scope)

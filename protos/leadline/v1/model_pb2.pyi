@@ -39,6 +39,7 @@ class Model(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     DATASET_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The resource name, "models/{job_id}"."""
     job: _builtins.str
@@ -53,6 +54,8 @@ class Model(_message.Message):
     """The number of trainable parameters."""
     dataset_fingerprint: _builtins.str
     """The fingerprint of its dataset: a SHA-256 in hexadecimal."""
+    owner: _builtins.str
+    """The owner of its job. Empty if the server needed no identities then."""
     @_builtins.property
     def variant(self) -> Global___Variant:
         """Its variant, with which a selector finds it."""
@@ -87,10 +90,11 @@ class Model(_message.Message):
         parameters: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         dataset_fingerprint: _builtins.str = ...,
+        owner: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "spec", b"spec", "variant", b"variant"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_epoch", b"best_epoch", "best_test_accuracy", b"best_test_accuracy", "class_names", b"class_names", "create_time", b"create_time", "dataset_fingerprint", b"dataset_fingerprint", "epochs", b"epochs", "job", b"job", "name", b"name", "parameters", b"parameters", "spec", b"spec", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_epoch", b"best_epoch", "best_test_accuracy", b"best_test_accuracy", "class_names", b"class_names", "create_time", b"create_time", "dataset_fingerprint", b"dataset_fingerprint", "epochs", b"epochs", "job", b"job", "name", b"name", "owner", b"owner", "parameters", b"parameters", "spec", b"spec", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

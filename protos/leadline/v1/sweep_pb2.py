@@ -29,7 +29,7 @@ from leadline.v1 import job_pb2 as leadline_dot_v1_dot_job__pb2
 from leadline.v1 import training_spec_pb2 as leadline_dot_v1_dot_training__spec__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17leadline/v1/sweep.proto\x12\x0bleadline.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fleadline/v1/field_options.proto\x1a\x15leadline/v1/job.proto\x1a\x1fleadline/v1/training_spec.proto\"\xdf\x03\n\x05Sweep\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x04spec\x18\x02 \x01(\x0b\x32\x19.leadline.v1.TrainingSpec\x12$\n\x04\x61xes\x18\x03 \x03(\x0b\x32\x16.leadline.v1.SweepAxis\x12(\n\x07options\x18\x04 \x01(\x0b\x32\x17.leadline.v1.JobOptions\x12\x38\n\x0fmedian_stopping\x18\x05 \x01(\x0b\x32\x1f.leadline.v1.MedianStoppingRule\x12&\n\x05state\x18\x06 \x01(\x0e\x32\x17.leadline.v1.SweepState\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x06\x63ounts\x18\t \x01(\x0b\x32\x18.leadline.v1.SweepCounts\x12#\n\x04jobs\x18\n \x03(\x0b\x32\x15.leadline.v1.SweepJob\x12&\n\x05table\x18\x0b \x01(\x0b\x32\x17.leadline.v1.SweepTable\x12\x17\n\x0flatest_sequence\x18\x0c \x01(\x05\"I\n\tSweepAxis\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12-\n\x06values\x18\x02 \x03(\x0b\x32\x16.google.protobuf.ValueB\x05\xe0\xe0\x18\xd0\x0f\"x\n\x12MedianStoppingRule\x12\x19\n\x0cgrace_epochs\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1f\n\x12min_completed_jobs\x18\x02 \x01(\x05H\x01\x88\x01\x01\x42\x0f\n\r_grace_epochsB\x15\n\x13_min_completed_jobs\"\x8c\x01\n\x0bSweepCounts\x12\x0e\n\x06queued\x18\x01 \x01(\x05\x12\x0f\n\x07running\x18\x02 \x01(\x05\x12\x0e\n\x06paused\x18\x03 \x01(\x05\x12\x11\n\tsucceeded\x18\x04 \x01(\x05\x12\x0e\n\x06\x66\x61iled\x18\x05 \x01(\x05\x12\x11\n\tcancelled\x18\x06 \x01(\x05\x12\x16\n\x0emedian_stopped\x18\x07 \x01(\x05\"\xd0\x01\n\x08SweepJob\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\'\n\x06values\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.leadline.v1.JobState\x12\x18\n\x10\x63ompleted_epochs\x18\x04 \x01(\x05\x12\x1a\n\x12\x62\x65st_test_accuracy\x18\x05 \x01(\x01\x12\x1a\n\x12last_test_accuracy\x18\x06 \x01(\x01\x12\x16\n\x0emedian_stopped\x18\x07 \x01(\x08\"k\n\nSweepTable\x12+\n\x08variants\x18\x01 \x03(\x0b\x32\x19.leadline.v1.SweepVariant\x12\x30\n\x0b\x62\x65st_depths\x18\x02 \x03(\x0b\x32\x1b.leadline.v1.SweepBestDepth\"\xe0\x01\n\x0cSweepVariant\x12\'\n\x06values\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0c\n\x04jobs\x18\x02 \x03(\t\x12\x15\n\rfinished_jobs\x18\x03 \x01(\x05\x12\x37\n\x12\x62\x65st_test_accuracy\x18\x04 \x01(\x0b\x32\x1b.leadline.v1.SeedStatistics\x12\x37\n\x12last_test_accuracy\x18\x05 \x01(\x0b\x32\x1b.leadline.v1.SeedStatistics\x12\x10\n\x08\x62\x65st_job\x18\x06 \x01(\t\"\x7f\n\x0eSeedStatistics\x12\r\n\x05\x63ount\x18\x01 \x01(\x05\x12\x0c\n\x04mean\x18\x02 \x01(\x01\x12\x1f\n\x12standard_deviation\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x0b\n\x03min\x18\x04 \x01(\x01\x12\x0b\n\x03max\x18\x05 \x01(\x01\x42\x15\n\x13_standard_deviation\"\xd1\x01\n\x0eSweepBestDepth\x12\'\n\x06values\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06\x62locks\x18\x02 \x01(\x05\x12\x1a\n\x12mean_test_accuracy\x18\x03 \x01(\x01\x12\x17\n\nconfidence\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x1d\n\x10runner_up_blocks\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x0e\n\x06margin\x18\x06 \x01(\x01\x42\r\n\x0b_confidenceB\x13\n\x11_runner_up_blocks\"\x99\x02\n\nSweepEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x05\x12\r\n\x05sweep\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x06queued\x18\x04 \x01(\x0b\x32\x18.leadline.v1.SweepQueuedH\x00\x12$\n\x03job\x18\x05 \x01(\x0b\x32\x15.leadline.v1.JobEventH\x00\x12.\n\x08\x66inished\x18\x06 \x01(\x0b\x32\x1a.leadline.v1.SweepFinishedH\x00\x12.\n\x08progress\x18\x0f \x01(\x0b\x32\x1a.leadline.v1.SweepProgressH\x00\x42\x07\n\x05\x65vent\"\x81\x01\n\x0bSweepQueued\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.leadline.v1.TrainingSpec\x12$\n\x04\x61xes\x18\x02 \x03(\x0b\x32\x16.leadline.v1.SweepAxis\x12#\n\x04jobs\x18\x03 \x03(\x0b\x32\x15.leadline.v1.SweepJob\"\x89\x01\n\rSweepFinished\x12&\n\x05state\x18\x01 \x01(\x0e\x32\x17.leadline.v1.SweepState\x12(\n\x06\x63ounts\x18\x02 \x01(\x0b\x32\x18.leadline.v1.SweepCounts\x12&\n\x05table\x18\x03 \x01(\x0b\x32\x17.leadline.v1.SweepTable\"i\n\rSweepProgress\x12(\n\x06\x63ounts\x18\x01 \x01(\x0b\x32\x18.leadline.v1.SweepCounts\x12.\n\x07running\x18\x02 \x03(\x0b\x32\x1d.leadline.v1.SweepJobProgress\"K\n\x10SweepJobProgress\x12\x0b\n\x03job\x18\x01 \x01(\t\x12*\n\x08progress\x18\x02 \x01(\x0b\x32\x18.leadline.v1.JobProgress*\xc0\x01\n\nSweepState\x12\x1b\n\x17SWEEP_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12SWEEP_STATE_QUEUED\x10\x01\x12\x17\n\x13SWEEP_STATE_RUNNING\x10\x02\x12\x16\n\x12SWEEP_STATE_PAUSED\x10\x03\x12\x19\n\x15SWEEP_STATE_SUCCEEDED\x10\x04\x12\x16\n\x12SWEEP_STATE_FAILED\x10\x05\x12\x19\n\x15SWEEP_STATE_CANCELLED\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17leadline/v1/sweep.proto\x12\x0bleadline.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fleadline/v1/field_options.proto\x1a\x15leadline/v1/job.proto\x1a\x1fleadline/v1/training_spec.proto\"\xee\x03\n\x05Sweep\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x04spec\x18\x02 \x01(\x0b\x32\x19.leadline.v1.TrainingSpec\x12$\n\x04\x61xes\x18\x03 \x03(\x0b\x32\x16.leadline.v1.SweepAxis\x12(\n\x07options\x18\x04 \x01(\x0b\x32\x17.leadline.v1.JobOptions\x12\x38\n\x0fmedian_stopping\x18\x05 \x01(\x0b\x32\x1f.leadline.v1.MedianStoppingRule\x12&\n\x05state\x18\x06 \x01(\x0e\x32\x17.leadline.v1.SweepState\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x06\x63ounts\x18\t \x01(\x0b\x32\x18.leadline.v1.SweepCounts\x12#\n\x04jobs\x18\n \x03(\x0b\x32\x15.leadline.v1.SweepJob\x12&\n\x05table\x18\x0b \x01(\x0b\x32\x17.leadline.v1.SweepTable\x12\x17\n\x0flatest_sequence\x18\x0c \x01(\x05\x12\r\n\x05owner\x18\r \x01(\t\"I\n\tSweepAxis\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12-\n\x06values\x18\x02 \x03(\x0b\x32\x16.google.protobuf.ValueB\x05\xe0\xe0\x18\xd0\x0f\"x\n\x12MedianStoppingRule\x12\x19\n\x0cgrace_epochs\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1f\n\x12min_completed_jobs\x18\x02 \x01(\x05H\x01\x88\x01\x01\x42\x0f\n\r_grace_epochsB\x15\n\x13_min_completed_jobs\"\x8c\x01\n\x0bSweepCounts\x12\x0e\n\x06queued\x18\x01 \x01(\x05\x12\x0f\n\x07running\x18\x02 \x01(\x05\x12\x0e\n\x06paused\x18\x03 \x01(\x05\x12\x11\n\tsucceeded\x18\x04 \x01(\x05\x12\x0e\n\x06\x66\x61iled\x18\x05 \x01(\x05\x12\x11\n\tcancelled\x18\x06 \x01(\x05\x12\x16\n\x0emedian_stopped\x18\x07 \x01(\x05\"\xd0\x01\n\x08SweepJob\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\'\n\x06values\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.leadline.v1.JobState\x12\x18\n\x10\x63ompleted_epochs\x18\x04 \x01(\x05\x12\x1a\n\x12\x62\x65st_test_accuracy\x18\x05 \x01(\x01\x12\x1a\n\x12last_test_accuracy\x18\x06 \x01(\x01\x12\x16\n\x0emedian_stopped\x18\x07 \x01(\x08\"k\n\nSweepTable\x12+\n\x08variants\x18\x01 \x03(\x0b\x32\x19.leadline.v1.SweepVariant\x12\x30\n\x0b\x62\x65st_depths\x18\x02 \x03(\x0b\x32\x1b.leadline.v1.SweepBestDepth\"\xe0\x01\n\x0cSweepVariant\x12\'\n\x06values\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0c\n\x04jobs\x18\x02 \x03(\t\x12\x15\n\rfinished_jobs\x18\x03 \x01(\x05\x12\x37\n\x12\x62\x65st_test_accuracy\x18\x04 \x01(\x0b\x32\x1b.leadline.v1.SeedStatistics\x12\x37\n\x12last_test_accuracy\x18\x05 \x01(\x0b\x32\x1b.leadline.v1.SeedStatistics\x12\x10\n\x08\x62\x65st_job\x18\x06 \x01(\t\"\x7f\n\x0eSeedStatistics\x12\r\n\x05\x63ount\x18\x01 \x01(\x05\x12\x0c\n\x04mean\x18\x02 \x01(\x01\x12\x1f\n\x12standard_deviation\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x0b\n\x03min\x18\x04 \x01(\x01\x12\x0b\n\x03max\x18\x05 \x01(\x01\x42\x15\n\x13_standard_deviation\"\xd1\x01\n\x0eSweepBestDepth\x12\'\n\x06values\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06\x62locks\x18\x02 \x01(\x05\x12\x1a\n\x12mean_test_accuracy\x18\x03 \x01(\x01\x12\x17\n\nconfidence\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x1d\n\x10runner_up_blocks\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x0e\n\x06margin\x18\x06 \x01(\x01\x42\r\n\x0b_confidenceB\x13\n\x11_runner_up_blocks\"\x99\x02\n\nSweepEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x05\x12\r\n\x05sweep\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x06queued\x18\x04 \x01(\x0b\x32\x18.leadline.v1.SweepQueuedH\x00\x12$\n\x03job\x18\x05 \x01(\x0b\x32\x15.leadline.v1.JobEventH\x00\x12.\n\x08\x66inished\x18\x06 \x01(\x0b\x32\x1a.leadline.v1.SweepFinishedH\x00\x12.\n\x08progress\x18\x0f \x01(\x0b\x32\x1a.leadline.v1.SweepProgressH\x00\x42\x07\n\x05\x65vent\"\x81\x01\n\x0bSweepQueued\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.leadline.v1.TrainingSpec\x12$\n\x04\x61xes\x18\x02 \x03(\x0b\x32\x16.leadline.v1.SweepAxis\x12#\n\x04jobs\x18\x03 \x03(\x0b\x32\x15.leadline.v1.SweepJob\"\x89\x01\n\rSweepFinished\x12&\n\x05state\x18\x01 \x01(\x0e\x32\x17.leadline.v1.SweepState\x12(\n\x06\x63ounts\x18\x02 \x01(\x0b\x32\x18.leadline.v1.SweepCounts\x12&\n\x05table\x18\x03 \x01(\x0b\x32\x17.leadline.v1.SweepTable\"i\n\rSweepProgress\x12(\n\x06\x63ounts\x18\x01 \x01(\x0b\x32\x18.leadline.v1.SweepCounts\x12.\n\x07running\x18\x02 \x03(\x0b\x32\x1d.leadline.v1.SweepJobProgress\"K\n\x10SweepJobProgress\x12\x0b\n\x03job\x18\x01 \x01(\t\x12*\n\x08progress\x18\x02 \x01(\x0b\x32\x18.leadline.v1.JobProgress*\xc0\x01\n\nSweepState\x12\x1b\n\x17SWEEP_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12SWEEP_STATE_QUEUED\x10\x01\x12\x17\n\x13SWEEP_STATE_RUNNING\x10\x02\x12\x16\n\x12SWEEP_STATE_PAUSED\x10\x03\x12\x19\n\x15SWEEP_STATE_SUCCEEDED\x10\x04\x12\x16\n\x12SWEEP_STATE_FAILED\x10\x05\x12\x19\n\x15SWEEP_STATE_CANCELLED\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,34 +38,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SWEEPAXIS'].fields_by_name['values']._loaded_options = None
   _globals['_SWEEPAXIS'].fields_by_name['values']._serialized_options = b'\340\340\030\320\017'
-  _globals['_SWEEPSTATE']._serialized_start=2643
-  _globals['_SWEEPSTATE']._serialized_end=2835
+  _globals['_SWEEPSTATE']._serialized_start=2658
+  _globals['_SWEEPSTATE']._serialized_end=2850
   _globals['_SWEEP']._serialized_start=193
-  _globals['_SWEEP']._serialized_end=672
-  _globals['_SWEEPAXIS']._serialized_start=674
-  _globals['_SWEEPAXIS']._serialized_end=747
-  _globals['_MEDIANSTOPPINGRULE']._serialized_start=749
-  _globals['_MEDIANSTOPPINGRULE']._serialized_end=869
-  _globals['_SWEEPCOUNTS']._serialized_start=872
-  _globals['_SWEEPCOUNTS']._serialized_end=1012
-  _globals['_SWEEPJOB']._serialized_start=1015
-  _globals['_SWEEPJOB']._serialized_end=1223
-  _globals['_SWEEPTABLE']._serialized_start=1225
-  _globals['_SWEEPTABLE']._serialized_end=1332
-  _globals['_SWEEPVARIANT']._serialized_start=1335
-  _globals['_SWEEPVARIANT']._serialized_end=1559
-  _globals['_SEEDSTATISTICS']._serialized_start=1561
-  _globals['_SEEDSTATISTICS']._serialized_end=1688
-  _globals['_SWEEPBESTDEPTH']._serialized_start=1691
-  _globals['_SWEEPBESTDEPTH']._serialized_end=1900
-  _globals['_SWEEPEVENT']._serialized_start=1903
-  _globals['_SWEEPEVENT']._serialized_end=2184
-  _globals['_SWEEPQUEUED']._serialized_start=2187
-  _globals['_SWEEPQUEUED']._serialized_end=2316
-  _globals['_SWEEPFINISHED']._serialized_start=2319
-  _globals['_SWEEPFINISHED']._serialized_end=2456
-  _globals['_SWEEPPROGRESS']._serialized_start=2458
-  _globals['_SWEEPPROGRESS']._serialized_end=2563
-  _globals['_SWEEPJOBPROGRESS']._serialized_start=2565
-  _globals['_SWEEPJOBPROGRESS']._serialized_end=2640
+  _globals['_SWEEP']._serialized_end=687
+  _globals['_SWEEPAXIS']._serialized_start=689
+  _globals['_SWEEPAXIS']._serialized_end=762
+  _globals['_MEDIANSTOPPINGRULE']._serialized_start=764
+  _globals['_MEDIANSTOPPINGRULE']._serialized_end=884
+  _globals['_SWEEPCOUNTS']._serialized_start=887
+  _globals['_SWEEPCOUNTS']._serialized_end=1027
+  _globals['_SWEEPJOB']._serialized_start=1030
+  _globals['_SWEEPJOB']._serialized_end=1238
+  _globals['_SWEEPTABLE']._serialized_start=1240
+  _globals['_SWEEPTABLE']._serialized_end=1347
+  _globals['_SWEEPVARIANT']._serialized_start=1350
+  _globals['_SWEEPVARIANT']._serialized_end=1574
+  _globals['_SEEDSTATISTICS']._serialized_start=1576
+  _globals['_SEEDSTATISTICS']._serialized_end=1703
+  _globals['_SWEEPBESTDEPTH']._serialized_start=1706
+  _globals['_SWEEPBESTDEPTH']._serialized_end=1915
+  _globals['_SWEEPEVENT']._serialized_start=1918
+  _globals['_SWEEPEVENT']._serialized_end=2199
+  _globals['_SWEEPQUEUED']._serialized_start=2202
+  _globals['_SWEEPQUEUED']._serialized_end=2331
+  _globals['_SWEEPFINISHED']._serialized_start=2334
+  _globals['_SWEEPFINISHED']._serialized_end=2471
+  _globals['_SWEEPPROGRESS']._serialized_start=2473
+  _globals['_SWEEPPROGRESS']._serialized_end=2578
+  _globals['_SWEEPJOBPROGRESS']._serialized_start=2580
+  _globals['_SWEEPJOBPROGRESS']._serialized_end=2655
 # @@protoc_insertion_point(module_scope)

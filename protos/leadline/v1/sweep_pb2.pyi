@@ -89,12 +89,17 @@ class Sweep(_message.Message):
     JOBS_FIELD_NUMBER: _builtins.int
     TABLE_FIELD_NUMBER: _builtins.int
     LATEST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The resource name, "sweeps/{sweep_id}"."""
     state: Global___SweepState.ValueType
     """The state of the sweep."""
     latest_sequence: _builtins.int
     """The sequence of its newest event."""
+    owner: _builtins.str
+    """The name of the identity that submitted it, which alone may change it and
+    its jobs, besides admins. Empty if the server needed no identities then.
+    """
     @_builtins.property
     def spec(self) -> _training_spec_pb2.TrainingSpec:
         """The common fields of all jobs, with every field set. The axes override
@@ -152,10 +157,11 @@ class Sweep(_message.Message):
         jobs: _abc.Iterable[Global___SweepJob] | None = ...,
         table: Global___SweepTable | None = ...,
         latest_sequence: _builtins.int = ...,
+        owner: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "create_time", b"create_time", "end_time", b"end_time", "median_stopping", b"median_stopping", "options", b"options", "spec", b"spec", "table", b"table"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["axes", b"axes", "counts", b"counts", "create_time", b"create_time", "end_time", b"end_time", "jobs", b"jobs", "latest_sequence", b"latest_sequence", "median_stopping", b"median_stopping", "name", b"name", "options", b"options", "spec", b"spec", "state", b"state", "table", b"table"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["axes", b"axes", "counts", b"counts", "create_time", b"create_time", "end_time", b"end_time", "jobs", b"jobs", "latest_sequence", b"latest_sequence", "median_stopping", b"median_stopping", "name", b"name", "options", b"options", "owner", b"owner", "spec", b"spec", "state", b"state", "table", b"table"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

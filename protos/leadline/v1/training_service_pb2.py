@@ -30,7 +30,7 @@ from leadline.v1 import sweep_pb2 as leadline_dot_v1_dot_sweep__pb2
 from leadline.v1 import training_spec_pb2 as leadline_dot_v1_dot_training__spec__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"leadline/v1/training_service.proto\x12\x0bleadline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fleadline/v1/field_options.proto\x1a\x15leadline/v1/job.proto\x1a\x17leadline/v1/sweep.proto\x1a\x1fleadline/v1/training_spec.proto\"\xc6\x01\n\x0fTrainJobRequest\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.leadline.v1.TrainingSpec\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x34\n\x11progress_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x61\x66ter_sequence\x18\x04 \x01(\x05\x12(\n\x07options\x18\x05 \x01(\x0b\x32\x17.leadline.v1.JobOptions\"m\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x05\x12\x34\n\x11progress_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"t\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12+\n\x06states\x18\x03 \x03(\x0e\x32\x15.leadline.v1.JobStateB\x04\xe0\xe0\x18@\x12\r\n\x05sweep\x18\x04 \x01(\t\"K\n\x10ListJobsResponse\x12\x1e\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.leadline.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10\x43\x61ncelJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1f\n\x0fPauseJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\" \n\x10ResumeJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\" \n\x10\x44\x65leteJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"=\n\x14ListDiskUsageRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\xb2\x01\n\x15ListDiskUsageResponse\x12\'\n\x04jobs\x18\x01 \x03(\x0b\x32\x19.leadline.v1.JobDiskUsage\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x16\n\x0e\x64\x61tabase_bytes\x18\x03 \x01(\x03\x12\x16\n\x0e\x64\x61tasets_bytes\x18\x04 \x01(\x03\x12\x12\n\nfree_bytes\x18\x05 \x01(\x03\x12\x13\n\x0b\x66loor_bytes\x18\x06 \x01(\x03\"\x90\x01\n\x0cJobDiskUsage\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x13\n\x0b\x63heckpoints\x18\x02 \x01(\x05\x12\x15\n\rweights_bytes\x18\x03 \x01(\x03\x12\x19\n\x11predictions_bytes\x18\x04 \x01(\x03\x12\x17\n\x0foptimizer_bytes\x18\x05 \x01(\x03\x12\x13\n\x0bother_bytes\x18\x06 \x01(\x03\"\xae\x02\n\x11TrainSweepRequest\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.leadline.v1.TrainingSpec\x12*\n\x04\x61xes\x18\x02 \x03(\x0b\x32\x16.leadline.v1.SweepAxisB\x04\xe0\xe0\x18@\x12(\n\x07options\x18\x03 \x01(\x0b\x32\x17.leadline.v1.JobOptions\x12\x38\n\x0fmedian_stopping\x18\x04 \x01(\x0b\x32\x1f.leadline.v1.MedianStoppingRule\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x34\n\x11progress_interval\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x61\x66ter_sequence\x18\x07 \x01(\x05\"o\n\x11WatchSweepRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x05\x12\x34\n\x11progress_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x1f\n\x0fGetSweepRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x11ListSweepsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Q\n\x12ListSweepsResponse\x12\"\n\x06sweeps\x18\x01 \x03(\x0b\x32\x12.leadline.v1.Sweep\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x12\x43\x61ncelSweepRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"!\n\x11PauseSweepRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\"\n\x12ResumeSweepRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\"\n\x12\x44\x65leteSweepRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\x9d\t\n\x0fTrainingService\x12\x41\n\x08TrainJob\x12\x1c.leadline.v1.TrainJobRequest\x1a\x15.leadline.v1.JobEvent0\x01\x12\x41\n\x08WatchJob\x12\x1c.leadline.v1.WatchJobRequest\x1a\x15.leadline.v1.JobEvent0\x01\x12\x36\n\x06GetJob\x12\x1a.leadline.v1.GetJobRequest\x1a\x10.leadline.v1.Job\x12G\n\x08ListJobs\x12\x1c.leadline.v1.ListJobsRequest\x1a\x1d.leadline.v1.ListJobsResponse\x12<\n\tCancelJob\x12\x1d.leadline.v1.CancelJobRequest\x1a\x10.leadline.v1.Job\x12:\n\x08PauseJob\x12\x1c.leadline.v1.PauseJobRequest\x1a\x10.leadline.v1.Job\x12<\n\tResumeJob\x12\x1d.leadline.v1.ResumeJobRequest\x1a\x10.leadline.v1.Job\x12\x42\n\tDeleteJob\x12\x1d.leadline.v1.DeleteJobRequest\x1a\x16.google.protobuf.Empty\x12V\n\rListDiskUsage\x12!.leadline.v1.ListDiskUsageRequest\x1a\".leadline.v1.ListDiskUsageResponse\x12G\n\nTrainSweep\x12\x1e.leadline.v1.TrainSweepRequest\x1a\x17.leadline.v1.SweepEvent0\x01\x12G\n\nWatchSweep\x12\x1e.leadline.v1.WatchSweepRequest\x1a\x17.leadline.v1.SweepEvent0\x01\x12<\n\x08GetSweep\x12\x1c.leadline.v1.GetSweepRequest\x1a\x12.leadline.v1.Sweep\x12M\n\nListSweeps\x12\x1e.leadline.v1.ListSweepsRequest\x1a\x1f.leadline.v1.ListSweepsResponse\x12\x42\n\x0b\x43\x61ncelSweep\x12\x1f.leadline.v1.CancelSweepRequest\x1a\x12.leadline.v1.Sweep\x12@\n\nPauseSweep\x12\x1e.leadline.v1.PauseSweepRequest\x1a\x12.leadline.v1.Sweep\x12\x42\n\x0bResumeSweep\x12\x1f.leadline.v1.ResumeSweepRequest\x1a\x12.leadline.v1.Sweep\x12\x46\n\x0b\x44\x65leteSweep\x12\x1f.leadline.v1.DeleteSweepRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"leadline/v1/training_service.proto\x12\x0bleadline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fleadline/v1/field_options.proto\x1a\x15leadline/v1/job.proto\x1a\x17leadline/v1/sweep.proto\x1a\x1fleadline/v1/training_spec.proto\"\xc6\x01\n\x0fTrainJobRequest\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.leadline.v1.TrainingSpec\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x34\n\x11progress_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x61\x66ter_sequence\x18\x04 \x01(\x05\x12(\n\x07options\x18\x05 \x01(\x0b\x32\x17.leadline.v1.JobOptions\"m\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x05\x12\x34\n\x11progress_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x83\x01\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12+\n\x06states\x18\x03 \x03(\x0e\x32\x15.leadline.v1.JobStateB\x04\xe0\xe0\x18@\x12\r\n\x05sweep\x18\x04 \x01(\t\x12\r\n\x05owner\x18\x05 \x01(\t\"K\n\x10ListJobsResponse\x12\x1e\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.leadline.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10\x43\x61ncelJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1f\n\x0fPauseJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\" \n\x10ResumeJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\" \n\x10\x44\x65leteJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"=\n\x14ListDiskUsageRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\xb2\x01\n\x15ListDiskUsageResponse\x12\'\n\x04jobs\x18\x01 \x03(\x0b\x32\x19.leadline.v1.JobDiskUsage\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x16\n\x0e\x64\x61tabase_bytes\x18\x03 \x01(\x03\x12\x16\n\x0e\x64\x61tasets_bytes\x18\x04 \x01(\x03\x12\x12\n\nfree_bytes\x18\x05 \x01(\x03\x12\x13\n\x0b\x66loor_bytes\x18\x06 \x01(\x03\"\x90\x01\n\x0cJobDiskUsage\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x13\n\x0b\x63heckpoints\x18\x02 \x01(\x05\x12\x15\n\rweights_bytes\x18\x03 \x01(\x03\x12\x19\n\x11predictions_bytes\x18\x04 \x01(\x03\x12\x17\n\x0foptimizer_bytes\x18\x05 \x01(\x03\x12\x13\n\x0bother_bytes\x18\x06 \x01(\x03\"\xae\x02\n\x11TrainSweepRequest\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.leadline.v1.TrainingSpec\x12*\n\x04\x61xes\x18\x02 \x03(\x0b\x32\x16.leadline.v1.SweepAxisB\x04\xe0\xe0\x18@\x12(\n\x07options\x18\x03 \x01(\x0b\x32\x17.leadline.v1.JobOptions\x12\x38\n\x0fmedian_stopping\x18\x04 \x01(\x0b\x32\x1f.leadline.v1.MedianStoppingRule\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x34\n\x11progress_interval\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x61\x66ter_sequence\x18\x07 \x01(\x05\"o\n\x11WatchSweepRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x05\x12\x34\n\x11progress_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x1f\n\x0fGetSweepRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"I\n\x11ListSweepsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\"Q\n\x12ListSweepsResponse\x12\"\n\x06sweeps\x18\x01 \x03(\x0b\x32\x12.leadline.v1.Sweep\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x12\x43\x61ncelSweepRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"!\n\x11PauseSweepRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\"\n\x12ResumeSweepRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\"\n\x12\x44\x65leteSweepRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"#\n\x0fGetQuotaRequest\x12\x10\n\x08identity\x18\x01 \x01(\t\"j\n\x05Quota\x12\x10\n\x08identity\x18\x01 \x01(\t\x12\'\n\x06limits\x18\x02 \x03(\x0b\x32\x17.leadline.v1.QuotaLimit\x12&\n\x05total\x18\x03 \x03(\x0b\x32\x17.leadline.v1.QuotaLimit\"U\n\nQuotaLimit\x12\r\n\x05quota\x18\x01 \x01(\t\x12\x12\n\x05limit\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04used\x18\x03 \x01(\x01H\x01\x88\x01\x01\x42\x08\n\x06_limitB\x07\n\x05_used2\xdb\t\n\x0fTrainingService\x12\x41\n\x08TrainJob\x12\x1c.leadline.v1.TrainJobRequest\x1a\x15.leadline.v1.JobEvent0\x01\x12\x41\n\x08WatchJob\x12\x1c.leadline.v1.WatchJobRequest\x1a\x15.leadline.v1.JobEvent0\x01\x12\x36\n\x06GetJob\x12\x1a.leadline.v1.GetJobRequest\x1a\x10.leadline.v1.Job\x12G\n\x08ListJobs\x12\x1c.leadline.v1.ListJobsRequest\x1a\x1d.leadline.v1.ListJobsResponse\x12<\n\tCancelJob\x12\x1d.leadline.v1.CancelJobRequest\x1a\x10.leadline.v1.Job\x12:\n\x08PauseJob\x12\x1c.leadline.v1.PauseJobRequest\x1a\x10.leadline.v1.Job\x12<\n\tResumeJob\x12\x1d.leadline.v1.ResumeJobRequest\x1a\x10.leadline.v1.Job\x12\x42\n\tDeleteJob\x12\x1d.leadline.v1.DeleteJobRequest\x1a\x16.google.protobuf.Empty\x12V\n\rListDiskUsage\x12!.leadline.v1.ListDiskUsageRequest\x1a\".leadline.v1.ListDiskUsageResponse\x12G\n\nTrainSweep\x12\x1e.leadline.v1.TrainSweepRequest\x1a\x17.leadline.v1.SweepEvent0\x01\x12G\n\nWatchSweep\x12\x1e.leadline.v1.WatchSweepRequest\x1a\x17.leadline.v1.SweepEvent0\x01\x12<\n\x08GetSweep\x12\x1c.leadline.v1.GetSweepRequest\x1a\x12.leadline.v1.Sweep\x12M\n\nListSweeps\x12\x1e.leadline.v1.ListSweepsRequest\x1a\x1f.leadline.v1.ListSweepsResponse\x12\x42\n\x0b\x43\x61ncelSweep\x12\x1f.leadline.v1.CancelSweepRequest\x1a\x12.leadline.v1.Sweep\x12@\n\nPauseSweep\x12\x1e.leadline.v1.PauseSweepRequest\x1a\x12.leadline.v1.Sweep\x12\x42\n\x0bResumeSweep\x12\x1f.leadline.v1.ResumeSweepRequest\x1a\x12.leadline.v1.Sweep\x12\x46\n\x0b\x44\x65leteSweep\x12\x1f.leadline.v1.DeleteSweepRequest\x1a\x16.google.protobuf.Empty\x12<\n\x08GetQuota\x12\x1c.leadline.v1.GetQuotaRequest\x1a\x12.leadline.v1.Quotab\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,42 +47,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHJOBREQUEST']._serialized_end=536
   _globals['_GETJOBREQUEST']._serialized_start=538
   _globals['_GETJOBREQUEST']._serialized_end=567
-  _globals['_LISTJOBSREQUEST']._serialized_start=569
-  _globals['_LISTJOBSREQUEST']._serialized_end=685
-  _globals['_LISTJOBSRESPONSE']._serialized_start=687
-  _globals['_LISTJOBSRESPONSE']._serialized_end=762
-  _globals['_CANCELJOBREQUEST']._serialized_start=764
-  _globals['_CANCELJOBREQUEST']._serialized_end=796
-  _globals['_PAUSEJOBREQUEST']._serialized_start=798
-  _globals['_PAUSEJOBREQUEST']._serialized_end=829
-  _globals['_RESUMEJOBREQUEST']._serialized_start=831
-  _globals['_RESUMEJOBREQUEST']._serialized_end=863
-  _globals['_DELETEJOBREQUEST']._serialized_start=865
-  _globals['_DELETEJOBREQUEST']._serialized_end=897
-  _globals['_LISTDISKUSAGEREQUEST']._serialized_start=899
-  _globals['_LISTDISKUSAGEREQUEST']._serialized_end=960
-  _globals['_LISTDISKUSAGERESPONSE']._serialized_start=963
-  _globals['_LISTDISKUSAGERESPONSE']._serialized_end=1141
-  _globals['_JOBDISKUSAGE']._serialized_start=1144
-  _globals['_JOBDISKUSAGE']._serialized_end=1288
-  _globals['_TRAINSWEEPREQUEST']._serialized_start=1291
-  _globals['_TRAINSWEEPREQUEST']._serialized_end=1593
-  _globals['_WATCHSWEEPREQUEST']._serialized_start=1595
-  _globals['_WATCHSWEEPREQUEST']._serialized_end=1706
-  _globals['_GETSWEEPREQUEST']._serialized_start=1708
-  _globals['_GETSWEEPREQUEST']._serialized_end=1739
-  _globals['_LISTSWEEPSREQUEST']._serialized_start=1741
-  _globals['_LISTSWEEPSREQUEST']._serialized_end=1799
-  _globals['_LISTSWEEPSRESPONSE']._serialized_start=1801
-  _globals['_LISTSWEEPSRESPONSE']._serialized_end=1882
-  _globals['_CANCELSWEEPREQUEST']._serialized_start=1884
-  _globals['_CANCELSWEEPREQUEST']._serialized_end=1918
-  _globals['_PAUSESWEEPREQUEST']._serialized_start=1920
-  _globals['_PAUSESWEEPREQUEST']._serialized_end=1953
-  _globals['_RESUMESWEEPREQUEST']._serialized_start=1955
-  _globals['_RESUMESWEEPREQUEST']._serialized_end=1989
-  _globals['_DELETESWEEPREQUEST']._serialized_start=1991
-  _globals['_DELETESWEEPREQUEST']._serialized_end=2025
-  _globals['_TRAININGSERVICE']._serialized_start=2028
-  _globals['_TRAININGSERVICE']._serialized_end=3209
+  _globals['_LISTJOBSREQUEST']._serialized_start=570
+  _globals['_LISTJOBSREQUEST']._serialized_end=701
+  _globals['_LISTJOBSRESPONSE']._serialized_start=703
+  _globals['_LISTJOBSRESPONSE']._serialized_end=778
+  _globals['_CANCELJOBREQUEST']._serialized_start=780
+  _globals['_CANCELJOBREQUEST']._serialized_end=812
+  _globals['_PAUSEJOBREQUEST']._serialized_start=814
+  _globals['_PAUSEJOBREQUEST']._serialized_end=845
+  _globals['_RESUMEJOBREQUEST']._serialized_start=847
+  _globals['_RESUMEJOBREQUEST']._serialized_end=879
+  _globals['_DELETEJOBREQUEST']._serialized_start=881
+  _globals['_DELETEJOBREQUEST']._serialized_end=913
+  _globals['_LISTDISKUSAGEREQUEST']._serialized_start=915
+  _globals['_LISTDISKUSAGEREQUEST']._serialized_end=976
+  _globals['_LISTDISKUSAGERESPONSE']._serialized_start=979
+  _globals['_LISTDISKUSAGERESPONSE']._serialized_end=1157
+  _globals['_JOBDISKUSAGE']._serialized_start=1160
+  _globals['_JOBDISKUSAGE']._serialized_end=1304
+  _globals['_TRAINSWEEPREQUEST']._serialized_start=1307
+  _globals['_TRAINSWEEPREQUEST']._serialized_end=1609
+  _globals['_WATCHSWEEPREQUEST']._serialized_start=1611
+  _globals['_WATCHSWEEPREQUEST']._serialized_end=1722
+  _globals['_GETSWEEPREQUEST']._serialized_start=1724
+  _globals['_GETSWEEPREQUEST']._serialized_end=1755
+  _globals['_LISTSWEEPSREQUEST']._serialized_start=1757
+  _globals['_LISTSWEEPSREQUEST']._serialized_end=1830
+  _globals['_LISTSWEEPSRESPONSE']._serialized_start=1832
+  _globals['_LISTSWEEPSRESPONSE']._serialized_end=1913
+  _globals['_CANCELSWEEPREQUEST']._serialized_start=1915
+  _globals['_CANCELSWEEPREQUEST']._serialized_end=1949
+  _globals['_PAUSESWEEPREQUEST']._serialized_start=1951
+  _globals['_PAUSESWEEPREQUEST']._serialized_end=1984
+  _globals['_RESUMESWEEPREQUEST']._serialized_start=1986
+  _globals['_RESUMESWEEPREQUEST']._serialized_end=2020
+  _globals['_DELETESWEEPREQUEST']._serialized_start=2022
+  _globals['_DELETESWEEPREQUEST']._serialized_end=2056
+  _globals['_GETQUOTAREQUEST']._serialized_start=2058
+  _globals['_GETQUOTAREQUEST']._serialized_end=2093
+  _globals['_QUOTA']._serialized_start=2095
+  _globals['_QUOTA']._serialized_end=2201
+  _globals['_QUOTALIMIT']._serialized_start=2203
+  _globals['_QUOTALIMIT']._serialized_end=2288
+  _globals['_TRAININGSERVICE']._serialized_start=2291
+  _globals['_TRAININGSERVICE']._serialized_end=3534
 # @@protoc_insertion_point(module_scope)

@@ -124,6 +124,11 @@ class TrainingServiceStub(object):
                 request_serializer=leadline_dot_v1_dot_training__service__pb2.DeleteSweepRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.GetQuota = channel.unary_unary(
+                '/leadline.v1.TrainingService/GetQuota',
+                request_serializer=leadline_dot_v1_dot_training__service__pb2.GetQuotaRequest.SerializeToString,
+                response_deserializer=leadline_dot_v1_dot_training__service__pb2.Quota.FromString,
+                _registered_method=True)
 
 
 class TrainingServiceServicer(object):
@@ -138,7 +143,7 @@ class TrainingServiceServicer(object):
 
         Errors: INVALID_ARGUMENT with a violation per field; ALREADY_EXISTS if
         `request_id` was used with another spec or other options;
-        RESOURCE_EXHAUSTED if the queue is full; UNAVAILABLE while the server shuts
+        RESOURCE_EXHAUSTED if the queue is full or a quota is used up; UNAVAILABLE while the server shuts
         down, or if its disk accepts no writes. After UNAVAILABLE, repeat the call
         with its `request_id`, or watch the job with `WatchJob`.
         """
@@ -320,6 +325,14 @@ class TrainingServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetQuota(self, request, context):
+        """Returns the limits of an identity, and what it uses of them. Errors:
+        PERMISSION_DENIED for another identity, unless the caller is an admin.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TrainingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -407,6 +420,11 @@ def add_TrainingServiceServicer_to_server(servicer, server):
                     servicer.DeleteSweep,
                     request_deserializer=leadline_dot_v1_dot_training__service__pb2.DeleteSweepRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'GetQuota': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetQuota,
+                    request_deserializer=leadline_dot_v1_dot_training__service__pb2.GetQuotaRequest.FromString,
+                    response_serializer=leadline_dot_v1_dot_training__service__pb2.Quota.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -870,6 +888,33 @@ class TrainingService(object):
             '/leadline.v1.TrainingService/DeleteSweep',
             leadline_dot_v1_dot_training__service__pb2.DeleteSweepRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetQuota(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/leadline.v1.TrainingService/GetQuota',
+            leadline_dot_v1_dot_training__service__pb2.GetQuotaRequest.SerializeToString,
+            leadline_dot_v1_dot_training__service__pb2.Quota.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,7 +45,7 @@ class TrainingServiceStub:
 
     Errors: INVALID_ARGUMENT with a violation per field; ALREADY_EXISTS if
     `request_id` was used with another spec or other options;
-    RESOURCE_EXHAUSTED if the queue is full; UNAVAILABLE while the server shuts
+    RESOURCE_EXHAUSTED if the queue is full or a quota is used up; UNAVAILABLE while the server shuts
     down, or if its disk accepts no writes. After UNAVAILABLE, repeat the call
     with its `request_id`, or watch the job with `WatchJob`.
     """
@@ -157,6 +157,10 @@ class TrainingServiceStub:
     Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the sweep is
     not in a final state (cancel it first).
     """
+    GetQuota: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.GetQuotaRequest, _training_service_pb2.Quota]
+    """Returns the limits of an identity, and what it uses of them. Errors:
+    PERMISSION_DENIED for another identity, unless the caller is an admin.
+    """
 
 @_typing.type_check_only
 class TrainingServiceAsyncStub(TrainingServiceStub):
@@ -172,7 +176,7 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
 
     Errors: INVALID_ARGUMENT with a violation per field; ALREADY_EXISTS if
     `request_id` was used with another spec or other options;
-    RESOURCE_EXHAUSTED if the queue is full; UNAVAILABLE while the server shuts
+    RESOURCE_EXHAUSTED if the queue is full or a quota is used up; UNAVAILABLE while the server shuts
     down, or if its disk accepts no writes. After UNAVAILABLE, repeat the call
     with its `request_id`, or watch the job with `WatchJob`.
     """
@@ -284,6 +288,10 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the sweep is
     not in a final state (cancel it first).
     """
+    GetQuota: _aio.UnaryUnaryMultiCallable[_training_service_pb2.GetQuotaRequest, _training_service_pb2.Quota]  # type: ignore[assignment]
+    """Returns the limits of an identity, and what it uses of them. Errors:
+    PERMISSION_DENIED for another identity, unless the caller is an admin.
+    """
 
 class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
     """Training jobs, and sweeps of them: submit, follow, list, pause, resume,
@@ -302,7 +310,7 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: INVALID_ARGUMENT with a violation per field; ALREADY_EXISTS if
         `request_id` was used with another spec or other options;
-        RESOURCE_EXHAUSTED if the queue is full; UNAVAILABLE while the server shuts
+        RESOURCE_EXHAUSTED if the queue is full or a quota is used up; UNAVAILABLE while the server shuts
         down, or if its disk accepts no writes. After UNAVAILABLE, repeat the call
         with its `request_id`, or watch the job with `WatchJob`.
         """
@@ -509,6 +517,16 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: NOT_FOUND, INVALID_ARGUMENT; FAILED_PRECONDITION if the sweep is
         not in a final state (cancel it first).
+        """
+
+    @_abc_1.abstractmethod
+    def GetQuota(
+        self,
+        request: _training_service_pb2.GetQuotaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_service_pb2.Quota, _abc.Awaitable[_training_service_pb2.Quota]]:
+        """Returns the limits of an identity, and what it uses of them. Errors:
+        PERMISSION_DENIED for another identity, unless the caller is an admin.
         """
 
 def add_TrainingServiceServicer_to_server(servicer: TrainingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

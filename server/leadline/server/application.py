@@ -13,8 +13,12 @@ from typing import Any, TypeVar
 import structlog
 
 from leadline.models.datasets import DatasetError
+from leadline.server.access.audit import AuditLog, path_of_process
 from leadline.server.access.control import AccessControl
+from leadline.server.access.meter import UsageMeter
+from leadline.server.access.quotas import Quotas
 from leadline.server.access.sessions import Sessions
+from leadline.server.api.auditing import CallAudit
 from leadline.server.api.inference import InferenceServicer
 from leadline.server.api.inspection import InspectionServicer
 from leadline.server.api.oip.servicer import OpenInferenceServicer
@@ -42,6 +46,7 @@ from leadline.server.services.large_reads import ReadLane
 from leadline.server.services.lifecycle import Lifecycle, in_batches
 from leadline.server.services.models import ModelService
 from leadline.server.services.predictions import PredictionService
+from leadline.server.services.quotas import QuotaService
 from leadline.server.services.sweeps import SweepService
 from leadline.server.services.usage import UsageService
 from leadline.server.serving.catalog import Catalog
@@ -220,7 +225,15 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         gate = HttpGate(access, sessions, pages.public)
         url = await stack.enter_async_context(_http_port(core, pages, gate, processes))
         try:
-            grpc_server = GrpcServer(settings, servicers, core.metrics.grpc, access, tls=tls)
+            grpc_server = GrpcServer(
+                settings,
+                servicers,
+                core.metrics.grpc,
+                access,
+                meter=core.meter,
+                audit=core.call_audit,
+                tls=tls,
+            )
             port = await grpc_server.start()
         except (OSError, TlsError) as error:
             raise StartupError(str(error)) from error
@@ -264,6 +277,7 @@ class Core:
         access: AccessControl,
         *,
         tls: TlsCertificates | None = None,
+        process_number: int = 0,
     ) -> None:
         self.settings = settings
         self.data = data
@@ -288,13 +302,43 @@ class Core:
         if tls is not None:
             self.hangups.append(tls.reload)
 
+        self.audit: AuditLog | None = None
+        if settings.audit_log != "off":
+            self.audit = AuditLog(
+                path_of_process(settings.audit_path, process_number),
+                max_bytes=settings.audit_log_bytes,
+                max_files=settings.audit_log_files,
+            )
+            self.metrics.watch_audit(
+                lambda: self.audit.written if self.audit else 0,
+                lambda: self.audit.lost if self.audit else 0,
+            )
+        self.quotas: Callable[[], Quotas] = lambda: access.quotas
+        self.meter = UsageMeter(
+            self.quotas, processes=settings.serving_processes, number=process_number
+        )
+
     def hang_up(self) -> None:
         """Handles SIGHUP: reloads what is read from files."""
         for reload in self.hangups:
             reload()
 
+    @property
+    def call_audit(self) -> CallAudit | None:
+        """What records the calls of this process."""
+        if self.audit is None:
+            return None
+        is_named = self.settings.audit_log != "auto"
+        return CallAudit(
+            self.audit,
+            with_reads=self.settings.audit_reads,
+            is_on=lambda: is_named or self.access.is_required,
+        )
+
     def close(self) -> None:
         """Stops the threads after the calls that have started."""
+        if self.audit is not None:
+            self.audit.close()
         for threads in (
             self.large_reads,
             self.loads,
@@ -372,7 +416,9 @@ def _make_scheduler(core: Core) -> Scheduler:
             notifier=core.notifier,
             observer=core.metrics,
             artifacts=core.artifacts,
+            quotas=core.quotas,
         ),
+        quotas=core.quotas,
         losses=LossPolicy(
             max_attempts=settings.max_attempts, silence_limit=settings.worker_silence_seconds
         ),
@@ -403,9 +449,14 @@ def _make_servicers(
         datasets=core.data.datasets,
         disk_floor=core.disk_floor,
     )
+    quotas = QuotaService(
+        store=core.store, threads=core.threads, quotas=core.quotas, meter=core.meter
+    )
     streams = PipelineGroup(max_in_flight=core.settings.max_pending_per_stream)
     return Servicers(
-        training=TrainingServicer(jobs, sweeps, usage, tokens),
+        training=TrainingServicer(
+            jobs=jobs, sweeps=sweeps, usage=usage, quotas=quotas, tokens=tokens
+        ),
         inference=InferenceServicer(
             models=models, predictions=predictions, streams=streams, tokens=tokens
         ),
@@ -429,18 +480,19 @@ def _make_training_services(core: Core, scheduler: Scheduler) -> tuple[JobServic
         artifacts=core.artifacts,
         purge=core.store.jobs.purge,
         keepalive_seconds=settings.stream_keepalive_seconds,
+        quotas=core.quotas,
     )
     jobs = JobService(
         lifecycle,
         store=core.store,
-        datasets=core.datasets.sources,
+        datasets=core.datasets,
         max_queued_jobs=settings.max_queued_jobs,
         default_retention=Retention(policy=RetentionPolicy(settings.retention)),
     )
     sweeps = SweepService(
         lifecycle,
         store=core.store,
-        datasets=core.datasets.sources,
+        datasets=core.datasets,
         max_queued_jobs=settings.max_queued_jobs,
     )
     return jobs, sweeps
@@ -477,6 +529,7 @@ def make_prediction_service(core: Core, predictor: Predictor) -> PredictionServi
             pixels=settings.max_pixels_per_request,
         ),
         dataset_cache=core.data.datasets,
+        meter=core.meter,
     )
 
 

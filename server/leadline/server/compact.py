@@ -8,6 +8,7 @@ from leadline.server.command_line import settings_command
 from leadline.server.jobs.job import Model
 from leadline.server.startup import DataDir, StartupError, open_store
 from leadline.server.storage.artifacts import Artifacts
+from leadline.server.storage.store import Store
 
 __all__ = ["CompactedModel", "StartupError", "compact"]
 
@@ -54,10 +55,10 @@ def compact(arguments: Sequence[str]) -> Iterator[CompactedModel]:
         store, artifacts = open_store(data), Artifacts(data.models)
         for job_id in sorted(store.jobs.ids()):
             if store.jobs.get(job_id).completed_epochs:
-                yield _compact(store.models.get(job_id), artifacts)
+                yield _compact(store, store.models.get(job_id), artifacts)
 
 
-def _compact(model: Model, artifacts: Artifacts) -> CompactedModel:
+def _compact(store: Store, model: Model, artifacts: Artifacts) -> CompactedModel:
     job_id = model.job.job_id
     before = artifacts.usage(job_id)
     kept = [epoch for epoch in model.epochs if epoch.is_kept]
@@ -67,10 +68,12 @@ def _compact(model: Model, artifacts: Artifacts) -> CompactedModel:
             artifacts.compact(job_id, epoch, keeps_state=epoch in kept[-2:])
         except CheckpointError as error:
             damaged.append(str(error))
+    after = artifacts.usage(job_id).total
+    store.jobs.record_bytes(job_id, after)
     return CompactedModel(
         model=f"models/{job_id}",
         epochs=len(kept),
         bytes_before=before.total,
-        bytes_after=artifacts.usage(job_id).total,
+        bytes_after=after,
         damaged=tuple(damaged),
     )

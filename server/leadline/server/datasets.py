@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +20,17 @@ _LOG = structlog.get_logger(__name__)
 _NAMES = "names.json"
 
 
+class DatasetSize(NamedTuple):
+    """How many images the training set has, and how many classes."""
+
+    images: int
+    classes: int
+
+
+# Of CIFAR-10, which workers download, and of a dataset that must be decoded again.
+_ASSUMED_SIZE = DatasetSize(images=50_000, classes=10)
+
+
 class _Entry(NamedTuple):
     source: str
     fingerprint: str
@@ -32,10 +43,16 @@ class KnownDatasets:
     Attributes:
         sources: each dataset's source, for `leadline.models.datasets.open_dataset`.
         fingerprints: by the same names; empty if the dataset must be decoded again.
+        sizes: by the same names; those of datasets that are in the cache.
     """
 
     sources: Mapping[str, str]
     fingerprints: Mapping[str, str]
+    sizes: Mapping[str, DatasetSize] = field(default_factory=dict)
+
+    def size(self, name: str) -> DatasetSize:
+        """The size of a dataset, or that of CIFAR-10 if it is not decoded yet."""
+        return self.sizes.get(name, _ASSUMED_SIZE)
 
 
 def prepare_datasets(
@@ -66,10 +83,17 @@ def prepare_datasets(
     if known != before:
         _write_names(cache / _NAMES, known)
     usable = _usable(known, cache)
+    sizes = {name: _size(digest, cache) for name, digest in usable.items() if digest}
     return KnownDatasets(
         sources=BUILT_IN_DATASETS | {name: known[name].source for name in usable},
         fingerprints=usable,
+        sizes=sizes,
     )
+
+
+def _size(fingerprint: str, cache: Path) -> DatasetSize:
+    dataset = find_dataset(fingerprint, cache)
+    return DatasetSize(images=len(dataset.train.labels), classes=len(dataset.class_names))
 
 
 def _usable(known: Mapping[str, _Entry], cache: Path) -> dict[str, str]:

@@ -94,12 +94,21 @@ async def _serve(greeting: Greeting, revision: SharedRevision, shared: socket.so
     access.reload()  # before the first call
     tls = load_certificates(settings)
     known = KnownDatasets(sources={}, fingerprints={})
-    core = Core(settings, data, store, known, access, tls=tls)
+    core = Core(settings, data, store, known, access, tls=tls, process_number=greeting.number)
     async with AsyncExitStack() as stack:
         stack.callback(core.close)
         predictor = make_predictor(core, stack)
         servicers = _make_servicers(core, predictor)
-        grpc_server = GrpcServer(settings, servicers, core.metrics.grpc, access, main=link, tls=tls)
+        grpc_server = GrpcServer(
+            settings,
+            servicers,
+            core.metrics.grpc,
+            access,
+            meter=core.meter,
+            audit=core.call_audit,
+            main=link,
+            tls=tls,
+        )
         await grpc_server.start()
         broken = asyncio.create_task(grpc_server.wait_broken())
         stack.callback(broken.cancel)

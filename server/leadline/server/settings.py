@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -62,6 +62,16 @@ def _check_worker_memory(limit: int | Literal["auto"]) -> int | Literal["auto"]:
     return limit
 
 
+def _check_message_memory(limit: int, info: ValidationInfo) -> int:
+    least = 2 * info.data.get("max_message_bytes", 0)
+    if 0 < limit < least:
+        raise ValueError(
+            f"one connection may use half of it, and its largest message must fit: use at least "
+            f"{least} bytes, which is twice --max-message-bytes, or 0"
+        )
+    return limit
+
+
 def _check_age(seconds: float) -> float:
     if 0 < seconds < 1:
         raise ValueError("Input should be at least 1, or 0 for no limit")
@@ -83,6 +93,7 @@ class Settings(BaseSettings):
         extra="forbid",
         frozen=True,
         env_nested_delimiter=None,
+        env_ignore_empty=True,  # an empty variable is the same as none
         allow_inf_nan=False,
     )
 
@@ -215,7 +226,7 @@ class Settings(BaseSettings):
         le=_MOST_BYTES,
         description="The largest request, in bytes.",
     )
-    max_message_memory_bytes: int = Field(
+    max_message_memory_bytes: Annotated[int, AfterValidator(_check_message_memory)] = Field(
         default=0,
         ge=0,
         description="Memory for requests that are incomplete or unanswered, half of it for one "
@@ -284,6 +295,23 @@ class Settings(BaseSettings):
         default="none",
         description="Whether clients have to send a certificate; optional needs h2corn.",
     )
+    audit_log: str = Field(
+        default="auto",
+        description="The file of the audit log; auto: audit/audit.jsonl in the data directory, if "
+        "callers need an identity; off: none.",
+    )
+    audit_log_bytes: int = Field(
+        default=64 * _MEBIBYTE,
+        ge=64 * 1024,
+        description="The size at which a file of the audit log is renamed to end in .1, in bytes.",
+    )
+    audit_log_files: int = Field(
+        default=10, ge=1, le=1_000, description="Older files of the audit log that are kept."
+    )
+    audit_reads: bool = Field(
+        default=False,
+        description="Whether the audit log also has calls that change nothing, predictions too.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="The least severe log lines to write."
     )
@@ -319,6 +347,12 @@ class Settings(BaseSettings):
         """Whether the options require that callers have an identity."""
         has_files = self.tokens_file is not None or self.access_file is not None
         return has_files or self.tls_client_auth != "none"
+
+    @property
+    def audit_path(self) -> Path:
+        """The file of the audit log, if there is one."""
+        named = self.audit_log not in {"auto", "off"}
+        return Path(self.audit_log) if named else self.data_dir / "audit" / "audit.jsonl"
 
     @property
     def dataset_sources(self) -> dict[str, str]:

@@ -12,13 +12,13 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from leadline.server.access.control import AccessControl
+from leadline.server.access.exposure import exposure
 from leadline.server.access.tokens import AccessFileError
 from leadline.server.processes.protocol import SharedRevision
 from leadline.server.settings import Settings
 from leadline.server.storage.database import open_database
 from leadline.server.storage.migrations import SchemaError
 from leadline.server.storage.store import Store
-from leadline.server.transport.sockets import is_loopback
 
 _LOG = structlog.get_logger(__name__)
 
@@ -95,28 +95,11 @@ def load_access(settings: Settings) -> AccessControl:
         access.load()
     except AccessFileError as error:
         raise StartupError(str(error)) from error
-    hosts = {"--host": settings.host, "--metrics-host": settings.metrics_host}
-    beyond = [f"{flag} {host}" for flag, host in hosts.items() if not is_loopback(host)]
-    missing = _missing_protection(settings, access)
-    if beyond and missing:
+    if exposed := exposure(settings, requires_identities=access.is_required):
         if not settings.insecure:
-            raise StartupError(
-                f"{' and '.join(beyond)} would serve other machines without "
-                f"{' and without '.join(missing)}; --insecure allows it, on a network where "
-                "everyone may do everything"
-            )
-        _LOG.warning("other machines are served in the open", hosts=beyond, without=missing)
+            raise StartupError(exposed)
+        _LOG.warning("other machines are served in the open", why=exposed)
     return access
-
-
-def _missing_protection(settings: Settings, access: AccessControl) -> list[str]:
-    """What a server that others reach lacks, with what to do about it."""
-    missing = []
-    if settings.tls_cert is None:
-        missing.append("TLS (set --tls-cert and --tls-key)")
-    if not access.is_required:
-        missing.append("identities (create a token: `leadline tokens create`)")
-    return missing
 
 
 def check_ready_file(path: Path | None) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 from grpc_health.v1.health_pb2_grpc import HealthStub
@@ -35,7 +36,7 @@ from leadline.v1.training_service_pb2 import (
     WatchJobRequest,
 )
 from support.identities import Tokens, bearer, code_of, tokens_of_all_roles
-from support.servers import LiveServer, start_server
+from support.servers import LiveServer, ServerFactory, start_server
 from support.wire import Stubs, connect, details, reason, tiny_spec
 
 pytestmark = pytest.mark.system
@@ -251,3 +252,32 @@ def test_what_a_token_is_appears_nowhere(guarded: Guarded) -> None:
     seen.append(guarded.server.log.read_text())
 
     assert not [text for text in seen if token[3:30] in text]
+
+
+def test_a_process_that_starts_again_after_the_file_is_lost_lets_nobody_in(
+    server_factory: ServerFactory,
+) -> None:
+    server = server_factory("--serving-processes=2", "--spare-workers=0")
+    tokens = Tokens(server.data_dir / "tokens.json")
+    tokens.create("ci", "trainer")
+    time.sleep(1.1)
+    (child,) = psutil.Process(server.process.pid).children()
+    tokens.path.unlink()
+    child.kill()
+    deadline = time.monotonic() + 60
+    while server.log.read_text().count("a serving process serves") < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+    codes, known = set(), set()
+    for _ in range(16):  # of which each process has some
+        with grpc.insecure_channel(
+            server.target, [("grpc.use_local_subchannel_pool", 1)]
+        ) as channel:
+            list_jobs = Stubs(channel).training.ListJobs
+            metadata = bearer(tokens.secrets["ci"])
+            codes.add(code_of(partial(list_jobs, ListJobsRequest(), timeout=10)))
+            known.add(code_of(partial(list_jobs, ListJobsRequest(), timeout=10, metadata=metadata)))
+
+    assert codes == {UNAUTHENTICATED}
+    assert known <= {UNAUTHENTICATED, grpc.StatusCode.OK}

@@ -1,10 +1,13 @@
 """Each check of a node."""
 
+import errno
 import io
 import json
+import os
 import socket
 import tarfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +17,14 @@ import pytest
 from leadline.models.datasets import open_dataset
 from leadline.server.devices import NVIDIA_DRIVER
 from leadline.server.doctor import child, datasets, gpu, ports, storage, system
+from leadline.server.doctor.access import check_access
 from leadline.server.doctor.agreement_check import TOLERANCES, check_agreement, compute_on
 from leadline.server.doctor.check import Check, Status, within
 from leadline.server.doctor.child import Outcome
 from leadline.server.memory import in_bytes
 from leadline.server.settings import Settings
-from support.servers import LiveServer
+from support.identities import Tokens
+from support.servers import LiveServer, ServerFactory
 
 PIXELS = Settings().max_image_pixels
 
@@ -116,6 +121,20 @@ def test_a_disk_below_its_floor_fails(tmp_path: Path) -> None:
     assert found.detail["floor_bytes"] == 10**15
 
 
+def test_a_file_system_without_hard_links_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(*_args: object, **_options: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")  # as on FAT
+
+    monkeypatch.setattr(os, "link", link)
+
+    result = storage.check_file_system(tmp_path)
+
+    assert result.status is Status.FAILED
+    assert "hard links do not work: Operation not permitted" in result.value
+
+
 def test_the_limit_on_workers_is_shown_with_its_means() -> None:
     settings = Settings(devices="cpu,cuda:0", worker_threads=2, worker_memory_bytes=2 << 30)
 
@@ -169,6 +188,32 @@ def test_a_server_that_uses_the_data_directory_and_the_ports_is_known(
     assert grpc_port.status is http_port.status is Status.OK
     assert grpc_port.value.endswith("is in use by a Leadline server, which is serving")
     assert http_port.value.endswith("is in use by a Leadline server")
+
+
+def test_what_others_could_reach_in_the_open_is_found(tmp_path: Path) -> None:
+    def found(**options: Any) -> tuple[Status, str]:
+        check = check_access(Settings(data_dir=tmp_path, **options))
+        return check.status, check.value
+
+    beyond = {"host": "0.0.0.0"}  # noqa: S104 - nothing binds it
+    assert found() == (Status.OK, "every local caller is an admin")
+    status, value = found(**beyond)
+    assert status is Status.FAILED
+    assert "without TLS" in value
+    assert found(**beyond, insecure=True) == (Status.WARNING, value)
+    Tokens(tmp_path / "tokens.json").create("ci", "trainer")
+    assert found() == (Status.OK, "callers need an identity")
+    (tmp_path / "tokens.json").write_text("{")
+    assert found()[0] is Status.FAILED
+
+
+def test_a_server_with_identities_is_known_by_its_port(server_factory: ServerFactory) -> None:
+    server = server_factory("--spare-workers=0")
+    Tokens(server.data_dir / "tokens.json").create("ci", "trainer")
+    time.sleep(1.1)  # it notices the file within a second
+    port = int(server.metrics_url.split(":")[-1].split("/")[0])
+
+    assert ports.check_http_port("127.0.0.1", port).value.endswith("by a Leadline server")
 
 
 @pytest.mark.parametrize("check", [ports.check_grpc_port, ports.check_http_port])

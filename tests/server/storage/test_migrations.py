@@ -21,7 +21,7 @@ from leadline.server.sweeps.grid import Grid, SweepAxis
 from leadline.server.sweeps.sweep import SweepQueued, SweepRequest, SweepState
 from support.stores import COUNTS
 
-SCHEMAS = (1, 2, 3, 4)
+SCHEMAS = (1, 2, 3, 4, 5)
 
 
 @contextlib.contextmanager
@@ -148,9 +148,9 @@ def test_a_database_of_a_later_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "jobs.db"
     open_database(path).dispose()
     with contextlib.closing(sqlite3.connect(path)) as database:
-        database.execute("PRAGMA user_version=6")
+        database.execute("PRAGMA user_version=7")
 
-    with pytest.raises(SchemaError, match="schema 6"):
+    with pytest.raises(SchemaError, match="schema 7"):
         open_database(path)
     with contextlib.closing(sqlite3.connect(path)) as database:
-        assert database.execute("PRAGMA user_version").fetchone() == (6,)
+        assert database.execute("PRAGMA user_version").fetchone() == (7,)

@@ -11,7 +11,7 @@ import pytest
 
 from leadline.server.errors import ResourceExhaustedError, UnavailableError
 from leadline.server.identity import UNAUTHENTICATED, Identity, Role
-from leadline.server.transport.call import Call
+from leadline.server.transport.call import DEADLINE_EXCEEDED, Call
 from leadline.server.transport.calls import Calls
 from leadline.server.transport.links import _HEAD, _MESSAGE, Link, Reply, _framed
 
@@ -113,6 +113,24 @@ async def test_a_status_arrives_with_its_message_and_metadata(links: tuple[Link,
     assert reply.trailing == (("details-bin", b"\0\xff"),)
     with pytest.raises(UnavailableError, match="no ümlaut here"):
         await caller.ask("/failing")
+
+
+async def test_a_call_ends_at_its_deadline_in_the_other_process(
+    links: tuple[Link, Link], endless: Endless
+) -> None:
+    caller, _ = links
+    reply = Reply()
+
+    async with asyncio.timeout(10):
+        async with caller.call(
+            "/endless", b"", reply=reply, identity=UNAUTHENTICATED, seconds=0.05
+        ) as responses:
+            async for _ in responses:
+                pass
+        await endless.ended.wait()
+
+    assert reply.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert endless.end == DEADLINE_EXCEEDED
 
 
 async def test_a_request_is_read_whole_before_its_method_answers() -> None:

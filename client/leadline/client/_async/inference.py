@@ -35,9 +35,13 @@ class AsyncInferenceCalls:
         block_convolutions: int | None = None,
         batch_norm: bool | None = None,
         residual: bool | None = None,
+        owner: str | None = None,
         page_size: int = 0,
     ) -> AsyncIterator[Model]:
-        """Yields every model, the newest first; arguments that are not None filter them."""
+        """Yields every model, the newest first; arguments that are not None filter them.
+
+        The owner is the name of an identity, or "me" for your own.
+        """
         request = build(
             ListModelsRequest(),
             dataset=dataset,
@@ -45,6 +49,7 @@ class AsyncInferenceCalls:
             block_convolutions=block_convolutions,
             batch_norm=batch_norm,
             residual=residual,
+            owner=owner,
             page_size=page_size,
         )
         async for page in self._connection.pages(

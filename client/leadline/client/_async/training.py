@@ -13,9 +13,11 @@ from leadline.client._requests import JobStateLike, build, duration
 from leadline.client._training_spec import SpecFields, SpecLike, training_spec
 from leadline.v1.job_pb2 import Job
 from leadline.v1.training_service_pb2 import (
+    GetQuotaRequest,
     ListDiskUsageRequest,
     ListDiskUsageResponse,
     ListJobsRequest,
+    Quota,
     TrainJobRequest,
 )
 
@@ -85,7 +87,7 @@ class AsyncTrainingCalls:
             InvalidArgumentError: a field is invalid; see its `violations`.
             AlreadyExistsError: `request_id` was used with another spec, or with
                 other options.
-            ResourceExhaustedError: the server's queue is full.
+            ResourceExhaustedError: the server's queue is full, or a quota is used up.
             UnavailableError: the server is unreachable.
         """
         request = TrainJobRequest(
@@ -113,6 +115,7 @@ class AsyncTrainingCalls:
         *,
         states: Iterable[JobStateLike] = (),
         sweep: str | None = None,
+        owner: str | None = None,
         page_size: int = 0,
     ) -> AsyncIterator[Job]:
         """Yields every job, the newest first.
@@ -120,6 +123,7 @@ class AsyncTrainingCalls:
         Args:
             states: only jobs in these states, such as "running" or "failed".
             sweep: only jobs of this sweep, by its name or ID.
+            owner: only jobs of this identity; "me" for your own.
             page_size: jobs per call; 0 for the server's default.
 
         Raises:
@@ -129,6 +133,7 @@ class AsyncTrainingCalls:
             ListJobsRequest(),
             states=states,
             sweep=None if sweep is None else sweep_name(sweep),
+            owner=owner,
             page_size=page_size,
         )
         async for page in self._connection.pages(self._connection.stubs.training.ListJobs, request):
@@ -148,6 +153,18 @@ class AsyncTrainingCalls:
             usage.MergeFrom(page)
         usage.ClearField("next_page_token")
         return usage
+
+    async def quota(self, identity: str = "") -> Quota:
+        """What an identity may use, and what it uses.
+
+        Args:
+            identity: its name; "" for your own. Only admins may see others.
+
+        Raises:
+            PermissionDeniedError: the quota is another's.
+        """
+        request = GetQuotaRequest(identity=identity)
+        return await self._connection.call(self._connection.stubs.training.GetQuota, request)
 
     async def get_job(self, name: str) -> Job:
         """The current state of a job, by its name or ID.

@@ -36,9 +36,13 @@ class InferenceCalls:
         block_convolutions: int | None = None,
         batch_norm: bool | None = None,
         residual: bool | None = None,
+        owner: str | None = None,
         page_size: int = 0,
     ) -> Iterator[Model]:
-        """Yields every model, the newest first; arguments that are not None filter them."""
+        """Yields every model, the newest first; arguments that are not None filter them.
+
+        The owner is the name of an identity, or "me" for your own.
+        """
         request = build(
             ListModelsRequest(),
             dataset=dataset,
@@ -46,6 +50,7 @@ class InferenceCalls:
             block_convolutions=block_convolutions,
             batch_norm=batch_norm,
             residual=residual,
+            owner=owner,
             page_size=page_size,
         )
         for page in self._connection.pages(self._connection.stubs.inference.ListModels, request):

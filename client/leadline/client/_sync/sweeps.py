@@ -58,7 +58,8 @@ class SweepCalls:
             InvalidArgumentError: a field is invalid; see its `violations`.
             AlreadyExistsError: `request_id` was used with another grid, or with
                 other options.
-            ResourceExhaustedError: the server's queue has no room for all jobs.
+            ResourceExhaustedError: the server's queue has no room for all jobs, or a quota is
+                used up.
             UnavailableError: the server is unreachable.
         """
         request = TrainSweepRequest(
@@ -81,9 +82,14 @@ class SweepCalls:
         """A handle for a sweep, by its name or ID, without a call to the server."""
         return TrainingSweep(self._connection, sweep_name(name))
 
-    def sweeps(self, *, page_size: int = 0) -> Iterator[Sweep]:
-        """Yields every sweep, the newest first, without its jobs and its table."""
-        request = build(ListSweepsRequest(), page_size=page_size)
+    def sweeps(self, *, owner: str | None = None, page_size: int = 0) -> Iterator[Sweep]:
+        """Yields every sweep, the newest first, without its jobs and its table.
+
+        Args:
+            owner: only sweeps of this identity; "me" for your own.
+            page_size: sweeps per call; 0 for the server's default.
+        """
+        request = build(ListSweepsRequest(), owner=owner, page_size=page_size)
         for page in self._connection.pages(self._connection.stubs.training.ListSweeps, request):
             yield from page.sweeps
 

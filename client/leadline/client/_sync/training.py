@@ -14,9 +14,11 @@ from leadline.client._sync.submit import submit
 from leadline.client._training_spec import SpecFields, SpecLike, training_spec
 from leadline.v1.job_pb2 import Job
 from leadline.v1.training_service_pb2 import (
+    GetQuotaRequest,
     ListDiskUsageRequest,
     ListDiskUsageResponse,
     ListJobsRequest,
+    Quota,
     TrainJobRequest,
 )
 
@@ -86,7 +88,7 @@ class TrainingCalls:
             InvalidArgumentError: a field is invalid; see its `violations`.
             AlreadyExistsError: `request_id` was used with another spec, or with
                 other options.
-            ResourceExhaustedError: the server's queue is full.
+            ResourceExhaustedError: the server's queue is full, or a quota is used up.
             UnavailableError: the server is unreachable.
         """
         request = TrainJobRequest(
@@ -112,6 +114,7 @@ class TrainingCalls:
         *,
         states: Iterable[JobStateLike] = (),
         sweep: str | None = None,
+        owner: str | None = None,
         page_size: int = 0,
     ) -> Iterator[Job]:
         """Yields every job, the newest first.
@@ -119,6 +122,7 @@ class TrainingCalls:
         Args:
             states: only jobs in these states, such as "running" or "failed".
             sweep: only jobs of this sweep, by its name or ID.
+            owner: only jobs of this identity; "me" for your own.
             page_size: jobs per call; 0 for the server's default.
 
         Raises:
@@ -128,6 +132,7 @@ class TrainingCalls:
             ListJobsRequest(),
             states=states,
             sweep=None if sweep is None else sweep_name(sweep),
+            owner=owner,
             page_size=page_size,
         )
         for page in self._connection.pages(self._connection.stubs.training.ListJobs, request):
@@ -146,6 +151,18 @@ class TrainingCalls:
             usage.MergeFrom(page)
         usage.ClearField("next_page_token")
         return usage
+
+    def quota(self, identity: str = "") -> Quota:
+        """What an identity may use, and what it uses.
+
+        Args:
+            identity: its name; "" for your own. Only admins may see others.
+
+        Raises:
+            PermissionDeniedError: the quota is another's.
+        """
+        request = GetQuotaRequest(identity=identity)
+        return self._connection.call(self._connection.stubs.training.GetQuota, request)
 
     def get_job(self, name: str) -> Job:
         """The current state of a job, by its name or ID.

@@ -234,6 +234,7 @@ JOB_COLUMNS: Sequence[_Column[Job]] = (
     _Column("#best test", lambda job: percent(job.best_test_accuracy) if job.best_epoch else "-"),
     _Column("device", lambda job: job.device or "-"),
     _Column("submitted", lambda job: local_time(job.create_time)),
+    _Column("owner", lambda job: job.owner or "-", lambda job: job.owner),
 )
 
 MODEL_COLUMNS: Sequence[_Column[Model]] = (
@@ -251,4 +252,5 @@ MODEL_COLUMNS: Sequence[_Column[Model]] = (
     _Column("#best epoch", lambda model: str(model.best_epoch)),
     _Column("#parameters", lambda model: f"{model.parameters:,}"),
     _Column("trained", lambda model: local_time(model.create_time)),
+    _Column("owner", lambda model: model.owner or "-", lambda model: model.owner),
 )

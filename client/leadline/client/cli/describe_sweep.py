@@ -78,7 +78,8 @@ def best_depth(best: SweepBestDepth) -> str:
 def sweep_list(sweeps: Sequence[Sweep]) -> tuple[list[str], list[list[str]]]:
     """The headings and rows of a list of sweeps."""
     headings = ["sweep", "state", "dataset", "axes", "jobs", "submitted"]
-    return headings, [
+    has_owners = any(sweep.owner for sweep in sweeps)
+    return headings + ["owner"] * has_owners, [
         [
             sweep.name,
             state_name(sweep),
@@ -86,6 +87,7 @@ def sweep_list(sweeps: Sequence[Sweep]) -> tuple[list[str], list[list[str]]]:
             ", ".join(f"{axis.field} ({len(axis.values)})" for axis in sweep.axes),
             counts(sweep.counts),
             describe.local_time(sweep.create_time),
+            *[sweep.owner or "-"] * has_owners,
         ]
         for sweep in sweeps
     ]

@@ -8,7 +8,7 @@ from leadline.client import BlockDiagnosis, Client, Job, JobEvent, JobState
 from leadline.client._messages import enum_numbers
 from leadline.client.cli import describe
 from leadline.client.cli.commands import command
-from leadline.client.cli.options import Session, session_options
+from leadline.client.cli.options import Session, owner_option, session_options
 from leadline.client.cli.output import Output
 
 _MEASURED = {
@@ -20,7 +20,7 @@ _MEASURED = {
 @command(
     "leadline jobs",
     "leadline jobs --state running --state queued",
-    "leadline jobs --json | jq -r .name",
+    "leadline jobs --owner me --json | jq -r .name",
     "leadline jobs JOB --diagnosis",
 )
 @click.argument("job", required=False)
@@ -31,19 +31,27 @@ _MEASURED = {
     type=click.Choice(list(enum_numbers(JobState.DESCRIPTOR))),
     help="Only jobs in this state; may be given several times.",
 )
+@owner_option("jobs")
 @click.option(
     "--diagnosis",
     is_flag=True,
     help="Instead: activations and gradients of each block of JOB, epoch by epoch.",
 )
 @session_options
-def jobs(session: Session, *, job: str | None, states: tuple[str, ...], diagnosis: bool) -> None:
+def jobs(
+    session: Session,
+    *,
+    job: str | None,
+    states: tuple[str, ...],
+    owner: str | None,
+    diagnosis: bool,
+) -> None:
     """List training jobs, the newest first, or one JOB."""
     if diagnosis and job is None:
         raise click.UsageError("--diagnosis needs a JOB")
     with session.client() as client:
         if job is None:
-            _show_jobs(session.output, list(client.jobs(states=states)))
+            _show_jobs(session.output, list(client.jobs(states=states, owner=owner)))
         elif diagnosis:
             _show_diagnosis(client, job, session.output)
         else:

@@ -7,7 +7,13 @@ import click
 from leadline.client import Model, ModelEpoch, Variant
 from leadline.client.cli import describe
 from leadline.client.cli.commands import command
-from leadline.client.cli.options import Session, field_options, option_group, session_options
+from leadline.client.cli.options import (
+    Session,
+    field_options,
+    option_group,
+    owner_option,
+    session_options,
+)
 
 _FILTERS = {
     "dataset": "Only models trained on this dataset.",
@@ -24,12 +30,15 @@ _FILTERS = {
 )
 @click.argument("model", required=False)
 @option_group("filters", list(_FILTERS), *field_options(Variant.DESCRIPTOR, _FILTERS))
+@owner_option("models")
 @session_options
-def models(session: Session, *, model: str | None, filters: dict[str, Any]) -> None:
+def models(
+    session: Session, *, model: str | None, filters: dict[str, Any], owner: str | None
+) -> None:
     """List trained models, the newest first, or the epochs of one MODEL."""
     with session.client() as client:
         if model is None:
-            _show_models(session, list(client.models(**filters)))
+            _show_models(session, list(client.models(**filters, owner=owner)))
         else:
             _show_epochs(session, client.get_model(model))
 

@@ -85,6 +85,11 @@ def _words(name: str, value: Any) -> list[str]:
     return [f"--{flag}", value]
 
 
+def owner_option(kind: str) -> Callable[[AnyCommand], AnyCommand]:
+    """The option that filters a listing by owner; `kind` is a plural, such as "jobs"."""
+    return click.option("--owner", metavar="NAME", help=f"Only {kind} of NAME; me: your own.")
+
+
 def _refuse_nan(seconds: float) -> float:
     if math.isnan(seconds):
         raise click.BadParameter("nan is not a number of seconds")

@@ -11,7 +11,12 @@ from leadline.client.cli.commands import command
 from leadline.client.cli.exit_codes import ExitCode
 from leadline.client.cli.following import finish_submission
 from leadline.client.cli.job_options import job_options, submission_options
-from leadline.client.cli.options import Session, common_spec_options, session_options
+from leadline.client.cli.options import (
+    Session,
+    common_spec_options,
+    owner_option,
+    session_options,
+)
 from leadline.client.cli.output import Output
 from leadline.client.cli.sweep_options import sweep_options
 from leadline.client.cli.sweep_views import make_sweep_view, show_results
@@ -57,11 +62,12 @@ def sweep(
     "leadline sweeps --json | jq -r .name",
 )
 @click.argument("sweep", required=False)
+@owner_option("sweeps")
 @session_options
-def sweeps(session: Session, *, sweep: str | None) -> None:
+def sweeps(session: Session, *, sweep: str | None, owner: str | None) -> None:
     """List sweeps, the newest first, or show one SWEEP: its jobs, its table, its best depths."""
     with session.client() as client:
-        listed = list(client.sweeps()) if sweep is None else [client.get_sweep(sweep)]
+        listed = list(client.sweeps(owner=owner)) if sweep is None else [client.get_sweep(sweep)]
         failed = [] if sweep is None else list(client.jobs(sweep=sweep, states=["failed"]))
     if session.output.as_json:
         for resource in listed:

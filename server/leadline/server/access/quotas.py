@@ -1,16 +1,20 @@
 """Quotas: how much each identity may use, and all callers together."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from leadline.server.errors import ResourceExhaustedError
 from leadline.server.identity import Identity, Role
 
-# What a core trains in about a year: 1e11 multiply-adds a second.
-_A_YEAR = 3.2e18
+# What a core trains in about a year, in the unit of `leadline.models.cost.training_work`.
+_A_YEAR = 2e17
 
 _Count = Annotated[int, Field(ge=0)]
+
+# When a request that is beyond a limit may be tried again: only other limits would help.
+_NEVER_SECONDS = 86_400.0
 
 
 class SharedLimits(BaseModel):
@@ -41,10 +45,33 @@ class Limits(SharedLimits):
     """The highest priority of a job; admins may exceed it."""
 
     job_work: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = _A_YEAR
-    """The multiply-adds of a job: see `TrainingSpec.work`; admins may exceed it."""
+    """The work of a job, by `leadline.models.cost.training_work`; admins may exceed it."""
 
     upload_bytes: _Count | None = None
     """The largest request."""
+
+
+class Owner(NamedTuple):
+    """Whom new jobs belong to, and the limits that then apply.
+
+    Attributes:
+        name: the name of the identity; "" without authentication.
+        limits: its limits.
+        total: the limits of all callers together.
+    """
+
+    name: str
+    limits: Limits
+    total: SharedLimits
+
+
+NOBODY = Owner("", Limits(job_work=None), SharedLimits())
+"""The owner of what a caller of a server without authentication creates."""
+
+
+def nobody(_name: str) -> Owner:
+    """Any owner, without limits."""
+    return NOBODY
 
 
 class Quotas(BaseModel):
@@ -73,9 +100,44 @@ class Quotas(BaseModel):
             limits = limits.model_copy(update={"priority": None, "job_work": None})
         return limits
 
+    @property
+    def limits_running(self) -> bool:
+        """Whether any quota limits running jobs."""
+        every = (self.total, self.default, *self.identity.values())
+        return any(limits.running_jobs is not None for limits in every)
+
+    def may_run(self, name: str, running: Mapping[str, int]) -> bool:
+        """Whether an owner may have one more running job.
+
+        Args:
+            name: the owner's name.
+            running: the running jobs of each owner that has any.
+        """
+        total = self.total.running_jobs
+        if total is not None and sum(running.values()) >= total:
+            return False
+        limit = self.owner(Identity(name, Role.TRAINER)).limits.running_jobs
+        return limit is None or running.get(name, 0) < limit
+
+    def owner(self, identity: Identity) -> Owner:
+        """An identity as the owner of new jobs; a caller without a name has no limits."""
+        return Owner(identity.name, self.of(identity), self.total) if identity.name else NOBODY
+
 
 UNLIMITED = Quotas()
 """The quotas without an access file."""
+
+
+def refused(
+    quota: str, limit: float, value: float, *, who: str, advice: str
+) -> ResourceExhaustedError:
+    """The error of a single request that is beyond a limit; arguments as for `exceeded`."""
+    return _error(
+        f"the limit {quota} {_whose(who)} is {limit:,.10g}, and the request has {value:,.10g}: "
+        f"{advice}",
+        metadata=_metadata(quota, limit, value, who),
+        retry_after=_NEVER_SECONDS,
+    )
 
 
 def exceeded(
@@ -91,15 +153,28 @@ def exceeded(
         advice: what to do.
         retry_after: seconds after which to try again.
     """
-    whose = f"of {who}" if who else "of all callers together"
-    return ResourceExhaustedError(
-        f"the quota {quota} {whose} is {limit:,.10g}, of which {used:,.10g} are in use: {advice}",
-        reason="QUOTA_EXCEEDED",
+    return _error(
+        f"the quota {quota} {_whose(who)} is {limit:,.10g}, of which {used:,.10g} are in use: "
+        f"{advice}",
+        metadata=_metadata(quota, limit, used, who),
         retry_after=retry_after,
-        metadata={
-            "quota": quota,
-            "limit": f"{limit:.10g}",
-            "used": f"{used:.10g}",
-            "identity": who or "*",
-        },
     )
+
+
+def _whose(who: str) -> str:
+    return f"of {who}" if who else "of all callers together"
+
+
+def _error(message: str, *, metadata: dict[str, str], retry_after: float) -> ResourceExhaustedError:
+    return ResourceExhaustedError(
+        message, reason="QUOTA_EXCEEDED", metadata=metadata, retry_after=retry_after
+    )
+
+
+def _metadata(quota: str, limit: float, used: float, who: str) -> dict[str, str]:
+    return {
+        "quota": quota,
+        "limit": f"{limit:.10g}",
+        "used": f"{used:.10g}",
+        "identity": who or "*",
+    }

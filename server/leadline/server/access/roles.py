@@ -43,6 +43,8 @@ _BY_SERVICE: Mapping[str, Mapping[str, Role]] = {
         *("ListMisclassified", "GetConfusionMatrix", "CompareModels", "ListLikelyLabelErrors"),
     ),
     "leadline.v1.TrainingService": {
+        # Of others' quotas it tells admins only.
+        **_methods(Role.PREDICTOR, "GetQuota"),
         **_methods(
             Role.VIEWER,
             *("WatchJob", "GetJob", "ListJobs", "ListDiskUsage"),

@@ -1,14 +1,32 @@
-"""Fields that several resources have: request ids, sequences, times."""
+"""What several methods have in common: the caller, owners, request ids, sequences, times."""
 
 import uuid
 from datetime import datetime
+from typing import Any, cast
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+from grpc import aio
 
 from leadline.server.errors import InvalidArgumentError
+from leadline.server.identity import Identity
+from leadline.server.transport.context import CallContext
 
 _PROGRESS_SECONDS = (0.05, 3_600.0)
+
+
+# As the filter of a listing: the caller.
+_ME = "me"
+
+
+def identity_of(context: aio.ServicerContext[Any, Any]) -> Identity:
+    """The caller of a method."""
+    return cast(CallContext, context).identity
+
+
+def to_owner(name: str, context: aio.ServicerContext[Any, Any]) -> str | None:
+    """The owner whose resources are listed; None for all owners."""
+    return identity_of(context).name if name == _ME else name or None
 
 
 def to_request_id(text: str) -> str | None:

@@ -13,9 +13,15 @@ import structlog
 from google.protobuf.message import DecodeError
 from grpc import aio
 
+from leadline.server.access.meter import UsageMeter
+from leadline.server.api.auditing import NO_RECORD, CallAudit, CallRecord
 from leadline.server.api.errors import status_to_send
 from leadline.server.api.message_limits import MessageLimits, limits_of
-from leadline.server.errors import InvalidArgumentError, ServiceError, UnimplementedError
+from leadline.server.errors import (
+    InvalidArgumentError,
+    ServiceError,
+    UnimplementedError,
+)
 from leadline.server.telemetry.calls import GrpcMetrics, MethodMetrics
 from leadline.server.transport.call import Call
 from leadline.server.transport.calls import Method
@@ -48,16 +54,22 @@ class RpcDispatcher:
     def __init__(
         self,
         metrics: GrpcMetrics,
+        meter: UsageMeter | None = None,
+        audit: CallAudit | None = None,
         forward: "Callable[[str, Handler], Handler | None]" = lambda _path, _handler: None,
     ) -> None:
         """Makes a dispatcher.
 
         Args:
             metrics: counts the calls.
+            meter: holds the calls to the quotas of their callers; None: no quotas.
+            audit: records the calls; None: there is no audit log.
             forward: what has another process answer the calls of a path instead of its
                 handler, if anything.
         """
         self._metrics = metrics
+        self._meter = meter
+        self._audit = audit
         self._forward = forward
         self.methods: dict[str, Method] = {}
         self.own_methods: dict[str, Method] = {}
@@ -70,10 +82,17 @@ class RpcDispatcher:
         for name, handler in handlers.items():
             path, limits = f"/{service}/{name}", limits_of(service, name)
             metrics = self._metrics.method(_kind(handler), service, name)
-            self.methods[path] = _method(self._forward(path, handler) or handler, metrics, limits)
+            forwarded = self._forward(path, handler)
+            # The process that answers a call records it: it knows the messages.
+            audit = None if forwarded else self._audit
+            self.methods[path] = _method(
+                forwarded or handler, metrics, limits, meter=self._meter, audit=audit
+            )
             # The process that has forwarded a call counts it.
             uncounted = MethodMetrics(*metrics.labels)
-            self.own_methods[path] = _method(handler, uncounted, limits)
+            self.own_methods[path] = _method(
+                handler, uncounted, limits, meter=None, audit=self._audit
+            )
 
 
 class _Method:
@@ -84,7 +103,14 @@ class _Method:
     """
 
     def __init__(
-        self, behavior: Behavior, handler: Handler, metrics: MethodMetrics, limits: MessageLimits
+        self,
+        behavior: Behavior,
+        handler: Handler,
+        metrics: MethodMetrics,
+        limits: MessageLimits,
+        *,
+        meter: UsageMeter | None,
+        audit: CallAudit | None,
     ) -> None:
         self.is_unary = not handler.response_streaming
         self._behavior = behavior
@@ -93,46 +119,66 @@ class _Method:
         self._takes_stream = bool(handler.request_streaming)
         self._metrics = metrics
         self._limits = limits
+        self._meter = meter
+        self._audit = audit
 
     async def answer(self, call: Call) -> bytes | None:
         """Answers a call; returns the response of a unary method."""
         metrics = self._metrics
         began = time.monotonic()
         metrics.started += 1
-        response = None
+        response: bytes | None = None
+        failure: Exception | None = None
+        record = NO_RECORD if self._audit is None else self._audit.start(call, metrics.path)
         try:
-            if self._takes_stream:
-                request = self._requests(call)
-            else:
-                data = await call.messages.read_single()
-                if data is None or len(data) >= self._limits.smallest_excess:
-                    data = await self._checked(data)
-                request = self._deserialized(data)
-            if self.is_unary:
-                response = self._serialized(await self._behavior(request, CallContext(call)))
-                metrics.sent += 1
-            else:
-                await self._send_responses(request, call)
+            response = await self._respond(call, record)
         except (asyncio.CancelledError, GeneratorExit) as error:
             if call.refusal is None or isinstance(error, GeneratorExit):
                 metrics.end(_CODE_LABELS[call.end_of_cancelled[0]], time.monotonic() - began)
+                record.make()
                 raise
             call.task.uncancel()
-            _set_status(call, call.refusal, metrics.path)
+            failure = call.refusal
         except aio.AbortError:
             pass  # the status is set
         except Exception as error:  # noqa: BLE001 - the boundary: converts every error to a status
-            _set_status(call, error, metrics.path)
+            failure = error
+        if failure is not None:
+            _set_status(call, failure, metrics.path)
+        record.make(error=failure)
         # Before the call ends, because its caller may read the metrics next.
         code = call.response.code
         metrics.end("OK" if code is OK else _CODE_LABELS[code], time.monotonic() - began)
+        return response
+
+    async def _respond(self, call: Call, record: CallRecord) -> bytes | None:
+        """Runs the servicer's method; returns the response of a unary one."""
+        if self._meter is not None:
+            end = self._meter.begin(call.identity)
+            if end is not None:
+                call.add_done_callback(end)
+        if self._takes_stream:
+            request = self._requests(call)
+        else:
+            data = await call.messages.read_single()
+            if data is None or len(data) >= self._limits.smallest_excess:
+                data = await self._checked(data)
+            request = self._deserialized(data, call)
+            record.take(request)
+        if not self.is_unary:
+            await self._send_responses(request, call, record)
+            return None
+        message = await self._behavior(request, CallContext(call))
+        record.make(message)
+        response = self._serialized(message)
+        self._metrics.sent += 1
         return response
 
     async def _requests(self, call: Call) -> AsyncIterator[Any]:
         while (data := await call.messages.read()) is not None:
             if len(data) >= self._limits.smallest_excess:
                 await self._checked(data)
-            yield self._deserialized(data)
+            yield self._deserialized(data, call)
 
     async def _checked(self, data: bytes | memoryview | None) -> bytes | memoryview:
         """Returns the message after checking its limits.
@@ -149,8 +195,10 @@ class _Method:
             raise _malformed() from error
         return data
 
-    def _deserialized(self, data: bytes | memoryview) -> Any:
+    def _deserialized(self, data: bytes | memoryview, call: Call) -> Any:
         self._metrics.received += 1
+        if self._meter is not None:
+            self._meter.check_upload(call.identity, len(data))
         try:
             return self._deserialize(data)
         except DecodeError as error:
@@ -159,13 +207,14 @@ class _Method:
     def _serialized(self, response: Any) -> bytes:
         return response if isinstance(response, bytes) else self._serialize(response)
 
-    async def _send_responses(self, request: Any, call: Call) -> None:
+    async def _send_responses(self, request: Any, call: Call, record: CallRecord) -> None:
         responses = self._behavior(request, CallContext(call, self._serialize))
         if inspect.isawaitable(responses):  # it writes to the call itself
             await responses
             return
         async with aclosing(responses):
             async for response in responses:
+                record.make(response)
                 await call.response.send(self._serialized(response))
                 self._metrics.sent += 1
 
@@ -187,11 +236,18 @@ def _set_status(call: Call, error: Exception, path: str) -> None:
     call.response.set_status(grpc.StatusCode.INTERNAL, message)
 
 
-def _method(handler: Any, metrics: MethodMetrics, limits: MessageLimits) -> _Method:
+def _method(
+    handler: Any,
+    metrics: MethodMetrics,
+    limits: MessageLimits,
+    *,
+    meter: UsageMeter | None,
+    audit: CallAudit | None,
+) -> _Method:
     behavior = (
         handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
     )
-    return _Method(behavior, handler, metrics, limits)
+    return _Method(behavior, handler, metrics, limits, meter=meter, audit=audit)
 
 
 def _kind(handler: Handler) -> str:

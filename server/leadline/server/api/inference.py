@@ -7,6 +7,7 @@ from typing import Any
 
 from grpc import aio
 
+from leadline.server.api.common_fields import identity_of, to_owner
 from leadline.server.api.errors import to_status
 from leadline.server.api.models import from_model, to_filter, to_selector
 from leadline.server.api.names import parse_model
@@ -58,15 +59,20 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         self, request: pb.ListModelsRequest, context: Context
     ) -> pb.ListModelsResponse:
         """Lists models."""
-        variant = to_filter(request)
-        page = self._tokens.page(request, ["models", *dataclasses.astuple(variant)])
+        variant, owner = to_filter(request), to_owner(request.owner, context)
+        page = self._tokens.page(request, ["models", *dataclasses.astuple(variant), owner])
 
         def respond(models: Iterable[Model]) -> pb.ListModelsResponse:
             messages, token = page.fill(models, from_model, cursor=lambda model: model.job.number)
             return pb.ListModelsResponse(models=messages, next_page_token=token)
 
         return await self._models.list_models(
-            respond, variant, before=page.after, limit=page.size + 1, caller=context.peer()
+            respond,
+            variant,
+            owner=owner,
+            before=page.after,
+            limit=page.size + 1,
+            caller=context.peer(),
         )
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> model_pb2.Model:
@@ -108,6 +114,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         scores = await self._predictions.predict(
             checkpoint,
             images,
+            identity=identity_of(context),
             caller=context.peer(),
             seconds_left=context.time_remaining(),
             wait_if_full=wait_if_full,

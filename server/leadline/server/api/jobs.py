@@ -120,6 +120,7 @@ def from_job(view: JobView) -> job_pb2.Job:
     job = view.job
     return job_pb2.Job(
         name=f"jobs/{job.job_id}",
+        owner=job.owner,
         spec=from_spec(job.spec),
         state=STATES[job.state],
         create_time=from_datetime(job.create_time),

@@ -59,6 +59,7 @@ def from_model(model: Model) -> model_pb2.Model:
     return model_pb2.Model(
         name=f"models/{job.job_id}",
         job=f"jobs/{job.job_id}",
+        owner=job.owner,
         variant=model_pb2.Variant(
             dataset=job.spec.dataset,
             blocks=job.spec.blocks,

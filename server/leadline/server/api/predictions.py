@@ -58,12 +58,13 @@ def to_image_input(request: pb.PredictRequest, predictions: PredictionService) -
         case "encoded":
             files = request.encoded.images
             check_files(files, limits)
-            return ImageInput(partial(decode_files, files, limits))
+            return ImageInput(len(files), partial(decode_files, files, limits))
         case "tensor":
             tensor = request.tensor
             pixel_type = _pixel_type(tensor.data_type)
             decode = partial(read_tensor, pixel_type, tensor.shape, tensor.data, limits)
-            return ImageInput(decode, run_inline=len(tensor.data) <= _INLINE_BYTES)
+            count = tensor.shape[0] if tensor.shape else 0
+            return ImageInput(count, decode, run_inline=len(tensor.data) <= _INLINE_BYTES)
         case "examples":
             names = request.examples.names
             check_count(FIELD, len(names), limits)

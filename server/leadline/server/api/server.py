@@ -13,7 +13,9 @@ from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from leadline.server.access.control import AccessControl
+from leadline.server.access.meter import UsageMeter
 from leadline.server.api.admission import CallAdmission
+from leadline.server.api.auditing import CallAudit
 from leadline.server.api.dispatcher import RpcDispatcher
 from leadline.server.api.forwarding import AnsweredElsewhere, Forwarder
 from leadline.server.api.inference import InferenceServicer
@@ -94,6 +96,8 @@ class GrpcServer:
         metrics: GrpcMetrics,
         access: AccessControl,
         *,
+        meter: UsageMeter,
+        audit: CallAudit | None = None,
         main: Link | None = None,
         tls: TlsCertificates | None = None,
     ) -> None:
@@ -104,6 +108,8 @@ class GrpcServer:
             servicers: the servicers of the services.
             metrics: counts the calls.
             access: authenticates the callers.
+            meter: holds the calls to the quotas of their callers.
+            audit: records the calls; None: there is no audit log.
             main: the link to the main process; None in the main process itself.
             tls: the certificates; None for plain text.
 
@@ -114,12 +120,12 @@ class GrpcServer:
         self._is_main = main is None
         self._health = HealthServicer()
         self._open_inference = servicers.open_inference
-        dispatcher = RpcDispatcher(metrics, Forwarder(main)) if main else RpcDispatcher(metrics)
+        dispatcher = RpcDispatcher(metrics, meter, audit, *([Forwarder(main)] if main else []))
         self._register(servicers, cast(aio.Server, dispatcher))
         self._grace_seconds = _CALLS_SHARE * settings.shutdown_grace_seconds
         self._own_methods = dispatcher.own_methods
         self._linked: list[Calls] = []
-        self._admission = CallAdmission(access, dispatcher.methods, metrics.denied)
+        self._admission = CallAdmission(access, dispatcher.methods, metrics.denied, audit)
         self._calls = Calls(dispatcher.methods, self._admission)
         grace = settings.shutdown_grace_seconds
         self._listener = make_listener(

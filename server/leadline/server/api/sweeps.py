@@ -69,6 +69,7 @@ def from_sweep(sweep: Sweep) -> sweep_pb2.Sweep:
     request = sweep.request
     return sweep_pb2.Sweep(
         name=f"sweeps/{sweep.sweep_id}",
+        owner=sweep.owner,
         spec=from_spec(request.grid.spec),
         axes=[_from_axis(axis) for axis in request.grid.axes],
         options=from_options(request.options),

@@ -7,7 +7,13 @@ from typing import Any, TypedDict, TypeVar
 from google.protobuf.empty_pb2 import Empty
 from grpc import aio
 
-from leadline.server.api.common_fields import to_interval, to_request_id, to_sequence
+from leadline.server.api.common_fields import (
+    identity_of,
+    to_interval,
+    to_owner,
+    to_request_id,
+    to_sequence,
+)
 from leadline.server.api.jobs import (
     EventMessages,
     from_job,
@@ -29,6 +35,7 @@ from leadline.server.api.sweeps import (
 )
 from leadline.server.jobs.job import Event
 from leadline.server.services.jobs import JobService, JobView, ProgressView
+from leadline.server.services.quotas import QuotaService, QuotaUse
 from leadline.server.services.sweeps import SweepService
 from leadline.server.services.usage import JobUsage, SharedUsage, UsageService
 from leadline.server.sweeps.sweep import Sweep, SweepEvent, SweepProgress
@@ -54,11 +61,18 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
     """Submits, watches, lists and controls jobs and sweeps."""
 
     def __init__(
-        self, jobs: JobService, sweeps: SweepService, usage: UsageService, tokens: PageTokens
+        self,
+        *,
+        jobs: JobService,
+        sweeps: SweepService,
+        usage: UsageService,
+        quotas: QuotaService,
+        tokens: PageTokens,
     ) -> None:
         self._jobs = jobs
         self._sweeps = sweeps
         self._usage = usage
+        self._quotas = quotas
         self._tokens = tokens
         self._send_limiter = SendLimiter()
         self._job_messages = job_event_messages()
@@ -79,6 +93,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
             to_spec(request.spec),
             to_options(request.options, self._jobs.default_retention),
             request_id=to_request_id(request.request_id),
+            identity=identity_of(context),
         )
         async for message in self._send(
             self._jobs.watch(job.job_id, **position), self._job_message
@@ -101,7 +116,8 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         """Lists jobs."""
         states = to_states(request.states)
         sweep_id = parse_sweep(request.sweep, field="sweep") if request.sweep else None
-        page = self._tokens.page(request, ["jobs", sorted(states), sweep_id])
+        owner = to_owner(request.owner, context)
+        page = self._tokens.page(request, ["jobs", sorted(states), sweep_id, owner])
 
         def respond(jobs: Iterable[JobView]) -> pb.ListJobsResponse:
             messages, token = page.fill(jobs, from_job, cursor=lambda view: view.job.number)
@@ -111,6 +127,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
             respond,
             states=states,
             sweep_id=sweep_id,
+            owner=owner,
             before=page.after,
             limit=page.size + 1,
             caller=context.peer(),
@@ -118,19 +135,19 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
 
     async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> job_pb2.Job:
         """Cancels a job."""
-        return from_job(await self._jobs.cancel(parse_job(request.name)))
+        return from_job(await self._jobs.cancel(parse_job(request.name), identity_of(context)))
 
     async def PauseJob(self, request: pb.PauseJobRequest, context: Context) -> job_pb2.Job:
         """Pauses a job."""
-        return from_job(await self._jobs.pause(parse_job(request.name)))
+        return from_job(await self._jobs.pause(parse_job(request.name), identity_of(context)))
 
     async def ResumeJob(self, request: pb.ResumeJobRequest, context: Context) -> job_pb2.Job:
         """Queues a paused job again."""
-        return from_job(await self._jobs.resume(parse_job(request.name)))
+        return from_job(await self._jobs.resume(parse_job(request.name), identity_of(context)))
 
     async def DeleteJob(self, request: pb.DeleteJobRequest, context: Context) -> Empty:
         """Deletes a job and its model."""
-        await self._jobs.delete(parse_job(request.name))
+        await self._jobs.delete(parse_job(request.name), identity_of(context))
         return Empty()
 
     async def ListDiskUsage(
@@ -165,6 +182,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         sweep = await self._sweeps.submit(
             to_sweep_request(request, self._jobs.default_retention),
             request_id=to_request_id(request.request_id),
+            identity=identity_of(context),
             caller=context.peer(),
         )
         async for message in self._send(
@@ -189,36 +207,54 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         self, request: pb.ListSweepsRequest, context: Context
     ) -> pb.ListSweepsResponse:
         """Lists sweeps."""
-        page = self._tokens.page(request, ["sweeps"])
+        owner = to_owner(request.owner, context)
+        page = self._tokens.page(request, ["sweeps", owner])
 
         def respond(sweeps: Iterable[Sweep]) -> pb.ListSweepsResponse:
             messages, token = page.fill(sweeps, from_sweep, cursor=lambda sweep: sweep.number)
             return pb.ListSweepsResponse(sweeps=messages, next_page_token=token)
 
         return await self._sweeps.list_sweeps(
-            respond, before=page.after, limit=page.size + 1, caller=context.peer()
+            respond, owner=owner, before=page.after, limit=page.size + 1, caller=context.peer()
         )
 
     async def CancelSweep(
         self, request: pb.CancelSweepRequest, context: Context
     ) -> sweep_pb2.Sweep:
         """Cancels a sweep."""
-        return await self._sweeps.cancel(from_sweep_view, parse_sweep(request.name))
+        return await self._sweeps.cancel(
+            from_sweep_view, parse_sweep(request.name), identity_of(context)
+        )
 
     async def PauseSweep(self, request: pb.PauseSweepRequest, context: Context) -> sweep_pb2.Sweep:
         """Pauses a sweep."""
-        return await self._sweeps.pause(from_sweep_view, parse_sweep(request.name))
+        return await self._sweeps.pause(
+            from_sweep_view, parse_sweep(request.name), identity_of(context)
+        )
 
     async def ResumeSweep(
         self, request: pb.ResumeSweepRequest, context: Context
     ) -> sweep_pb2.Sweep:
         """Queues a paused sweep again."""
-        return await self._sweeps.resume(from_sweep_view, parse_sweep(request.name))
+        return await self._sweeps.resume(
+            from_sweep_view, parse_sweep(request.name), identity_of(context)
+        )
 
     async def DeleteSweep(self, request: pb.DeleteSweepRequest, context: Context) -> Empty:
         """Deletes a sweep, its jobs and their models."""
-        await self._sweeps.delete(parse_sweep(request.name))
+        await self._sweeps.delete(parse_sweep(request.name), identity_of(context))
         return Empty()
+
+    # Quotas
+
+    async def GetQuota(self, request: pb.GetQuotaRequest, context: Context) -> pb.Quota:
+        """Returns the limits of an identity, and their use."""
+        view = await self._quotas.get(request.identity, identity_of(context))
+        return pb.Quota(
+            identity=view.name,
+            limits=[_from_quota_use(use) for use in view.limits],
+            total=[_from_quota_use(use) for use in view.total],
+        )
 
     # Streams
 
@@ -250,6 +286,10 @@ def _position(
         after_sequence=to_sequence(request.after_sequence),
         progress_interval=to_interval(request.progress_interval, has_interval),
     )
+
+
+def _from_quota_use(use: QuotaUse) -> pb.QuotaLimit:
+    return pb.QuotaLimit(quota=use.quota, limit=use.limit, used=use.used)
 
 
 def _from_usage(usage: JobUsage) -> pb.JobDiskUsage:

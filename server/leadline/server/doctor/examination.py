@@ -5,6 +5,7 @@ from functools import partial
 
 from leadline.server.command_line import settings_command
 from leadline.server.doctor import datasets, ports, storage, system
+from leadline.server.doctor.access import check_access
 from leadline.server.doctor.agreement_check import check_agreement, compute_on
 from leadline.server.doctor.check import Check, within
 from leadline.server.doctor.gpu import check_capture, find_gpus
@@ -56,6 +57,7 @@ def _quick_checks(settings: Settings) -> Iterator[tuple[float, str, Callable[[],
     yield _SECONDS, "disk space", space
     yield _SECONDS, "file system", partial(storage.check_file_system, folder)
     yield _SECONDS, "fsync", partial(storage.check_fsync, folder)
+    yield _SECONDS, "access", partial(check_access, settings)
     yield _SECONDS, "grpc port", partial(ports.check_grpc_port, settings.host, settings.port)
     http = partial(ports.check_http_port, settings.metrics_host, settings.metrics_port)
     yield _SECONDS, "http port", http

@@ -35,7 +35,7 @@ def _check(name: str, host: str, port: int, *, option: str, who_answers: _WhoAns
     detail = {"host": host, "port": port, "loopback": _is_loopback(host), "in_use_by": None}
     error = _binding_error(host.strip("[]"), port)
     if error is None:
-        reach = "" if detail["loopback"] else "; open to the network without a password"
+        reach = "" if detail["loopback"] else "; other machines can reach it"
         value = f"{place if port else 'any free port'} can be bound{reach}"
         return Check(name, Status.OK, value, detail)
     if error.errno != errno.EADDRINUSE:
@@ -94,12 +94,14 @@ def _who_answers_http(host: str, port: int) -> str | None:
     connection = http.client.HTTPConnection(host, port, timeout=_ANSWER_SECONDS)
     try:
         connection.request("GET", "/metrics")
-        metrics = connection.getresponse().read()
+        response = connection.getresponse()
+        metrics = response.read()
     except (OSError, http.client.HTTPException):
         return None
     finally:
         connection.close()
-    return "a Leadline server" if b"\nleadline_jobs{" in metrics else None
+    is_guarded = response.getheader("WWW-Authenticate") == 'Bearer realm="Leadline"'
+    return "a Leadline server" if is_guarded or b"\nleadline_jobs{" in metrics else None
 
 
 def _reachable(host: str) -> str:

@@ -215,10 +215,12 @@ class Job:
         deadline: the time at which it fails unless it is complete.
         latest_sequence: the sequence of its newest event.
         sweep_id: the sweep that it is part of; None for a job outside sweeps.
+        owner: the name of the identity that submitted it; "" without authentication.
     """
 
     number: int
     job_id: str
+    owner: str
     sweep_id: str | None
     spec: TrainingSpec
     state: JobState

@@ -41,7 +41,7 @@ _STATUS_OF: dict[type[ServiceError], type[web.HTTPException]] = {
 }
 
 # The allowed values of Sec-Fetch-Site: pages of this origin, and typed addresses.
-_OWN_SITES = {None, "same-origin", "none"}
+_OWN_SITES = {"same-origin", "none"}
 
 # Links on other sites may lead here.
 _ENTRIES = {"/", "/login"}
@@ -97,13 +97,16 @@ class SecurityMiddleware:
                 "or add the host to --live-page-hosts\n"
             )
         is_entry = request.method in {hdrs.METH_GET, hdrs.METH_HEAD} and request.path in _ENTRIES
-        is_own = request.headers.get("Sec-Fetch-Site") in _OWN_SITES
-        if not (is_own or is_entry) or not _is_own_origin(request):
+        if not (is_entry or _is_of_own_page(request)):
             raise web.HTTPForbidden(text="only the page itself may request its parts\n")
 
 
-def _is_own_origin(request: web.Request) -> bool:
-    """Whether a request that a page sends, if it is one, comes from a page of this server."""
+def _is_of_own_page(request: web.Request) -> bool:
+    """Whether a page of this server sends the request, or no page at all."""
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site in _OWN_SITES
+    # Browsers do not send it to other machines over plain HTTP.
     origin = request.headers.get(hdrs.ORIGIN)
     return origin is None or urlsplit(origin).netloc == request.headers.get(hdrs.HOST)
 

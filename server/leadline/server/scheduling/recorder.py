@@ -1,12 +1,15 @@
 """Records the reports of workers in the store, for watchers, and in the metrics."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
+from leadline.server.access.quotas import UNLIMITED, Quotas
 from leadline.server.errors import FailedPreconditionError, NotFoundError, ServiceError
+from leadline.server.identity import Identity, Role
 from leadline.server.jobs.environments import advice, differences
 from leadline.server.jobs.job import EpochCompleted, Failure, Job, Paused, Progress, Started
 from leadline.server.jobs.options import Retention
@@ -21,6 +24,9 @@ from leadline.server.workers.local import LocalWorker
 from leadline.server.workers.messages import DiskFault, Done, Heartbeat, Message, Ready, Usage
 
 _LOG = structlog.get_logger(__name__)
+
+# How often the files of a long job are measured.
+_EPOCHS_A_MEASUREMENT = 64
 
 # How the store rejects a report if the job was cancelled, paused or deleted meanwhile.
 FENCED_OFF = (FailedPreconditionError, NotFoundError)
@@ -67,7 +73,9 @@ class ReportRecorder:
         notifier: JobNotifier,
         observer: JobObserver,
         artifacts: Artifacts,
+        quotas: Callable[[], Quotas] = lambda: UNLIMITED,
     ) -> None:
+        self._quotas = quotas
         self._store = store
         self._threads = threads
         self._notifier = notifier
@@ -181,7 +189,32 @@ class ReportRecorder:
             epoch=epoch.epoch,
         )
         await self._apply_retention(job)
-        return job.sweep_id is not None and await self._is_median_stopped(job)
+        if job.sweep_id is not None and await self._is_median_stopped(job):
+            return True
+        if epoch.epoch == job.spec.epochs or not _is_measured(epoch.epoch):
+            return False
+        return await self._is_over_quota(job)
+
+    async def _is_over_quota(self, job: Job) -> bool:
+        """Measures a running job's files; pauses it if its owner may not have more of them."""
+        why = await self.measure(job)
+        if not why:
+            return False
+        pause = Paused(reason="QUOTA_EXCEEDED", message=f"{why}; then resume the job")
+        await self._threads.run(self._store.attempts.pause, job.job_id, job.attempts, pause)
+        _LOG.warning("job paused", job=job.job_id, why=why)
+        self._notifier.notify(job.job_id, job.sweep_id)
+        return True
+
+    async def measure(self, job: Job) -> str:
+        """Records the size of a job's files; returns why its owner may have no more, or ""."""
+        owner = self._quotas().owner(Identity(job.owner, Role.TRAINER))
+
+        def record() -> str:
+            size = self._artifacts.usage(job.job_id).total
+            return self._store.jobs.record_bytes(job.job_id, size, owner)
+
+        return await self._threads.run(record)
 
     async def _apply_retention(self, job: Job) -> None:
         if job.options.retention != Retention():
@@ -195,3 +228,8 @@ class ReportRecorder:
         self._observer.on_median_stop(job)
         self._notifier.notify(job.job_id, job.sweep_id)
         return True
+
+
+def _is_measured(epoch: int) -> bool:
+    """Whether the files of a job are measured after an epoch: each time reads its whole folder."""
+    return epoch % _EPOCHS_A_MEASUREMENT == 0 or epoch.bit_count() == 1

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import structlog
 
 from leadline.models.datasets import DatasetError
+from leadline.server.access.quotas import UNLIMITED, Quotas
 from leadline.server.errors import StorageError
 from leadline.server.jobs.job import EpochCompleted, Failure, Job, Progress
 from leadline.server.jobs.states import JobState
@@ -44,8 +46,10 @@ class Scheduler:
         assignments: AssignmentMaker,
         recorder: ReportRecorder,
         losses: LossPolicy,
+        quotas: Callable[[], Quotas] = lambda: UNLIMITED,
     ) -> None:
         """Makes a scheduler, which does nothing until `run`; `threads` run the store's calls."""
+        self._quotas = quotas
         self._store = store
         self._threads = threads
         self._notifier = notifier
@@ -161,9 +165,10 @@ class Scheduler:
         The first job in the queue starts first. If no device has room, the device
         that will have room soonest is reserved for it, so that small jobs cannot
         starve a large one. The other devices may take the next job of the other
-        kind: part of a sweep, or not.
+        kind: part of a sweep, or not. Jobs whose owners have as many running jobs as
+        their quotas allow are skipped.
         """
-        job = await self._threads.run(self._store.jobs.next_queued)
+        job = await self._next_allowed()
         if job is None:
             return None
         in_sweep = job.sweep_id is not None
@@ -174,8 +179,14 @@ class Scheduler:
         device = self._capacity.find(in_sweep=not in_sweep, except_for=reserved)
         if device is None:
             return None
-        other = await self._threads.run(self._store.jobs.next_queued, in_sweep=not in_sweep)
+        other = await self._next_allowed(in_sweep=not in_sweep)
         return None if other is None else (other, device)
+
+    async def _next_allowed(self, *, in_sweep: bool | None = None) -> Job | None:
+        quotas, jobs = self._quotas(), self._store.jobs
+        if not quotas.limits_running:
+            return await self._threads.run(jobs.next_queued, in_sweep=in_sweep)
+        return await self._threads.run(jobs.next_allowed, quotas.may_run, in_sweep=in_sweep)
 
     async def _work_on(self, run: Run) -> None:
         try:
@@ -271,3 +282,7 @@ class Scheduler:
             self._recorder.end(run.job)
         self._capacity.release(run.device, run.job)
         self.wake()
+        try:
+            await self._recorder.measure(run.job)
+        except (StorageError, OSError) as error:
+            _LOG.error("the files of a job are not measured", job=job_id, why=str(error))

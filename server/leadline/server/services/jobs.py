@@ -5,8 +5,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
+from leadline.models.cost import training_work
 from leadline.models.spec import TrainingSpec
+from leadline.server.access.quotas import Owner, refused
+from leadline.server.datasets import KnownDatasets
 from leadline.server.errors import InvalidArgumentError
+from leadline.server.identity import Identity
 from leadline.server.jobs.job import Event, Finished, Hold, Job, Paused, Progress
 from leadline.server.jobs.options import JobOptions, Retention
 from leadline.server.jobs.states import JobState
@@ -60,7 +64,7 @@ class JobService:
         lifecycle: Lifecycle,
         *,
         store: Store,
-        datasets: Collection[str],
+        datasets: KnownDatasets,
         max_queued_jobs: int,
         default_retention: Retention,
     ) -> None:
@@ -75,24 +79,31 @@ class JobService:
         self.default_retention = default_retention
 
     async def submit(
-        self, spec: TrainingSpec, options: JobOptions, *, request_id: str | None
+        self,
+        spec: TrainingSpec,
+        options: JobOptions,
+        *,
+        request_id: str | None,
+        identity: Identity,
     ) -> Job:
-        """Accepts a job, or returns the job that already has this `request_id`.
+        """Accepts a job, or returns the caller's job that already has this `request_id`.
 
         Raises:
             InvalidArgumentError: the spec or the options are invalid; names the fields.
             AlreadyExistsError: `request_id` belongs to a job of another spec or
                 other options.
-            ResourceExhaustedError: the queue is full.
+            ResourceExhaustedError: the queue is full, or a quota is used up.
             UnavailableError: the server shuts down.
         """
         violations = [
-            *within("spec", spec_violations(spec, self._datasets)),
+            *within("spec", spec_violations(spec, self._datasets.sources)),
             *within("options", options.violations()),
         ]
         if violations:
             raise InvalidArgumentError(violations, reason="INVALID_TRAINING_SPEC")
         self._lifecycle.check_accepting()
+        owner = self._lifecycle.quotas().owner(identity)
+        check_request(owner, options, [spec], self._datasets)
         create = partial(
             self._store.jobs.create,
             spec,
@@ -100,6 +111,7 @@ class JobService:
             job_id=new_id(),
             request_id=request_id,
             max_queued=self._max_queued_jobs,
+            owner=owner,
         )
         return await self._lifecycle.write(create, then=self._schedule_new)
 
@@ -117,6 +129,7 @@ class JobService:
         *,
         states: Collection[JobState],
         sweep_id: str | None = None,
+        owner: str | None = None,
         before: int | None,
         limit: int,
         caller: str,
@@ -127,6 +140,7 @@ class JobService:
             use: builds the result from the jobs, in a thread; reads them lazily.
             states: only jobs in these states; empty for any.
             sweep_id: only jobs of this sweep; None for all jobs.
+            owner: only jobs of this owner; None for all jobs.
             before: only jobs with a lower number; None for no bound.
             limit: the most jobs that `use` takes.
             caller: identifies the caller; callers take turns.
@@ -138,52 +152,61 @@ class JobService:
         if sweep_id is not None:
             await self._threads.run(self._store.sweeps.get, sweep_id)
         jobs = in_slices(
-            partial(self._find, states, sweep_id),
+            partial(self._find, states, sweep_id, owner),
             lambda view: view.job.number,
             before=before,
             size=min(limit, _JOBS_A_SLICE),
         )
         return await self._lifecycle.large_reads.run(caller, use, jobs)
 
-    async def cancel(self, job_id: str) -> JobView:
+    async def cancel(self, job_id: str, identity: Identity) -> JobView:
         """Cancels a job, even within an epoch, and returns it in its final state.
 
         Raises:
             NotFoundError: there is no such job.
+            PermissionDeniedError: it belongs to another identity.
             FailedPreconditionError: the job has succeeded or failed.
         """
+        await self._check_owner(job_id, identity)
         cancel = partial(self._store.jobs.cancel, job_id)
         return await self._lifecycle.write(cancel, then=self._end_worker)
 
-    async def pause(self, job_id: str) -> JobView:
+    async def pause(self, job_id: str, identity: Identity) -> JobView:
         """Pauses a job, even within an epoch, and returns it.
 
         Raises:
             NotFoundError: there is no such job.
+            PermissionDeniedError: it belongs to another identity.
             FailedPreconditionError: the job is in a final state.
         """
+        await self._check_owner(job_id, identity)
         pause = Paused(reason="REQUESTED", message="a caller paused it: resume it to go on")
         write = partial(self._store.jobs.pause, job_id, pause)
         return await self._lifecycle.write(write, then=self._end_worker)
 
-    async def resume(self, job_id: str) -> JobView:
+    async def resume(self, job_id: str, identity: Identity) -> JobView:
         """Queues a paused job again and returns it.
 
         Raises:
             NotFoundError: there is no such job.
+            PermissionDeniedError: it belongs to another identity.
             FailedPreconditionError: the job is in a final state.
+            ResourceExhaustedError: the quotas of its owner are used up.
         """
-        resume = partial(self._store.jobs.resume, job_id)
+        await self._check_owner(job_id, identity)
+        resume = partial(self._store.jobs.resume, job_id, self._lifecycle.owner_named)
         return await self._lifecycle.write(resume, then=self._schedule_again)
 
-    async def delete(self, job_id: str) -> None:
+    async def delete(self, job_id: str, identity: Identity) -> None:
         """Deletes a job in its final state, and all files of its model.
 
         Raises:
             NotFoundError: there is no such job.
+            PermissionDeniedError: it belongs to another identity.
             FailedPreconditionError: the job is not in a final state, or is a
                 part of a sweep.
         """
+        await self._check_owner(job_id, identity)
         await self._lifecycle.delete(partial(self._store.jobs.delete, job_id), sweep_id=None)
 
     def watch(
@@ -201,6 +224,9 @@ class JobService:
         return self._lifecycle.watch(
             source, after_sequence=after_sequence, progress_interval=progress_interval
         )
+
+    async def _check_owner(self, job_id: str, identity: Identity) -> None:
+        await self._lifecycle.check_owner(identity, f"jobs/{job_id}", self._store.jobs.owner)
 
     async def _events(self, job_id: str, after_sequence: int) -> list[Event]:
         recent = self._notifier.latest(job_id, after=after_sequence)
@@ -257,12 +283,15 @@ class JobService:
         self,
         states: Collection[JobState],
         sweep_id: str | None,
+        owner: str | None,
         *,
         before: int | None,
         limit: int,
     ) -> list[JobView]:
         return self._views(
-            self._store.jobs.find(states=states, sweep_id=sweep_id, before=before, limit=limit)
+            self._store.jobs.find(
+                states=states, sweep_id=sweep_id, owner=owner, before=before, limit=limit
+            )
         )
 
     def _views(self, jobs: Collection[Job]) -> list[JobView]:
@@ -280,6 +309,36 @@ class JobService:
     def _hold(self, job: Job) -> Hold | None:
         """Why a queued job does not start although a device may be free."""
         return self._notifier.hold if job.state is JobState.QUEUED else None
+
+
+def check_request(
+    owner: Owner, options: JobOptions, specs: Iterable[TrainingSpec], datasets: KnownDatasets
+) -> None:
+    """Checks the limits of an owner that concern single jobs.
+
+    Raises:
+        ResourceExhaustedError: the priority is too high, or a job too much work.
+    """
+    limits = owner.limits
+    if limits.priority is not None and options.priority > limits.priority:
+        raise refused(
+            "priority",
+            limits.priority,
+            options.priority,
+            who=owner.name,
+            advice="use a lower priority, or ask an admin",
+        )
+    if limits.job_work is None:
+        return
+    work = max(training_work(spec, **datasets.size(spec.dataset)._asdict()) for spec in specs)
+    if work > limits.job_work:
+        raise refused(
+            "job_work",
+            limits.job_work,
+            work,
+            who=owner.name,
+            advice="train fewer epochs or a shallower network, or ask an admin",
+        )
 
 
 def seconds_left(job: Job, progress: Progress) -> float | None:

@@ -15,10 +15,13 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from leadline.models.spec import Violation
+from leadline.server.access.quotas import Owner, Quotas
 from leadline.server.errors import StorageError, UnavailableError
+from leadline.server.identity import Identity, Role
 from leadline.server.scheduling.notifier import JobNotifier
 from leadline.server.scheduling.scheduler import Scheduler
 from leadline.server.services.large_reads import ReadLane
+from leadline.server.services.ownership import check_owner
 from leadline.server.services.watching import AnyEvent, EventSource, View, follow, is_at_end
 from leadline.server.storage.artifacts import Artifacts
 from leadline.server.thread_pool import ThreadPool
@@ -48,6 +51,7 @@ class Lifecycle:
         artifacts: the files of models.
         purge: removes the events of deleted jobs; other writes wait for it.
         keepalive_seconds: the longest silence of a watched stream.
+        quotas: returns the quotas in force.
     """
 
     threads: ThreadPool
@@ -59,6 +63,29 @@ class Lifecycle:
     artifacts: Artifacts
     purge: Callable[[Collection[str]], None]
     keepalive_seconds: float
+    quotas: Callable[[], Quotas]
+
+    async def check_owner(
+        self, identity: Identity, name: str, read_owner: Callable[[str], str]
+    ) -> None:
+        """Checks that an identity may change a job or a sweep; owners never change.
+
+        Args:
+            identity: the caller.
+            name: the resource, such as "jobs/ID".
+            read_owner: reads the owner of an id from the store; blocks.
+
+        Raises:
+            NotFoundError: there is no such resource.
+            PermissionDeniedError: it belongs to another identity.
+        """
+        if identity.name or identity.role is not Role.ADMIN:
+            owner = await self.threads.run(read_owner, name.partition("/")[2])
+            check_owner(identity, owner, name)
+
+    def owner_named(self, name: str) -> Owner:
+        """The owner of a stored job or sweep, with the limits in force."""
+        return self.quotas().owner(Identity(name, Role.TRAINER))
 
     def check_accepting(self) -> None:
         """Raises UnavailableError if the server shuts down."""

@@ -75,6 +75,7 @@ class ModelService:
         use: Callable[[Iterable[Model]], R],
         variant: VariantFilter,
         *,
+        owner: str | None = None,
         before: int | None,
         limit: int,
         caller: str,
@@ -84,6 +85,7 @@ class ModelService:
         Args:
             use: builds the result from the models, in a thread; reads them lazily.
             variant: the filter.
+            owner: only models of this owner; None for all.
             before: only models whose job has a lower number; None for no bound.
             limit: the most models that `use` takes.
             caller: identifies the caller; callers take turns.
@@ -92,7 +94,7 @@ class ModelService:
             ResourceExhaustedError: too many large reads wait.
         """
         models = in_slices(
-            partial(self._store.models.find, variant),
+            partial(self._store.models.find, variant, owner=owner),
             lambda model: model.job.number,
             before=before,
             size=min(limit, _MODELS_A_SLICE),

@@ -1,13 +1,17 @@
 """The use cases of sweeps: submit, watch, list, pause, resume, cancel, delete."""
 
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any, TypeVar
 
 from leadline.models.spec import Violation
+from leadline.server.access.quotas import Owner
+from leadline.server.datasets import KnownDatasets
 from leadline.server.errors import InvalidArgumentError
+from leadline.server.identity import Identity
 from leadline.server.jobs.job import Job, Paused, Progress
 from leadline.server.jobs.states import JobState
+from leadline.server.services.jobs import check_request
 from leadline.server.services.large_reads import in_slices
 from leadline.server.services.lifecycle import Lifecycle, new_id, within
 from leadline.server.services.watching import (
@@ -42,7 +46,7 @@ class SweepService:
         lifecycle: Lifecycle,
         *,
         store: Store,
-        datasets: Collection[str],
+        datasets: KnownDatasets,
         max_queued_jobs: int,
     ) -> None:
         self._lifecycle = lifecycle
@@ -55,18 +59,23 @@ class SweepService:
         self._shared_events = SharedReads(store, size=SHARED_EVENTS)
         self._shared_messages = SharedReads(store, size=SHARED_MESSAGES)
 
-    async def submit(self, request: SweepRequest, *, request_id: str | None, caller: str) -> Sweep:
-        """Accepts a sweep with all its jobs, or returns the sweep of an earlier `request_id`.
+    async def submit(
+        self, request: SweepRequest, *, request_id: str | None, identity: Identity, caller: str
+    ) -> Sweep:
+        """Accepts a sweep with all its jobs, or returns the caller's sweep of this `request_id`.
 
         Raises:
             InvalidArgumentError: specs, options or settings are invalid; names the fields.
             AlreadyExistsError: `request_id` belongs to a sweep of another request.
-            ResourceExhaustedError: the queue has no room for all jobs, or too many large
-                requests wait.
+            ResourceExhaustedError: the queue has no room for all jobs, a quota is used up, or
+                too many large requests wait.
             UnavailableError: the server shuts down.
         """
         # Building and checking a thousand specs takes a while.
-        points, violations = await self._lifecycle.large_reads.run(caller, self._check, request)
+        owner = self._lifecycle.quotas().owner(identity)
+        points, violations = await self._lifecycle.large_reads.run(
+            caller, self._check, request, owner
+        )
         if violations:
             raise InvalidArgumentError(violations, reason="INVALID_SWEEP")
         self._lifecycle.check_accepting()
@@ -77,6 +86,7 @@ class SweepService:
             job_ids=[new_id() for _ in range(points)],
             request_id=request_id,
             max_queued=self._max_queued_jobs,
+            owner=owner,
         )
         return await self._lifecycle.write(create, then=self._schedule_new)
 
@@ -101,12 +111,19 @@ class SweepService:
         return await self._shared_messages.get((sweep_id, use), read)
 
     async def list_sweeps(
-        self, use: Callable[[Iterable[Sweep]], R], *, before: int | None, limit: int, caller: str
+        self,
+        use: Callable[[Iterable[Sweep]], R],
+        *,
+        owner: str | None = None,
+        before: int | None,
+        limit: int,
+        caller: str,
     ) -> R:
         """Lists sweeps, the newest first.
 
         Args:
             use: builds the result from the sweeps, in a thread; reads them lazily.
+            owner: only sweeps of this owner; None for all.
             before: only sweeps with a lower number; None for no bound.
             limit: the most sweeps that `use` takes.
             caller: identifies the caller; callers take turns.
@@ -115,55 +132,63 @@ class SweepService:
             ResourceExhaustedError: too many large reads wait.
         """
         sweeps = in_slices(
-            self._store.sweeps.find,
+            partial(self._store.sweeps.find, owner=owner),
             lambda sweep: sweep.number,
             before=before,
             size=min(limit, _SWEEPS_A_SLICE),
         )
         return await self._lifecycle.large_reads.run(caller, use, sweeps)
 
-    async def cancel(self, use: Callable[[SweepView], R], sweep_id: str) -> R:
+    async def cancel(self, use: Callable[[SweepView], R], sweep_id: str, identity: Identity) -> R:
         """Cancels all jobs that are not in a final state, even within an epoch.
 
         `use` builds the result, in a thread, as in `pause` and `resume`.
 
         Raises:
             NotFoundError: there is no such sweep.
+            PermissionDeniedError: it belongs to another identity.
             FailedPreconditionError: the sweep has succeeded or failed.
         """
+        await self._check_owner(sweep_id, identity)
         cancel = partial(self._store.sweeps.cancel, sweep_id)
         return await self._lifecycle.write(cancel, then=partial(self._end_workers, use))
 
-    async def pause(self, use: Callable[[SweepView], R], sweep_id: str) -> R:
+    async def pause(self, use: Callable[[SweepView], R], sweep_id: str, identity: Identity) -> R:
         """Pauses all queued and running jobs, even within an epoch.
 
         Raises:
             NotFoundError: there is no such sweep.
+            PermissionDeniedError: it belongs to another identity.
             FailedPreconditionError: the sweep is in a final state.
         """
+        await self._check_owner(sweep_id, identity)
         reason = Paused(
             reason="REQUESTED", message="a caller paused its sweep: resume that to go on"
         )
         pause = partial(self._store.sweeps.pause, sweep_id, reason)
         return await self._lifecycle.write(pause, then=partial(self._end_workers, use))
 
-    async def resume(self, use: Callable[[SweepView], R], sweep_id: str) -> R:
+    async def resume(self, use: Callable[[SweepView], R], sweep_id: str, identity: Identity) -> R:
         """Queues all paused jobs again.
 
         Raises:
             NotFoundError: there is no such sweep.
+            PermissionDeniedError: it belongs to another identity.
             FailedPreconditionError: the sweep is in a final state.
         """
-        resume = partial(self._store.sweeps.resume, sweep_id)
+        await self._check_owner(sweep_id, identity)
+        resume = partial(self._store.sweeps.resume, sweep_id, self._lifecycle.owner_named)
         return await self._lifecycle.write(resume, then=partial(self._schedule_again, use))
 
-    async def delete(self, sweep_id: str) -> None:
+    async def delete(self, sweep_id: str, identity: Identity) -> None:
         """Deletes a sweep in its final state, its jobs, and all files of their models.
 
         Raises:
             NotFoundError: there is no such sweep.
+            PermissionDeniedError: it belongs to another identity.
             FailedPreconditionError: the sweep is not in a final state.
         """
+        await self._check_owner(sweep_id, identity)
         delete_rows = partial(self._store.sweeps.delete, sweep_id)
         await self._lifecycle.delete(delete_rows, sweep_id=sweep_id)
 
@@ -182,6 +207,9 @@ class SweepService:
         return self._lifecycle.watch(
             source, after_sequence=after_sequence, progress_interval=progress_interval
         )
+
+    async def _check_owner(self, sweep_id: str, identity: Identity) -> None:
+        await self._lifecycle.check_owner(identity, f"sweeps/{sweep_id}", self._store.sweeps.owner)
 
     async def _schedule_new(self, accepted: tuple[Sweep, bool]) -> Sweep:
         sweep, is_new = accepted
@@ -203,11 +231,15 @@ class SweepService:
         await self._lifecycle.end_workers(job_ids, sweep_id=view.sweep.sweep_id)
         return await self._threads.run(use, view)
 
-    def _check(self, request: SweepRequest) -> tuple[int, list[Violation]]:
-        """Returns how many jobs the sweep has, and their violations."""
+    def _check(self, request: SweepRequest, owner: Owner) -> tuple[int, list[Violation]]:
+        """Returns how many jobs the sweep has, and their violations.
+
+        Raises:
+            ResourceExhaustedError: a job exceeds a limit of the owner.
+        """
         points = len(request.grid.points())
         violations = [
-            *request.grid.violations(self._datasets),
+            *request.grid.violations(self._datasets.sources),
             *within("options", request.options.violations()),
         ]
         if request.median_stopping is not None:
@@ -215,6 +247,9 @@ class SweepService:
         if points > self._max_queued_jobs:
             text = f"make {points:,} jobs, and no more than {self._max_queued_jobs:,} may wait here"
             violations.append(Violation(field="axes", description=text))
+        if not violations:
+            specs = map(request.grid.spec_at, request.grid.points())
+            check_request(owner, request.options, specs, self._datasets)
         return points, violations
 
     async def _events(self, sweep_id: str, after_sequence: int) -> list[SweepEvent]:

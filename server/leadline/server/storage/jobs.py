@@ -1,12 +1,13 @@
 """The repository of jobs: each method is one transaction, and blocks its thread."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, func, insert, select, true, update
 
 from leadline.models.spec import TrainingSpec
-from leadline.server.errors import FailedPreconditionError
+from leadline.server.access.quotas import NOBODY, Owner, nobody
+from leadline.server.errors import FailedPreconditionError, ResourceExhaustedError
 from leadline.server.jobs.job import (
     Cancellation,
     Event,
@@ -46,20 +47,36 @@ class JobRepository:
         *,
         states: Collection[JobState] = (),
         sweep_id: str | None = None,
+        owner: str | None = None,
         before: int | None = None,
         limit: int | None = None,
     ) -> list[Job]:
-        """The newest jobs first; `states` (empty for any), `sweep_id` and `before` filter them."""
-        query = queries.newest_first(jobs, before=before, limit=limit)
+        """The newest jobs first, filtered.
+
+        Args:
+            states: only jobs in one of these states; empty for any.
+            sweep_id: only jobs of this sweep; None for all.
+            owner: only jobs of this owner; None for all.
+            before: only jobs with a lower number; None for no bound.
+            limit: the most jobs.
+        """
+        is_owned = jobs.c.owner == owner if owner is not None else true()
+        if sweep_id is None and states:
+            conditions = [is_owned & (jobs.c.state == state.value) for state in set(states)]
+            query = queries.newest_of_any(conditions, before=before, limit=limit)
+        else:
+            query = queries.newest_first(jobs, before=before, limit=limit).where(is_owned)
         if sweep_id is not None:
             query = query.where(jobs.c.sweep_id == sweep_id)
             if states:
                 query = query.where(jobs.c.state.in_([state.value for state in states]))
-        elif states:
-            conditions = [jobs.c.state == state.value for state in set(states)]
-            query = queries.newest_of_any(conditions, before=before, limit=limit)
         with self._database.read() as connection:
             return records.read_jobs(connection, query)
+
+    def owner(self, job_id: str) -> str:
+        """The name of a job's owner."""
+        with self._database.read() as connection:
+            return queries.get_owner(connection, job_id)
 
     def ids(self) -> set[str]:
         """The ids of all jobs."""
@@ -82,6 +99,30 @@ class JobRepository:
     def next_queued(self, *, in_sweep: bool | None = None) -> Job | None:
         """The first job of `find_queued`."""
         return next(iter(self.find_queued(in_sweep=in_sweep, limit=1)), None)
+
+    def next_allowed(
+        self, may_run: Callable[[str, Mapping[str, int]], bool], *, in_sweep: bool | None = None
+    ) -> Job | None:
+        """The first queued job whose owner may run one more.
+
+        Reads the first job of each owner, not the whole queue.
+
+        Args:
+            may_run: whether an owner may, given the numbers of running jobs by owner.
+            in_sweep: only jobs that are, or are not, part of a sweep; None for all.
+        """
+        with self._database.read() as connection:
+            running = queries.count_running(connection)
+            heads = [
+                head
+                for owner in queries.owners_in_queue(connection)
+                if may_run(owner, running)
+                and (head := queries.first_in_queue(connection, owner, in_sweep=in_sweep))
+            ]
+            if not heads:
+                return None
+            number = min(heads, key=lambda head: (-head.priority, head.number)).number
+            return queries.find_job(connection, jobs.c.number == number)
 
     def queue_positions(self, job_ids: Collection[str]) -> dict[str, int]:
         """How many jobs start before each of these jobs; omits jobs that are not queued."""
@@ -110,6 +151,17 @@ class JobRepository:
             counts: dict[str, int] = dict(connection.execute(query).all())
         return {state: counts.get(state.value, 0) for state in JobState}
 
+    def usage(self, owner: str | None) -> dict[str, int]:
+        """What an owner's jobs use, by the keys of quotas; None: all jobs."""
+        is_owned = jobs.c.owner == owner if owner is not None else true()
+        with self._database.read() as connection:
+            queued, running = (
+                queries.count_jobs(connection, is_owned & (jobs.c.state == state.value))
+                for state in (JobState.QUEUED, JobState.RUNNING)
+            )
+            stored = preconditions.stored_bytes(connection, owner)
+        return {"queued_jobs": queued, "running_jobs": running, "stored_bytes": stored}
+
     def events(self, job_id: str, *, after: int, limit: int) -> list[Event]:
         """At most `limit` events after the sequence `after`, in order."""
         with self._database.read() as connection:
@@ -130,8 +182,9 @@ class JobRepository:
         job_id: str,
         request_id: str | None,
         max_queued: int,
+        owner: Owner = NOBODY,
     ) -> tuple[Job, bool]:
-        """Creates a job, or returns the job that already has this `request_id`.
+        """Creates a job, or returns the owner's job that already has this `request_id`.
 
         Returns:
             The job, and whether it is new.
@@ -139,19 +192,20 @@ class JobRepository:
         Raises:
             AlreadyExistsError: `request_id` belongs to a job of another spec or
                 other options.
-            ResourceExhaustedError: `max_queued` jobs are already queued.
+            ResourceExhaustedError: `max_queued` jobs are already queued, or the owner's quotas
+                are used up.
         """
+        key = preconditions.request_key(request_id, owner.name)
         with self._database.write() as work:
             connection = work.connection
-            is_request = jobs.c.request_id == request_id
-            same = queries.find_job(connection, is_request) if request_id else None
+            same = queries.find_job(connection, jobs.c.request_id == key) if key else None
             if same:
                 is_same = (same.spec, same.options) == (spec, options)
                 preconditions.check_same_request(request_id, f"jobs/{same.job_id}", is_same=is_same)
                 return same, False
-            preconditions.check_queue_room(connection, 1, max_queued=max_queued)
-            row = transitions.new_job_row(work, job_id, spec, options)
-            row |= {"number": transitions.next_number(work), "request_id": request_id or None}
+            preconditions.check_queue_room(connection, 1, owner, max_queued=max_queued)
+            row = transitions.new_job_row(work, job_id, spec, options, owner.name)
+            row |= {"number": transitions.next_number(work), "request_id": key}
             connection.execute(insert(jobs).values(row))
             position = queries.queue_positions(connection, [job_id])[job_id]
             queued = Queued(spec=spec, queue_position=position)
@@ -183,16 +237,22 @@ class JobRepository:
                 transitions.pause_jobs(work, [job], pause)
             return queries.get_job(work.connection, job_id)
 
-    def resume(self, job_id: str) -> Job:
+    def resume(self, job_id: str, owner_of: Callable[[str], Owner] = nobody) -> Job:
         """Queues a paused job again; does nothing if it is queued or running.
+
+        Args:
+            job_id: the job.
+            owner_of: returns an owner by its name, with its limits.
 
         Raises:
             FailedPreconditionError: the job is in a final state.
+            ResourceExhaustedError: the quotas of its owner are used up.
         """
         with self._database.write() as work:
             job = queries.get_job(work.connection, job_id)
             if job.state not in {JobState.QUEUED, JobState.RUNNING}:
                 transitions.resume_jobs(work, [job])
+                preconditions.check_quotas(work.connection, 0, owner_of(job.owner))
             return queries.get_job(work.connection, job_id)
 
     def finish(self, job_id: str, state: JobState, *, failure: Failure | None = None) -> Job:
@@ -206,6 +266,21 @@ class JobRepository:
             transitions.finish_jobs(work, [job], state, failure=failure)
             transitions.finish_sweep(work, job.sweep_id)
             return queries.get_job(work.connection, job_id)
+
+    def record_bytes(self, job_id: str, stored: int, owner: Owner = NOBODY) -> str:
+        """Records the size of a job's files; does nothing if it was deleted.
+
+        Returns:
+            Why the owner's quotas do not allow more files; "" if they do.
+        """
+        with self._database.write() as work:
+            change = update(jobs).where(jobs.c.job_id == job_id).values(stored_bytes=stored)
+            work.connection.execute(change)
+            try:
+                preconditions.check_stored_bytes(work.connection, owner)
+            except ResourceExhaustedError as error:
+                return str(error)
+            return ""
 
     def delete(self, job_id: str) -> list[str]:
         """Deletes a job in a final state; `purge` removes its events.

@@ -2,10 +2,10 @@
 
 from sqlalchemy import Connection
 
-from leadline.server.storage.tables import COUNTING, HAS_MODEL
+from leadline.server.storage.tables import COUNTING, HAS_MODEL, SUMMING
 
 # The version of the schema; every change of the tables increases it by one.
-SCHEMA = 5
+SCHEMA = 6
 
 # Schema 1 had neither sweeps nor residual networks.
 _FROM_1 = (
@@ -149,8 +149,28 @@ _FROM_4 = (
     """,
 )
 
+# Schema 5 had neither owners nor the sizes of files.
+_FROM_5 = (
+    "ALTER TABLE sweeps ADD COLUMN owner VARCHAR(256) NOT NULL DEFAULT ''",
+    "ALTER TABLE jobs ADD COLUMN owner VARCHAR(256) NOT NULL DEFAULT ''",
+    "ALTER TABLE jobs ADD COLUMN stored_bytes BIGINT NOT NULL DEFAULT 0",
+    "CREATE INDEX sweeps_by_owner ON sweeps (owner, number)",
+    "CREATE INDEX jobs_by_owner ON jobs (owner, number)",
+    "CREATE INDEX jobs_by_owner_state ON jobs (owner, state, number)",
+    "CREATE INDEX queue_by_owner ON jobs (state, owner, priority DESC, number)",
+    f"CREATE INDEX models_by_owner ON jobs (owner, number) WHERE {HAS_MODEL}",
+    f"CREATE INDEX models_by_owner_variant ON jobs (owner, {_VARIANT}, number) WHERE {HAS_MODEL}",
+    """
+    CREATE TABLE owner_bytes (
+        owner VARCHAR(256) NOT NULL PRIMARY KEY,
+        bytes BIGINT NOT NULL
+    )
+    """,
+    *SUMMING,
+)
+
 # The statements that migrate a schema to the next one, by the older schema.
-_MIGRATIONS = {1: _FROM_1, 2: _FROM_2, 3: _FROM_3, 4: _FROM_4}
+_MIGRATIONS = {1: _FROM_1, 2: _FROM_2, 3: _FROM_3, 4: _FROM_4, 5: _FROM_5}
 
 
 class SchemaError(Exception):

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, select, text, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, and_, select, text, true, tuple_
 
 from leadline.server.errors import NotFoundError
 from leadline.server.jobs.job import Job, Model
@@ -57,11 +57,23 @@ class ModelRepository:
             return _find_job(connection, job_id).completed_epochs
 
     def find(
-        self, variant: VariantFilter, *, before: int | None = None, limit: int | None = None
+        self,
+        variant: VariantFilter,
+        *,
+        owner: str | None = None,
+        before: int | None = None,
+        limit: int | None = None,
     ) -> list[Model]:
-        """Models of a variant, newest first; `before` bounds the numbers of their jobs."""
+        """Models of a variant, newest first.
+
+        Args:
+            variant: the filter.
+            owner: only models of this owner; None for all.
+            before: only models whose job has a lower number; None for no bound.
+            limit: the most models.
+        """
         with self._database.read() as connection:
-            conditions = _conditions(connection, variant)
+            conditions = _conditions(connection, variant, owner)
             if not conditions:
                 return []
             query = newest_of_any(conditions, before=before, limit=limit)
@@ -118,17 +130,20 @@ def _best_first(variant: VariantFilter, *, limit: int) -> Select[Any]:
     return select(jobs).where(_matches(variant)).order_by(*best_first).limit(limit)
 
 
-def _conditions(connection: Connection, variant: VariantFilter) -> list[ColumnElement[bool]]:
+def _conditions(
+    connection: Connection, variant: VariantFilter, owner: str | None
+) -> list[ColumnElement[bool]]:
     """Conditions with an index each; the models of a variant meet any of them."""
-    if variant == VariantFilter(dataset=variant.dataset):
-        return [_matches(variant)]
+    is_owned = jobs.c.owner == owner if owner is not None else true()
+    if variant == VariantFilter(dataset=variant.dataset if owner is None else None):
+        return [_matches(variant) & is_owned]
     given = [(name, value) for name, value in vars(variant).items() if value is not None]
-    matching = [
-        _matches(other)
+    matching: list[ColumnElement[bool]] = [
+        _matches(other) & is_owned
         for other in _variants(connection, variant.dataset)
         if all(getattr(other, name) == value for name, value in given)
     ]
-    return matching if len(matching) <= _MAX_SEARCHES else [_matches(variant)]
+    return matching if len(matching) <= _MAX_SEARCHES else [_matches(variant) & is_owned]
 
 
 def _variants(connection: Connection, dataset: str | None) -> Iterator[VariantFilter]:

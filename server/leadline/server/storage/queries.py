@@ -1,9 +1,18 @@
 """Queries on the table of jobs that several repositories share."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, func, or_, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Table,
+    func,
+    or_,
+    select,
+    union_all,
+)
 
 from leadline.server.errors import NotFoundError
 from leadline.server.jobs.job import Job
@@ -59,8 +68,25 @@ def get_job(connection: Connection, job_id: str) -> Job:
     """
     job = find_job(connection, jobs.c.job_id == job_id)
     if job is None:
-        raise NotFoundError("job", f"jobs/{job_id}", "ListJobs and `leadline jobs` list them")
+        raise _no_job(job_id)
     return job
+
+
+def get_owner(connection: Connection, job_id: str) -> str:
+    """The name of a job's owner.
+
+    Raises:
+        NotFoundError: there is no such job.
+    """
+    query = select(jobs.c.owner).where(jobs.c.job_id == job_id)
+    owner: str | None = connection.execute(query).scalar_one_or_none()
+    if owner is None:
+        raise _no_job(job_id)
+    return owner
+
+
+def _no_job(job_id: str) -> NotFoundError:
+    return NotFoundError("job", f"jobs/{job_id}", "ListJobs and `leadline jobs` list them")
 
 
 def count_jobs(connection: Connection, condition: Any) -> int:
@@ -81,3 +107,27 @@ def queue_positions(connection: Connection, job_ids: Collection[str]) -> dict[st
         for job_id, number in connection.execute(numbers)
         if number in positions
     }
+
+
+def count_running(connection: Connection) -> dict[str, int]:
+    """The number of running jobs of each owner that has any."""
+    query = select(jobs.c.owner, func.count()).group_by(jobs.c.owner)
+    return dict(connection.execute(query.where(jobs.c.state == JobState.RUNNING.value)).all())
+
+
+def owners_in_queue(connection: Connection) -> Iterator[str]:
+    """The owners of queued jobs; each takes one index search."""
+    query = select(jobs.c.owner).where(IS_QUEUED).order_by(jobs.c.owner).limit(1)
+    # Always with a bound, or SQLite would choose another index and sort.
+    bound = jobs.c.owner >= ""
+    while (owner := connection.execute(query.where(bound)).scalar_one_or_none()) is not None:
+        yield owner
+        bound = jobs.c.owner > owner
+
+
+def first_in_queue(connection: Connection, owner: str, *, in_sweep: bool | None) -> Any:
+    """The row of an owner's first queued job, with its priority and number; None without one."""
+    query = select(jobs.c.priority, jobs.c.number).where(IS_QUEUED, jobs.c.owner == owner)
+    if in_sweep is not None:
+        query = query.where((jobs.c.sweep_id.is_not(None)) == in_sweep)
+    return connection.execute(query.order_by(*QUEUE_ORDER).limit(1)).one_or_none()

@@ -126,6 +126,7 @@ def _job(row: Row[Any], bodies: dict[type[EventBody], Any]) -> Job:
     return Job(
         number=row.number,
         job_id=row.job_id,
+        owner=row.owner,
         sweep_id=row.sweep_id,
         spec=TrainingSpec.from_dict(json.loads(row.spec)),
         options=JobOptions.from_dict(json.loads(row.options)),

@@ -82,6 +82,7 @@ def _sweep(row: Row[Any], counts: SweepCounts) -> Sweep:
     return Sweep(
         number=row.number,
         sweep_id=row.sweep_id,
+        owner=row.owner,
         request=SweepRequest(
             grid=Grid.from_dict(json.loads(row.grid)),
             options=JobOptions.from_dict(json.loads(row.options)),

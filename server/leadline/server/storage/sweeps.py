@@ -2,11 +2,12 @@
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
+from leadline.server.access.quotas import NOBODY, Owner, nobody
 from leadline.server.errors import FailedPreconditionError
 from leadline.server.jobs.job import Cancellation, Event, Job, Paused, Queued
 from leadline.server.jobs.states import JobState
@@ -56,17 +57,24 @@ class SweepRepository:
         with self._database.read() as connection:
             return sweep_records.get_sweep(connection, sweep_id)
 
+    def owner(self, sweep_id: str) -> str:
+        """The name of a sweep's owner."""
+        return self.get(sweep_id).owner
+
     def view(self, sweep_id: str) -> SweepView:
         """The sweep, its jobs and its table."""
         with self._database.read() as connection:
             return sweep_records.view_sweep(connection, sweep_id)
 
-    def find(self, *, before: int | None = None, limit: int | None = None) -> list[Sweep]:
-        """Sweeps, newest first; with `before`, only those with lower numbers."""
+    def find(
+        self, *, owner: str | None = None, before: int | None = None, limit: int | None = None
+    ) -> list[Sweep]:
+        """Sweeps, newest first, of one owner or all; `before` bounds their numbers."""
+        query = queries.newest_first(sweeps, before=before, limit=limit)
+        if owner is not None:
+            query = query.where(sweeps.c.owner == owner)
         with self._database.read() as connection:
-            return sweep_records.read_sweeps(
-                connection, queries.newest_first(sweeps, before=before, limit=limit)
-            )
+            return sweep_records.read_sweeps(connection, query)
 
     def count_by_state(self) -> dict[SweepState, int]:
         """How many sweeps there are in each state, including zeros."""
@@ -98,8 +106,9 @@ class SweepRepository:
         job_ids: Sequence[str],
         request_id: str | None,
         max_queued: int,
+        owner: Owner = NOBODY,
     ) -> tuple[Sweep, bool]:
-        """Creates a sweep and all its jobs, or returns the sweep that has this `request_id`.
+        """Creates a sweep and all its jobs, or returns the owner's sweep of this `request_id`.
 
         Args:
             request: what to train.
@@ -107,25 +116,30 @@ class SweepRepository:
             job_ids: an id for each point of the grid.
             request_id: makes the call idempotent; None if the caller sent none.
             max_queued: the most queued jobs.
+            owner: whom the sweep and its jobs belong to.
 
         Returns:
             The sweep, and whether it is new.
 
         Raises:
             AlreadyExistsError: `request_id` belongs to a sweep of another request.
-            ResourceExhaustedError: the queue has no room for all jobs.
+            ResourceExhaustedError: the queue has no room for all jobs, or the owner's quotas
+                are used up.
         """
+        key = preconditions.request_key(request_id, owner.name)
         with self._database.write() as work:
-            is_request = sweeps.c.request_id == request_id
-            same = sweep_records.find_sweep(work.connection, is_request) if request_id else None
+            is_request = sweeps.c.request_id == key
+            same = sweep_records.find_sweep(work.connection, is_request) if key else None
             if same:
                 name = f"sweeps/{same.sweep_id}"
                 preconditions.check_same_request(request_id, name, is_same=same.request == request)
                 return same, False
-            preconditions.check_queue_room(work.connection, len(job_ids), max_queued=max_queued)
-            row = _new_sweep_row(work, request, sweep_id)
-            work.connection.execute(insert(sweeps).values(request_id=request_id or None, **row))
-            _create_jobs(work, request, sweep_id, job_ids)
+            preconditions.check_queue_room(
+                work.connection, len(job_ids), owner, max_queued=max_queued
+            )
+            row = _new_sweep_row(work, request, sweep_id) | {"owner": owner.name}
+            work.connection.execute(insert(sweeps).values(request_id=key, **row))
+            _create_jobs(work, request, sweep_id, job_ids, owner.name)
             return sweep_records.get_sweep(work.connection, sweep_id), True
 
     def cancel(self, sweep_id: str) -> tuple[SweepView, list[str]]:
@@ -161,16 +175,26 @@ class SweepRepository:
             transitions.pause_jobs(work, paused, pause)
             return _changed(work, sweep_id, paused)
 
-    def resume(self, sweep_id: str) -> tuple[SweepView, list[str]]:
+    def resume(
+        self, sweep_id: str, owner_of: Callable[[str], Owner] = nobody
+    ) -> tuple[SweepView, list[str]]:
         """Queues all paused jobs again; does nothing if there are none.
+
+        Args:
+            sweep_id: the sweep.
+            owner_of: returns an owner by its name, with its limits.
 
         Raises:
             FailedPreconditionError: the sweep is in a final state.
+            ResourceExhaustedError: the quotas of its owner are used up.
         """
         with self._database.write() as work:
-            _check_unfinished(sweep_records.get_sweep(work.connection, sweep_id), "resumed")
+            sweep = sweep_records.get_sweep(work.connection, sweep_id)
+            _check_unfinished(sweep, "resumed")
             resumed = _jobs_in(work.connection, sweep_id, [JobState.PAUSED])
             transitions.resume_jobs(work, resumed)
+            if resumed:
+                preconditions.check_quotas(work.connection, 0, owner_of(sweep.owner))
             return _changed(work, sweep_id, resumed)
 
     def delete(self, sweep_id: str) -> list[str]:
@@ -210,12 +234,14 @@ def _new_sweep_row(work: UnitOfWork, request: SweepRequest, sweep_id: str) -> di
 
 
 def _create_jobs(
-    work: UnitOfWork, request: SweepRequest, sweep_id: str, job_ids: Sequence[str]
+    work: UnitOfWork, request: SweepRequest, sweep_id: str, job_ids: Sequence[str], owner: str
 ) -> None:
     points = request.grid.points()
     rows = [
         {
-            **transitions.new_job_row(work, job_id, request.grid.spec_at(point), request.options),
+            **transitions.new_job_row(
+                work, job_id, request.grid.spec_at(point), request.options, owner
+            ),
             "number": number,
             "sweep_id": sweep_id,
             "latest_sequence": 1,

@@ -36,7 +36,10 @@ sweeps = Table(
     metadata,
     Column("number", _Number, primary_key=True, autoincrement=True),
     Column("sweep_id", String(32), nullable=False, unique=True),
+    # A caller's request id, different for each owner: see `preconditions.request_key`.
     Column("request_id", String(36), unique=True),
+    # The identity that submitted it; "" without authentication.
+    Column("owner", String(256), nullable=False, default="", server_default=""),
     Column("grid", Text, nullable=False),
     Column("options", Text, nullable=False),
     Column("median_stopping", Text),
@@ -46,6 +49,7 @@ sweeps = Table(
     Column("end_time", BigInteger),
     Column("latest_sequence", Integer, nullable=False, default=0),
     Index("sweeps_unfinished", "number", sqlite_where=text("end_time IS NULL")),
+    Index("sweeps_by_owner", "owner", "number"),
 )
 
 # How many sweeps have ended in each state; there are few unfinished ones.
@@ -62,6 +66,7 @@ jobs = Table(
     Column("number", _Number, primary_key=True, autoincrement=True),
     Column("job_id", String(32), nullable=False, unique=True),
     Column("request_id", String(36), unique=True),
+    Column("owner", String(256), nullable=False, default="", server_default=""),
     Column("sweep_id", ForeignKey("sweeps.sweep_id")),
     Column("spec", Text, nullable=False),
     # Copies of the spec's values, for the filters of queries.
@@ -87,18 +92,25 @@ jobs = Table(
     Column("device", String(64), nullable=False, default=""),
     Column("attempts", Integer, nullable=False, default=0),
     Column("latest_sequence", Integer, nullable=False, default=0),
+    # The bytes of its files when they were last measured.
+    Column("stored_bytes", BigInteger, nullable=False, default=0, server_default="0"),
     # First the queue, in the order in which jobs start; then listings, newest first.
     Index("jobs_in_queue", "state", text("priority DESC"), "number"),
     Index("jobs_by_state", "state", "number"),
     Index("jobs_by_sweep", "sweep_id", "number"),
     Index("jobs_by_sweep_state", "sweep_id", "state", "number"),
     Index("jobs_by_deadline", "state", "deadline"),
+    Index("jobs_by_owner", "owner", "number"),
+    Index("jobs_by_owner_state", "owner", "state", "number"),
+    Index("queue_by_owner", "state", "owner", text("priority DESC"), "number"),
     # Models are jobs with an epoch, which may be a small part of all jobs.
     Index("models_by_number", "number", sqlite_where=text(HAS_MODEL)),
     Index("models_by_dataset", "dataset", "number", sqlite_where=text(HAS_MODEL)),
     Index("models_by_accuracy", "best_test_accuracy", "number", sqlite_where=text(HAS_MODEL)),
     Index("models_by_variant", *_VARIANT, "number", sqlite_where=text(HAS_MODEL)),
     Index("best_by_variant", *_VARIANT, "best_test_accuracy", sqlite_where=text(HAS_MODEL)),
+    Index("models_by_owner", "owner", "number", sqlite_where=text(HAS_MODEL)),
+    Index("models_by_owner_variant", "owner", *_VARIANT, "number", sqlite_where=text(HAS_MODEL)),
 )
 
 # How many jobs are in each state, by sweep id ("" for all jobs: no id is empty); no row is zero.
@@ -145,7 +157,29 @@ COUNTING = (
     """,
     f"CREATE TRIGGER count_deleted_job AFTER DELETE ON jobs BEGIN {_DISCOUNT_OLD} END",
 )
-for _statement in COUNTING:
+
+# The sum of `jobs.stored_bytes` by owner.
+owner_bytes = Table(
+    "owner_bytes",
+    metadata,
+    Column("owner", String(256), primary_key=True),
+    Column("bytes", BigInteger, nullable=False),
+)
+
+SUMMING = (
+    """
+    CREATE TRIGGER sum_stored_bytes AFTER UPDATE OF stored_bytes ON jobs BEGIN
+        INSERT INTO owner_bytes VALUES (NEW.owner, NEW.stored_bytes - OLD.stored_bytes)
+        ON CONFLICT (owner) DO UPDATE SET bytes = bytes + excluded.bytes;
+    END
+    """,
+    """
+    CREATE TRIGGER subtract_stored_bytes AFTER DELETE ON jobs WHEN OLD.stored_bytes BEGIN
+        UPDATE owner_bytes SET bytes = bytes - OLD.stored_bytes WHERE owner = OLD.owner;
+    END
+    """,
+)
+for _statement in (*COUNTING, *SUMMING):
     event.listen(jobs, "after_create", DDL(_statement))  # type: ignore[no-untyped-call]
 
 events = Table(

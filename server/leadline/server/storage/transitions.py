@@ -20,13 +20,14 @@ from leadline.server.sweeps.sweep import SweepFinished, SweepState
 
 
 def new_job_row(
-    work: UnitOfWork, job_id: str, spec: TrainingSpec, options: JobOptions
+    work: UnitOfWork, job_id: str, spec: TrainingSpec, options: JobOptions, owner: str = ""
 ) -> dict[str, Any]:
     """The row of a new job."""
     limit = options.time_limit
     deadline = None if limit is None else records.to_timestamp(work.now + timedelta(seconds=limit))
     return {
         "job_id": job_id,
+        "owner": owner,
         "spec": json.dumps(spec.to_dict()),
         **{column.name: getattr(spec, column.name) for column in fields(VariantFilter)},
         "options": json.dumps(options.to_dict()),

@@ -90,10 +90,12 @@ class Sweep:
     Attributes:
         number: its position in the order of submission.
         latest_sequence: the sequence of its newest event.
+        owner: the name of the identity that submitted it; "" without authentication.
     """
 
     number: int
     sweep_id: str
+    owner: str
     request: SweepRequest
     state: SweepState
     create_time: datetime

@@ -121,6 +121,13 @@ class Metrics:
             lambda: {part: int(not is_failing) for part, is_failing in failing().items()},
         )
 
+    def watch_audit(self, written: Callable[[], int], lost: Callable[[], int]) -> None:
+        """Reports the lines of the audit log; each scrape calls both functions."""
+        about = "leadline_audit_lines", "Entries written to the audit log."
+        self.registry.register(_ReadCounter(*about, written))
+        about = "leadline_audit_lost", "Entries that the audit log lost, because its disk failed."
+        self.registry.register(_ReadCounter(*about, lost))
+
     def watch_predictions(
         self, count_in_flight: Callable[[], int], count_pixels: Callable[[], int]
     ) -> None:

@@ -163,7 +163,9 @@ def _resume(assignment: Assignment, make_trainer: Callable[[], Trainer]) -> tupl
         try:
             restore(trainer, Path(folder), epoch)
         except CheckpointError as error:
-            _LOG.warning("a checkpoint is damaged, going back to the one before: %s", error)
+            _LOG.warning(
+                "a checkpoint cannot be resumed from, going back to the one before: %s", error
+            )
             continue
         return trainer, epoch
     return make_trainer() if assignment.resume_from else trainer, 0

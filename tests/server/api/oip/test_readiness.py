@@ -6,6 +6,8 @@ import pytest
 from grpc import aio
 
 from leadline.oip.v2 import open_inference_pb2 as oip
+from leadline.server.access.meter import UsageMeter
+from leadline.server.access.quotas import UNLIMITED
 from leadline.server.api.dispatcher import RpcDispatcher
 from leadline.server.api.oip.service import add_open_inference
 from leadline.server.api.oip.servicer import OpenInferenceServicer
@@ -53,6 +55,7 @@ async def servicer(tmp_path: Path, streams: PipelineGroup) -> AsyncIterator[Open
             threads=threads,
             limits=InputLimits(images=1, image_bytes=1 << 20, image_pixels=1 << 20, pixels=1 << 20),
             dataset_cache=tmp_path,
+            meter=UsageMeter(lambda: UNLIMITED),
         ),
         streams=streams,
     )

@@ -9,6 +9,7 @@ from typing import Any
 from grpc import aio
 
 from leadline.oip.v2 import open_inference_pb2 as oip
+from leadline.server.api.common_fields import identity_of
 from leadline.server.api.errors import to_status
 from leadline.server.api.oip.inputs import to_image_input
 from leadline.server.api.oip.names import NamedModels
@@ -67,7 +68,11 @@ class Inference:
             return None
         decoded = time.perf_counter_ns()
         scoring = self._predictions.start(
-            checkpoint, pixels, caller=context.peer(), seconds_left=context.time_remaining()
+            checkpoint,
+            pixels,
+            identity=identity_of(context),
+            caller=context.peer(),
+            seconds_left=context.time_remaining(),
         )
         if scoring is None:
             return None
@@ -125,7 +130,8 @@ class Inference:
 
             scores = await self._predictions.predict(
                 checkpoint,
-                ImageInput(decode, images.run_inline),
+                ImageInput(images.images, decode, images.run_inline),
+                identity=identity_of(context),
                 caller=context.peer(),
                 seconds_left=_seconds_left(header, context),
                 wait_if_full=wait_if_full,

@@ -91,15 +91,16 @@ def to_image_input(
         InvalidArgumentError: the contents are not those of one input.
     """
     shape, pixel_type, message, has_typed_contents = tensor
+    count = shape[0] if shape else 0
     if not contents:
-        return ImageInput(partial(_TYPED[message.datatype], message, limits))
+        return ImageInput(count, partial(_TYPED[message.datatype], message, limits))
     if len(contents) != 1 or has_typed_contents:
         raise _contents_error(len(contents))
     data = contents[0]
     if pixel_type is None:
-        return ImageInput(partial(_decode_raw, shape, data, limits))
+        return ImageInput(count, partial(_decode_raw, shape, data, limits))
     decode = partial(read_tensor, pixel_type, shape, data, limits, _RAW)
-    return ImageInput(decode, run_inline=len(data) <= INLINE_BYTES)
+    return ImageInput(count, decode, run_inline=len(data) <= INLINE_BYTES)
 
 
 def refuse_shared_memory(field: str, parameters: Mapping[str, InferParameter]) -> None:

@@ -56,9 +56,9 @@ _TLS_FAILURES = {
 # A server that wants TLS closes unencrypted connections; one that wants a client certificate may
 # close the others. But so does one that stops.
 _CLOSED_AT_ONCE = "failed to connect to all addresses.*Socket closed"
-_CLOSED_HINT = (
-    "; if it continues, the server may need TLS (https://, --tls), or a client certificate that it "
-    "trusts (`cert` and `key`, --cert, --key)"
+_CLOSED_MESSAGE = (
+    "the server closed the connection at once: it may need TLS (https://, --tls) or a client "
+    "certificate that it trusts (`cert` and `key`, --cert, --key), or it is stopping"
 )
 
 _ERRORS_BY_NUMBER = {code.value[0]: error for code, error in STATUS_ERRORS.items()}
@@ -107,14 +107,15 @@ def _unavailable(error: grpc.RpcError) -> LeadlineError:
     for pattern, meaning in _TLS_FAILURES.items():
         if match := re.search(pattern, details):
             return TlsError(meaning.format(**match.groupdict()))
-    hint = _CLOSED_HINT if re.search(_CLOSED_AT_ONCE, details) else ""
-    return _rpc_error(error, UnavailableError, hint)
+    if re.search(_CLOSED_AT_ONCE, details):
+        return UnavailableError(_CLOSED_MESSAGE)
+    return _rpc_error(error, UnavailableError)
 
 
-def _rpc_error(error: grpc.RpcError, kind: type[RpcError], hint: str = "") -> RpcError:
+def _rpc_error(error: grpc.RpcError, kind: type[RpcError]) -> RpcError:
     # The two APIs of grpc have different types for pairs of metadata.
     metadata: Any = error.trailing_metadata()
-    return kind((error.details() or "") + hint, decode_details(metadata))
+    return kind(error.details() or "", decode_details(metadata))
 
 
 def from_status(status: Any) -> RpcError:

@@ -36,6 +36,7 @@ LONGEST_FILES = (
     "clients/test_errors.py",
     "clients/test_interop.py",
     "docs/test_snippets.py",
+    "server/test_tls_rotation.py",
     "client/test_demo.py",
     "packaging/test_wheel.py",
     "server/services/test_training_options.py",

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
@@ -23,12 +23,41 @@ _LOG = structlog.get_logger(__name__)
 # A revoked token's streams must end within two seconds.
 _LOOK_SECONDS = 0.5
 
+_MOST_KNOWN_HEADERS = 4_096
+
 T = TypeVar("T")
 
 
 class _Grant(NamedTuple):
     identity: Identity
     expires: float
+
+
+class _Tokens:
+    """The tokens of one state of their file; replaced as a whole, because a thread loads them.
+
+    Attributes:
+        grants: by the SHA-256 of the token.
+    """
+
+    def __init__(self, tokens: Iterable[Token]) -> None:
+        self.grants = {bytes.fromhex(token.sha256): _grant(token) for token in tokens}
+        # To save a hash and a parse for every call.
+        self._by_header: dict[bytes, _Grant] = {}
+
+    def grant_of_header(self, authorization: Sequence[bytes]) -> _Grant | None:
+        """The grant of the only value of the header; None if no token has one."""
+        if len(authorization) != 1:
+            return None
+        header = authorization[0]
+        grant = self._by_header.get(header)
+        if grant is None:
+            grant = self.grants.get(digest_of(_bearer(header)))
+            if grant is not None:
+                if len(self._by_header) == _MOST_KNOWN_HEADERS:
+                    self._by_header.clear()
+                self._by_header[header] = grant
+        return grant
 
 
 class AccessControl:
@@ -51,7 +80,7 @@ class AccessControl:
         if settings.access_file is not None:
             self._access_file = _WatchedFile(settings.access_file, read_access_file)
         self._is_required = is_required or settings.requires_identities
-        self._tokens: dict[bytes, _Grant] = {}
+        self._tokens = _Tokens(())
         self._holders: dict[str, Identity] = {}
         self._next_expiry = math.inf
         self._error = ""
@@ -76,7 +105,7 @@ class AccessControl:
                 raise
             tokens = None  # the first one is not created yet
         if tokens is not None:
-            self._tokens = {bytes.fromhex(token.sha256): _grant(token) for token in tokens}
+            self._tokens = _Tokens(tokens)
             self._is_required = True
         contents = None if self._access_file is None else self._access_file.read_if_changed()
         if contents is not None:
@@ -91,7 +120,7 @@ class AccessControl:
         try:
             has_changed = self.load()
             if has_changed:
-                _LOG.info("identities are loaded", tokens=len(self._tokens))
+                _LOG.info("identities are loaded", tokens=len(self._tokens.grants))
                 self._tell(None)
             self._error = ""
         except AccessFileError as error:
@@ -130,7 +159,7 @@ class AccessControl:
             UnauthenticatedError: the caller has no valid credentials.
         """
         if authorization:
-            return self.identity_of_token(digest_of(_bearer(authorization)))
+            return self._valid(self._tokens.grant_of_header(authorization))
         return self._valid(None if certificate is None else self._grant_of_certificate(certificate))
 
     def identity_of_token(self, digest: bytes) -> Identity:
@@ -139,7 +168,7 @@ class AccessControl:
         Raises:
             UnauthenticatedError: there is no such token, or it has expired.
         """
-        return self._valid(self._tokens.get(digest))
+        return self._valid(self._tokens.grants.get(digest))
 
     def _valid(self, grant: _Grant | None) -> Identity:
         if grant is None or grant.expires <= time.time():
@@ -159,14 +188,10 @@ def _grant(token: Token) -> _Grant:
     return _Grant(token.identity, token.expires.timestamp() if token.expires else math.inf)
 
 
-def _bearer(authorization: Sequence[bytes]) -> bytes:
-    """The token in the header; empty, which no token is, if there is not exactly one."""
-    scheme, _, token = authorization[0].partition(b" ")
-    return token.strip(b" ") if len(authorization) == 1 and scheme.lower() == b"bearer" else b""
-
-
-class _MissingFileError(AccessFileError):
-    """A file is not there."""
+def _bearer(header: bytes) -> bytes:
+    """The token in a header; empty, which no token is, if there is none."""
+    scheme, _, token = header.partition(b" ")
+    return token.strip(b" ") if scheme.lower() == b"bearer" else b""
 
 
 class _WatchedFile(Generic[T]):

@@ -141,7 +141,8 @@ async def test_a_request_is_read_whole_before_its_method_answers() -> None:
     with passed:
         socket.send_fds(shared, [b"call"], [passed.fileno()])
     reader, writer = await asyncio.open_unix_connection(sock=kept)
-    head = json.dumps({"path": "/failing", "peer": "", "seconds": None}).encode()
+    known = {"path": "/failing", "peer": "", "seconds": None, "identity": ["", Role.ADMIN]}
+    head = json.dumps(known).encode()
 
     writer.write(_framed(_HEAD, head))
     answering = asyncio.create_task(reader.read())
@@ -198,7 +199,7 @@ async def test_a_call_beyond_the_limit_is_refused() -> None:
         with pytest.raises(ResourceExhaustedError) as caught:
             await caller.ask("/echo")
     assert caught.value.reason == "TOO_MANY_CALLS"
-    assert await caller.ask("/echo") == b""
+    assert await caller.ask("/echo") == repr(UNAUTHENTICATED).encode()
     caller.close()
     answerer.close()
 

@@ -115,16 +115,16 @@ def test_other_credentials_are_refused_alike(
     assert str(error.value) == str(UnauthenticatedError())
 
 
-@given(st.lists(st.binary(max_size=100), min_size=1, max_size=3))
-def test_any_header_is_parsed(values: list[bytes]) -> None:
-    token = _bearer(values)
+@given(st.binary(max_size=100))
+def test_any_header_is_parsed(value: bytes) -> None:
+    token = _bearer(value)
 
-    assert token == b"" or (len(values) == 1 and values[0].lower().startswith(b"bearer "))
+    assert token == b"" or value.lower().startswith(b"bearer ")
 
 
 @given(st.sampled_from(["Bearer", "bearer", "BEARER"]), st.from_regex(rb"[!-~]+", fullmatch=True))
 def test_the_token_in_a_header_is_kept_as_it_is(scheme: str, token: bytes) -> None:
-    assert _bearer([scheme.encode() + b" " + token]) == token
+    assert _bearer(scheme.encode() + b" " + token) == token
 
 
 def test_a_certificate_is_its_holders_by_uri_or_else_by_common_name(

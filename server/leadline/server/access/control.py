@@ -194,6 +194,10 @@ def _bearer(header: bytes) -> bytes:
     return token.strip(b" ") if scheme.lower() == b"bearer" else b""
 
 
+class _MissingFileError(AccessFileError):
+    """A file is not there."""
+
+
 class _WatchedFile(Generic[T]):
     """A file that is read when it has changed.
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Coroutine
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, cast
@@ -122,9 +123,9 @@ class H2cornListener:
         self._started += 1
         number = self._started
 
-        async def application(scope: Any, receive: Any, send: Any) -> None:
+        def application(scope: Any, receive: Any, send: Any) -> Coroutine[Any, Any, None]:
             scope[SERVER] = number
-            await self._application(scope, receive, send)
+            return self._application(scope, receive, send)
 
         with ExitStack() as stack:
             tls = {} if certificates is None else _tls_config(certificates, stack)

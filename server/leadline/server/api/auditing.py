@@ -57,6 +57,8 @@ class CallAudit:
 
     def start(self, call: Call, path: str) -> "CallRecord":
         """The record of a call of this method, which is yet to be made."""
+        if not self._is_on():
+            return NO_RECORD
         only_denied = not self._with_reads and is_read(path)
         return CallRecord(self, call, path, only_denied=only_denied)
 

@@ -46,7 +46,8 @@ def test_a_job_is_followed_and_waited_for_from_its_submission_to_its_end(client:
     assert [event.WhichOneof("event") for event in durable] == [
         *("queued", "started", "epoch", "epoch", "finished")
     ]
-    assert {event.WhichOneof("event") for event in events if not event.sequence} == {"progress"}
+    # A short job may end before its first progress.
+    assert {event.WhichOneof("event") for event in events if not event.sequence} <= {"progress"}
     assert {event.job for event in events} == {job.name}
     assert events[0].queued.spec.seed == 1
     assert events[-1].finished.model == job.model

@@ -324,6 +324,9 @@ def test_help_names_every_option_in_all_its_forms() -> None:
 
 
 def test_logs_are_json_lines_where_no_one_watches(live_server: LiveServer) -> None:
+    deadline = time.monotonic() + 60  # the server says that it serves after its ready file
+    while '"serving"' not in live_server.log.read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)
     lines = [json.loads(line) for line in live_server.log.read_text().splitlines()]
 
     assert {"event", "level", "timestamp", "logger"} <= set(lines[0])

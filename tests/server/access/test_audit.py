@@ -215,7 +215,10 @@ def test_each_complete_line_of_a_killed_process_is_valid(tmp_path: Path, attempt
     )
     assert process.stdout is not None
     process.stdout.readline()
-    time.sleep(0.05 + 0.07 * attempt)
+    deadline = time.monotonic() + 60
+    while not (path.exists() and path.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.07 * attempt)
     process.send_signal(signal.SIGKILL)
     process.communicate()
 

@@ -1,6 +1,7 @@
 """Elements of a message counted on the wire, compared with the parsed message."""
 
 import asyncio
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -315,12 +316,23 @@ def test_jobs_are_listed_by_a_limited_number_of_states(
 def test_messages_beyond_the_memory_for_them_are_refused_and_others_answered(
     server_factory: ServerFactory,
 ) -> None:
-    size = 8 << 20
-    server = server_factory(f"--max-message-bytes={size}", f"--max-message-memory-bytes={size}")
-    with grpc.insecure_channel(server.target) as channel:
-        error = sent(channel, "/leadline.v1.InferenceService/Predict", bytes(6 << 20))
+    size, large = 8 << 20, bytes(6 << 20)
+    server = server_factory(f"--max-message-bytes={size}", f"--max-message-memory-bytes={2 * size}")
+    path, is_over = "/leadline.v1.InferenceService/Predict", threading.Event()
 
-        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    def unfinished() -> Iterator[bytes]:
+        yield large
+        is_over.wait(60)
+
+    with grpc.insecure_channel(server.target) as channel:
+        # One connection may use half of the memory.
+        waiting: Any = channel.stream_unary(path)
+        call = waiting.future(unfinished(), timeout=60)
+        errors = [sent(channel, path, large)]
+        is_over.set()
+        errors.append(call.exception())
+        (error,) = [each for each in errors if each.code() is grpc.StatusCode.RESOURCE_EXHAUSTED]
+
         assert reason(error) == "MESSAGE_MEMORY_FULL"
         (retry,) = [detail for detail in details(error) if isinstance(detail, RetryInfo)]
         assert retry.retry_delay.seconds == 1

@@ -225,7 +225,7 @@ class _WatchedFile(Generic[T]):
             if signature == self._signature:
                 return None
             contents = self._read(self.path)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             self._signature = ()
             raise _MissingFileError(f"there is no file {self.path}: restore it") from error
         except OSError as error:

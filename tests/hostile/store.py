@@ -7,7 +7,7 @@ import time
 
 from h2.exceptions import ProtocolError
 
-from hostile.attack import SWEEP, Scene, attack
+from hostile.attack import SWEEP, Bar, Scene, attack
 from hostile.calls import send
 from leadline.client import Client
 from leadline.oip.v2.open_inference_pb2 import RepositoryIndexRequest
@@ -30,7 +30,12 @@ _INITIAL_WINDOW_SIZE = 4  # a setting of HTTP/2
 _STREAMS = 100
 
 
-@attack(source="CVE-2019-9517, internal data buffering", is_of_transport=True)
+# 2,000 streams with their calls hold about 65 kB each.
+@attack(
+    source="CVE-2019-9517, internal data buffering",
+    bar=Bar(memory_mib=160),
+    is_of_transport=True,
+)
 async def silent_watchers(scene: Scene) -> None:
     """Watches a training job 2,000 times without reading, from 20 connections.
 

@@ -109,6 +109,9 @@ class Security:
         ca, cert, key = (
             None if path is None else expanded(path) for path in (self.ca, self.cert, self.key)
         )
+        for name, path in (("ca", ca), ("cert", cert), ("key", key)):
+            if path is not None and not path.is_file():
+                raise invalid(name, f"there is no file {path}")
         # Checked here: gRPC reports a malformed file only as an unavailable server.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if ca is not None:

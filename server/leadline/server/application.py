@@ -225,7 +225,9 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             broken=asyncio.create_task(grpc_server.wait_broken()),
         )
         stack.callback(running.broken.cancel)
-        await stack.enter_async_context(guarding(access, grpc_server.recheck, pages.gate.recheck))
+        await stack.enter_async_context(
+            guarding(access, grpc_server.recheck, pages.gate.recheck, scheduler.recheck)
+        )
         probes = [*_make_probes(core, predictor, scheduling), *processes.probes]
         monitor = await stack.enter_async_context(monitoring(core, probes, grpc_server))
         await stack.enter_async_context(following(core))
@@ -557,8 +559,14 @@ async def guarding(
     """Follows the files of identities within the context; `rechecks` end what they forbid."""
 
     async def recheck() -> None:
+        errors = []
         for check in rechecks:
-            await check()
+            try:
+                await check()
+            except Exception as error:  # noqa: BLE001 - the others must run, and all again soon
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     watching = asyncio.create_task(access.watch(recheck), name="access")
     try:

@@ -1,6 +1,7 @@
 """Who a caller is, by header and certificate, as the files change."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -287,3 +288,87 @@ async def test_a_broken_access_file_leaves_the_old_one_in_force(
         await asyncio.wait_for(rechecks.get(), 10)
 
     assert control.authenticate((), pem).name == "hopper"
+
+
+async def test_a_damaged_access_file_hides_no_revocation_and_a_lost_tokens_file_no_quota(
+    tmp_path: Path, tokens: Tokens
+) -> None:
+    token = tokens.create("ci", "trainer")
+    control = control_of(tmp_path, ACCESS)
+    access = tmp_path / "access.toml"
+    async with watching(control) as rechecks:
+        access.write_text("[certificates")
+        tokens.revoke("ci")
+        await asyncio.wait_for(rechecks.get(), 10)
+        with pytest.raises(UnauthenticatedError):
+            control.authenticate(header(token), None)
+
+        tokens.path.unlink()
+        access.write_text("[quotas.default]\nqueued_jobs = 3\n")
+        await asyncio.wait_for(rechecks.get(), 10)
+
+    assert control.quotas.default.queued_jobs == 3
+    assert control.is_required
+
+
+@pytest.mark.parametrize("text", [f"x = {'9' * 5_000}", "x = " + "[" * 100_000])
+def test_an_access_file_without_an_end_is_an_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "access.toml").write_text(text)
+
+    with pytest.raises(AccessFileError, match="not valid TOML"):
+        read_access_file(tmp_path / "access.toml")
+
+
+def test_a_pipe_is_no_file_of_identities(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "tokens.json")
+
+    with pytest.raises(AccessFileError, match="not a file"):
+        control_of(tmp_path)
+
+
+async def test_a_check_that_fails_is_made_again(tmp_path: Path, tokens: Tokens) -> None:
+    control = control_of(tmp_path)
+    made = asyncio.Event()
+    failures = [ValueError("once"), ValueError("twice")]
+
+    async def recheck() -> None:
+        if failures:
+            raise failures.pop()
+        made.set()
+
+    with capture_logs() as logs:
+        watch = asyncio.create_task(control.watch(recheck))
+        tokens.create("ci", "trainer")
+        await asyncio.wait_for(made.wait(), 10)
+        watch.cancel()
+        with suppress(asyncio.CancelledError):
+            await watch
+
+    assert [line["event"] for line in logs if line["log_level"] == "error"] == [
+        "identities cannot be checked: trying again"
+    ]
+
+
+def test_long_headers_are_not_remembered(tmp_path: Path, tokens: Tokens) -> None:
+    token = tokens.create("ci", "trainer").encode()
+    control = control_of(tmp_path)
+
+    for spaces in (1, 2, 60_000):
+        assert control.authenticate([b"Bearer" + b" " * spaces + token], None) == CI
+
+    assert len(control._tokens._by_header) == 2  # what it holds is in no interface
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_root_gives_no_file_away_that_a_link_names(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.touch()
+    folder = tmp_path / "data"
+    folder.mkdir()
+    os.chown(folder, 65_534, 65_534)
+    (folder / "tokens.json.lock").symlink_to(victim)
+
+    with pytest.raises(AccessFileError, match="cannot be changed"):
+        Tokens(folder / "tokens.json").create("ci", "trainer")
+
+    assert victim.stat().st_uid == 0

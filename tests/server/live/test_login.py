@@ -1,14 +1,19 @@
 """The HTTP port of a server with identities: who gets in, how a browser logs in, and how long."""
 
 import http.client
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
+import grpc
 import pytest
+from grpc_health.v1.health_pb2 import HealthCheckRequest
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from support.certificates import Authority
 from support.identities import Tokens, tokens_of_all_roles
@@ -291,3 +296,36 @@ def test_the_first_token_closes_the_port(server_factory: ServerFactory) -> None:
     assert seconds < MOST_SECONDS
     assert guarded.ask("/metrics").status == 401
     assert guarded.ask("/metrics", **guarded.bearer("ada")).status == 200
+
+
+def test_the_first_token_also_ends_a_stream_with_a_malformed_host(
+    server_factory: ServerFactory,
+) -> None:
+    server = server_factory("--spare-workers=0")
+    guarded = Guarded(server, Tokens(server.data_dir / "tokens.json"))
+    host = {"Host": "127.0.0.1:99999999"}
+
+    seconds = until_closed(guarded, lambda: guarded.tokens.create("ada", "viewer"), **host)
+
+    assert seconds < MOST_SECONDS
+    assert guarded.ask("/metrics", **host).status in (400, 401)
+    guarded.tokens.create("ben", "viewer")
+    time.sleep(1.1)
+    headers = guarded.bearer("ben")
+    assert guarded.ask("/metrics", **headers).status == 200
+    guarded.tokens.revoke("ben")
+    time.sleep(1.1)
+    assert guarded.ask("/metrics", **headers).status == 401
+
+
+def test_idle_connections_leave_the_server_its_descriptors(server_factory: ServerFactory) -> None:
+    server = server_factory("--spare-workers=0", wrapper=("prlimit", "--nofile=512"))
+    port = urlsplit(server.metrics_url).port
+    with ExitStack() as stack:
+        for _ in range(600):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+        time.sleep(1)
+
+        assert server.process.poll() is None
+        with grpc.insecure_channel(server.target) as channel:
+            assert HealthStub(channel).Check(HealthCheckRequest(), timeout=30).status

@@ -50,7 +50,7 @@ def read_access_file(path: Path) -> AccessFile:
     """
     try:
         return AccessFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise AccessFileError(f"the access file {path} is not valid TOML: {error}") from error
     except ValidationError as error:
         raise AccessFileError(f"the access file {path}: {explained(error)}") from error
+    except (ValueError, RecursionError) as error:  # also of numbers and lists without an end
+        raise AccessFileError(f"the access file {path} is not valid TOML: {error}") from error

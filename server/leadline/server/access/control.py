@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import stat
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
@@ -23,7 +24,8 @@ _LOG = structlog.get_logger(__name__)
 # A revoked token's streams must end within two seconds.
 _LOOK_SECONDS = 0.5
 
-_MOST_KNOWN_HEADERS = 4_096
+# The headers that are remembered; callers may add spaces to theirs.
+_MOST_KNOWN_HEADERS, _LONGEST_KNOWN_HEADER = 4_096, 128
 
 T = TypeVar("T")
 
@@ -53,7 +55,7 @@ class _Tokens:
         grant = self._by_header.get(header)
         if grant is None:
             grant = self.grants.get(digest_of(_bearer(header)))
-            if grant is not None:
+            if grant is not None and len(header) <= _LONGEST_KNOWN_HEADER:
                 if len(self._by_header) == _MOST_KNOWN_HEADERS:
                     self._by_header.clear()
                 self._by_header[header] = grant
@@ -98,38 +100,54 @@ class AccessControl:
         Raises:
             AccessFileError: a file is damaged or has vanished; its last contents stay in force.
         """
+        has_changed, errors = self._load()
+        if errors:
+            raise errors[0]
+        return has_changed
+
+    def reload(self) -> bool:
+        """Does what `load` does, but logs an error, once, instead of raising it."""
+        has_changed, errors = self._load()
+        if has_changed:
+            _LOG.info("identities are loaded", tokens=len(self._tokens.grants))
+            self._tell(None)
+        why = "; ".join(map(str, errors))
+        if why and why != self._error:
+            _LOG.error("the last identities stay in force", why=why)
+            self._tell(why)
+        self._error = why
+        return has_changed
+
+    def _load(self) -> tuple[bool, list[AccessFileError]]:
+        """Reads each file by itself: a damaged one must not hide the changes of the other."""
+        has_changed, errors = False, []
+        for load in (self._load_tokens, self._load_access_file):
+            try:
+                has_changed |= load()
+            except AccessFileError as error:
+                errors.append(error)
+        return has_changed, errors
+
+    def _load_tokens(self) -> bool:
         try:
             tokens = self._tokens_file.read_if_changed()
         except _MissingFileError:
             if self._tokens_file.was_read:
                 raise
-            tokens = None  # the first one is not created yet
-        if tokens is not None:
-            self._tokens = _Tokens(tokens)
-            self._is_required = True
-        contents = None if self._access_file is None else self._access_file.read_if_changed()
-        if contents is not None:
-            self._holders = {
-                name: holder.identity for name, holder in contents.certificates.items()
-            }
-            self.quotas = contents.quotas
-        return tokens is not None or contents is not None
-
-    def reload(self) -> bool:
-        """Does what `load` does, but logs an error, once, instead of raising it."""
-        try:
-            has_changed = self.load()
-            if has_changed:
-                _LOG.info("identities are loaded", tokens=len(self._tokens.grants))
-                self._tell(None)
-            self._error = ""
-        except AccessFileError as error:
-            if str(error) != self._error:
-                self._error = str(error)
-                _LOG.error("the last identities stay in force", why=self._error)
-                self._tell(self._error)
+            return False  # the first one is not created yet
+        if tokens is None:
             return False
-        return has_changed
+        self._tokens = _Tokens(tokens)
+        self._is_required = True
+        return True
+
+    def _load_access_file(self) -> bool:
+        contents = None if self._access_file is None else self._access_file.read_if_changed()
+        if contents is None:
+            return False
+        self._holders = {name: holder.identity for name, holder in contents.certificates.items()}
+        self.quotas = contents.quotas
+        return True
 
     def _tell(self, why: str | None) -> None:
         for tell in self.on_reload:
@@ -138,12 +156,19 @@ class AccessControl:
     async def watch(self, recheck: Callable[[], Awaitable[None]]) -> None:
         """Follows the files; awaits `recheck` whenever identities change or one in use expires."""
         threads = ThreadPool("access", 1)
+        is_due = has_failed = False
         try:
             while True:
-                has_changed = await threads.run(self.reload)
-                if has_changed or time.time() >= self._next_expiry:
-                    self._next_expiry = math.inf  # `recheck` finds the next one
-                    await recheck()
+                try:
+                    is_due |= await threads.run(self.reload)
+                    if is_due or time.time() >= self._next_expiry:
+                        is_due, self._next_expiry = True, math.inf  # `recheck` finds the next one
+                        await recheck()
+                    is_due = has_failed = False
+                except Exception:  # noqa: BLE001 - without the watch, nobody could be revoked any more
+                    if not has_failed:
+                        _LOG.exception("identities cannot be checked: trying again")
+                    has_failed = True
                 await asyncio.sleep(_LOOK_SECONDS)
         finally:
             threads.close()
@@ -221,13 +246,18 @@ class _WatchedFile(Generic[T]):
         """
         try:
             status = self.path.stat()
+            if not stat.S_ISREG(status.st_mode):  # a pipe would block the thread
+                raise AccessFileError(f"{self.path} is not a file")
             signature = (status.st_ino, status.st_size, status.st_mtime_ns)
             if signature == self._signature:
                 return None
             contents = self._read(self.path)
         except (FileNotFoundError, NotADirectoryError) as error:
             self._signature = ()
-            raise _MissingFileError(f"there is no file {self.path}: restore it") from error
+            raise _MissingFileError(
+                f"there is no file {self.path}: restore it, or name another with --tokens-file or "
+                "--access-file"
+            ) from error
         except OSError as error:
             raise AccessFileError(f"{self.path} cannot be read: {error.strerror}") from error
         self.was_read = True

@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import secrets
+import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -196,7 +197,9 @@ def _change(path: Path, change: Callable[[Sequence[Token]], Sequence[Token]]) ->
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     # Not the file itself, which is replaced.
-    lock = os.open(path.with_name(path.name + ".lock"), os.O_CREAT | os.O_RDWR, 0o600)
+    lock = os.open(
+        path.with_name(path.name + ".lock"), os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600
+    )
     try:
         _give(lock, path.parent)
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -224,7 +227,9 @@ def _replace(path: Path, contents: bytes) -> None:
 
 
 def _give(file: int, folder: Path) -> None:
-    """Gives a file that root writes to the folder's owner, as whom the server may run."""
-    if os.geteuid() == 0:
+    """Gives a file that root has made to the folder's owner, as whom the server may run."""
+    status = os.fstat(file)
+    # The folder's owner may have put a link to a file of root there.
+    if os.geteuid() == 0 == status.st_uid and stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
         owner = folder.stat()
         os.fchown(file, owner.st_uid, owner.st_gid)

@@ -67,6 +67,10 @@ class Scheduler:
         """Makes `run` check queued jobs, free devices and deadlines again."""
         self._wakeup.set()
 
+    async def recheck(self) -> None:
+        """Starts jobs that changed quotas allow."""
+        self.wake()
+
     async def run(self) -> None:
         """Starts jobs as devices become free, and ends overdue ones, until `stop`."""
         self._pool.fill()

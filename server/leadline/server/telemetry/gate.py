@@ -62,7 +62,7 @@ class HttpGate:
         for request in tuple(self._open.values()):
             try:
                 is_admitted = self._identity(request).role >= _NEEDED
-            except ServiceError:
+            except Exception:  # noqa: BLE001 - whatever is wrong with it, it must not stay open
                 is_admitted = False
             if not is_admitted and request.transport is not None:
                 request.transport.abort()
@@ -98,7 +98,10 @@ class HttpGate:
 def session_cookie(request: web.Request) -> str:
     """The name of the session's cookie; the ports of a host share their cookies."""
     prefix = "__Host-" if request.secure else ""
-    return f"{prefix}leadline-{request.url.port}"
+    try:
+        return f"{prefix}leadline-{request.url.port}"
+    except ValueError as error:
+        raise web.HTTPBadRequest(text="the Host header is malformed\n") from error
 
 
 def _certificate(request: web.Request) -> str | None:

@@ -1,10 +1,12 @@
 """The HTTP port: metrics and the live page."""
 
+import asyncio
 import ipaddress
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from typing import cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -14,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from leadline.server.telemetry.exposition import Exposition
 from leadline.server.telemetry.gate import HttpGate
 from leadline.server.tls import Certificates, TlsCertificates
-from leadline.server.transport.sockets import listen, port_of
+from leadline.server.transport.sockets import BACKLOG, are_descriptors_scarce, listen, port_of
 
 _METRICS = "/metrics"
 
@@ -72,7 +74,7 @@ class HttpPort:
         """
         self._tls = tls
         self._listening: list[socket.socket] = []
-        self._sites: list[web.SockSite] = []
+        self._accepting: list[asyncio.Server] = []
         self._exposition = Exposition(registry, refresh)
         application = web.Application(middlewares=[_beside_metrics(pages), _behind(pages.gate)])
         application.router.add_route("*", _METRICS, self._exposition.handle)
@@ -107,6 +109,8 @@ class HttpPort:
 
     async def close(self) -> None:
         """Stops serving."""
+        for accepting in self._accepting:
+            accepting.close()
         await self._runner.cleanup()
         for bound in self._listening:
             bound.close()
@@ -119,13 +123,28 @@ class HttpPort:
         new certificates get a new one.
         """
         context = None if certificates is None else certificates.make_context()
-        last, self._sites = self._sites, []
+        last, self._accepting = self._accepting, []
+        loop = asyncio.get_running_loop()
         for bound in self._listening:
-            site = web.SockSite(self._runner, bound.dup(), ssl_context=context)
-            await site.start()
-            self._sites.append(site)
-        for site in last:
-            await site.stop()
+            accepting = await loop.create_server(
+                self._connect, sock=bound.dup(), ssl=context, backlog=BACKLOG
+            )
+            self._accepting.append(accepting)
+        for accepting in last:
+            accepting.close()
+
+    def _connect(self) -> asyncio.BaseProtocol:
+        """The protocol of a new connection, which is closed at once if descriptors are scarce."""
+        server = self._runner.server
+        assert server is not None  # noqa: S101 - `open` has set it up
+        return _Refused() if are_descriptors_scarce() else server()
+
+
+class _Refused(asyncio.Protocol):
+    """Closes its connection."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.Transport, transport).abort()
 
 
 def in_url(host: str) -> str:

@@ -27,6 +27,9 @@ BACKLOG = 1_024
 # Descriptors for files, for pipes to workers, and for libraries.
 _OTHER_DESCRIPTORS = 256
 
+# Of these, what connections to the HTTP port leave free.
+_LEAST_DESCRIPTORS = 96
+
 _MOST_LINKED_CALLS = 1 << 16
 
 
@@ -146,6 +149,17 @@ def most_connections(*, shares_port: bool = False) -> int:
         return 0
     others = _OTHER_DESCRIPTORS + (most_linked_calls() if shares_port else 0)
     return max(soft - others, soft // 2)
+
+
+def are_descriptors_scarce() -> bool:
+    """Whether so few descriptors are left that other parts of the server could fail."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        lowest = os.open(os.devnull, os.O_RDONLY)  # the kernel gives the lowest free number
+    except OSError:
+        return True
+    os.close(lowest)
+    return soft != resource.RLIM_INFINITY and lowest >= soft - _LEAST_DESCRIPTORS
 
 
 def most_linked_calls() -> int:

@@ -350,7 +350,7 @@ def test_files_without_a_certificate_or_a_key_are_refused(
     for options, message in choices:
         with pytest.raises(InvalidArgumentError, match=message):
             Client("a", **options)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(InvalidArgumentError, match="ca: there is no file /nonexistent"):
         Client("a", ca="/nonexistent")
 
 

@@ -109,6 +109,8 @@ class Security:
         ca, cert, key = (
             None if path is None else expanded(path) for path in (self.ca, self.cert, self.key)
         )
+        if (cert is None) != (key is None):
+            raise invalid("cert", "cert and key belong together: give both")
         for name, path in (("ca", ca), ("cert", cert), ("key", key)):
             if path is not None and not path.is_file():
                 raise invalid(name, f"there is no file {path}")
@@ -116,8 +118,6 @@ class Security:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if ca is not None:
             _check_authority(context, ca)
-        if (cert is None) != (key is None):
-            raise invalid("cert", "cert and key belong together: give both")
         if cert is not None and key is not None:
             _check_pair(context, cert, key)
         channel: Any = grpc.ssl_channel_credentials(

@@ -47,7 +47,7 @@ class DataDir:
         """
         try:
             for folder in (self.root, self.models, self.datasets):
-                folder.mkdir(parents=True, exist_ok=True)
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock: TextIO = (self.root / "lock").open("a+")
         except OSError as error:
             raise StartupError(

@@ -86,7 +86,9 @@ class RotatingFile:
 
     def _open(self) -> None:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        file = os.open(
+            self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
         try:
             self._size = _end_of_last_line(file)
             os.ftruncate(file, self._size)  # half a line, from a process that was killed
@@ -117,6 +119,11 @@ class RotatingFile:
         self._open()
 
 
+# Denied calls without an identity, of which strangers can make any number: they must not push
+# what others did out of the log.
+_STRANGERS_PER_SECOND = 100
+
+
 class AuditLog:
     """Writes entries in a thread.
 
@@ -132,6 +139,7 @@ class AuditLog:
         self._file = RotatingFile(path, max_bytes=max_bytes, max_files=max_files)
         self._path = path
         self._waiting: queue.Queue[Mapping[str, Any] | None] = queue.Queue(_MAX_WAITING)
+        self._second = self._strangers = self._suppressed = 0
         self._closing = threading.Event()
         self._failing = False
         self._synced = time.monotonic()
@@ -147,6 +155,15 @@ class AuditLog:
             **values: who, role, peer, method, resources, owner, code, reason: never what a
                 caller has sent, except names of resources in their exact form.
         """
+        if values.get("denied") and not values.get("who"):
+            second = int(time.monotonic())
+            if second != self._second:
+                self._second, self._strangers = second, 0
+            self._strangers += 1
+            if self._strangers > _STRANGERS_PER_SECOND:
+                self._suppressed += 1
+                return
+            values["suppressed"], self._suppressed = self._suppressed or None, 0
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         kept = {name: value for name, value in values.items() if value not in (None, "", [], ())}
         try:

@@ -104,7 +104,7 @@ class LoginRoutes:
 
 async def _token(request: web.Request) -> str:
     """The token in the form of a request."""
-    if request.content_type != _FORM:
+    if request.content_type != _FORM or (request.charset or "utf-8").lower() != "utf-8":
         raise web.HTTPUnsupportedMediaType(text=f"send the form as {_FORM}\n")
     if request.content_length is None or request.content_length > _FORM_BYTES:
         raise web.HTTPRequestEntityTooLarge(_FORM_BYTES, request.content_length or 0)

@@ -87,9 +87,9 @@ class HttpGate:
 
     def _refusal(self, request: web.Request, error: ServiceError) -> web.HTTPException:
         """Sends a browser to the login, if there is one; others learn what to send."""
+        self._record_denied(request, "", "UNAUTHENTICATED")
         if LOGIN_PATH in self._public and "text/html" in request.headers.get(hdrs.ACCEPT, ""):
             return web.HTTPSeeOther(LOGIN_PATH)
-        self._record_denied(request, "", "UNAUTHENTICATED")
         return web.HTTPUnauthorized(
             text=f"{error}\n", headers={hdrs.WWW_AUTHENTICATE: 'Bearer realm="Leadline"'}
         )

@@ -63,7 +63,8 @@ class AsgiCall(Call):
         # Not "path", in which percent-encoding is decoded. gRPC does not decode it, and a
         # proxy that authorizes calls by path must see the same path as this server.
         raw: bytes = self._request["raw_path"]
-        return raw.decode("latin-1")
+        query = self._request.get("query_string")
+        return (raw + b"?" + query if query else raw).decode("latin-1")
 
     @property
     def peer(self) -> str:

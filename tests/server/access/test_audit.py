@@ -229,3 +229,19 @@ def test_each_complete_line_of_a_killed_process_is_valid(tmp_path: Path, attempt
     numbers = [entry["number"] for entry in entries]
     assert numbers
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+def test_strangers_do_not_fill_the_log(tmp_path: Path) -> None:
+    log = open_log(tmp_path / "audit.jsonl")
+    for _ in range(5_000):
+        log.record("call", code="UNAUTHENTICATED", denied=True)
+        log.record("call", who="ann", denied=True)
+    time.sleep(1.1)
+    log.record("call", code="UNAUTHENTICATED", denied=True)
+    log.close()
+
+    entries = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    strangers = [entry for entry in entries if "who" not in entry]
+    assert len(strangers) < 1_000  # 100 in each second
+    assert sum(entry.get("suppressed", 0) for entry in strangers) == 5_001 - len(strangers)
+    assert len(entries) - len(strangers) + log.lost >= 5_000

@@ -11,6 +11,7 @@ import os
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -139,7 +140,8 @@ class AuditLog:
         self._file = RotatingFile(path, max_bytes=max_bytes, max_files=max_files)
         self._path = path
         self._waiting: queue.Queue[Mapping[str, Any] | None] = queue.Queue(_MAX_WAITING)
-        self._second = self._strangers = self._suppressed = 0
+        self._strangers: Counter[str] = Counter()  # in this second, by event
+        self._second = self._suppressed = 0
         self._closing = threading.Event()
         self._failing = False
         self._synced = time.monotonic()
@@ -158,9 +160,9 @@ class AuditLog:
         if values.get("denied") and not values.get("who"):
             second = int(time.monotonic())
             if second != self._second:
-                self._second, self._strangers = second, 0
-            self._strangers += 1
-            if self._strangers > _STRANGERS_PER_SECOND:
+                self._second, self._strangers = second, Counter()
+            self._strangers[event] += 1
+            if self._strangers[event] > _STRANGERS_PER_SECOND:
                 self._suppressed += 1
                 return
             values["suppressed"], self._suppressed = self._suppressed or None, 0

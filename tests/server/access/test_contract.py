@@ -164,7 +164,7 @@ class Streams:
         self.count = 0
 
     def open(self, connections: int) -> None:
-        """Opens a stream of each kind over each of so many connections."""
+        """Opens a stream of each kind over each of several connections."""
         options = [("grpc.use_local_subchannel_pool", 1)]
         for _ in range(connections):
             channel = grpc.insecure_channel(self._guarded.server.target, options)
@@ -173,7 +173,7 @@ class Streams:
                 self._follow(begin(stubs))
 
     def ends(self, count: int) -> list[tuple[grpc.StatusCode, float]]:
-        """Waits for the ends of so many streams: their codes, and when."""
+        """Waits for the ends of `count` streams: their codes, and when."""
         return [self._ends.get(timeout=30) for _ in range(count)]
 
     @property

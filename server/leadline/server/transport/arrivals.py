@@ -22,7 +22,7 @@ from leadline.server.transport.messages import BEGINNING, MessageIntake, seconds
 
 _PERIOD_SECONDS = 0.05
 
-# If no call waits for a message, one of so many checks suffices.
+# If no call waits for a message, one check in several suffices.
 _IDLE_PERIODS = 4
 
 # The most bytes before the first call of a connection. Flow control holds back its messages, so

@@ -1,15 +1,26 @@
-"""Bare stubs of the shared server, and a job trained once for all tests."""
+"""Stubs of the shared server, a job trained once for all tests, and an empty database."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import Engine
 
+from leadline.server.storage.database import open_database
 from leadline.v1.job_pb2 import JobEvent
 from leadline.v1.training_service_pb2 import TrainJobRequest
 from support.open_inference import OpenInference
 from support.servers import LiveServer
 from support.wire import Stubs, connect, tiny_spec
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    """An empty database."""
+    engine = open_database(tmp_path / "jobs.db")
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ _KINDS = {
 }
 _EMPTY = {_VARINT: b"\0", _FIXED64: bytes(8), _FIXED32: bytes(4), _BYTES: b"\0"}
 
-_MODULES = (
+MODULES = (
     training_service_pb2,
     inference_service_pb2,
     inspection_service_pb2,
@@ -90,7 +90,7 @@ def methods() -> dict[str, MethodDescriptor]:
     return {
         # The package of the Open Inference Protocol has another name on the wire.
         f"/{service.full_name.replace('leadline.oip.v2.', 'inference.')}/{method.name}": method
-        for module in _MODULES
+        for module in MODULES
         for service in module.DESCRIPTOR.services_by_name.values()
         for method in service.methods
     }

@@ -18,15 +18,7 @@ from leadline.server.jobs.options import JobOptions
 from leadline.server.services.jobs import JobService, JobView
 from leadline.server.settings import Settings
 from leadline.server.startup import DataDir
-from leadline.server.storage.database import open_database
 from leadline.server.storage.store import Store
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_database(tmp_path / "jobs.db")
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from leadline.server.services.large_reads import ReadLane, in_slices
 from leadline.server.services.models import ModelService
 from leadline.server.serving.catalog import Catalog
 from leadline.server.storage.artifacts import Artifacts
-from leadline.server.storage.database import Database, open_database
+from leadline.server.storage.database import Database
 from leadline.server.storage.models import ModelName
 from leadline.server.storage.shared_reads import SharedReads
 from leadline.server.storage.store import Store
@@ -34,13 +34,6 @@ async def lane() -> AsyncIterator[ReadLane]:
     lane = ReadLane("reads", 1, max_waiting=4, max_wait_seconds=30)
     yield lane
     lane.close()
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_database(tmp_path / "jobs.db")
-    yield engine
-    engine.dispose()
 
 
 async def until(event: threading.Event) -> None:

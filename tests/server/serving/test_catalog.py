@@ -12,20 +12,13 @@ from leadline.server.jobs.variants import VariantFilter
 from leadline.server.processes.protocol import SharedRevision
 from leadline.server.serving.catalog import ByName, Catalog
 from leadline.server.storage.artifacts import Artifacts
-from leadline.server.storage.database import open_database, open_for_reading
+from leadline.server.storage.database import open_for_reading
 from leadline.server.storage.store import Store
 from leadline.server.thread_pool import ThreadPool
 from support.reports import STARTED, an_epoch
 
 SPEC = TrainingSpec(dataset="tiny", blocks=1, epochs=2)
 VARIANT = VariantFilter(dataset="tiny", blocks=1, batch_norm=False)
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[sqlalchemy.Engine]:
-    engine = open_database(tmp_path / "jobs.db")
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
 """Owners and quotas in the store: exact under races, and without reading whole tables."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +18,6 @@ from leadline.server.identity import Identity, Role
 from leadline.server.jobs.job import Job, Paused
 from leadline.server.jobs.options import JobOptions
 from leadline.server.jobs.states import JobState
-from leadline.server.storage.database import open_database
 from leadline.server.storage.store import Store
 from leadline.server.storage.tables import metadata
 from leadline.server.sweeps.grid import Grid, SweepAxis
@@ -36,13 +34,6 @@ NAMES = ("ann", "bob", "cat")
 
 def owner_of(name: str, quotas: Quotas = QUOTAS) -> Owner:
     return quotas.owner(Identity(name, Role.TRAINER))
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_database(tmp_path / "jobs.db")
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

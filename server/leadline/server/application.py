@@ -248,7 +248,6 @@ class Core:
 
     Attributes:
         tls: the certificates; None for plain text.
-        hangups: called at SIGHUP.
     """
 
     def __init__(
@@ -280,20 +279,12 @@ class Core:
         self.tls = tls
         self.catalog = Catalog(store=store, threads=self.threads, artifacts=self.artifacts)
         self.metrics = Metrics()
-        self.hangups: list[Callable[[], None]] = []
         self.metrics.watch_certificates(tls)
-        if tls is not None:
-            self.hangups.append(tls.reload)
         self.audit = self._open_audit(process_number)
         self.quotas: Callable[[], Quotas] = lambda: access.quotas
         self.meter = UsageMeter(
             self.quotas, processes=settings.serving_processes, number=process_number
         )
-
-    def hang_up(self) -> None:
-        """Handles SIGHUP: reloads what is read from files."""
-        for reload in self.hangups:
-            reload()
 
     def _open_audit(self, process_number: int) -> AuditLog | None:
         """Opens the audit log, and has it record reloads of files, once for all processes."""
@@ -579,17 +570,18 @@ async def guarding(
 @asynccontextmanager
 async def following(core: Core) -> AsyncIterator[None]:
     """Follows the files of certificates, and handles SIGHUP, within the context."""
+    if core.tls is None:
+        yield
+        return
     loop = asyncio.get_running_loop()
-    tasks = {asyncio.create_task(core.tls.follow(), name="certificates")} if core.tls else set()
-    if core.hangups:
-        loop.add_signal_handler(signal.SIGHUP, core.hang_up)
+    task = asyncio.create_task(core.tls.follow(), name="certificates")
+    loop.add_signal_handler(signal.SIGHUP, core.tls.reload)
     try:
         yield
     finally:
         loop.remove_signal_handler(signal.SIGHUP)
-        for task in tasks:
-            task.cancel()
-            await asyncio.wait({task})
+        task.cancel()
+        await asyncio.wait({task})
 
 
 @asynccontextmanager

@@ -32,6 +32,10 @@ _RETRY_SECONDS = 1.0
 
 _READ_BYTES = 1 << 16
 
+# Denied calls without an identity, of which strangers can make any number: they must not push
+# what others did out of the log.
+_STRANGERS_PER_SECOND = 100
+
 
 class RotatingFile:
     """A file of lines that is renamed to PATH.1 before it would exceed a size.
@@ -118,11 +122,6 @@ class RotatingFile:
                 older.replace(_older(self._path, number + 1))
         self._path.replace(_older(self._path, 1))
         self._open()
-
-
-# Denied calls without an identity, of which strangers can make any number: they must not push
-# what others did out of the log.
-_STRANGERS_PER_SECOND = 100
 
 
 class AuditLog:

@@ -18,6 +18,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from leadline.models._files import sync_folder
 from leadline.server.identity import Identity, Role
 
 GRANTED_ROLES = {role.name.lower(): role for role in Role if role is not Role.ANYONE}
@@ -219,11 +220,7 @@ def _replace(path: Path, contents: bytes) -> None:
         _give(file, path.parent)
         os.fsync(file)
     partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
 
 
 def _give(file: int, folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 import errno
 import http.client
-import ipaddress
 import os
 import socket
 import ssl
@@ -15,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from leadline.server.doctor.check import Check, Status
 from leadline.server.telemetry.port import in_url
+from leadline.server.transport.sockets import is_loopback
 
 _ANSWER_SECONDS = 3.0
 _END = "-----END CERTIFICATE-----"
@@ -44,7 +44,7 @@ def check_http_port(host: str, port: int, tls_cert: Path | None = None) -> Check
 
 def _check(name: str, host: str, port: int, *, option: str, who_answers: _WhoAnswers) -> Check:
     place = f"{in_url(host.strip('[]'))}:{port}"
-    detail = {"host": host, "port": port, "loopback": _is_loopback(host), "in_use_by": None}
+    detail = {"host": host, "port": port, "loopback": is_loopback(host), "in_use_by": None}
     error = _binding_error(host.strip("[]"), port)
     if error is None:
         reach = "" if detail["loopback"] else "; other machines can reach it"
@@ -135,13 +135,6 @@ def _who_has(tls_cert: Path, host: str, port: int) -> str | None:
 def _reachable(host: str) -> str:
     """Returns an address that reaches a server on this host: loopback for all interfaces."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.strip("[]"), host.strip("[]"))  # noqa: S104
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _reason(error: OSError) -> str:

@@ -186,27 +186,29 @@ class GrpcioListener:
 
     async def _answer(self, path: str, context: aio.ServicerContext[Any, Any]) -> bytes | None:
         peer = str(context.peer())
-        metadata = self._metadata_of(context, peer)
+        metadata, size = self._metadata_of(context, peer)
         if metadata is None:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _LARGE_METADATA)
         response = _GrpcioResponse(context)
         messages = _Messages(context, peer, self._intake, self._arrivals)
         request = (path, context, peer, metadata, self._has_certificates)
         call = _GrpcioCall(request, messages, response)
-        await self._calls.answer(call, size_of(metadata))
+        await self._calls.answer(call, size)
         return response.last
 
-    def _metadata_of(self, context: aio.ServicerContext[Any, Any], peer: str) -> Metadata | None:
-        """The metadata of a call; None if the call is refused because of it."""
+    def _metadata_of(
+        self, context: aio.ServicerContext[Any, Any], peer: str
+    ) -> tuple[Metadata | None, int]:
+        """The metadata of a call, and its size; None if the call is refused because of it."""
         if not self._arrivals.begin(peer):
-            return None
+            return None, 0
         metadata = cast(Metadata, context.invocation_metadata())
         size = size_of(metadata)
         if size <= METADATA_BYTES:
-            return metadata
+            return metadata, size
         # Core itself enforces the limit once the client has acknowledged it.
         self._arrivals.end(peer, is_urgent=size > _BOMB_BYTES)
-        return None
+        return None, size
 
 
 def _core_options(options: ListenerOptions) -> list[tuple[str, int]]:
